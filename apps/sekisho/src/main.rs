@@ -1,0 +1,3 @@
+//! Sekisho: a secure-element platform in one binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Key custody of the management server behind one Hsm trait.

@@ -1,0 +1,1 @@
+//! Byte transports to secure elements: PC/SC, sockets, vpcd.
