@@ -1,0 +1,23 @@
+//! The subcommands. To add one: a module here, a variant of [`Command`], a line in [`run`].
+
+use anyhow::Error;
+use clap::Subcommand;
+use std::process::ExitCode;
+
+/// What the binary can do.
+#[derive(Subcommand)]
+pub(crate) enum Command {}
+
+/// Carries one subcommand out.
+pub(crate) fn run(command: Command) -> Result<ExitCode, Error> {
+    match command {}
+}
+
+/// Prints an error and its causes, one line each, on standard error.
+#[allow(clippy::print_stderr)]
+pub(crate) fn report(error: &Error) {
+    eprintln!("error: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because: {cause}");
+    }
+}
