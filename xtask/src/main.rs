@@ -1,3 +1,37 @@
-//! Developer tasks.
+//! Developer tasks: `cargo xtask layers | tidy | applets`.
+#![allow(clippy::print_stdout)]
 
-fn main() {}
+mod layers;
+mod tidy;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "Developer tasks of the Sekisho workspace")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Checks that dependencies point one way: wire <- proto <- card, wire <- proto <- host <- apps.
+    Layers,
+    /// Checks file and function lengths, leftover marks and IO below the host ring.
+    Tidy,
+}
+
+/// The workspace's root folder.
+fn root() -> PathBuf {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().map(PathBuf::from).unwrap_or(manifest)
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().task {
+        Task::Layers => layers::check(&root()),
+        Task::Tidy => tidy::check(&root()),
+    }
+}

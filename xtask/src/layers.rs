@@ -1,0 +1,114 @@
+//! The layout check: which ring a package stands in decides what it may depend on.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ring {
+    Wire,
+    Proto,
+    Card,
+    Host,
+    Top,
+}
+
+impl Ring {
+    /// The ring of the package whose manifest stands at `path`, relative to the workspace root.
+    fn of(path: &str) -> Option<Self> {
+        let ring = match path {
+            p if p.starts_with("crates/wire/") => Self::Wire,
+            p if p.starts_with("crates/proto/") => Self::Proto,
+            p if p.starts_with("crates/card/") => Self::Card,
+            p if p.starts_with("crates/host/") => Self::Host,
+            p if ["apps/", "sim/", "xtask/"].iter().any(|top| p.starts_with(top)) => Self::Top,
+            _ => return None,
+        };
+        Some(ring)
+    }
+
+    /// Whether a package of this ring may depend on one of `other`. Card and host never see each other,
+    /// not even in their tests.
+    fn may_use(self, other: Self) -> bool {
+        match self {
+            Self::Wire => other == Self::Wire,
+            Self::Proto => matches!(other, Self::Wire | Self::Proto),
+            Self::Card => matches!(other, Self::Wire | Self::Proto | Self::Card),
+            Self::Host => matches!(other, Self::Wire | Self::Proto | Self::Host),
+            Self::Top => true,
+        }
+    }
+}
+
+/// Runs `cargo metadata` and checks every edge between two packages of the workspace.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    let output = Command::new("cargo")
+        .args(["metadata", "--no-deps", "--format-version", "1", "--locked"])
+        .current_dir(root)
+        .output()
+        .context("cargo metadata did not run")?;
+    if !output.status.success() {
+        bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata is not JSON")?;
+    let wrong = violations(&metadata, root)?;
+    for line in &wrong {
+        println!("layers: {line}");
+    }
+    if wrong.is_empty() {
+        println!("layers: every dependency points the right way");
+        Ok(())
+    } else {
+        bail!("{} dependencies point the wrong way; see DESIGN 2 in ARCHITECTURE.md", wrong.len())
+    }
+}
+
+fn violations(metadata: &Value, root: &Path) -> Result<Vec<String>> {
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    let mut rings = BTreeMap::new();
+    for package in packages {
+        let name = package["name"].as_str().context("package without a name")?;
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
+        let relative = manifest.strip_prefix(root).unwrap_or(manifest).to_string_lossy().replace('\\', "/");
+        let ring = Ring::of(&relative).with_context(|| format!("{name} at {relative} is in no ring"))?;
+        rings.insert(name, ring);
+    }
+    let mut wrong = Vec::new();
+    for package in packages {
+        let name = package["name"].as_str().unwrap_or_default();
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let other = dependency["name"].as_str().unwrap_or_default();
+            if let (Some(&from), Some(&to)) = (rings.get(name), rings.get(other))
+                && !from.may_use(to)
+            {
+                wrong.push(format!("{name} ({from:?}) depends on {other} ({to:?})"));
+            }
+        }
+    }
+    Ok(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn card_and_host_never_see_each_other() {
+        let package = |name: &str, folder: &str, needs: &[&str]| {
+            let needs: Vec<_> = needs.iter().map(|n| json!({ "name": n })).collect();
+            json!({ "name": name, "manifest_path": format!("/w/{folder}/{name}/Cargo.toml"), "dependencies": needs })
+        };
+        let good = json!({ "packages": [
+            package("a", "crates/wire", &[]), package("c", "crates/card", &["a"]),
+            package("h", "crates/host", &["a"]), package("app", "apps", &["c", "h"]) ] });
+        assert!(violations(&good, Path::new("/w")).unwrap().is_empty());
+        let bad = json!({ "packages": [
+            package("c", "crates/card", &["h"]), package("h", "crates/host", &["c"]) ] });
+        assert_eq!(violations(&bad, Path::new("/w")).unwrap().len(), 2);
+        let lost = json!({ "packages": [package("x", "elsewhere", &[])] });
+        assert!(violations(&lost, Path::new("/w")).is_err());
+    }
+}
