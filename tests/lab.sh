@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Runs the main job as a user would, small, and checks its report: every SE updated, none failed, faults recovered or named.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+passed=0 failed=0
+check() { # NAME PYTHON-CONDITION JSON
+    if python3 -c 'import json,sys; r=json.loads(sys.argv[2]); sys.exit(0 if eval(sys.argv[1]) else 1)' "$2" "$3"; then
+        echo "ok   $1"; passed=$((passed + 1))
+    else
+        echo "FAIL $1: $3"; failed=$((failed + 1))
+    fi
+}
+cargo build --release --locked --quiet --package sekisho
+lab() { timeout 300 cargo run --release --locked --quiet -- lab --once --json "$@" 2>/dev/null; }
+
+report=$(lab --devices 100)
+check "100 SEs are updated" 'r["devices"] == 100 and r["updated"] == 100 and r["failed"] == 0' "$report"
+check "the part behaves as the new version" 'r["version_after"] > r["version_before"]' "$report"
+check "an authorisation is at most 210 bytes" '0 < r["authorisation_bytes_per_device"] <= 210' "$report"
+check "both ways of updating were measured" 'r["server_cpu_us_per_device"] > 0 and r["unicast_cpu_us_per_device"] > 0 and r["bulk_bytes"] > 0' "$report"
+
+report=$(lab --devices 100 --faults)
+check "with faults every SE recovers or is refused by name" 'r["updated"] + r["failed"] == 100 and r["resumed"] > 0 and r["failed"] == len(r["refused"])' "$report"
+
+if timeout 20 cargo run --release --locked --quiet -- lab --devices 0 --once >/dev/null 2>&1; then
+    echo "FAIL zero devices are an error"; failed=$((failed + 1))
+else
+    echo "ok   zero devices are an error"; passed=$((passed + 1))
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
