@@ -1,4 +1,45 @@
-//! Key types that zeroize, key derivation, and the AES/CMAC engine.
+//! Key types that zeroize, key derivation, and the AES, CMAC, SHA-256 and ECDSA engine.
+//!
+//! The primitives are RustCrypto's; this crate gives them the shapes that the protocols ask for: any of the three AES key lengths behind
+//! one type, data in parts instead of one buffer, errors instead of panics. Secrets are erased when dropped, compare in constant time
+//! and never print. Nothing here draws randomness: [`Rng`] is an argument.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
+
+#[cfg(test)]
+extern crate std;
+
+mod aes_key;
+mod cmac;
+pub mod diversify;
+mod error;
+mod kdf;
+mod modes;
+pub mod p256sig;
+mod padding;
+mod sha256;
+mod wrap;
+
+pub use aes_key::{AesKey, KeyRef, KeySet};
+pub use cmac::{Cmac, cmac};
+pub use error::{KeyLengthError, LengthError, PaddingError, UnwrapError};
+pub use kdf::{kcv_aes, kdf_counter_cmac, kdf_label, kdf_session_key};
+pub use modes::{cbc_decrypt, cbc_encrypt, ctr_xor, ecb_block};
+pub use padding::{pad80, unpad80};
+pub use sha256::{Sha256, sha256};
+pub use wrap::{key_unwrap, key_wrap};
+
+/// Length of an AES block in bytes.
+pub const BLOCK: usize = 16;
+
+/// A source of random bytes, given by whoever runs the protocol: a hardware generator, or a seeded one in a test.
+pub trait Rng {
+    /// Fills `out` with random bytes.
+    fn fill(&mut self, out: &mut [u8]);
+}
+
+/// Whether two byte strings are the same, in a time that depends on their lengths alone.
+pub fn ct_eq(a: &[u8], b: &[u8]) -> bool {
+    subtle::ConstantTimeEq::ct_eq(a, b).into()
+}
