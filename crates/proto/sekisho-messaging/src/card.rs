@@ -1,0 +1,226 @@
+//! The card's role.
+
+use sekisho_apdu::{CApdu, Cla, StatusWord};
+use zeroize::Zeroize;
+
+use crate::error::SmError;
+use crate::keys::Keys;
+use crate::objects::{Cursor, MAC_LEN, MAC_OBJECT_LEN, Objects, STATUS_OBJECT_LEN, cryptogram_len};
+use crate::schedule::{KeySchedule, ScheduleError};
+use crate::setup::INS_REFRESH;
+use crate::ssc::Ssc;
+
+/// Secure messaging at the card: protected commands in, plain commands out, protected answers back.
+///
+/// `ANSWER` is the length of the longest protected answer, status word included. The last answer is kept there, to be
+/// given again when the same command comes again.
+pub struct CardMessaging<S, const ANSWER: usize> {
+    open: Option<Open<S>>,
+    answer: [u8; ANSWER],
+    answer_len: usize,
+}
+
+struct Open<S> {
+    schedule: S,
+    ssc: Ssc,
+    /// MAC of the last command accepted. Whoever repeats it gets the last answer again and nothing else.
+    last_mac: Option<[u8; MAC_LEN]>,
+    pending: Option<Pending>,
+}
+
+/// A command has been handed out and not answered.
+struct Pending {
+    keys: Keys,
+    ins: u8,
+}
+
+/// What a protected command turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received<'a> {
+    /// A command to carry out and then to answer with [`CardMessaging::answer`].
+    Command(CApdu<'a>),
+    /// The last command once more: send these bytes, carry out nothing.
+    Again(&'a [u8]),
+}
+
+enum Accepted<'a> {
+    Command(CApdu<'a>),
+    Again,
+}
+
+impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
+    /// Opens secure messaging with this schedule; `ssc` is the counter before the first command.
+    pub const fn new(schedule: S, ssc: Ssc) -> Self {
+        let open = Open {
+            schedule,
+            ssc,
+            last_mac: None,
+            pending: None,
+        };
+        Self {
+            open: Some(open),
+            answer: [0; ANSWER],
+            answer_len: 0,
+        }
+    }
+
+    /// Whether secure messaging is open.
+    pub const fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Takes a C-APDU. `plain` receives the decrypted data and must be as long as the command's data field.
+    ///
+    /// Every error but [`SmError::BufferTooSmall`] closes: answer [`SmError::status`] in plain, and whatever the
+    /// keys had opened is shut. A command that is not protected is such an error. No state changes before the MAC is
+    /// known to be right; from then on the keys of this command are gone.
+    pub fn receive<'a>(&'a mut self, command: &[u8], plain: &'a mut [u8]) -> Result<Received<'a>, SmError> {
+        match self.accept(command, plain) {
+            Ok(Accepted::Command(command)) => Ok(Received::Command(command)),
+            Ok(Accepted::Again) => Ok(Received::Again(
+                self.answer.get(..self.answer_len).unwrap_or_default(),
+            )),
+            Err(SmError::BufferTooSmall) => Err(SmError::BufferTooSmall),
+            Err(error) => {
+                self.close();
+                Err(error)
+            }
+        }
+    }
+
+    fn accept<'p>(&mut self, command: &[u8], plain: &'p mut [u8]) -> Result<Accepted<'p>, SmError> {
+        let open = self.open.as_mut().ok_or(SmError::Closed)?;
+        if open.pending.is_some() {
+            return Err(SmError::OutOfTurn);
+        }
+        let command = CApdu::parse(command).map_err(|_| SmError::Malformed)?;
+        let cla = plain_cla(command.cla).ok_or(SmError::MissingObjects)?;
+        let objects = Objects::parse(command.data, command.ins)?;
+        if open.last_mac == Some(objects.mac()) {
+            return Ok(Accepted::Again);
+        }
+        let ssc = open.ssc.next();
+        let exchange = open.schedule.exchange(ssc)?;
+        let header = [command.cla.0, command.ins, command.p1, command.p2];
+        objects.verify(&exchange.command, ssc, Some(header))?;
+        if !objects.is_command() {
+            return Err(SmError::IncorrectObjects);
+        }
+        let ne = objects.ne()?;
+        if open.schedule.refresh_due() && command.ins != INS_REFRESH {
+            return Err(ScheduleError::RefreshDue.into());
+        }
+        let data = objects.decrypt(&exchange.command, ssc, plain)?;
+        let (selector, data) = data
+            .split_at_checked(open.schedule.selector_len())
+            .ok_or(SmError::MissingObjects)?;
+        open.schedule.advance(exchange.next, selector)?;
+        open.ssc = ssc;
+        open.last_mac = Some(objects.mac());
+        open.pending = Some(Pending {
+            keys: exchange.response,
+            ins: command.ins,
+        });
+        self.answer_len = 0;
+        Ok(Accepted::Command(CApdu {
+            cla,
+            data,
+            ne,
+            ..command
+        }))
+    }
+
+    /// Whether an answer with this much data fits the answer buffer.
+    pub fn fits(&self, data_len: usize) -> bool {
+        self.pending()
+            .is_ok_and(|pending| answer_len(pending, data_len) <= ANSWER)
+    }
+
+    fn pending(&self) -> Result<&Pending, SmError> {
+        let open = self.open.as_ref().ok_or(SmError::Closed)?;
+        open.pending.as_ref().ok_or(SmError::OutOfTurn)
+    }
+
+    /// Protects the answer to the command handed out last; its keys are gone before this returns.
+    ///
+    /// [`SmError::BufferTooSmall`] changes nothing: answer something shorter.
+    pub fn answer(&mut self, data: &[u8], status: StatusWord) -> Result<&[u8], SmError> {
+        let open = self.open.as_mut().ok_or(SmError::Closed)?;
+        let pending = open.pending.as_ref().ok_or(SmError::OutOfTurn)?;
+        if answer_len(pending, data.len()) > ANSWER {
+            return Err(SmError::BufferTooSmall);
+        }
+        let ssc = open.ssc.next();
+        let mut out = Cursor::new(&mut self.answer);
+        out.cryptogram(&pending.keys, ssc, pending.ins, &[], data)?;
+        out.status(status.bytes())?;
+        out.mac(&pending.keys, ssc, None, 0)?;
+        out.push(&status.bytes())?;
+        self.answer_len = out.len();
+        open.ssc = ssc;
+        open.pending = None;
+        Ok(self.answer.get(..self.answer_len).unwrap_or_default())
+    }
+
+    /// Mixes the secret of [`crate::setup::refresh_secret`] into the keys of all exchanges after this one. Call it between
+    /// [`CardMessaging::receive`] and [`CardMessaging::answer`] of REFRESH KEYS.
+    pub fn refresh(&mut self, secret: &[u8]) -> Result<(), SmError> {
+        let open = self.open.as_mut().ok_or(SmError::Closed)?;
+        if open.pending.is_none() {
+            return Err(SmError::OutOfTurn);
+        }
+        Ok(open.schedule.refresh(secret)?)
+    }
+
+    /// Wipes all keys and the kept answer.
+    pub fn close(&mut self) {
+        self.open = None;
+        self.answer.zeroize();
+        self.answer_len = 0;
+    }
+
+    /// Hands all state to `sink`.
+    #[cfg(feature = "expose-secrets")]
+    pub fn expose(&self, sink: &mut dyn FnMut(&[u8])) {
+        let Self {
+            open,
+            answer,
+            answer_len,
+        } = self;
+        if let Some(Open {
+            schedule,
+            ssc,
+            last_mac,
+            pending,
+        }) = open
+        {
+            schedule.expose(sink);
+            sink(&ssc.to_block());
+            sink(last_mac.as_ref().map_or(&[], |mac| mac));
+            if let Some(Pending { keys, ins }) = pending {
+                keys.expose(sink);
+                sink(&[*ins]);
+            }
+        }
+        sink(answer);
+        sink(&answer_len.to_be_bytes());
+    }
+}
+
+fn answer_len(pending: &Pending, data_len: usize) -> usize {
+    cryptogram_len(data_len, pending.keys.block_len(), pending.ins) + STATUS_OBJECT_LEN + MAC_OBJECT_LEN + 2
+}
+
+/// The class byte without its secure messaging bits, if it says secure messaging with an authenticated header
+/// (ISO 7816-4 clause 5.4.1: 0C for logical channels 0 to 3, 20 for 4 to 19).
+const fn plain_cla(cla: Cla) -> Option<Cla> {
+    if !cla.is_supported() {
+        return None;
+    }
+    let bits = crate::reader::sm_bits(cla);
+    if cla.0 & bits == bits {
+        Some(Cla(cla.0 & !bits))
+    } else {
+        None
+    }
+}
