@@ -1,0 +1,10 @@
+//! The card's role.
+
+mod broadcast;
+mod channel;
+mod initiation;
+mod protection;
+
+pub use broadcast::{BroadcastChannel, BroadcastCheckpoint, BroadcastStart};
+pub use channel::{Authenticated, SecureChannel};
+pub use initiation::{InitializeUpdate, Initiated, initiate};
