@@ -1,0 +1,132 @@
+//! What the operating system and an application know of each other.
+//!
+//! An application is a module of an [`Applets`] set. It gets a [`Context`], in which it finds its own records and nothing of anybody
+//! else's; it has no reference to another application, nor a way to make one. Only a security domain finds the [`Issuer`] services there.
+
+use sekisho_apdu::gp::Privileges;
+use sekisho_apdu::{CApdu, Writer};
+use sekisho_keys::Rng;
+use sekisho_nvm::Flash;
+use sekisho_scp::card::Authenticated;
+
+use crate::container::Container;
+use crate::interface::{ContainerId, Interface, Place};
+use crate::issuer::Issuer;
+use crate::loader::Loader;
+use crate::nvm::Records;
+use crate::profile::Profile;
+use crate::refusal::{Outcome, Refusal};
+use crate::registry::Module;
+use crate::secure::SecureChannels;
+
+/// The native applications of an SE. The dispatcher calls the module that the registry names; a module that the set does not have refuses.
+pub trait Applets: Default {
+    /// The application has been selected: writes the FCI (GPC 11.9.3.1).
+    ///
+    /// # Errors
+    /// The status word of a selection that the application refuses; the search goes no further then.
+    fn select<F: Flash>(
+        &mut self,
+        module: Module,
+        context: &mut Context<'_, F>,
+        out: &mut Writer<'_>,
+    ) -> Outcome;
+
+    /// Processes a command: already put together, its secure messaging removed and verified.
+    ///
+    /// # Errors
+    /// The status word to answer; the command's writes are dropped then.
+    fn process<F: Flash>(
+        &mut self,
+        module: Module,
+        context: &mut Context<'_, F>,
+        capdu: &CApdu<'_>,
+        out: &mut Writer<'_>,
+    ) -> Outcome;
+}
+
+/// What of the operating system a command can reach; all but [`Issuer`] through [`Context`]'s methods.
+pub(crate) struct System<'a> {
+    pub(crate) profile: &'a Profile,
+    pub(crate) container: &'a mut Container,
+    pub(crate) secure: &'a mut SecureChannels,
+    pub(crate) loader: &'a mut Loader,
+    pub(crate) effects: &'a mut Effects,
+}
+
+/// What happens after the command's commit, if it succeeds.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// The registry or the card's life cycle has changed: read it again.
+    pub(crate) reload: bool,
+    /// The secure channel changes its mode once the answer has been protected.
+    pub(crate) mode: Option<crate::issuer::ModeChange>,
+}
+
+/// What a command finds beside its own bytes.
+pub struct Context<'a, F: Flash> {
+    pub(crate) place: Place,
+    pub(crate) application: u8,
+    pub(crate) privileges: Privileges,
+    /// Whether the command came through the open secure channel of its place.
+    pub(crate) protected: bool,
+    pub(crate) records: Records<'a, F>,
+    pub(crate) rng: &'a mut dyn Rng,
+    pub(crate) system: System<'a>,
+}
+
+impl<'a, F: Flash> Context<'a, F> {
+    /// The interface on which the command came.
+    pub const fn interface(&self) -> Interface {
+        self.place.interface
+    }
+
+    /// The interface and the logical channel on which the command came.
+    pub const fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The container of the application.
+    pub const fn container(&self) -> ContainerId {
+        self.records.container
+    }
+
+    /// The proof that the command came through an open secure channel, with the channel's level.
+    pub fn authenticated(&self) -> Option<&Authenticated> {
+        if self.protected { self.system.secure.authenticated(self.place) } else { None }
+    }
+
+    /// Random bytes.
+    pub fn random(&mut self, out: &mut [u8]) {
+        self.rng.fill(out);
+    }
+
+    /// Reads one of the application's own records into `out`: its length, or `None` when there is none.
+    ///
+    /// # Errors
+    /// 6581 when the flash fails, 6A84 when `out` is too small.
+    pub fn get(&mut self, index: u16, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+        self.records.get_own(self.application, index, out)
+    }
+
+    /// Writes one of the application's own records, when the command succeeds.
+    ///
+    /// # Errors
+    /// 6A84 when the command writes more than one command may.
+    pub fn put(&mut self, index: u16, value: &[u8]) -> Result<(), Refusal> {
+        self.records.put_own(self.application, index, value)
+    }
+
+    /// Removes one of the application's own records, when the command succeeds.
+    ///
+    /// # Errors
+    /// As [`Context::put`].
+    pub fn remove(&mut self, index: u16) -> Result<(), Refusal> {
+        self.records.remove_own(self.application, index)
+    }
+
+    /// The services of the issuer security domain: `None` for whatever is no security domain.
+    pub fn issuer(&mut self) -> Option<Issuer<'_, 'a, F>> {
+        self.privileges.contains(Privileges::SECURITY_DOMAIN).then_some(Issuer { context: self })
+    }
+}

@@ -1,0 +1,143 @@
+//! Logical channels (GPC 6.4): which are open on each interface, and what is selected on each.
+
+use crate::interface::{Interface, Place};
+
+/// Logical channels of one interface that the class byte can name (GPC 11.1.4).
+pub(crate) const CHANNELS_MAX: usize = 20;
+
+#[derive(Clone, Copy)]
+struct Channel {
+    open: bool,
+    /// Registry index of the selected application; `None` after its application session was ended by force.
+    selected: Option<u8>,
+    /// Whether SELECT [first or only occurrence] was received: without one there is no next occurrence.
+    searched: bool,
+}
+
+const CLOSED: Channel = Channel { open: false, selected: None, searched: false };
+
+/// The logical channels of all interfaces.
+pub(crate) struct Channels {
+    table: [[Channel; CHANNELS_MAX]; Interface::COUNT],
+    /// How many logical channels an interface has, the basic one included.
+    limit: u8,
+}
+
+impl Channels {
+    /// Basic channels open with `selected`, at most `limit` channels on each interface.
+    pub(crate) fn new(limit: u8, selected: u8) -> Self {
+        let mut channels = Self { table: [[CLOSED; CHANNELS_MAX]; Interface::COUNT], limit };
+        for interface in Interface::ALL {
+            channels.reset(interface, selected);
+        }
+        channels
+    }
+
+    /// Closes all logical channels of an interface but the basic one, on which `selected` becomes the selected application.
+    pub(crate) fn reset(&mut self, interface: Interface, selected: u8) {
+        if let Some(row) = self.table.get_mut(interface.index()) {
+            *row = [CLOSED; CHANNELS_MAX];
+            if let Some(basic) = row.first_mut() {
+                *basic = Channel { open: true, selected: Some(selected), searched: false };
+            }
+        }
+    }
+
+    fn channel(&self, place: Place) -> Option<&Channel> {
+        let channel = self.table.get(place.interface.index())?.get(usize::from(place.logical_channel))?;
+        (channel.open && place.logical_channel < self.limit).then_some(channel)
+    }
+
+    fn channel_mut(&mut self, place: Place) -> Option<&mut Channel> {
+        self.table.get_mut(place.interface.index())?.get_mut(usize::from(place.logical_channel))
+    }
+
+    pub(crate) fn is_open(&self, place: Place) -> bool {
+        self.channel(place).is_some()
+    }
+
+    /// Registry index of the application selected there.
+    pub(crate) fn selected(&self, place: Place) -> Option<u8> {
+        self.channel(place)?.selected
+    }
+
+    /// Where the search of SELECT [next occurrence] starts: behind the selected application.
+    pub(crate) fn next_after(&self, place: Place) -> Option<u8> {
+        let channel = self.channel(place)?;
+        if channel.searched { channel.selected } else { None }
+    }
+
+    /// Makes an application the selected one.
+    pub(crate) fn select(&mut self, place: Place, index: u8) {
+        if let Some(channel) = self.channel_mut(place) {
+            channel.selected = Some(index);
+            channel.searched = true;
+        }
+    }
+
+    /// Opens the first free supplementary channel, or exactly `wanted`, and selects `index` on it.
+    pub(crate) fn open(&mut self, interface: Interface, wanted: Option<u8>, index: u8) -> Option<u8> {
+        let free = |n: &u8| !self.is_open(Place { interface, logical_channel: *n });
+        let number = match wanted {
+            Some(n) => Some(n).filter(|n| *n > 0 && *n < self.limit && free(n))?,
+            None => (1..self.limit).find(free)?,
+        };
+        let channel = self.channel_mut(Place { interface, logical_channel: number })?;
+        *channel = Channel { open: true, selected: Some(index), searched: false };
+        Some(number)
+    }
+
+    /// Closes a supplementary channel; false when it was not open. The basic channel cannot be closed.
+    pub(crate) fn close(&mut self, place: Place) -> bool {
+        let was_open = place.logical_channel > 0 && self.is_open(place);
+        if was_open && let Some(channel) = self.channel_mut(place) {
+            *channel = CLOSED;
+        }
+        was_open
+    }
+
+    /// Whether the number is one of this SE's supplementary channels.
+    pub(crate) fn is_supplementary(&self, number: u8) -> bool {
+        number > 0 && number < self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(interface: Interface, logical_channel: u8) -> Place {
+        Place { interface, logical_channel }
+    }
+
+    #[test]
+    fn opens_up_to_its_limit_and_never_closes_the_basic_channel() {
+        let mut channels = Channels::new(4, 0);
+        let contact = Interface::Iso7816Contact;
+        assert_eq!(channels.open(contact, None, 7), Some(1));
+        assert_eq!(channels.open(contact, Some(3), 7), Some(3));
+        assert_eq!(channels.open(contact, Some(3), 7), None);
+        assert_eq!(channels.open(contact, Some(0), 7), None);
+        assert_eq!(channels.open(contact, Some(4), 7), None);
+        assert_eq!(channels.open(contact, None, 7), Some(2));
+        assert_eq!(channels.open(contact, None, 7), None);
+        assert_eq!(channels.selected(at(contact, 2)), Some(7));
+        assert!(channels.close(at(contact, 2)));
+        assert!(!channels.close(at(contact, 2)));
+        assert!(!channels.close(at(contact, 0)));
+        assert_eq!(channels.selected(at(contact, 0)), Some(0));
+        // Another interface has seen nothing of it.
+        assert!(!channels.is_open(at(Interface::Spi, 1)));
+        channels.reset(contact, 0);
+        assert!(!channels.is_open(at(contact, 1)));
+    }
+
+    #[test]
+    fn the_next_occurrence_needs_a_first_one() {
+        let mut channels = Channels::new(4, 0);
+        let basic = at(Interface::Spi, 0);
+        assert_eq!(channels.next_after(basic), None);
+        channels.select(basic, 2);
+        assert_eq!(channels.next_after(basic), Some(2));
+    }
+}

@@ -1,0 +1,168 @@
+//! The secure element: its one entry, and the way of a command from there to an application and back.
+
+use sekisho_apdu::{CApdu, Cla, StatusWord};
+use sekisho_keys::Rng;
+use sekisho_nvm::{Flash, Store};
+
+use crate::applet::Applets;
+use crate::chaining::{COMMAND_DATA_MAX, Chain, Segment};
+use crate::channels::Channels;
+use crate::container::{Container, ISD_INDEX};
+use crate::interface::{ContainerId, Interface, Pairing, Place};
+use crate::loader::Loader;
+use crate::nvm::{Layout, Staged};
+use crate::profile::Profile;
+use crate::response::{RESPONSE_DATA_MAX, Response};
+use crate::secure::SecureChannels;
+
+/// What an SE is built on.
+pub trait Platform {
+    /// Its flash.
+    type Flash: Flash;
+    /// Its random number generator.
+    type Rng: Rng;
+    /// Its native applications.
+    type Applets: Applets;
+}
+
+/// A secure element.
+pub struct SecureElement<P: Platform> {
+    pub(crate) core: Core<P>,
+    buffers: Buffers,
+}
+
+/// What a command works with, but for the buffers that it is read from and answered into.
+pub(crate) struct Core<P: Platform> {
+    pub(crate) flash: P::Flash,
+    pub(crate) rng: P::Rng,
+    pub(crate) applets: P::Applets,
+    pub(crate) store: Store,
+    pub(crate) layout: Layout,
+    pub(crate) loader: Loader,
+    pub(crate) profile: Profile,
+    pub(crate) pairing: Pairing,
+    pub(crate) container: Container,
+    pub(crate) channels: Channels,
+    pub(crate) secure: SecureChannels,
+}
+
+struct Buffers {
+    chain: Chain,
+    response: Response,
+    scratch: Scratch,
+}
+
+/// Where a command is processed.
+pub(crate) struct Scratch {
+    /// The command data field without its protection.
+    pub(crate) plain: [u8; COMMAND_DATA_MAX],
+    /// The answer before it is protected.
+    pub(crate) answer: [u8; RESPONSE_DATA_MAX],
+    /// The command's writes.
+    pub(crate) staged: Staged,
+}
+
+impl<P: Platform> SecureElement<P> {
+    pub(crate) fn assemble(core: Core<P>) -> Self {
+        let scratch = Scratch { plain: [0; COMMAND_DATA_MAX], answer: [0; RESPONSE_DATA_MAX], staged: Staged::new() };
+        Self { core, buffers: Buffers { chain: Chain::new(), response: Response::new(), scratch } }
+    }
+
+    /// Processes one C-APDU and writes the R-APDU to `out`: at least a status word, at most what the command's Ne and `out` allow; the rest
+    /// waits for GET RESPONSE. Returns the number of bytes, which is never below two.
+    ///
+    /// `out` has room for at least two bytes, or nothing is done and nothing answered.
+    pub fn transmit(&mut self, interface: Interface, capdu: &[u8], out: &mut [u8]) -> usize {
+        if out.len() < 2 {
+            return 0;
+        }
+        let cla = Cla(capdu.first().copied().unwrap_or_default());
+        let place = Place { interface, logical_channel: cla.logical_channel() };
+        let (ne, extended) = match CApdu::parse(capdu) {
+            Ok(_) if !cla.is_supported() => self.fail(place, StatusWord::CLA_NOT_SUPPORTED),
+            Ok(_) if !self.core.channels.is_open(place) => self.fail(place, StatusWord::LOGICAL_CHANNEL_NOT_SUPPORTED),
+            Ok(command) => {
+                self.run(place, &command);
+                (command.ne, command.extended)
+            }
+            Err(_) => self.fail(place, StatusWord::WRONG_LENGTH),
+        };
+        self.buffers.response.deliver(place, ne, extended, out)
+    }
+
+    /// Answers what is no command: nothing but broadcast mode, which any error ends, is touched.
+    fn fail(&mut self, place: Place, sw: StatusWord) -> (Option<u32>, bool) {
+        self.core.end_broadcast(place);
+        self.buffers.response.set(|_| sw);
+        (None, false)
+    }
+
+    fn run(&mut self, place: Place, command: &CApdu<'_>) {
+        let Buffers { chain, response, scratch } = &mut self.buffers;
+        if command.ins == sekisho_apdu::gp::ins::GET_RESPONSE && !command.cla.proprietary() && response.is_waiting(place) {
+            return;
+        }
+        match chain.accept(place, command) {
+            Segment::Whole => self.core.process(place, command, scratch, response),
+            Segment::Last => {
+                self.core.process(place, &chain.assembled(command), scratch, response);
+                chain.clear();
+            }
+            Segment::Answer(sw) => response.set(|_| sw),
+        }
+        // In broadcast mode any status other than 9000 ends the secure channel (broadcast update, 2.1).
+        if response.status() != StatusWord::NO_ERROR {
+            self.core.end_broadcast(place);
+        }
+    }
+
+    /// A reader's power cycle on one interface: its logical channels close, its secure channels end, the issuer security domain is
+    /// selected on its basic channel. What stands in NVM stays.
+    pub fn reset(&mut self, interface: Interface) {
+        let is_gone = |place: Place| place.interface == interface;
+        self.buffers.chain.clear_at(is_gone);
+        self.buffers.response.drop_waiting(is_gone);
+        self.core.channels.reset(interface, ISD_INDEX);
+        self.core.end_secure(is_gone);
+    }
+
+    /// The answer to reset.
+    pub const fn atr(&self) -> &'static [u8] {
+        self.core.profile.atr
+    }
+
+    /// The flash.
+    pub const fn flash(&self) -> &P::Flash {
+        &self.core.flash
+    }
+
+    /// Switches the SE off and gives the flash back.
+    pub fn into_flash(self) -> P::Flash {
+        self.core.flash
+    }
+}
+
+impl<P: Platform> Core<P> {
+    /// Ends secure channels; the loader forgets the broadcast that one of them carried.
+    pub(crate) fn end_secure(&mut self, is_gone: impl Fn(Place) -> bool) {
+        if self.secure.end(is_gone) {
+            self.loader.abort();
+        }
+    }
+
+    /// Ends the secure channel of a logical channel that is in broadcast mode.
+    pub(crate) fn end_broadcast(&mut self, place: Place) {
+        if self.is_broadcast(place) {
+            self.end_secure(|p| p == place);
+        }
+    }
+
+    pub(crate) fn is_broadcast(&mut self, place: Place) -> bool {
+        self.secure.get(place).is_some_and(|state| state.is_broadcast())
+    }
+
+    /// The container that answers on an interface (routing agent). There is one for now.
+    pub(crate) fn container(&self, interface: Interface) -> ContainerId {
+        self.pairing.container(interface)
+    }
+}

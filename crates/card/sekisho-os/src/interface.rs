@@ -1,0 +1,83 @@
+//! The interfaces of the SE, and the routing agent's pairing data: which container answers on which interface.
+
+/// The transport on which a command came (seed 2: the operating system knows it for each message).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Interface {
+    /// ISO/IEC 7816-3 contacts, T=0 or T=1.
+    Iso7816Contact,
+    /// ETSI TS 102 613 single wire protocol: a contactless reader behind the NFC controller.
+    Swp,
+    /// ETSI TS 102 622 APDU gate: the device itself, through the NFC controller.
+    ApduGate,
+    /// GlobalPlatform APDU transport over SPI or I2C.
+    Spi,
+}
+
+impl Interface {
+    /// Number of interfaces.
+    pub const COUNT: usize = 4;
+
+    /// All interfaces, in the order of [`Interface::index`].
+    pub const ALL: [Self; Self::COUNT] = [Self::Iso7816Contact, Self::Swp, Self::ApduGate, Self::Spi];
+
+    /// Position in a table with one row for each interface.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Iso7816Contact => 0,
+            Self::Swp => 1,
+            Self::ApduGate => 2,
+            Self::Spi => 3,
+        }
+    }
+}
+
+/// Names a container. Its number is the top byte of the NVM key of everything that the container owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ContainerId(pub(crate) u8);
+
+impl ContainerId {
+    /// The embedded secure element: a GlobalPlatform card with its issuer security domain.
+    pub const ESE: Self = Self(1);
+
+    /// The container's number.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+/// A logical channel of an interface: where a command came in, and where its selection and its secure channel live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The interface.
+    pub interface: Interface,
+    /// The logical channel, 0 to 19.
+    pub logical_channel: u8,
+}
+
+/// Pairing data: the container that answers on each interface (seed 2, step a).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pairing([ContainerId; Interface::COUNT]);
+
+impl Pairing {
+    /// One container on every interface.
+    pub(crate) const fn all_to(container: ContainerId) -> Self {
+        Self([container; Interface::COUNT])
+    }
+
+    pub(crate) fn container(&self, interface: Interface) -> ContainerId {
+        self.0.get(interface.index()).copied().unwrap_or(ContainerId::ESE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_interface_has_its_own_row() {
+        for (i, interface) in Interface::ALL.into_iter().enumerate() {
+            assert_eq!(interface.index(), i);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Opening the individual secure channel (Amd D 7.1).
+
+use sekisho_apdu::{CApdu, StatusWord, Writer};
+use sekisho_nvm::Flash;
+use sekisho_scp::card::{InitializeUpdate, initiate};
+
+use super::Issuer;
+use crate::refusal::{Outcome, Refusal};
+use crate::secure::{OpenChannel, State};
+
+/// Longest EXTERNAL AUTHENTICATE: extended header, host cryptogram and C-MAC of 16 bytes each, Le.
+const EXTERNAL_AUTHENTICATE_MAX: usize = 7 + 32 + 2;
+
+impl<F: Flash> Issuer<'_, '_, F> {
+    /// INITIALIZE UPDATE: ends the secure channel that there was, counts the sequence counter up and answers the card's challenge.
+    ///
+    /// # Errors
+    /// 6A86 for a P2 other than 00; 6A88 without such a key set; 6985 when its sequence counter is used up; 6700 for a host challenge
+    /// of the wrong length; 6A84 when too many secure channels are open.
+    pub fn initialize_update(&mut self, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+        let place = self.context.place;
+        self.context.system.secure.end(|p| p == place);
+        let command = InitializeUpdate::parse(capdu)?;
+        let kvn = self.keys().resolve(command.kvn)?;
+        let set = self.keys().scp_set(kvn)?;
+        let parameter = self.profile().scp;
+        let sequence = if parameter.pseudo_random() { self.keys().next_sequence(kvn)? } else { 0 };
+        let (se_id, aid) = (*self.se_id(), self.profile().isd_aid);
+        let rng = &mut *self.context.rng;
+        let initiated = initiate(&set, kvn, parameter, &se_id, sequence, &aid, command.host_challenge, rng, out)?;
+        let state = self.context.system.secure.claim(place);
+        *state.ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))? = State::Initiated { initiated, dek: set.dek };
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    /// EXTERNAL AUTHENTICATE: one try for each INITIALIZE UPDATE.
+    ///
+    /// # Errors
+    /// 6985 without INITIALIZE UPDATE before it; 6300 for a wrong host cryptogram, 6982 for a wrong C-MAC.
+    pub fn external_authenticate(&mut self, capdu: &CApdu<'_>) -> Outcome {
+        let place = self.context.place;
+        let state = self.context.system.secure.get(place).ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))?;
+        let State::Initiated { initiated, dek } = state.take() else {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        };
+        let mut bytes = [0; EXTERNAL_AUTHENTICATE_MAX];
+        let mut w = Writer::new(&mut bytes);
+        capdu.encode(&mut w).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
+        let channel = initiated.authenticate(w.written())?;
+        *state = State::Open(OpenChannel { channel, dek });
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    /// Current security level (GPC Table 10-1, GET DATA 00D3): AUTHENTICATED and the level of EXTERNAL AUTHENTICATE, or 00.
+    pub fn security_level(&self) -> u8 {
+        self.context.authenticated().map_or(0, |proof| 0x80 | proof.level().p1())
+    }
+
+    /// Decrypts sensitive data, such as a key of PUT KEY, under the Key-DEK of the key set that opened the channel (Amd D 6.2.8).
+    ///
+    /// # Errors
+    /// 6982 without an open secure channel, 6A80 unless `data` is whole blocks.
+    pub fn decrypt_sensitive(&mut self, data: &mut [u8]) -> Result<(), Refusal> {
+        let place = self.context.place;
+        match self.context.system.secure.get(place) {
+            Some(State::Open(open)) => Ok(open.channel.decrypt_sensitive(&open.dek, data)?),
+            _ => Err(Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED)),
+        }
+    }
+}

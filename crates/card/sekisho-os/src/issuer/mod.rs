@@ -1,0 +1,150 @@
+//! The services that the operating system (OPEN) gives to the issuer security domain: life cycle, registry, keys, secure channel, update.
+//!
+//! What they write takes effect when the command succeeds, all of it or nothing.
+
+mod channel;
+mod update;
+
+use sekisho_apdu::gp::{ApplicationLifeCycle, CardLifeCycle};
+use sekisho_apdu::{StatusWord, Writer};
+use sekisho_keys::KeySet;
+use sekisho_nvm::Flash;
+
+use crate::applet::Context;
+use crate::container::{CardRecord, ISD_INDEX, store_entry};
+use crate::keys::KeyStore;
+use crate::nvm::Kind;
+use crate::profile::Profile;
+use crate::refusal::Refusal;
+use crate::registry::{Entry, Registry};
+
+pub(crate) use update::ModeChange;
+
+/// The services of one command's processing.
+pub struct Issuer<'c, 'a, F: Flash> {
+    pub(crate) context: &'c mut Context<'a, F>,
+}
+
+impl<'a, F: Flash> Issuer<'_, 'a, F> {
+    fn keys(&mut self) -> KeyStore<'_, 'a, F> {
+        KeyStore(&mut self.context.records)
+    }
+
+    /// The product's constants.
+    pub const fn profile(&self) -> &Profile {
+        self.context.system.profile
+    }
+
+    /// The SE-id: key diversification data (GET DATA 00CF).
+    pub const fn se_id(&self) -> &[u8; 10] {
+        &self.context.system.container.card.se_id
+    }
+
+    /// The card's life cycle state.
+    pub const fn life_cycle(&self) -> CardLifeCycle {
+        self.context.system.container.card.life_cycle
+    }
+
+    /// Changes the card's life cycle state. On the way to TERMINATED all keys go: nothing can use them any more.
+    ///
+    /// # Errors
+    /// 6985 for a transition that GPC 5.1.1 does not allow, or one to the present state (GPC 11.10.2.2).
+    pub fn set_life_cycle(&mut self, next: CardLifeCycle) -> Result<(), Refusal> {
+        if !self.life_cycle().may_become(next) {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
+        if next == CardLifeCycle::Terminated {
+            self.keys().delete_all()?;
+        }
+        let card = CardRecord { life_cycle: next, ..self.context.system.container.card };
+        card.store(&mut self.context.records)?;
+        self.context.system.effects.reload = true;
+        Ok(())
+    }
+
+    /// The container's registry.
+    pub const fn registry(&self) -> &Registry {
+        &self.context.system.container.registry
+    }
+
+    /// Locks or unlocks an application (GPC 11.10.2.2).
+    ///
+    /// # Errors
+    /// 6A88 when there is no such application; 6985 when it is in that state already, or is the issuer security domain.
+    pub fn set_locked(&mut self, aid: &[u8], locked: bool) -> Result<(), Refusal> {
+        let found = self.registry().application(aid).ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+        let (index, entry) = (found.0, *found.1);
+        let life_cycle = ApplicationLifeCycle(entry.life_cycle);
+        if index == ISD_INDEX || life_cycle.is_locked() == locked {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
+        let entry = Entry { life_cycle: life_cycle.with_locked(locked).0, ..entry };
+        store_entry(&mut self.context.records, index, &entry)?;
+        self.context.system.effects.reload = true;
+        Ok(())
+    }
+
+    /// Reads the value of a stored data object into `out`: its length, or `None` when nothing was stored.
+    ///
+    /// # Errors
+    /// 6581 when the flash fails, 6A84 when `out` is too small.
+    pub fn data_object(&mut self, tag: u16, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+        self.context.records.get(Kind::DataObject, tag, out)
+    }
+
+    /// Stores the value of a data object.
+    ///
+    /// # Errors
+    /// 6A84.
+    pub fn store_data_object(&mut self, tag: u16, value: &[u8]) -> Result<(), Refusal> {
+        self.context.records.put(Kind::DataObject, tag, value)
+    }
+
+    /// Writes the value of the key information template (GPC 11.3.3.1.1).
+    ///
+    /// # Errors
+    /// 6581, 6A84.
+    pub fn key_information(&mut self, out: &mut Writer<'_>) -> Result<(), Refusal> {
+        self.keys().information(out)
+    }
+
+    /// The last sequence counter of the default key set (GET DATA 00C1).
+    ///
+    /// # Errors
+    /// 6A88 when there is no key set.
+    pub fn sequence_counter(&mut self) -> Result<u32, Refusal> {
+        let kvn = self.keys().resolve(0)?;
+        self.keys().sequence(kvn)
+    }
+
+    /// PUT KEY with an SCP03 key set: adds key version `kvn` (`replaces` 00), or puts it in the place of version `replaces`. The first one
+    /// added takes the place of the initial keys, version FF.
+    ///
+    /// # Errors
+    /// 6A88 when there is nothing to replace; 6A80 for a version that cannot be, is there already, or differs in key length from the
+    /// replaced one; 6A84.
+    pub fn put_scp_keys(&mut self, replaces: u8, kvn: u8, set: &KeySet) -> Result<(), Refusal> {
+        self.keys().put_scp_set(replaces, kvn, set)
+    }
+
+    /// PUT KEY with one key of the broadcast update: K-AUT, Kos, `K_MAC` or the designer's public key (uncompressed, 65 bytes).
+    ///
+    /// # Errors
+    /// As [`Issuer::put_scp_keys`].
+    pub fn put_single_key(&mut self, replaces: u8, kvn: u8, kid: u8, kind: u8, value: &[u8]) -> Result<(), Refusal> {
+        self.keys().put_single(replaces, kvn, kid, kind, value)
+    }
+
+    /// DELETE [key]: a key version, or its key `kid` where versions have but one.
+    ///
+    /// # Errors
+    /// 6A88 when it is not there; 6985 for the last SCP03 key set, or a part of one.
+    pub fn delete_key(&mut self, kvn: u8, kid: Option<u8>) -> Result<(), Refusal> {
+        self.keys().delete(kvn, kid)
+    }
+
+    /// NVM that is left for records, in bytes.
+    pub fn free_nvm(&self) -> usize {
+        self.context.records.nvm.store.free()
+    }
+}

@@ -1,0 +1,209 @@
+//! The SE's NVM: where its pages are, what its records are called, and the writes of one command, which are committed together.
+
+use core::ops::Range;
+
+use sekisho_apdu::StatusWord;
+use sekisho_nvm::{Error, Flash, Key, Op, Store};
+use zeroize::Zeroize;
+
+use crate::interface::ContainerId;
+use crate::refusal::Refusal;
+
+/// Where the parts of the flash are, in pages: the store of records, then the two slots of the replaceable OS part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Pages of the transactional store.
+    pub store: Range<usize>,
+    /// Pages of slot A and slot B.
+    pub slots: [Range<usize>; 2],
+}
+
+/// The NVM, as the loader sees it: the flash itself, the store of records on it, and the slots beside the store.
+pub struct Nvm<'a, F: Flash> {
+    /// The flash.
+    pub flash: &'a mut F,
+    /// The store of records.
+    pub store: &'a mut Store,
+    /// Where store and slots are.
+    pub layout: &'a Layout,
+}
+
+impl<F: Flash> Nvm<'_, F> {
+    /// The same NVM for a shorter time.
+    pub fn reborrow(&mut self) -> Nvm<'_, F> {
+        Nvm { flash: self.flash, store: self.store, layout: self.layout }
+    }
+
+    /// Reads a record into `out` and gives its length; `None` when there is none.
+    ///
+    /// # Errors
+    /// 6581 when the flash fails, 6A84 when `out` is too small.
+    pub fn get(&mut self, key: Key, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+        Ok(self.store.get(self.flash, key, out)?)
+    }
+}
+
+/// 6A84 when there is no room, 6581 for everything else: nothing has been written then.
+impl<E> From<Error<E>> for Refusal {
+    fn from(error: Error<E>) -> Self {
+        Self(match error {
+            Error::Full => StatusWord::NOT_ENOUGH_MEMORY,
+            _ => StatusWord::MEMORY_FAILURE,
+        })
+    }
+}
+
+/// What a record is. A number is never given to something else; the loader's kinds are 40 to 5F.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// Index 0: the card record, written last when the SE is made.
+    Card = 0x01,
+    /// Index: registry index.
+    Registry = 0x02,
+    /// Index: KVN.
+    Keys = 0x03,
+    /// Index: KVN.
+    SequenceCounter = 0x04,
+    /// Index 0: which key versions there are, and the default one.
+    KeyDirectory = 0x05,
+    /// Index: the tag of GET DATA.
+    DataObject = 0x06,
+}
+
+/// First kind of the records of applications: application n has kind 60 + n for its own.
+const APPLICATION_KINDS: u8 = 0x60;
+
+/// Bytes of all values that one command may write.
+const STAGED_BYTES_MAX: usize = 1024;
+
+/// Records that one command may write or remove.
+const STAGED_RECORDS_MAX: usize = 40;
+
+/// The writes of one command, kept back until it has succeeded. Wiped when dropped: there may be keys among them.
+pub(crate) struct Staged {
+    bytes: [u8; STAGED_BYTES_MAX],
+    len: usize,
+    records: [(Key, Option<(u16, u16)>); STAGED_RECORDS_MAX],
+    count: usize,
+}
+
+impl Staged {
+    pub(crate) const fn new() -> Self {
+        Self { bytes: [0; STAGED_BYTES_MAX], len: 0, records: [(Key(0), None); STAGED_RECORDS_MAX], count: 0 }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Forgets all writes.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.get_mut(..self.len).unwrap_or_default().zeroize();
+        self.len = 0;
+        self.count = 0;
+    }
+
+    fn value(&self, span: (u16, u16)) -> &[u8] {
+        self.bytes.get(usize::from(span.0)..usize::from(span.1)).unwrap_or_default()
+    }
+
+    /// What the command has written so far: `None` when it has not touched the record.
+    fn find(&self, key: Key) -> Option<Option<&[u8]>> {
+        let written = self.records.get(..self.count)?.iter().find(|(k, _)| *k == key)?;
+        Some(written.1.map(|span| self.value(span)))
+    }
+
+    fn stage(&mut self, key: Key, value: Option<&[u8]>) -> Result<(), Refusal> {
+        let full = Refusal(StatusWord::NOT_ENOUGH_MEMORY);
+        let known = self.records.get(..self.count).unwrap_or_default().iter().position(|(k, _)| *k == key);
+        let at = known.unwrap_or(self.count);
+        let slot = self.records.get_mut(at).ok_or(full)?;
+        let span = match value {
+            Some(value) => {
+                let end = self.len + value.len();
+                self.bytes.get_mut(self.len..end).ok_or(full)?.copy_from_slice(value);
+                let position = |n: usize| u16::try_from(n).map_err(|_| full);
+                let span = (position(self.len)?, position(end)?);
+                self.len = end;
+                Some(span)
+            }
+            None => None,
+        };
+        *slot = (key, span);
+        self.count = self.count.max(at + 1);
+        Ok(())
+    }
+
+    /// Writes everything or nothing.
+    pub(crate) fn commit<F: Flash>(&self, nvm: &mut Nvm<'_, F>) -> Result<(), Refusal> {
+        let mut ops = [Op::Remove(Key(0)); STAGED_RECORDS_MAX];
+        let staged = self.records.get(..self.count).unwrap_or_default();
+        for (op, (key, span)) in ops.iter_mut().zip(staged) {
+            *op = match span {
+                Some(span) => Op::Put(*key, self.value(*span)),
+                None => Op::Remove(*key),
+            };
+        }
+        Ok(nvm.store.commit(nvm.flash, ops.get(..self.count).unwrap_or_default())?)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// The records of one container, as the command being processed sees them: with its own writes.
+pub(crate) struct Records<'a, F: Flash> {
+    pub(crate) nvm: Nvm<'a, F>,
+    pub(crate) staged: &'a mut Staged,
+    pub(crate) container: ContainerId,
+}
+
+impl<F: Flash> Records<'_, F> {
+    fn key(&self, kind: Kind, index: u16) -> Key {
+        Key::new(self.container.number(), kind as u8, index)
+    }
+
+    fn application_key(&self, application: u8, index: u16) -> Key {
+        Key::new(self.container.number(), APPLICATION_KINDS.saturating_add(application), index)
+    }
+
+    fn get_key(&mut self, key: Key, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+        match self.staged.find(key) {
+            None => self.nvm.get(key, out),
+            Some(None) => Ok(None),
+            Some(Some(value)) => {
+                let room = out.get_mut(..value.len()).ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
+                room.copy_from_slice(value);
+                Ok(Some(value.len()))
+            }
+        }
+    }
+
+    pub(crate) fn get(&mut self, kind: Kind, index: u16, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+        self.get_key(self.key(kind, index), out)
+    }
+
+    pub(crate) fn put(&mut self, kind: Kind, index: u16, value: &[u8]) -> Result<(), Refusal> {
+        self.staged.stage(self.key(kind, index), Some(value))
+    }
+
+    pub(crate) fn remove(&mut self, kind: Kind, index: u16) -> Result<(), Refusal> {
+        self.staged.stage(self.key(kind, index), None)
+    }
+
+    pub(crate) fn get_own(&mut self, application: u8, index: u16, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+        self.get_key(self.application_key(application, index), out)
+    }
+
+    pub(crate) fn put_own(&mut self, application: u8, index: u16, value: &[u8]) -> Result<(), Refusal> {
+        self.staged.stage(self.application_key(application, index), Some(value))
+    }
+
+    pub(crate) fn remove_own(&mut self, application: u8, index: u16) -> Result<(), Refusal> {
+        self.staged.stage(self.application_key(application, index), None)
+    }
+}

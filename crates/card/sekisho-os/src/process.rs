@@ -1,0 +1,240 @@
+//! The way of a command: broadcast mode's rule, the operating system's own commands, secure channel, application, commit, protection.
+
+use sekisho_apdu::gp::{CardLifeCycle, ins};
+use sekisho_apdu::{CApdu, SecureMessaging, StatusWord, Writer};
+use sekisho_nvm::Flash;
+use zeroize::Zeroize;
+
+use crate::applet::{Applets, Context, Effects, System};
+use crate::container::{Container, ISD_INDEX};
+use crate::element::{Core, Platform, Scratch};
+use crate::interface::Place;
+use crate::issuer::ModeChange;
+use crate::nvm::{Nvm, Records, Staged};
+use crate::refusal::{Outcome, Refusal};
+use crate::registry::{Entry, Module};
+use crate::response::Response;
+use crate::secure::{OpenChannel, State};
+use crate::select;
+
+/// A command that has passed the secure channel.
+struct Admitted<'b> {
+    command: CApdu<'b>,
+    /// Whether it came through an open individual secure channel, whose protection its answer gets.
+    protected: bool,
+}
+
+impl<P: Platform> Core<P> {
+    /// Processes a whole command and leaves the answer in `response`.
+    pub(crate) fn process(&mut self, place: Place, command: &CApdu<'_>, scratch: &mut Scratch, response: &mut Response) {
+        if !matches!(command.ins, ins::WRITE | ins::CHANGE_MODE) && self.is_broadcast(place) {
+            self.end_broadcast(place);
+            if !select::is_by_name(command) {
+                return response.set(|_| StatusWord::INS_NOT_SUPPORTED);
+            }
+        }
+        if select::is_by_name(command) {
+            return response.set(|w| self.select(place, command, &mut scratch.staged, w).unwrap_or_else(|r| r.0));
+        }
+        match command.ins {
+            ins::MANAGE_CHANNEL if !command.cla.proprietary() => {
+                response.set(|w| self.manage_channel(place, command, w).unwrap_or_else(|r| r.0));
+            }
+            ins::GET_RESPONSE if !command.cla.proprietary() => response.set(|_| StatusWord::CONDITIONS_NOT_SATISFIED),
+            _ => self.dispatch(place, command, scratch, response),
+        }
+    }
+
+    fn dispatch(&mut self, place: Place, command: &CApdu<'_>, scratch: &mut Scratch, response: &mut Response) {
+        let Scratch { plain, answer, staged } = scratch;
+        let admitted = match self.admit(place, command, plain) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return response.set(|_| refusal.0),
+        };
+        let protected = admitted.protected;
+        let mut writer = Writer::new(answer);
+        let mut effects = Effects::default();
+        let outcome = self.execute(place, admitted, staged, &mut effects, &mut writer);
+        let outcome = self.commit(place, outcome, staged, &effects);
+        let answered = writer.into_written();
+        response.set(|w| match outcome {
+            Ok(sw) => self.protect(place, protected, answered, sw, w),
+            Err(refusal) => self.protect(place, protected, &[], refusal.0, w),
+        });
+        answered.zeroize();
+        if protected {
+            // A decrypted command may carry keys. It is not longer than what came.
+            plain.get_mut(..command.data.len()).unwrap_or_default().zeroize();
+        }
+        if outcome.is_ok() && let Some(mode) = effects.mode {
+            self.change_mode(place, mode);
+        }
+    }
+
+    /// Lets a command through the secure channel of its logical channel: verifies and decrypts it (GPC 10.2.3, Amd D 5.6).
+    fn admit<'b>(
+        &mut self,
+        place: Place,
+        command: &CApdu<'b>,
+        plain: &'b mut [u8],
+    ) -> Result<Admitted<'b>, Refusal> {
+        let refused = Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED);
+        let in_the_clear = Admitted { command: *command, protected: false };
+        let indicated = command.cla.secure_messaging() != SecureMessaging::None;
+        let starts = command.ins == ins::INITIALIZE_UPDATE && command.cla.proprietary() && !indicated;
+        let continues = command.ins == ins::EXTERNAL_AUTHENTICATE;
+        let state = match self.secure.get(place) {
+            Some(state) => state,
+            None if indicated && !continues => return Err(refused),
+            None => return Ok(in_the_clear),
+        };
+        match state {
+            _ if starts && !state.is_broadcast() => Ok(in_the_clear),
+            State::Aborted => Err(refused),
+            State::Initiated { .. } | State::None if continues => Ok(in_the_clear),
+            State::Initiated { .. } | State::None => {
+                // Whatever comes between INITIALIZE UPDATE and EXTERNAL AUTHENTICATE breaks the opening off.
+                *state = State::None;
+                if indicated { Err(refused) } else { Ok(in_the_clear) }
+            }
+            State::Open(OpenChannel { channel, .. }) => match channel.unwrap(command, plain) {
+                Ok(command) => Ok(Admitted { command, protected: true }),
+                Err(error) => {
+                    *state = State::Aborted;
+                    Err(error.into())
+                }
+            },
+            State::Broadcast { channel, .. } => Ok(Admitted { command: channel.unwrap(command, plain)?, protected: false }),
+        }
+    }
+
+    /// Calls the selected application.
+    fn execute(
+        &mut self,
+        place: Place,
+        admitted: Admitted<'_>,
+        staged: &mut Staged,
+        effects: &mut Effects,
+        out: &mut Writer<'_>,
+    ) -> Outcome {
+        let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
+        let index = self.channels.selected(place).ok_or(refused)?;
+        let entry = *self.container.registry.get(index).ok_or(refused)?;
+        let card_is_open = self.container.card.life_cycle < CardLifeCycle::CardLocked;
+        if index != ISD_INDEX && !(card_is_open && entry.is_selectable()) {
+            // Locked, by itself or with the card, while it was selected.
+            return Err(refused);
+        }
+        if entry.module == Module::OS_PART {
+            let mut nvm = Nvm { flash: &mut self.flash, store: &mut self.store, layout: &self.layout };
+            return Ok(self.loader.part_process(&mut nvm, &mut self.rng, &admitted.command, out));
+        }
+        let (applets, mut context) = self.context(place, index, &entry, admitted.protected, staged, effects);
+        applets.process(entry.module, &mut context, &admitted.command, out)
+    }
+
+    /// The context of an application, beside the applications themselves.
+    pub(crate) fn context<'a>(
+        &'a mut self,
+        place: Place,
+        application: u8,
+        entry: &Entry,
+        protected: bool,
+        staged: &'a mut Staged,
+        effects: &'a mut Effects,
+    ) -> (&'a mut P::Applets, Context<'a, P::Flash>) {
+        let container = self.container(place.interface);
+        let context = Context {
+            place,
+            application,
+            privileges: entry.privileges,
+            protected,
+            records: Records {
+                nvm: Nvm { flash: &mut self.flash, store: &mut self.store, layout: &self.layout },
+                staged,
+                container,
+            },
+            rng: &mut self.rng,
+            system: System {
+                profile: &self.profile,
+                container: &mut self.container,
+                secure: &mut self.secure,
+                loader: &mut self.loader,
+                effects,
+            },
+        };
+        (&mut self.applets, context)
+    }
+
+    /// Commits the writes of a command that succeeded, and reads again what is kept in RAM of them.
+    fn commit(&mut self, place: Place, outcome: Outcome, staged: &mut Staged, effects: &Effects) -> Outcome {
+        let done = match outcome {
+            Ok(_) if !staged.is_empty() => self.write(place, staged, effects.reload).and(outcome),
+            _ => outcome,
+        };
+        staged.clear();
+        // An opening whose sequence counter is not durable must not go on.
+        if done.is_err() && let Some(state @ State::Initiated { .. }) = self.secure.get(place) {
+            *state = State::None;
+        }
+        done
+    }
+
+    fn write(&mut self, place: Place, staged: &mut Staged, reload: bool) -> Result<(), Refusal> {
+        let mut nvm = Nvm { flash: &mut self.flash, store: &mut self.store, layout: &self.layout };
+        staged.commit(&mut nvm)?;
+        staged.clear();
+        if reload {
+            let container = self.pairing.container(place.interface);
+            let loaded = Container::load(&mut Records { nvm, staged, container })?;
+            self.container = loaded.ok_or(Refusal(StatusWord::MEMORY_FAILURE))?;
+        }
+        Ok(())
+    }
+
+    /// Gives an answer the protection of the secure channel through which its command came, if it is still there.
+    fn protect(&mut self, place: Place, protected: bool, data: &[u8], sw: StatusWord, out: &mut Writer<'_>) -> StatusWord {
+        let open = match self.secure.get(place) {
+            Some(State::Open(open)) if protected => open,
+            _ => return if out.bytes(data).is_ok() { sw } else { StatusWord::UNKNOWN },
+        };
+        match open.channel.wrap_response(data, sw, out) {
+            Ok(()) => {
+                // The status word goes with the last piece of the response.
+                out.truncate(out.len().saturating_sub(2));
+                sw
+            }
+            Err(_) => {
+                self.end_secure(|p| p == place);
+                StatusWord::UNKNOWN
+            }
+        }
+    }
+
+    /// CHANGE MODE's effect: its own answer still belonged to the mode before.
+    fn change_mode(&mut self, place: Place, mode: ModeChange) {
+        let Some(state) = self.secure.get(place) else { return };
+        *state = match (state.take(), mode) {
+            (State::Open(OpenChannel { channel, dek }), ModeChange::Broadcast { start, resume }) => {
+                let mut channel = channel.enter_broadcast(start);
+                if let Some(checkpoint) = resume {
+                    channel.resume_at(&checkpoint);
+                }
+                State::Broadcast { channel, dek }
+            }
+            (State::Broadcast { channel, dek }, ModeChange::Saved) => {
+                State::Open(OpenChannel { channel: channel.return_to_saved(), dek })
+            }
+            _ => State::None,
+        };
+    }
+}
+
+/// The NVM of a core, when the rest of it is needed too.
+pub(crate) const fn nvm<'a, F: Flash>(
+    flash: &'a mut F,
+    store: &'a mut sekisho_nvm::Store,
+    layout: &'a crate::nvm::Layout,
+) -> Nvm<'a, F> {
+    Nvm { flash, store, layout }
+}

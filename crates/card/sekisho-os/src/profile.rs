@@ -1,0 +1,76 @@
+//! What distinguishes one product from another: its ATR, its names and its budgets.
+
+use sekisho_apdu::Aid;
+use sekisho_scp::ScpParameter;
+
+/// AID of the issuer security domain (GPC H.1.3).
+const ISD: Aid = match Aid::new(&[0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00]) {
+    Some(aid) => aid,
+    None => unreachable!(),
+};
+
+/// Pseudo-random card challenge, R-MAC, R-ENCRYPTION, S8.
+const SCP: ScpParameter = match ScpParameter::new(0x70) {
+    Some(parameter) => parameter,
+    None => unreachable!(),
+};
+
+/// T=0 only, which readers' software takes without exception. Historical bytes: card service data C1 (selection by full and by truncated
+/// AID, no MF), capabilities C0 21 DB (selection as before; bytes; chaining, extended length, channel numbers by either side, four
+/// logical channels), issuer's data "Sekisho" (ISO/IEC 7816-3, 8.2; 7816-4, 12.1.1).
+const ATR: [u8; 17] = [
+    0x3B, 0x0F, 0x80, 0x31, 0xC1, 0x73, 0xC0, 0x21, 0xDB, 0x57, b'S', b'e', b'k', b'i', b's', b'h', b'o',
+];
+
+/// What a product fixes before an SE of it is made.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Answer to reset.
+    pub atr: &'static [u8],
+    /// AID of the issuer security domain; it enters the pseudo-random card challenge.
+    pub isd_aid: Aid,
+    /// SCP03 parameter "i" (Amd D Table 5-1).
+    pub scp: ScpParameter,
+    /// Logical channels of each interface, the basic one included: 1 to 20.
+    pub logical_channels: u8,
+    /// Flash for the transactional store, in bytes; rounded up to whole pages.
+    pub store_bytes: usize,
+    /// Flash for each of the two slots of the OS part, in bytes; rounded up to whole pages.
+    pub slot_bytes: usize,
+    /// RAM that the SE may use, in bytes: its own state, and what is left for the OS part.
+    pub ram: usize,
+}
+
+impl Default for Profile {
+    /// The embedded secure element.
+    fn default() -> Self {
+        Self {
+            atr: &ATR,
+            isd_aid: ISD,
+            scp: SCP,
+            logical_channels: 4,
+            store_bytes: 32 * 1024,
+            slot_bytes: 576 * 1024,
+            ram: 256 * 1024,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_atr_is_consistent() {
+        let [ts, t0, historical @ ..] = &ATR;
+        assert_eq!((*ts, t0 >> 4), (0x3B, 0), "direct convention, no interface bytes: T=0 and no TCK");
+        assert_eq!(usize::from(t0 & 0x0F), historical.len());
+        // Compact TLV: every object ends inside the historical bytes (ISO/IEC 7816-4, 12.1.1.2).
+        let mut rest = &historical[1..];
+        while let [head, tail @ ..] = rest {
+            rest = &tail[usize::from(head & 0x0F)..];
+        }
+        // Third software function byte: the number of logical channels that the default profile opens.
+        assert_eq!(ATR[8] & 0x07, Profile::default().logical_channels - 1);
+    }
+}

@@ -1,0 +1,230 @@
+//! The GlobalPlatform registry of a container (GPC 6.5): its applications, security domains and executable load files.
+//!
+//! It stands in NVM, one record for each entry, and whole in RAM, so that SELECT reads no flash. The copy in RAM is read again after a
+//! commit that touched it, never before.
+
+use sekisho_apdu::gp::{ApplicationLifeCycle, ELF_LOADED, Privileges};
+use sekisho_apdu::{Aid, DecodeError, PartialAid, Reader, Writer};
+
+use crate::refusal::Refusal;
+
+/// Most entries of a container's registry.
+pub const ENTRIES_MAX: usize = 16;
+
+/// Longest record of an entry: ten bytes, an AID and a module's AID.
+pub(crate) const ENTRY_RECORD_MAX: usize = 10 + 16 + 16 + 1;
+
+/// Format of an entry's record.
+const FORMAT: u8 = 1;
+
+/// "No such entry" in place of a registry index.
+const NO_INDEX: u8 = 0xFF;
+
+/// Which code runs an application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Module(pub u8);
+
+impl Module {
+    /// The card manager: issuer security domain.
+    pub const CARD_MANAGER: Self = Self(0x01);
+    /// The replaceable part of the operating system, which the loader runs.
+    pub const OS_PART: Self = Self(0x02);
+}
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An application or a security domain; `life_cycle` is its own, but for the issuer security domain, which shows the card's.
+    Application,
+    /// An executable load file with one module.
+    ExecutableLoadFile {
+        /// The module's AID.
+        module_aid: Aid,
+    },
+}
+
+/// One entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its AID.
+    pub aid: Aid,
+    /// Application or executable load file.
+    pub kind: Kind,
+    /// The code behind it.
+    pub module: Module,
+    /// Life cycle state byte (GPC 11.1.1).
+    pub life_cycle: u8,
+    /// Privileges.
+    pub privileges: Privileges,
+    /// Registry index of the executable load file that it came from.
+    pub load_file: Option<u8>,
+    /// Registry index of its security domain.
+    pub security_domain: Option<u8>,
+}
+
+impl Entry {
+    /// An application of a load file.
+    pub(crate) const fn application(aid: Aid, module: Module, privileges: Privileges, load_file: u8, domain: u8) -> Self {
+        Self {
+            aid,
+            kind: Kind::Application,
+            module,
+            life_cycle: ApplicationLifeCycle::SELECTABLE.0,
+            privileges,
+            load_file: Some(load_file),
+            security_domain: Some(domain),
+        }
+    }
+
+    /// A load file that came with the operating system.
+    pub(crate) const fn load_file(aid: Aid, module: Module, module_aid: Aid, domain: u8) -> Self {
+        Self {
+            aid,
+            kind: Kind::ExecutableLoadFile { module_aid },
+            module,
+            life_cycle: ELF_LOADED,
+            privileges: Privileges::NONE,
+            load_file: None,
+            security_domain: Some(domain),
+        }
+    }
+
+    /// Whether it is an application that SELECT may select.
+    pub fn is_selectable(&self) -> bool {
+        self.kind == Kind::Application && ApplicationLifeCycle(self.life_cycle).is_selectable()
+    }
+
+    pub(crate) fn encode(&self, w: &mut Writer<'_>) -> Result<(), Refusal> {
+        let (kind, module_aid) = match &self.kind {
+            Kind::Application => (0, None),
+            Kind::ExecutableLoadFile { module_aid } => (1, Some(module_aid)),
+        };
+        w.bytes(&[FORMAT, kind, self.module.0, self.life_cycle])?;
+        w.bytes(&self.privileges.to_bytes())?;
+        w.u8(self.load_file.unwrap_or(NO_INDEX))?;
+        w.u8(self.security_domain.unwrap_or(NO_INDEX))?;
+        let aid = self.aid.as_bytes();
+        w.u8(u8::try_from(aid.len()).unwrap_or_default())?;
+        w.bytes(aid)?;
+        if let Some(aid) = module_aid {
+            w.bytes(aid.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(bytes);
+        let [format, kind, module, life_cycle] = r.array()?;
+        if format != FORMAT {
+            return Err(DecodeError::Value);
+        }
+        let privileges = Privileges::from_bytes(r.take(3)?).ok_or(DecodeError::Value)?;
+        let index = |n: u8| (n != NO_INDEX).then_some(n);
+        let [load_file, security_domain] = r.array()?;
+        let len = r.u8()?;
+        let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| DecodeError::Value);
+        Ok(Self {
+            aid: aid(r.take(len.into())?)?,
+            kind: match kind {
+                0 => r.finish().map(|()| Kind::Application)?,
+                1 => Kind::ExecutableLoadFile { module_aid: aid(r.rest())? },
+                _ => return Err(DecodeError::Value),
+            },
+            module: Module(module),
+            life_cycle,
+            privileges,
+            load_file: index(load_file),
+            security_domain: index(security_domain),
+        })
+    }
+}
+
+/// The entries of a container, in the order of their indices, which is the order of the search.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    entries: [Option<Entry>; ENTRIES_MAX],
+}
+
+impl Registry {
+    pub(crate) const fn empty() -> Self {
+        Self { entries: [None; ENTRIES_MAX] }
+    }
+
+    pub(crate) fn set(&mut self, index: u8, entry: Option<Entry>) {
+        if let Some(slot) = self.entries.get_mut(usize::from(index)) {
+            *slot = entry;
+        }
+    }
+
+    /// The entry with this index.
+    pub fn get(&self, index: u8) -> Option<&Entry> {
+        self.entries.get(usize::from(index))?.as_ref()
+    }
+
+    /// All entries with their indices.
+    pub fn iter(&self) -> impl Iterator<Item = (u8, &Entry)> {
+        (0..).zip(&self.entries).filter_map(|(index, entry)| Some((index, entry.as_ref()?)))
+    }
+
+    /// The application with exactly this AID.
+    pub fn application(&self, aid: &[u8]) -> Option<(u8, &Entry)> {
+        self.iter().find(|(_, entry)| entry.kind == Kind::Application && entry.aid.as_bytes() == aid)
+    }
+
+    /// The first selectable application whose AID starts with `partial`, behind index `after` (GPC 6.4.2.1.2).
+    pub(crate) fn find(&self, partial: &PartialAid, after: Option<u8>) -> Option<(u8, &Entry)> {
+        self.iter()
+            .skip_while(|(index, _)| after.is_some_and(|after| *index <= after))
+            .find(|(_, entry)| entry.aid.matches_partial(partial) && entry.is_selectable())
+    }
+
+    /// Number of applications that can be told from an application's own point of view: security domains and the others.
+    pub fn applications(&self) -> usize {
+        self.iter().filter(|(_, entry)| entry.kind == Kind::Application).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn aid(bytes: &[u8]) -> Aid {
+        Aid::try_from(bytes).unwrap()
+    }
+
+    fn app(bytes: &[u8]) -> Entry {
+        Entry::application(aid(bytes), Module(9), Privileges::NONE, 1, 0)
+    }
+
+    #[test]
+    fn records_come_back_as_they_were() {
+        let file = Entry::load_file(aid(&[3; 16]), Module::OS_PART, aid(&[4; 16]), 0);
+        for entry in [app(&[1; 5]), app(&[2; 16]), file] {
+            let mut buf = [0; ENTRY_RECORD_MAX];
+            let mut w = Writer::new(&mut buf);
+            entry.encode(&mut w).unwrap();
+            assert_eq!(Entry::decode(w.written()), Ok(entry));
+            let len = w.len();
+            for cut in 0..len.min(13) {
+                assert!(Entry::decode(&buf[..cut]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn search_goes_by_index_and_passes_what_cannot_be_selected() {
+        let mut registry = Registry::empty();
+        registry.set(0, Some(Entry::load_file(aid(&[1; 5]), Module(1), aid(&[1; 6]), 0)));
+        registry.set(3, Some(app(&[1, 1, 1, 1, 1, 3])));
+        registry.set(5, Some(Entry { life_cycle: 0x87, ..app(&[1, 1, 1, 1, 1, 5]) }));
+        registry.set(7, Some(app(&[1, 1, 1, 1, 1, 7])));
+        let rid = PartialAid::try_from(&[1; 5][..]).unwrap();
+        let find = |after| registry.find(&rid, after).map(|(index, _)| index);
+        assert_eq!(find(None), Some(3));
+        assert_eq!(find(Some(3)), Some(7));
+        assert_eq!(find(Some(7)), None);
+        let full = PartialAid::try_from(&[1, 1, 1, 1, 1, 7][..]).unwrap();
+        assert_eq!(registry.find(&full, None).map(|(index, _)| index), Some(7));
+        assert_eq!(registry.applications(), 3);
+    }
+}

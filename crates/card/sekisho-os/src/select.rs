@@ -1,0 +1,164 @@
+//! The commands that the operating system itself processes: SELECT by name and MANAGE CHANNEL (GPC 6.4).
+
+use sekisho_apdu::gp::{CardLifeCycle, Privileges, ins, tag};
+use sekisho_apdu::{CApdu, PartialAid, SecureMessaging, StatusWord, Writer};
+
+use crate::applet::{Applets, Effects};
+use crate::container::ISD_INDEX;
+use crate::element::{Core, Platform};
+use crate::interface::Place;
+use crate::nvm::Staged;
+use crate::refusal::{Outcome, Refusal};
+use crate::registry::{Entry, Module};
+
+/// P1 of SELECT: by name (GPC Table 11-80).
+const BY_NAME: u8 = 0x04;
+/// P2 of SELECT: the occurrence, in bits 1 and 2 (GPC Table 11-81).
+const FIRST: u8 = 0x00;
+const NEXT: u8 = 0x02;
+/// P2 of SELECT: what is answered, in bits 3 and 4; this value: nothing (ISO/IEC 7816-4, Table 63).
+const NO_RESPONSE_DATA: u8 = 0x0C;
+
+/// P1 of MANAGE CHANNEL (GPC 11.7.2.1).
+const OPEN: u8 = 0x00;
+const CLOSE: u8 = 0x80;
+/// 6200: the logical channel was closed already (GPC Table 11-62).
+const ALREADY_CLOSED: StatusWord = StatusWord(0x6200);
+
+/// Whether the command is SELECT by name, which the operating system processes; other ways of selection are the application's.
+pub(crate) const fn is_by_name(command: &CApdu<'_>) -> bool {
+    command.ins == ins::SELECT && !command.cla.proprietary() && command.p1 == BY_NAME
+}
+
+const fn not_found() -> Refusal {
+    Refusal(StatusWord::FILE_NOT_FOUND)
+}
+
+const fn not_supported() -> Refusal {
+    Refusal(StatusWord::FUNCTION_NOT_SUPPORTED)
+}
+
+fn in_the_clear(command: &CApdu<'_>) -> Result<(), Refusal> {
+    match command.cla.secure_messaging() {
+        SecureMessaging::None => Ok(()),
+        _ => Err(Refusal(StatusWord::SECURE_MESSAGING_NOT_SUPPORTED)),
+    }
+}
+
+impl<P: Platform> Core<P> {
+    /// SELECT by name. A search that finds nothing disturbs nothing.
+    pub(crate) fn select(&mut self, place: Place, command: &CApdu<'_>, staged: &mut Staged, out: &mut Writer<'_>) -> Outcome {
+        in_the_clear(command)?;
+        let life_cycle = self.container.card.life_cycle;
+        if life_cycle >= CardLifeCycle::CardLocked && place.logical_channel != 0 {
+            self.close(place);
+            return Err(not_supported());
+        }
+        if life_cycle == CardLifeCycle::Terminated {
+            return Err(not_supported());
+        }
+        let (index, entry) = self.search(place, command)?;
+        if life_cycle == CardLifeCycle::CardLocked && !entry.privileges.contains(Privileges::FINAL_APPLICATION) {
+            return Err(not_supported());
+        }
+        self.fci(place, index, &entry, staged, out)?;
+        if command.p2 & NO_RESPONSE_DATA == NO_RESPONSE_DATA {
+            out.truncate(0);
+        }
+        self.end_secure(|p| p == place);
+        self.channels.select(place, index);
+        Ok(if life_cycle == CardLifeCycle::CardLocked {
+            StatusWord::CARD_LOCKED_WARNING
+        } else {
+            StatusWord::NO_ERROR
+        })
+    }
+
+    /// Finds the application that SELECT means (GPC 6.4.2.1.2).
+    fn search(&mut self, place: Place, command: &CApdu<'_>) -> Result<(u8, Entry), Refusal> {
+        let after = match command.p2 & !NO_RESPONSE_DATA {
+            FIRST => None,
+            NEXT => Some(self.channels.next_after(place).ok_or(not_found())?),
+            _ => return Err(Refusal(StatusWord::INCORRECT_P1P2)),
+        };
+        let partial = PartialAid::try_from(command.data).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
+        let registry = &self.container.registry;
+        let found = match command.data {
+            [] => registry.get(ISD_INDEX).map(|entry| (ISD_INDEX, entry)),
+            _ => registry.find(&partial, after),
+        };
+        if let Some((index, entry)) = found {
+            return Ok((index, *entry));
+        }
+        // An application that was locked while it was selected is not to stay so when it is asked for again.
+        let selected = self.channels.selected(place).and_then(|index| registry.get(index));
+        if selected.is_some_and(|entry| !entry.is_selectable() && entry.aid.matches_partial(&partial)) {
+            self.end_secure(|p| p == place);
+            self.channels.select(place, ISD_INDEX);
+        }
+        Err(not_found())
+    }
+
+    /// Writes the FCI of an application. The OS part is not asked: selecting must not start a wasm engine.
+    fn fci(&mut self, place: Place, index: u8, entry: &Entry, staged: &mut Staged, out: &mut Writer<'_>) -> Outcome {
+        if entry.module == Module::OS_PART {
+            out.tlv_with(tag::FCI, |w| w.tlv(tag::DF_NAME, entry.aid.as_bytes()))?;
+            return Ok(StatusWord::NO_ERROR);
+        }
+        let mut effects = Effects::default();
+        let (applets, mut context) = self.context(place, index, entry, false, staged, &mut effects);
+        let outcome = applets.select(entry.module, &mut context, out);
+        // Selecting writes nothing.
+        staged.clear();
+        outcome
+    }
+
+    /// MANAGE CHANNEL (GPC 11.7).
+    pub(crate) fn manage_channel(&mut self, place: Place, command: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+        in_the_clear(command)?;
+        if !command.data.is_empty() {
+            return Err(Refusal(StatusWord::WRONG_LENGTH));
+        }
+        if self.container.card.life_cycle >= CardLifeCycle::CardLocked {
+            return Err(not_supported());
+        }
+        match (command.p1, command.p2) {
+            (OPEN, wanted) => {
+                let number = self.open(place, wanted)?;
+                if wanted == 0 {
+                    out.u8(number)?;
+                }
+                Ok(StatusWord::NO_ERROR)
+            }
+            // P2 = 00: the logical channel on which the command came (ISO/IEC 7816-4, 11.1.2).
+            (CLOSE, 0) => self.close_number(place, place.logical_channel),
+            (CLOSE, number) => self.close_number(place, number),
+            _ => Err(Refusal(StatusWord::INCORRECT_P1P2)),
+        }
+    }
+
+    /// Opens a logical channel: from the basic one with the issuer security domain selected, from another with that one's application.
+    fn open(&mut self, place: Place, wanted: u8) -> Result<u8, Refusal> {
+        if wanted != 0 && !self.channels.is_supplementary(wanted) {
+            return Err(Refusal(StatusWord::INCORRECT_P1P2));
+        }
+        let selected = match place.logical_channel {
+            0 => ISD_INDEX,
+            _ => self.channels.selected(place).unwrap_or(ISD_INDEX),
+        };
+        self.channels.open(place.interface, Some(wanted).filter(|n| *n != 0), selected).ok_or(not_supported())
+    }
+
+    fn close_number(&mut self, place: Place, number: u8) -> Outcome {
+        if !self.channels.is_supplementary(number) {
+            return Err(Refusal(StatusWord::INCORRECT_P1P2));
+        }
+        let closed = self.close(Place { logical_channel: number, ..place });
+        Ok(if closed { StatusWord::NO_ERROR } else { ALREADY_CLOSED })
+    }
+
+    fn close(&mut self, place: Place) -> bool {
+        self.end_secure(|p| p == place);
+        self.channels.close(place)
+    }
+}
