@@ -1,0 +1,80 @@
+//! The manifest: what an image is, signed by the designer (spec section 3).
+
+use sekisho_apdu::{BufferFull, DecodeError, Reader, Writer};
+
+/// The only manifest format.
+const FORMAT: u8 = 1;
+
+/// What an image is and what it may replace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// Which part: [`Manifest::OS_PART`].
+    pub target: u8,
+    /// How the code is written: [`Manifest::WEBASSEMBLY`].
+    pub code_format: u8,
+    /// Version of the host ABI that the code wants.
+    pub abi: u8,
+    /// Version of this image.
+    pub version: u32,
+    /// Least version that it may replace.
+    pub min_previous: u32,
+    /// Bytes of the image in the clear.
+    pub length: u32,
+    /// Random, never used twice.
+    pub package_id: [u8; 16],
+    /// SHA-256 of the image in the clear.
+    pub digest: [u8; 32],
+}
+
+impl Manifest {
+    /// Bytes of a manifest.
+    pub const LEN: usize = 64;
+    /// Target: the OS part.
+    pub const OS_PART: u8 = 1;
+    /// Code format: WebAssembly.
+    pub const WEBASSEMBLY: u8 = 1;
+
+    /// Reads a manifest. Target, code format and ABI are the reader's to judge.
+    ///
+    /// # Errors
+    /// [`DecodeError::Value`] when the format is unknown or the length zero; errors of length.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != FORMAT {
+            return Err(DecodeError::Value);
+        }
+        let manifest = Self {
+            target: reader.u8()?,
+            code_format: reader.u8()?,
+            abi: reader.u8()?,
+            version: reader.u32()?,
+            min_previous: reader.u32()?,
+            length: reader.u32()?,
+            package_id: reader.array()?,
+            digest: reader.array()?,
+        };
+        reader.finish()?;
+        if manifest.length == 0 {
+            Err(DecodeError::Value)
+        } else {
+            Ok(manifest)
+        }
+    }
+
+    /// The manifest's 64 bytes.
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        // The buffer has the size of the fields; a test proves it.
+        let _ = self.write(&mut Writer::new(&mut bytes));
+        bytes
+    }
+
+    fn write(&self, out: &mut Writer<'_>) -> Result<(), BufferFull> {
+        out.bytes(&[FORMAT, self.target, self.code_format, self.abi])?;
+        out.u32(self.version)?;
+        out.u32(self.min_previous)?;
+        out.u32(self.length)?;
+        out.bytes(&self.package_id)?;
+        out.bytes(&self.digest)
+    }
+}

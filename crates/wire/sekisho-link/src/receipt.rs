@@ -1,0 +1,91 @@
+//! The receipt: what an SE did, under its own K-AUT (spec 2.3).
+
+use sekisho_apdu::{BufferFull, DecodeError, Reader, Writer};
+
+use crate::{Campaign, SeId, codes};
+
+/// What an SE did, and its MAC over it. The MAC is not verified here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// [`codes::ACTION_ACTIVATE`] or [`codes::ACTION_DISCARD`].
+    pub action: u8,
+    /// Which part.
+    pub target: u8,
+    /// The campaign.
+    pub campaign: Campaign,
+    /// Version active before.
+    pub previous_version: u32,
+    /// Version active after.
+    pub version: u32,
+    /// SHA-256 of the part that was activated; zero when none was.
+    pub digest: [u8; 32],
+    /// CMAC under K-AUT over [`Receipt::message`].
+    pub mac: [u8; 16],
+}
+
+impl Receipt {
+    const FORMAT: u8 = 1;
+    const BODY: usize = 51;
+    const PREFIX: &'static [u8; 8] = b"SKRCPT01";
+    /// Bytes of a receipt.
+    pub const LEN: usize = Self::BODY + 16;
+
+    /// Bytes of [`Receipt::message`].
+    pub(crate) const fn message_len() -> usize {
+        Self::PREFIX.len() + 10 + Self::BODY
+    }
+
+    /// What the MAC covers: a prefix, the SE and the 51 bytes before the MAC.
+    pub fn message(&self, se_id: SeId) -> [u8; Self::message_len()] {
+        let mut bytes = [0; Self::message_len()];
+        let mut out = Writer::new(&mut bytes);
+        // The buffer has the size of the fields; the tests of this crate prove it.
+        let _ = out
+            .bytes(Self::PREFIX)
+            .and_then(|()| out.bytes(&se_id.0))
+            .and_then(|()| self.write_body(&mut out));
+        bytes
+    }
+
+    fn write_body(&self, out: &mut Writer<'_>) -> Result<(), BufferFull> {
+        out.bytes(&[Self::FORMAT, self.action, self.target])?;
+        out.u64(self.campaign.0)?;
+        out.u32(self.previous_version)?;
+        out.u32(self.version)?;
+        out.bytes(&self.digest)
+    }
+
+    /// The receipt's 67 bytes.
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let mut out = Writer::new(&mut bytes);
+        let _ = self.write_body(&mut out).and_then(|()| out.bytes(&self.mac));
+        bytes
+    }
+
+    /// Reads a receipt.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when it is not exactly one receipt.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != Self::FORMAT {
+            return Err(DecodeError::Value);
+        }
+        let action = reader.u8()?;
+        if !matches!(action, codes::ACTION_ACTIVATE | codes::ACTION_DISCARD) {
+            return Err(DecodeError::Value);
+        }
+        let receipt = Self {
+            action,
+            target: reader.u8()?,
+            campaign: Campaign(reader.u64()?),
+            previous_version: reader.u32()?,
+            version: reader.u32()?,
+            digest: reader.array()?,
+            mac: reader.array()?,
+        };
+        reader.finish()?;
+        Ok(receipt)
+    }
+}
