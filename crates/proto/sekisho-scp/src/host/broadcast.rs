@@ -32,7 +32,7 @@ impl BroadcastWriter {
     /// Appends the protected command to `out`.
     ///
     /// # Errors
-    /// [`ScpError::Length`] for data that no length field can say, [`ScpError::BufferFull`], [`ScpError::CounterExhausted`]; nothing is
+    /// [`ScpError::Parameter`] for a class byte that cannot say secure messaging; [`ScpError::Length`] for data that no length field can say, [`ScpError::BufferFull`], [`ScpError::CounterExhausted`]; nothing is
     /// written and the counter stays.
     pub fn wrap(&mut self, command: &CApdu<'_>, out: &mut Writer<'_>) -> Result<(), ScpError> {
         self.0.wrap(command, true, out)

@@ -121,7 +121,7 @@ impl HostChannel {
     /// Appends a command to `out`, protected as the level says.
     ///
     /// # Errors
-    /// [`ScpError::Sequence`] before EXTERNAL AUTHENTICATE; [`ScpError::Length`] for data that no length field can say;
+    /// [`ScpError::Sequence`] before EXTERNAL AUTHENTICATE; [`ScpError::Parameter`] for a class byte that cannot say secure messaging; [`ScpError::Length`] for data that no length field can say;
     /// [`ScpError::BufferFull`], [`ScpError::CounterExhausted`], [`ScpError::Closed`]. Nothing is written then, and the command may be
     /// tried again.
     pub fn wrap(&mut self, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Result<(), ScpError> {

@@ -58,13 +58,13 @@ impl CommandWrapper {
             u16::try_from(command.data.len() + padding + self.mode.size()).map_err(|_| ScpError::Length)?;
         let extended = command.extended || lc > 0xFF || command.ne.is_some_and(|ne| ne > 0x100);
 
+        let cla = command.cla.with_secure_messaging(true);
+        // GlobalPlatform's class with chaining on channel 19 would become FF, which is no class byte.
+        if !cla.is_supported() {
+            return Err(ScpError::Parameter);
+        }
         // The length field and the data field, as they are sent, are what the C-MAC covers.
-        out.bytes(&[
-            command.cla.with_secure_messaging(true).0,
-            command.ins,
-            command.p1,
-            command.p2,
-        ])?;
+        out.bytes(&[cla.0, command.ins, command.p1, command.p2])?;
         let mac_from = out.len();
         let [high, low] = lc.to_be_bytes();
         if extended {
