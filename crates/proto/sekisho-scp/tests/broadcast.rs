@@ -102,6 +102,28 @@ fn a_level_without_c_decryption_cannot_enter() {
 }
 
 #[test]
+fn the_encryption_counter_does_not_start_again() {
+    let back = CApdu::new(Cla::GP, 0x3A, 0, 0);
+    let mut writer = BroadcastWriter::new(key(1), key(2), u32::MAX, CHAINING);
+    assert_eq!(
+        written(|out| writer.wrap(&back, out)),
+        Err(ScpError::CounterExhausted)
+    );
+    // A command without data is protected alike at every counter, so that the card can be led there.
+    let mut writer = BroadcastWriter::new(key(1), key(2), COUNTER, CHAINING);
+    let bytes = written(|out| writer.wrap(&back, out)).unwrap();
+    let (card, _) = pair(16, 0x70, SecurityLevel::FULL);
+    let mut card = card.enter_broadcast(BroadcastStart {
+        bk_enc: key(1),
+        bk_mac: key(2),
+        counter: u32::MAX,
+        chaining: CHAINING,
+    });
+    assert_eq!(hear(&mut card, &bytes), Err(ScpError::CounterExhausted));
+    assert_eq!(card.checkpoint(), Err(ScpError::Closed));
+}
+
+#[test]
 fn a_closed_channel_stays_closed() {
     let (mut card, _) = pair(16, 0x70, SecurityLevel::FULL);
     card.close();

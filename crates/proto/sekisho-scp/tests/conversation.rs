@@ -236,6 +236,24 @@ fn initialize_update_is_parsed_strictly() {
 }
 
 #[test]
+fn the_sequence_counter_ends_at_three_bytes() {
+    // Amd D 6.2.2.1: INITIALIZE UPDATE is refused when the maximum is passed; a random challenge has no counter.
+    let initiate = |i, seq| {
+        let (keys, aid) = (common::key_set(16), common::aid("A000000151000000"));
+        written(|out| {
+            let (i, rng) = (ScpParameter::new(i).unwrap(), &mut common::Counting(1));
+            sekisho_scp::card::initiate(&keys, 0x30, i, &[0; 10], seq, &aid, &[0; 8], rng, out).map(|_| ())
+        })
+    };
+    assert_eq!(initiate(0x70, 0xFF_FFFF).unwrap()[29..], [0xFF; 3]);
+    assert_eq!(initiate(0x70, 0x100_0000), Err(ScpError::CounterExhausted));
+    assert_eq!(initiate(0x60, 0x100_0000).unwrap().len(), 29);
+    let aid = common::aid("A000000151000000");
+    let challenge = pseudo_random_card_challenge(&common::key_set(16).enc, 0x100_0000, &aid, MacMode::S8);
+    assert_eq!(challenge, Err(ScpError::CounterExhausted));
+}
+
+#[test]
 fn one_response_for_one_command() {
     let (mut card, mut host) = pair(16, 0x70, SecurityLevel::FULL);
     let command = Command {
