@@ -258,7 +258,7 @@ fn sha256_of_fips_180() {
 
 #[test]
 fn key_check_values() {
-    // osmocom/pysim tests/unittests/test_globalplatform.py: KCVs of its AES-128 keys, as a real card gave them.
+    // osmocom/pysim tests/unittests/test_globalplatform.py: SCP03_KCV_Test, its AES-128 keys.
     for (k, kcv) in [
         ("000102030405060708090a0b0c0d0e0f", "C35280"),
         ("101112131415161718191a1b1c1d1e1f", "013808"),
