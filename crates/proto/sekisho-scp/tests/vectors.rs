@@ -1,4 +1,4 @@
-//! Both roles against what we did not write: a real card's conversations, and a second implementation for S16 and broadcast mode.
+//! Both roles against what we did not write: the conversations that pySim tests itself with, and a second implementation for S16 and broadcast mode.
 
 mod common;
 
@@ -62,7 +62,7 @@ fn host_of(v: &Section, keys: &KeySet, host_challenge: &[u8]) -> (HostChannel, S
 }
 
 #[test]
-fn host_speaks_as_pysim_did_with_a_real_card() {
+fn host_speaks_as_in_the_nine_conversations_of_pysim() {
     let sections = sections(PYSIM);
     assert_eq!(sections.len(), 9);
     for (name, v) in sections {
@@ -101,7 +101,7 @@ fn host_speaks_as_pysim_did_with_a_real_card() {
 }
 
 #[test]
-fn card_answers_as_the_real_card_did() {
+fn card_answers_as_in_the_nine_conversations_of_pysim() {
     for (name, v) in sections(PYSIM) {
         let keys = pysim_keys(&name);
         let command = CApdu::parse(&v["init_upd_cmd"]).unwrap();
