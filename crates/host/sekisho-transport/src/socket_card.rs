@@ -1,0 +1,76 @@
+//! A secure element that listens on a TCP port.
+
+use core::time::Duration;
+
+use crate::card::Card;
+use crate::error::{TransportError, sound_command, sound_response};
+use crate::frame::Control;
+use crate::stream::{Framed, connect};
+
+/// A secure element behind a TCP port, in the role of its reader. Framing: [`crate::frame`].
+pub struct SocketCard {
+    address: String,
+    timeout: Duration,
+    connection: Option<Framed>,
+}
+
+impl SocketCard {
+    /// Connects to `host:port` and powers the SE on. `timeout` bounds connecting and each answer.
+    ///
+    /// # Errors
+    /// When nobody listens there, or no answer to reset comes.
+    pub fn open(address: &str, timeout: Duration) -> Result<Self, TransportError> {
+        let mut card = Self {
+            address: address.to_owned(),
+            timeout,
+            connection: None,
+        };
+        card.reset()?;
+        Ok(card)
+    }
+
+    /// Sends one frame and takes one; any failure gives the connection up, as a late answer would be taken for the next command's.
+    fn ask(&mut self, body: &[u8]) -> Result<Vec<u8>, TransportError> {
+        let mut connection = self.connection.take().ok_or(TransportError::GivenUp)?;
+        connection.send(body)?;
+        let answer = connection.receive()?.ok_or(TransportError::Timeout)?;
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+
+    fn warm_reset(&mut self) -> Result<Vec<u8>, TransportError> {
+        let connection = self.connection.as_mut().ok_or(TransportError::GivenUp)?;
+        connection.send(&[Control::Reset as u8])?;
+        self.ask(&[Control::GetAtr as u8])
+    }
+
+    fn power_on(&mut self) -> Result<Vec<u8>, TransportError> {
+        let mut connection = Framed::new(connect(&self.address, self.timeout)?, self.timeout, self.timeout)?;
+        connection.send(&[Control::On as u8])?;
+        self.connection = Some(connection);
+        self.ask(&[Control::GetAtr as u8])
+    }
+}
+
+impl Card for SocketCard {
+    fn transmit(&mut self, capdu: &[u8]) -> Result<Vec<u8>, TransportError> {
+        sound_command(capdu)?;
+        sound_response(self.ask(capdu)?)
+    }
+
+    fn reset(&mut self) -> Result<Vec<u8>, TransportError> {
+        match self.warm_reset() {
+            Ok(atr) => Ok(atr),
+            Err(_) => self.power_on(),
+        }
+    }
+}
+
+impl Drop for SocketCard {
+    fn drop(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            // The SE also takes the end of the connection as power off.
+            let _ = connection.send(&[Control::Off as u8]);
+        }
+    }
+}
