@@ -1,0 +1,474 @@
+//! The store: two halves, one of them active.
+
+use core::ops::Range;
+
+use crate::crc::Crc32;
+use crate::flash::Flash;
+use crate::log::{CHUNK, Found, HALF_HEAD, Half, Kind, RECORD_HEAD, Record, padded};
+use crate::{Error, Key, Op};
+
+/// A transactional key-value store. It holds positions only: the flash is an argument of every call, always the same one.
+///
+/// After [`Error::Flash`] from a call that writes, the store is to be opened anew.
+#[derive(Debug)]
+pub struct Store {
+    halves: [Half; 2],
+    active: usize,
+    epoch: u32,
+    tail: usize,
+    /// A write has failed: what stands behind the tail is unknown.
+    stale: bool,
+}
+
+/// What a walk over the active half has found.
+struct Survey {
+    /// Offset behind the last complete transaction.
+    tail: usize,
+    /// Something is to be cleaned.
+    untidy: bool,
+}
+
+impl Store {
+    /// Makes an empty store in `pages`, erasing what is there.
+    ///
+    /// # Errors
+    /// [`Error::Geometry`] for fewer than two pages; [`Error::Flash`].
+    pub fn format<F: Flash>(flash: &mut F, pages: Range<usize>) -> Result<Self, Error<F::Error>> {
+        let halves = halves(flash, pages)?;
+        for half in halves {
+            half.erase(flash)?;
+        }
+        let [first, _] = halves;
+        first.write_head(flash, 1)?;
+        Ok(Self {
+            halves,
+            active: 0,
+            epoch: 1,
+            tail: HALF_HEAD,
+            stale: false,
+        })
+    }
+
+    /// Opens the store in `pages`, cleaning up what a power cut left.
+    ///
+    /// # Errors
+    /// [`Error::NotFormatted`], [`Error::Corrupted`], [`Error::Geometry`], [`Error::Flash`].
+    pub fn open<F: Flash>(flash: &mut F, pages: Range<usize>) -> Result<Self, Error<F::Error>> {
+        let halves = halves(flash, pages)?;
+        let [a, b] = halves;
+        let (active, epoch) = match (a.epoch(flash)?, b.epoch(flash)?) {
+            (None, None) => return Err(Error::NotFormatted),
+            (Some(epoch), None) => (0, epoch),
+            (None, Some(epoch)) => (1, epoch),
+            (Some(a), Some(b)) if a > b => (0, a),
+            (Some(_), Some(b)) => (1, b),
+        };
+        let mut store = Self {
+            halves,
+            active,
+            epoch,
+            tail: HALF_HEAD,
+            stale: false,
+        };
+        let survey = store.survey(flash)?;
+        store.tail = survey.tail;
+        // Copies of values that a later removal would not find must not outlive a cut compaction.
+        store.other().erase(flash)?;
+        if survey.untidy {
+            store.compact(flash)?;
+        }
+        Ok(store)
+    }
+
+    fn half(&self) -> Half {
+        let [a, b] = self.halves;
+        if self.active == 0 { a } else { b }
+    }
+
+    fn other(&self) -> Half {
+        let [a, b] = self.halves;
+        if self.active == 0 { b } else { a }
+    }
+
+    /// Walks over the active half and judges every record.
+    fn survey<F: Flash>(&self, flash: &F) -> Result<Survey, Error<F::Error>> {
+        let half = self.half();
+        let mut survey = Survey {
+            tail: HALF_HEAD,
+            untidy: false,
+        };
+        let mut at = HALF_HEAD;
+        loop {
+            let record = match half.find(flash, at)? {
+                Found::Free => break,
+                Found::Broken => {
+                    // The head was being written: nothing can stand behind it.
+                    if !half.blank_from(flash, at + RECORD_HEAD)? {
+                        return Err(Error::Corrupted);
+                    }
+                    survey.untidy = true;
+                    break;
+                }
+                Found::Record(record) => record,
+            };
+            if half.is_valid(flash, &record)? {
+                if record.last {
+                    survey.tail = record.end();
+                }
+            } else if half.blank_from(flash, record.end())? && !half.is_wiped(flash, &record)? {
+                // The value was being written: nothing stands behind it. (A wiped record has a newer one behind it.)
+                survey.untidy = true;
+                break;
+            } else if record.last {
+                survey.tail = record.end();
+            }
+            at = record.end();
+        }
+        survey.untidy |= at != survey.tail || !half.blank_from(flash, survey.tail)?;
+        self.judge(flash, &mut survey)?;
+        Ok(survey)
+    }
+
+    /// Every record up to the tail is live and valid, or superseded; superseded ones should be wiped.
+    fn judge<F: Flash>(&self, flash: &F, survey: &mut Survey) -> Result<(), Error<F::Error>> {
+        let half = self.half();
+        let mut at = HALF_HEAD;
+        while at < survey.tail {
+            let Found::Record(record) = half.find(flash, at)? else {
+                return Err(Error::Corrupted);
+            };
+            let superseded = self
+                .latest(flash, record.key, survey.tail)?
+                .is_some_and(|latest| latest.at > record.at);
+            if !superseded && !half.is_valid(flash, &record)? {
+                return Err(Error::Corrupted);
+            }
+            survey.untidy |= superseded && record.kind == Kind::Put && !half.is_wiped(flash, &record)?;
+            at = record.end();
+        }
+        Ok(())
+    }
+
+    /// The newest record of `key` before `tail`.
+    fn latest<F: Flash>(&self, flash: &F, key: Key, tail: usize) -> Result<Option<Record>, Error<F::Error>> {
+        let half = self.half();
+        let mut latest = None;
+        let mut at = HALF_HEAD;
+        while at < tail {
+            let Found::Record(record) = half.find(flash, at)? else {
+                return Err(Error::Corrupted);
+            };
+            if record.key == key {
+                latest = Some(record);
+            }
+            at = record.end();
+        }
+        Ok(latest)
+    }
+
+    /// The live record of `key`.
+    fn live<F: Flash>(&self, flash: &F, key: Key) -> Result<Option<Record>, Error<F::Error>> {
+        Ok(self
+            .latest(flash, key, self.tail)?
+            .filter(|record| record.kind == Kind::Put))
+    }
+
+    /// Reads the value of `key` into `out` and gives its length, or `None` when there is no such record.
+    ///
+    /// # Errors
+    /// [`Error::BufferTooSmall`]; [`Error::Corrupted`] when the value is not what was written; [`Error::Flash`].
+    pub fn get<F: Flash>(
+        &self,
+        flash: &F,
+        key: Key,
+        out: &mut [u8],
+    ) -> Result<Option<usize>, Error<F::Error>> {
+        let Some(record) = self.live(flash, key)? else {
+            return Ok(None);
+        };
+        let out = out.get_mut(..record.len).ok_or(Error::BufferTooSmall)?;
+        if !self.half().is_valid(flash, &record)? {
+            return Err(Error::Corrupted);
+        }
+        self.half().read(flash, record.value_at(), out)?;
+        Ok(Some(record.len))
+    }
+
+    /// The least live key above `after` (from the beginning for `None`): walks over all keys in order.
+    ///
+    /// # Errors
+    /// [`Error::Flash`], [`Error::Corrupted`].
+    pub fn next_key<F: Flash>(&self, flash: &F, after: Option<Key>) -> Result<Option<Key>, Error<F::Error>> {
+        let half = self.half();
+        let mut floor = after;
+        loop {
+            let mut least: Option<Key> = None;
+            let mut at = HALF_HEAD;
+            while at < self.tail {
+                let Found::Record(record) = half.find(flash, at)? else {
+                    return Err(Error::Corrupted);
+                };
+                if floor.is_none_or(|floor| record.key > floor)
+                    && least.is_none_or(|least| record.key < least)
+                {
+                    least = Some(record.key);
+                }
+                at = record.end();
+            }
+            match least {
+                None => return Ok(None),
+                Some(key) if self.live(flash, key)?.is_some() => return Ok(Some(key)),
+                removed => floor = removed,
+            }
+        }
+    }
+
+    /// Carries out all of `ops` in order, or none of them.
+    ///
+    /// # Errors
+    /// [`Error::Full`] and [`Error::TooLong`] change nothing; [`Error::Flash`], [`Error::Corrupted`].
+    pub fn commit<F: Flash>(&mut self, flash: &mut F, ops: &[Op<'_>]) -> Result<(), Error<F::Error>> {
+        if self.stale {
+            return Err(Error::Corrupted);
+        }
+        let mut need = 0_usize;
+        let mut last = None;
+        for (index, op) in ops.iter().enumerate() {
+            if self.is_needed(flash, ops, index)? {
+                need = need.saturating_add(size(op)?);
+                last = Some(index);
+            }
+        }
+        let Some(last) = last else { return Ok(()) };
+        self.make_room(flash, need)?;
+        self.stale = true;
+        let half = self.half();
+        let mut at = self.tail;
+        for (index, op) in ops.iter().enumerate() {
+            if self.is_needed(flash, ops, index)? {
+                at = append(half, flash, at, op, index == last)?;
+            }
+        }
+        self.tail = at;
+        for op in ops {
+            self.wipe_superseded(flash, op.key())?;
+        }
+        self.stale = false;
+        Ok(())
+    }
+
+    /// Whether the operation at `index` changes anything: removing what is not there does not.
+    fn is_needed<F: Flash>(&self, flash: &F, ops: &[Op<'_>], index: usize) -> Result<bool, Error<F::Error>> {
+        match ops.get(index) {
+            None => Ok(false),
+            Some(Op::Put(..)) => Ok(true),
+            Some(Op::Remove(key)) => {
+                let put_before = ops
+                    .iter()
+                    .take(index)
+                    .any(|op| matches!(op, Op::Put(put, _) if put == key));
+                Ok(put_before || self.live(flash, *key)?.is_some())
+            }
+        }
+    }
+
+    /// Sees to `need` free bytes behind the tail.
+    fn make_room<F: Flash>(&mut self, flash: &mut F, need: usize) -> Result<(), Error<F::Error>> {
+        if self.tail.saturating_add(need) <= self.half().len() {
+            return Ok(());
+        }
+        if HALF_HEAD + self.live_bytes(flash)?.saturating_add(need) > self.half().len() {
+            return Err(Error::Full);
+        }
+        self.compact(flash)
+    }
+
+    fn live_bytes<F: Flash>(&self, flash: &F) -> Result<usize, Error<F::Error>> {
+        let mut bytes = 0;
+        self.each_live(flash, |record| {
+            bytes += record.end() - record.at;
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
+    fn each_live<F: Flash>(
+        &self,
+        flash: &F,
+        mut each: impl FnMut(&Record) -> Result<(), Error<F::Error>>,
+    ) -> Result<(), Error<F::Error>> {
+        let half = self.half();
+        let mut at = HALF_HEAD;
+        while at < self.tail {
+            let Found::Record(record) = half.find(flash, at)? else {
+                return Err(Error::Corrupted);
+            };
+            if record.kind == Kind::Put
+                && self
+                    .live(flash, record.key)?
+                    .is_some_and(|live| live.at == record.at)
+            {
+                each(&record)?;
+            }
+            at = record.end();
+        }
+        Ok(())
+    }
+
+    /// Moves the live records to the other half.
+    fn compact<F: Flash>(&mut self, flash: &mut F) -> Result<(), Error<F::Error>> {
+        self.stale = true;
+        let (from, to) = (self.half(), self.other());
+        to.erase(flash)?;
+        let mut target = HALF_HEAD;
+        let mut at = HALF_HEAD;
+        while at < self.tail {
+            let Found::Record(record) = from.find(flash, at)? else {
+                return Err(Error::Corrupted);
+            };
+            if record.kind == Kind::Put
+                && self
+                    .live(flash, record.key)?
+                    .is_some_and(|live| live.at == record.at)
+            {
+                copy(from, to, flash, &record, target)?;
+                target += record.end() - record.at;
+            }
+            at = record.end();
+        }
+        let epoch = self.epoch.checked_add(1).ok_or(Error::Full)?;
+        to.write_head(flash, epoch)?;
+        self.active = 1 - self.active;
+        self.epoch = epoch;
+        self.tail = target;
+        from.erase(flash)?;
+        self.stale = false;
+        Ok(())
+    }
+
+    /// Wipes all values of `key` but the newest record's.
+    fn wipe_superseded<F: Flash>(&self, flash: &mut F, key: Key) -> Result<(), Error<F::Error>> {
+        let half = self.half();
+        let Some(latest) = self.latest(flash, key, self.tail)? else {
+            return Ok(());
+        };
+        let mut at = HALF_HEAD;
+        while at < latest.at {
+            let Found::Record(record) = half.find(flash, at)? else {
+                return Err(Error::Corrupted);
+            };
+            if record.key == key && record.kind == Kind::Put && !record.is_wiped() {
+                half.wipe(flash, &record)?;
+            }
+            at = record.end();
+        }
+        Ok(())
+    }
+
+    /// Bytes that records can take in all.
+    pub fn capacity(&self) -> usize {
+        self.half().len() - HALF_HEAD
+    }
+
+    /// Bytes that new records can take.
+    ///
+    /// # Errors
+    /// [`Error::Flash`], [`Error::Corrupted`].
+    pub fn free<F: Flash>(&self, flash: &F) -> Result<usize, Error<F::Error>> {
+        Ok(self.capacity().saturating_sub(self.live_bytes(flash)?))
+    }
+
+    /// Number of compactions plus one: each page has been erased half as often.
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+}
+
+/// The two halves of `pages`; an odd page is left unused.
+fn halves<F: Flash>(flash: &F, pages: Range<usize>) -> Result<[Half; 2], Error<F::Error>> {
+    let each = pages.len() / 2;
+    let page_size = flash.page_size();
+    if each == 0 || pages.end > flash.pages() || page_size * each < 2 * (HALF_HEAD + RECORD_HEAD) {
+        return Err(Error::Geometry);
+    }
+    let half = |first_page| Half {
+        first_page,
+        pages: each,
+        page_size,
+    };
+    Ok([half(pages.start), half(pages.start + each)])
+}
+
+/// Bytes that `op` takes in the log.
+fn size<E>(op: &Op<'_>) -> Result<usize, Error<E>> {
+    match op {
+        Op::Put(_, value) if value.len() > usize::from(u16::MAX) => Err(Error::TooLong),
+        Op::Put(_, value) => Ok(RECORD_HEAD + padded(value.len())),
+        Op::Remove(_) => Ok(RECORD_HEAD),
+    }
+}
+
+/// Writes one record at `at` and gives the offset behind it.
+fn append<F: Flash>(
+    half: Half,
+    flash: &mut F,
+    at: usize,
+    op: &Op<'_>,
+    last: bool,
+) -> Result<usize, Error<F::Error>> {
+    let (key, kind, value) = match *op {
+        Op::Put(key, value) => (key, Kind::Put, value),
+        Op::Remove(key) => (key, Kind::Remove, &[][..]),
+    };
+    let len = u16::try_from(value.len()).map_err(|_| Error::TooLong)?;
+    half.write(
+        flash,
+        at,
+        &Half::record_head(key, len, kind, last, |crc| crc.update(value)),
+    )?;
+    let value_at = at + RECORD_HEAD;
+    let whole = value.len() - value.len() % crate::WORD;
+    let (words, rest) = value.split_at_checked(whole).unwrap_or((value, &[]));
+    if !words.is_empty() {
+        half.write(flash, value_at, words)?;
+    }
+    if !rest.is_empty() {
+        let mut word = [0; crate::WORD];
+        for (to, from) in word.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        half.write(flash, value_at + whole, &word)?;
+    }
+    Ok(value_at + padded(value.len()))
+}
+
+/// Copies a live record to `target` of the other half, as a transaction of its own.
+fn copy<F: Flash>(
+    from: Half,
+    to: Half,
+    flash: &mut F,
+    record: &Record,
+    target: usize,
+) -> Result<(), Error<F::Error>> {
+    let len = u16::try_from(record.len).map_err(|_| Error::TooLong)?;
+    let mut sum = Ok(());
+    let head = Half::record_head(record.key, len, Kind::Put, true, |crc: &mut Crc32| {
+        sum = from.stream(flash, record, |chunk| {
+            crc.update(chunk);
+            Ok(())
+        });
+    });
+    sum?;
+    to.write(flash, target, &head)?;
+    let mut chunk = zeroize::Zeroizing::new([0; CHUNK]);
+    let mut done = 0;
+    while done < padded(record.len) {
+        let part = chunk
+            .get_mut(..CHUNK.min(padded(record.len) - done))
+            .unwrap_or_default();
+        from.read(flash, record.value_at() + done, part)?;
+        to.write(flash, target + RECORD_HEAD + done, part)?;
+        done += part.len();
+    }
+    Ok(())
+}
