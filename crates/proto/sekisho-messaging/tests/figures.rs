@@ -1,5 +1,6 @@
 //! The sequences of the patent's figures and the ratchet's, with fixed randomness, against the worked bytes of the
 //! specification page. The page is the test's data: change one and the other must follow.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod common;
 
@@ -11,7 +12,8 @@ use sekisho_messaging::card::CardMessaging;
 use sekisho_messaging::reader::ReaderMessaging;
 use sekisho_messaging::schedule::{KeySchedule, Lanes, Schedule, ScheduleError, Selector};
 use sekisho_messaging::setup::{
-    Mode, Policy, RatchetOpening, legacy_command, open_card, open_legacy_reader, refresh_command, refresh_secret,
+    Mode, Policy, RatchetOpening, legacy_command, open_card, open_legacy_reader, refresh_command,
+    refresh_secret,
 };
 
 const PAGE: &str = include_str!("../../../../docs/spec/rolling-secure-messaging.md");
@@ -29,7 +31,10 @@ fn mkey() -> AesKey {
 
 /// The block ```` ```hex name=... ```` of the page.
 fn worked(name: &str) -> String {
-    let mut lines = PAGE.lines().skip_while(|line| *line != format!("```hex name={name}")).skip(1);
+    let mut lines = PAGE
+        .lines()
+        .skip_while(|line| *line != format!("```hex name={name}"))
+        .skip(1);
     let block: String = lines.by_ref().take_while(|line| *line != "```").collect();
     block.split_whitespace().collect::<String>().to_lowercase()
 }
@@ -64,7 +69,14 @@ fn open_legacy(checked: &mut Checked, prefix: &str, mode: Mode, lanes: Lanes, ke
     let command = legacy_command(&mkey(), mode, lanes, keys, &mut buf).unwrap();
     checked.check(&format!("{prefix}-open"), &encode(&command));
     let policy = Policy::new().allow(mode);
-    let card = open_card(&policy, &mkey(), named("challenge"), &command, &mut TestRng::new(0)).unwrap();
+    let card = open_card(
+        &policy,
+        &mkey(),
+        named("challenge"),
+        &command,
+        &mut TestRng::new(0),
+    )
+    .unwrap();
     assert!(card.response.is_none());
     let reader = open_legacy_reader(mode, lanes, keys, named("challenge")).unwrap();
     (
@@ -81,7 +93,9 @@ fn three_steps(
     selectors: [Selector; 3],
     keys: [([u8; 16], [u8; 16]); 3],
 ) {
-    for (((name, plain, reply), selector), (command_key, response_key)) in STEPS.into_iter().zip(selectors).zip(keys) {
+    for (((name, plain, reply), selector), (command_key, response_key)) in
+        STEPS.into_iter().zip(selectors).zip(keys)
+    {
         let command = protect(reader, &unhex(plain), selector);
         // The card drops the exchange's keys as it answers, so they are looked at in the reader, which still waits.
         let waiting = state_of(|sink| reader.expose(sink));
@@ -108,25 +122,37 @@ fn mac_is_under(command: &[u8], key: &[u8; 16]) -> bool {
     let mut ssc = start();
     (0..8).any(|_| {
         ssc = ssc.next();
-        let mac = sekisho_keys::cmac(&key, &[&ssc.to_block(), &header, objects, &padding[..16 - objects.len() % 16]]);
+        let mac = sekisho_keys::cmac(
+            &key,
+            &[
+                &ssc.to_block(),
+                &header,
+                objects,
+                &padding[..16 - objects.len() % 16],
+            ],
+        );
         mac[..8] == tail[2..10]
     })
 }
 
 fn xor(a: [u8; 16], b: [u8; 16]) -> [u8; 16] {
-    std::array::from_fn(|i| a[i] ^ b[i])
+    core::array::from_fn(|i| a[i] ^ b[i])
 }
 
 fn and(a: [u8; 16], b: [u8; 16]) -> [u8; 16] {
-    std::array::from_fn(|i| a[i] & b[i])
+    core::array::from_fn(|i| a[i] & b[i])
 }
 
 /// Nothing more can be sent: the schedule is used up at both ends.
 fn exhausted((reader, card): &mut Ends) {
     let plain = unhex(STEPS[2].1);
-    let error = reader.protect(&CApdu::parse(&plain).unwrap(), Selector::NONE, &mut [0; 99]).unwrap_err();
+    let error = reader
+        .protect(&CApdu::parse(&plain).unwrap(), Selector::NONE, &mut [0; 99])
+        .unwrap_err();
     assert_eq!(error, ScheduleError::Exhausted.into());
-    let error = card.receive(&unhex("0CB000000D9701048E08000102030405060700"), &mut [0; 99]).unwrap_err();
+    let error = card
+        .receive(&unhex("0CB000000D9701048E08000102030405060700"), &mut [0; 99])
+        .unwrap_err();
     assert_eq!(error, ScheduleError::Exhausted.into());
     assert_eq!(error.status().0, 0x6985);
 }
@@ -139,7 +165,13 @@ fn embodiment_1_figures_3_to_6() {
     let k2 = xor(k0, k1);
     let k3 = xor(k1, k2);
     assert_eq!(k3, k0);
-    three_steps(&mut checked, "xor", &mut ends, [Selector::NONE; 3], [(k1, k1), (k2, k2), (k3, k3)]);
+    three_steps(
+        &mut checked,
+        "xor",
+        &mut ends,
+        [Selector::NONE; 3],
+        [(k1, k1), (k2, k2), (k3, k3)],
+    );
     exhausted(&mut ends);
     checked.finish(7);
 }
@@ -149,9 +181,21 @@ fn embodiment_1_with_separate_keys() {
     let mut checked = Checked::default();
     let keys = ["K0", "K1", "R0", "R1"].map(named);
     let [k0, k1, r0, r1] = keys;
-    let mut ends = open_legacy(&mut checked, "xor-separate", Mode::LegacyXor, Lanes::Separate, &keys);
+    let mut ends = open_legacy(
+        &mut checked,
+        "xor-separate",
+        Mode::LegacyXor,
+        Lanes::Separate,
+        &keys,
+    );
     let expected = [(k1, r1), (xor(k0, k1), xor(r0, r1)), (k0, r0)];
-    three_steps(&mut checked, "xor-separate", &mut ends, [Selector::NONE; 3], expected);
+    three_steps(
+        &mut checked,
+        "xor-separate",
+        &mut ends,
+        [Selector::NONE; 3],
+        expected,
+    );
     exhausted(&mut ends);
     checked.finish(7);
 }
@@ -164,7 +208,13 @@ fn embodiment_2_figures_9_to_12() {
     // K1, then K12 (step S51), K5 (S61); K17 (S71) would come next.
     let key = |number: usize| (keys[number - 1], keys[number - 1]);
     let selectors = [12, 5, 17].map(Selector::one);
-    three_steps(&mut checked, "list", &mut ends, selectors, [key(1), key(12), key(5)]);
+    three_steps(
+        &mut checked,
+        "list",
+        &mut ends,
+        selectors,
+        [key(1), key(12), key(5)],
+    );
     assert_eq!(ends.0.key_numbers(), Some((17, 17)));
     checked.finish(7);
 }
@@ -173,10 +223,22 @@ fn embodiment_2_figures_9_to_12() {
 fn embodiment_2_with_separate_keys() {
     let mut checked = Checked::default();
     let keys = named_list("K", 18);
-    let mut ends = open_legacy(&mut checked, "list-separate", Mode::LegacyList, Lanes::Separate, &keys);
+    let mut ends = open_legacy(
+        &mut checked,
+        "list-separate",
+        Mode::LegacyList,
+        Lanes::Separate,
+        &keys,
+    );
     let key = |command: usize, response: usize| (keys[command - 1], keys[response - 1]);
     let selectors = [Selector::pair(12, 3), Selector::pair(5, 18), Selector::pair(0, 0)];
-    three_steps(&mut checked, "list-separate", &mut ends, selectors, [key(1, 2), key(12, 3), key(5, 18)]);
+    three_steps(
+        &mut checked,
+        "list-separate",
+        &mut ends,
+        selectors,
+        [key(1, 2), key(12, 3), key(5, 18)],
+    );
     checked.finish(7);
 }
 
@@ -184,13 +246,25 @@ fn embodiment_2_with_separate_keys() {
 fn embodiment_3_figures_15_to_18() {
     let mut checked = Checked::default();
     let ek = named_list("EK", 18);
-    let mut ends = open_legacy(&mut checked, "operations", Mode::LegacyOperations, Lanes::Shared, &ek);
+    let mut ends = open_legacy(
+        &mut checked,
+        "operations",
+        Mode::LegacyOperations,
+        Lanes::Shared,
+        &ek,
+    );
     let k1 = ek[0];
     let k2 = xor(k1, ek[11]); // operation 1 with EK12, step S98
     let k3 = and(k2, ek[4]); // operation 2 with EK5, step S108
     let k4 = xor(ek[4], ek[16]); // operation 3 with EK17, step S118
     let selectors = [12, 5, 17].map(Selector::one);
-    three_steps(&mut checked, "operations", &mut ends, selectors, [(k1, k1), (k2, k2), (k3, k3)]);
+    three_steps(
+        &mut checked,
+        "operations",
+        &mut ends,
+        selectors,
+        [(k1, k1), (k2, k2), (k3, k3)],
+    );
     assert!(contains(&state_of(|sink| ends.0.expose(sink)), &k4));
     assert!(contains(&state_of(|sink| ends.1.expose(sink)), &k4));
     checked.finish(7);
@@ -200,8 +274,13 @@ fn embodiment_3_figures_15_to_18() {
 fn embodiment_3_with_separate_keys() {
     let mut checked = Checked::default();
     let ek = named_list("EK", 18);
-    let mut ends =
-        open_legacy(&mut checked, "operations-separate", Mode::LegacyOperations, Lanes::Separate, &ek);
+    let mut ends = open_legacy(
+        &mut checked,
+        "operations-separate",
+        Mode::LegacyOperations,
+        Lanes::Separate,
+        &ek,
+    );
     let second = (xor(ek[0], ek[11]), xor(ek[1], ek[2]));
     let third = (and(second.0, ek[4]), and(second.1, ek[8]));
     let selectors = [Selector::pair(12, 3), Selector::pair(5, 9), Selector::pair(0, 0)];
@@ -218,7 +297,14 @@ fn open_ratchet(checked: &mut Checked, prefix: &str, lanes: Lanes) -> Ends {
     let opening = RatchetOpening::new(ephemeral("reader 1"), lanes, 3);
     checked.check(&format!("{prefix}-open"), &encode(&opening.command()));
     let mut rng = Script(sha256(&[b"card 1"]).to_vec());
-    let card = open_card(&Policy::new(), &mkey(), named("challenge"), &opening.command(), &mut rng).unwrap();
+    let card = open_card(
+        &Policy::new(),
+        &mkey(),
+        named("challenge"),
+        &opening.command(),
+        &mut rng,
+    )
+    .unwrap();
     let response = card.response.unwrap();
     checked.check(&format!("{prefix}-open-response"), &response);
     let reader = opening.finish(&mkey(), named("challenge"), &response).unwrap();
@@ -236,8 +322,13 @@ fn ratchet_and_its_refresh() {
     for (prefix, lanes) in [("ratchet", Lanes::Shared), ("ratchet-separate", Lanes::Separate)] {
         let (mut reader, mut card) = open_ratchet(&mut checked, prefix, lanes);
         for (name, plain, reply) in STEPS {
-            let (command, response) =
-                exchange(&mut reader, &mut card, Selector::NONE, &unhex(plain), &unhex(reply));
+            let (command, response) = exchange(
+                &mut reader,
+                &mut card,
+                Selector::NONE,
+                &unhex(plain),
+                &unhex(reply),
+            );
             checked.check(&format!("{prefix}-{name}-command"), &command);
             checked.check(&format!("{prefix}-{name}-response"), &response);
         }
@@ -247,17 +338,33 @@ fn ratchet_and_its_refresh() {
         assert_eq!(error, ScheduleError::RefreshDue.into());
         let (own, peer) = (ephemeral("reader 2"), ephemeral("card 2"));
         let (reader_key, card_key) = (own.public_key(), peer.public_key());
-        let command = protect(&mut reader, &encode(&refresh_command(&reader_key)), Selector::NONE);
+        let command = protect(
+            &mut reader,
+            &encode(&refresh_command(&reader_key)),
+            Selector::NONE,
+        );
         receive(&mut card, &command);
-        card.refresh(&*refresh_secret(&mkey(), peer, &reader_key, &card_key).unwrap()).unwrap();
+        card.refresh(&*refresh_secret(&mkey(), peer, &reader_key, &card_key).unwrap())
+            .unwrap();
         let response = answer(&mut card, &[&card_key[..], &[0x90, 0]].concat());
         accept(&mut reader, &response);
-        reader.refresh(&*refresh_secret(&mkey(), own, &reader_key, &card_key).unwrap()).unwrap();
+        reader
+            .refresh(&*refresh_secret(&mkey(), own, &reader_key, &card_key).unwrap())
+            .unwrap();
         checked.check(&format!("{prefix}-refresh-command"), &command);
         checked.check(&format!("{prefix}-refresh-response"), &response);
-        checked.check(&format!("{prefix}-chain-5"), &state_of(|sink| reader.expose(sink))[..16]);
+        checked.check(
+            &format!("{prefix}-chain-5"),
+            &state_of(|sink| reader.expose(sink))[..16],
+        );
         let (name, plain, reply) = STEPS[2];
-        let (command, _) = exchange(&mut reader, &mut card, Selector::NONE, &unhex(plain), &unhex(reply));
+        let (command, _) = exchange(
+            &mut reader,
+            &mut card,
+            Selector::NONE,
+            &unhex(plain),
+            &unhex(reply),
+        );
         checked.check(&format!("{prefix}-{name}-after-refresh"), &command);
     }
     checked.finish(2 * 13);
@@ -265,7 +372,10 @@ fn ratchet_and_its_refresh() {
 
 #[test]
 fn the_page_names_every_block_once_and_its_named_keys_are_right() {
-    let names: Vec<_> = PAGE.lines().filter_map(|line| line.strip_prefix("```hex name=")).collect();
+    let names: Vec<_> = PAGE
+        .lines()
+        .filter_map(|line| line.strip_prefix("```hex name="))
+        .collect();
     let mut sorted = names.clone();
     sorted.sort_unstable();
     sorted.dedup();
@@ -275,6 +385,9 @@ fn the_page_names_every_block_once_and_its_named_keys_are_right() {
     assert_eq!(worked("challenge"), hex::encode(named("challenge")));
     assert_eq!(worked("reader-ephemeral"), hex::encode(sha256(&[b"reader 1"])));
     let mut rng = Script(vec![0; 128]);
-    assert!(EphemeralKey::generate(&mut rng).is_err(), "a broken generator is refused");
+    assert!(
+        EphemeralKey::generate(&mut rng).is_err(),
+        "a broken generator is refused"
+    );
     rng.fill(&mut []);
 }

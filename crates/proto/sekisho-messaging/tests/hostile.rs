@@ -1,4 +1,5 @@
 //! What is not right never opens anything, and never changes anything but to close.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod common;
 
@@ -26,10 +27,16 @@ fn every_flipped_bit_of_a_command_closes_the_card_with_an_sm_status() {
                 bad[bit / 8] ^= 1 << (bit % 8);
                 let mut plain = [0; 300];
                 let error = card.receive(&bad, &mut plain).unwrap_err();
-                assert!(matches!(error.status().0, 0x6700 | 0x6987 | 0x6988), "{kind} bit {bit}: {error:?}");
+                assert!(
+                    matches!(error.status().0, 0x6700 | 0x6987 | 0x6988),
+                    "{kind} bit {bit}: {error:?}"
+                );
                 assert!(!card.is_open());
                 assert_eq!(card.receive(&command, &mut plain).unwrap_err(), SmError::Closed);
-                assert_eq!(card.answer(&[], StatusWord::NO_ERROR).unwrap_err(), SmError::Closed);
+                assert_eq!(
+                    card.answer(&[], StatusWord::NO_ERROR).unwrap_err(),
+                    SmError::Closed
+                );
             }
         }
     }
@@ -76,7 +83,10 @@ fn wrong_answers_are_counted_and_close_the_reader() {
 fn a_plain_command_closes_with_6987() {
     for kind in KINDS {
         let (_, mut card) = ends(pair(kind, LANES[0]));
-        assert_eq!(card.receive(&READ, &mut [0; 16]).unwrap_err().status(), StatusWord::SM_OBJECTS_MISSING);
+        assert_eq!(
+            card.receive(&READ, &mut [0; 16]).unwrap_err().status(),
+            StatusWord::SM_OBJECTS_MISSING
+        );
         assert!(!card.is_open());
     }
     // 04 and 08 say other kinds of secure messaging, FF says nothing.
@@ -84,7 +94,10 @@ fn a_plain_command_closes_with_6987() {
         let (mut reader, mut card) = ends(fixed());
         let mut command = protect(&mut reader, &READ, Selector::NONE);
         command[0] = cla;
-        assert_eq!(card.receive(&command, &mut [0; 16]).unwrap_err(), SmError::MissingObjects);
+        assert_eq!(
+            card.receive(&command, &mut [0; 16]).unwrap_err(),
+            SmError::MissingObjects
+        );
     }
 }
 
@@ -111,7 +124,10 @@ fn authentic(header: [u8; 4], objects: &str) -> Vec<u8> {
 fn objects_out_of_order_doubled_foreign_or_misformed_are_6988_even_with_a_right_mac() {
     let header = [0x0C, 0xB0, 0, 0];
     let (_, mut card) = ends(fixed());
-    assert!(card.receive(&authentic(header, "970104"), &mut [0; 64]).is_ok(), "the helper makes right MACs");
+    assert!(
+        card.receive(&authentic(header, "970104"), &mut [0; 64]).is_ok(),
+        "the helper makes right MACs"
+    );
     let block = "00112233445566778899AABBCCDDEEFF";
     for objects in [
         "970104970104".to_owned(),
@@ -131,7 +147,9 @@ fn objects_out_of_order_doubled_foreign_or_misformed_are_6988_even_with_a_right_
         format!("871101{block}"),
     ] {
         let (_, mut card) = ends(fixed());
-        let error = card.receive(&authentic(header, &objects), &mut [0; 64]).unwrap_err();
+        let error = card
+            .receive(&authentic(header, &objects), &mut [0; 64])
+            .unwrap_err();
         assert_eq!(error, SmError::IncorrectObjects, "{objects}");
         assert!(!card.is_open());
     }
@@ -143,17 +161,28 @@ fn buffers_too_small_change_nothing() {
     let plain = unhex("00D6000003AABBCC");
     let command = CApdu::parse(&plain).unwrap();
     for len in 0..35 {
-        let result = reader.protect(&command, Selector::NONE, &mut vec![0; len]).map(<[u8]>::len);
+        let result = reader
+            .protect(&command, Selector::NONE, &mut vec![0; len])
+            .map(<[u8]>::len);
         assert_eq!(result, Err(SmError::BufferTooSmall), "{len}");
     }
     let bytes = protect(&mut reader, &plain, Selector::NONE);
     assert_eq!(card.receive(&bytes, &mut [0; 15]), Err(SmError::BufferTooSmall));
     assert_eq!(receive(&mut card, &bytes), plain);
     assert!(card.fits(600) && !card.fits(ANSWER));
-    assert_eq!(card.answer(&[0; ANSWER], StatusWord::NO_ERROR), Err(SmError::BufferTooSmall));
+    assert_eq!(
+        card.answer(&[0; ANSWER], StatusWord::NO_ERROR),
+        Err(SmError::BufferTooSmall)
+    );
     let response = answer(&mut card, &[&[7; 20][..], &[0x90, 0]].concat());
-    assert_eq!(reader.receive(&response, &mut [0; 31]), Err(SmError::BufferTooSmall));
-    assert_eq!(accept(&mut reader, &response), [&[7; 20][..], &[0x90, 0]].concat());
+    assert_eq!(
+        reader.receive(&response, &mut [0; 31]),
+        Err(SmError::BufferTooSmall)
+    );
+    assert_eq!(
+        accept(&mut reader, &response),
+        [&[7; 20][..], &[0x90, 0]].concat()
+    );
 }
 
 #[test]
@@ -164,7 +193,10 @@ fn nobody_acts_out_of_turn() {
     assert_eq!(reader.receive(&[0x90, 0], &mut []), Err(SmError::OutOfTurn));
     let first = protect(&mut reader, &READ, Selector::NONE);
     let parsed = CApdu::parse(&READ).unwrap();
-    assert_eq!(reader.protect(&parsed, Selector::NONE, &mut [0; 99]), Err(SmError::OutOfTurn));
+    assert_eq!(
+        reader.protect(&parsed, Selector::NONE, &mut [0; 99]),
+        Err(SmError::OutOfTurn)
+    );
     assert_eq!(reader.refresh(&[1; 32]), Err(SmError::OutOfTurn));
     receive(&mut card, &first);
     assert_eq!(card.receive(&first, &mut [0; 99]), Err(SmError::OutOfTurn));
@@ -176,9 +208,17 @@ fn commands_that_cannot_be_protected_are_refused_without_a_change() {
     let (mut reader, _) = ends(pair("list", LANES[0]));
     let before = state_of(|sink| reader.expose(sink));
     let mut out = [0; 100];
-    for bad in [[0x0C, 0xB0, 0, 0, 8], [0x20, 0xB0, 0, 0, 8], [0xFF, 0xB0, 0, 0, 8], [0x60, 0xB0, 0, 0, 8]] {
+    for bad in [
+        [0x0C, 0xB0, 0, 0, 8],
+        [0x20, 0xB0, 0, 0, 8],
+        [0xFF, 0xB0, 0, 0, 8],
+        [0x60, 0xB0, 0, 0, 8],
+    ] {
         let command = CApdu::parse(&bad).unwrap();
-        assert_eq!(reader.protect(&command, Selector::one(2), &mut out), Err(SmError::Malformed));
+        assert_eq!(
+            reader.protect(&command, Selector::one(2), &mut out),
+            Err(SmError::Malformed)
+        );
     }
     let read = CApdu::parse(&READ).unwrap();
     for selector in [Selector::NONE, Selector::pair(2, 3)] {

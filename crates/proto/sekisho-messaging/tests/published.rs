@@ -1,4 +1,5 @@
 //! Fixed keys, bit for bit against published vectors and against a foreign reader implementation. Sources stand in the files.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod common;
 
@@ -16,7 +17,10 @@ fn keys(section: &Section<'_>) -> (Keys, Ssc) {
     let (enc, mac, ssc) = (section.get("ksenc"), section.get("ksmac"), section.get("ssc"));
     if section.name.contains("tdes") || section.name.contains("d4") {
         let array = |bytes: Vec<u8>| bytes.try_into().unwrap();
-        return (Keys::tdes(array(enc), array(mac)), Ssc::tdes(ssc.try_into().unwrap()));
+        return (
+            Keys::tdes(array(enc), array(mac)),
+            Ssc::tdes(ssc.try_into().unwrap()),
+        );
     }
     let mut block = [0; 16];
     block[16 - ssc.len()..].copy_from_slice(&ssc);
@@ -49,7 +53,10 @@ fn run(section: &Section<'_>) -> usize {
 
 #[test]
 fn icao_gmrtd_and_bsi_vectors() {
-    let compared: Vec<_> = Section::all(PUBLISHED).iter().map(|s| (s.name.to_owned(), run(s))).collect();
+    let compared: Vec<_> = Section::all(PUBLISHED)
+        .iter()
+        .map(|s| (s.name.to_owned(), run(s)))
+        .collect();
     let expected = [
         ("icao-9303-11-d4", 6),
         ("gmrtd-command", 2),
@@ -105,14 +112,26 @@ fn a_short_command_that_grows_becomes_extended_and_keeps_its_ne() {
     let command = protect(&mut reader, &plain, Selector::NONE);
     assert_eq!(command[4], 0);
     let mut buf = [0; 400];
-    let Received::Command(got) = card.receive(&command, &mut buf).unwrap() else { panic!() };
+    let Received::Command(got) = card.receive(&command, &mut buf).unwrap() else {
+        panic!()
+    };
     let original = CApdu::parse(&plain).unwrap();
-    assert_eq!((got.cla, got.ins, got.ne, got.data), (original.cla, original.ins, original.ne, original.data));
+    assert_eq!(
+        (got.cla, got.ins, got.ne, got.data),
+        (original.cla, original.ins, original.ne, original.data)
+    );
 }
 
 #[test]
 fn logical_channels_and_classes_keep_their_bits() {
-    for (cla, protected) in [(0x00, 0x0C), (0x03, 0x0F), (0x80, 0x8C), (0x40, 0x60), (0x4F, 0x6F), (0xC1, 0xE1)] {
+    for (cla, protected) in [
+        (0x00, 0x0C),
+        (0x03, 0x0F),
+        (0x80, 0x8C),
+        (0x40, 0x60),
+        (0x4F, 0x6F),
+        (0xC1, 0xE1),
+    ] {
         let (mut reader, mut card) = ends(fixed());
         let plain = [cla, 0xB0, 0, 0, 4];
         let command = protect(&mut reader, &plain, Selector::NONE);

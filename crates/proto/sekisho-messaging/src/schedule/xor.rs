@@ -1,5 +1,7 @@
 //! Embodiment 1 of JP 7206869 B2: the new key is the old one XOR the current one.
 
+use zeroize::Zeroizing;
+
 use super::{Exchange, KeySchedule, KeyTable, Lanes, LegacyKey, Next, ScheduleError};
 use crate::ssc::Ssc;
 
@@ -38,7 +40,7 @@ impl LegacyXor {
             (Lanes::Separate, [k0, k1, r0, r1]) => (lane(k0, k1), Some(lane(r0, r1))),
             _ => return Err(ScheduleError::BadKeys),
         };
-        let mut all = [[0; 16]; 6];
+        let mut all = Zeroizing::new([[0; 16]; 6]);
         let used = [Some(&command), response.as_ref()].into_iter().flatten();
         let count = used.clone().count() * 3;
         for (place, lane) in all.chunks_exact_mut(3).zip(used) {
@@ -46,7 +48,6 @@ impl LegacyXor {
         }
         // Building the table refuses an all-zero key and any two equal ones among all that will ever be used.
         KeyTable::new(all.get(..count).unwrap_or_default())?;
-        zeroize::Zeroize::zeroize(&mut all);
         Ok(Self {
             command,
             response,

@@ -1,5 +1,9 @@
 //! What the tests of this crate share.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses its own part of this module"
+)]
 
 use sekisho_apdu::{CApdu, StatusWord};
 use sekisho_keys::{AesKey, Rng, sha256};
@@ -50,7 +54,7 @@ pub struct Script(pub Vec<u8>);
 impl Rng for Script {
     fn fill(&mut self, out: &mut [u8]) {
         let rest = self.0.split_off(out.len());
-        out.copy_from_slice(&std::mem::replace(&mut self.0, rest));
+        out.copy_from_slice(&core::mem::replace(&mut self.0, rest));
     }
 }
 
@@ -79,7 +83,11 @@ pub fn pair(kind: &str, lanes: Lanes) -> (Schedule, Schedule) {
         "operations" => Schedule::LegacyOperations(
             LegacyOperations::new(lanes, list("EK", 18), PATENT_OPERATIONS).unwrap(),
         ),
-        _ => Schedule::Ratchet(Ratchet::new(AesKey::new(&named("chain")).unwrap(), lanes, u16::MAX)),
+        _ => Schedule::Ratchet(Ratchet::new(
+            AesKey::new(&named("chain")).unwrap(),
+            lanes,
+            u16::MAX,
+        )),
     };
     (make(), make())
 }
@@ -92,7 +100,10 @@ pub fn start() -> Ssc {
 }
 
 pub fn ends<S: KeySchedule>((reader, card): (S, S)) -> (ReaderMessaging<S>, Card<S>) {
-    (ReaderMessaging::new(reader, start()), CardMessaging::new(card, start()))
+    (
+        ReaderMessaging::new(reader, start()),
+        CardMessaging::new(card, start()),
+    )
 }
 
 pub fn fixed() -> (Fixed, Fixed) {
@@ -102,7 +113,10 @@ pub fn fixed() -> (Fixed, Fixed) {
 
 pub fn protect<S: KeySchedule>(reader: &mut ReaderMessaging<S>, plain: &[u8], selector: Selector) -> Vec<u8> {
     let mut out = [0; 1000];
-    reader.protect(&CApdu::parse(plain).unwrap(), selector, &mut out).unwrap().to_vec()
+    reader
+        .protect(&CApdu::parse(plain).unwrap(), selector, &mut out)
+        .unwrap()
+        .to_vec()
 }
 
 /// What the card decrypts, as plain command bytes.
@@ -130,7 +144,9 @@ pub fn accept<S: KeySchedule>(reader: &mut ReaderMessaging<S>, response: &[u8]) 
 
 pub fn answer<S: KeySchedule>(card: &mut Card<S>, answer: &[u8]) -> Vec<u8> {
     let (data, sw) = answer.split_last_chunk().unwrap();
-    card.answer(data, StatusWord(u16::from_be_bytes(*sw))).unwrap().to_vec()
+    card.answer(data, StatusWord(u16::from_be_bytes(*sw)))
+        .unwrap()
+        .to_vec()
 }
 
 /// One exchange without trouble. Gives the protected command and response.
@@ -164,9 +180,16 @@ pub struct Section<'a> {
 impl<'a> Section<'a> {
     pub fn all(text: &'a str) -> Vec<Self> {
         let mut sections: Vec<Self> = Vec::new();
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-                sections.push(Self { name, lines: Vec::new() });
+                sections.push(Self {
+                    name,
+                    lines: Vec::new(),
+                });
             } else {
                 let (name, value) = line.split_once(" = ").unwrap();
                 sections.last_mut().unwrap().lines.push((name, value));
@@ -184,7 +207,10 @@ impl<'a> Section<'a> {
         let mut exchanges: Vec<Self> = Vec::new();
         for (name, value) in self.lines.iter().skip_while(|(name, _)| *name != "plain") {
             if *name == "plain" {
-                exchanges.push(Self { name: self.name, lines: Vec::new() });
+                exchanges.push(Self {
+                    name: self.name,
+                    lines: Vec::new(),
+                });
             }
             exchanges.last_mut().unwrap().lines.push((name, value));
         }
@@ -192,6 +218,9 @@ impl<'a> Section<'a> {
     }
 
     pub fn find(&self, name: &str) -> Option<Vec<u8>> {
-        self.lines.iter().find(|(n, _)| *n == name).map(|(_, value)| unhex(value))
+        self.lines
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, value)| unhex(value))
     }
 }
