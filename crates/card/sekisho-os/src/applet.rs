@@ -52,6 +52,7 @@ pub(crate) struct System<'a> {
     pub(crate) secure: &'a mut SecureChannels,
     pub(crate) loader: &'a mut Loader,
     pub(crate) effects: &'a mut Effects,
+    pub(crate) free_ram: usize,
 }
 
 /// What happens after the command's commit, if it succeeds.
@@ -93,7 +94,11 @@ impl<'a, F: Flash> Context<'a, F> {
 
     /// The proof that the command came through an open secure channel, with the channel's level.
     pub fn authenticated(&self) -> Option<&Authenticated> {
-        if self.protected { self.system.secure.authenticated(self.place) } else { None }
+        if self.protected {
+            self.system.secure.authenticated(self.place)
+        } else {
+            None
+        }
     }
 
     /// Random bytes.
@@ -127,6 +132,8 @@ impl<'a, F: Flash> Context<'a, F> {
 
     /// The services of the issuer security domain: `None` for whatever is no security domain.
     pub fn issuer(&mut self) -> Option<Issuer<'_, 'a, F>> {
-        self.privileges.contains(Privileges::SECURITY_DOMAIN).then_some(Issuer { context: self })
+        self.privileges
+            .contains(Privileges::SECURITY_DOMAIN)
+            .then_some(Issuer { context: self })
     }
 }

@@ -32,7 +32,12 @@ pub(crate) enum Segment {
 
 impl Chain {
     pub(crate) const fn new() -> Self {
-        Self { owner: None, header: [0; 4], data: [0; COMMAND_DATA_MAX], len: 0 }
+        Self {
+            owner: None,
+            header: [0; 4],
+            data: [0; COMMAND_DATA_MAX],
+            len: 0,
+        }
     }
 
     /// Wipes the chain.
@@ -75,14 +80,26 @@ impl Chain {
         };
         free.copy_from_slice(capdu.data);
         self.len = end;
-        if chaining { Segment::Answer(StatusWord::NO_ERROR) } else { Segment::Last }
+        if chaining {
+            Segment::Answer(StatusWord::NO_ERROR)
+        } else {
+            Segment::Last
+        }
     }
 
     /// The whole command, with the Ne of its last segment.
     pub(crate) fn assembled(&self, last: &CApdu<'_>) -> CApdu<'_> {
         let [cla, ins, p1, p2] = self.header;
         let data = self.data.get(..self.len).unwrap_or_default();
-        CApdu { cla: Cla(cla), ins, p1, p2, data, ne: last.ne, extended: data.len() > 255 }
+        CApdu {
+            cla: Cla(cla),
+            ins,
+            p1,
+            p2,
+            data,
+            ne: last.ne,
+            extended: data.len() > 255,
+        }
     }
 }
 
@@ -92,8 +109,14 @@ mod tests {
     use crate::interface::Interface;
     use std::vec::Vec;
 
-    const BASIC: Place = Place { interface: Interface::Iso7816Contact, logical_channel: 0 };
-    const OTHER: Place = Place { interface: Interface::Spi, logical_channel: 0 };
+    const BASIC: Place = Place {
+        interface: Interface::Iso7816Contact,
+        logical_channel: 0,
+    };
+    const OTHER: Place = Place {
+        interface: Interface::Spi,
+        logical_channel: 0,
+    };
 
     fn segment(cla: u8, ins: u8, data: &[u8]) -> CApdu<'_> {
         CApdu::new(Cla(cla), ins, 1, 2).with_data(data)
@@ -110,11 +133,17 @@ mod tests {
     fn segments_become_one_command() {
         let mut chain = Chain::new();
         let first = [0xAA; 255];
-        assert_eq!(answer(&chain.accept(BASIC, &segment(0x90, 0xE2, &first))), Some(StatusWord::NO_ERROR));
+        assert_eq!(
+            answer(&chain.accept(BASIC, &segment(0x90, 0xE2, &first))),
+            Some(StatusWord::NO_ERROR)
+        );
         let last = segment(0x80, 0xE2, &[0xBB; 3]).with_ne(256);
         assert!(matches!(chain.accept(BASIC, &last), Segment::Last));
         let whole = chain.assembled(&last);
-        assert_eq!((whole.cla, whole.ins, whole.p1p2(), whole.ne), (Cla(0x80), 0xE2, 0x0102, Some(256)));
+        assert_eq!(
+            (whole.cla, whole.ins, whole.p1p2(), whole.ne),
+            (Cla(0x80), 0xE2, 0x0102, Some(256))
+        );
         assert!(whole.extended);
         assert_eq!(whole.data, [&first[..], &[0xBB; 3]].concat());
         chain.clear();
@@ -126,8 +155,14 @@ mod tests {
     fn another_command_ends_the_chain_and_is_processed() {
         let mut chain = Chain::new();
         chain.accept(BASIC, &segment(0x90, 0xE2, &[1]));
-        assert!(matches!(chain.accept(BASIC, &segment(0x80, 0xCA, &[])), Segment::Whole));
-        assert!(matches!(chain.accept(BASIC, &segment(0x80, 0xE2, &[2])), Segment::Whole));
+        assert!(matches!(
+            chain.accept(BASIC, &segment(0x80, 0xCA, &[])),
+            Segment::Whole
+        ));
+        assert!(matches!(
+            chain.accept(BASIC, &segment(0x80, 0xE2, &[2])),
+            Segment::Whole
+        ));
     }
 
     #[test]
@@ -136,7 +171,10 @@ mod tests {
         chain.accept(BASIC, &segment(0x90, 0xE2, &[1]));
         let refused = chain.accept(OTHER, &segment(0x90, 0xE2, &[9]));
         assert_eq!(answer(&refused), Some(StatusWord::NOT_ENOUGH_MEMORY));
-        assert!(matches!(chain.accept(OTHER, &segment(0x80, 0xE2, &[9])), Segment::Whole));
+        assert!(matches!(
+            chain.accept(OTHER, &segment(0x80, 0xE2, &[9])),
+            Segment::Whole
+        ));
         let last = segment(0x80, 0xE2, &[2]);
         assert!(matches!(chain.accept(BASIC, &last), Segment::Last));
         assert_eq!(chain.assembled(&last).data, [1, 2]);
@@ -146,8 +184,9 @@ mod tests {
     fn too_long_a_chain_is_dropped() {
         let mut chain = Chain::new();
         let block = [0x55; 255];
-        let answers: Vec<_> =
-            (0..9).map(|_| answer(&chain.accept(BASIC, &segment(0x90, 0xE2, &block)))).collect();
+        let answers: Vec<_> = (0..9)
+            .map(|_| answer(&chain.accept(BASIC, &segment(0x90, 0xE2, &block))))
+            .collect();
         assert!(answers.iter().take(8).all(|sw| *sw == Some(StatusWord::NO_ERROR)));
         assert_eq!(answers[8], Some(StatusWord::WRONG_LENGTH));
         assert!(chain.owner.is_none());

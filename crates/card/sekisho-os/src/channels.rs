@@ -14,7 +14,11 @@ struct Channel {
     searched: bool,
 }
 
-const CLOSED: Channel = Channel { open: false, selected: None, searched: false };
+const CLOSED: Channel = Channel {
+    open: false,
+    selected: None,
+    searched: false,
+};
 
 /// The logical channels of all interfaces.
 pub(crate) struct Channels {
@@ -26,7 +30,10 @@ pub(crate) struct Channels {
 impl Channels {
     /// Basic channels open with `selected`, at most `limit` channels on each interface.
     pub(crate) fn new(limit: u8, selected: u8) -> Self {
-        let mut channels = Self { table: [[CLOSED; CHANNELS_MAX]; Interface::COUNT], limit };
+        let mut channels = Self {
+            table: [[CLOSED; CHANNELS_MAX]; Interface::COUNT],
+            limit,
+        };
         for interface in Interface::ALL {
             channels.reset(interface, selected);
         }
@@ -38,18 +45,27 @@ impl Channels {
         if let Some(row) = self.table.get_mut(interface.index()) {
             *row = [CLOSED; CHANNELS_MAX];
             if let Some(basic) = row.first_mut() {
-                *basic = Channel { open: true, selected: Some(selected), searched: false };
+                *basic = Channel {
+                    open: true,
+                    selected: Some(selected),
+                    searched: false,
+                };
             }
         }
     }
 
     fn channel(&self, place: Place) -> Option<&Channel> {
-        let channel = self.table.get(place.interface.index())?.get(usize::from(place.logical_channel))?;
+        let channel = self
+            .table
+            .get(place.interface.index())?
+            .get(usize::from(place.logical_channel))?;
         (channel.open && place.logical_channel < self.limit).then_some(channel)
     }
 
     fn channel_mut(&mut self, place: Place) -> Option<&mut Channel> {
-        self.table.get_mut(place.interface.index())?.get_mut(usize::from(place.logical_channel))
+        self.table
+            .get_mut(place.interface.index())?
+            .get_mut(usize::from(place.logical_channel))
     }
 
     pub(crate) fn is_open(&self, place: Place) -> bool {
@@ -77,13 +93,25 @@ impl Channels {
 
     /// Opens the first free supplementary channel, or exactly `wanted`, and selects `index` on it.
     pub(crate) fn open(&mut self, interface: Interface, wanted: Option<u8>, index: u8) -> Option<u8> {
-        let free = |n: &u8| !self.is_open(Place { interface, logical_channel: *n });
+        let free = |n: &u8| {
+            !self.is_open(Place {
+                interface,
+                logical_channel: *n,
+            })
+        };
         let number = match wanted {
             Some(n) => Some(n).filter(|n| *n > 0 && *n < self.limit && free(n))?,
             None => (1..self.limit).find(free)?,
         };
-        let channel = self.channel_mut(Place { interface, logical_channel: number })?;
-        *channel = Channel { open: true, selected: Some(index), searched: false };
+        let channel = self.channel_mut(Place {
+            interface,
+            logical_channel: number,
+        })?;
+        *channel = Channel {
+            open: true,
+            selected: Some(index),
+            searched: false,
+        };
         Some(number)
     }
 
@@ -107,7 +135,10 @@ mod tests {
     use super::*;
 
     fn at(interface: Interface, logical_channel: u8) -> Place {
-        Place { interface, logical_channel }
+        Place {
+            interface,
+            logical_channel,
+        }
     }
 
     #[test]

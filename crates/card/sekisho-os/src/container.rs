@@ -32,7 +32,9 @@ impl CardRecord {
         match records.get(Kind::Card, 0, &mut bytes)? {
             None => Ok(None),
             // What the store gives back it has checked: a record that does not decode is from an SE of another make.
-            Some(_) => Self::decode(&bytes).map(Some).map_err(|_| Refusal(StatusWord::MEMORY_FAILURE)),
+            Some(_) => Self::decode(&bytes)
+                .map(Some)
+                .map_err(|_| Refusal(StatusWord::MEMORY_FAILURE)),
         }
     }
 
@@ -40,7 +42,10 @@ impl CardRecord {
         let mut r = Reader::new(bytes);
         let [format, life_cycle] = r.array()?;
         let life_cycle = CardLifeCycle::from_byte(life_cycle).filter(|_| format == FORMAT);
-        Ok(Self { life_cycle: life_cycle.ok_or(DecodeError::Value)?, se_id: r.array()? })
+        Ok(Self {
+            life_cycle: life_cycle.ok_or(DecodeError::Value)?,
+            se_id: r.array()?,
+        })
     }
 
     pub(crate) fn store<F: Flash>(&self, records: &mut Records<'_, F>) -> Result<(), Refusal> {
@@ -62,20 +67,35 @@ pub(crate) struct Container {
 impl Container {
     /// Reads a container from NVM; `None` when it has not been made.
     pub(crate) fn load<F: Flash>(records: &mut Records<'_, F>) -> Result<Option<Self>, Refusal> {
-        let Some(card) = CardRecord::load(records)? else { return Ok(None) };
+        let Some(card) = CardRecord::load(records)? else {
+            return Ok(None);
+        };
         let mut registry = Registry::empty();
         for index in (0..).take(ENTRIES_MAX) {
             let mut bytes = [0; ENTRY_RECORD_MAX];
-            let Some(len) = records.get(Kind::Registry, index.into(), &mut bytes)? else { continue };
+            let Some(len) = records.get(Kind::Registry, index.into(), &mut bytes)? else {
+                continue;
+            };
             let entry = Entry::decode(bytes.get(..len).unwrap_or_default());
-            registry.set(index, Some(entry.map_err(|_| Refusal(StatusWord::MEMORY_FAILURE))?));
+            registry.set(
+                index,
+                Some(entry.map_err(|_| Refusal(StatusWord::MEMORY_FAILURE))?),
+            );
         }
-        Ok(Some(Self { id: records.container, card, registry }))
+        Ok(Some(Self {
+            id: records.container,
+            card,
+            registry,
+        }))
     }
 }
 
 /// Writes a registry entry.
-pub(crate) fn store_entry<F: Flash>(records: &mut Records<'_, F>, index: u8, entry: &Entry) -> Result<(), Refusal> {
+pub(crate) fn store_entry<F: Flash>(
+    records: &mut Records<'_, F>,
+    index: u8,
+    entry: &Entry,
+) -> Result<(), Refusal> {
     let mut bytes = [0; ENTRY_RECORD_MAX];
     let mut w = Writer::new(&mut bytes);
     entry.encode(&mut w)?;

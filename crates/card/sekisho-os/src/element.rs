@@ -1,5 +1,6 @@
 //! The secure element: its one entry, and the way of a command from there to an application and back.
 
+use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, Cla, StatusWord};
 use sekisho_keys::Rng;
 use sekisho_nvm::{Flash, Store};
@@ -44,6 +45,10 @@ pub(crate) struct Core<P: Platform> {
     pub(crate) container: Container,
     pub(crate) channels: Channels,
     pub(crate) secure: SecureChannels,
+    /// The flash has failed: what it holds is only known again after a new boot.
+    pub(crate) mute: bool,
+    /// RAM that the budget leaves, in bytes.
+    pub(crate) free_ram: usize,
 }
 
 struct Buffers {
@@ -64,12 +69,25 @@ pub(crate) struct Scratch {
 
 impl<P: Platform> SecureElement<P> {
     pub(crate) fn assemble(core: Core<P>) -> Self {
-        let scratch = Scratch { plain: [0; COMMAND_DATA_MAX], answer: [0; RESPONSE_DATA_MAX], staged: Staged::new() };
-        Self { core, buffers: Buffers { chain: Chain::new(), response: Response::new(), scratch } }
+        let scratch = Scratch {
+            plain: [0; COMMAND_DATA_MAX],
+            answer: [0; RESPONSE_DATA_MAX],
+            staged: Staged::new(),
+        };
+        Self {
+            core,
+            buffers: Buffers {
+                chain: Chain::new(),
+                response: Response::new(),
+                scratch,
+            },
+        }
     }
 
     /// Processes one C-APDU and writes the R-APDU to `out`: at least a status word, at most what the command's Ne and `out` allow; the rest
     /// waits for GET RESPONSE. Returns the number of bytes, which is never below two.
+    ///
+    /// Once the flash has failed (6581) every command is answered so, until the SE is booted again: only that tells what was written.
     ///
     /// `out` has room for at least two bytes, or nothing is done and nothing answered.
     pub fn transmit(&mut self, interface: Interface, capdu: &[u8], out: &mut [u8]) -> usize {
@@ -77,10 +95,16 @@ impl<P: Platform> SecureElement<P> {
             return 0;
         }
         let cla = Cla(capdu.first().copied().unwrap_or_default());
-        let place = Place { interface, logical_channel: cla.logical_channel() };
+        let place = Place {
+            interface,
+            logical_channel: cla.logical_channel(),
+        };
         let (ne, extended) = match CApdu::parse(capdu) {
+            _ if self.core.mute => self.fail(place, StatusWord::MEMORY_FAILURE),
             Ok(_) if !cla.is_supported() => self.fail(place, StatusWord::CLA_NOT_SUPPORTED),
-            Ok(_) if !self.core.channels.is_open(place) => self.fail(place, StatusWord::LOGICAL_CHANNEL_NOT_SUPPORTED),
+            Ok(_) if !self.core.channels.is_open(place) => {
+                self.fail(place, StatusWord::LOGICAL_CHANNEL_NOT_SUPPORTED)
+            }
             Ok(command) => {
                 self.run(place, &command);
                 (command.ne, command.extended)
@@ -98,18 +122,27 @@ impl<P: Platform> SecureElement<P> {
     }
 
     fn run(&mut self, place: Place, command: &CApdu<'_>) {
-        let Buffers { chain, response, scratch } = &mut self.buffers;
-        if command.ins == sekisho_apdu::gp::ins::GET_RESPONSE && !command.cla.proprietary() && response.is_waiting(place) {
+        let Buffers {
+            chain,
+            response,
+            scratch,
+        } = &mut self.buffers;
+        if command.ins == ins::GET_RESPONSE && !command.cla.proprietary() && response.is_waiting(place) {
             return;
         }
         match chain.accept(place, command) {
             Segment::Whole => self.core.process(place, command, scratch, response),
             Segment::Last => {
-                self.core.process(place, &chain.assembled(command), scratch, response);
+                self.core
+                    .process(place, &chain.assembled(command), scratch, response);
                 chain.clear();
             }
             Segment::Answer(sw) => response.set(|_| sw),
         }
+        if command.ins == ins::MANAGE_CHANNEL {
+            chain.clear_at(|owner| !self.core.channels.is_open(owner));
+        }
+        self.core.mute |= response.status() == StatusWord::MEMORY_FAILURE;
         // In broadcast mode any status other than 9000 ends the secure channel (broadcast update, 2.1).
         if response.status() != StatusWord::NO_ERROR {
             self.core.end_broadcast(place);

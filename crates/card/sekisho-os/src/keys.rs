@@ -24,7 +24,7 @@ pub const KVN_K_MAC: u8 = 0x62;
 /// The designer's public key.
 pub const KVN_DESIGNER: u8 = 0x63;
 /// KID of a key that is alone in its version, and of the first key of an SCP03 key set.
-pub const KID_FIRST: u8 = 0x01;
+pub(crate) const KID_FIRST: u8 = 0x01;
 
 /// Most key versions.
 const VERSIONS_MAX: usize = 16;
@@ -52,7 +52,11 @@ struct KeyData<'a> {
 impl<'a> KeyData<'a> {
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let [kid, kind, len] = r.array()?;
-        Ok(Self { kid, kind, value: r.take(len.into())? })
+        Ok(Self {
+            kid,
+            kind,
+            value: r.take(len.into())?,
+        })
     }
 }
 
@@ -64,7 +68,10 @@ struct KeyRecord {
 
 impl KeyRecord {
     const fn new() -> Self {
-        Self { bytes: [0; RECORD_MAX], len: 0 }
+        Self {
+            bytes: [0; RECORD_MAX],
+            len: 0,
+        }
     }
 
     fn of_set(set: &KeySet) -> Result<Self, Refusal> {
@@ -94,12 +101,19 @@ impl KeyRecord {
     }
 
     fn aes(&self, kid: u8) -> Result<AesKey, Refusal> {
-        let key = self.keys().find(|key| key.kid == kid && key.kind == key_type::AES).ok_or(not_found())?;
+        let key = self
+            .keys()
+            .find(|key| key.kid == kid && key.kind == key_type::AES)
+            .ok_or(not_found())?;
         Ok(AesKey::new(key.value)?)
     }
 
     fn set(&self) -> Result<KeySet, Refusal> {
-        Ok(KeySet { enc: self.aes(KID_FIRST)?, mac: self.aes(KID_FIRST + 1)?, dek: self.aes(KID_FIRST + 2)? })
+        Ok(KeySet {
+            enc: self.aes(KID_FIRST)?,
+            mac: self.aes(KID_FIRST + 1)?,
+            dek: self.aes(KID_FIRST + 2)?,
+        })
     }
 
     /// Whether the other record has the same KIDs with keys of the same types and lengths: what replacing asks for (GPC 11.8.2.3.3).
@@ -134,9 +148,15 @@ impl Directory {
     }
 
     fn add(&mut self, kvn: u8) -> Result<(), Refusal> {
-        *self.versions.get_mut(self.len).ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))? = kvn;
+        *self
+            .versions
+            .get_mut(self.len)
+            .ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))? = kvn;
         self.len += 1;
-        self.versions.get_mut(..self.len).unwrap_or_default().sort_unstable();
+        self.versions
+            .get_mut(..self.len)
+            .unwrap_or_default()
+            .sort_unstable();
         Ok(())
     }
 
@@ -175,7 +195,11 @@ impl<F: Flash> KeyStore<'_, '_, F> {
         let mut bytes = [0; 1 + VERSIONS_MAX];
         let len = self.0.get(Kind::KeyDirectory, 0, &mut bytes)?.unwrap_or(0);
         let [default, versions @ ..] = bytes;
-        Ok(Directory { default, versions, len: len.saturating_sub(1) })
+        Ok(Directory {
+            default,
+            versions,
+            len: len.saturating_sub(1),
+        })
     }
 
     fn put_directory(&mut self, directory: &Directory) -> Result<(), Refusal> {
@@ -215,20 +239,28 @@ impl<F: Flash> KeyStore<'_, '_, F> {
     /// The KVN that a command means: 00 is the default one.
     pub(crate) fn resolve(&mut self, kvn: u8) -> Result<u8, Refusal> {
         match kvn {
-            0 => Some(self.directory()?.default).filter(|kvn| *kvn != 0).ok_or(not_found()),
+            0 => Some(self.directory()?.default)
+                .filter(|kvn| *kvn != 0)
+                .ok_or(not_found()),
             kvn => Ok(kvn),
         }
     }
 
     /// The SCP03 key set of a version: 6A88 unless all three keys are there (Amd D 7.1.1).
     pub(crate) fn scp_set(&mut self, kvn: u8) -> Result<KeySet, Refusal> {
-        if is_scp(kvn) { self.record(kvn)?.set() } else { Err(not_found()) }
+        if is_scp(kvn) {
+            self.record(kvn)?.set()
+        } else {
+            Err(not_found())
+        }
     }
 
     /// The last sequence counter used with a version.
     pub(crate) fn sequence(&mut self, kvn: u8) -> Result<u32, Refusal> {
         let mut counter = [0; 3];
-        self.0.get(Kind::SequenceCounter, kvn.into(), &mut counter)?.ok_or(not_found())?;
+        self.0
+            .get(Kind::SequenceCounter, kvn.into(), &mut counter)?
+            .ok_or(not_found())?;
         let [a, b, c] = counter;
         Ok(u32::from_be_bytes([0, a, b, c]))
     }
@@ -251,7 +283,10 @@ impl<F: Flash> KeyStore<'_, '_, F> {
     /// The designer's public key.
     pub(crate) fn designer(&mut self) -> Result<VerifyingKey, Refusal> {
         let record = self.record(KVN_DESIGNER)?;
-        let key = record.keys().find(|key| key.kind == key_type::ECC_PUBLIC).ok_or(not_found())?;
+        let key = record
+            .keys()
+            .find(|key| key.kind == key_type::ECC_PUBLIC)
+            .ok_or(not_found())?;
         let point = key.value.try_into().map_err(|_| not_found())?;
         VerifyingKey::from_sec1(point).map_err(|_| not_found())
     }
@@ -270,7 +305,11 @@ impl<F: Flash> KeyStore<'_, '_, F> {
             0 => None,
             replaced => {
                 if !is_scp(replaced) || !self.record(replaced)?.is_alike(&record) {
-                    return Err(if is_scp(replaced) { wrong_data() } else { not_found() });
+                    return Err(if is_scp(replaced) {
+                        wrong_data()
+                    } else {
+                        not_found()
+                    });
                 }
                 Some(replaced)
             }
@@ -291,7 +330,14 @@ impl<F: Flash> KeyStore<'_, '_, F> {
     }
 
     /// PUT KEY with one key, which must be one of the broadcast update's: adds it (`replaces` 00) or replaces it in its own version.
-    pub(crate) fn put_single(&mut self, replaces: u8, kvn: u8, kid: u8, kind: u8, value: &[u8]) -> Result<(), Refusal> {
+    pub(crate) fn put_single(
+        &mut self,
+        replaces: u8,
+        kvn: u8,
+        kid: u8,
+        kind: u8,
+        value: &[u8],
+    ) -> Result<(), Refusal> {
         if single_key_type(kvn) != Some(kind) || kid != KID_FIRST {
             return Err(wrong_data());
         }
@@ -323,7 +369,10 @@ impl<F: Flash> KeyStore<'_, '_, F> {
         }
         directory.remove(kvn);
         if is_scp(kvn) {
-            let left = directory.scp().next().ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))?;
+            let left = directory
+                .scp()
+                .next()
+                .ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))?;
             if directory.default == kvn {
                 directory.default = left;
             }
@@ -338,7 +387,11 @@ impl<F: Flash> KeyStore<'_, '_, F> {
         for kvn in directory.versions() {
             self.remove_record(*kvn)?;
         }
-        self.put_directory(&Directory { default: 0, versions: [0; VERSIONS_MAX], len: 0 })
+        self.put_directory(&Directory {
+            default: 0,
+            versions: [0; VERSIONS_MAX],
+            len: 0,
+        })
     }
 
     /// The value of the key information template (GPC 11.3.3.1.1): for each key KID, KVN, type and length.

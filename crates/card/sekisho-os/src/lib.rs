@@ -1,4 +1,68 @@
 //! The secure element's operating system.
+//!
+//! [`SecureElement`] is the secure element (SE): [`boot`](SecureElement::boot) starts one, [`manufacture`](SecureElement::manufacture) makes
+//! one, [`transmit`](SecureElement::transmit) is the only way in. It always answers, whatever the bytes.
+//!
+//! # What happens to a command
+//!
+//! 1. **Routing agent**: the interface on which the command came names its [container](ContainerId) (`interface`).
+//! 2. **Logical channel**: the class byte names one; it must be open (`channels`).
+//! 3. **Chaining**: segments are put together (`chaining`). From here on there are only whole commands.
+//! 4. **The operating system's own commands**, SELECT by name, MANAGE CHANNEL, GET RESPONSE, are done here (`select`, `response`).
+//! 5. **Secure channel**: C-MAC, then decryption; what comes out is a plain command and the proof that its sender is authenticated
+//!    (`process`, `secure`).
+//! 6. **Application**: the dispatcher calls the module of the selected registry entry with a [`Context`]. Its writes are kept back.
+//! 7. **Commit**: all writes of a command that succeeded, in one transaction, or none (`nvm`).
+//! 8. **Protection**: R-ENCRYPTION and R-MAC, and the answer goes out, with GET RESPONSE if it is longer than Ne.
+//!
+//! An error at any step is a status word, and no step after it happens. In broadcast mode it also ends the secure channel, and the
+//! individual one that was saved in it.
+//!
+//! # Who may do what
+//!
+//! * An application has its own records and no others: [`Context::get`] takes no name of an application.
+//! * [`Issuer`], the services of the issuer security domain, is found by security domains alone.
+//! * The proof of authentication, [`Authenticated`](sekisho_scp::card::Authenticated), is made by `sekisho-scp` alone and lives in the
+//!   secure channel: when that ends, there is nothing left to borrow.
+//!
+//! # Memory
+//!
+//! No heap, but for the wasm engine that runs the OS part. The state of an SE is one value of fixed size; what does not fit is
+//! answered with 6A84.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
+
+#[cfg(test)]
+extern crate std;
+
+mod applet;
+mod chaining;
+mod channels;
+mod container;
+mod element;
+mod interface;
+mod issuer;
+mod keys;
+pub mod loader;
+mod manufacture;
+pub mod nvm;
+mod process;
+mod profile;
+mod refusal;
+mod registry;
+mod response;
+mod secure;
+mod select;
+
+pub use applet::{Applets, Context};
+pub use chaining::COMMAND_DATA_MAX;
+pub use element::{Platform, SecureElement};
+pub use interface::{ContainerId, Interface, Place};
+pub use issuer::Issuer;
+pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS};
+pub use manufacture::{BootError, BootFailure, Personalisation};
+pub use profile::Profile;
+pub use refusal::{Outcome, Refusal};
+pub use registry::{ENTRIES_MAX, Entry, Kind, Module, Registry};
+pub use response::RESPONSE_DATA_MAX;

@@ -31,7 +31,11 @@ pub struct Nvm<'a, F: Flash> {
 impl<F: Flash> Nvm<'_, F> {
     /// The same NVM for a shorter time.
     pub fn reborrow(&mut self) -> Nvm<'_, F> {
-        Nvm { flash: self.flash, store: self.store, layout: self.layout }
+        Nvm {
+            flash: self.flash,
+            store: self.store,
+            layout: self.layout,
+        }
     }
 
     /// Reads a record into `out` and gives its length; `None` when there is none.
@@ -90,7 +94,12 @@ pub(crate) struct Staged {
 
 impl Staged {
     pub(crate) const fn new() -> Self {
-        Self { bytes: [0; STAGED_BYTES_MAX], len: 0, records: [(Key(0), None); STAGED_RECORDS_MAX], count: 0 }
+        Self {
+            bytes: [0; STAGED_BYTES_MAX],
+            len: 0,
+            records: [(Key(0), None); STAGED_RECORDS_MAX],
+            count: 0,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -105,7 +114,9 @@ impl Staged {
     }
 
     fn value(&self, span: (u16, u16)) -> &[u8] {
-        self.bytes.get(usize::from(span.0)..usize::from(span.1)).unwrap_or_default()
+        self.bytes
+            .get(usize::from(span.0)..usize::from(span.1))
+            .unwrap_or_default()
     }
 
     /// What the command has written so far: `None` when it has not touched the record.
@@ -116,13 +127,21 @@ impl Staged {
 
     fn stage(&mut self, key: Key, value: Option<&[u8]>) -> Result<(), Refusal> {
         let full = Refusal(StatusWord::NOT_ENOUGH_MEMORY);
-        let known = self.records.get(..self.count).unwrap_or_default().iter().position(|(k, _)| *k == key);
+        let known = self
+            .records
+            .get(..self.count)
+            .unwrap_or_default()
+            .iter()
+            .position(|(k, _)| *k == key);
         let at = known.unwrap_or(self.count);
         let slot = self.records.get_mut(at).ok_or(full)?;
         let span = match value {
             Some(value) => {
                 let end = self.len + value.len();
-                self.bytes.get_mut(self.len..end).ok_or(full)?.copy_from_slice(value);
+                self.bytes
+                    .get_mut(self.len..end)
+                    .ok_or(full)?
+                    .copy_from_slice(value);
                 let position = |n: usize| u16::try_from(n).map_err(|_| full);
                 let span = (position(self.len)?, position(end)?);
                 self.len = end;
@@ -145,7 +164,9 @@ impl Staged {
                 None => Op::Remove(*key),
             };
         }
-        Ok(nvm.store.commit(nvm.flash, ops.get(..self.count).unwrap_or_default())?)
+        Ok(nvm
+            .store
+            .commit(nvm.flash, ops.get(..self.count).unwrap_or_default())?)
     }
 }
 
@@ -168,7 +189,11 @@ impl<F: Flash> Records<'_, F> {
     }
 
     fn application_key(&self, application: u8, index: u16) -> Key {
-        Key::new(self.container.number(), APPLICATION_KINDS.saturating_add(application), index)
+        Key::new(
+            self.container.number(),
+            APPLICATION_KINDS.saturating_add(application),
+            index,
+        )
     }
 
     fn get_key(&mut self, key: Key, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
@@ -176,7 +201,9 @@ impl<F: Flash> Records<'_, F> {
             None => self.nvm.get(key, out),
             Some(None) => Ok(None),
             Some(Some(value)) => {
-                let room = out.get_mut(..value.len()).ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
+                let room = out
+                    .get_mut(..value.len())
+                    .ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
                 room.copy_from_slice(value);
                 Ok(Some(value.len()))
             }
@@ -195,12 +222,18 @@ impl<F: Flash> Records<'_, F> {
         self.staged.stage(self.key(kind, index), None)
     }
 
-    pub(crate) fn get_own(&mut self, application: u8, index: u16, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+    pub(crate) fn get_own(
+        &mut self,
+        application: u8,
+        index: u16,
+        out: &mut [u8],
+    ) -> Result<Option<usize>, Refusal> {
         self.get_key(self.application_key(application, index), out)
     }
 
     pub(crate) fn put_own(&mut self, application: u8, index: u16, value: &[u8]) -> Result<(), Refusal> {
-        self.staged.stage(self.application_key(application, index), Some(value))
+        self.staged
+            .stage(self.application_key(application, index), Some(value))
     }
 
     pub(crate) fn remove_own(&mut self, application: u8, index: u16) -> Result<(), Refusal> {

@@ -2,7 +2,6 @@
 
 use sekisho_apdu::gp::{CardLifeCycle, ins};
 use sekisho_apdu::{CApdu, SecureMessaging, StatusWord, Writer};
-use sekisho_nvm::Flash;
 use zeroize::Zeroize;
 
 use crate::applet::{Applets, Context, Effects, System};
@@ -26,7 +25,13 @@ struct Admitted<'b> {
 
 impl<P: Platform> Core<P> {
     /// Processes a whole command and leaves the answer in `response`.
-    pub(crate) fn process(&mut self, place: Place, command: &CApdu<'_>, scratch: &mut Scratch, response: &mut Response) {
+    pub(crate) fn process(
+        &mut self,
+        place: Place,
+        command: &CApdu<'_>,
+        scratch: &mut Scratch,
+        response: &mut Response,
+    ) {
         if !matches!(command.ins, ins::WRITE | ins::CHANGE_MODE) && self.is_broadcast(place) {
             self.end_broadcast(place);
             if !select::is_by_name(command) {
@@ -34,19 +39,34 @@ impl<P: Platform> Core<P> {
             }
         }
         if select::is_by_name(command) {
-            return response.set(|w| self.select(place, command, &mut scratch.staged, w).unwrap_or_else(|r| r.0));
+            return response.set(|w| {
+                self.select(place, command, &mut scratch.staged, w)
+                    .unwrap_or_else(|r| r.0)
+            });
         }
         match command.ins {
             ins::MANAGE_CHANNEL if !command.cla.proprietary() => {
                 response.set(|w| self.manage_channel(place, command, w).unwrap_or_else(|r| r.0));
             }
-            ins::GET_RESPONSE if !command.cla.proprietary() => response.set(|_| StatusWord::CONDITIONS_NOT_SATISFIED),
+            ins::GET_RESPONSE if !command.cla.proprietary() => {
+                response.set(|_| StatusWord::CONDITIONS_NOT_SATISFIED)
+            }
             _ => self.dispatch(place, command, scratch, response),
         }
     }
 
-    fn dispatch(&mut self, place: Place, command: &CApdu<'_>, scratch: &mut Scratch, response: &mut Response) {
-        let Scratch { plain, answer, staged } = scratch;
+    fn dispatch(
+        &mut self,
+        place: Place,
+        command: &CApdu<'_>,
+        scratch: &mut Scratch,
+        response: &mut Response,
+    ) {
+        let Scratch {
+            plain,
+            answer,
+            staged,
+        } = scratch;
         let admitted = match self.admit(place, command, plain) {
             Ok(admitted) => admitted,
             Err(refusal) => return response.set(|_| refusal.0),
@@ -66,7 +86,9 @@ impl<P: Platform> Core<P> {
             // A decrypted command may carry keys. It is not longer than what came.
             plain.get_mut(..command.data.len()).unwrap_or_default().zeroize();
         }
-        if outcome.is_ok() && let Some(mode) = effects.mode {
+        if outcome.is_ok()
+            && let Some(mode) = effects.mode
+        {
             self.change_mode(place, mode);
         }
     }
@@ -79,7 +101,10 @@ impl<P: Platform> Core<P> {
         plain: &'b mut [u8],
     ) -> Result<Admitted<'b>, Refusal> {
         let refused = Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED);
-        let in_the_clear = Admitted { command: *command, protected: false };
+        let in_the_clear = Admitted {
+            command: *command,
+            protected: false,
+        };
         let indicated = command.cla.secure_messaging() != SecureMessaging::None;
         let starts = command.ins == ins::INITIALIZE_UPDATE && command.cla.proprietary() && !indicated;
         let continues = command.ins == ins::EXTERNAL_AUTHENTICATE;
@@ -98,13 +123,19 @@ impl<P: Platform> Core<P> {
                 if indicated { Err(refused) } else { Ok(in_the_clear) }
             }
             State::Open(OpenChannel { channel, .. }) => match channel.unwrap(command, plain) {
-                Ok(command) => Ok(Admitted { command, protected: true }),
+                Ok(command) => Ok(Admitted {
+                    command,
+                    protected: true,
+                }),
                 Err(error) => {
                     *state = State::Aborted;
                     Err(error.into())
                 }
             },
-            State::Broadcast { channel, .. } => Ok(Admitted { command: channel.unwrap(command, plain)?, protected: false }),
+            State::Broadcast { channel, .. } => Ok(Admitted {
+                command: channel.unwrap(command, plain)?,
+                protected: false,
+            }),
         }
     }
 
@@ -126,8 +157,14 @@ impl<P: Platform> Core<P> {
             return Err(refused);
         }
         if entry.module == Module::OS_PART {
-            let mut nvm = Nvm { flash: &mut self.flash, store: &mut self.store, layout: &self.layout };
-            return Ok(self.loader.part_process(&mut nvm, &mut self.rng, &admitted.command, out));
+            let mut nvm = Nvm {
+                flash: &mut self.flash,
+                store: &mut self.store,
+                layout: &self.layout,
+            };
+            return Ok(self
+                .loader
+                .part_process(&mut nvm, &mut self.rng, &admitted.command, out));
         }
         let (applets, mut context) = self.context(place, index, &entry, admitted.protected, staged, effects);
         applets.process(entry.module, &mut context, &admitted.command, out)
@@ -150,7 +187,11 @@ impl<P: Platform> Core<P> {
             privileges: entry.privileges,
             protected,
             records: Records {
-                nvm: Nvm { flash: &mut self.flash, store: &mut self.store, layout: &self.layout },
+                nvm: Nvm {
+                    flash: &mut self.flash,
+                    store: &mut self.store,
+                    layout: &self.layout,
+                },
                 staged,
                 container,
             },
@@ -161,6 +202,7 @@ impl<P: Platform> Core<P> {
                 secure: &mut self.secure,
                 loader: &mut self.loader,
                 effects,
+                free_ram: self.free_ram,
             },
         };
         (&mut self.applets, context)
@@ -174,29 +216,52 @@ impl<P: Platform> Core<P> {
         };
         staged.clear();
         // An opening whose sequence counter is not durable must not go on.
-        if done.is_err() && let Some(state @ State::Initiated { .. }) = self.secure.get(place) {
+        if done.is_err()
+            && let Some(state @ State::Initiated { .. }) = self.secure.get(place)
+        {
             *state = State::None;
         }
         done
     }
 
     fn write(&mut self, place: Place, staged: &mut Staged, reload: bool) -> Result<(), Refusal> {
-        let mut nvm = Nvm { flash: &mut self.flash, store: &mut self.store, layout: &self.layout };
+        let mut nvm = Nvm {
+            flash: &mut self.flash,
+            store: &mut self.store,
+            layout: &self.layout,
+        };
         staged.commit(&mut nvm)?;
         staged.clear();
         if reload {
             let container = self.pairing.container(place.interface);
-            let loaded = Container::load(&mut Records { nvm, staged, container })?;
+            let loaded = Container::load(&mut Records {
+                nvm,
+                staged,
+                container,
+            })?;
             self.container = loaded.ok_or(Refusal(StatusWord::MEMORY_FAILURE))?;
         }
         Ok(())
     }
 
     /// Gives an answer the protection of the secure channel through which its command came, if it is still there.
-    fn protect(&mut self, place: Place, protected: bool, data: &[u8], sw: StatusWord, out: &mut Writer<'_>) -> StatusWord {
+    fn protect(
+        &mut self,
+        place: Place,
+        protected: bool,
+        data: &[u8],
+        sw: StatusWord,
+        out: &mut Writer<'_>,
+    ) -> StatusWord {
         let open = match self.secure.get(place) {
             Some(State::Open(open)) if protected => open,
-            _ => return if out.bytes(data).is_ok() { sw } else { StatusWord::UNKNOWN },
+            _ => {
+                return if out.bytes(data).is_ok() {
+                    sw
+                } else {
+                    StatusWord::UNKNOWN
+                };
+            }
         };
         match open.channel.wrap_response(data, sw, out) {
             Ok(()) => {
@@ -213,7 +278,9 @@ impl<P: Platform> Core<P> {
 
     /// CHANGE MODE's effect: its own answer still belonged to the mode before.
     fn change_mode(&mut self, place: Place, mode: ModeChange) {
-        let Some(state) = self.secure.get(place) else { return };
+        let Some(state) = self.secure.get(place) else {
+            return;
+        };
         *state = match (state.take(), mode) {
             (State::Open(OpenChannel { channel, dek }), ModeChange::Broadcast { start, resume }) => {
                 let mut channel = channel.enter_broadcast(start);
@@ -222,19 +289,11 @@ impl<P: Platform> Core<P> {
                 }
                 State::Broadcast { channel, dek }
             }
-            (State::Broadcast { channel, dek }, ModeChange::Saved) => {
-                State::Open(OpenChannel { channel: channel.return_to_saved(), dek })
-            }
+            (State::Broadcast { channel, dek }, ModeChange::Saved) => State::Open(OpenChannel {
+                channel: channel.return_to_saved(),
+                dek,
+            }),
             _ => State::None,
         };
     }
-}
-
-/// The NVM of a core, when the rest of it is needed too.
-pub(crate) const fn nvm<'a, F: Flash>(
-    flash: &'a mut F,
-    store: &'a mut sekisho_nvm::Store,
-    layout: &'a crate::nvm::Layout,
-) -> Nvm<'a, F> {
-    Nvm { flash, store, layout }
 }

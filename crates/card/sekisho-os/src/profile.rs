@@ -63,7 +63,11 @@ mod tests {
     #[test]
     fn the_atr_is_consistent() {
         let [ts, t0, historical @ ..] = &ATR;
-        assert_eq!((*ts, t0 >> 4), (0x3B, 0), "direct convention, no interface bytes: T=0 and no TCK");
+        assert_eq!(
+            (*ts, t0 >> 4),
+            (0x3B, 0),
+            "direct convention, no interface bytes: T=0 and no TCK"
+        );
         assert_eq!(usize::from(t0 & 0x0F), historical.len());
         // Compact TLV: every object ends inside the historical bytes (ISO/IEC 7816-4, 12.1.1.2).
         let mut rest = &historical[1..];

@@ -64,7 +64,13 @@ pub struct Entry {
 
 impl Entry {
     /// An application of a load file.
-    pub(crate) const fn application(aid: Aid, module: Module, privileges: Privileges, load_file: u8, domain: u8) -> Self {
+    pub(crate) const fn application(
+        aid: Aid,
+        module: Module,
+        privileges: Privileges,
+        load_file: u8,
+        domain: u8,
+    ) -> Self {
         Self {
             aid,
             kind: Kind::Application,
@@ -127,7 +133,9 @@ impl Entry {
             aid: aid(r.take(len.into())?)?,
             kind: match kind {
                 0 => r.finish().map(|()| Kind::Application)?,
-                1 => Kind::ExecutableLoadFile { module_aid: aid(r.rest())? },
+                1 => Kind::ExecutableLoadFile {
+                    module_aid: aid(r.rest())?,
+                },
                 _ => return Err(DecodeError::Value),
             },
             module: Module(module),
@@ -147,7 +155,9 @@ pub struct Registry {
 
 impl Registry {
     pub(crate) const fn empty() -> Self {
-        Self { entries: [None; ENTRIES_MAX] }
+        Self {
+            entries: [None; ENTRIES_MAX],
+        }
     }
 
     pub(crate) fn set(&mut self, index: u8, entry: Option<Entry>) {
@@ -163,12 +173,14 @@ impl Registry {
 
     /// All entries with their indices.
     pub fn iter(&self) -> impl Iterator<Item = (u8, &Entry)> {
-        (0..).zip(&self.entries).filter_map(|(index, entry)| Some((index, entry.as_ref()?)))
+        (0..)
+            .zip(&self.entries)
+            .filter_map(|(index, entry)| Some((index, entry.as_ref()?)))
     }
 
     /// The application with exactly this AID.
     pub fn application(&self, aid: &[u8]) -> Option<(u8, &Entry)> {
-        self.iter().find(|(_, entry)| entry.kind == Kind::Application && entry.aid.as_bytes() == aid)
+        self.applications().find(|(_, entry)| entry.aid.as_bytes() == aid)
     }
 
     /// The first selectable application whose AID starts with `partial`, behind index `after` (GPC 6.4.2.1.2).
@@ -178,9 +190,9 @@ impl Registry {
             .find(|(_, entry)| entry.aid.matches_partial(partial) && entry.is_selectable())
     }
 
-    /// Number of applications that can be told from an application's own point of view: security domains and the others.
-    pub fn applications(&self) -> usize {
-        self.iter().filter(|(_, entry)| entry.kind == Kind::Application).count()
+    /// The applications and security domains.
+    pub fn applications(&self) -> impl Iterator<Item = (u8, &Entry)> {
+        self.iter().filter(|(_, entry)| entry.kind == Kind::Application)
     }
 }
 
@@ -214,9 +226,18 @@ mod tests {
     #[test]
     fn search_goes_by_index_and_passes_what_cannot_be_selected() {
         let mut registry = Registry::empty();
-        registry.set(0, Some(Entry::load_file(aid(&[1; 5]), Module(1), aid(&[1; 6]), 0)));
+        registry.set(
+            0,
+            Some(Entry::load_file(aid(&[1; 5]), Module(1), aid(&[1; 6]), 0)),
+        );
         registry.set(3, Some(app(&[1, 1, 1, 1, 1, 3])));
-        registry.set(5, Some(Entry { life_cycle: 0x87, ..app(&[1, 1, 1, 1, 1, 5]) }));
+        registry.set(
+            5,
+            Some(Entry {
+                life_cycle: 0x87,
+                ..app(&[1, 1, 1, 1, 1, 5])
+            }),
+        );
         registry.set(7, Some(app(&[1, 1, 1, 1, 1, 7])));
         let rid = PartialAid::try_from(&[1; 5][..]).unwrap();
         let find = |after| registry.find(&rid, after).map(|(index, _)| index);
@@ -225,6 +246,6 @@ mod tests {
         assert_eq!(find(Some(7)), None);
         let full = PartialAid::try_from(&[1, 1, 1, 1, 1, 7][..]).unwrap();
         assert_eq!(registry.find(&full, None).map(|(index, _)| index), Some(7));
-        assert_eq!(registry.applications(), 3);
+        assert_eq!(registry.applications().count(), 3);
     }
 }

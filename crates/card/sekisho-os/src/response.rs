@@ -44,6 +44,11 @@ impl Response {
         }
     }
 
+    /// The status word of the response.
+    pub(crate) const fn status(&self) -> StatusWord {
+        self.sw
+    }
+
     pub(crate) fn is_waiting(&self, place: Place) -> bool {
         self.waiting == Some(place)
     }
@@ -52,7 +57,11 @@ impl Response {
     pub(crate) fn set(&mut self, fill: impl FnOnce(&mut Writer<'_>) -> StatusWord) {
         let mut writer = Writer::new(&mut self.data);
         self.sw = fill(&mut writer);
-        self.len = if self.sw.is_success_or_warning() { writer.len() } else { 0 };
+        self.len = if self.sw.is_success_or_warning() {
+            writer.len()
+        } else {
+            0
+        };
         self.sent = 0;
         self.waiting = None;
     }
@@ -64,10 +73,17 @@ impl Response {
             (None, true) => u32::MAX,
             (None, false) => NE_WITHOUT_LE,
         };
-        let room = out.len().saturating_sub(2).min(usize::try_from(ne).unwrap_or(usize::MAX));
+        let room = out
+            .len()
+            .saturating_sub(2)
+            .min(usize::try_from(ne).unwrap_or(usize::MAX));
         let rest = self.data.get(self.sent..self.len).unwrap_or_default();
         let (now, later) = rest.split_at(room.min(rest.len()));
-        let sw = if later.is_empty() { self.sw } else { StatusWord::more_data(later.len()) };
+        let sw = if later.is_empty() {
+            self.sw
+        } else {
+            StatusWord::more_data(later.len())
+        };
         self.waiting = if later.is_empty() { None } else { Some(place) };
         self.sent += now.len();
         let mut writer = Writer::new(out);
@@ -84,7 +100,10 @@ mod tests {
     use crate::interface::Interface;
     use std::vec::Vec;
 
-    const BASIC: Place = Place { interface: Interface::Iso7816Contact, logical_channel: 0 };
+    const BASIC: Place = Place {
+        interface: Interface::Iso7816Contact,
+        logical_channel: 0,
+    };
 
     fn with(len: u16, sw: StatusWord) -> (Response, Vec<u8>) {
         let data: Vec<u8> = (0..=250).cycle().take(len.into()).collect();

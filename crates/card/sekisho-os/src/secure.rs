@@ -51,12 +51,22 @@ pub(crate) struct SecureChannels([Slot; SECURE_CHANNELS_MAX]);
 
 impl SecureChannels {
     pub(crate) const fn new() -> Self {
-        Self([const { Slot { owner: None, state: State::None } }; SECURE_CHANNELS_MAX])
+        Self(
+            [const {
+                Slot {
+                    owner: None,
+                    state: State::None,
+                }
+            }; SECURE_CHANNELS_MAX],
+        )
     }
 
     /// The state of a logical channel, if it has any but "none".
     pub(crate) fn get(&mut self, place: Place) -> Option<&mut State> {
-        self.0.iter_mut().find(|slot| slot.owner == Some(place)).map(|slot| &mut slot.state)
+        self.0
+            .iter_mut()
+            .find(|slot| slot.owner == Some(place))
+            .map(|slot| &mut slot.state)
     }
 
     /// The proof of a logical channel's open individual secure channel.
@@ -85,7 +95,10 @@ impl SecureChannels {
         for slot in &mut self.0 {
             if slot.owner.is_some_and(&is_gone) {
                 was_broadcast |= slot.state.is_broadcast();
-                *slot = Slot { owner: None, state: State::None };
+                *slot = Slot {
+                    owner: None,
+                    state: State::None,
+                };
             }
         }
         was_broadcast

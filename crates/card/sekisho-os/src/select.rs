@@ -47,7 +47,13 @@ fn in_the_clear(command: &CApdu<'_>) -> Result<(), Refusal> {
 
 impl<P: Platform> Core<P> {
     /// SELECT by name. A search that finds nothing disturbs nothing.
-    pub(crate) fn select(&mut self, place: Place, command: &CApdu<'_>, staged: &mut Staged, out: &mut Writer<'_>) -> Outcome {
+    pub(crate) fn select(
+        &mut self,
+        place: Place,
+        command: &CApdu<'_>,
+        staged: &mut Staged,
+        out: &mut Writer<'_>,
+    ) -> Outcome {
         in_the_clear(command)?;
         let life_cycle = self.container.card.life_cycle;
         if life_cycle >= CardLifeCycle::CardLocked && place.logical_channel != 0 {
@@ -58,7 +64,9 @@ impl<P: Platform> Core<P> {
             return Err(not_supported());
         }
         let (index, entry) = self.search(place, command)?;
-        if life_cycle == CardLifeCycle::CardLocked && !entry.privileges.contains(Privileges::FINAL_APPLICATION) {
+        if life_cycle == CardLifeCycle::CardLocked
+            && !entry.privileges.contains(Privileges::FINAL_APPLICATION)
+        {
             return Err(not_supported());
         }
         self.fci(place, index, &entry, staged, out)?;
@@ -91,7 +99,10 @@ impl<P: Platform> Core<P> {
             return Ok((index, *entry));
         }
         // An application that was locked while it was selected is not to stay so when it is asked for again.
-        let selected = self.channels.selected(place).and_then(|index| registry.get(index));
+        let selected = self
+            .channels
+            .selected(place)
+            .and_then(|index| registry.get(index));
         if selected.is_some_and(|entry| !entry.is_selectable() && entry.aid.matches_partial(&partial)) {
             self.end_secure(|p| p == place);
             self.channels.select(place, ISD_INDEX);
@@ -100,7 +111,14 @@ impl<P: Platform> Core<P> {
     }
 
     /// Writes the FCI of an application. The OS part is not asked: selecting must not start a wasm engine.
-    fn fci(&mut self, place: Place, index: u8, entry: &Entry, staged: &mut Staged, out: &mut Writer<'_>) -> Outcome {
+    fn fci(
+        &mut self,
+        place: Place,
+        index: u8,
+        entry: &Entry,
+        staged: &mut Staged,
+        out: &mut Writer<'_>,
+    ) -> Outcome {
         if entry.module == Module::OS_PART {
             out.tlv_with(tag::FCI, |w| w.tlv(tag::DF_NAME, entry.aid.as_bytes()))?;
             return Ok(StatusWord::NO_ERROR);
@@ -114,7 +132,12 @@ impl<P: Platform> Core<P> {
     }
 
     /// MANAGE CHANNEL (GPC 11.7).
-    pub(crate) fn manage_channel(&mut self, place: Place, command: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+    pub(crate) fn manage_channel(
+        &mut self,
+        place: Place,
+        command: &CApdu<'_>,
+        out: &mut Writer<'_>,
+    ) -> Outcome {
         in_the_clear(command)?;
         if !command.data.is_empty() {
             return Err(Refusal(StatusWord::WRONG_LENGTH));
@@ -146,15 +169,24 @@ impl<P: Platform> Core<P> {
             0 => ISD_INDEX,
             _ => self.channels.selected(place).unwrap_or(ISD_INDEX),
         };
-        self.channels.open(place.interface, Some(wanted).filter(|n| *n != 0), selected).ok_or(not_supported())
+        self.channels
+            .open(place.interface, Some(wanted).filter(|n| *n != 0), selected)
+            .ok_or(not_supported())
     }
 
     fn close_number(&mut self, place: Place, number: u8) -> Outcome {
         if !self.channels.is_supplementary(number) {
             return Err(Refusal(StatusWord::INCORRECT_P1P2));
         }
-        let closed = self.close(Place { logical_channel: number, ..place });
-        Ok(if closed { StatusWord::NO_ERROR } else { ALREADY_CLOSED })
+        let closed = self.close(Place {
+            logical_channel: number,
+            ..place
+        });
+        Ok(if closed {
+            StatusWord::NO_ERROR
+        } else {
+            ALREADY_CLOSED
+        })
     }
 
     fn close(&mut self, place: Place) -> bool {

@@ -24,12 +24,29 @@ impl<F: Flash> Issuer<'_, '_, F> {
         let kvn = self.keys().resolve(command.kvn)?;
         let set = self.keys().scp_set(kvn)?;
         let parameter = self.profile().scp;
-        let sequence = if parameter.pseudo_random() { self.keys().next_sequence(kvn)? } else { 0 };
+        let sequence = if parameter.pseudo_random() {
+            self.keys().next_sequence(kvn)?
+        } else {
+            0
+        };
         let (se_id, aid) = (*self.se_id(), self.profile().isd_aid);
         let rng = &mut *self.context.rng;
-        let initiated = initiate(&set, kvn, parameter, &se_id, sequence, &aid, command.host_challenge, rng, out)?;
+        let initiated = initiate(
+            &set,
+            kvn,
+            parameter,
+            &se_id,
+            sequence,
+            &aid,
+            command.host_challenge,
+            rng,
+            out,
+        )?;
         let state = self.context.system.secure.claim(place);
-        *state.ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))? = State::Initiated { initiated, dek: set.dek };
+        *state.ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))? = State::Initiated {
+            initiated,
+            dek: set.dek,
+        };
         Ok(StatusWord::NO_ERROR)
     }
 
@@ -39,13 +56,20 @@ impl<F: Flash> Issuer<'_, '_, F> {
     /// 6985 without INITIALIZE UPDATE before it; 6300 for a wrong host cryptogram, 6982 for a wrong C-MAC.
     pub fn external_authenticate(&mut self, capdu: &CApdu<'_>) -> Outcome {
         let place = self.context.place;
-        let state = self.context.system.secure.get(place).ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))?;
+        let state = self
+            .context
+            .system
+            .secure
+            .get(place)
+            .ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))?;
         let State::Initiated { initiated, dek } = state.take() else {
             return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         };
         let mut bytes = [0; EXTERNAL_AUTHENTICATE_MAX];
         let mut w = Writer::new(&mut bytes);
-        capdu.encode(&mut w).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
+        capdu
+            .encode(&mut w)
+            .map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
         let channel = initiated.authenticate(w.written())?;
         *state = State::Open(OpenChannel { channel, dek });
         Ok(StatusWord::NO_ERROR)
@@ -53,7 +77,9 @@ impl<F: Flash> Issuer<'_, '_, F> {
 
     /// Current security level (GPC Table 10-1, GET DATA 00D3): AUTHENTICATED and the level of EXTERNAL AUTHENTICATE, or 00.
     pub fn security_level(&self) -> u8 {
-        self.context.authenticated().map_or(0, |proof| 0x80 | proof.level().p1())
+        self.context
+            .authenticated()
+            .map_or(0, |proof| 0x80 | proof.level().p1())
     }
 
     /// Decrypts sensitive data, such as a key of PUT KEY, under the Key-DEK of the key set that opened the channel (Amd D 6.2.8).

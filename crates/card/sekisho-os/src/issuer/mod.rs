@@ -56,7 +56,10 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
         if next == CardLifeCycle::Terminated {
             self.keys().delete_all()?;
         }
-        let card = CardRecord { life_cycle: next, ..self.context.system.container.card };
+        let card = CardRecord {
+            life_cycle: next,
+            ..self.context.system.container.card
+        };
         card.store(&mut self.context.records)?;
         self.context.system.effects.reload = true;
         Ok(())
@@ -72,13 +75,19 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
     /// # Errors
     /// 6A88 when there is no such application; 6985 when it is in that state already, or is the issuer security domain.
     pub fn set_locked(&mut self, aid: &[u8], locked: bool) -> Result<(), Refusal> {
-        let found = self.registry().application(aid).ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+        let found = self
+            .registry()
+            .application(aid)
+            .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
         let (index, entry) = (found.0, *found.1);
         let life_cycle = ApplicationLifeCycle(entry.life_cycle);
         if index == ISD_INDEX || life_cycle.is_locked() == locked {
             return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         }
-        let entry = Entry { life_cycle: life_cycle.with_locked(locked).0, ..entry };
+        let entry = Entry {
+            life_cycle: life_cycle.with_locked(locked).0,
+            ..entry
+        };
         store_entry(&mut self.context.records, index, &entry)?;
         self.context.system.effects.reload = true;
         Ok(())
@@ -131,11 +140,18 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
     ///
     /// # Errors
     /// As [`Issuer::put_scp_keys`].
-    pub fn put_single_key(&mut self, replaces: u8, kvn: u8, kid: u8, kind: u8, value: &[u8]) -> Result<(), Refusal> {
+    pub fn put_single_key(
+        &mut self,
+        replaces: u8,
+        kvn: u8,
+        kid: u8,
+        kind: u8,
+        value: &[u8],
+    ) -> Result<(), Refusal> {
         self.keys().put_single(replaces, kvn, kid, kind, value)
     }
 
-    /// DELETE [key]: a key version, or its key `kid` where versions have but one.
+    /// DELETE `[key]`: a key version, or its key `kid` where versions have but one.
     ///
     /// # Errors
     /// 6A88 when it is not there; 6985 for the last SCP03 key set, or a part of one.
@@ -143,8 +159,17 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
         self.keys().delete(kvn, kid)
     }
 
+    /// RAM that the product's budget leaves beside the operating system's own state, in bytes.
+    pub const fn free_ram(&self) -> usize {
+        self.context.system.free_ram
+    }
+
     /// NVM that is left for records, in bytes.
-    pub fn free_nvm(&self) -> usize {
-        self.context.records.nvm.store.free()
+    ///
+    /// # Errors
+    /// 6581 when the flash fails.
+    pub fn free_nvm(&self) -> Result<usize, Refusal> {
+        let nvm = &self.context.records.nvm;
+        Ok(nvm.store.free(nvm.flash)?)
     }
 }

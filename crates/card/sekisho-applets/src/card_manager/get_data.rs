@@ -1,0 +1,141 @@
+//! GET DATA (GPC 11.3) and the FCI.
+
+use sekisho_apdu::gp::{ins, tag};
+use sekisho_apdu::{BufferFull, CApdu, StatusWord, Writer};
+use sekisho_nvm::Flash;
+use sekisho_os::{Issuer, Outcome, Profile, Refusal};
+
+/// Tags of P1P2.
+pub(super) const IIN: u16 = 0x0042;
+pub(super) const CIN: u16 = 0x0045;
+const CARD_DATA: u16 = 0x0066;
+const CARD_CAPABILITIES: u16 = 0x0067;
+const SEQUENCE_COUNTER: u16 = 0x00C1;
+const KEY_DIVERSIFICATION_DATA: u16 = 0x00CF;
+const SECURITY_LEVEL: u16 = 0x00D3;
+const KEY_INFORMATION: u16 = 0x00E0;
+const LIST_OF_APPLICATIONS: u16 = 0x2F00;
+const CPLC: u16 = 0x9F7F;
+/// Broadcast update, 2.4.
+const UPDATE_STATE: u16 = 0xDF20;
+const RECEIPT: u16 = 0xDF21;
+const EXTENDED_CARD_RESOURCES: u16 = 0xFF21;
+
+/// Template of card recognition data (GPC H.2).
+const CARD_RECOGNITION_DATA: u32 = 0x73;
+
+/// Card recognition data up to the last byte, which is "i" (GPC Table H-1): OIDs of GlobalPlatform {1}, card management {2 2 3 1},
+/// identification scheme {3} and secure channel protocol {4 3 i}.
+const RECOGNITION: [u8; 46] = [
+    0x06, 0x07, 0x2A, 0x86, 0x48, 0x86, 0xFC, 0x6B, 0x01, //
+    0x60, 0x0C, 0x06, 0x0A, 0x2A, 0x86, 0x48, 0x86, 0xFC, 0x6B, 0x02, 0x02, 0x03, 0x01, //
+    0x63, 0x09, 0x06, 0x07, 0x2A, 0x86, 0x48, 0x86, 0xFC, 0x6B, 0x03, //
+    0x64, 0x0B, 0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xFC, 0x6B, 0x04, 0x03,
+];
+
+/// Supported keys for SCP03: AES-128, -192, -256 (GPC Table H-7).
+const SCP03_KEYS: u8 = 0x07;
+/// Supported load file data block hash algorithms: SHA-256 (GPC H.4).
+const SHA_256: u8 = 0x02;
+
+/// Longest stored data object.
+pub(super) const STORED_MAX: usize = 32;
+
+fn recognition(profile: &Profile, w: &mut Writer<'_>) -> Result<(), BufferFull> {
+    w.tlv_with(CARD_RECOGNITION_DATA, |w| {
+        w.bytes(&RECOGNITION)?;
+        w.u8(profile.scp.byte())
+    })
+}
+
+/// The FCI of the issuer security domain (GPC Table 11-82).
+pub(super) fn file_control_information(profile: &Profile, out: &mut Writer<'_>) -> Result<(), BufferFull> {
+    out.tlv_with(tag::FCI, |w| {
+        w.tlv(tag::DF_NAME, profile.isd_aid.as_bytes())?;
+        w.tlv_with(tag::FCI_PROPRIETARY, |w| {
+            recognition(profile, w)?;
+            // GlobalPlatform's own commands are short (GPC 11.1.5); longer ones are a matter between host and application.
+            w.tlv(tag::MAX_COMMAND_LENGTH, &[0xFF])
+        })
+    })
+}
+
+/// The class decides about the form: GlobalPlatform's gets the data object, ISO's its value alone (GPC 11.3.3.1).
+pub(super) fn process<F: Flash>(
+    issuer: &mut Issuer<'_, '_, F>,
+    capdu: &CApdu<'_>,
+    out: &mut Writer<'_>,
+) -> Outcome {
+    debug_assert_eq!(capdu.ins, ins::GET_DATA);
+    let tag = capdu.p1p2();
+    if capdu.cla.proprietary() && tag != LIST_OF_APPLICATIONS {
+        out.tlv_with(tag.into(), |w| value(issuer, tag, w))?;
+    } else {
+        value(issuer, tag, out)?;
+    }
+    Ok(StatusWord::NO_ERROR)
+}
+
+fn value<F: Flash>(issuer: &mut Issuer<'_, '_, F>, tag: u16, w: &mut Writer<'_>) -> Result<(), Refusal> {
+    match tag {
+        IIN | CIN => stored(issuer, tag, w),
+        CARD_DATA => Ok(recognition(issuer.profile(), w)?),
+        CARD_CAPABILITIES => Ok(capabilities(issuer.profile(), w)?),
+        SEQUENCE_COUNTER => Ok(w.u24(issuer.sequence_counter()?)?),
+        KEY_DIVERSIFICATION_DATA => Ok(w.bytes(issuer.se_id())?),
+        SECURITY_LEVEL => Ok(w.u8(issuer.security_level())?),
+        KEY_INFORMATION => issuer.key_information(w),
+        LIST_OF_APPLICATIONS => Ok(applications(issuer, w)?),
+        CPLC => Ok(production_data(issuer.se_id(), w)?),
+        EXTENDED_CARD_RESOURCES => resources(issuer, w),
+        UPDATE_STATE => issuer.update_state(w),
+        RECEIPT => issuer.receipt(w),
+        _ => Err(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)),
+    }
+}
+
+fn stored<F: Flash>(issuer: &mut Issuer<'_, '_, F>, tag: u16, w: &mut Writer<'_>) -> Result<(), Refusal> {
+    let mut bytes = [0; STORED_MAX];
+    let len = issuer
+        .data_object(tag, &mut bytes)?
+        .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+    Ok(w.bytes(bytes.get(..len).unwrap_or_default())?)
+}
+
+/// Card capability information (GPC H.4). No privilege can be given to an application yet, and no security domain be made.
+fn capabilities(profile: &Profile, w: &mut Writer<'_>) -> Result<(), BufferFull> {
+    w.tlv_with(0xA0, |w| {
+        w.tlv(0x80, &[0x03])?;
+        w.tlv(0x81, &[profile.scp.byte()])?;
+        w.tlv(0x82, &[SCP03_KEYS])
+    })?;
+    w.tlv(0x82, &[0x00, 0x00, 0x00])?;
+    w.tlv(0x83, &[SHA_256])
+}
+
+fn applications<F: Flash>(issuer: &Issuer<'_, '_, F>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
+    for (_, entry) in issuer.registry().applications() {
+        w.tlv_with(0x61, |w| w.tlv(tag::AID, entry.aid.as_bytes()))?;
+    }
+    Ok(())
+}
+
+/// Card production life cycle data, 42 bytes. What the SE does not know of its making is zero; the serial number is from the SE-id.
+fn production_data(se_id: &[u8; 10], w: &mut Writer<'_>) -> Result<(), BufferFull> {
+    let [.., b0, b1, s0, s1, s2, s3] = *se_id;
+    // IC fabricator, IC type, operating system id, its release date and level, IC fabrication date.
+    w.bytes(&[0, 0, 0, 0, b'S', b'K', 0, 0, 0, 1, 0, 0])?;
+    // IC serial number, IC batch.
+    w.bytes(&[s0, s1, s2, s3, b0, b1])?;
+    // Module, embedding, pre-personalisation and personalisation: who, when, on which equipment.
+    w.bytes(&[0; 24])
+}
+
+/// Extended card resources information (ETSI TS 102 226, 8.2.1.7.2): applications, free non-volatile and volatile memory.
+fn resources<F: Flash>(issuer: &Issuer<'_, '_, F>, w: &mut Writer<'_>) -> Result<(), Refusal> {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_be_bytes();
+    let [.., applications] = number(issuer.registry().applications().count());
+    w.tlv(0x81, &[applications])?;
+    w.tlv(0x82, &number(issuer.free_nvm()?))?;
+    Ok(w.tlv(0x83, &number(issuer.free_ram()))?)
+}

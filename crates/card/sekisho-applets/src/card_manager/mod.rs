@@ -1,0 +1,97 @@
+//! The card manager: the issuer security domain (ISD) of a GlobalPlatform card (GPC 2.3.1), with the commands of the broadcast update.
+
+mod get_data;
+mod put_key;
+mod rules;
+mod status;
+mod store_data;
+mod update;
+
+use sekisho_apdu::gp::ins;
+use sekisho_apdu::{CApdu, StatusWord, Writer};
+use sekisho_nvm::Flash;
+use sekisho_os::{Context, Issuer, Outcome, Place, Refusal};
+
+pub(crate) const fn wrong_data() -> Refusal {
+    Refusal(StatusWord::INCORRECT_DATA)
+}
+
+pub(crate) const fn wrong_p1p2() -> Refusal {
+    Refusal(StatusWord::INCORRECT_P1P2)
+}
+
+/// The card manager. All it remembers between commands is how far GET STATUS has come.
+#[derive(Debug, Default)]
+pub struct CardManager {
+    cursor: Option<Cursor>,
+}
+
+/// Where GET STATUS [get next occurrence] goes on.
+#[derive(Clone, Copy, Debug)]
+struct Cursor {
+    place: Place,
+    p1: u8,
+    /// Registry index of the first entry that has not been shown.
+    next: u8,
+}
+
+fn issuer<'c, 'a, F: Flash>(context: &'c mut Context<'a, F>) -> Result<Issuer<'c, 'a, F>, Refusal> {
+    // Registered without the privilege of a security domain, it can do nothing.
+    context
+        .issuer()
+        .ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
+}
+
+impl CardManager {
+    /// Answers SELECT with the FCI (GPC Table 11-82).
+    ///
+    /// # Errors
+    /// 6A84 when the FCI does not fit.
+    pub fn select<F: Flash>(&mut self, context: &mut Context<'_, F>, out: &mut Writer<'_>) -> Outcome {
+        self.forget(context.place());
+        let issuer = issuer(context)?;
+        get_data::file_control_information(issuer.profile(), out)?;
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    /// Processes a command.
+    ///
+    /// # Errors
+    /// The status word of the refusal: 6D00, 6E00, 6985 and 6982 for an instruction, a class, a card life cycle state or a security status
+    /// in which there is no such command, in this order; then what the command itself refuses.
+    pub fn process<F: Flash>(
+        &mut self,
+        context: &mut Context<'_, F>,
+        capdu: &CApdu<'_>,
+        out: &mut Writer<'_>,
+    ) -> Outcome {
+        let authenticated = context.authenticated().is_some();
+        let place = context.place();
+        let mut issuer = issuer(context)?;
+        rules::check(capdu, issuer.life_cycle(), authenticated)?;
+        match capdu.ins {
+            ins::GET_DATA => get_data::process(&mut issuer, capdu, out),
+            ins::INITIALIZE_UPDATE => {
+                self.forget(place);
+                issuer.initialize_update(capdu, out)
+            }
+            ins::EXTERNAL_AUTHENTICATE => issuer.external_authenticate(capdu),
+            ins::GET_STATUS => self.get_status(place, &issuer, capdu, out),
+            ins::SET_STATUS => status::set_status(&mut issuer, capdu),
+            ins::PUT_KEY => put_key::process(&mut issuer, capdu, out),
+            ins::DELETE => put_key::delete(&mut issuer, capdu, out),
+            ins::STORE_DATA => store_data::process(&mut issuer, capdu),
+            ins::CHANGE_MODE => update::change_mode(&mut issuer, capdu),
+            ins::WRITE => update::write(&mut issuer, capdu),
+            ins::AUTHORIZE_ACTION => update::authorize_action(&mut issuer, capdu, out),
+            ins::SELECT => Err(wrong_p1p2()),
+            _ => Err(Refusal(StatusWord::INS_NOT_SUPPORTED)),
+        }
+    }
+
+    fn forget(&mut self, place: Place) {
+        if self.cursor.is_some_and(|cursor| cursor.place == place) {
+            self.cursor = None;
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A card to test, a host to test it with, and the runner of scripts.
+#![allow(dead_code, unreachable_pub)] // each test program uses a part
+#![allow(clippy::unwrap_used, clippy::panic)] // test support
+
+pub mod host;
+pub mod script;
+
+use sekisho_apdu::gp::CardLifeCycle;
+use sekisho_applets::Standard;
+use sekisho_keys::{AesKey, KeySet, Rng};
+use sekisho_nvm::ram::RamFlash;
+use sekisho_os::{Interface, Personalisation, Platform, Profile, SecureElement};
+
+/// A generator whose bytes a test can repeat (xorshift64*).
+#[derive(Clone, Debug)]
+pub struct SeededRng(pub u64);
+
+impl Rng for SeededRng {
+    fn fill(&mut self, out: &mut [u8]) {
+        for byte in out {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            *byte = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D).to_be_bytes()[0];
+        }
+    }
+}
+
+/// The SE as it is delivered, on RAM that behaves like flash.
+pub struct Virtual;
+
+impl Platform for Virtual {
+    type Flash = RamFlash;
+    type Rng = SeededRng;
+    type Applets = Standard;
+}
+
+pub type Card = SecureElement<Virtual>;
+
+pub const SE_ID: [u8; 10] = [0x53, 0x4B, 0, 0, 0, 0, 0, 0, 0x30, 0x39];
+
+pub const PAGE: usize = 4096;
+
+/// Small slots: most tests have no OS part.
+pub fn profile() -> Profile {
+    Profile {
+        slot_bytes: 4 * PAGE,
+        ..Profile::default()
+    }
+}
+
+pub fn flash() -> RamFlash {
+    RamFlash::new(PAGE, 8 + 8)
+}
+
+pub fn key(bytes: &[u8]) -> AesKey {
+    AesKey::new(bytes).unwrap()
+}
+
+/// The test keys that GlobalPlatform cards are delivered with.
+pub fn initial_keys() -> KeySet {
+    let key = key(&(0x40..=0x4F).collect::<Vec<u8>>());
+    KeySet {
+        enc: key.clone(),
+        mac: key.clone(),
+        dek: key,
+    }
+}
+
+pub fn personalisation<'a>(kvn: u8, keys: &'a KeySet, k_aut: &'a AesKey) -> Personalisation<'a> {
+    Personalisation {
+        se_id: SE_ID,
+        scp_kvn: kvn,
+        scp: keys,
+        k_aut,
+        kos: None,
+        k_mac: None,
+        designer: None,
+        part: None,
+        life_cycle: CardLifeCycle::OpReady,
+    }
+}
+
+/// A card with initial keys, KVN FF.
+pub fn new_card() -> Card {
+    new_card_with(&profile(), 0xFF, &initial_keys())
+}
+
+pub fn new_card_with(profile: &Profile, kvn: u8, keys: &KeySet) -> Card {
+    let k_aut = key(&[0xA0; 16]);
+    Card::manufacture(
+        flash(),
+        SeededRng(1),
+        profile,
+        &personalisation(kvn, keys, &k_aut),
+    )
+    .unwrap()
+}
+
+/// Sends one C-APDU to the contacts.
+pub fn send(card: &mut Card, capdu: &[u8]) -> Vec<u8> {
+    send_on(card, Interface::Iso7816Contact, capdu)
+}
+
+pub fn send_on(card: &mut Card, interface: Interface, capdu: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; 4096];
+    let len = card.transmit(interface, capdu, &mut out);
+    assert!(len >= 2, "the card did not answer");
+    out.truncate(len);
+    out
+}
+
+pub fn sw(rapdu: &[u8]) -> u16 {
+    let (_, sw) = rapdu.split_last_chunk().unwrap();
+    u16::from_be_bytes(*sw)
+}

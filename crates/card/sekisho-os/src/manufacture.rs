@@ -1,0 +1,349 @@
+//! The first and every later start of an SE: personalisation in the factory, and boot.
+
+use core::fmt;
+
+use sekisho_apdu::gp::{CardLifeCycle, Privileges};
+use sekisho_apdu::{Aid, StatusWord};
+use sekisho_keys::{AesKey, KeySet};
+use sekisho_link::Manifest;
+use sekisho_nvm::{Flash, Store};
+
+use crate::channels::{CHANNELS_MAX, Channels};
+use crate::container::{CardRecord, Container, ISD_INDEX, store_entry};
+use crate::element::{Core, Platform, SecureElement};
+use crate::interface::{ContainerId, Pairing};
+use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyStore};
+use crate::loader::Loader;
+use crate::nvm::{Layout, Nvm, Records, Staged};
+use crate::profile::Profile;
+use crate::refusal::Refusal;
+use crate::registry::{Entry, Module};
+use crate::secure::SecureChannels;
+
+/// What an SE gets in the factory.
+#[derive(Debug)]
+pub struct Personalisation<'a> {
+    /// SE-id: key diversification data of INITIALIZE UPDATE, GET DATA 00CF.
+    pub se_id: [u8; 10],
+    /// KVN of the SCP03 key set: 01 to 5F, or FF for initial keys, which the owner's first PUT KEY replaces.
+    pub scp_kvn: u8,
+    /// The SCP03 key set.
+    pub scp: &'a KeySet,
+    /// K-AUT; without it no receipt can be made and nothing activated.
+    pub k_aut: &'a AesKey,
+    /// Kos, if the SE is to take broadcast updates.
+    pub kos: Option<&'a AesKey>,
+    /// `K_MAC`, if it is to take them in custody 04.
+    pub k_mac: Option<&'a AesKey>,
+    /// The designer's public key, uncompressed.
+    pub designer: Option<&'a [u8; 65]>,
+    /// The first OS part: its manifest and image.
+    pub part: Option<(&'a Manifest, &'a [u8])>,
+    /// Life cycle state in which the SE leaves the factory.
+    pub life_cycle: CardLifeCycle,
+}
+
+/// Why an SE does not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BootError {
+    /// The flash has fewer pages than the profile asks for.
+    FlashTooSmall,
+    /// The RAM budget does not hold the operating system's own state.
+    RamTooSmall,
+    /// The profile has no logical channel, or more than there can be.
+    Channels,
+    /// The SE has not been made, or its making was broken off: make it.
+    Blank,
+    /// The SE has been made already; it is not made twice.
+    AlreadyMade,
+    /// The flash failed, or holds what this operating system cannot read; or the personalisation was refused. The status word says why.
+    Refused(StatusWord),
+}
+
+impl fmt::Display for BootError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FlashTooSmall => f.write_str("the flash is smaller than the profile asks for"),
+            Self::RamTooSmall => f.write_str("the RAM budget is smaller than the operating system's state"),
+            Self::Channels => f.write_str("the profile asks for no logical channel, or for more than 20"),
+            Self::Blank => f.write_str("the secure element has not been personalised"),
+            Self::AlreadyMade => f.write_str("the secure element is personalised already"),
+            Self::Refused(sw) => write!(f, "flash or personalisation refused with status word {sw}"),
+        }
+    }
+}
+
+impl core::error::Error for BootError {}
+
+impl From<Refusal> for BootError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal.0)
+    }
+}
+
+/// An SE that did not start, with the flash that it was to start from.
+pub struct BootFailure<F> {
+    /// Why.
+    pub error: BootError,
+    /// The flash, to try again with.
+    pub flash: F,
+}
+
+impl<F> fmt::Debug for BootFailure<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BootFailure")
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F> fmt::Display for BootFailure<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<F> core::error::Error for BootFailure<F> {}
+
+/// AIDs of what comes with the operating system: GlobalPlatform's for security domains, ours for the OS part.
+const SSD_LOAD_FILE: &[u8] = &[0xA0, 0x00, 0x00, 0x01, 0x51, 0x53, 0x50];
+const SSD_MODULE: &[u8] = &[0xA0, 0x00, 0x00, 0x01, 0x51, 0x53, 0x50, 0x41];
+const PART_LOAD_FILE: &[u8] = b"\xF0SKOS\x00";
+const PART_APPLICATION: &[u8] = b"\xF0SKOS\x00\x01";
+
+/// Registry indices of what comes with the operating system.
+const SSD_LOAD_FILE_INDEX: u8 = 1;
+const PART_LOAD_FILE_INDEX: u8 = 2;
+const PART_INDEX: u8 = 3;
+
+/// The privileges of the issuer security domain (GPC Table 6-2), as far as there is something behind them.
+const ISD_PRIVILEGES: Privileges = Privileges::SECURITY_DOMAIN
+    .union(Privileges::CARD_LOCK)
+    .union(Privileges::CARD_TERMINATE)
+    .union(Privileges::CARD_RESET)
+    .union(Privileges::AUTHORIZED_MANAGEMENT)
+    .union(Privileges::GLOBAL_LOCK)
+    .union(Privileges::GLOBAL_REGISTRY)
+    .union(Privileges::FINAL_APPLICATION);
+
+/// The parts of an SE that stand in NVM.
+struct Persistent {
+    store: Store,
+    layout: Layout,
+}
+
+impl Layout {
+    /// Store first, then both slots, in whole pages.
+    fn of<F: Flash>(flash: &F, profile: &Profile) -> Result<Self, BootError> {
+        let pages = |bytes: usize| bytes.div_ceil(flash.page_size().max(1)).max(1);
+        let store = pages(profile.store_bytes);
+        let slot = pages(profile.slot_bytes);
+        let layout = Self {
+            store: 0..store,
+            slots: [store..store + slot, store + slot..store + 2 * slot],
+        };
+        if store + 2 * slot > flash.pages() {
+            return Err(BootError::FlashTooSmall);
+        }
+        Ok(layout)
+    }
+}
+
+impl<P: Platform> SecureElement<P> {
+    /// Starts an SE that has been made.
+    ///
+    /// # Errors
+    /// [`BootFailure`]; with [`BootError::Blank`] the flash is to be given to [`SecureElement::manufacture`].
+    pub fn boot(mut flash: P::Flash, rng: P::Rng, profile: &Profile) -> Result<Self, BootFailure<P::Flash>> {
+        match Self::load(&mut flash, profile) {
+            Ok((persistent, Some(container))) => match Self::start_loader(&mut flash, profile, persistent) {
+                Ok((persistent, loader)) => {
+                    Ok(Self::running(flash, rng, profile, persistent, container, loader))
+                }
+                Err(error) => Err(BootFailure { error, flash }),
+            },
+            Ok((_, None)) => Err(BootFailure {
+                error: BootError::Blank,
+                flash,
+            }),
+            Err(error) => Err(BootFailure { error, flash }),
+        }
+    }
+
+    /// Makes an SE: erases the store, installs the first OS part, and writes keys, registry and card record in one transaction, of which
+    /// the card record is the seal. Broken off anywhere, it leaves a blank SE, to be made from the beginning.
+    ///
+    /// # Errors
+    /// [`BootFailure`]; [`BootError::AlreadyMade`] when there is an SE on this flash.
+    pub fn manufacture(
+        mut flash: P::Flash,
+        rng: P::Rng,
+        profile: &Profile,
+        personalisation: &Personalisation<'_>,
+    ) -> Result<Self, BootFailure<P::Flash>> {
+        match Self::make(&mut flash, profile, personalisation) {
+            Ok(()) => Self::boot(flash, rng, profile),
+            Err(error) => Err(BootFailure { error, flash }),
+        }
+    }
+
+    /// Reads what there is.
+    fn load(flash: &mut P::Flash, profile: &Profile) -> Result<(Persistent, Option<Container>), BootError> {
+        if profile.ram < size_of::<Self>() {
+            return Err(BootError::RamTooSmall);
+        }
+        if profile.logical_channels == 0 || usize::from(profile.logical_channels) > CHANNELS_MAX {
+            return Err(BootError::Channels);
+        }
+        let layout = Layout::of(flash, profile)?;
+        let mut store = match Store::open(flash, layout.store.clone()) {
+            Ok(store) => store,
+            Err(sekisho_nvm::Error::NotFormatted) => return Err(BootError::Blank),
+            Err(error) => return Err(Refusal::from(error).into()),
+        };
+        let nvm = Nvm {
+            flash,
+            store: &mut store,
+            layout: &layout,
+        };
+        let container = Container::load(&mut Records {
+            nvm,
+            staged: &mut Staged::new(),
+            container: ContainerId::ESE,
+        })?;
+        Ok((Persistent { store, layout }, container))
+    }
+
+    fn start_loader(
+        flash: &mut P::Flash,
+        profile: &Profile,
+        mut persistent: Persistent,
+    ) -> Result<(Persistent, Loader), BootError> {
+        let mut nvm = Nvm {
+            flash,
+            store: &mut persistent.store,
+            layout: &persistent.layout,
+        };
+        let loader = Loader::boot(&mut nvm, free_ram::<P>(profile)).map_err(BootError::Refused)?;
+        Ok((persistent, loader))
+    }
+
+    fn running(
+        flash: P::Flash,
+        rng: P::Rng,
+        profile: &Profile,
+        persistent: Persistent,
+        container: Container,
+        loader: Loader,
+    ) -> Self {
+        Self::assemble(Core {
+            flash,
+            rng,
+            applets: P::Applets::default(),
+            store: persistent.store,
+            layout: persistent.layout,
+            loader,
+            profile: profile.clone(),
+            pairing: Pairing::all_to(container.id),
+            container,
+            channels: Channels::new(profile.logical_channels, ISD_INDEX),
+            secure: SecureChannels::new(),
+            mute: false,
+            free_ram: free_ram::<P>(profile),
+        })
+    }
+
+    fn make(
+        flash: &mut P::Flash,
+        profile: &Profile,
+        personalisation: &Personalisation<'_>,
+    ) -> Result<(), BootError> {
+        match Self::load(flash, profile) {
+            Ok((_, Some(_))) => return Err(BootError::AlreadyMade),
+            Ok((_, None)) | Err(BootError::Blank) => {}
+            Err(error) => return Err(error),
+        }
+        let layout = Layout::of(flash, profile)?;
+        let mut store = Store::format(flash, layout.store.clone()).map_err(Refusal::from)?;
+        let mut nvm = Nvm {
+            flash,
+            store: &mut store,
+            layout: &layout,
+        };
+        if let Some((manifest, image)) = personalisation.part {
+            Loader::install_initial(&mut nvm, manifest, image).map_err(BootError::Refused)?;
+        }
+        let mut staged = Staged::new();
+        let mut records = Records {
+            nvm: nvm.reborrow(),
+            staged: &mut staged,
+            container: ContainerId::ESE,
+        };
+        stage_keys(&mut records, personalisation)?;
+        stage_registry(&mut records, profile)?;
+        let card = CardRecord {
+            life_cycle: personalisation.life_cycle,
+            se_id: personalisation.se_id,
+        };
+        card.store(&mut records)?;
+        Ok(staged.commit(&mut nvm)?)
+    }
+}
+
+/// RAM that the budget leaves beside the operating system's own state.
+pub(crate) const fn free_ram<P: Platform>(profile: &Profile) -> usize {
+    profile.ram.saturating_sub(size_of::<SecureElement<P>>())
+}
+
+fn stage_keys<F: Flash>(records: &mut Records<'_, F>, keys: &Personalisation<'_>) -> Result<(), Refusal> {
+    let mut store = KeyStore(records);
+    store.put_scp_set(0, keys.scp_kvn, keys.scp)?;
+    let aes = [
+        (KVN_K_AUT, Some(keys.k_aut)),
+        (KVN_KOS, keys.kos),
+        (KVN_K_MAC, keys.k_mac),
+    ];
+    for (kvn, key) in aes {
+        if let Some(key) = key {
+            store.put_single(0, kvn, KID_FIRST, sekisho_apdu::gp::key_type::AES, key.as_bytes())?;
+        }
+    }
+    if let Some(point) = keys.designer {
+        store.put_single(
+            0,
+            KVN_DESIGNER,
+            KID_FIRST,
+            sekisho_apdu::gp::key_type::ECC_PUBLIC,
+            point,
+        )?;
+    }
+    Ok(())
+}
+
+fn stage_registry<F: Flash>(records: &mut Records<'_, F>, profile: &Profile) -> Result<(), Refusal> {
+    let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| Refusal(StatusWord::INCORRECT_DATA));
+    let isd = Entry::application(
+        profile.isd_aid,
+        Module::CARD_MANAGER,
+        ISD_PRIVILEGES,
+        SSD_LOAD_FILE_INDEX,
+        ISD_INDEX,
+    );
+    let part = Entry::application(
+        aid(PART_APPLICATION)?,
+        Module::OS_PART,
+        Privileges::NONE,
+        PART_LOAD_FILE_INDEX,
+        ISD_INDEX,
+    );
+    let load_file = |file: &[u8], module: Module, module_aid: &[u8]| -> Result<Entry, Refusal> {
+        Ok(Entry::load_file(aid(file)?, module, aid(module_aid)?, ISD_INDEX))
+    };
+    let ssd_file = load_file(SSD_LOAD_FILE, Module::CARD_MANAGER, SSD_MODULE)?;
+    let part_file = load_file(PART_LOAD_FILE, Module::OS_PART, PART_APPLICATION)?;
+    store_entry(records, ISD_INDEX, &isd)?;
+    store_entry(records, SSD_LOAD_FILE_INDEX, &ssd_file)?;
+    store_entry(records, PART_LOAD_FILE_INDEX, &part_file)?;
+    store_entry(records, PART_INDEX, &part)
+}
