@@ -43,9 +43,7 @@ impl EphemeralKey {
 
     /// The x coordinate of the common point. Refuses anything but an uncompressed point of the curve.
     pub(crate) fn agree(self, peer: &[u8]) -> Result<Zeroizing<[u8; 32]>, ScheduleError> {
-        let [0x04, ..] = peer else {
-            return Err(ScheduleError::BadKeyData);
-        };
+        // Of SEC 1's encodings only the uncompressed one is this long.
         if peer.len() != PUBLIC_KEY_LEN {
             return Err(ScheduleError::BadKeyData);
         }

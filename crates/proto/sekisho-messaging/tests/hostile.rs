@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use sekisho_apdu::{CApdu, StatusWord};
 use sekisho_messaging::card::Received;
 use sekisho_messaging::reader::MAX_WRONG_ANSWERS;
-use sekisho_messaging::schedule::{KeySchedule, ScheduleError, Selector};
+use sekisho_messaging::schedule::{KeySchedule, Ratchet, ScheduleError, Selector};
 use sekisho_messaging::{SmError, Ssc};
 
 const READ: [u8; 5] = [0x00, 0xB0, 0, 0, 8];
@@ -153,6 +153,93 @@ fn objects_out_of_order_doubled_foreign_or_misformed_are_6988_even_with_a_right_
         assert_eq!(error, SmError::IncorrectObjects, "{objects}");
         assert!(!card.is_open());
     }
+}
+
+/// Whole blocks encrypted under the test keys, as hex.
+fn cryptogram(ssc: Ssc, plain: &[u8]) -> String {
+    let key = sekisho_keys::AesKey::new(&named("enc")).unwrap();
+    let mut iv = ssc.to_block();
+    sekisho_keys::ecb_block(&key, &mut iv);
+    let mut blocks = plain.to_vec();
+    sekisho_keys::cbc_encrypt(&key, &iv, &mut blocks).unwrap();
+    hex::encode(blocks)
+}
+
+#[test]
+fn cryptograms_in_the_wrong_object_or_with_wrong_padding_are_6988() {
+    let ssc = start().next();
+    let one = cryptogram(ssc, &[1, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let mut two = vec![1, 0x80];
+    two.resize(32, 0);
+    let two = cryptogram(ssc, &two);
+    let take = |ins, objects: &str| {
+        let (_, mut card) = ends(fixed());
+        card.receive(&authentic([0x0C, ins, 0, 0], objects), &mut [0; 64])
+            .map(|_| ())
+    };
+    assert_eq!(take(0xB0, &format!("871101{one}")), Ok(()));
+    assert_eq!(take(0xB1, &format!("8510{one}")), Ok(()));
+    for (ins, objects) in [
+        (0xB0, format!("8510{one}")),
+        (0xB1, format!("871101{one}")),
+        (0xB0, format!("871100{one}")),
+        (0xB0, format!("872101{two}")),
+        (0xB0, format!("871101{}", cryptogram(ssc, &[0; 16]))),
+        (0xB0, format!("871101{}", cryptogram(ssc, &[0xFF; 16]))),
+    ] {
+        assert_eq!(
+            take(ins, &objects),
+            Err(SmError::IncorrectObjects),
+            "{ins:02X} {objects}"
+        );
+    }
+}
+
+#[test]
+fn a_response_with_the_objects_of_a_command_is_refused_even_with_a_right_mac() {
+    let ssc = start().next().next();
+    let key = sekisho_keys::AesKey::new(&named("mac")).unwrap();
+    for (objects, taken) in [
+        ("99029000", true),
+        ("97010499029000", false),
+        ("970104", false),
+        ("9901 90", false),
+    ] {
+        let objects = unhex(&objects.replace(' ', ""));
+        let mut padding = vec![0x80];
+        padding.resize(16 - objects.len() % 16, 0);
+        let mac = sekisho_keys::cmac(&key, &[&ssc.to_block(), &objects, &padding]);
+        let response = [&objects[..], &[0x8E, 8], &mac[..8], &[0x90, 0]].concat();
+        let (mut reader, _) = ends(fixed());
+        protect(&mut reader, &READ, Selector::NONE);
+        let result = reader.receive(&response, &mut [0; 64]).map(|_| ());
+        assert_eq!(
+            result,
+            if taken {
+                Ok(())
+            } else {
+                Err(SmError::IncorrectObjects)
+            }
+        );
+    }
+}
+
+#[test]
+fn a_reader_that_will_not_refresh_is_shut_out() {
+    let make = |every| {
+        Ratchet::new(
+            sekisho_keys::AesKey::new(&named("chain")).unwrap(),
+            LANES[0],
+            every,
+        )
+    };
+    let (mut reader, mut card) = ends((make(100), make(1)));
+    exchange(&mut reader, &mut card, Selector::NONE, &READ, &[0x90, 0]);
+    let command = protect(&mut reader, &READ, Selector::NONE);
+    let error = card.receive(&command, &mut [0; 64]).unwrap_err();
+    assert_eq!(error, SmError::Schedule(ScheduleError::RefreshDue));
+    assert_eq!(error.status().0, 0x6985);
+    assert!(!card.is_open());
 }
 
 #[test]

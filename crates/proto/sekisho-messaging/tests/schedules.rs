@@ -10,7 +10,7 @@ use sekisho_apdu::CApdu;
 use sekisho_keys::AesKey;
 use sekisho_messaging::schedule::{
     KeySchedule, KeyTable, Lanes, LegacyKey, LegacyList, LegacyOperations, LegacyXor, MAX_KEYS, Operation,
-    PATENT_OPERATIONS, ScheduleError, Selector, XOR_CAP, xor_session,
+    PATENT_OPERATIONS, Ratchet, ScheduleError, Selector, XOR_CAP, xor_session,
 };
 use sekisho_messaging::setup::{
     MAX_OPENING_DATA, Mode, Policy, RatchetOpening, legacy_command, open_card, open_legacy_reader,
@@ -163,6 +163,69 @@ fn operations_refuse_zero_and_repeated_session_keys() {
         Err(ScheduleError::BadSelector)
     );
     assert!(LegacyOperations::new(Lanes::Shared, KeyTable::new(&disjoint).unwrap(), &[]).is_err());
+}
+
+#[test]
+fn operations_refuse_the_same_key_for_command_and_response() {
+    let table = KeyTable::new(&named_list("EK", 4)).unwrap();
+    let mut schedule = LegacyOperations::new(Lanes::Separate, table, PATENT_OPERATIONS).unwrap();
+    // EK1 XOR EK2 and EK2 XOR EK1.
+    assert_eq!(
+        advance(&mut schedule, Selector::pair(2, 1)),
+        Err(ScheduleError::RepeatedKey)
+    );
+}
+
+#[test]
+fn operations_wipe_the_session_keys_at_the_end() {
+    for lanes in LANES {
+        let table = KeyTable::new(&named_list("EK", 4)).unwrap();
+        let mut schedule = LegacyOperations::new(lanes, table, PATENT_OPERATIONS).unwrap();
+        let mut rng = TestRng::new(1);
+        let selector = schedule.propose(&mut rng);
+        advance(&mut schedule, selector).unwrap();
+        let mut keys = vec![];
+        schedule
+            .exchange(SSC)
+            .unwrap()
+            .command
+            .expose(&mut |bytes| keys.push(bytes.to_vec()));
+        let end = if lanes == Lanes::Shared {
+            Selector::one(0)
+        } else {
+            Selector::pair(0, 0)
+        };
+        advance(&mut schedule, end).unwrap();
+        let state = state_of(|sink| schedule.expose(sink));
+        assert!(
+            !keys
+                .iter()
+                .any(|key| state.windows(16).any(|window| window == key))
+        );
+    }
+}
+
+#[test]
+fn long_ratchet_keys_are_the_two_parts_of_their_purpose() {
+    for len in [16, 24, 32] {
+        let chain = AesKey::new(&[0x42; 32][..len]).unwrap();
+        let schedule = Ratchet::new(chain.clone(), Lanes::Separate, 9);
+        let exchange = schedule.exchange(Ssc::aes([0xA5; 16])).unwrap();
+        let mut keys = vec![];
+        exchange.command.expose(&mut |bytes| keys.push(bytes.to_vec()));
+        exchange.response.expose(&mut |bytes| keys.push(bytes.to_vec()));
+        for (purpose, key) in (2..).zip(keys) {
+            // The words of docs/spec/rolling-secure-messaging.md section 5.
+            let mut expected = vec![];
+            for part in 0..2 {
+                let mut block = *b"SMR1\0\0\0\0\xA5\xA5\xA5\xA5\xA5\xA5\xA5\xA5";
+                (block[4], block[5]) = (purpose, part);
+                sekisho_keys::ecb_block(&chain, &mut block);
+                expected.extend(block);
+            }
+            assert_eq!(key, expected[..len]);
+        }
+    }
 }
 
 #[test]
