@@ -1,5 +1,7 @@
 //! The secure element: its one entry, and the way of a command from there to an application and back.
 
+use core::fmt;
+
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, Cla, StatusWord};
 use sekisho_keys::Rng;
@@ -65,6 +67,14 @@ pub(crate) struct Scratch {
     pub(crate) answer: [u8; RESPONSE_DATA_MAX],
     /// The command's writes.
     pub(crate) staged: Staged,
+}
+
+/// Its life cycle state; nothing of what it keeps.
+impl<P: Platform> fmt::Debug for SecureElement<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let life_cycle = self.core.container.card.life_cycle;
+        f.debug_struct("SecureElement").field("life_cycle", &life_cycle).finish_non_exhaustive()
+    }
 }
 
 impl<P: Platform> SecureElement<P> {

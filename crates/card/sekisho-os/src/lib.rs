@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
@@ -47,6 +48,7 @@ mod keys;
 pub mod loader;
 mod manufacture;
 pub mod nvm;
+mod part;
 mod process;
 mod profile;
 mod refusal;

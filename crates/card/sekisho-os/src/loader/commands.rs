@@ -1,24 +1,28 @@
-//! The commands of the broadcast update, typed (broadcast update, section 2).
+//! The loader's commands, typed (broadcast update, 2.1 to 2.3).
 
 use sekisho_apdu::{CApdu, Reader, StatusWord};
-use sekisho_link::{Campaign, Custody};
+use sekisho_link::{Campaign, Custody, codes};
+
+/// P1 of CHANGE MODE.
+const TO_BROADCAST: u8 = 0x01;
+const BACK: u8 = 0x00;
 
 /// CHANGE MODE.
 pub enum ChangeMode<'a> {
-    /// To broadcast mode.
+    /// From the individual secure channel to broadcast mode.
     Broadcast {
         /// Who made the broadcast key set.
         custody: Custody,
         /// The campaign.
         campaign: Campaign,
-        /// Encryption counter of the first command.
+        /// Encryption counter of the first broadcast command.
         counter: u32,
-        /// MAC chaining value of the first command.
+        /// MAC chaining value before the first broadcast command.
         chaining: [u8; 16],
-        /// W in custody 03, BK-ENC and BK-MAC in custody 04.
+        /// BK-ENC and BK-MAC, in custody 03 wrapped.
         keys: &'a [u8],
     },
-    /// Back to the saved secure channel.
+    /// Back to the saved individual channel.
     Back,
 }
 
@@ -26,30 +30,44 @@ impl<'a> ChangeMode<'a> {
     /// Reads the command.
     ///
     /// # Errors
-    /// 6A86 for another P1 or P2; 6A80 for data that is too short.
+    /// 6A86 for P1 or P2, 6700 for a data field of no possible length.
     pub fn parse(capdu: &CApdu<'a>) -> Result<Self, StatusWord> {
-        let custody = match (capdu.p1, capdu.p2) {
-            (0, 0) if capdu.data.is_empty() => return Ok(Self::Back),
-            (0, 0) => return Err(StatusWord::WRONG_LENGTH),
-            (1, p2) => Custody::try_from(p2).map_err(|_| StatusWord::INCORRECT_P1P2)?,
-            _ => return Err(StatusWord::INCORRECT_P1P2),
+        match (capdu.p1, Custody::try_from(capdu.p2)) {
+            (BACK, _) if capdu.p2 == 0 && capdu.data.is_empty() => Ok(Self::Back),
+            (BACK, _) if capdu.p2 == 0 => Err(StatusWord::WRONG_LENGTH),
+            (TO_BROADCAST, Ok(custody)) => Self::parse_broadcast(custody, capdu.data),
+            _ => Err(StatusWord::INCORRECT_P1P2),
+        }
+    }
+
+    fn parse_broadcast(custody: Custody, data: &'a [u8]) -> Result<Self, StatusWord> {
+        let mut reader = Reader::new(data);
+        let wrong = |_| StatusWord::WRONG_LENGTH;
+        let campaign = Campaign(reader.u64().map_err(wrong)?);
+        let counter = reader.u32().map_err(wrong)?;
+        let chaining = reader.array().map_err(wrong)?;
+        let keys = reader.rest();
+        let wrapping = match custody {
+            Custody::DesignSystem => 8,
+            Custody::Hsm => 0,
         };
-        let wrong = |_| StatusWord::INCORRECT_DATA;
-        let mut r = Reader::new(capdu.data);
-        Ok(Self::Broadcast {
-            custody,
-            campaign: Campaign(r.u64().map_err(wrong)?),
-            counter: r.u32().map_err(wrong)?,
-            chaining: r.array().map_err(wrong)?,
-            keys: r.rest(),
-        })
+        if [32, 48, 64].iter().any(|pair| pair + wrapping == keys.len()) {
+            Ok(Self::Broadcast {
+                custody,
+                campaign,
+                counter,
+                chaining,
+                keys,
+            })
+        } else {
+            Err(StatusWord::WRONG_LENGTH)
+        }
     }
 }
 
 /// WRITE.
-#[derive(Clone, Copy, Debug)]
 pub struct WriteBlock<'a> {
-    /// Block number.
+    /// The block number.
     pub block: u16,
     /// The block.
     pub data: &'a [u8],
@@ -59,8 +77,11 @@ impl<'a> WriteBlock<'a> {
     /// Reads the command.
     ///
     /// # Errors
-    /// None yet.
+    /// 6700 for an empty block.
     pub const fn parse(capdu: &CApdu<'a>) -> Result<Self, StatusWord> {
+        if capdu.data.is_empty() {
+            return Err(StatusWord::WRONG_LENGTH);
+        }
         Ok(Self {
             block: capdu.p1p2(),
             data: capdu.data,
@@ -69,7 +90,6 @@ impl<'a> WriteBlock<'a> {
 }
 
 /// AUTHORIZE ACTION.
-#[derive(Clone, Copy, Debug)]
 pub enum AuthorizeAction {
     /// Activate what was written.
     Activate {
@@ -77,14 +97,14 @@ pub enum AuthorizeAction {
         campaign: Campaign,
         /// The design integrity code.
         design_code: [u8; 16],
-        /// The individual authorisation code.
+        /// The individual code.
         individual_code: [u8; 16],
     },
     /// Discard what was written.
     Discard {
         /// The campaign.
         campaign: Campaign,
-        /// The individual authorisation code.
+        /// The individual code.
         individual_code: [u8; 16],
     },
 }
@@ -93,24 +113,23 @@ impl AuthorizeAction {
     /// Reads the command.
     ///
     /// # Errors
-    /// 6A86 for another P1 or P2; 6A80 for another length.
+    /// 6A86 for P1 or P2, 6700 for a data field of the wrong length.
     pub fn parse(capdu: &CApdu<'_>) -> Result<Self, StatusWord> {
-        let wrong = |_| StatusWord::INCORRECT_DATA;
-        let mut r = Reader::new(capdu.data);
-        let mut campaign = || r.u64().map(Campaign).map_err(wrong);
+        let mut reader = Reader::new(capdu.data);
+        let wrong = |_| StatusWord::WRONG_LENGTH;
         let action = match (capdu.p1, capdu.p2) {
-            (1, 0) => Self::Activate {
-                campaign: campaign()?,
-                design_code: r.array().map_err(wrong)?,
-                individual_code: r.array().map_err(wrong)?,
+            (codes::ACTION_ACTIVATE, 0) => Self::Activate {
+                campaign: Campaign(reader.u64().map_err(wrong)?),
+                design_code: reader.array().map_err(wrong)?,
+                individual_code: reader.array().map_err(wrong)?,
             },
-            (2, 0) => Self::Discard {
-                campaign: campaign()?,
-                individual_code: r.array().map_err(wrong)?,
+            (codes::ACTION_DISCARD, 0) => Self::Discard {
+                campaign: Campaign(reader.u64().map_err(wrong)?),
+                individual_code: reader.array().map_err(wrong)?,
             },
             _ => return Err(StatusWord::INCORRECT_P1P2),
         };
-        r.finish().map_err(wrong)?;
+        reader.finish().map_err(wrong)?;
         Ok(action)
     }
 }

@@ -1,0 +1,267 @@
+//! A broadcast under way: blocks in, pages out, a checkpoint after each page.
+
+use sekisho_apdu::StatusWord;
+use sekisho_keys::p256sig::VerifyingKey;
+use sekisho_keys::{AesKey, ctr_xor, kdf_label};
+use sekisho_link::{Custody, Manifest, Staging, codes};
+use sekisho_nvm::{Flash, Op, Region, WORD};
+use sekisho_scp::card::BroadcastCheckpoint;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::records::{CARRY, CHECKPOINT, Checkpoint, STAGING, Staged};
+use super::{BroadcastBegin, PAGE_MAX, commit, length, status};
+use crate::nvm::Nvm;
+use crate::part;
+
+/// Block 0: the manifest and the designer's signature.
+const SIGNATURE_LEN: usize = 64;
+
+/// Reads block 0 and checks what needs no state of the SE: format, signature, code format and ABI.
+pub(super) fn read_manifest(data: &[u8], designer: &VerifyingKey) -> Result<Manifest, StatusWord> {
+    let (bytes, signature) = data
+        .split_last_chunk::<SIGNATURE_LEN>()
+        .ok_or(StatusWord::WRONG_LENGTH)?;
+    if bytes.len() != Manifest::LEN {
+        return Err(StatusWord::WRONG_LENGTH);
+    }
+    let manifest = Manifest::decode(bytes).map_err(|_| StatusWord::INCORRECT_DATA)?;
+    if manifest.target != Manifest::OS_PART {
+        return Err(StatusWord::INCORRECT_DATA);
+    }
+    designer
+        .verify_parts(&[codes::MANIFEST_SIGNATURE_PREFIX, bytes], signature)
+        .map_err(|_| status::SIGNATURE)?;
+    if manifest.code_format != Manifest::WEBASSEMBLY || manifest.abi != part::ABI {
+        return Err(status::CODE);
+    }
+    Ok(manifest)
+}
+
+/// Writes a page of a slot: erased first, filled with FF to whole words.
+pub(super) fn write_page<F: Flash>(
+    nvm: &mut Nvm<'_, F>,
+    region: &Region,
+    page: usize,
+    bytes: &[u8],
+) -> Result<(), StatusWord> {
+    let failed = |_| StatusWord::MEMORY_FAILURE;
+    let at = page * nvm.flash.page_size();
+    region.erase(nvm.flash, page).map_err(failed)?;
+    let whole = bytes.len() - bytes.len() % WORD;
+    let (words, rest) = bytes.split_at_checked(whole).unwrap_or((bytes, &[]));
+    if !words.is_empty() {
+        region.write(nvm.flash, at, words).map_err(failed)?;
+    }
+    if !rest.is_empty() {
+        let mut word = [0xFF; WORD];
+        for (to, from) in word.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        region.write(nvm.flash, at + whole, &word).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The image's own encryption in custody 04.
+struct ImageKey {
+    key: AesKey,
+    first_counter_block: [u8; 16],
+}
+
+/// A broadcast between CHANGE MODE and CHANGE MODE. Dropped on any error: the page buffer and the keys are wiped, and NVM holds the last
+/// checkpoint.
+pub(super) struct Broadcast {
+    begin: BroadcastBegin,
+    staged: Option<Staged>,
+    image_key: Option<ImageKey>,
+    next_block: u16,
+    /// Bytes of the image in the slot.
+    written: usize,
+    page: [u8; PAGE_MAX],
+    /// Bytes of the image in the page buffer.
+    filled: usize,
+}
+
+impl Drop for Broadcast {
+    fn drop(&mut self) {
+        self.page.zeroize();
+    }
+}
+
+impl Broadcast {
+    pub(super) const fn new(begin: BroadcastBegin) -> Self {
+        Self {
+            begin,
+            staged: None,
+            image_key: None,
+            next_block: 0,
+            written: 0,
+            page: [0; PAGE_MAX],
+            filled: 0,
+        }
+    }
+
+    /// Goes on at a checkpoint.
+    pub(super) fn resume<F: Flash>(
+        nvm: &mut Nvm<'_, F>,
+        begin: BroadcastBegin,
+        staged: Staged,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self, StatusWord> {
+        let mut broadcast = Self::new(begin);
+        broadcast.image_key = broadcast.derive_image_key(&staged.manifest)?;
+        broadcast.next_block = checkpoint.next_block;
+        broadcast.written = usize::try_from(checkpoint.written).map_err(|_| StatusWord::MEMORY_FAILURE)?;
+        let carry = nvm.get(CARRY, &mut broadcast.page).map_err(|refusal| refusal.0)?;
+        broadcast.filled = carry.unwrap_or(0);
+        broadcast.staged = Some(staged);
+        Ok(broadcast)
+    }
+
+    /// Only the next block is taken.
+    pub(super) fn expect(&self, block: u16) -> Result<(), StatusWord> {
+        if block == self.next_block {
+            Ok(())
+        } else {
+            Err(status::SEQUENCE)
+        }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.staged
+            .as_ref()
+            .is_some_and(|staged| staged.staging == Staging::Complete)
+    }
+
+    fn derive_image_key(&self, manifest: &Manifest) -> Result<Option<ImageKey>, StatusWord> {
+        let Custody::Hsm = self.begin.custody else {
+            return Ok(None);
+        };
+        let kos = self
+            .begin
+            .kos
+            .as_ref()
+            .ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
+        let mut key = Zeroizing::new([0; 16]);
+        kdf_label(kos, codes::LABEL_IMAGE, &manifest.package_id, &mut *key);
+        let key = AesKey::new(&*key).map_err(|_| StatusWord::MEMORY_FAILURE)?;
+        Ok(Some(ImageKey {
+            key,
+            first_counter_block: manifest.package_id,
+        }))
+    }
+
+    /// Block 0 has been found good: from here on NVM knows of this broadcast.
+    pub(super) fn begin<F: Flash>(
+        &mut self,
+        nvm: &mut Nvm<'_, F>,
+        manifest: Manifest,
+        after: &BroadcastCheckpoint,
+    ) -> Result<(), StatusWord> {
+        self.image_key = self.derive_image_key(&manifest)?;
+        let mut staged = Staged {
+            campaign: self.begin.campaign,
+            custody: self.begin.custody,
+            resume_check: self.begin.resume_check,
+            staging: Staging::Begun,
+            manifest,
+            k_int: [0; 16],
+        };
+        if self.begin.custody == Custody::DesignSystem {
+            kdf_label(
+                &self.begin.bk_mac,
+                codes::LABEL_INTEGRITY,
+                &manifest.package_id,
+                &mut staged.k_int,
+            );
+        }
+        self.next_block = 1;
+        self.staged = Some(staged);
+        self.checkpoint(nvm, after, true)
+    }
+
+    /// A block of the image: deciphered, gathered to pages; each full page is written and followed by a checkpoint.
+    pub(super) fn block<F: Flash>(
+        &mut self,
+        nvm: &mut Nvm<'_, F>,
+        region: &Region,
+        data: &[u8],
+        after: &BroadcastCheckpoint,
+    ) -> Result<(), StatusWord> {
+        let total = length(&self.staged.as_ref().ok_or(status::SEQUENCE)?.manifest)?;
+        if data.len() > total - self.written - self.filled {
+            return Err(StatusWord::WRONG_LENGTH);
+        }
+        self.next_block = self.next_block.checked_add(1).ok_or(status::SEQUENCE)?;
+        let size = nvm.flash.page_size();
+        let mut rest = data;
+        let mut has_written = false;
+        while !rest.is_empty() {
+            let (part, tail) = rest
+                .split_at_checked(rest.len().min(size - self.filled))
+                .unwrap_or((rest, &[]));
+            self.gather(part)?;
+            rest = tail;
+            if self.filled == size || self.written + self.filled == total {
+                let bytes = self.page.get(..self.filled).unwrap_or_default();
+                write_page(nvm, region, self.written / size, bytes)?;
+                self.written += self.filled;
+                self.filled = 0;
+                has_written = true;
+            }
+        }
+        let is_complete = self.written == total;
+        if let Some(staged) = self.staged.as_mut().filter(|_| is_complete) {
+            staged.staging = Staging::Complete;
+        }
+        if has_written {
+            self.checkpoint(nvm, after, is_complete)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Appends part of a block to the page buffer, in the clear.
+    fn gather(&mut self, part: &[u8]) -> Result<(), StatusWord> {
+        let end = self.filled + part.len();
+        let room = self
+            .page
+            .get_mut(self.filled..end)
+            .ok_or(StatusWord::MEMORY_FAILURE)?;
+        room.copy_from_slice(part);
+        if let Some(image) = &self.image_key {
+            let offset = u64::try_from(self.written + self.filled).map_err(|_| StatusWord::MEMORY_FAILURE)?;
+            ctr_xor(&image.key, &image.first_counter_block, offset, room)
+                .map_err(|_| StatusWord::MEMORY_FAILURE)?;
+        }
+        self.filled = end;
+        Ok(())
+    }
+
+    /// One transaction: where the broadcast stands, what does not fill a page yet, and, if it has changed, what is staged.
+    fn checkpoint<F: Flash>(
+        &self,
+        nvm: &mut Nvm<'_, F>,
+        channel: &BroadcastCheckpoint,
+        staged_changed: bool,
+    ) -> Result<(), StatusWord> {
+        let failed = StatusWord::MEMORY_FAILURE;
+        let written = u32::try_from(self.written).map_err(|_| failed)?;
+        let checkpoint = Checkpoint {
+            next_block: self.next_block,
+            written,
+            channel: *channel,
+        };
+        let checkpoint = checkpoint.encode().map_err(|_| failed)?;
+        let carry = self.page.get(..self.filled).unwrap_or_default();
+        let position = [Op::Put(CHECKPOINT, &checkpoint), Op::Put(CARRY, carry)];
+        match self.staged.as_ref().filter(|_| staged_changed) {
+            None => commit(nvm, &position),
+            Some(staged) => {
+                let staged = Zeroizing::new(staged.encode().map_err(|_| failed)?);
+                let [a, b] = position;
+                commit(nvm, &[a, b, Op::Put(STAGING, &*staged)])
+            }
+        }
+    }
+}
