@@ -13,9 +13,18 @@ fn state(card: &mut Card) -> Vec<Vec<u8>> {
     for interface in Interface::ALL {
         card.reset(interface);
     }
-    ["80CA00E000", "80CA2F0000", "80CADF2000", "80CADF2100", "80CA004200", "80CA00CF00", "80CA9F7F00", "00A4040000"]
-        .map(|capdu| send(card, &hex::decode(capdu).unwrap()))
-        .to_vec()
+    [
+        "80CA00E000",
+        "80CA2F0000",
+        "80CADF2000",
+        "80CADF2100",
+        "80CA004200",
+        "80CA00CF00",
+        "80CA9F7F00",
+        "00A4040000",
+    ]
+    .map(|capdu| send(card, &hex::decode(capdu).unwrap()))
+    .to_vec()
 }
 
 /// Bytes that look like a command: a class, an instruction and parameters that exist, then any body.
@@ -70,7 +79,10 @@ proptest! {
 #[test]
 fn no_room_for_a_status_word_is_no_command() {
     let mut card = new_card();
-    assert_eq!(card.transmit(Interface::Spi, &[0x00, 0xA4, 0x04, 0x00, 0x00], &mut [0]), 0);
+    assert_eq!(
+        card.transmit(Interface::Spi, &[0x00, 0xA4, 0x04, 0x00, 0x00], &mut [0]),
+        0
+    );
 }
 
 /// Each single bit of a protected command: it is not carried out, and the next right one comes too late.
@@ -83,7 +95,9 @@ fn a_changed_bit_ends_the_secure_channel() {
     for bit in 0.. {
         let mut host = Host::open(&mut card, 0xFF, &keys, SecurityLevel::FULL);
         let mut changed = host.wrap(&store_data);
-        let Some(byte) = changed.get_mut(bit / 8) else { break };
+        let Some(byte) = changed.get_mut(bit / 8) else {
+            break;
+        };
         *byte ^= 0x80 >> (bit % 8);
         let answer = sw(&send(&mut card, &changed));
         // As the first segment of a chain it waits for the next one, which does not come.

@@ -16,7 +16,11 @@ const PAGE: usize = 1024;
 const SEEDS: u64 = 6;
 
 fn profile() -> Profile {
-    Profile { store_bytes: 8 * PAGE, slot_bytes: 2 * PAGE, ..Profile::default() }
+    Profile {
+        store_bytes: 8 * PAGE,
+        slot_bytes: 2 * PAGE,
+        ..Profile::default()
+    }
 }
 
 fn blank() -> RamFlash {
@@ -29,12 +33,19 @@ fn boot(flash: RamFlash) -> Result<Card, (BootError, RamFlash)> {
 
 fn manufacture(flash: RamFlash) -> Result<Card, (BootError, RamFlash)> {
     let (keys, k_aut) = (initial_keys(), key(&K_AUT));
-    let card = Card::manufacture(flash, SeededRng(3), &profile(), &personalisation(0xFF, &keys, &k_aut));
+    let card = Card::manufacture(
+        flash,
+        SeededRng(3),
+        &profile(),
+        &personalisation(0xFF, &keys, &k_aut),
+    );
     card.map_err(|failure| (failure.error, failure.flash))
 }
 
 const K_AUT: [u8; 16] = *b"K-AUT of this SE";
-const INITIAL: [u8; 16] = [0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4A, 0x4B, 0x4C, 0x4D, 0x4E, 0x4F];
+const INITIAL: [u8; 16] = [
+    0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4A, 0x4B, 0x4C, 0x4D, 0x4E, 0x4F,
+];
 
 /// Starts an SE after a cut, with further cuts at each operation of its start.
 fn recover(mut flash: RamFlash, seed: u64) -> Result<Card, (BootError, RamFlash)> {
@@ -92,7 +103,10 @@ fn making_an_se() {
                 }
                 Ok(card) => {
                     made += 1;
-                    assert_eq!(manufacture(card.flash().clone()).unwrap_err().0, BootError::AlreadyMade);
+                    assert_eq!(
+                        manufacture(card.flash().clone()).unwrap_err().0,
+                        BootError::AlreadyMade
+                    );
                     card
                 }
             };
@@ -118,7 +132,9 @@ fn sweep(action: impl Fn(&mut Card), state: impl Fn(&mut Card) -> String, gone: 
         for cut in 0.. {
             let mut flash = made.clone();
             flash.cut_after(cut, seed);
-            let Ok(mut card) = boot(flash) else { panic!("starting a tidy SE writes nothing") };
+            let Ok(mut card) = boot(flash) else {
+                panic!("starting a tidy SE writes nothing")
+            };
             action(&mut card);
             if !card.flash().is_off() {
                 break;
@@ -129,7 +145,10 @@ fn sweep(action: impl Fn(&mut Card), state: impl Fn(&mut Card) -> String, gone: 
             let which = which.unwrap_or_else(|| panic!("cut {cut} seed {seed}: {found}"));
             seen[which] += 1;
             for secret in gone[which] {
-                assert!(!holds(card.flash(), secret), "cut {cut} seed {seed}: an unwiped key");
+                assert!(
+                    !holds(card.flash(), secret),
+                    "cut {cut} seed {seed}: an unwiped key"
+                );
             }
         }
     }
@@ -139,7 +158,16 @@ fn sweep(action: impl Fn(&mut Card), state: impl Fn(&mut Card) -> String, gone: 
 /// An opened channel; `None` when the power went while it was opened.
 fn try_open(card: &mut Card, keys: &KeySet) -> Option<Host> {
     let contact = sekisho_os::Interface::Iso7816Contact;
-    Host::open_on(card, contact, 0, 0, keys, SecurityLevel::FULL, sekisho_scp::MacMode::S8).ok()
+    Host::open_on(
+        card,
+        contact,
+        0,
+        0,
+        keys,
+        SecurityLevel::FULL,
+        sekisho_scp::MacMode::S8,
+    )
+    .ok()
 }
 
 /// PUT KEY of version 01 in the place of the initial keys, as in `keys.apdu`.
@@ -148,13 +176,24 @@ const PUT_KEY: &str = "80D800814301\
     8810F991E094864742429450F540CADF89D8038A27B100";
 
 fn new_keys() -> KeySet {
-    KeySet { enc: key(&[0x10; 16]), mac: key(&[0x11; 16]), dek: key(&[0x12; 16]) }
+    KeySet {
+        enc: key(&[0x10; 16]),
+        mac: key(&[0x11; 16]),
+        dek: key(&[0x12; 16]),
+    }
 }
 
 fn key_state(card: &mut Card) -> String {
     let information = send(card, &[0x80, 0xCA, 0x00, 0xE0, 0x00]);
-    let keys = if information.windows(3).any(|w| w == [0x01, 0xFF, 0x88]) { initial_keys() } else { new_keys() };
-    assert!(try_open(card, &keys).is_some(), "the keys that it shows open no secure channel");
+    let keys = if information.windows(3).any(|w| w == [0x01, 0xFF, 0x88]) {
+        initial_keys()
+    } else {
+        new_keys()
+    };
+    assert!(
+        try_open(card, &keys).is_some(),
+        "the keys that it shows open no secure channel"
+    );
     hex::encode(information)
 }
 

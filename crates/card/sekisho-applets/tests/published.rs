@@ -24,7 +24,12 @@ const EID: [u8; 21] = [
 ];
 
 impl Applets for WithEid {
-    fn select<F: Flash>(&mut self, module: Module, context: &mut Context<'_, F>, out: &mut Writer<'_>) -> Outcome {
+    fn select<F: Flash>(
+        &mut self,
+        module: Module,
+        context: &mut Context<'_, F>,
+        out: &mut Writer<'_>,
+    ) -> Outcome {
         self.0.select(module, context, out)
     }
 
@@ -65,20 +70,34 @@ const fn conversation(
     external_authenticate: &'static str,
     get_eid: [&'static str; 2],
 ) -> Conversation {
-    Conversation { key_len, initialize_update, external_authenticate, get_eid }
+    Conversation {
+        key_len,
+        initialize_update,
+        external_authenticate,
+        get_eid,
+    }
 }
 
 /// AES-128, -192, -256, each at level 11, 03 and 33.
 const CONVERSATIONS: [Conversation; 9] = [
     conversation(
         16,
-        ["8050300008b13e5f938fc108c400", "000000000000000000003003703eb51047495b249f66c484c1d2ef1948000002"],
+        [
+            "8050300008b13e5f938fc108c400",
+            "000000000000000000003003703eb51047495b249f66c484c1d2ef1948000002",
+        ],
         "84821100107d5f5826a993ebc89eea24957fa0b3ce",
-        ["84e291000ebf3e035c015a558d036518a2829700", "bf3e125a1089882119900000000000000000000005971be68992dbbdfa"],
+        [
+            "84e291000ebf3e035c015a558d036518a2829700",
+            "bf3e125a1089882119900000000000000000000005971be68992dbbdfa",
+        ],
     ),
     conversation(
         16,
-        ["80503000088e1552d0513c60f300", "0000000000000000000030037030760cd2c47c1dd395065fe5ead8a9d7000001"],
+        [
+            "80503000088e1552d0513c60f300",
+            "0000000000000000000030037030760cd2c47c1dd395065fe5ead8a9d7000001",
+        ],
         "8482030010fd4721a14d9b07003c451d2f8ae6bb21",
         [
             "84e2910018ca9c00f6713d79bc8baa642bdff51c3f6a4082d3bd9ad26c00",
@@ -87,7 +106,10 @@ const CONVERSATIONS: [Conversation; 9] = [
     ),
     conversation(
         16,
-        ["8050300008fdf38259a1e0de4400", "000000000000000000003003703b1aca81e821f219081cdc01c26b372d000003"],
+        [
+            "8050300008fdf38259a1e0de4400",
+            "000000000000000000003003703b1aca81e821f219081cdc01c26b372d000003",
+        ],
         "84823300108c36f96bcc00724a4e13ad591d7da3f0",
         [
             "84e2910018267a85dfe4a98fca6fb0527e0dfecce4914e40401433c87f00",
@@ -96,13 +118,22 @@ const CONVERSATIONS: [Conversation; 9] = [
     ),
     conversation(
         24,
-        ["80503100087396430b768b085b00", "000000000000000000003103708cfc23522ffdbf1e5df5542cac8fd866000003"],
+        [
+            "80503100087396430b768b085b00",
+            "000000000000000000003103708cfc23522ffdbf1e5df5542cac8fd866000003",
+        ],
         "84821100102145ed30b146f5db252fb7e624cec244",
-        ["84e291000ebf3e035c015aff42cf801d14394400", "bf3e125a1089882119900000000000000000000005162fbd33e04940a9"],
+        [
+            "84e291000ebf3e035c015aff42cf801d14394400",
+            "bf3e125a1089882119900000000000000000000005162fbd33e04940a9",
+        ],
     ),
     conversation(
         24,
-        ["805031000869c65da8202bf19f00", "00000000000000000000310370b570a67be38446717729d6dd3d2ec5b1000001"],
+        [
+            "805031000869c65da8202bf19f00",
+            "00000000000000000000310370b570a67be38446717729d6dd3d2ec5b1000001",
+        ],
         "848203001065df4f1a356a887905466516d9e5b7c1",
         [
             "84e2910018d2c6fb477c5d4afe4fd4d21f17eff10d3578ec1774a12a2d00",
@@ -111,7 +142,10 @@ const CONVERSATIONS: [Conversation; 9] = [
     ),
     conversation(
         24,
-        ["80503100089b3f2eef0e8c937400", "00000000000000000000310370f6bb305a15bae1a68f79fb08212fbed7000002"],
+        [
+            "80503100089b3f2eef0e8c937400",
+            "00000000000000000000310370f6bb305a15bae1a68f79fb08212fbed7000002",
+        ],
         "84823300109100bc22d58b45b86a26365ce39ff3cf",
         [
             "84e29100188f7f946c84f70d17994bc6e8791251bb1bb1bf02cf8de58900",
@@ -120,13 +154,22 @@ const CONVERSATIONS: [Conversation; 9] = [
     ),
     conversation(
         32,
-        ["805032000811666d57866c6f5400", "0000000000000000000032037053ea8847efa7674e41498a4d66cf0dee000003"],
+        [
+            "805032000811666d57866c6f5400",
+            "0000000000000000000032037053ea8847efa7674e41498a4d66cf0dee000003",
+        ],
         "84821100102f2ad190eff2fafc4908996d1cebd310",
-        ["84e291000ebf3e035c015af4b680372542b59d00", "bf3e125a10898821199000000000000000000000058012dd7f01f1c4c1"],
+        [
+            "84e291000ebf3e035c015af4b680372542b59d00",
+            "bf3e125a10898821199000000000000000000000058012dd7f01f1c4c1",
+        ],
     ),
     conversation(
         32,
-        ["8050320008c6066990fc426e1d00", "000000000000000000003203708682cd81bbd8919f2de3f2664581f118000001"],
+        [
+            "8050320008c6066990fc426e1d00",
+            "000000000000000000003203708682cd81bbd8919f2de3f2664581f118000001",
+        ],
         "848203001077c493b632edadaf865a1e64acc07ce9",
         [
             "84e29100183ddaa60594963befaada3525b492ede23c2ab2c1ce3afe4400",
@@ -135,7 +178,10 @@ const CONVERSATIONS: [Conversation; 9] = [
     ),
     conversation(
         32,
-        ["805032000897b2055fe58599fd00", "00000000000000000000320370a8439a22cedf045fa9f1903b2834f26e000002"],
+        [
+            "805032000897b2055fe58599fd00",
+            "00000000000000000000320370a8439a22cedf045fa9f1903b2834f26e000002",
+        ],
         "8482330010508a0fd959d2e547c6b33154a6be2057",
         [
             "84e29100187a5ef717eaf1e135ae92fe54429d0e465decda65f5fe5aea00",
@@ -147,25 +193,40 @@ const CONVERSATIONS: [Conversation; 9] = [
 /// Keys 000102.., 101112.., 202122..: sixteen bytes, from the front again where the key is longer.
 fn keys(len: usize) -> KeySet {
     let of = |first: u8| key(&(first..first + 16).cycle().take(len).collect::<Vec<u8>>());
-    KeySet { enc: of(0x00), mac: of(0x10), dek: of(0x20) }
+    KeySet {
+        enc: of(0x00),
+        mac: of(0x10),
+        dek: of(0x20),
+    }
 }
 
 fn transmit(card: &mut SecureElement<Recorded>, capdu: &str) -> String {
     let mut out = [0; 300];
-    let len = card.transmit(sekisho_os::Interface::Iso7816Contact, &hex::decode(capdu).unwrap(), &mut out);
+    let len = card.transmit(
+        sekisho_os::Interface::Iso7816Contact,
+        &hex::decode(capdu).unwrap(),
+        &mut out,
+    );
     hex::encode(&out[..len])
 }
 
 #[test]
 fn nine_recorded_conversations() {
     let aid = hex::decode("A0000005591010FFFFFFFF8900000100").unwrap();
-    let profile = Profile { isd_aid: Aid::try_from(&aid[..]).unwrap(), ..profile() };
+    let profile = Profile {
+        isd_aid: Aid::try_from(&aid[..]).unwrap(),
+        ..profile()
+    };
     for conversation in &CONVERSATIONS {
         let [command, response] = conversation.initialize_update;
         let kvn = u8::from_str_radix(&command[4..6], 16).unwrap();
         let (keys, k_aut) = (keys(conversation.key_len), key(&[0xA0; 16]));
-        let perso = Personalisation { se_id: [0; 10], ..personalisation(kvn, &keys, &k_aut) };
-        let mut card = SecureElement::<Recorded>::manufacture(flash(), SeededRng(1), &profile, &perso).unwrap();
+        let perso = Personalisation {
+            se_id: [0; 10],
+            ..personalisation(kvn, &keys, &k_aut)
+        };
+        let mut card =
+            SecureElement::<Recorded>::manufacture(flash(), SeededRng(1), &profile, &perso).unwrap();
         // The recorded card had been used before.
         let sequence = u32::from_str_radix(&response[response.len() - 6..], 16).unwrap();
         for _ in 1..sequence {
@@ -174,6 +235,10 @@ fn nine_recorded_conversations() {
         assert_eq!(transmit(&mut card, command), format!("{response}9000"));
         assert_eq!(transmit(&mut card, conversation.external_authenticate), "9000");
         let [command, response] = conversation.get_eid;
-        assert_eq!(transmit(&mut card, command), format!("{response}9000"), "{command}");
+        assert_eq!(
+            transmit(&mut card, command),
+            format!("{response}9000"),
+            "{command}"
+        );
     }
 }

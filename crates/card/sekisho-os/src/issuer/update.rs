@@ -153,9 +153,20 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
     /// The status words of broadcast update, 2.5.
     pub fn write_block(&mut self, command: &WriteBlock<'_>) -> Outcome {
         let checkpoint = self.broadcast()?;
-        let designer = self.keys().designer()?;
+        // Its point is checked whenever it is read, which costs more than a block.
+        let designer = if command.block == 0 {
+            Some(self.keys().designer()?)
+        } else {
+            None
+        };
         let (loader, mut nvm) = self.loader();
-        loader.write(&mut nvm, command.block, command.data, &checkpoint, &designer)?;
+        loader.write(
+            &mut nvm,
+            command.block,
+            command.data,
+            &checkpoint,
+            designer.as_ref(),
+        )?;
         Ok(StatusWord::NO_ERROR)
     }
 

@@ -197,7 +197,7 @@ impl Loader {
         Ok(Some(checkpoint.channel))
     }
 
-    /// WRITE; `after` is the state of the broadcast channel behind this command.
+    /// WRITE; `after` is the state of the broadcast channel behind this command. `designer` is asked for with block 0 alone.
     ///
     /// # Errors
     /// The status words of broadcast update, 2.2.
@@ -207,7 +207,7 @@ impl Loader {
         block: u16,
         data: &[u8],
         after: &BroadcastCheckpoint,
-        designer: &VerifyingKey,
+        designer: Option<&VerifyingKey>,
     ) -> Result<(), StatusWord> {
         let mut broadcast = self
             .broadcast
@@ -215,6 +215,7 @@ impl Loader {
             .ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?;
         broadcast.expect(block)?;
         if block == 0 {
+            let designer = designer.ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
             let manifest = staging::read_manifest(data, designer)?;
             self.check_version(&manifest)?;
             let region = slot(nvm, self.inactive_slot())?;
