@@ -50,7 +50,10 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         .output()
         .context("cargo metadata did not run")?;
     if !output.status.success() {
-        bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "cargo metadata failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata is not JSON")?;
     let wrong = violations(&metadata, root)?;
@@ -61,7 +64,10 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         println!("layers: every dependency points the right way");
         Ok(())
     } else {
-        bail!("{} dependencies point the wrong way; see DESIGN 2 in ARCHITECTURE.md", wrong.len())
+        bail!(
+            "{} dependencies point the wrong way; see DESIGN 2 in ARCHITECTURE.md",
+            wrong.len()
+        )
     }
 }
 
@@ -71,7 +77,11 @@ fn violations(metadata: &Value, root: &Path) -> Result<Vec<String>> {
     for package in packages {
         let name = package["name"].as_str().context("package without a name")?;
         let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
-        let relative = manifest.strip_prefix(root).unwrap_or(manifest).to_string_lossy().replace('\\', "/");
+        let relative = manifest
+            .strip_prefix(root)
+            .unwrap_or(manifest)
+            .to_string_lossy()
+            .replace('\\', "/");
         let ring = Ring::of(&relative).with_context(|| format!("{name} at {relative} is in no ring"))?;
         rings.insert(name, ring);
     }

@@ -1,6 +1,7 @@
 //! Developer tasks: `cargo xtask layers | tidy | applets`.
 #![allow(clippy::print_stdout)]
 
+mod applets;
 mod layers;
 mod tidy;
 
@@ -21,6 +22,12 @@ enum Task {
     Layers,
     /// Checks file and function lengths, leftover marks and IO below the host ring.
     Tidy,
+    /// Builds the OS parts in applets/ for wasm32.
+    Applets {
+        /// Builds nothing anew: compares what is built with what is committed.
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 /// The workspace's root folder.
@@ -33,5 +40,6 @@ fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Layers => layers::check(&root()),
         Task::Tidy => tidy::check(&root()),
+        Task::Applets { check } => applets::run(&root(), check),
     }
 }

@@ -12,9 +12,15 @@ const FILE_LINES_MAX: usize = 1000;
 const FUNCTION_LINES_MAX: usize = 70;
 /// What code below the host ring never names, with its replacement.
 const BANNED_BELOW_HOST: [(&str, &str); 6] = [
-    ("std::net", "bytes are arguments; sockets belong to crates/host/sekisho-transport"),
+    (
+        "std::net",
+        "bytes are arguments; sockets belong to crates/host/sekisho-transport",
+    ),
     ("std::fs", "take bytes or a Flash; files belong to the host ring"),
-    ("std::thread", "be a state machine; threads belong to the host ring"),
+    (
+        "std::thread",
+        "be a state machine; threads belong to the host ring",
+    ),
     ("std::time", "take `now` as an argument"),
     ("getrandom", "take an Rng as an argument"),
     ("println!", "return values or typed events"),
@@ -30,7 +36,9 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let mut wrong = Vec::new();
     let mut files = 0_usize;
     for name in String::from_utf8_lossy(&output.stdout).lines() {
-        let Ok(text) = std::fs::read_to_string(root.join(name)) else { continue };
+        let Ok(text) = std::fs::read_to_string(root.join(name)) else {
+            continue;
+        };
         files += 1;
         check_text(name, &text, &mut wrong);
     }
@@ -48,10 +56,14 @@ pub(crate) fn check(root: &Path) -> Result<()> {
 fn check_text(name: &str, text: &str, wrong: &mut Vec<String>) {
     let lines = text.lines().count();
     if lines > FILE_LINES_MAX {
-        wrong.push(format!("{name}: {lines} lines; split it ({FILE_LINES_MAX} is the limit)"));
+        wrong.push(format!(
+            "{name}: {lines} lines; split it ({FILE_LINES_MAX} is the limit)"
+        ));
     }
     let is_test = is_test_file(name);
-    let below_host = ["crates/wire/", "crates/proto/", "crates/card/"].iter().any(|ring| name.starts_with(ring));
+    let below_host = ["crates/wire/", "crates/proto/", "crates/card/"]
+        .iter()
+        .any(|ring| name.starts_with(ring));
     let mut in_tests = is_test;
     for (number, line) in text.lines().enumerate() {
         if !name.starts_with("xtask/") {
@@ -65,7 +77,10 @@ fn check_text(name: &str, text: &str, wrong: &mut Vec<String>) {
         if below_host && !in_tests && !line.trim_start().starts_with("//") {
             for (banned, instead) in BANNED_BELOW_HOST {
                 if line.contains(banned) {
-                    wrong.push(format!("{name}:{}: {banned} below the host ring: {instead}", number + 1));
+                    wrong.push(format!(
+                        "{name}:{}: {banned} below the host ring: {instead}",
+                        number + 1
+                    ));
                 }
             }
         }
@@ -77,7 +92,10 @@ fn check_text(name: &str, text: &str, wrong: &mut Vec<String>) {
 }
 
 fn is_test_file(name: &str) -> bool {
-    name.contains("/tests/") || name.ends_with("/tests.rs") || name.contains("/benches/") || name.contains("/examples/")
+    name.contains("/tests/")
+        || name.ends_with("/tests.rs")
+        || name.contains("/benches/")
+        || name.contains("/examples/")
 }
 
 struct Functions<'a> {
@@ -90,7 +108,10 @@ impl Functions<'_> {
         let first = start.start().line;
         let lines = block.span().end().line.saturating_sub(first) + 1;
         if lines > FUNCTION_LINES_MAX {
-            self.wrong.push(format!("{}:{first}: fn {ident} has {lines} lines ({FUNCTION_LINES_MAX} is the limit)", self.name));
+            self.wrong.push(format!(
+                "{}:{first}: fn {ident} has {lines} lines ({FUNCTION_LINES_MAX} is the limit)",
+                self.name
+            ));
         }
     }
 }
@@ -118,7 +139,11 @@ mod tests {
         check_text("crates/host/x/src/lib.rs", &long, &mut wrong);
         check_text("crates/host/x/src/lib.rs", &"\n".repeat(1001), &mut wrong);
         check_text("crates/host/x/src/lib.rs", "// TODO later\n", &mut wrong);
-        check_text("crates/card/x/src/lib.rs", "use std::net::TcpStream;\n", &mut wrong);
+        check_text(
+            "crates/card/x/src/lib.rs",
+            "use std::net::TcpStream;\n",
+            &mut wrong,
+        );
         assert_eq!(wrong.len(), 4, "{wrong:?}");
     }
 
@@ -126,7 +151,11 @@ mod tests {
     fn tests_may_do_what_code_may_not() {
         let mut wrong = Vec::new();
         check_text("crates/card/x/tests/a.rs", "use std::fs;\n", &mut wrong);
-        check_text("crates/card/x/src/lib.rs", "#[cfg(test)]\nmod tests { use std::fs; }\n", &mut wrong);
+        check_text(
+            "crates/card/x/src/lib.rs",
+            "#[cfg(test)]\nmod tests { use std::fs; }\n",
+            &mut wrong,
+        );
         assert!(wrong.is_empty(), "{wrong:?}");
     }
 }

@@ -1,0 +1,43 @@
+//! Builds the OS parts in `applets/` and puts them into `applets/prebuilt/`, or compares them with what stands there.
+
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::process::Command;
+
+/// The parts: package, and file stem of the module that cargo writes.
+const PARTS: [(&str, &str); 2] = [("meter-v1", "meter_v1"), ("meter-v2", "meter_v2")];
+
+/// Builds all parts; with `check` only compares.
+pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
+    let folder = root.join("applets");
+    let target = folder.join("target");
+    // Paths must not find their way into a module, or it would differ from machine to machine.
+    let flags = format!("--remap-path-prefix={}=/applets", folder.display());
+    let status = Command::new("cargo")
+        .args(["build", "--release", "--locked", "--quiet", "--config"])
+        .arg(format!("target.wasm32-unknown-unknown.rustflags=[\"{flags}\"]"))
+        .env("CARGO_TARGET_DIR", &target)
+        .current_dir(&folder)
+        .status()
+        .context("cargo did not run")?;
+    if !status.success() {
+        bail!("the parts do not build; is the target wasm32-unknown-unknown installed (rustup target add)?");
+    }
+    for (package, stem) in PARTS {
+        let built = target
+            .join("wasm32-unknown-unknown/release")
+            .join(stem)
+            .with_extension("wasm");
+        let kept = folder.join("prebuilt").join(package).with_extension("wasm");
+        let module = std::fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
+        if !check {
+            std::fs::write(&kept, &module).with_context(|| format!("writing {}", kept.display()))?;
+            println!("applets: {package} {} bytes", module.len());
+        } else if std::fs::read(&kept).ok().as_deref() == Some(module.as_slice()) {
+            println!("applets: {package} is what its sources say");
+        } else {
+            bail!("{package} differs from its sources: run cargo xtask applets and commit the result");
+        }
+    }
+    Ok(())
+}
