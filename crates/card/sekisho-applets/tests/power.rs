@@ -1,6 +1,8 @@
 //! Power cuts: at every flash operation of making an SE, changing keys and changing the life cycle, with torn words and torn pages, and again
 //! while the SE recovers. It starts in the state before or in the state after, works in it, and keeps no key that is gone.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // test support
+
 mod common;
 
 use common::host::Host;

@@ -3,6 +3,8 @@
 //! Source: osmocom/pysim, `tests/unittests/test_globalplatform.py` (recorded with a sysmoEUICC; data only). That card's security domain has
 //! an AID of its own, no diversification data, and answers STORE DATA with GetEuiccData (SGP.22) by its EID; the test's card does the same.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // test support
+
 mod common;
 
 use common::{SeededRng, flash, key, personalisation, profile};

@@ -1,5 +1,7 @@
 //! The scripts of `tests/scripts`, each on a new card with the initial keys.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // test support
+
 mod common;
 
 use common::script::Runner;

@@ -4,6 +4,7 @@
 
 pub mod host;
 pub mod script;
+pub mod update;
 
 use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_applets::Standard;
