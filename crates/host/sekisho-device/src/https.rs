@@ -1,0 +1,308 @@
+//! The management server over HTTPS.
+
+use core::fmt;
+use core::time::Duration;
+use std::sync::Arc;
+
+use sekisho_link::{Campaign, Offer, SeId, Verdict};
+use ureq::http::{Response, StatusCode, header};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Body, RequestBuilder};
+use zeroize::Zeroizing;
+
+use crate::backend::{Backend, BackendError, Part, Permission};
+
+/// Longest answer but for the delivery: P_AUT has about 200 bytes, an explanation of an error a few hundred.
+const ANSWER_MAX: u64 = 16 * 1024;
+/// Characters of a server's explanation that are shown.
+const DETAIL_MAX: usize = 200;
+/// Seconds to wait for a permission when the server does not say how long.
+const NOT_YET: u32 = 60;
+
+/// The secret by which the server knows the device (spec section 5): 32 hexadecimal digits.
+#[derive(Clone)]
+pub struct LinkToken(Zeroizing<String>);
+
+impl LinkToken {
+    /// Takes the 32 digits; blanks around them do not matter.
+    pub fn new(text: &str) -> Option<Self> {
+        let text = text.trim();
+        (text.len() == 32 && text.bytes().all(|c| c.is_ascii_hexdigit()))
+            .then(|| Self(text.to_owned().into()))
+    }
+}
+
+impl fmt::Debug for LinkToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LinkToken(..)")
+    }
+}
+
+/// How to reach the server.
+#[derive(Clone, Debug)]
+pub struct HttpsConfig {
+    /// `https://host:port`, perhaps with a path before `/device/v1`.
+    pub server: String,
+    /// Certificates of the authorities that are trusted, in PEM; no others are.
+    pub authorities: Vec<u8>,
+    /// The device's link token.
+    pub token: LinkToken,
+    /// Limit for connecting, for an answer to begin, and for each piece of a delivery.
+    pub timeout: Duration,
+}
+
+/// The management server over HTTPS.
+pub struct HttpsBackend {
+    http: ureq::Agent,
+    root: String,
+    authorization: Zeroizing<String>,
+}
+
+impl HttpsBackend {
+    /// Prepares; connects to nothing yet.
+    ///
+    /// # Errors
+    /// A sentence, when the address is no `https://` one or there is no certificate in the PEM text.
+    pub fn new(config: &HttpsConfig) -> Result<Self, String> {
+        let root = config.server.trim_end_matches('/');
+        let host = root.strip_prefix("https://").unwrap_or_default();
+        if host.is_empty() || host.starts_with('/') {
+            return Err(format!(
+                "'{}' is no server; write https://HOST:PORT",
+                config.server
+            ));
+        }
+        let certificates: Vec<_> = parse_pem(&config.authorities)
+            .filter_map(|item| match item {
+                Ok(PemItem::Certificate(certificate)) => Some(certificate),
+                _ => None,
+            })
+            .collect();
+        if certificates.is_empty() {
+            return Err("there is no certificate (PEM) among the authorities".to_owned());
+        }
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::Specific(Arc::new(certificates)))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build();
+        let http = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .https_only(true)
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .user_agent(concat!("sekisho/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(config.timeout))
+            .timeout_send_request(Some(config.timeout))
+            .timeout_send_body(Some(config.timeout))
+            .timeout_recv_response(Some(config.timeout))
+            .timeout_per_read(Some(config.timeout))
+            .build()
+            .into();
+        let authorization = Zeroizing::new(format!("Bearer {}", *config.token.0));
+        Ok(Self {
+            http,
+            root: format!("{root}/device/v1"),
+            authorization,
+        })
+    }
+
+    fn get(&self, path: &str) -> RequestBuilder<ureq::typestate::WithoutBody> {
+        self.http.get(format!("{}/{path}", self.root))
+    }
+
+    fn post(&self, path: &str, body: &[u8]) -> Result<Response<Body>, BackendError> {
+        self.http
+            .post(format!("{}/{path}", self.root))
+            .header(header::AUTHORIZATION, self.authorization.as_str())
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .send(body)
+            .map_err(unreachable)
+    }
+}
+
+impl Backend for HttpsBackend {
+    fn offer(&mut self, se_id: SeId) -> Result<Option<Offer>, BackendError> {
+        let request = self
+            .get(&format!("{se_id}/offer"))
+            .header(header::AUTHORIZATION, self.authorization.as_str());
+        let mut response = request.call().map_err(unreachable)?;
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(None),
+            StatusCode::OK => Offer::decode(&answer(&mut response)?)
+                .map(Some)
+                .map_err(|_| BackendError::Malformed("an offer")),
+            _ => Err(refusal(&mut response)),
+        }
+    }
+
+    fn delivery(&mut self, campaign: Campaign, from: u32, etag: Option<&str>) -> Result<Part, BackendError> {
+        let mut request = self.get(&format!("deliveries/{campaign}"));
+        if let (1.., Some(etag)) = (from, etag) {
+            request = request
+                .header(header::RANGE, format!("bytes={from}-"))
+                .header(header::IF_RANGE, etag);
+        }
+        let mut response = request.call().map_err(unreachable)?;
+        let offset = match response.status() {
+            StatusCode::OK => 0,
+            StatusCode::PARTIAL_CONTENT => {
+                range_start(&response).ok_or(BackendError::Malformed("a range of the delivery"))?
+            }
+            _ => return Err(refusal(&mut response)),
+        };
+        let etag = response
+            .headers()
+            .get(header::ETAG)
+            .and_then(|tag| tag.to_str().ok())
+            .map(str::to_owned);
+        Ok(Part {
+            offset,
+            etag,
+            body: Box::new(response.into_body().into_reader()),
+        })
+    }
+
+    fn permission(&mut self, se_id: SeId, equ: &[u8]) -> Result<Permission, BackendError> {
+        let mut response = self.post(&format!("{se_id}/equ"), equ)?;
+        match response.status() {
+            StatusCode::OK => Ok(Permission::Granted(answer(&mut response)?)),
+            StatusCode::FORBIDDEN => Ok(Permission::Blocked(detail(&mut response))),
+            StatusCode::CONFLICT => Ok(Permission::CounterUsed),
+            StatusCode::TOO_EARLY => Ok(Permission::NotYet(retry_after(&response).unwrap_or(NOT_YET))),
+            _ => Err(refusal(&mut response)),
+        }
+    }
+
+    fn status(&mut self, se_id: SeId, st: &[u8]) -> Result<Verdict, BackendError> {
+        let mut response = self.post(&format!("{se_id}/status"), st)?;
+        match response.status() {
+            StatusCode::OK => {
+                Verdict::decode(&answer(&mut response)?).map_err(|_| BackendError::Malformed("a verdict"))
+            }
+            _ => Err(refusal(&mut response)),
+        }
+    }
+}
+
+/// The whole body, within the limit.
+fn answer(response: &mut Response<Body>) -> Result<Vec<u8>, BackendError> {
+    response
+        .body_mut()
+        .with_config()
+        .limit(ANSWER_MAX)
+        .read_to_vec()
+        .map_err(unreachable)
+}
+
+fn refusal(response: &mut Response<Body>) -> BackendError {
+    BackendError::Refused {
+        status: response.status().as_u16(),
+        retry_after: retry_after(response),
+        detail: detail(response),
+    }
+}
+
+/// What the server says about an error (RFC 9457), or the status's own words.
+fn detail(response: &mut Response<Body>) -> String {
+    let words = response.status().canonical_reason().unwrap_or("error").to_owned();
+    let problem = answer(response)
+        .ok()
+        .and_then(|body| serde_json::from_slice::<serde_json::Value>(&body).ok());
+    let member = |name| {
+        problem
+            .as_ref()
+            .and_then(|p| p.get(name)?.as_str())
+            .map(printable)
+    };
+    member("detail")
+        .or_else(|| member("title"))
+        .filter(|text| !text.is_empty())
+        .unwrap_or(words)
+}
+
+/// A server's text for a terminal: no control characters, not long.
+fn printable(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(DETAIL_MAX)
+        .collect()
+}
+
+fn retry_after(response: &Response<Body>) -> Option<u32> {
+    response
+        .headers()
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// First byte of `Content-Range: bytes first-last/length` (RFC 9110, 14.4).
+fn range_start(response: &Response<Body>) -> Option<u32> {
+    let range = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
+    range
+        .strip_prefix("bytes ")?
+        .split('-')
+        .next()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn unreachable(error: ureq::Error) -> BackendError {
+    BackendError::Unreachable(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_exact_and_never_shown() {
+        let token = LinkToken::new(" 00112233445566778899aabbccddeeff\n").unwrap();
+        assert!(!format!("{token:?}").contains("0011"));
+        for wrong in [
+            "",
+            "00112233445566778899aabbccddeef",
+            "00112233445566778899aabbccddeefg",
+            "0011223344\r\n5566778899aabbccddeef",
+        ] {
+            assert!(LinkToken::new(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_https_with_a_certificate_is_taken() {
+        let config = |server: &str| HttpsConfig {
+            server: server.to_owned(),
+            authorities: b"no certificate".to_vec(),
+            token: LinkToken::new("00112233445566778899aabbccddeeff").unwrap(),
+            timeout: Duration::from_secs(1),
+        };
+        for server in ["http://127.0.0.1", "127.0.0.1:1", "https://", "https:///x", ""] {
+            assert!(
+                HttpsBackend::new(&config(server))
+                    .err()
+                    .unwrap()
+                    .contains("write https://"),
+                "{server}"
+            );
+        }
+        assert!(
+            HttpsBackend::new(&config("https://127.0.0.1:1"))
+                .err()
+                .unwrap()
+                .contains("no certificate")
+        );
+    }
+
+    #[test]
+    fn what_a_server_says_cannot_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\nc"), "a[2Jbc");
+        assert_eq!(printable(&"x".repeat(5000)).len(), DETAIL_MAX);
+    }
+}
