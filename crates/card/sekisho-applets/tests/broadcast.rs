@@ -22,7 +22,7 @@ struct Setup {
 
 fn setup(custody: Custody) -> Setup {
     let keys = Keys::new();
-    let card = keys.card(flash(), &profile()).unwrap();
+    let card = keys.card(flash(), &profile());
     let broadcast = Broadcast::new(&keys, custody, &manifest(2, 1, V2), V2, 239);
     Setup {
         keys,
@@ -321,10 +321,7 @@ fn power_cuts_in_an_update() {
     };
     let keys = Keys::new();
     let broadcast = Broadcast::new(&keys, Custody::Hsm, &manifest(2, 1, V2), V2, 300);
-    let made = keys
-        .card(RamFlash::strict(PAGE, 6), &profile)
-        .unwrap()
-        .into_flash();
+    let made = keys.card(RamFlash::strict(PAGE, 6), &profile).into_flash();
     let boot = |flash| Card::boot(flash, SeededRng(5), &profile).unwrap();
     let mut resumed = 0;
     for seed in 0..2 {

@@ -73,7 +73,9 @@ pub(crate) struct Scratch {
 impl<P: Platform> fmt::Debug for SecureElement<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let life_cycle = self.core.container.card.life_cycle;
-        f.debug_struct("SecureElement").field("life_cycle", &life_cycle).finish_non_exhaustive()
+        f.debug_struct("SecureElement")
+            .field("life_cycle", &life_cycle)
+            .finish_non_exhaustive()
     }
 }
 

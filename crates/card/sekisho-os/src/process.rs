@@ -279,7 +279,7 @@ impl<P: Platform> Core<P> {
     /// CHANGE MODE's effect: its own answer still belonged to the mode before.
     fn change_mode(&mut self, place: Place, mode: ModeChange) {
         let Some(state) = self.secure.get(place) else {
-            return;
+            return self.loader.abort();
         };
         *state = match (state.take(), mode) {
             (State::Open(OpenChannel { channel, dek }), ModeChange::Broadcast { start, resume }) => {
@@ -293,7 +293,11 @@ impl<P: Platform> Core<P> {
                 channel: channel.return_to_saved(),
                 dek,
             }),
+            // The answer could not be protected: there is no channel left to change.
             _ => State::None,
         };
+        if !state.is_broadcast() {
+            self.loader.abort();
+        }
     }
 }

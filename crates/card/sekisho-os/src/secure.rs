@@ -83,7 +83,7 @@ impl SecureChannels {
             .0
             .iter()
             .position(|slot| slot.owner == Some(place))
-            .or_else(|| self.0.iter().position(|slot| slot.owner.is_none()))?;
+            .or_else(|| self.0.iter().position(|slot| matches!(slot.state, State::None)))?;
         let slot = self.0.get_mut(at)?;
         slot.owner = Some(place);
         Some(&mut slot.state)

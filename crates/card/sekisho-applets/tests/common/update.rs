@@ -5,7 +5,7 @@ use sekisho_keys::p256sig::SigningKey;
 use sekisho_keys::{AesKey, KeySet, cmac, ctr_xor, kdf_label, key_wrap, sha256};
 use sekisho_link::Manifest;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{BootFailure, Personalisation, Profile};
+use sekisho_os::{Personalisation, Profile};
 use sekisho_scp::SecurityLevel;
 use sekisho_scp::host::BroadcastWriter;
 
@@ -48,7 +48,7 @@ impl Keys {
     }
 
     /// A meter with part version 1.
-    pub fn card(&self, flash: RamFlash, profile: &Profile) -> Result<Card, BootFailure<RamFlash>> {
+    pub fn card(&self, flash: RamFlash, profile: &Profile) -> Card {
         let designer = self.designer.verifying_key().to_sec1();
         let manifest = manifest(1, 0, V1);
         let personalisation = Personalisation {
@@ -58,7 +58,7 @@ impl Keys {
             part: Some((&manifest, V1)),
             ..personalisation(KVN, &self.scp, &self.k_aut)
         };
-        Card::manufacture(flash, SeededRng(1), profile, &personalisation)
+        Card::manufacture(flash, SeededRng(1), profile, &personalisation).unwrap()
     }
 
     pub fn open(&self, card: &mut Card, level: SecurityLevel) -> Host {

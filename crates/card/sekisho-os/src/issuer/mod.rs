@@ -12,7 +12,7 @@ use sekisho_nvm::Flash;
 
 use crate::applet::Context;
 use crate::container::{CardRecord, ISD_INDEX, store_entry};
-use crate::keys::KeyStore;
+use crate::keys::{KVN_INITIAL, KeyStore};
 use crate::nvm::Kind;
 use crate::profile::Profile;
 use crate::refusal::Refusal;
@@ -133,6 +133,10 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
     /// 6A88 when there is nothing to replace; 6A80 for a version that cannot be, is there already, or differs in key length from the
     /// replaced one; 6A84.
     pub fn put_scp_keys(&mut self, replaces: u8, kvn: u8, set: &KeySet) -> Result<(), Refusal> {
+        if kvn == KVN_INITIAL {
+            // Initial keys come from the factory.
+            return Err(Refusal(StatusWord::INCORRECT_DATA));
+        }
         self.keys().put_scp_set(replaces, kvn, set)
     }
 

@@ -1,0 +1,149 @@
+//! Starting: what a profile must hold, what a flash may hold, and what does not fit.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // test support
+
+mod common;
+
+use common::host::Host;
+use common::{Card, PAGE, SeededRng, flash, initial_keys, key, new_card, personalisation, profile, send, sw};
+use proptest::prelude::*;
+use sekisho_nvm::ram::RamFlash;
+use sekisho_os::{BootError, Profile};
+use sekisho_scp::SecurityLevel;
+
+fn error(flash: RamFlash, profile: &Profile) -> BootError {
+    Card::boot(flash, SeededRng(1), profile).unwrap_err().error
+}
+
+#[test]
+fn what_a_profile_must_hold() {
+    let made = || new_card().into_flash();
+    assert_eq!(error(flash(), &profile()), BootError::Blank);
+    let ram = Profile {
+        ram: 1024,
+        ..profile()
+    };
+    assert_eq!(error(made(), &ram), BootError::RamTooSmall);
+    for logical_channels in [0, 21] {
+        assert_eq!(
+            error(
+                made(),
+                &Profile {
+                    logical_channels,
+                    ..profile()
+                }
+            ),
+            BootError::Channels
+        );
+    }
+    let slots = Profile {
+        slot_bytes: 5 * PAGE,
+        ..profile()
+    };
+    assert_eq!(error(made(), &slots), BootError::FlashTooSmall);
+    let failure = Card::boot(flash(), SeededRng(1), &profile()).unwrap_err();
+    assert_eq!(
+        failure.to_string(),
+        "the secure element has not been personalised"
+    );
+}
+
+#[test]
+fn twenty_logical_channels() {
+    let profile = Profile {
+        logical_channels: 20,
+        ..profile()
+    };
+    let mut card = common::new_card_with(&profile, 0xFF, &initial_keys());
+    for number in 1..20 {
+        assert_eq!(send(&mut card, &[0x00, 0x70, 0, 0, 1]), [number, 0x90, 0]);
+    }
+    assert_eq!(send(&mut card, &[0x00, 0x70, 0, 0, 1]), [0x6A, 0x81]);
+    // Channel 19, in the further interindustry coding, also for a secure channel.
+    assert_eq!(sw(&send(&mut card, &[0xCF, 0xCA, 0x00, 0xCF, 0])), 0x9000);
+    let contact = sekisho_os::Interface::Iso7816Contact;
+    let (keys, mode) = (initial_keys(), sekisho_scp::MacMode::S8);
+    let mut host = Host::open_on(&mut card, contact, 19, 0, &keys, SecurityLevel::FULL, mode).unwrap();
+    assert_eq!(
+        host.send(&mut card, &[0xCF, 0xCA, 0x00, 0xD3, 0]),
+        [0xD3, 1, 0xB3, 0x90, 0]
+    );
+}
+
+/// PUT KEY of three AES-128 keys of one byte value each, under the initial Key-DEK.
+fn put_key(host: &mut Host, card: &mut Card, kvn: u8) -> u16 {
+    let mut command = vec![0x80, 0xD8, 0x00, 0x81, 67, kvn];
+    for id in 1..=3 {
+        let plain = [kvn.wrapping_mul(3).wrapping_add(id); 16];
+        let mut encrypted = plain;
+        sekisho_keys::cbc_encrypt(&initial_keys().dek, &[0; 16], &mut encrypted).unwrap();
+        command.extend(
+            [
+                &[0x88, 16][..],
+                &encrypted,
+                &[3],
+                &sekisho_keys::kcv_aes(&key(&plain)),
+            ]
+            .concat(),
+        );
+    }
+    sw(&host.send(card, &command))
+}
+
+#[test]
+fn more_keys_than_there_is_room_for() {
+    // By number, with room in the store; by room, in the smallest store there is.
+    for (store_bytes, expected) in [(8 * PAGE, 15), (2 * 1024, 3)] {
+        let page = store_bytes.min(PAGE * 2) / 2;
+        let profile = Profile {
+            store_bytes,
+            slot_bytes: page,
+            ..profile()
+        };
+        let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
+        let flash = RamFlash::strict(page, store_bytes / page + 2);
+        let personalisation = personalisation(0xFF, &keys, &k_aut);
+        let mut card = Card::manufacture(flash, SeededRng(1), &profile, &personalisation).unwrap();
+        let mut host = Host::open(&mut card, 0, &keys, SecurityLevel::FULL);
+        let added = (1..=0x20)
+            .take_while(|kvn| put_key(&mut host, &mut card, *kvn) == 0x9000)
+            .count();
+        assert!(added >= expected, "{added} key versions in {store_bytes} bytes");
+        assert_eq!(put_key(&mut host, &mut card, 0x30), 0x6A84);
+        // It is full, not broken: it still reads, deletes and starts.
+        assert_eq!(
+            sw(&host.send(&mut card, &[0x80, 0xE4, 0, 0, 3, 0xD2, 1, 1, 0])),
+            0x9000
+        );
+        assert_eq!(put_key(&mut host, &mut card, 0x30), 0x9000);
+        let mut card = Card::boot(card.into_flash(), SeededRng(1), &profile).unwrap();
+        assert_eq!(sw(&send(&mut card, &[0x80, 0xCA, 0x00, 0xE0, 0, 0, 0])), 0x9000);
+    }
+}
+
+/// What an SE needs in RAM beside the OS part; the budget of a small microcontroller holds it.
+#[test]
+fn the_state_of_an_se_is_small() {
+    let size = size_of::<Card>();
+    assert!(size < 16 * 1024, "{size} bytes");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A flash with any damage starts or is refused; what starts answers.
+    #[test]
+    fn damaged_flash_never_crashes(damage in prop::collection::vec((0usize..8 * PAGE, any::<u8>()), 1..8)) {
+        let mut image = new_card().into_flash().image();
+        for (at, byte) in damage {
+            // Where records stand is where damage tells.
+            let at = if byte & 1 == 0 { at % 1024 } else { at };
+            image[at] ^= byte;
+        }
+        if let Ok(mut card) = Card::boot(RamFlash::from_image(PAGE, &image), SeededRng(1), &profile()) {
+            for capdu in ["00A4040000", "80CA00E000", "8050000008010203040506070800", "80CADF2000"] {
+                send(&mut card, &hex::decode(capdu).unwrap());
+            }
+        }
+    }
+}
