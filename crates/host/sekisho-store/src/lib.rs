@@ -1,1 +1,92 @@
 //! Fleet and campaign state.
+//!
+//! One [`Store`] over SQLite (WAL, `synchronous=FULL`): what a call has answered is on the disk. Writes of the device endpoint go through one
+//! writer that commits many at a time ([`Store::issue`], [`Store::report`]), so that the disk's sync rate does not bound the fleet.
+//! Rules that need no database, such as when a campaign pauses, are the server's; times are arguments.
+
+mod campaigns;
+mod devices;
+mod model;
+mod writer;
+
+pub use model::{
+    Access, CampaignRow, CohortCounts, Counts, DeviceRow, Event, Issue, Issued, NewCampaign, Report, State,
+    Target, TargetState,
+};
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use std::path::Path;
+use std::time::Duration;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database failed.
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("schema: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// There is no such thing.
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    /// It contradicts what is there.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// A row holds what this version cannot read.
+    #[error("the database holds an unreadable {0}")]
+    Unreadable(&'static str),
+    /// The writer has stopped.
+    #[error("the store is shutting down")]
+    Closed,
+}
+
+/// The result of a call of the store.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Fleet and campaign state. Clones share one database.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: SqlitePool,
+    writer: writer::Writer,
+}
+
+impl Store {
+    /// Opens the database at `path`, making it and its schema if need be.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Migration`].
+    pub async fn open(path: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options)
+            .await?;
+        sqlx::migrate!("./migrations").run(&pool).await?;
+        let writer = writer::Writer::start(pool.clone());
+        Ok(Self { pool, writer })
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Closes the database. Everything answered so far is durable with or without it.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,311 @@
+//! Campaigns, their targets, and the event log.
+
+use sekisho_link::{Campaign, Custody, SeId};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use crate::devices::{hex, number, parsed};
+use crate::model::{CampaignRow, CohortCounts, Counts, Event, NewCampaign, State, Target, TargetState};
+use crate::{Result, Store, StoreError};
+
+const CAMPAIGN: &str = "SELECT c.id, c.name, c.package_id, p.version, p.custody, c.state, c.reason, c.rest_open, c.success_threshold, \
+     c.error_threshold, c.attempts_max, length(c.delivery) AS delivery_bytes, c.delivery_sha256 \
+     FROM campaigns c JOIN packages p ON p.package_id = c.package_id";
+
+fn campaign(row: &SqliteRow) -> Result<CampaignRow> {
+    let custody: u8 = number(row, "custody")?;
+    let sha256: Vec<u8> = row.try_get("delivery_sha256")?;
+    let package_id: &str = row.try_get("package_id")?;
+    Ok(CampaignRow {
+        id: parsed(row, "id")?,
+        name: row.try_get("name")?,
+        package_id: unhex(package_id).ok_or(StoreError::Unreadable("package_id"))?,
+        version: number(row, "version")?,
+        custody: Custody::try_from(custody).map_err(|_| StoreError::Unreadable("custody"))?,
+        state: parsed(row, "state")?,
+        reason: row.try_get("reason")?,
+        rest_open: row.try_get("rest_open")?,
+        success_threshold: number(row, "success_threshold")?,
+        error_threshold: number(row, "error_threshold")?,
+        attempts_max: number(row, "attempts_max")?,
+        delivery_bytes: number(row, "delivery_bytes")?,
+        delivery_sha256: sha256
+            .try_into()
+            .map_err(|_| StoreError::Unreadable("delivery_sha256"))?,
+    })
+}
+
+fn unhex(text: &str) -> Option<[u8; 16]> {
+    u128::from_str_radix(text, 16)
+        .ok()
+        .filter(|_| text.len() == 32)
+        .map(u128::to_be_bytes)
+}
+
+impl Store {
+    /// Makes a campaign with its targets, all or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], also when a target is no registered device.
+    pub async fn create_campaign(&self, new: &NewCampaign, at: u64) -> Result<()> {
+        let id = new.id.to_string();
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query(
+            "INSERT INTO campaigns (id, name, package_id, state, rest_open, success_threshold, error_threshold, attempts_max, \
+             delivery, delivery_sha256, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        )
+        .bind(&id)
+        .bind(&new.name)
+        .bind(hex(&new.package_id))
+        .bind(State::Draft.as_str())
+        .bind(new.canary == 0)
+        .bind(i64::from(new.success_threshold))
+        .bind(i64::from(new.error_threshold))
+        .bind(i64::from(new.attempts_max))
+        .bind(&new.delivery)
+        .bind(&new.delivery_sha256[..])
+        .bind(at.cast_signed())
+        .execute(&mut *transaction)
+        .await?;
+        for (index, se_id) in new.targets.iter().enumerate() {
+            sqlx::query("INSERT INTO targets (campaign, se_id, cohort, state) VALUES ($1, $2, $3, $4)")
+                .bind(&id)
+                .bind(se_id.to_string())
+                .bind(i64::from(index >= new.canary))
+                .bind(TargetState::Pending.as_str())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// A campaign.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Database`].
+    pub async fn campaign(&self, id: Campaign) -> Result<CampaignRow> {
+        let query = format!("{CAMPAIGN} WHERE c.id = $1");
+        let row = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
+        campaign(&row.ok_or(StoreError::NotFound("campaign"))?)
+    }
+
+    /// All campaigns, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn campaigns(&self) -> Result<Vec<CampaignRow>> {
+        let query = format!("{CAMPAIGN} ORDER BY c.created_at DESC, c.id DESC LIMIT 100");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(campaign).collect()
+    }
+
+    /// A campaign's delivery.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Database`].
+    pub async fn delivery(&self, id: Campaign) -> Result<Vec<u8>> {
+        let delivery =
+            sqlx::query_scalar("SELECT delivery FROM campaigns WHERE id = $1").bind(id.to_string());
+        delivery
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or(StoreError::NotFound("campaign"))
+    }
+
+    /// Changes a campaign's state if it is one of `from`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Conflict`], [`StoreError::Database`].
+    pub async fn set_campaign_state(
+        &self,
+        id: Campaign,
+        from: &[State],
+        to: State,
+        reason: &str,
+        at: u64,
+    ) -> Result<()> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let state: Option<String> = sqlx::query_scalar("SELECT state FROM campaigns WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let state: State = state.ok_or(StoreError::NotFound("campaign"))?.parse()?;
+        if !from.contains(&state) {
+            return Err(StoreError::Conflict(
+                "the campaign is not in a state in which this can be done",
+            ));
+        }
+        sqlx::query("UPDATE campaigns SET state = $1, reason = $2 WHERE id = $3")
+            .bind(to.as_str())
+            .bind(reason)
+            .bind(id.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query("INSERT INTO events (at, campaign, se_id, kind, detail) VALUES ($1, $2, '', $3, $4)")
+            .bind(at.cast_signed())
+            .bind(id.to_string())
+            .bind(format!("campaign {}", to.as_str()))
+            .bind(reason)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Lets the rest follow the canary cohort.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn open_rest(&self, id: Campaign, at: u64) -> Result<()> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("UPDATE campaigns SET rest_open = TRUE WHERE id = $1")
+            .bind(id.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query(
+            "INSERT INTO events (at, campaign, se_id, kind, detail) VALUES ($1, $2, '', 'canary passed', '')",
+        )
+        .bind(at.cast_signed())
+        .bind(id.to_string())
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Gives failed targets another try.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn retry_failed(&self, id: Campaign) -> Result<u64> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("UPDATE devices SET access = 'allowed' WHERE se_id IN (SELECT se_id FROM targets WHERE campaign = $1 AND state = 'failed')")
+            .bind(id.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        let result = sqlx::query(
+            "UPDATE targets SET state = 'pending', attempts = 0 WHERE campaign = $1 AND state = 'failed'",
+        )
+        .bind(id.to_string())
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(result.rows_affected())
+    }
+
+    /// The oldest running campaign that wants to update this SE now.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn offer(&self, se_id: SeId) -> Result<Option<Campaign>> {
+        let id: Option<String> = sqlx::query_scalar(
+            "SELECT c.id FROM targets t JOIN campaigns c ON c.id = t.campaign \
+             WHERE t.se_id = $1 AND t.state IN ('pending', 'authorised') AND c.state = 'running' AND (t.cohort = 0 OR c.rest_open) \
+             ORDER BY c.created_at, c.id LIMIT 1",
+        )
+        .bind(se_id.to_string())
+        .fetch_optional(&self.pool)
+        .await?;
+        id.map(|id| id.parse().map_err(|_| StoreError::Unreadable("id")))
+            .transpose()
+    }
+
+    /// An SE as a target of a campaign.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when it is none; [`StoreError::Database`].
+    pub async fn target(&self, id: Campaign, se_id: SeId) -> Result<Target> {
+        let row =
+            sqlx::query("SELECT cohort, state, attempts FROM targets WHERE campaign = $1 AND se_id = $2")
+                .bind(id.to_string())
+                .bind(se_id.to_string())
+                .fetch_optional(&self.pool)
+                .await?
+                .ok_or(StoreError::NotFound("target"))?;
+        Ok(Target {
+            is_canary: row.try_get::<i64, _>("cohort")? == 0,
+            state: parsed(&row, "state")?,
+            attempts: number(&row, "attempts")?,
+        })
+    }
+
+    /// Counts a campaign's targets.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn counts(&self, id: Campaign) -> Result<Counts> {
+        let rows = sqlx::query(
+            "SELECT cohort, state, COUNT(*) AS targets, SUM(CASE WHEN resumed THEN 1 ELSE 0 END) AS resumed \
+             FROM targets WHERE campaign = $1 GROUP BY cohort, state",
+        )
+        .bind(id.to_string())
+        .fetch_all(&self.pool)
+        .await?;
+        let mut counts = Counts::default();
+        for row in &rows {
+            let cohort: &mut CohortCounts = if row.try_get::<i64, _>("cohort")? == 0 {
+                &mut counts.canary
+            } else {
+                &mut counts.rest
+            };
+            let targets = number(row, "targets")?;
+            match parsed(row, "state")? {
+                TargetState::Pending => cohort.pending = targets,
+                TargetState::Authorised => cohort.authorised = targets,
+                TargetState::Updated => {
+                    cohort.updated = targets;
+                    cohort.resumed = number(row, "resumed")?;
+                }
+                TargetState::Failed => cohort.failed = targets,
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Up to `limit` failed targets of a campaign with what was last said of them.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn failures(&self, id: Campaign, limit: u32) -> Result<Vec<(SeId, String)>> {
+        let rows = sqlx::query(
+            "SELECT t.se_id, COALESCE((SELECT e.detail FROM events e WHERE e.campaign = t.campaign AND e.se_id = t.se_id \
+             ORDER BY e.seq DESC LIMIT 1), '') AS detail \
+             FROM targets t WHERE t.campaign = $1 AND t.state = 'failed' ORDER BY t.se_id LIMIT $2",
+        )
+        .bind(id.to_string())
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| Ok((parsed(row, "se_id")?, row.try_get("detail")?)))
+            .collect()
+    }
+
+    /// Up to `limit` events, the newest first, of a campaign or of all.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn events(&self, id: Option<Campaign>, limit: u32) -> Result<Vec<Event>> {
+        let rows = sqlx::query(
+            "SELECT seq, at, campaign, se_id, kind, detail FROM events WHERE $1 = '' OR campaign = $1 ORDER BY seq DESC LIMIT $2",
+        )
+        .bind(id.map(|id| id.to_string()).unwrap_or_default())
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        let event = |row: &SqliteRow| {
+            Ok(Event {
+                seq: row.try_get("seq")?,
+                at: number(row, "at")?,
+                campaign: row.try_get("campaign")?,
+                se_id: row.try_get("se_id")?,
+                kind: row.try_get("kind")?,
+                detail: row.try_get("detail")?,
+            })
+        };
+        rows.iter().map(event).collect()
+    }
+}

@@ -1,0 +1,148 @@
+//! Devices and packages.
+
+use sekisho_link::{Custody, SeId};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use crate::model::{Access, DeviceRow};
+use crate::{Result, Store, StoreError};
+
+/// Reads an unsigned number that the schema keeps in 64 bits.
+pub(crate) fn number<T: TryFrom<i64>>(row: &SqliteRow, column: &'static str) -> Result<T> {
+    T::try_from(row.try_get::<i64, _>(column)?).map_err(|_| StoreError::Unreadable(column))
+}
+
+/// Reads an identifier.
+pub(crate) fn parsed<T: std::str::FromStr>(row: &SqliteRow, column: &'static str) -> Result<T> {
+    row.try_get::<&str, _>(column)?
+        .parse()
+        .map_err(|_| StoreError::Unreadable(column))
+}
+
+fn device(row: &SqliteRow) -> Result<DeviceRow> {
+    Ok(DeviceRow {
+        se_id: parsed(row, "se_id")?,
+        kvn: number(row, "kvn")?,
+        access: parsed(row, "access")?,
+        version: number(row, "version")?,
+    })
+}
+
+impl Store {
+    /// Registers devices, all or none; those that are known stay as they are. Gives how many are new.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn register(&self, devices: &[(SeId, u8)], at: u64) -> Result<u64> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut new = 0;
+        for (se_id, kvn) in devices {
+            new += sqlx::query("INSERT INTO devices (se_id, kvn, access, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT (se_id) DO NOTHING")
+                .bind(se_id.to_string())
+                .bind(i64::from(*kvn))
+                .bind(Access::Allowed.as_str())
+                .bind(at.cast_signed())
+                .execute(&mut *transaction)
+                .await?
+                .rows_affected();
+        }
+        transaction.commit().await?;
+        Ok(new)
+    }
+
+    /// A device.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Database`].
+    pub async fn device(&self, se_id: SeId) -> Result<DeviceRow> {
+        let row = sqlx::query("SELECT se_id, kvn, access, version FROM devices WHERE se_id = $1")
+            .bind(se_id.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
+        device(&row.ok_or(StoreError::NotFound("device"))?)
+    }
+
+    /// Up to `limit` devices behind `after`, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn devices(&self, after: Option<SeId>, limit: u32) -> Result<Vec<DeviceRow>> {
+        let rows = sqlx::query(
+            "SELECT se_id, kvn, access, version FROM devices WHERE se_id > $1 ORDER BY se_id LIMIT $2",
+        )
+        .bind(after.map(|se_id| se_id.to_string()).unwrap_or_default())
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(device).collect()
+    }
+
+    /// Lifts a block.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Database`].
+    pub async fn set_access(&self, se_id: SeId, access: Access) -> Result<()> {
+        let result = sqlx::query("UPDATE devices SET access = $1 WHERE se_id = $2")
+            .bind(access.as_str())
+            .bind(se_id.to_string())
+            .execute(&self.pool)
+            .await?;
+        if result.rows_affected() == 0 {
+            Err(StoreError::NotFound("device"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Keeps a package. One that is there already stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when another package has its id; [`StoreError::Database`].
+    pub async fn add_package(
+        &self,
+        package_id: [u8; 16],
+        version: u32,
+        custody: Custody,
+        bytes: &[u8],
+        at: u64,
+    ) -> Result<()> {
+        let id = hex(&package_id);
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let known: Option<Vec<u8>> = sqlx::query_scalar("SELECT bytes FROM packages WHERE package_id = $1")
+            .bind(&id)
+            .fetch_optional(&mut *transaction)
+            .await?;
+        match known {
+            Some(known) if known == bytes => return Ok(()),
+            Some(_) => return Err(StoreError::Conflict("another package has this package-id")),
+            None => {}
+        }
+        sqlx::query("INSERT INTO packages (package_id, version, custody, bytes, created_at) VALUES ($1, $2, $3, $4, $5)")
+            .bind(&id)
+            .bind(i64::from(version))
+            .bind(custody as i64)
+            .bind(bytes)
+            .bind(at.cast_signed())
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// A package's bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Database`].
+    pub async fn package(&self, package_id: [u8; 16]) -> Result<Vec<u8>> {
+        let bytes =
+            sqlx::query_scalar("SELECT bytes FROM packages WHERE package_id = $1").bind(hex(&package_id));
+        bytes
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or(StoreError::NotFound("package"))
+    }
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
