@@ -414,3 +414,88 @@ impl<F: Flash> KeyStore<'_, '_, F> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nvm::tests::Bench;
+
+    fn set(first: u8, len: usize) -> KeySet {
+        let key = |byte: u8| AesKey::new(&[byte; 32][..len]).unwrap();
+        KeySet {
+            enc: key(first),
+            mac: key(first + 1),
+            dek: key(first + 2),
+        }
+    }
+
+    fn sw<T>(result: Result<T, Refusal>) -> u16 {
+        result.err().map_or(0x9000, |refusal| refusal.0.0)
+    }
+
+    #[test]
+    fn a_sequence_counter_counts_to_its_end_and_no_further() {
+        let mut bench = Bench::new();
+        let mut records = bench.records(1);
+        let mut keys = KeyStore(&mut records);
+        keys.put_scp_set(0, 0x30, &set(1, 16)).unwrap();
+        assert_eq!(keys.next_sequence(0x30), Ok(1));
+        keys.put_sequence(0x30, SEQUENCE_MAX - 1).unwrap();
+        assert_eq!(keys.next_sequence(0x30), Ok(SEQUENCE_MAX));
+        assert_eq!(sw(keys.next_sequence(0x30)), 0x6985);
+        assert_eq!(keys.sequence(0x30), Ok(SEQUENCE_MAX));
+        // A replaced key set starts again.
+        keys.put_scp_set(0x30, 0x30, &set(4, 16)).unwrap();
+        assert_eq!(keys.next_sequence(0x30), Ok(1));
+        assert_eq!(sw(keys.next_sequence(0x31)), 0x6A88);
+    }
+
+    #[test]
+    fn the_default_version_follows_the_keys() {
+        let mut bench = Bench::new();
+        let mut records = bench.records(1);
+        let mut keys = KeyStore(&mut records);
+        assert_eq!(sw(keys.resolve(0)), 0x6A88);
+        keys.put_scp_set(0, 0x30, &set(1, 16)).unwrap();
+        keys.put_scp_set(0, 0x20, &set(4, 32)).unwrap();
+        assert_eq!(keys.resolve(0), Ok(0x30));
+        keys.put_scp_set(0x30, 0x31, &set(7, 16)).unwrap();
+        assert_eq!(keys.resolve(0), Ok(0x31));
+        keys.delete(0x31, None).unwrap();
+        assert_eq!(keys.resolve(0), Ok(0x20));
+        assert_eq!(sw(keys.delete(0x20, None)), 0x6985);
+        keys.delete_all().unwrap();
+        assert_eq!(sw(keys.resolve(0)), 0x6A88);
+        assert_eq!(sw(keys.scp_set(0x20)), 0x6A88);
+    }
+
+    #[test]
+    fn a_key_serves_its_own_purpose_alone() {
+        let mut bench = Bench::new();
+        let mut records = bench.records(1);
+        let mut keys = KeyStore(&mut records);
+        keys.put_single(0, KVN_KOS, KID_FIRST, key_type::AES, &[0x61; 16])
+            .unwrap();
+        keys.put_scp_set(0, 0x30, &set(1, 16)).unwrap();
+        // Keys of the update open no secure channel, and no other key is read as the designer's.
+        assert_eq!(sw(keys.scp_set(KVN_KOS)), 0x6A88);
+        assert_eq!(sw(keys.designer()), 0x6A88);
+        assert_eq!(sw(keys.put_scp_set(0, KVN_K_AUT, &set(1, 16))), 0x6A80);
+        assert_eq!(sw(keys.put_scp_set(KVN_KOS, 0x32, &set(1, 16))), 0x6A88);
+        assert_eq!(
+            sw(keys.put_single(0, KVN_DESIGNER, KID_FIRST, key_type::AES, &[1; 16])),
+            0x6A80
+        );
+        assert_eq!(
+            sw(keys.put_single(0, 0x33, KID_FIRST, key_type::AES, &[1; 16])),
+            0x6A80
+        );
+        // One length for the three keys of a set (Amd D 6.1).
+        let mixed = KeySet {
+            dek: AesKey::new(&[3; 32]).unwrap(),
+            ..set(1, 16)
+        };
+        assert_eq!(sw(keys.put_scp_set(0, 0x33, &mixed)), 0x6A80);
+        assert_eq!(sw(keys.put_scp_set(0x30, 0x30, &set(1, 32))), 0x6A80);
+    }
+}

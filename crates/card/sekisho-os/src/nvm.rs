@@ -240,3 +240,128 @@ impl<F: Flash> Records<'_, F> {
         self.staged.stage(self.application_key(application, index), None)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use sekisho_nvm::ram::RamFlash;
+
+    /// A small NVM with nothing in it.
+    pub(crate) struct Bench {
+        flash: RamFlash,
+        store: Store,
+        layout: Layout,
+        staged: Staged,
+    }
+
+    impl Bench {
+        pub(crate) fn new() -> Self {
+            let mut flash = RamFlash::strict(2048, 8);
+            let layout = Layout {
+                store: 0..4,
+                slots: [4..6, 6..8],
+            };
+            let store = Store::format(&mut flash, layout.store.clone()).unwrap();
+            Self {
+                flash,
+                store,
+                layout,
+                staged: Staged::new(),
+            }
+        }
+
+        pub(crate) fn records(&mut self, container: u8) -> Records<'_, RamFlash> {
+            Records {
+                nvm: Nvm {
+                    flash: &mut self.flash,
+                    store: &mut self.store,
+                    layout: &self.layout,
+                },
+                staged: &mut self.staged,
+                container: ContainerId(container),
+            }
+        }
+
+        pub(crate) fn commit(&mut self) {
+            let mut nvm = Nvm {
+                flash: &mut self.flash,
+                store: &mut self.store,
+                layout: &self.layout,
+            };
+            self.staged.commit(&mut nvm).unwrap();
+            self.staged.clear();
+        }
+    }
+
+    fn own(bench: &mut Bench, container: u8, application: u8) -> Option<[u8; 2]> {
+        let mut value = [0; 2];
+        let found = bench
+            .records(container)
+            .get_own(application, 7, &mut value)
+            .unwrap();
+        found.map(|len| {
+            assert_eq!(len, 2);
+            value
+        })
+    }
+
+    #[test]
+    fn nobody_finds_what_is_not_his_own() {
+        let mut bench = Bench::new();
+        bench.records(1).put_own(3, 7, b"A3").unwrap();
+        bench.records(1).put(Kind::Keys, 7, b"KK").unwrap();
+        bench.commit();
+        assert_eq!(own(&mut bench, 1, 3), Some(*b"A3"));
+        for (container, application) in [(1, 2), (1, 4), (2, 3), (0, 3)] {
+            assert_eq!(own(&mut bench, container, application), None);
+        }
+        // The same name in another place is another record.
+        bench.records(1).put_own(4, 7, b"A4").unwrap();
+        bench.records(2).put_own(3, 7, b"B3").unwrap();
+        bench.records(2).remove_own(4, 7).unwrap();
+        bench.commit();
+        assert_eq!(own(&mut bench, 1, 3), Some(*b"A3"));
+        assert_eq!(own(&mut bench, 1, 4), Some(*b"A4"));
+        assert_eq!(own(&mut bench, 2, 3), Some(*b"B3"));
+        // No application's number reaches the kinds of the operating system or the loader.
+        for application in 0..=u8::MAX {
+            assert!(bench.records(1).application_key(application, 7).kind() >= APPLICATION_KINDS);
+        }
+    }
+
+    #[test]
+    fn a_command_sees_its_own_writes_and_a_refused_one_leaves_none() {
+        let mut bench = Bench::new();
+        bench.records(1).put_own(3, 7, b"11").unwrap();
+        bench.commit();
+        bench.records(1).put_own(3, 7, b"22").unwrap();
+        assert_eq!(own(&mut bench, 1, 3), Some(*b"22"));
+        bench.records(1).remove_own(3, 7).unwrap();
+        assert_eq!(own(&mut bench, 1, 3), None);
+        bench.records(1).put_own(3, 7, b"33").unwrap();
+        assert_eq!(own(&mut bench, 1, 3), Some(*b"33"));
+        bench.staged.clear();
+        assert_eq!(own(&mut bench, 1, 3), Some(*b"11"));
+        assert!(
+            bench.staged.bytes.iter().all(|byte| *byte == 0),
+            "staged values are wiped"
+        );
+    }
+
+    #[test]
+    fn more_than_a_command_may_write_is_refused() {
+        let full = Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
+        let mut bench = Bench::new();
+        let mut records = bench.records(1);
+        assert_eq!(records.put_own(3, 0, &[1; STAGED_BYTES_MAX + 1]), full);
+        records.put_own(3, 0, &[1; STAGED_BYTES_MAX]).unwrap();
+        assert_eq!(records.put_own(3, 1, &[1]), full);
+        bench.staged.clear();
+        let mut records = bench.records(1);
+        for index in (0..).take(STAGED_RECORDS_MAX) {
+            records.remove_own(3, index).unwrap();
+        }
+        assert_eq!(records.remove_own(3, 1000), full);
+        assert_eq!(records.get_own(3, 0, &mut []), Ok(None));
+    }
+}
