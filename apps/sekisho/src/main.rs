@@ -3,13 +3,19 @@
 //! Each subcommand lives in its own module under `cmd` and has an `Args` (clap) and a `run`. Exit codes: 0 done, 1 it failed,
 //! 2 the command line was wrong. Machines ask for `--json` and get one object on standard output; progress goes to standard error.
 
+mod card;
 mod cmd;
 
 use clap::Parser;
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "sekisho", version, about = "A secure-element platform: cards, fleet, updates", propagate_version = true)]
+#[command(
+    name = "sekisho",
+    version,
+    about = "A secure-element platform: cards, fleet, updates",
+    propagate_version = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: cmd::Command,

@@ -1,0 +1,59 @@
+//! The secure element on a flash of the host.
+
+use core::marker::PhantomData;
+
+use sekisho_applets::Standard;
+use sekisho_keys::Rng;
+use sekisho_nvm::Flash;
+use sekisho_os::{BootError, Personalisation, Platform, Profile, SecureElement};
+
+/// The host's platform: its flash, its randomness, all native applications.
+pub(crate) struct HostPlatform<F>(PhantomData<F>);
+
+impl<F: Flash> Platform for HostPlatform<F> {
+    type Flash = F;
+    type Rng = SystemRng;
+    type Applets = Standard;
+}
+
+/// A virtual secure element.
+pub(crate) type VirtualSe<F> = SecureElement<HostPlatform<F>>;
+
+/// The operating system's random number generator.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SystemRng;
+
+impl Rng for SystemRng {
+    fn fill(&mut self, out: &mut [u8]) {
+        if getrandom::fill(out).is_err() {
+            // Better no answer than one with a predictable challenge or key.
+            std::process::abort();
+        }
+    }
+}
+
+/// What starting found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// The SE had been made before.
+    Found,
+    /// The flash was blank; the SE has been made.
+    Made,
+}
+
+/// Starts the SE on `flash`; on a blank one makes it first, as `personalisation` says.
+pub(crate) fn start<F: Flash>(
+    flash: F,
+    profile: &Profile,
+    personalisation: &Personalisation<'_>,
+) -> Result<(VirtualSe<F>, Start), BootError> {
+    let blank = match VirtualSe::boot(flash, SystemRng, profile) {
+        Ok(se) => return Ok((se, Start::Found)),
+        Err(failure) if failure.error == BootError::Blank => failure.flash,
+        Err(failure) => return Err(failure.error),
+    };
+    match VirtualSe::manufacture(blank, SystemRng, profile, personalisation) {
+        Ok(se) => Ok((se, Start::Made)),
+        Err(failure) => Err(failure.error),
+    }
+}

@@ -1,0 +1,7 @@
+//! The virtual secure element: flash in a file, keys from a file, sockets for readers.
+
+pub(crate) mod element;
+pub(crate) mod file_flash;
+pub(crate) mod perso;
+pub(crate) mod screen;
+pub(crate) mod side;

@@ -1,0 +1,96 @@
+//! What a new card is made with.
+
+use anyhow::{Context, Result};
+use sekisho_apdu::gp::CardLifeCycle;
+use sekisho_keys::{AesKey, KeySet, sha256};
+use sekisho_link::{Manifest, SeId};
+use sekisho_os::{KVN_INITIAL, Personalisation};
+
+/// The OS part that a new card begins with.
+static FIRST_PART: &[u8] = include_bytes!("../../../../applets/prebuilt/meter-v1.wasm");
+/// Its version, and the ABI that it is written for (docs/spec/os-part.md).
+const FIRST_VERSION: u32 = 1;
+const ABI: u8 = 1;
+
+/// The initial key of GlobalPlatform test cards, which host software tries by itself: 40 to 4F.
+const INITIAL_KEY: [u8; 16] = [
+    0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4A, 0x4B, 0x4C, 0x4D, 0x4E, 0x4F,
+];
+
+/// What a new card is made with, owned.
+pub(crate) struct Perso {
+    pub(crate) se_id: SeId,
+    pub(crate) scp_kvn: u8,
+    pub(crate) scp: KeySet,
+    pub(crate) k_aut: AesKey,
+    pub(crate) kos: Option<AesKey>,
+    pub(crate) k_mac: Option<AesKey>,
+    pub(crate) designer: Option<[u8; 65]>,
+}
+
+impl Perso {
+    /// A developer's card: initial keys that everybody knows, KVN FF, a random SE-id, and nothing to be updated with.
+    pub(crate) fn developer() -> Result<Self> {
+        let key = || AesKey::new(&INITIAL_KEY).context("initial key");
+        let mut se_id = [0; 10];
+        getrandom::fill(&mut se_id).context("no randomness for the SE-id")?;
+        Ok(Self {
+            se_id: SeId(se_id),
+            scp_kvn: KVN_INITIAL,
+            scp: KeySet {
+                enc: key()?,
+                mac: key()?,
+                dek: key()?,
+            },
+            k_aut: key()?,
+            kos: None,
+            k_mac: None,
+            designer: None,
+        })
+    }
+
+    /// Reads what `sekisho hsm perso` wrote.
+    pub(crate) fn read(path: &std::path::Path) -> Result<Self> {
+        anyhow::bail!("{}: not yet", path.display())
+    }
+
+    /// As the secure element takes it.
+    pub(crate) fn borrowed<'a>(&'a self, first: &'a FirstPart) -> Personalisation<'a> {
+        Personalisation {
+            se_id: self.se_id.0,
+            scp_kvn: self.scp_kvn,
+            scp: &self.scp,
+            k_aut: &self.k_aut,
+            kos: self.kos.as_ref(),
+            k_mac: self.k_mac.as_ref(),
+            designer: self.designer.as_ref(),
+            part: Some((&first.manifest, first.image)),
+            life_cycle: CardLifeCycle::OpReady,
+        }
+    }
+}
+
+/// The OS part that a new card begins with, and its manifest, which needs no signature in the factory.
+pub(crate) struct FirstPart {
+    manifest: Manifest,
+    image: &'static [u8],
+}
+
+impl FirstPart {
+    pub(crate) fn new() -> Result<Self> {
+        let manifest = Manifest {
+            target: Manifest::OS_PART,
+            code_format: Manifest::WEBASSEMBLY,
+            abi: ABI,
+            version: FIRST_VERSION,
+            min_previous: 0,
+            length: u32::try_from(FIRST_PART.len()).context("the first OS part is too long")?,
+            package_id: [0; 16],
+            digest: sha256(&[FIRST_PART]),
+        };
+        Ok(Self {
+            manifest,
+            image: FIRST_PART,
+        })
+    }
+}

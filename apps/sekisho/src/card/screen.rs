@@ -1,0 +1,129 @@
+//! What `sekisho card` shows when it starts.
+
+use core::fmt::Write;
+use core::net::SocketAddr;
+use std::path::Path;
+
+use sekisho_apdu::tlv::{Tag, TlvReader};
+use sekisho_link::{LoaderState, SeId};
+use sekisho_nvm::Flash;
+use sekisho_os::Interface;
+
+use super::element::{Start, VirtualSe};
+
+/// What the SE says of itself, asked as any reader may.
+pub(crate) struct About {
+    pub(crate) atr: String,
+    pub(crate) se_id: String,
+    pub(crate) part: String,
+    pub(crate) keys: String,
+}
+
+impl About {
+    /// Asks the SE on `interface`, and leaves it as after a reset.
+    pub(crate) fn ask<F: Flash>(se: &mut VirtualSe<F>, interface: Interface) -> Self {
+        let se_id = get_data(se, interface, 0x00CF)
+            .and_then(|v| v.try_into().ok())
+            .map(SeId);
+        let state = get_data(se, interface, 0xDF20).and_then(|v| LoaderState::decode(&v).ok());
+        let keys = get_data(se, interface, 0x00E0).unwrap_or_default();
+        se.reset(interface);
+        Self {
+            atr: hex::encode_upper(se.atr()),
+            se_id: se_id.map_or_else(|| "unknown".to_owned(), |id| id.to_string()),
+            part: state.map_or_else(
+                || "none".to_owned(),
+                |s| {
+                    format!(
+                        "version {} in slot {}",
+                        s.version,
+                        if s.slot == 0 { 'A' } else { 'B' }
+                    )
+                },
+            ),
+            keys: key_versions(&keys),
+        }
+    }
+}
+
+/// The value of a data object; the GlobalPlatform class gets it in its TLV.
+fn get_data<F: Flash>(se: &mut VirtualSe<F>, interface: Interface, tag: u16) -> Option<Vec<u8>> {
+    let [p1, p2] = tag.to_be_bytes();
+    let mut out = [0; 1024];
+    let len = se.transmit(interface, &[0x80, 0xCA, p1, p2, 0x00], &mut out);
+    let (data, sw) = out.get(..len)?.split_last_chunk::<2>()?;
+    let object = TlvReader::new(data).next()?.ok()?;
+    (*sw == [0x90, 0x00] && object.tag == Tag(tag.into())).then(|| object.value.to_vec())
+}
+
+/// The key version numbers of key information `C0 (KID KVN ...)`, each once.
+fn key_versions(information: &[u8]) -> String {
+    let mut versions: Vec<u8> = TlvReader::new(information)
+        .flatten()
+        .filter_map(|object| object.value.get(1).copied())
+        .collect();
+    versions.sort_unstable();
+    versions.dedup();
+    let mut text = String::from("KVN");
+    for version in &versions {
+        let _ = write!(text, " {version:02X}");
+    }
+    if versions.contains(&0xFF) {
+        text += " (initial keys 40..4F, which everybody knows)";
+    }
+    text
+}
+
+/// Where the SE can be reached.
+pub(crate) struct Reach<'a> {
+    pub(crate) vpcd: Option<&'a str>,
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) interface: &'a str,
+}
+
+/// The first screen.
+pub(crate) fn first_screen(
+    about: &About,
+    flash: &Path,
+    kib: usize,
+    start: Start,
+    reach: &Reach<'_>,
+) -> String {
+    let made = if start == Start::Made {
+        "made now"
+    } else {
+        "made before"
+    };
+    let mut text = String::from("sekisho card: a virtual secure element\n\n");
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "  {name:<11}{value}");
+    };
+    line("flash", &format!("{} ({kib} KiB, {made})", flash.display()));
+    line("SE-id", &about.se_id);
+    line("ATR", &about.atr);
+    line("OS part", &about.part);
+    line("keys", &about.keys);
+    line("interface", reach.interface);
+    let _ = writeln!(text);
+    if let Some(address) = reach.vpcd {
+        let _ = writeln!(text, "In pcscd's virtual reader (vpcd at {address}). Try:");
+        let _ = writeln!(text, "  opensc-tool -l");
+        let _ = writeln!(text, "  opensc-tool -a -s 00A4040000 -s 80CADF2000");
+        let _ = writeln!(
+            text,
+            "  sekisho agent --card 'pcsc:Virtual PCD 00 00' --server https://HOST:PORT ..."
+        );
+    }
+    if let Some(address) = reach.listen {
+        let _ = writeln!(text, "Listening on {address}, length-prefixed like vpcd. Try:");
+        let _ = writeln!(
+            text,
+            "  sekisho agent --card tcp:{address} --server https://HOST:PORT ..."
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\nIt keeps its state in the flash: stop it with Ctrl-C, or in any other way, at any moment."
+    );
+    text
+}

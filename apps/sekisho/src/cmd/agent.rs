@@ -1,0 +1,349 @@
+//! `sekisho agent`: the agent beside a secure element.
+
+use core::time::Duration;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args as ClapArgs;
+use indicatif::{ProgressBar, ProgressStyle};
+use sekisho_device::{
+    Agent, AgentError, Backoff, DiskSpool, Event, HandOver, HttpsBackend, HttpsConfig, LinkToken, Turn,
+    hand_over,
+};
+use sekisho_link::{Access, Outcome, Status};
+use sekisho_transport::{Card, PcscCard, SocketCard};
+use serde_json::{Value, json};
+
+/// How often an agent that has nothing to do asks again.
+const IDLE: Duration = Duration::from_secs(300);
+/// Exit code of `--once` when the server asks for another try: EX_TEMPFAIL of sysexits.h.
+const TRY_AGAIN: u8 = 75;
+/// Exit code of `--once` when the server blocks the SE: EX_NOPERM.
+const BLOCKED: u8 = 77;
+
+/// Update a secure element: download, ask for permission, play, report
+///
+/// It can be stopped and started at any moment, in any way; it goes on where it was. With --once: exit code 0 nothing to do or network access
+/// allowed, 75 try again later, 77 blocked, 1 failed.
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// The management server
+    #[arg(long, value_name = "https://HOST:PORT", env = "SEKISHO_SERVER")]
+    server: String,
+
+    /// Certificate (PEM) of the authority that vouches for the server; no other is trusted
+    #[arg(long, value_name = "FILE")]
+    ca: PathBuf,
+
+    /// The device's link token, 32 hex digits; better in the environment or in a file, where others do not see it
+    #[arg(
+        long,
+        value_name = "HEX",
+        env = "SEKISHO_TOKEN",
+        hide_env_values = true,
+        required_unless_present = "token_file"
+    )]
+    token: Option<String>,
+
+    /// File with the link token; goes before --token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// The secure element: `pcsc:READER` (part of the reader's name; `pcsc:` if there is one only) or `tcp:HOST:PORT`
+    #[arg(long, value_name = "CARD", default_value = "pcsc:", value_parser = where_card_is)]
+    card: CardAt,
+
+    /// Directory for what must survive: the delivery, the unreported status
+    #[arg(long, value_name = "DIR", default_value = "agent-spool")]
+    spool: PathBuf,
+
+    /// Directory that gets the data for the device itself (P_MOB); without it they are left alone
+    #[arg(long, value_name = "DIR")]
+    mob_dir: Option<PathBuf>,
+
+    /// Largest delivery that is kept, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4095))]
+    limit: u32,
+
+    /// Seconds to wait for the server, and for each answer of the SE
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+
+    /// End after one turn instead of asking for ever
+    #[arg(long)]
+    once: bool,
+
+    /// Print each turn's result as a JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where the secure element is.
+#[derive(Clone, Debug)]
+enum CardAt {
+    Pcsc(String),
+    Tcp(String),
+}
+
+fn where_card_is(text: &str) -> Result<CardAt, String> {
+    match text.split_once(':') {
+        Some(("pcsc", reader)) => Ok(CardAt::Pcsc(reader.to_owned())),
+        Some(("tcp", address)) if address.contains(':') => Ok(CardAt::Tcp(address.to_owned())),
+        _ => Err("write pcsc:READER or tcp:HOST:PORT".to_owned()),
+    }
+}
+
+impl CardAt {
+    fn open(&self, timeout: Duration) -> Result<Box<dyn Card>> {
+        Ok(match self {
+            Self::Pcsc(reader) => {
+                Box::new(PcscCard::open(reader, timeout).context(
+                    "cannot reach the secure element; is pcscd running, and a card in the reader?",
+                )?)
+            }
+            Self::Tcp(address) => {
+                let card = SocketCard::open(address, timeout);
+                Box::new(card.with_context(|| {
+                    format!("cannot reach the secure element; does `sekisho card --listen {address}` run?")
+                })?)
+            }
+        })
+    }
+}
+
+/// Runs the agent.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let timeout = Duration::from_secs(args.timeout);
+    let backend = HttpsBackend::new(&HttpsConfig {
+        server: args.server.clone(),
+        authorities: read(&args.ca, "authority")?,
+        token: token(args)?,
+        timeout,
+    })
+    .map_err(|text| anyhow!("{text}; see --server and --ca"))?;
+    let limit = args.limit << 20;
+    let spool = DiskSpool::open(&args.spool, limit)
+        .with_context(|| format!("cannot use --spool {}", args.spool.display()))?;
+    let mut agent = Agent::new(backend, spool, limit, args.mob_dir.clone().map(into_directory));
+    let mut backoff = Backoff::new();
+    loop {
+        let progress = Progress::new();
+        let turn = args.card.open(timeout).and_then(|mut card| {
+            agent
+                .turn(&mut *card, &mut |event| progress.show(&event))
+                .map_err(anyhow::Error::new)
+        });
+        progress.end();
+        if args.json {
+            print_line(&as_json(&turn).to_string());
+        }
+        if args.once {
+            return conclude(turn, args.json);
+        }
+        let (wait, words) = next(&turn, &mut backoff)?;
+        progress.say(&words);
+        pause(wait);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the edge that waits")]
+fn pause(wait: Duration) {
+    std::thread::sleep(wait);
+}
+
+fn into_directory(directory: PathBuf) -> HandOver {
+    Box::new(move |campaign, p_mob| hand_over(&directory, campaign, p_mob).map(drop))
+}
+
+fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read the {what} file {}", path.display()))
+}
+
+fn token(args: &Args) -> Result<LinkToken> {
+    let text = match (&args.token, &args.token_file) {
+        (Some(token), None) => token.clone(),
+        (_, Some(path)) => String::from_utf8(read(path, "token")?).unwrap_or_default(),
+        (None, None) => bail!("give the link token with --token-file or SEKISHO_TOKEN"),
+    };
+    LinkToken::new(&text)
+        .context("the link token is not 32 hexadecimal digits; it was shown when the device was registered")
+}
+
+/// How long to wait before the next turn, and what to say about this one.
+fn next(turn: &Result<Turn>, backoff: &mut Backoff) -> Result<(Duration, String)> {
+    let mut random = [0; 2];
+    getrandom::fill(&mut random).context("no randomness for the waiting time")?;
+    let random = u16::from_be_bytes(random);
+    Ok(match turn {
+        Ok(turn) => {
+            let wait = match turn {
+                Turn::NotYet(seconds) => Duration::from_secs((*seconds).into()).max(Duration::from_secs(1)),
+                Turn::Ended { verdict, .. } if verdict.access == Access::Retry => {
+                    backoff.failed(Some(verdict.retry_after), random)
+                }
+                Turn::Ended { .. } | Turn::Nothing | Turn::Blocked(_) => {
+                    backoff.succeeded();
+                    IDLE
+                }
+            };
+            (
+                wait,
+                format!("{}; next look in {} s", describe(turn), wait.as_secs()),
+            )
+        }
+        Err(error) => {
+            let asked = error
+                .downcast_ref::<AgentError>()
+                .and_then(AgentError::retry_after);
+            let wait = backoff.failed(asked, random);
+            (wait, format!("{error:#}; again in {} s", wait.as_secs()))
+        }
+    })
+}
+
+/// The exit code of `--once`.
+fn conclude(turn: Result<Turn>, is_json: bool) -> Result<ExitCode> {
+    let turn = turn?;
+    if !is_json {
+        print_line(&describe(&turn));
+    }
+    Ok(match turn {
+        Turn::Nothing => ExitCode::SUCCESS,
+        Turn::NotYet(_) => ExitCode::from(TRY_AGAIN),
+        Turn::Blocked(_) => ExitCode::from(BLOCKED),
+        Turn::Ended { verdict, .. } => match verdict.access {
+            Access::Allowed => ExitCode::SUCCESS,
+            Access::Retry => ExitCode::from(TRY_AGAIN),
+            Access::Blocked => ExitCode::from(BLOCKED),
+        },
+    })
+}
+
+fn describe(turn: &Turn) -> String {
+    match turn {
+        Turn::Nothing => "nothing to do".to_owned(),
+        Turn::NotYet(seconds) => format!("loaded; permission is given in {seconds} s at the earliest"),
+        Turn::Blocked(words) => format!("the server refuses permission: {words}"),
+        Turn::Ended { status, verdict, .. } => {
+            let access = match verdict.access {
+                Access::Allowed => "network access allowed".to_owned(),
+                Access::Retry => format!("try again in {} s", verdict.retry_after),
+                Access::Blocked => "access blocked".to_owned(),
+            };
+            format!("{}; server: {access}", outcome(status))
+        }
+    }
+}
+
+fn outcome(status: &Status) -> String {
+    match (status.outcome, status.receipt) {
+        (Outcome::Activated, Some(receipt)) => {
+            format!(
+                "updated from version {} to {}",
+                receipt.previous_version, receipt.version
+            )
+        }
+        (Outcome::Activated, None) => "updated".to_owned(),
+        (Outcome::Discarded, _) => "what was staged has been discarded".to_owned(),
+        (Outcome::Refused, _) => format!(
+            "the secure element refused command {} with {:04X}",
+            status.step, status.sw.0
+        ),
+        (Outcome::DeviceFailed, _) => format!("the secure element did not answer command {}", status.step),
+    }
+}
+
+fn as_json(turn: &Result<Turn>) -> Value {
+    match turn {
+        Err(error) => json!({"result": "error", "error": format!("{error:#}")}),
+        Ok(Turn::Nothing) => json!({"result": "nothing"}),
+        Ok(Turn::NotYet(seconds)) => json!({"result": "not_yet", "retry_after": seconds}),
+        Ok(Turn::Blocked(words)) => json!({"result": "blocked", "detail": words}),
+        Ok(Turn::Ended {
+            status,
+            verdict,
+            resumed_at,
+        }) => json!({
+            "result": match status.outcome {
+                Outcome::Activated => "activated",
+                Outcome::Refused => "refused",
+                Outcome::DeviceFailed => "device_failed",
+                Outcome::Discarded => "discarded",
+            },
+            "se_id": status.se_id.to_string(),
+            "campaign": status.campaign.to_string(),
+            "step": status.step,
+            "sw": format!("{:04X}", status.sw.0),
+            "resumed_at": resumed_at,
+            "version_before": status.receipt.map(|r| r.previous_version),
+            "version_after": status.receipt.map(|r| r.version),
+            "access": match verdict.access {
+                Access::Allowed => "allowed",
+                Access::Retry => "retry",
+                Access::Blocked => "blocked",
+            },
+            "retry_after": verdict.retry_after,
+        }),
+    }
+}
+
+/// Progress on standard error: a bar on a terminal, lines elsewhere.
+struct Progress(ProgressBar);
+
+impl Progress {
+    fn new() -> Self {
+        let bar = if std::io::stderr().is_terminal() {
+            ProgressBar::no_length()
+        } else {
+            ProgressBar::hidden()
+        };
+        let style = ProgressStyle::with_template("{msg:12} {wide_bar} {pos}/{len}");
+        Self(style.map_or_else(|_| ProgressBar::hidden(), |style| bar.with_style(style)))
+    }
+
+    fn show(&self, event: &Event) {
+        match event {
+            Event::Secure(facts) => self.say(&format!(
+                "secure element {}: version {}",
+                facts.se_id, facts.state.version
+            )),
+            Event::Offered(campaign) => self.say(&format!("campaign {campaign}")),
+            Event::Downloaded(have, all) => self.move_to("downloading", u64::from(*have), u64::from(*all)),
+            Event::HandedOver(bytes) => self.say(&format!("{bytes} bytes for the device itself handed over")),
+            Event::CountedUp(value) => {
+                self.say(&format!("sequence counter used before; counted up to {value}"))
+            }
+            Event::Played(done, all, resumed_at) => {
+                if *done == 1 && *resumed_at > 0 {
+                    self.say(&format!("going on at block {resumed_at}"));
+                }
+                self.move_to("updating", *done as u64, *all as u64);
+            }
+            Event::BrokeOff(why) => self.say(&format!("broken off: {why}")),
+            Event::Reported(status) => self.say(&outcome(status)),
+            _ => {}
+        }
+    }
+
+    fn move_to(&self, what: &'static str, position: u64, length: u64) {
+        self.0.set_message(what);
+        self.0.set_length(length);
+        self.0.set_position(position);
+    }
+
+    #[allow(clippy::print_stderr)]
+    fn say(&self, text: &str) {
+        self.0.suspend(|| eprintln!("{text}"));
+    }
+
+    fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+#[allow(clippy::print_stdout)]
+fn print_line(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,270 @@
+//! `sekisho card`: a virtual secure element as a process.
+
+use core::net::SocketAddr;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
+use sekisho_os::{BootError, Interface, Profile};
+use sekisho_transport::{Served, Stop, serve_listener, serve_vpcd};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::card::element::{self, Start};
+use crate::card::file_flash::{FileFlash, LARGEST, PAGE};
+use crate::card::perso::{FirstPart, Perso};
+use crate::card::screen::{About, Reach, first_screen};
+use crate::card::side::{OnInterface, SharedSe};
+
+/// Be a virtual secure element: in pcscd's virtual reader, behind a TCP port, or both
+///
+/// The flash is a file. A blank one is personalised first: with --perso as the HSM says, else as a developer's card with well-known keys.
+#[derive(ClapArgs)]
+#[command(group(ArgGroup::new("readers").required(true).multiple(true).args(["vpcd", "listen"])))]
+pub(crate) struct Args {
+    /// File that is the flash; made if there is none
+    #[arg(long, value_name = "FILE", default_value = "card.flash")]
+    flash: PathBuf,
+
+    /// Personalisation of a blank flash, from `sekisho hsm perso`
+    #[arg(long, value_name = "FILE")]
+    perso: Option<PathBuf>,
+
+    /// Connect to pcscd's virtual reader (vpcd); second reader: port 35964
+    #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:35963")]
+    vpcd: Option<String>,
+
+    /// Listen here for readers; port 0 takes a free one. Loopback only: whoever connects holds the card
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+
+    /// RAM budget in bytes, as 256K
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    ram: Option<usize>,
+
+    /// Flash of a new card in bytes, as 1184K; what its store leaves is shared by the two slots of the OS part
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    nvm: Option<usize>,
+
+    /// The interface on which commands come
+    #[arg(long, value_enum, default_value_t = InterfaceName::Contact)]
+    interface: InterfaceName,
+}
+
+/// Interfaces by name.
+#[derive(Clone, Copy, ValueEnum)]
+enum InterfaceName {
+    /// ISO/IEC 7816-3 contacts
+    Contact,
+    /// Single wire protocol: a contactless reader
+    Swp,
+    /// APDU gate: the device itself, through the NFC controller
+    ApduGate,
+    /// SPI or I2C
+    Spi,
+}
+
+impl InterfaceName {
+    const fn interface(self) -> Interface {
+        match self {
+            Self::Contact => Interface::Iso7816Contact,
+            Self::Swp => Interface::Swp,
+            Self::ApduGate => Interface::ApduGate,
+            Self::Spi => Interface::Spi,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Contact => "contact (ISO/IEC 7816-3)",
+            Self::Swp => "SWP",
+            Self::ApduGate => "APDU gate",
+            Self::Spi => "SPI/I2C",
+        }
+    }
+}
+
+/// Bytes, with K or M for KiB or MiB.
+fn size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.strip_suffix(['K', 'k']) {
+        Some(digits) => (digits, 1024),
+        None => text
+            .strip_suffix(['M', 'm'])
+            .map_or((text, 1), |digits| (digits, 1024 * 1024)),
+    };
+    digits
+        .parse::<usize>()
+        .ok()
+        .and_then(|n| n.checked_mul(unit))
+        .ok_or_else(|| "write a number of bytes, as 65536, 256K or 2M".to_owned())
+}
+
+/// Runs the card until it is stopped.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    // Before anything is made: a port in use must not leave a card behind.
+    let listener = args.listen.map(listen).transpose()?;
+    let (se, start, kib) = start(args)?;
+    let interface = args.interface.interface();
+    let se = SharedSe::new(se);
+    let about = About::ask(&mut se.lock(), interface);
+    let reach = Reach {
+        vpcd: args.vpcd.as_deref(),
+        listen: listener.as_ref().map(TcpListener::local_addr).transpose()?,
+        interface: args.interface.name(),
+    };
+    show(&first_screen(&about, &args.flash, kib, start, &reach));
+    serve(args.vpcd.clone(), listener, &se, interface)
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener> {
+    if !address.ip().is_loopback() {
+        bail!(
+            "{address} is open to others, and whoever connects holds the card; listen on 127.0.0.1:{} and forward it if you must",
+            address.port()
+        );
+    }
+    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}; is another card there?"))
+}
+
+/// Starts the SE on its flash.
+fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
+    let mut profile = Profile::default();
+    if let Some(nvm) = args.nvm.filter(|n| *n > LARGEST || !n.is_multiple_of(PAGE)) {
+        bail!(
+            "--nvm {nvm}: the flash has whole pages of {PAGE} bytes, {} MiB at most",
+            LARGEST >> 20
+        );
+    }
+    let perso = match &args.perso {
+        Some(path) => Perso::read(path)?,
+        None => Perso::developer()?,
+    };
+    let flash = FileFlash::open(
+        &args.flash,
+        args.nvm,
+        profile.store_bytes + 2 * profile.slot_bytes,
+    )?;
+    let kib = flash.len() / 1024;
+    profile.slot_bytes = flash.len().saturating_sub(profile.store_bytes) / 2 / PAGE * PAGE;
+    if profile.slot_bytes == 0 {
+        bail!(
+            "a flash of {kib} KiB is too small; --nvm {}K is the least",
+            (profile.store_bytes + 2 * PAGE) / 1024
+        );
+    }
+    profile.ram = args.ram.unwrap_or(profile.ram);
+    let first = FirstPart::new()?;
+    let (mut se, found) =
+        element::start(flash, &profile, &perso.borrowed(&first)).map_err(|error| explain(error, args))?;
+    if let (Start::Found, Some(path)) = (found, &args.perso) {
+        let se_id = About::ask(&mut se, args.interface.interface()).se_id;
+        if se_id != perso.se_id.to_string() {
+            bail!(
+                "{} holds the card {se_id}, not {} of {}; give the new one its own --flash",
+                args.flash.display(),
+                perso.se_id,
+                path.display()
+            );
+        }
+    }
+    Ok((se, found, kib))
+}
+
+/// What to do about a card that does not start.
+fn explain(error: BootError, args: &Args) -> anyhow::Error {
+    let advice = match error {
+        BootError::RamTooSmall => {
+            let least = size_of::<element::VirtualSe<FileFlash>>().div_ceil(1024);
+            format!("--ram {least}K is the least, and what is above it goes to the OS part")
+        }
+        BootError::FlashTooSmall => "give it a larger --nvm".to_owned(),
+        _ => format!(
+            "if {} is not worth keeping, start again with another --flash",
+            args.flash.display()
+        ),
+    };
+    anyhow::Error::new(error).context(format!("the card does not start; {advice}"))
+}
+
+/// Offers the SE to its readers until a signal comes, or a listener fails.
+fn serve(
+    vpcd: Option<String>,
+    listener: Option<TcpListener>,
+    se: &SharedSe<FileFlash>,
+    interface: Interface,
+) -> Result<ExitCode> {
+    let stop = Stop::new();
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let mut threads = Vec::new();
+    if let Some(address) = vpcd {
+        let (mut side, stop) = (
+            OnInterface {
+                se: se.clone(),
+                interface,
+            },
+            stop.clone(),
+        );
+        threads.push(thread::spawn(move || {
+            serve_vpcd(&address, &mut side, &stop, &mut |event| tell("vpcd", &event));
+        }));
+    }
+    if let Some(listener) = listener {
+        let (mut side, stop, ended) = (
+            OnInterface {
+                se: se.clone(),
+                interface,
+            },
+            stop.clone(),
+            ended.clone(),
+        );
+        threads.push(thread::spawn(move || {
+            let result = serve_listener(&listener, &mut side, &stop, &mut |event| tell("socket", &event));
+            // The receiver is gone only when the process is already ending.
+            let _ = ended.send(result);
+        }));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+            end = ends.recv() => end.unwrap_or(Ok(())).context("the listener failed"),
+        }
+    });
+    stop.stop();
+    for thread in threads {
+        if thread.join().is_err() {
+            bail!("a serving thread failed; the flash is as the last command left it");
+        }
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+#[allow(clippy::print_stdout)]
+fn show(text: &str) {
+    println!("{text}");
+}
+
+#[allow(clippy::print_stderr)]
+fn tell(what: &str, event: &Served) {
+    match event {
+        Served::Connected(peer) => eprintln!("{what}: reader {peer} is there"),
+        Served::Disconnected(why) => eprintln!("{what}: the reader is gone: {}", reason(why)),
+        Served::Waiting(why) => eprintln!(
+            "{what}: no reader yet ({why}); waiting. For vpcd: start pcscd with the package vsmartcard-vpcd"
+        ),
+    }
+}
+
+fn reason(why: &sekisho_transport::TransportError) -> String {
+    match why {
+        sekisho_transport::TransportError::Closed => "it closed the connection".to_owned(),
+        other => other.to_string(),
+    }
+}
