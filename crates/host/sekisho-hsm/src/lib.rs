@@ -1,1 +1,170 @@
-//! Key custody of the management server behind one Hsm trait.
+//! Key custody: the management server's HSM behind one [`Hsm`] trait, and the design system's keys.
+//!
+//! * [`Hsm`]: master keys stay in; what comes out is worth one SCP03 session, one campaign or one code. [`SoftHsm`] is the software keystore,
+//!   sealed at rest under a passphrase ([`sealed`]).
+//! * [`authorise`]: a whole P_AUT, made before the SE is on line.
+//! * [`broadcast_package`]: P_SE, made once for a campaign.
+//! * [`design`]: what the design system holds and does: Kos, `K_MAC`, the designer's key; packages.
+//! * [`PersoFile`]: what a card is personalised with.
+//!
+//! The bytes are those of `docs/spec/broadcast-update.md`.
+//!
+//! A PKCS#11 token can stand behind [`Hsm`] with operations that every token has: diversification is `CKM_AES_CBC_ENCRYPT_DATA`,
+//! the rest `CKM_AES_CMAC`; the trait asks for nothing else.
+
+mod authorise;
+mod broadcast;
+pub mod design;
+mod perso;
+pub mod sealed;
+mod soft;
+
+pub use authorise::{AuthoriseRequest, authorise};
+pub use broadcast::broadcast_package;
+pub use perso::PersoFile;
+pub use soft::SoftHsm;
+
+use sekisho_apdu::{Aid, ApduError, BufferFull};
+use sekisho_keys::{AesKey, KeySet};
+use sekisho_link::{Campaign, SeId};
+use sekisho_scp::ScpError;
+use sekisho_scp::host::{Challenge, SessionKeys};
+
+/// KVN of the SCP03 key set with which SEs leave personalisation (spec section 1).
+pub const KVN_SCP: u8 = 0x30;
+/// KVN of K-AUT.
+pub const KVN_AUT: u8 = 0x60;
+/// AID of the issuer security domain (GPC H.1.3); it enters the pseudo-random card challenge.
+pub const ISD_AID: Aid = match Aid::new(&[0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00]) {
+    Some(aid) => aid,
+    None => unreachable!(),
+};
+
+/// Why custody did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HsmError {
+    /// The self-test failed: this HSM computes something else than the specification.
+    #[error("HSM self-test failed: {0}")]
+    SelfTest(&'static str),
+    /// The request does not fit together.
+    #[error("{0}")]
+    Request(&'static str),
+    /// The secure channel refused.
+    #[error("secure channel: {0}")]
+    SecureChannel(#[from] ScpError),
+    /// What was to be written is longer than it may be.
+    #[error("message too long")]
+    TooLong,
+    /// The operating system gives no randomness.
+    #[error("no randomness: {0}")]
+    Random(getrandom::Error),
+    /// A file could not be read or written.
+    #[error("{0}: {1}")]
+    File(std::path::PathBuf, std::io::Error),
+    /// A sealed file does not open.
+    #[error("{0}")]
+    Sealed(&'static str),
+}
+
+impl From<BufferFull> for HsmError {
+    fn from(_: BufferFull) -> Self {
+        Self::TooLong
+    }
+}
+
+impl From<ApduError> for HsmError {
+    fn from(_: ApduError) -> Self {
+        Self::TooLong
+    }
+}
+
+/// The result of custody.
+pub type Result<T> = std::result::Result<T, HsmError>;
+
+/// The broadcast key set of a campaign in custody 04.
+pub struct BroadcastKeySet {
+    /// BK-ENC.
+    pub enc: AesKey,
+    /// BK-MAC.
+    pub mac: AesKey,
+    /// MAC chaining value before the first command.
+    pub chaining_value: [u8; 16],
+}
+
+/// The individual keys of an SE, for its personalisation.
+pub struct PersoKeys {
+    /// The SCP03 key set.
+    pub scp: KeySet,
+    /// K-AUT.
+    pub k_aut: AesKey,
+}
+
+/// What the management server asks of its HSM. Every operation can be had from AES-CBC derivation and CMAC inside a token.
+pub trait Hsm: Send + Sync {
+    /// Session keys of one SCP03 session.
+    ///
+    /// # Errors
+    /// [`HsmError`].
+    fn scp03_session(
+        &self,
+        se_id: SeId,
+        kvn: u8,
+        host_challenge: &Challenge,
+        card_challenge: &Challenge,
+    ) -> Result<SessionKeys>;
+
+    /// The card challenge that the SE will answer with when its sequence counter is `sequence_counter`.
+    ///
+    /// # Errors
+    /// [`HsmError`].
+    fn card_challenge(&self, se_id: SeId, kvn: u8, sequence_counter: u32) -> Result<Challenge>;
+
+    /// The host challenge of an authorisation (spec 4.5).
+    ///
+    /// # Errors
+    /// [`HsmError`].
+    fn host_challenge(
+        &self,
+        se_id: SeId,
+        sequence_counter: u32,
+        campaign: Campaign,
+        splice: u8,
+    ) -> Result<Challenge>;
+
+    /// CMAC under the SE's K-AUT: the individual code, and the receipt's MAC.
+    ///
+    /// # Errors
+    /// [`HsmError`].
+    fn mac_with_k_aut(&self, se_id: SeId, message: &[u8]) -> Result<[u8; 16]>;
+
+    /// The broadcast key set of a campaign in custody 04.
+    ///
+    /// # Errors
+    /// [`HsmError`].
+    fn broadcast_keys(&self, campaign: Campaign, package_id: &[u8; 16]) -> Result<BroadcastKeySet>;
+
+    /// The link token with which the SE's device calls the server.
+    ///
+    /// # Errors
+    /// [`HsmError`].
+    fn link_token(&self, se_id: SeId) -> Result<[u8; 16]>;
+
+    /// The keys that an SE is personalised with.
+    ///
+    /// # Errors
+    /// [`HsmError`], also when policy forbids that they leave.
+    fn perso(&self, se_id: SeId) -> Result<PersoKeys>;
+
+    /// Random bytes.
+    ///
+    /// # Errors
+    /// [`HsmError::Random`].
+    fn random(&self, out: &mut [u8]) -> Result<()>;
+
+    /// Compares what it computes with a known answer.
+    ///
+    /// # Errors
+    /// [`HsmError::SelfTest`].
+    fn self_test(&self) -> Result<()>;
+}

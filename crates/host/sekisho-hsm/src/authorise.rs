@@ -1,0 +1,123 @@
+//! P_AUT, whole, before the SE is on line (spec 4.5; steps E124 to E128).
+
+use sekisho_apdu::gp::ins;
+use sekisho_apdu::{CApdu, Cla, Writer};
+use sekisho_link::{AuthorisationWriter, Campaign, PackageBody, PackageSource, SeId, codes};
+use sekisho_scp::host::HostChannel;
+use sekisho_scp::{MacMode, SecurityLevel};
+use zeroize::Zeroizing;
+
+use crate::{Hsm, Result};
+
+/// Bytes of P_AUT at most.
+const MAX: usize = 512;
+/// Bytes of one command at most.
+const COMMAND_MAX: usize = 261;
+/// The commands before the bulk: INITIALIZE UPDATE, EXTERNAL AUTHENTICATE, CHANGE MODE.
+const SPLICE: u8 = 3;
+
+/// What is to be authorised.
+pub struct AuthoriseRequest<'a> {
+    /// The SE.
+    pub se_id: SeId,
+    /// Version of its SCP03 key set.
+    pub kvn: u8,
+    /// The campaign.
+    pub campaign: Campaign,
+    /// The sequence counter that the SE will use: its last one plus one.
+    pub sequence_counter: u32,
+    /// Whether the image is staged already, so that no bulk is to be sent.
+    pub is_staged: bool,
+    /// The package.
+    pub package: &'a PackageSource<'a>,
+}
+
+/// Makes P_AUT.
+///
+/// # Errors
+/// [`crate::HsmError`].
+pub fn authorise(hsm: &dyn Hsm, request: &AuthoriseRequest<'_>) -> Result<Vec<u8>> {
+    let splice = if request.is_staged { 0 } else { SPLICE };
+    let AuthoriseRequest {
+        se_id,
+        kvn,
+        campaign,
+        sequence_counter,
+        package,
+        ..
+    } = *request;
+    let host_challenge = hsm.host_challenge(se_id, sequence_counter, campaign, splice)?;
+    let card_challenge = hsm.card_challenge(se_id, kvn, sequence_counter)?;
+    let keys = hsm.scp03_session(se_id, kvn, &host_challenge, &card_challenge)?;
+    let cryptogram = keys.host_cryptogram(&host_challenge, &card_challenge)?;
+    let mut channel = HostChannel::new(keys, MacMode::S8);
+
+    let mut buf = [0; MAX];
+    let mut p_aut = AuthorisationWriter::new(&mut buf, se_id, campaign, sequence_counter, splice)?;
+    let mut command = [0; COMMAND_MAX];
+
+    let mut out = Writer::new(&mut command);
+    CApdu::new(Cla::GP, ins::INITIALIZE_UPDATE, kvn, 0)
+        .with_data(host_challenge.as_bytes())
+        .with_ne(256)
+        .encode(&mut out)?;
+    p_aut.command(out.written())?;
+
+    let mut out = Writer::new(&mut command);
+    channel.external_authenticate(SecurityLevel::FULL, &cryptogram, &mut out)?;
+    p_aut.command(out.written())?;
+
+    if !request.is_staged {
+        let data = change_mode(hsm, campaign, package)?;
+        let change = CApdu::new(Cla::GP, ins::CHANGE_MODE, 0x01, package.custody() as u8)
+            .with_data(&data)
+            .with_ne(256);
+        let mut out = Writer::new(&mut command);
+        channel.wrap(&change, &mut out)?;
+        p_aut.command(out.written())?;
+    }
+
+    let individual = hsm.mac_with_k_aut(
+        se_id,
+        &codes::activate_message(&package.manifest, campaign, se_id),
+    )?;
+    let mut data = [0; 40];
+    let mut fields = Writer::new(&mut data);
+    fields.u64(campaign.0)?;
+    fields.bytes(&package.design_code)?;
+    fields.bytes(&individual)?;
+    let action = CApdu::new(Cla::GP, ins::AUTHORIZE_ACTION, codes::ACTION_ACTIVATE, 0)
+        .with_data(&data)
+        .with_ne(256);
+    let mut out = Writer::new(&mut command);
+    channel.wrap(&action, &mut out)?;
+    p_aut.command(out.written())?;
+    let len = p_aut.finish()?;
+    Ok(buf[..len].to_vec())
+}
+
+/// CHANGE MODE's data field (spec 2.1).
+fn change_mode(hsm: &dyn Hsm, campaign: Campaign, package: &PackageSource<'_>) -> Result<Zeroizing<Vec<u8>>> {
+    let mut data = Zeroizing::new(Vec::with_capacity(28 + 72));
+    data.extend(campaign.0.to_be_bytes());
+    match package.body {
+        PackageBody::DesignSystem {
+            counter,
+            chaining_value,
+            wrapped_keys,
+            ..
+        } => {
+            data.extend(counter.to_be_bytes());
+            data.extend(chaining_value);
+            data.extend(wrapped_keys);
+        }
+        PackageBody::Hsm { .. } => {
+            let keys = hsm.broadcast_keys(campaign, &package.manifest.package_id)?;
+            data.extend(crate::broadcast::FIRST_COUNTER.to_be_bytes());
+            data.extend(keys.chaining_value);
+            data.extend(keys.enc.as_bytes());
+            data.extend(keys.mac.as_bytes());
+        }
+    }
+    Ok(data)
+}

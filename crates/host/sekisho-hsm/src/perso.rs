@@ -1,0 +1,128 @@
+//! The file that personalises one card: JSON with hex, to be deleted when the card is made.
+
+use sekisho_keys::{AesKey, KeySet};
+use sekisho_link::SeId;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::design::Ceremony;
+use crate::{Hsm, HsmError, KVN_SCP, Result};
+
+/// What one card is personalised with. All but the numbers is hex.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PersoFile {
+    /// SE-id.
+    pub se_id: String,
+    /// KVN of the SCP03 key set.
+    pub kvn: u8,
+    /// K-ENC.
+    pub k_enc: Zeroizing<String>,
+    /// K-MAC of SCP03.
+    pub k_mac_scp: Zeroizing<String>,
+    /// K-DEK.
+    pub k_dek: Zeroizing<String>,
+    /// K-AUT.
+    pub k_aut: Zeroizing<String>,
+    /// Kos.
+    pub kos: Zeroizing<String>,
+    /// `K_MAC`, of the design integrity code.
+    pub k_mac: Zeroizing<String>,
+    /// The designer's public key, uncompressed.
+    pub designer: String,
+}
+
+/// Keys are never shown.
+impl std::fmt::Debug for PersoFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PersoFile")
+            .field("se_id", &self.se_id)
+            .finish_non_exhaustive()
+    }
+}
+
+fn hexed(key: &AesKey) -> Zeroizing<String> {
+    Zeroizing::new(hex::encode(key.as_bytes()))
+}
+
+fn unhexed(text: &str, what: &'static str) -> Result<AesKey> {
+    let bytes = hex::decode(text)
+        .map(Zeroizing::new)
+        .map_err(|_| HsmError::Request(what))?;
+    AesKey::new(&bytes).map_err(|_| HsmError::Request(what))
+}
+
+impl PersoFile {
+    /// The file of one SE.
+    ///
+    /// # Errors
+    /// [`HsmError`].
+    pub fn new(hsm: &dyn Hsm, ceremony: &Ceremony, se_id: SeId) -> Result<Self> {
+        let keys = hsm.perso(se_id)?;
+        Ok(Self {
+            se_id: se_id.to_string(),
+            kvn: KVN_SCP,
+            k_enc: hexed(&keys.scp.enc),
+            k_mac_scp: hexed(&keys.scp.mac),
+            k_dek: hexed(&keys.scp.dek),
+            k_aut: hexed(&keys.k_aut),
+            kos: hexed(&ceremony.kos),
+            k_mac: hexed(&ceremony.k_mac),
+            designer: hex::encode(ceremony.designer_public()),
+        })
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`HsmError::Request`] when it is none.
+    pub fn parse(text: &str) -> Result<Self> {
+        serde_json::from_str(text)
+            .map_err(|_| HsmError::Request("this is no personalisation file; sekisho hsm perso makes one"))
+    }
+
+    /// SE-id.
+    ///
+    /// # Errors
+    /// [`HsmError::Request`].
+    pub fn se_id(&self) -> Result<SeId> {
+        self.se_id
+            .parse()
+            .map_err(|_| HsmError::Request("se_id has 20 hexadecimal digits"))
+    }
+
+    /// The SCP03 key set.
+    ///
+    /// # Errors
+    /// [`HsmError::Request`].
+    pub fn scp(&self) -> Result<KeySet> {
+        Ok(KeySet {
+            enc: unhexed(&self.k_enc, "k_enc is no AES key in hex")?,
+            mac: unhexed(&self.k_mac_scp, "k_mac_scp is no AES key in hex")?,
+            dek: unhexed(&self.k_dek, "k_dek is no AES key in hex")?,
+        })
+    }
+
+    /// K-AUT, Kos and `K_MAC`.
+    ///
+    /// # Errors
+    /// [`HsmError::Request`].
+    pub fn product_keys(&self) -> Result<[AesKey; 3]> {
+        Ok([
+            unhexed(&self.k_aut, "k_aut is no AES key in hex")?,
+            unhexed(&self.kos, "kos is no AES key in hex")?,
+            unhexed(&self.k_mac, "k_mac is no AES key in hex")?,
+        ])
+    }
+
+    /// The designer's public key.
+    ///
+    /// # Errors
+    /// [`HsmError::Request`].
+    pub fn designer(&self) -> Result<[u8; 65]> {
+        let bytes = hex::decode(&self.designer)
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok());
+        bytes.ok_or(HsmError::Request("designer has 130 hexadecimal digits"))
+    }
+}

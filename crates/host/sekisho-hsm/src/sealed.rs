@@ -1,0 +1,136 @@
+//! Files of secrets, sealed under a passphrase: Argon2id and XChaCha20-Poly1305.
+//!
+//! ```text
+//! "SKSEAL" | version(1) purpose(1) | salt(16) | nonce(24) | ciphertext and tag
+//! ```
+//!
+//! The first 48 bytes are authenticated with the rest. Argon2id takes 64 MiB, 3 passes, 1 lane: about a third of a second.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use zeroize::Zeroizing;
+
+use crate::{HsmError, Result};
+
+const MAGIC: &[u8; 6] = b"SKSEAL";
+const VERSION: u8 = 1;
+const HEAD: usize = 6 + 2 + 16 + 24;
+/// Longest file read.
+const MAX: u64 = 1 << 20;
+
+/// What a sealed file holds; one is not taken for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Purpose {
+    /// The HSM's master keys.
+    Keystore = 1,
+    /// The design system's keys.
+    Ceremony = 2,
+}
+
+fn cipher(passphrase: &[u8], salt: &[u8]) -> Result<XChaCha20Poly1305> {
+    if passphrase.is_empty() {
+        return Err(HsmError::Sealed(
+            "the passphrase is empty: give one with --passphrase-file or SEKISHO_PASSPHRASE",
+        ));
+    }
+    let params = Params::new(64 * 1024, 3, 1, Some(32)).map_err(|_| HsmError::Sealed("Argon2 parameters"))?;
+    let mut key = Zeroizing::new([0; 32]);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(passphrase, salt, &mut *key)
+        .map_err(|_| HsmError::Sealed("the passphrase cannot be used"))?;
+    XChaCha20Poly1305::new_from_slice(&*key).map_err(|_| HsmError::Sealed("key length"))
+}
+
+/// Seals `content` into a new file, which nobody but its owner may read. Either the whole file is there afterwards, or none.
+///
+/// # Errors
+/// [`HsmError::File`], also when there is such a file already; [`HsmError::Sealed`] for an empty passphrase.
+pub fn write(path: &Path, purpose: Purpose, passphrase: &[u8], content: &[u8]) -> Result<()> {
+    let file_error = |error| HsmError::File(path.to_owned(), error);
+    if path.exists() {
+        return Err(file_error(std::io::Error::new(
+            std::io::ErrorKind::AlreadyExists,
+            "there is such a file already; it is not replaced",
+        )));
+    }
+    let mut head = [0; HEAD];
+    head[..6].copy_from_slice(MAGIC);
+    head[6] = VERSION;
+    head[7] = purpose as u8;
+    getrandom::fill(&mut head[8..]).map_err(HsmError::Random)?;
+    let cipher = cipher(passphrase, &head[8..24])?;
+    let nonce = XNonce::try_from(&head[24..]).map_err(|_| HsmError::Sealed("nonce length"))?;
+    let sealed = cipher
+        .encrypt(
+            &nonce,
+            Payload {
+                msg: content,
+                aad: &head,
+            },
+        )
+        .map_err(|_| HsmError::Sealed("encryption failed"))?;
+    let beside = path.with_extension("tmp");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&beside).map_err(file_error)?;
+    file.write_all(&head)
+        .and_then(|()| file.write_all(&sealed))
+        .and_then(|()| file.sync_all())
+        .map_err(file_error)?;
+    fs::rename(&beside, path).map_err(file_error)?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(file_error)
+}
+
+/// Opens a sealed file.
+///
+/// # Errors
+/// [`HsmError::File`]; [`HsmError::Sealed`] when it is none, of another purpose or version, changed, or the passphrase is wrong.
+pub fn read(path: &Path, purpose: Purpose, passphrase: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+    let file_error = |error| HsmError::File(path.to_owned(), error);
+    if fs::metadata(path).map_err(file_error)?.len() > MAX {
+        return Err(HsmError::Sealed("this is no sealed file: it is too long"));
+    }
+    let bytes = fs::read(path).map_err(file_error)?;
+    let (head, sealed) = bytes
+        .split_at_checked(HEAD)
+        .ok_or(HsmError::Sealed("this is no sealed file: it is too short"))?;
+    if &head[..6] != MAGIC {
+        return Err(HsmError::Sealed("this is no sealed file"));
+    }
+    if head[6] != VERSION {
+        return Err(HsmError::Sealed(
+            "this sealed file is of a version that is not known here",
+        ));
+    }
+    if head[7] != purpose as u8 {
+        return Err(HsmError::Sealed(
+            "this sealed file holds something else: a keystore is no ceremony file",
+        ));
+    }
+    let cipher = cipher(passphrase, &head[8..24])?;
+    let nonce = XNonce::try_from(&head[24..]).map_err(|_| HsmError::Sealed("nonce length"))?;
+    let content = cipher.decrypt(
+        &nonce,
+        Payload {
+            msg: sealed,
+            aad: head,
+        },
+    );
+    content
+        .map(Zeroizing::new)
+        .map_err(|_| HsmError::Sealed("wrong passphrase, or the file has been changed"))
+}
