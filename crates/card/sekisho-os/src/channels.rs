@@ -10,7 +10,7 @@ struct Channel {
     open: bool,
     /// Registry index of the selected application; `None` after its application session was ended by force.
     selected: Option<u8>,
-    /// Whether SELECT [first or only occurrence] was received: without one there is no next occurrence.
+    /// Whether SELECT `[first or only occurrence]` was received: without one there is no next occurrence.
     searched: bool,
 }
 

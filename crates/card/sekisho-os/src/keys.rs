@@ -354,7 +354,7 @@ impl<F: Flash> KeyStore<'_, '_, F> {
         self.put_directory(&directory)
     }
 
-    /// DELETE [key]: a whole version. Its last SCP03 key set cannot go (6985): nobody could open a secure channel any more.
+    /// DELETE `[key]`: a whole version. Its last SCP03 key set cannot go (6985): nobody could open a secure channel any more.
     pub(crate) fn delete(&mut self, kvn: u8, kid: Option<u8>) -> Result<(), Refusal> {
         let mut directory = self.directory()?;
         let record = self.record(kvn)?;

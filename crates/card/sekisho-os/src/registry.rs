@@ -154,13 +154,15 @@ pub struct Registry {
 }
 
 impl Registry {
-    pub(crate) const fn empty() -> Self {
+    /// A registry without entries.
+    pub const fn empty() -> Self {
         Self {
             entries: [None; ENTRIES_MAX],
         }
     }
 
-    pub(crate) fn set(&mut self, index: u8, entry: Option<Entry>) {
+    /// Puts an entry at an index, or removes it; does nothing beyond [`ENTRIES_MAX`]. This is the copy in RAM: NVM is not written.
+    pub fn set(&mut self, index: u8, entry: Option<Entry>) {
         if let Some(slot) = self.entries.get_mut(usize::from(index)) {
             *slot = entry;
         }

@@ -1,6 +1,6 @@
 //! GET DATA (GPC 11.3) and the FCI.
 
-use sekisho_apdu::gp::{ins, tag};
+use sekisho_apdu::gp::tag;
 use sekisho_apdu::{BufferFull, CApdu, StatusWord, Writer};
 use sekisho_nvm::Flash;
 use sekisho_os::{Issuer, Outcome, Profile, Refusal};
@@ -66,7 +66,6 @@ pub(super) fn process<F: Flash>(
     capdu: &CApdu<'_>,
     out: &mut Writer<'_>,
 ) -> Outcome {
-    debug_assert_eq!(capdu.ins, ins::GET_DATA);
     let tag = capdu.p1p2();
     if capdu.cla.proprietary() && tag != LIST_OF_APPLICATIONS {
         out.tlv_with(tag.into(), |w| value(issuer, tag, w))?;

@@ -76,7 +76,7 @@ impl CardManager {
                 issuer.initialize_update(capdu, out)
             }
             ins::EXTERNAL_AUTHENTICATE => issuer.external_authenticate(capdu),
-            ins::GET_STATUS => self.get_status(place, &issuer, capdu, out),
+            ins::GET_STATUS => self.get_status(place, issuer.registry(), issuer.life_cycle(), capdu, out),
             ins::SET_STATUS => status::set_status(&mut issuer, capdu),
             ins::PUT_KEY => put_key::process(&mut issuer, capdu, out),
             ins::DELETE => put_key::delete(&mut issuer, capdu, out),

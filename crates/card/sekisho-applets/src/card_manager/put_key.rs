@@ -106,7 +106,7 @@ fn public_key(reader: &mut Reader<'_>) -> Result<VerifyingKey, Refusal> {
     VerifyingKey::from_sec1(&point).map_err(|_| wrong_data())
 }
 
-/// DELETE [key] by KVN, or by KVN and KID (GPC 11.2.2.3.2). Card content cannot be deleted: it came with the operating system.
+/// DELETE `[key]` by KVN, or by KVN and KID (GPC 11.2.2.3.2). Card content cannot be deleted: it came with the operating system.
 pub(super) fn delete<F: Flash>(
     issuer: &mut Issuer<'_, '_, F>,
     capdu: &CApdu<'_>,

@@ -3,7 +3,7 @@
 use sekisho_apdu::gp::{CardLifeCycle, RegistryEntry, tag};
 use sekisho_apdu::{Aid, CApdu, PartialAid, StatusWord, Writer, tlv};
 use sekisho_nvm::Flash;
-use sekisho_os::{Entry, Issuer, Kind, Module, Outcome, Place, Refusal};
+use sekisho_os::{Entry, Issuer, Kind, Module, Outcome, Place, Refusal, Registry};
 
 use super::{CardManager, Cursor, wrong_data, wrong_p1p2};
 
@@ -24,10 +24,11 @@ const ANSWER_MAX: usize = 223;
 const LOCK: u8 = 0x80;
 
 impl CardManager {
-    pub(super) fn get_status<F: Flash>(
+    pub(super) fn get_status(
         &mut self,
         place: Place,
-        issuer: &Issuer<'_, '_, F>,
+        registry: &Registry,
+        life_cycle: CardLifeCycle,
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> Outcome {
@@ -42,19 +43,14 @@ impl CardManager {
         let wanted = tlv::find(capdu.data, tag::AID)?.ok_or(wrong_data())?;
         let wanted = PartialAid::try_from(wanted).map_err(|_| wrong_data())?;
         self.cursor = None;
-        let found = |index: u8, entry: &Entry| {
-            // The search criterion does not count for the issuer security domain (GPC 11.4.2.1).
-            index >= start
-                && is_meant(p1, entry)
-                && (p1 == ISSUER_SECURITY_DOMAIN || entry.aid.matches_partial(&wanted))
-        };
-        for (index, entry) in issuer
-            .registry()
-            .iter()
-            .filter(|(index, entry)| found(*index, entry))
-        {
+        // The search criterion does not count for the issuer security domain (GPC 11.4.2.1).
+        let fits = |entry: &Entry| p1 == ISSUER_SECURITY_DOMAIN || entry.aid.matches_partial(&wanted);
+        for (index, entry) in registry.iter().filter(|(index, _)| *index >= start) {
+            if !is_meant(p1, entry) || !fits(entry) {
+                continue;
+            }
             let before = out.len();
-            show(issuer, p1, entry, out)?;
+            show(registry, life_cycle, p1, entry, out)?;
             if out.len() > ANSWER_MAX {
                 out.truncate(before);
                 self.cursor = Some(Cursor {
@@ -79,9 +75,8 @@ impl CardManager {
                 let cursor = self
                     .cursor
                     .filter(|cursor| cursor.place == place && cursor.p1 == p1);
-                cursor
-                    .map(|cursor| cursor.next)
-                    .ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
+                let next = cursor.map(|cursor| cursor.next);
+                next.ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
             }
             _ => Err(wrong_p1p2()),
         }
@@ -96,30 +91,29 @@ fn is_meant(p1: u8, entry: &Entry) -> bool {
     }
 }
 
-fn show<F: Flash>(
-    issuer: &Issuer<'_, '_, F>,
+fn show(
+    registry: &Registry,
+    life_cycle: CardLifeCycle,
     p1: u8,
     entry: &Entry,
     out: &mut Writer<'_>,
 ) -> Result<(), Refusal> {
-    let aid_of = |index: Option<u8>| -> Option<Aid> { issuer.registry().get(index?).map(|entry| entry.aid) };
-    let mut modules: &[Aid] = &[];
+    let aid_of = |index: Option<u8>| -> Option<Aid> { registry.get(index?).map(|entry| entry.aid) };
     let mut shown = RegistryEntry::new(entry.aid, entry.life_cycle);
     match &entry.kind {
         Kind::Application => {
             if p1 == ISSUER_SECURITY_DOMAIN {
                 // It shows the card's state as its own (GPC 11.1.1).
-                shown.life_cycle = issuer.life_cycle().to_byte();
+                shown.life_cycle = life_cycle.to_byte();
             }
             shown.privileges = Some(entry.privileges);
             shown.executable_load_file = aid_of(entry.load_file);
         }
         Kind::ExecutableLoadFile { module_aid } if p1 == LOAD_FILES_AND_MODULES => {
-            modules = core::slice::from_ref(module_aid);
+            shown.modules = core::slice::from_ref(module_aid);
         }
         Kind::ExecutableLoadFile { .. } => {}
     }
-    shown.modules = modules;
     shown.security_domain = aid_of(entry.security_domain);
     Ok(shown.encode(out)?)
 }
@@ -134,4 +128,91 @@ pub(super) fn set_status<F: Flash>(issuer: &mut Issuer<'_, '_, F>, capdu: &CApdu
         _ => return Err(wrong_p1p2()),
     }
     Ok(StatusWord::NO_ERROR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sekisho_apdu::Cla;
+    use sekisho_apdu::gp::{ApplicationLifeCycle, Privileges};
+    use sekisho_os::{ENTRIES_MAX, Interface};
+    use std::vec::Vec;
+
+    const PLACE: Place = Place {
+        interface: Interface::Iso7816Contact,
+        logical_channel: 0,
+    };
+
+    fn aid(last: u8) -> Aid {
+        let mut bytes = [0xF0; 16];
+        bytes[15] = last;
+        Aid::try_from(&bytes[..]).unwrap()
+    }
+
+    /// As many applications as there can be, with AIDs as long as they can be.
+    fn full_registry() -> Registry {
+        let mut registry = Registry::empty();
+        for (index, last) in (0..).zip(0..).take(ENTRIES_MAX) {
+            let entry = Entry {
+                aid: aid(last),
+                kind: Kind::Application,
+                module: Module(9),
+                life_cycle: ApplicationLifeCycle::SELECTABLE.0,
+                privileges: Privileges::NONE,
+                load_file: Some(0),
+                security_domain: Some(0),
+            };
+            registry.set(index, Some(entry));
+        }
+        registry
+    }
+
+    fn ask(manager: &mut CardManager, place: Place, registry: &Registry, p2: u8) -> (Vec<u8>, u16) {
+        let mut buf = [0; 1024];
+        let mut out = Writer::new(&mut buf);
+        let capdu = CApdu::new(Cla::GP, 0xF2, APPLICATIONS, p2).with_data(&[0x4F, 0x00]);
+        let outcome = manager.get_status(place, registry, CardLifeCycle::Secured, &capdu, &mut out);
+        let sw = outcome.unwrap_or_else(|refusal| refusal.0).0;
+        (out.written().to_vec(), sw)
+    }
+
+    #[test]
+    fn a_long_registry_comes_in_pieces_each_of_which_fits_a_short_response() {
+        let registry = full_registry();
+        let mut manager = CardManager::default();
+        let mut seen = Vec::new();
+        let (mut p2, mut pieces) = (TAGGED, 0);
+        loop {
+            let (data, sw) = ask(&mut manager, PLACE, &registry, p2);
+            assert!(data.len() <= ANSWER_MAX && !data.is_empty());
+            for object in tlv::TlvReader::new(&data) {
+                let entry = object.unwrap();
+                assert_eq!(entry.tag.0, tag::REGISTRY_DATA);
+                seen.push(tlv::find(entry.value, tag::AID).unwrap().unwrap()[15]);
+            }
+            pieces += 1;
+            if sw == 0x9000 {
+                break;
+            }
+            assert_eq!(sw, 0x6310);
+            p2 = TAGGED | GET_NEXT;
+        }
+        assert_eq!(seen, (0..16).collect::<Vec<u8>>());
+        assert!(pieces > 2);
+        // There is no next one behind the last.
+        assert_eq!(ask(&mut manager, PLACE, &registry, TAGGED | GET_NEXT).1, 0x6985);
+    }
+
+    #[test]
+    fn going_on_belongs_to_the_logical_channel_that_began() {
+        let registry = full_registry();
+        let mut manager = CardManager::default();
+        assert_eq!(ask(&mut manager, PLACE, &registry, TAGGED).1, 0x6310);
+        let other = Place {
+            logical_channel: 1,
+            ..PLACE
+        };
+        assert_eq!(ask(&mut manager, other, &registry, TAGGED | GET_NEXT).1, 0x6985);
+        assert_eq!(ask(&mut manager, PLACE, &registry, TAGGED | GET_NEXT).1, 0x6310);
+    }
 }
