@@ -1,1 +1,163 @@
-//! The management server.
+//! The management server: campaigns, the administrator's API, the device endpoint and the live page.
+//!
+//! A **campaign** updates a set of SEs to one package. Its P_SE is made once when the campaign is made; each SE's P_AUT is made when its device asks,
+//! is durable before it leaves, and leaves only while the campaign runs. A canary cohort goes first; the rest follows when enough of it is proved
+//! updated; too many failures pause the campaign ([`policy`]). Aborting stops authorisations, and without one the bulk that devices already have is inert.
+//!
+//! Two listeners: the **device endpoint** over TLS, and **administration** (API, page, health, metrics), by default on loopback.
+//! The server holds no key: it asks the [`Hsm`].
+
+mod admin;
+mod app;
+mod device;
+pub mod metrics;
+mod page;
+pub mod policy;
+mod problem;
+mod ranges;
+mod tls;
+
+pub use tls::{Certificate, TlsError};
+
+use axum_server::tls_rustls::RustlsConfig;
+use sekisho_hsm::Hsm;
+use sekisho_store::{Store, StoreError};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tower_http::timeout::TimeoutLayer;
+
+use app::App;
+use metrics::Metrics;
+
+/// A request that takes longer is answered with 408.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long open requests may take once the server is told to stop.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// What a server is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the device endpoint listens; port 0 takes any.
+    pub device_address: SocketAddr,
+    /// Where administration listens; port 0 takes any.
+    pub admin_address: SocketAddr,
+    /// The database.
+    pub database: PathBuf,
+    /// The device endpoint's certificate and key.
+    pub certificate: Certificate,
+    /// The administrators' token; `None` makes one.
+    pub admin_token: Option<String>,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The store does not open.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The HSM fails its self-test.
+    #[error("{0}")]
+    Hsm(#[from] sekisho_hsm::HsmError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// The certificate is not usable.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+}
+
+/// A running server. Dropping it does not stop it; [`Server::stop`] does.
+#[derive(Debug)]
+pub struct Server {
+    /// Where the device endpoint listens.
+    pub device_address: SocketAddr,
+    /// Where administration listens.
+    pub admin_address: SocketAddr,
+    /// What a device pins: the certificate of the device endpoint, PEM.
+    pub certificate: String,
+    /// The administrators' token.
+    pub admin_token: String,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    handles: [axum_server::Handle<SocketAddr>; 2],
+    tasks: Vec<tokio::task::JoinHandle<std::io::Result<()>>>,
+    store: Store,
+}
+
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Listen(address, error);
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+impl Server {
+    /// Starts a server on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing listens then.
+    pub async fn start(config: Config, hsm: Arc<dyn Hsm>) -> Result<Self, StartError> {
+        hsm.self_test()?;
+        let store = Store::open(&config.database).await?;
+        let admin_token = match config.admin_token {
+            Some(token) => token,
+            None => {
+                let mut token = [0; 16];
+                hsm.random(&mut token)?;
+                hex::encode(token)
+            }
+        };
+        let app = Arc::new(App::new(store.clone(), hsm, admin_token.clone()));
+        let metrics = Arc::clone(&app.metrics);
+        let timeout =
+            || TimeoutLayer::with_status_code(axum::http::StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT);
+        let device = device::routes(Arc::clone(&app)).layer(timeout());
+        let admin = admin::routes(Arc::clone(&app))
+            .layer(timeout())
+            .merge(page::routes(app));
+        let tls = RustlsConfig::from_config(Arc::new(tls::server_config(&config.certificate)?));
+        let (device_listener, device_address) = listen(config.device_address)?;
+        let (admin_listener, admin_address) = listen(config.admin_address)?;
+        let handles = [axum_server::Handle::new(), axum_server::Handle::new()];
+        let [device_handle, admin_handle] = handles.clone();
+        let failed = |address| move |error| StartError::Listen(address, error);
+        let device_server = axum_server::from_tcp_rustls(device_listener, tls)
+            .map_err(failed(device_address))?
+            .handle(device_handle);
+        let admin_server = axum_server::from_tcp(admin_listener)
+            .map_err(failed(admin_address))?
+            .handle(admin_handle);
+        let tasks = vec![
+            tokio::spawn(device_server.serve(device.into_make_service())),
+            tokio::spawn(admin_server.serve(admin.into_make_service())),
+        ];
+        let certificate = config.certificate.chain;
+        Ok(Self {
+            device_address,
+            admin_address,
+            certificate,
+            admin_token,
+            metrics,
+            handles,
+            tasks,
+            store,
+        })
+    }
+
+    /// Stops: no new requests, a moment for those under way, then the database is closed.
+    pub async fn stop(self) {
+        for handle in &self.handles {
+            handle.graceful_shutdown(Some(STOP_GRACE));
+        }
+        for task in self.tasks {
+            if let Ok(Err(error)) = task.await {
+                tracing::warn!(%error, "listener");
+            }
+        }
+        self.store.close().await;
+    }
+}

@@ -1,0 +1,374 @@
+//! The administrator's API: devices, packages, campaigns, events.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use sekisho_hsm::broadcast_package;
+use sekisho_keys::{p256sig::VerifyingKey, sha256};
+use sekisho_link::{Campaign, Delivery, DeliveryParts, Package, SeId, codes};
+use sekisho_store::{CampaignRow, CohortCounts, Counts, NewCampaign, State as CampaignState};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+use crate::app::{App, now};
+use crate::problem::Problem;
+
+type Shared = State<Arc<App>>;
+type Answer = Result<Response, Problem>;
+
+/// Largest package taken.
+const PACKAGE_MAX: usize = 8 << 20;
+/// Largest body of any other request.
+const BODY_MAX: usize = 4 << 20;
+
+/// The routes.
+pub(crate) fn routes(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/api/v1/devices", get(devices).post(register))
+        .route("/api/v1/devices/{se_id}/unblock", post(unblock))
+        .route(
+            "/api/v1/packages",
+            post(upload).layer(DefaultBodyLimit::max(PACKAGE_MAX)),
+        )
+        .route("/api/v1/campaigns", get(campaigns).post(create))
+        .route("/api/v1/campaigns/{id}", get(campaign))
+        .route("/api/v1/campaigns/{id}/{verb}", post(act))
+        .route("/api/v1/events", get(events))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(app)
+}
+
+async fn authenticate(State(app): Shared, request: Request, next: Next) -> Response {
+    match app.administrator(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn json_answer(status: StatusCode, value: &Value) -> Response {
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/json")],
+        value.to_string(),
+    )
+        .into_response()
+}
+
+fn body<T: for<'a> Deserialize<'a>>(bytes: &Bytes) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| Problem::bad_request(error.to_string()))
+}
+
+fn se_id(text: &str) -> Result<SeId, Problem> {
+    text.parse()
+        .map_err(|_| Problem::bad_request(format!("{text:?}: an SE id has 20 hexadecimal digits")))
+}
+
+fn campaign_id(text: &str) -> Result<Campaign, Problem> {
+    text.parse()
+        .map_err(|_| Problem::bad_request("a campaign has 16 hexadecimal digits"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewDevice {
+    se_id: String,
+    kvn: u8,
+}
+
+/// Registers devices and gives each its link token; those that are known get the same one again.
+async fn register(State(app): Shared, bytes: Bytes) -> Answer {
+    let wanted: Vec<NewDevice> = body(&bytes)?;
+    let mut devices = Vec::with_capacity(wanted.len());
+    let mut tokens = Vec::with_capacity(wanted.len());
+    for device in &wanted {
+        let id = se_id(&device.se_id)?;
+        devices.push((id, device.kvn));
+        tokens.push(json!({ "se_id": id.to_string(), "link_token": hex::encode(app.hsm.link_token(id)?) }));
+    }
+    let new = app.store.register(&devices, now()).await?;
+    Ok(json_answer(
+        StatusCode::OK,
+        &json!({ "new": new, "devices": tokens }),
+    ))
+}
+
+#[derive(Deserialize)]
+struct Page {
+    after: Option<String>,
+    #[serde(default = "hundred")]
+    limit: u32,
+}
+
+const fn hundred() -> u32 {
+    100
+}
+
+async fn devices(State(app): Shared, Query(page): Query<Page>) -> Answer {
+    let after = page.after.as_deref().map(se_id).transpose()?;
+    let rows = app.store.devices(after, page.limit.clamp(1, 1000)).await?;
+    let next = rows.last().map(|row| row.se_id.to_string());
+    let devices: Vec<_> = rows
+        .iter()
+        .map(|row| json!({ "se_id": row.se_id.to_string(), "kvn": row.kvn, "access": row.access.as_str(), "version": row.version }))
+        .collect();
+    Ok(json_answer(
+        StatusCode::OK,
+        &json!({ "devices": devices, "next": next }),
+    ))
+}
+
+async fn unblock(State(app): Shared, Path(id): Path<String>) -> Answer {
+    app.store
+        .set_access(se_id(&id)?, sekisho_store::Access::Allowed)
+        .await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+#[derive(Deserialize)]
+struct Designer {
+    /// The designer's public key, uncompressed, in hex: packages signed by another are refused.
+    designer: String,
+}
+
+async fn upload(State(app): Shared, Query(query): Query<Designer>, bytes: Bytes) -> Answer {
+    let package = Package::decode(&bytes)
+        .map_err(|error| Problem::bad_request(format!("this is no package: {error}")))?;
+    let key = hex::decode(&query.designer)
+        .ok()
+        .and_then(|key| <[u8; 65]>::try_from(key).ok());
+    let key = key.and_then(|key| VerifyingKey::from_sec1(&key).ok());
+    let key = key.ok_or_else(|| {
+        Problem::bad_request("designer: an uncompressed P-256 point has 130 hexadecimal digits")
+    })?;
+    let manifest = package.source.manifest;
+    let signatures = [
+        (
+            codes::MANIFEST_SIGNATURE_PREFIX,
+            &manifest.encode()[..],
+            &package.source.signature,
+        ),
+        (
+            codes::PACKAGE_SIGNATURE_PREFIX,
+            package.signed,
+            &package.package_signature,
+        ),
+    ];
+    for (prefix, signed, signature) in signatures {
+        if key.verify_parts(&[prefix, signed], signature).is_err() {
+            return Err(Problem::bad_request("the package is not signed by this designer"));
+        }
+    }
+    app.store
+        .add_package(
+            manifest.package_id,
+            manifest.version,
+            package.source.custody(),
+            &bytes,
+            now(),
+        )
+        .await?;
+    let id = hex::encode(manifest.package_id);
+    Ok(json_answer(
+        StatusCode::CREATED,
+        &json!({ "package_id": id, "version": manifest.version }),
+    ))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    name: String,
+    package_id: String,
+    /// The targets; all registered devices when left out.
+    targets: Option<Vec<String>>,
+    /// How many of them are the canary cohort.
+    #[serde(default)]
+    canary: usize,
+    #[serde(default = "ninety")]
+    success_threshold: u8,
+    #[serde(default = "hundred")]
+    error_threshold: u32,
+    #[serde(default = "five")]
+    attempts_max: u32,
+    /// P_MOB, in hex.
+    #[serde(default)]
+    p_mob: String,
+}
+
+const fn ninety() -> u8 {
+    90
+}
+
+const fn five() -> u32 {
+    5
+}
+
+async fn create(State(app): Shared, bytes: Bytes) -> Answer {
+    let wanted: Create = body(&bytes)?;
+    if wanted.success_threshold > 100
+        || wanted.error_threshold == 0
+        || wanted.attempts_max == 0
+        || wanted.name.is_empty()
+    {
+        return Err(Problem::bad_request(
+            "name must not be empty, success_threshold is a percentage, error_threshold and attempts_max are above 0",
+        ));
+    }
+    let package_id = hex::decode(&wanted.package_id)
+        .ok()
+        .and_then(|id| <[u8; 16]>::try_from(id).ok());
+    let package_id =
+        package_id.ok_or_else(|| Problem::bad_request("package_id has 32 hexadecimal digits"))?;
+    let p_mob = hex::decode(&wanted.p_mob).map_err(|_| Problem::bad_request("p_mob is not hexadecimal"))?;
+    let targets = match &wanted.targets {
+        Some(list) => list.iter().map(|id| se_id(id)).collect::<Result<_, _>>()?,
+        None => all_devices(&app).await?,
+    };
+    if targets.is_empty() || wanted.canary > targets.len() {
+        return Err(Problem::bad_request(
+            "there must be targets, and no more canaries than targets",
+        ));
+    }
+    let package = app.store.package(package_id).await?;
+    let mut id = [0; 8];
+    app.hsm.random(&mut id)?;
+    let id = Campaign(u64::from_be_bytes(id));
+    let delivery = delivery(&app, id, &package, &p_mob)?;
+    let new = NewCampaign {
+        id,
+        name: wanted.name,
+        package_id,
+        canary: wanted.canary,
+        success_threshold: wanted.success_threshold,
+        error_threshold: wanted.error_threshold,
+        attempts_max: wanted.attempts_max,
+        delivery_sha256: sha256(&[&delivery]),
+        delivery,
+        targets,
+    };
+    app.store.create_campaign(&new, now()).await?;
+    app.changed.send_modify(|count| *count += 1);
+    let row = app.store.campaign(id).await?;
+    Ok(json_answer(
+        StatusCode::CREATED,
+        &describe(&row, &app.store.counts(id).await?),
+    ))
+}
+
+async fn all_devices(app: &App) -> Result<Vec<SeId>, Problem> {
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let rows = app.store.devices(after, 1000).await?;
+        let Some(last) = rows.last() else { return Ok(all) };
+        after = Some(last.se_id);
+        all.extend(rows.iter().map(|row| row.se_id));
+    }
+}
+
+/// P_SE, made once, with P_MOB (step E106).
+fn delivery(app: &App, campaign: Campaign, package: &[u8], p_mob: &[u8]) -> Result<Vec<u8>, Problem> {
+    let package =
+        Package::decode(package).map_err(|_| Problem::bad_request("the stored package is unreadable"))?;
+    let p_se = broadcast_package(&*app.hsm, campaign, &package.source)?;
+    let parts = DeliveryParts {
+        campaign,
+        p_se: &p_se,
+        p_mob,
+    };
+    let mut delivery = vec![0; Delivery::OVERHEAD + p_se.len() + p_mob.len()];
+    let mut out = sekisho_apdu::Writer::new(&mut delivery);
+    let too_long = |_| Problem::bad_request("the delivery is too long");
+    parts.encode_without_digest(&mut out).map_err(too_long)?;
+    let digest = sha256(&[out.written()]);
+    out.bytes(&digest).map_err(too_long)?;
+    Ok(delivery)
+}
+
+fn cohort(counts: &CohortCounts) -> Value {
+    json!({
+        "total": counts.total(), "pending": counts.pending, "authorised": counts.authorised,
+        "updated": counts.updated, "failed": counts.failed, "resumed": counts.resumed,
+    })
+}
+
+fn describe(row: &CampaignRow, counts: &Counts) -> Value {
+    json!({
+        "id": row.id.to_string(), "name": row.name, "package_id": hex::encode(row.package_id), "version": row.version,
+        "custody": row.custody as u8, "state": row.state.as_str(), "reason": row.reason, "rest_open": row.rest_open,
+        "success_threshold": row.success_threshold, "error_threshold": row.error_threshold, "attempts_max": row.attempts_max,
+        "delivery_bytes": row.delivery_bytes, "canary": cohort(&counts.canary), "rest": cohort(&counts.rest),
+    })
+}
+
+async fn campaigns(State(app): Shared) -> Answer {
+    let mut all = Vec::new();
+    for row in app.store.campaigns().await? {
+        all.push(describe(&row, &app.store.counts(row.id).await?));
+    }
+    Ok(json_answer(StatusCode::OK, &json!({ "campaigns": all })))
+}
+
+async fn campaign(State(app): Shared, Path(id): Path<String>) -> Answer {
+    let id = campaign_id(&id)?;
+    let mut value = describe(&app.store.campaign(id).await?, &app.store.counts(id).await?);
+    let failures = app.store.failures(id, 1000).await?;
+    value["failures"] = failures
+        .iter()
+        .map(|(se_id, detail)| json!({ "se_id": se_id.to_string(), "detail": detail }))
+        .collect();
+    Ok(json_answer(StatusCode::OK, &value))
+}
+
+/// A verb on a campaign: start, pause, resume, abort, retry.
+async fn act(State(app): Shared, Path((id, verb)): Path<(String, String)>) -> Answer {
+    use CampaignState::{Aborted, Done, Draft, Paused, Running};
+    let id = campaign_id(&id)?;
+    let (from, to): (&[CampaignState], _) = match verb.as_str() {
+        "start" => (&[Draft], Running),
+        "pause" => (&[Running], Paused),
+        "resume" => (&[Paused], Running),
+        "abort" => (&[Draft, Running, Paused], Aborted),
+        "retry" => {
+            app.store
+                .set_campaign_state(id, &[Running, Paused, Done], Running, "", now())
+                .await?;
+            app.store.retry_failed(id).await?;
+            (&[Running], Running)
+        }
+        _ => {
+            return Err(Problem::bad_request(
+                "the verbs are start, pause, resume, abort and retry",
+            ));
+        }
+    };
+    app.store.set_campaign_state(id, from, to, "", now()).await?;
+    app.judge(id).await?;
+    let row = app.store.campaign(id).await?;
+    Ok(json_answer(
+        StatusCode::OK,
+        &describe(&row, &app.store.counts(id).await?),
+    ))
+}
+
+#[derive(Deserialize)]
+struct EventQuery {
+    campaign: Option<String>,
+    #[serde(default = "hundred")]
+    limit: u32,
+}
+
+async fn events(State(app): Shared, Query(query): Query<EventQuery>) -> Answer {
+    let id = query.campaign.as_deref().map(campaign_id).transpose()?;
+    let events = app.store.events(id, query.limit.clamp(1, 1000)).await?;
+    let events: Vec<_> = events
+        .iter()
+        .map(|e| json!({ "seq": e.seq, "at": e.at, "campaign": e.campaign, "se_id": e.se_id, "kind": e.kind, "detail": e.detail }))
+        .collect();
+    Ok(json_answer(StatusCode::OK, &json!({ "events": events })))
+}

@@ -1,0 +1,137 @@
+//! What every handler shares.
+
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use sekisho_hsm::Hsm;
+use sekisho_keys::ct_eq;
+use sekisho_link::{Campaign, SeId};
+use sekisho_store::Store;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{Mutex, watch};
+
+use crate::metrics::Metrics;
+use crate::policy::{self, Step};
+use crate::problem::Problem;
+
+/// What every handler shares.
+pub(crate) struct App {
+    pub(crate) store: Store,
+    pub(crate) hsm: Arc<dyn Hsm>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) admin_token: String,
+    /// Packages and deliveries of campaigns under way, so that a million requests are not a million reads.
+    cache: Mutex<HashMap<Campaign, Arc<Bulk>>>,
+    /// Changes at each change that the live page shows.
+    pub(crate) changed: watch::Sender<u64>,
+}
+
+/// What a campaign sends and what its authorisations are made of.
+pub(crate) struct Bulk {
+    pub(crate) package: Vec<u8>,
+    pub(crate) delivery: Bytes,
+    pub(crate) etag: String,
+}
+
+/// Seconds since 1970.
+#[allow(clippy::disallowed_methods, reason = "the server is where time is read")]
+pub(crate) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+impl App {
+    pub(crate) fn new(store: Store, hsm: Arc<dyn Hsm>, admin_token: String) -> Self {
+        let (changed, _) = watch::channel(0);
+        Self {
+            store,
+            hsm,
+            metrics: Arc::new(Metrics::default()),
+            admin_token,
+            cache: Mutex::default(),
+            changed,
+        }
+    }
+
+    /// The bulk of a campaign.
+    pub(crate) async fn bulk(&self, id: Campaign) -> Result<Arc<Bulk>, Problem> {
+        let mut cache = self.cache.lock().await;
+        if let Some(bulk) = cache.get(&id) {
+            return Ok(Arc::clone(bulk));
+        }
+        let campaign = self.store.campaign(id).await?;
+        let bulk = Arc::new(Bulk {
+            package: self.store.package(campaign.package_id).await?,
+            delivery: self.store.delivery(id).await?.into(),
+            etag: format!("\"{}\"", hex::encode(campaign.delivery_sha256)),
+        });
+        if cache.len() >= 16 {
+            cache.clear();
+        }
+        cache.insert(id, Arc::clone(&bulk));
+        Ok(bulk)
+    }
+
+    /// The SE of a device request, its link token checked.
+    pub(crate) fn device(&self, se_id: &str, headers: &HeaderMap) -> Result<SeId, Problem> {
+        let se_id: SeId = se_id
+            .parse()
+            .map_err(|_| Problem::bad_request("the SE id has 20 hexadecimal digits"))?;
+        let token = bearer(headers)
+            .and_then(|token| hex::decode(token).ok())
+            .unwrap_or_default();
+        if ct_eq(&token, &self.hsm.link_token(se_id)?) {
+            Ok(se_id)
+        } else {
+            Metrics::add(&self.metrics.unauthorised, 1);
+            Err(Problem::unauthorized())
+        }
+    }
+
+    /// Checks the token of an administrator's request.
+    pub(crate) fn administrator(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let token = bearer(headers).unwrap_or_default();
+        if ct_eq(token.as_bytes(), self.admin_token.as_bytes()) {
+            Ok(())
+        } else {
+            Err(Problem::unauthorized())
+        }
+    }
+
+    /// Something has changed: judges the campaign, and wakes the live page.
+    pub(crate) async fn judge(&self, id: Campaign) -> Result<(), Problem> {
+        let campaign = self.store.campaign(id).await?;
+        let running = &[sekisho_store::State::Running];
+        let result = match policy::step(&campaign, &self.store.counts(id).await?) {
+            Step::Stay => Ok(()),
+            Step::OpenRest => self.store.open_rest(id, now()).await,
+            Step::Pause(reason) => {
+                tracing::warn!(campaign = %id, %reason, "campaign paused itself");
+                self.store
+                    .set_campaign_state(id, running, sekisho_store::State::Paused, &reason, now())
+                    .await
+            }
+            Step::Finish => {
+                self.store
+                    .set_campaign_state(id, running, sekisho_store::State::Done, "", now())
+                    .await
+            }
+        };
+        self.changed.send_modify(|count| *count += 1);
+        match result {
+            // Somebody else was faster: it is judged.
+            Err(sekisho_store::StoreError::Conflict(_)) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .strip_prefix("Bearer ")
+}
