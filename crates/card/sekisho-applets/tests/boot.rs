@@ -7,6 +7,7 @@ mod common;
 use common::host::Host;
 use common::{Card, PAGE, SeededRng, flash, initial_keys, key, new_card, personalisation, profile, send, sw};
 use proptest::prelude::*;
+use sekisho_keys::KeySet;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{BootError, Profile};
 use sekisho_scp::SecurityLevel;
@@ -70,7 +71,7 @@ fn twenty_logical_channels() {
     );
 }
 
-/// PUT KEY of three AES-128 keys of one byte value each, under the initial Key-DEK.
+/// PUT KEY of the keys of [`set_of`], under the initial Key-DEK.
 fn put_key(host: &mut Host, card: &mut Card, kvn: u8) -> u16 {
     let mut command = vec![0x80, 0xD8, 0x00, 0x81, 67, kvn];
     for id in 1..=3 {
@@ -93,7 +94,7 @@ fn put_key(host: &mut Host, card: &mut Card, kvn: u8) -> u16 {
 #[test]
 fn more_keys_than_there_is_room_for() {
     // By number, with room in the store; by room, in the smallest store there is.
-    for (store_bytes, expected) in [(8 * PAGE, 15), (2 * 1024, 3)] {
+    for (store_bytes, expected) in [(8 * PAGE, 15), (4 * 1024, 5)] {
         let page = store_bytes.min(PAGE * 2) / 2;
         let profile = Profile {
             store_bytes,
@@ -118,6 +119,62 @@ fn more_keys_than_there_is_room_for() {
         assert_eq!(put_key(&mut host, &mut card, 0x30), 0x9000);
         let mut card = Card::boot(card.into_flash(), SeededRng(1), &profile).unwrap();
         assert_eq!(sw(&send(&mut card, &[0x80, 0xCA, 0x00, 0xE0, 0, 0, 0])), 0x9000);
+    }
+}
+
+/// However full the store is, its owner gets in, and makes room.
+#[test]
+fn a_full_card_still_opens_to_its_owner() {
+    let mut least = u32::MAX;
+    for spare in 0..34 {
+        let profile = Profile {
+            store_bytes: 4 * 1024,
+            slot_bytes: 2 * 1024,
+            ..profile()
+        };
+        let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
+        let personalisation = personalisation(0xFF, &keys, &k_aut);
+        let flash = RamFlash::strict(2 * 1024, 4);
+        let mut card = Card::manufacture(flash, SeededRng(1), &profile, &personalisation).unwrap();
+        let mut host = Host::open(&mut card, 0, &keys, SecurityLevel::FULL);
+        let _ = (1..=0x20).find(|kvn| put_key(&mut host, &mut card, *kvn) != 0x9000);
+        // Fill the rest with data objects as long as will fit, but for a few bytes.
+        for tag in [0x42, 0x45] {
+            let fits = |len: &u8| {
+                let head = [0x80, 0xE2, 0x90, 0, len + 2, tag, *len];
+                sw(&host.send(&mut card, &[&head[..], &vec![0xEE; (*len).into()]].concat())) == 0x9000
+            };
+            let _ = (0..=32u8).rev().skip(spare).find(fits);
+        }
+        let resources = send(&mut card, &[0x00, 0xA4, 4, 0, 0]);
+        assert_eq!(sw(&resources), 0x9000);
+        let resources = send(&mut card, &[0x80, 0xCA, 0xFF, 0x21, 0]);
+        least = least.min(u32::from_be_bytes(resources[8..12].try_into().unwrap()));
+        let owner = set_of(1);
+        for round in 0..30 {
+            let contact = sekisho_os::Interface::Iso7816Contact;
+            let mode = sekisho_scp::MacMode::S8;
+            let opened = Host::open_on(&mut card, contact, 0, 1, &owner, SecurityLevel::FULL, mode);
+            assert!(opened.is_ok(), "spare {spare} round {round}: {:?}", opened.err());
+        }
+        // It can be tidied up, and it can be terminated, which removes every key version at once.
+        let mut host = Host::open(&mut card, 1, &owner, SecurityLevel::FULL);
+        if spare % 2 == 0 {
+            let delete = [0x80, 0xE4, 0, 0, 3, 0xD2, 1, 2, 0];
+            assert_eq!(sw(&host.send(&mut card, &delete)), 0x9000);
+        }
+        assert_eq!(sw(&host.send(&mut card, &[0x80, 0xF0, 0x80, 0xFF])), 0x9000);
+    }
+    assert!(least < 16, "the fullest card had {least} bytes left");
+}
+
+/// The keys that [`put_key`] puts into a version.
+fn set_of(kvn: u8) -> KeySet {
+    let plain = |id: u8| key(&[kvn.wrapping_mul(3).wrapping_add(id); 16]);
+    KeySet {
+        enc: plain(1),
+        mac: plain(2),
+        dek: plain(3),
     }
 }
 

@@ -311,6 +311,23 @@ impl WithLc for Vec<u8> {
     }
 }
 
+#[test]
+fn a_locked_card_runs_no_part_that_was_selected_before() {
+    let Setup { keys, mut card, .. } = setup(Custody::Hsm);
+    assert_eq!(sw(&send(&mut card, &[0, 0x70, 0, 0, 1])), 0x9000);
+    let select = [1, 0xA4, 4, 0, 7, 0xF0, b'S', b'K', b'O', b'S', 0, 1];
+    assert_eq!(sw(&send(&mut card, &select)), 0x9000);
+    let version = [0x81, 0x10, 0, 0, 0];
+    assert_eq!(send(&mut card, &version), [0, 0, 0, 1, 0x90, 0]);
+    let mut host = keys.open(&mut card, FULL);
+    for state in [0x07, 0x0F, 0x7F] {
+        assert_eq!(sw(&host.send(&mut card, &[0x80, 0xF0, 0x80, state])), 0x9000);
+    }
+    assert_eq!(send(&mut card, &version), [0x69, 0x85]);
+    assert_eq!(sw(&host.send(&mut card, &[0x80, 0xF0, 0x80, 0x0F])), 0x9000);
+    assert_eq!(send(&mut card, &version), [0, 0, 0, 1, 0x90, 0]);
+}
+
 /// Power cuts at every flash operation of the update: version 1 or version 2 afterwards, and it can be finished.
 #[test]
 fn power_cuts_in_an_update() {

@@ -58,6 +58,8 @@ pub(crate) struct System<'a> {
 /// What happens after the command's commit, if it succeeds.
 #[derive(Default)]
 pub(crate) struct Effects {
+    /// The writes may use what is kept in reserve for them.
+    pub(crate) essential: bool,
     /// The registry or the card's life cycle has changed: read it again.
     pub(crate) reload: bool,
     /// The secure channel changes its mode once the answer has been protected.

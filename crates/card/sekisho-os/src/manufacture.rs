@@ -287,7 +287,7 @@ impl<P: Platform> SecureElement<P> {
             se_id: personalisation.se_id,
         };
         card.store(&mut records)?;
-        Ok(staged.commit(&mut nvm)?)
+        Ok(staged.commit(&mut nvm, false)?)
     }
 }
 

@@ -45,6 +45,27 @@ impl<F: Flash> Nvm<'_, F> {
     pub fn get(&mut self, key: Key, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
         Ok(self.store.get(self.flash, key, out)?)
     }
+
+    /// Commits what adds to the records: all or nothing, and nothing that eats into the [`RESERVE`].
+    ///
+    /// # Errors
+    /// 6A84 when there is no room, 6581 when the flash fails.
+    pub fn commit_more(&mut self, ops: &[Op<'_>]) -> Result<(), Refusal> {
+        let need = ops.iter().map(record_len).sum::<usize>();
+        let adds = ops.iter().any(|op| matches!(op, Op::Put(..)));
+        if adds && self.store.free(self.flash)? < need.saturating_add(RESERVE) {
+            return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
+        }
+        Ok(self.store.commit(self.flash, ops)?)
+    }
+}
+
+/// Bytes of a record in the store, its head included (`sekisho-nvm`, format).
+const fn record_len(op: &Op<'_>) -> usize {
+    match op {
+        Op::Put(_, value) => 12 + value.len().next_multiple_of(4),
+        Op::Remove(_) => 12,
+    }
 }
 
 /// 6A84 when there is no room, 6581 for everything else: nothing has been written then.
@@ -56,6 +77,11 @@ impl<E> From<Error<E>> for Refusal {
         })
     }
 }
+
+/// Bytes of the store that are kept for what must always go: counting up a sequence counter, without which its owner does not get in, and
+/// removing and locking. The longest of these is TERMINATED, which removes sixteen key versions with their counters: 34 records
+/// without values to speak of.
+pub const RESERVE: usize = 448;
 
 /// What a record is. A number is never given to something else; the loader's kinds are 40 to 5F.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,8 +180,8 @@ impl Staged {
         Ok(())
     }
 
-    /// Writes everything or nothing.
-    pub(crate) fn commit<F: Flash>(&self, nvm: &mut Nvm<'_, F>) -> Result<(), Refusal> {
+    /// Writes everything or nothing. `essential` writes may use the [`RESERVE`].
+    pub(crate) fn commit<F: Flash>(&self, nvm: &mut Nvm<'_, F>, essential: bool) -> Result<(), Refusal> {
         let mut ops = [Op::Remove(Key(0)); STAGED_RECORDS_MAX];
         let staged = self.records.get(..self.count).unwrap_or_default();
         for (op, (key, span)) in ops.iter_mut().zip(staged) {
@@ -164,9 +190,12 @@ impl Staged {
                 None => Op::Remove(*key),
             };
         }
-        Ok(nvm
-            .store
-            .commit(nvm.flash, ops.get(..self.count).unwrap_or_default())?)
+        let ops = ops.get(..self.count).unwrap_or_default();
+        if essential {
+            Ok(nvm.store.commit(nvm.flash, ops)?)
+        } else {
+            nvm.commit_more(ops)
+        }
     }
 }
 
@@ -288,7 +317,7 @@ pub(crate) mod tests {
                 store: &mut self.store,
                 layout: &self.layout,
             };
-            self.staged.commit(&mut nvm).unwrap();
+            self.staged.commit(&mut nvm, false).unwrap();
             self.staged.clear();
         }
     }

@@ -211,7 +211,7 @@ impl<P: Platform> Core<P> {
     /// Commits the writes of a command that succeeded, and reads again what is kept in RAM of them.
     fn commit(&mut self, place: Place, outcome: Outcome, staged: &mut Staged, effects: &Effects) -> Outcome {
         let done = match outcome {
-            Ok(_) if !staged.is_empty() => self.write(place, staged, effects.reload).and(outcome),
+            Ok(_) if !staged.is_empty() => self.write(place, staged, effects).and(outcome),
             _ => outcome,
         };
         staged.clear();
@@ -224,15 +224,15 @@ impl<P: Platform> Core<P> {
         done
     }
 
-    fn write(&mut self, place: Place, staged: &mut Staged, reload: bool) -> Result<(), Refusal> {
+    fn write(&mut self, place: Place, staged: &mut Staged, effects: &Effects) -> Result<(), Refusal> {
         let mut nvm = Nvm {
             flash: &mut self.flash,
             store: &mut self.store,
             layout: &self.layout,
         };
-        staged.commit(&mut nvm)?;
+        staged.commit(&mut nvm, effects.essential)?;
         staged.clear();
-        if reload {
+        if effects.reload {
             let container = self.pairing.container(place.interface);
             let loaded = Container::load(&mut Records {
                 nvm,

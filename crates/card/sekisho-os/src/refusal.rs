@@ -27,6 +27,12 @@ impl From<StatusWord> for Refusal {
     }
 }
 
+impl From<Refusal> for StatusWord {
+    fn from(refusal: Refusal) -> Self {
+        refusal.0
+    }
+}
+
 /// The answer is longer than the SE's buffer.
 impl From<BufferFull> for Refusal {
     fn from(_: BufferFull) -> Self {

@@ -20,6 +20,7 @@ impl<F: Flash> Issuer<'_, '_, F> {
     pub fn initialize_update(&mut self, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let place = self.context.place;
         self.context.system.secure.end(|p| p == place);
+        self.context.system.effects.essential = true;
         let command = InitializeUpdate::parse(capdu)?;
         let kvn = self.keys().resolve(command.kvn)?;
         let set = self.keys().scp_set(kvn)?;

@@ -13,7 +13,7 @@ use sekisho_nvm::Flash;
 use crate::applet::Context;
 use crate::container::{CardRecord, ISD_INDEX, store_entry};
 use crate::keys::{KVN_INITIAL, KeyStore};
-use crate::nvm::Kind;
+use crate::nvm::{Kind, RESERVE};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Registry};
@@ -62,6 +62,7 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
         };
         card.store(&mut self.context.records)?;
         self.context.system.effects.reload = true;
+        self.context.system.effects.essential = true;
         Ok(())
     }
 
@@ -90,6 +91,7 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
         };
         store_entry(&mut self.context.records, index, &entry)?;
         self.context.system.effects.reload = true;
+        self.context.system.effects.essential = true;
         Ok(())
     }
 
@@ -160,6 +162,7 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
     /// # Errors
     /// 6A88 when it is not there; 6985 for the last SCP03 key set, or a part of one.
     pub fn delete_key(&mut self, kvn: u8, kid: Option<u8>) -> Result<(), Refusal> {
+        self.context.system.effects.essential = true;
         self.keys().delete(kvn, kid)
     }
 
@@ -168,12 +171,12 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
         self.context.system.free_ram
     }
 
-    /// NVM that is left for records, in bytes.
+    /// NVM that is left for records, in bytes; what is kept in reserve does not count.
     ///
     /// # Errors
     /// 6581 when the flash fails.
     pub fn free_nvm(&self) -> Result<usize, Refusal> {
         let nvm = &self.context.records.nvm;
-        Ok(nvm.store.free(nvm.flash)?)
+        Ok(nvm.store.free(nvm.flash)?.saturating_sub(RESERVE))
     }
 }

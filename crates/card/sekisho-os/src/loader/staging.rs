@@ -9,7 +9,7 @@ use sekisho_scp::card::BroadcastCheckpoint;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::records::{CARRY, CHECKPOINT, Checkpoint, STAGING, Staged};
-use super::{BroadcastBegin, PAGE_MAX, commit, length, status};
+use super::{BroadcastBegin, PAGE_MAX, length, status};
 use crate::nvm::Nvm;
 use crate::part;
 
@@ -256,12 +256,13 @@ impl Broadcast {
         let carry = self.page.get(..self.filled).unwrap_or_default();
         let position = [Op::Put(CHECKPOINT, &checkpoint), Op::Put(CARRY, carry)];
         match self.staged.as_ref().filter(|_| staged_changed) {
-            None => commit(nvm, &position),
+            None => nvm.commit_more(&position)?,
             Some(staged) => {
                 let staged = Zeroizing::new(staged.encode().map_err(|_| failed)?);
                 let [a, b] = position;
-                commit(nvm, &[a, b, Op::Put(STAGING, &*staged)])
+                nvm.commit_more(&[a, b, Op::Put(STAGING, &*staged)])?;
             }
         }
+        Ok(())
     }
 }

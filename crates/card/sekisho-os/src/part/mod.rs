@@ -192,7 +192,5 @@ fn commit_records<F: Flash>(nvm: &mut Nvm<'_, F>, host: &Host) -> Result<(), Sta
             });
         }
     }
-    nvm.store
-        .commit(nvm.flash, &ops)
-        .map_err(|error| crate::Refusal::from(error).0)
+    Ok(nvm.commit_more(&ops)?)
 }
