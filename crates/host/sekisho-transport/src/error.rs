@@ -34,6 +34,11 @@ pub enum TransportError {
     /// The command is shorter than four or longer than 65,535 bytes: such a frame does not exist.
     #[error("a command of {0} bytes cannot be sent")]
     CommandLength(usize),
+    /// A reader that polls has fallen silent after a control code.
+    #[error(
+        "the reader fell silent: it was given a command of one byte, which it cannot tell from a control code"
+    )]
+    SilentReader,
     /// The connection was given up after an earlier failure.
     #[error("the connection was given up after an earlier failure; reset the secure element")]
     GivenUp,

@@ -21,6 +21,8 @@ const CONNECT: Duration = Duration::from_secs(2);
 const RETRY_MIN: Duration = Duration::from_millis(50);
 /// Longest wait between two attempts to connect.
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Polls without a word from vpcd, which asks for the ATR every 0.4 s, until it is taken for stuck: 2 s.
+const SILENT_POLLS_MAX: u32 = 8;
 /// SW1SW2 for what is no command (6700) and for an SE that gives no status word (6F00).
 const WRONG_LENGTH: [u8; 2] = [0x67, 0x00];
 const NO_PRECISE_DIAGNOSIS: [u8; 2] = [0x6F, 0x00];
@@ -88,7 +90,7 @@ pub fn serve_vpcd(address: &str, card: &mut dyn CardSide, stop: &Stop, tell: &mu
         match connect(address, CONNECT) {
             Ok(stream) => {
                 told = false;
-                if serve_one(stream, card, stop, tell) {
+                if serve_one(stream, card, Reader::Polling, stop, tell) {
                     pause = RETRY_MIN;
                 }
             }
@@ -118,7 +120,7 @@ pub fn serve_listener(
     while !stop.is_stopped() {
         match listener.accept() {
             Ok((stream, _)) => {
-                serve_one(stream, card, stop, tell);
+                serve_one(stream, card, Reader::Quiet, stop, tell);
             }
             Err(error) if is_timeout(&error) || is_fleeting(&error) => {}
             Err(error) => return Err(error.into()),
@@ -133,15 +135,31 @@ fn is_fleeting(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
+/// What a reader's silence means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// Nothing: it has no command.
+    Quiet,
+    /// After a control code, that it waits for an answer: the code was a command of one byte, given by a client, who now waits for ever. Only
+    /// hanging up helps, as an answer to what was a control code after all would be taken for that of the next command.
+    Polling,
+}
+
 /// Serves one connection to its end. True when the reader sent anything.
-fn serve_one(stream: TcpStream, card: &mut dyn CardSide, stop: &Stop, tell: &mut dyn FnMut(Served)) -> bool {
+fn serve_one(
+    stream: TcpStream,
+    card: &mut dyn CardSide,
+    reader: Reader,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Served),
+) -> bool {
     if let Ok(peer) = stream.peer_addr() {
         tell(Served::Connected(peer));
     }
     let mut served = false;
     let result = Framed::new(stream, POLL, FRAME)
         .map_err(TransportError::from)
-        .and_then(|mut framed| answer_all(&mut framed, card, stop, &mut served));
+        .and_then(|mut framed| answer_all(&mut framed, card, reader, stop, &mut served));
     card.reset();
     if let Err(error) = result {
         tell(Served::Disconnected(error));
@@ -152,15 +170,27 @@ fn serve_one(stream: TcpStream, card: &mut dyn CardSide, stop: &Stop, tell: &mut
 fn answer_all(
     framed: &mut Framed,
     card: &mut dyn CardSide,
+    reader: Reader,
     stop: &Stop,
     served: &mut bool,
 ) -> Result<(), TransportError> {
+    let mut silent_polls = None;
     while !stop.is_stopped() {
-        let Some(body) = framed.receive()? else { continue };
+        let Some(body) = framed.receive()? else {
+            silent_polls = silent_polls.map(|polls| polls + 1);
+            if silent_polls >= Some(SILENT_POLLS_MAX) && reader == Reader::Polling {
+                return Err(TransportError::SilentReader);
+            }
+            continue;
+        };
         *served = true;
+        silent_polls = None;
         match FromReader::parse(&body) {
             FromReader::Control(Control::GetAtr) => framed.send(&card.atr())?,
-            FromReader::Control(Control::Off | Control::On | Control::Reset) => card.reset(),
+            FromReader::Control(Control::Off | Control::On | Control::Reset) => {
+                card.reset();
+                silent_polls = Some(0);
+            }
             // A reader that sends this waits for an answer, without limit.
             FromReader::Unknown => framed.send(&WRONG_LENGTH)?,
             FromReader::Command(capdu) => framed.send_with(|out| answer(card, capdu, out))?,

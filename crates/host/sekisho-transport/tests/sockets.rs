@@ -290,6 +290,34 @@ fn the_vpcd_client_comes_back_when_the_reader_does() {
 }
 
 #[test]
+fn a_command_of_one_byte_does_not_hang_vpcd_for_ever() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let stop = Stop::new();
+    let its_stop = stop.clone();
+    let thread = thread::spawn(move || serve_vpcd(&address, &mut Echo::default(), &its_stop, &mut |_| ()));
+    let mut reader = listener.accept().unwrap().0;
+    reader.set_read_timeout(Some(5 * SECOND)).unwrap();
+    // A reader that polls may be told as many control codes as it likes.
+    for _ in 0..3 {
+        reader.write_all(&[0, 1, 0]).unwrap();
+        thread::sleep(SECOND);
+        assert_eq!(ask(&mut reader, &[0, 1, 4]), ATR);
+    }
+    // This one waits: the connection ends, and there is a new one.
+    reader.write_all(&[0, 1, 0]).unwrap();
+    assert_eq!(
+        reader.read(&mut [0; 8]).unwrap(),
+        0,
+        "nothing but the end of the connection"
+    );
+    let mut reader = listener.accept().unwrap().0;
+    assert_eq!(ask(&mut reader, &[0, 1, 4]), ATR);
+    stop.stop();
+    thread.join().unwrap();
+}
+
+#[test]
 fn length_and_body_in_two_calls_do_not_wait_for_the_delayed_acknowledgement() {
     let server = Server::start();
     let mut reader = server.raw();

@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# Foreign software against `sekisho card` through pcscd and its virtual reader (vpcd): opensc-tool, pcsc_scan, scriptor, yubikit; then the rate
+# of commands beside that of a trivial card. Ends with "N passed, N failed".
+#
+# Runs in network and mount namespaces of its own, since vpcd listens on all addresses without authentication, and so that a pcscd of the
+# machine is left alone. Installs the Debian packages that are missing (as root), and yubikit into a cache. SEKISHO names a ready binary.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+YUBIKIT=5.9.2
+CACHE=${SEKISHO_INTEROP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sekisho-interop}
+VENV=$CACHE/yubikit-$YUBIKIT
+READER="Virtual PCD 00 00"
+TRIVIAL="Virtual PCD 00 01"
+
+prepare() {
+    local missing=()
+    local -A provides=(
+        [pcscd]=pcscd [opensc-tool]=opensc [pcsc_scan]=pcsc-tools [scriptor]=pcsc-tools [cc]=gcc [unshare]=util-linux [ip]=iproute2
+    )
+    for command in "${!provides[@]}"; do
+        command -v "$command" >/dev/null || missing+=("${provides[$command]}")
+    done
+    [ -e /etc/reader.conf.d/vpcd ] || missing+=(vsmartcard-vpcd)
+    [ -e /usr/include/PCSC/winscard.h ] || missing+=(libpcsclite-dev)
+    [ -e /usr/bin/python3 ] && /usr/bin/python3 -c 'import ensurepip, smartcard' 2>/dev/null || missing+=(python3-venv python3-pyscard)
+    if [ ${#missing[@]} -gt 0 ]; then
+        apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
+            { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } >/dev/null ||
+            { echo "install these first: ${missing[*]}" >&2; exit 1; }
+    fi
+    if [ ! -x "$VENV/bin/ykman" ]; then
+        rm -rf "$VENV"
+        /usr/bin/python3 -m venv --system-site-packages "$VENV"
+        "$VENV/bin/pip" install --quiet --disable-pip-version-check "yubikey-manager==$YUBIKIT"
+    fi
+    if [ -z "${SEKISHO:-}" ]; then
+        cargo build --release --locked --quiet --package sekisho
+        SEKISHO=$(cargo metadata --format-version 1 --no-deps --locked --quiet |
+            /usr/bin/python3 -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/release/sekisho
+    fi
+    export SEKISHO
+}
+
+if [ "${1:-}" != inside ]; then
+    prepare
+    unshare --net --mount true 2>/dev/null || { echo "this needs namespaces of its own: run it as root" >&2; exit 1; }
+    exec unshare --net --mount -- "$0" inside
+fi
+
+work=$(mktemp -d)
+pids=()
+finish() {
+    for pid in "${pids[@]}"; do
+        kill "$pid" 2>/dev/null || true
+    done
+    wait 2>/dev/null || true
+    rm -rf "$work"
+}
+trap finish EXIT
+ip link set lo up
+mkdir -p /run/pcscd
+mount -t tmpfs tmpfs /run/pcscd
+
+passed=0 failed=0
+ok() { echo "ok   $1"; passed=$((passed + 1)); }
+fail() { echo "FAIL $1"; failed=$((failed + 1)); }
+check() { # NAME, then a command that must succeed
+    local name=$1
+    shift
+    if "$@" >"$work/out" 2>&1; then ok "$name"; else fail "$name: $(tail -c 300 "$work/out")"; fi
+}
+shows() { # PATTERN, then a command whose output must have it
+    local pattern=$1
+    shift
+    timeout 20 "$@" >"$work/shown" 2>&1 || true
+    cat "$work/shown"
+    grep -Eqi "$pattern" "$work/shown"
+}
+count() { # takes "ok ..." and "FAIL ..." lines of another program
+    while read -r line; do
+        case $line in
+            "ok "*) ok "$1: ${line#ok }" ;;
+            "FAIL "*) fail "$1: ${line#FAIL }" ;;
+        esac
+    done <"$work/lines"
+}
+within() { # SECONDS, then a command that must succeed in that time
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.1
+    done
+}
+listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1"); }
+card_is_there() { timeout 5 opensc-tool --reader "$READER" --atr; }
+start_card() {
+    "$SEKISHO" card --flash "$work/card.flash" --vpcd 127.0.0.1:35963 >"$work/screen" 2>"$work/card.log" &
+    card=$!
+    pids+=("$card")
+    within 15 card_is_there || { cat "$work/screen" "$work/card.log" >&2; echo "the card is not in the reader" >&2; exit 1; }
+}
+
+pcscd --foreground >"$work/pcscd.log" 2>&1 &
+pids+=($!)
+within 15 test -S /run/pcscd/pcscd.comm || { cat "$work/pcscd.log" >&2; exit 1; }
+start_card
+atr=$(sed -n 's/^ *ATR *//p' "$work/screen")
+spaced=$(sed 's/../& /g; s/ $//' <<<"$atr")
+
+check "opensc-tool -l sees the card" shows "$READER" opensc-tool -l
+check "opensc-tool -a shows its ATR" shows "${spaced// /:}" opensc-tool -r "$READER" -a
+check "opensc-tool -s selects the ISD" shows 'SW1=0x90, SW2=0x00' opensc-tool -r "$READER" -s 00A4040000
+check "opensc-tool -s reads the loader's state" shows 'DF 20 13 01 01' opensc-tool -r "$READER" -s 80CADF2000
+check "an unknown AID is plain 6A82" shows 'SW1=0x6A, SW2=0x82' opensc-tool -r "$READER" -s 00A4040005F011223344
+check "pcsc_scan -n shows the ATR" shows "$spaced" timeout 3 pcsc_scan -n
+printf 'reset\n00 A4 04 00 00\n80 CA 00 CF 00\n00 A4 04 00 08 A0 00 00 01 51 00 00 00 00\n80 CA 00 66\n00 A4 04 00 05 01\n80 CA 00 66 00\n' >"$work/script"
+check "scriptor runs a script" shows '^< CF 0A .* 90 00' scriptor -r "$READER" "$work/script"
+check "scriptor: a command with a wrong Lc is 6700" grep -q '^< 67 00' "$work/shown"
+check "scriptor: and the card goes on" grep -q '^< 66 ' "$work/shown"
+# vpcd takes a command of one byte for a control code, and its client would wait for an answer for ever.
+printf 'reset\n00\n' >"$work/byte"
+begun=$SECONDS
+timeout 20 scriptor -r "$READER" "$work/byte" >/dev/null 2>&1 || true
+check "a command of one byte hangs nobody" test $((SECONDS - begun)) -lt 8
+within 5 card_is_there || true
+check "and the card is there afterwards" card_is_there
+
+se_id=$(sed -n 's/^ *SE-id *//p' "$work/screen")
+printf -- '-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n' >"$work/ca.pem"
+check "sekisho agent reads the SE through PC/SC" shows "secure element $se_id: version 1" \
+    "$SEKISHO" agent --once --card "pcsc:$READER" --server https://127.0.0.1:1 --ca "$work/ca.pem" \
+    --token 00112233445566778899aabbccddeeff --spool "$work/spool"
+check "sekisho agent names the readers when there is doubt" shows "there are: .*$TRIVIAL" \
+    "$SEKISHO" agent --once --card pcsc:virtual --server https://127.0.0.1:1 --ca "$work/ca.pem" \
+    --token 00112233445566778899aabbccddeeff --spool "$work/spool"
+
+yubikit() {
+    timeout 60 "$VENV/bin/python" tests/interop/yubikit_scp03.py "$READER" "$@" >"$work/lines" 2>"$work/trace" || cat "$work/trace" >&2
+    count "yubikit"
+}
+yubikit initial
+kill -9 "$card"
+wait "$card" 2>/dev/null || true
+start_card
+check "after kill -9 it is the same card" grep -q "$se_id" "$work/screen"
+yubikit changed --extended
+
+# Both cards in one run, turn by turn.
+cc -O2 -o "$work/trivial_card" tests/interop/trivial_card.c
+cc -O2 -I/usr/include/PCSC -o "$work/apdu_rate" tests/interop/apdu_rate.c -lpcsclite
+"$work/trivial_card" 35964 &
+pids+=($!)
+trivial_is_there() { timeout 5 opensc-tool --reader "$TRIVIAL" --atr; }
+within 15 trivial_is_there || true
+if rates=$("$work/apdu_rate" 11 1000 "$READER" "$TRIVIAL" 2>&1); then
+    read -r ours theirs ratio <<<"$rates"
+    echo "SELECT through pcscd: $ours/s, trivial card $theirs/s, ratio $ratio"
+    check "the rate through pcscd is near a trivial card's" awk "BEGIN { exit !($ratio > 0.8) }"
+    check "no delayed acknowledgement slows it down" awk "BEGIN { exit !($ours > 500) }"
+else
+    fail "rate: $rates"
+fi
+
+kill -TERM "$card"
+code=0
+wait "$card" || code=$?
+check "SIGTERM ends the card with exit code 0" test "$code" = 0
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
