@@ -3,8 +3,10 @@
 //! Each subcommand lives in its own module under `cmd` and has an `Args` (clap) and a `run`. Exit codes: 0 done, 1 it failed,
 //! 2 the command line was wrong. Machines ask for `--json` and get one object on standard output; progress goes to standard error.
 
+mod admin_client;
 mod card;
 mod cmd;
+mod lab;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -64,7 +64,7 @@ impl Perso {
             kos: self.kos.as_ref(),
             k_mac: self.k_mac.as_ref(),
             designer: self.designer.as_ref(),
-            part: Some((&first.manifest, first.image)),
+            part: Some(first.parts()),
             life_cycle: CardLifeCycle::OpReady,
         }
     }
@@ -92,5 +92,10 @@ impl FirstPart {
             manifest,
             image: FIRST_PART,
         })
+    }
+
+    /// As the secure element takes it.
+    pub(crate) const fn parts(&self) -> (&Manifest, &'static [u8]) {
+        (&self.manifest, self.image)
     }
 }

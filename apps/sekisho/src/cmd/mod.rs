@@ -12,6 +12,7 @@ use std::process::ExitCode;
 pub(crate) enum Command {
     Agent(agent::Args),
     Card(card::Args),
+    Lab(crate::lab::Args),
 }
 
 /// Carries one subcommand out.
@@ -19,6 +20,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Error> {
     match command {
         Command::Agent(args) => agent::run(&args),
         Command::Card(args) => card::run(&args),
+        Command::Lab(args) => crate::lab::run(&args),
     }
 }
 

@@ -1,0 +1,192 @@
+//! A device of the lab: its agent, its SE, and what goes wrong with them.
+
+use anyhow::{Result, anyhow};
+use sekisho_apdu::gp::ins;
+use sekisho_device::{Agent, HttpsBackend, HttpsConfig, LinkToken, MemorySpool, Turn};
+use sekisho_link::{Access, SeId};
+use sekisho_nvm::ram::RamFlash;
+use sekisho_os::{Interface, Personalisation, Profile};
+use sekisho_transport::{Card, TransportError};
+use std::time::Duration;
+
+use super::faults::{Fault, FaultyBackend};
+use crate::card::element::{self, VirtualSe};
+
+/// Flash of a virtual SE.
+const PAGE_SIZE: usize = 4096;
+/// An R-APDU with the most data that a short command can ask for.
+const ANSWER_MAX: usize = 4096;
+/// How long a device that was told nothing waits before it asks again.
+const POLL: Duration = Duration::from_millis(250);
+/// How long a device waits after a loss.
+const AFTER_LOSS: Duration = Duration::from_millis(100);
+
+/// The SE in its socket.
+pub(super) struct Socket {
+    /// `None` for the moment of a power cycle.
+    se: Option<VirtualSe<RamFlash>>,
+    profile: Profile,
+    fault: Option<Fault>,
+    commands: u32,
+    answer: Vec<u8>,
+}
+
+impl Socket {
+    /// A power cycle: what stands in RAM is gone.
+    fn power_cycle(&mut self) -> Result<(), TransportError> {
+        let Some(se) = self.se.take() else {
+            return Err(lost("the SE does not start"));
+        };
+        let mut flash = se.into_flash();
+        flash.power_on();
+        let se = VirtualSe::boot(flash, element::SystemRng, &self.profile)
+            .map_err(|failure| lost(&failure.to_string()))?;
+        self.se = Some(se);
+        Ok(())
+    }
+
+    /// What happens to the command on its way, by the device's fault.
+    fn meddle(&mut self, capdu: &[u8]) -> Vec<u8> {
+        let mut capdu = capdu.to_vec();
+        self.commands += 1;
+        let tampers = match (self.fault, capdu.get(1)) {
+            (Some(Fault::TamperedBulk), Some(&ins::WRITE)) => capdu.get(3) == Some(&5),
+            (Some(Fault::TamperedAuthorisation), Some(&ins::AUTHORIZE_ACTION)) => true,
+            _ => false,
+        };
+        if tampers && let Some(byte) = capdu.get_mut(9) {
+            *byte ^= 0x20;
+        }
+        capdu
+    }
+}
+
+fn lost(why: &str) -> TransportError {
+    TransportError::Io(std::io::Error::other(why.to_owned()))
+}
+
+impl Card for Socket {
+    fn transmit(&mut self, capdu: &[u8]) -> Result<Vec<u8>, TransportError> {
+        let capdu = self.meddle(capdu);
+        let Some(se) = self.se.as_mut() else {
+            return Err(lost("no power"));
+        };
+        let len = se.transmit(Interface::Spi, &capdu, &mut self.answer);
+        if se.flash().is_off() {
+            // The power went in the middle of it: there is no answer.
+            self.fault = None;
+            self.power_cycle()?;
+            return Err(lost("the power was cut"));
+        }
+        Ok(self.answer[..len].to_vec())
+    }
+
+    fn reset(&mut self) -> Result<Vec<u8>, TransportError> {
+        let Some(se) = self.se.as_mut() else {
+            return Err(lost("no power"));
+        };
+        se.reset(Interface::Spi);
+        Ok(se.atr().to_vec())
+    }
+}
+
+/// When a device is to be called again.
+pub(super) enum Next {
+    /// It has come to an end.
+    Done,
+    /// After this time.
+    After(Duration),
+}
+
+/// A device.
+pub(super) struct Device {
+    pub(super) se_id: SeId,
+    pub(super) fault: Option<Fault>,
+    socket: Socket,
+    agent: Agent<FaultyBackend<HttpsBackend>, MemorySpool>,
+}
+
+impl Device {
+    pub(super) fn new(
+        personalisation: &Personalisation<'_>,
+        profile: &Profile,
+        fault: Option<Fault>,
+        server: &HttpsConfig,
+        token: &str,
+    ) -> Result<Self> {
+        let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(PAGE_SIZE) + 2;
+        let flash = RamFlash::new(PAGE_SIZE, pages);
+        let (mut se, _) = element::start(flash, profile, personalisation)?;
+        if fault == Some(Fault::PowerCut) {
+            // Somewhere among the pages of the update; which one, and how it tears, is the SE's own number.
+            let number = u64::from(personalisation.se_id[9]);
+            let mut flash = se.into_flash();
+            flash.cut_after(12 + number % 90, number);
+            se = VirtualSe::boot(flash, element::SystemRng, profile).map_err(|failure| failure.error)?;
+        }
+        let token =
+            LinkToken::new(token).ok_or_else(|| anyhow!("the server gave a link token that is none"))?;
+        let config = HttpsConfig {
+            token,
+            ..server.clone()
+        };
+        let backend = HttpsBackend::new(&config).map_err(|error| anyhow!(error))?;
+        Ok(Self {
+            se_id: SeId(personalisation.se_id),
+            fault,
+            socket: Socket {
+                se: Some(se),
+                profile: profile.clone(),
+                fault,
+                commands: 0,
+                answer: vec![0; ANSWER_MAX],
+            },
+            agent: Agent::new(
+                FaultyBackend::new(backend, fault),
+                MemorySpool::new(),
+                16 << 20,
+                None,
+            ),
+        })
+    }
+
+    /// One turn of the agent.
+    pub(super) fn turn(&mut self) -> Next {
+        match self.agent.turn(&mut self.socket, &mut |_| ()) {
+            Ok(Turn::Nothing) => Next::After(POLL),
+            Ok(Turn::NotYet(seconds)) => Next::After(Duration::from_secs(seconds.min(2).into())),
+            Ok(Turn::Blocked(_)) => Next::Done,
+            Ok(Turn::Ended { verdict, .. }) => match verdict.access {
+                Access::Allowed | Access::Blocked => Next::Done,
+                Access::Retry => Next::After(Duration::from_secs(verdict.retry_after.into())),
+            },
+            Err(_) => Next::After(AFTER_LOSS),
+        }
+    }
+
+    /// Sends a command and gives data and status word, or `None` when the SE does not answer.
+    fn ask(&mut self, capdu: &[u8]) -> Option<(Vec<u8>, u16)> {
+        let mut answer = self.socket.transmit(capdu).ok()?;
+        let (low, high) = (answer.pop()?, answer.pop()?);
+        Some((answer, u16::from_be_bytes([high, low])))
+    }
+
+    /// The version of the OS part as the part itself says it, if what it does agrees with it: version 2 knows READ PEAK.
+    pub(super) fn version(&mut self) -> u32 {
+        let select = [
+            0x00, 0xA4, 0x04, 0x00, 0x07, 0xF0, b'S', b'K', b'O', b'S', 0x00, 0x01, 0x00,
+        ];
+        let selected = self.ask(&select).is_some_and(|(_, sw)| sw == 0x9000);
+        let version = self
+            .ask(&[0x80, 0x10, 0x00, 0x00, 0x00])
+            .filter(|(_, sw)| selected && *sw == 0x9000);
+        let version = version
+            .and_then(|(data, _)| data.try_into().ok())
+            .map_or(0, u32::from_be_bytes);
+        let knows_peak = self
+            .ask(&[0x80, 0x24, 0x00, 0x00, 0x00])
+            .is_some_and(|(_, sw)| sw == 0x9000);
+        let _ = self.socket.reset();
+        if knows_peak == (version >= 2) { version } else { 0 }
+    }
+}

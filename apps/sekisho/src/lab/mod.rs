@@ -1,0 +1,137 @@
+//! `sekisho lab`: the whole system on this machine, from the design system to a fleet of virtual SEs.
+//!
+//! Real parts throughout: the server on loopback with its own database, agents that reach it over HTTPS, secure elements that run the
+//! operating system of the microcontroller on a flash in memory.
+
+mod device;
+mod faults;
+mod fleet;
+mod report;
+mod system;
+pub(crate) mod unicast;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use fleet::Fleet;
+use report::Report;
+use system::System;
+
+/// Runs the whole system on loopback: a fleet of virtual SEs takes a broadcast update, a canary cohort first
+#[derive(Parser)]
+pub(crate) struct Args {
+    /// Number of virtual SEs
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    devices: u32,
+    /// End after the report instead of keeping the live page up
+    #[arg(long)]
+    once: bool,
+    /// Print the report as one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+    /// Let some devices lose power in mid-write, lose packets, or be tampered with
+    #[arg(long)]
+    faults: bool,
+    /// Decides which device has which fault
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Size to which the update is filled up, in KiB
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=512))]
+    image_kib: u32,
+    /// Port of the live page on 127.0.0.1; 0 takes any
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let system = System::start(&runtime, args).context("the server did not start")?;
+    say(args, &format!("live page      {}", system.page()));
+    let result = campaign(args, &system);
+    if let Ok(report) = &result {
+        report.print(args.json)?;
+        if !args.once {
+            say(
+                args,
+                &format!(
+                    "\nThe live page stays up at {} until Ctrl-C; --once ends here.",
+                    system.page()
+                ),
+            );
+            runtime
+                .block_on(tokio::signal::ctrl_c())
+                .context("waiting for Ctrl-C")?;
+        }
+    }
+    system.stop(&runtime);
+    let report = result?;
+    Ok(if report.is_sound() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// For people, on standard error.
+#[allow(clippy::print_stderr)]
+fn say(_: &Args, text: &str) {
+    eprintln!("{text}");
+}
+
+#[allow(clippy::disallowed_methods, reason = "the lab measures how long it takes")]
+fn campaign(args: &Args, system: &System) -> Result<Report> {
+    let bar = progress(args.devices, "personalising");
+    let started = Instant::now();
+    let mut fleet = Fleet::personalise(system, args, || bar.inc(1))?;
+    bar.finish_and_clear();
+    say(
+        args,
+        &format!(
+            "personalised   {} virtual SEs in {:.1} s",
+            args.devices,
+            started.elapsed().as_secs_f64()
+        ),
+    );
+
+    let versions_before = fleet.versions();
+    let id = system.create_campaign(args, &fleet)?;
+    say(
+        args,
+        &format!(
+            "campaign       {id}, canary cohort of {}",
+            system::canary(args.devices)
+        ),
+    );
+    let bar = progress(args.devices, "updating");
+    let started = Instant::now();
+    fleet.run(|done| bar.set_position(done))?;
+    let seconds = started.elapsed().as_secs_f64();
+    bar.finish_and_clear();
+
+    let unicast = unicast::measure(&system.image, 16)?;
+    let report =
+        Report::new(args, system, &id, &fleet, versions_before, unicast, seconds)?.heard(&fleet.versions());
+    if report.updated + report.failed != u64::from(args.devices) {
+        bail!(
+            "only {} of {} SEs have come to an end",
+            report.updated + report.failed,
+            args.devices
+        );
+    }
+    Ok(report)
+}
+
+fn progress(len: u32, what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(len.into()).with_message(what);
+    if let Ok(style) = ProgressStyle::with_template("{msg:14} {bar:40} {pos}/{len}  {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

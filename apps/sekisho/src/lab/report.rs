@@ -1,0 +1,180 @@
+//! The lab's report: a table for people, one JSON object for machines.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use super::Args;
+use super::fleet::Fleet;
+use super::system::{NEXT_VERSION, System};
+use super::unicast::Unicast;
+
+/// What the campaign came to.
+pub(super) struct Report {
+    pub(super) devices: u64,
+    pub(super) updated: u64,
+    pub(super) failed: u64,
+    resumed: u64,
+    authorisation_bytes: f64,
+    bulk_bytes: u64,
+    server_micros: f64,
+    unicast: Unicast,
+    version_before: u32,
+    version_after: u32,
+    seconds: f64,
+    /// SEs that were refused: id, the fault that they had, the server's words.
+    refused: Vec<(String, &'static str, String)>,
+    /// SEs that run the new version, as they say and do themselves.
+    running_new: u64,
+    recovered: BTreeMap<&'static str, u64>,
+}
+
+impl Report {
+    pub(super) fn new(
+        args: &Args,
+        system: &System,
+        campaign: &str,
+        fleet: &Fleet,
+        before: BTreeMap<u32, u64>,
+        unicast: Unicast,
+        seconds: f64,
+    ) -> Result<Self> {
+        let value = system.admin.get(&format!("campaigns/{campaign}"))?;
+        let sum = |what: &str| {
+            ["canary", "rest"]
+                .iter()
+                .filter_map(|cohort| value[cohort][what].as_u64())
+                .sum::<u64>()
+        };
+        let fault_of: BTreeMap<String, &'static str> = fleet
+            .devices
+            .iter()
+            .filter_map(|device| Some((device.se_id.to_string(), device.fault?.name())))
+            .collect();
+        let refused: Vec<_> = value["failures"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|failure| {
+                let id = failure["se_id"].as_str().unwrap_or_default().to_owned();
+                let fault = fault_of.get(&id).copied().unwrap_or("no fault was planned");
+                (
+                    id,
+                    fault,
+                    failure["detail"].as_str().unwrap_or_default().to_owned(),
+                )
+            })
+            .collect();
+        let mut recovered = BTreeMap::new();
+        for (id, fault) in &fault_of {
+            if !refused.iter().any(|(refused, ..)| refused == id) {
+                *recovered.entry(*fault).or_default() += 1;
+            }
+        }
+        let metrics = &system.server.metrics;
+        let authorisations = metrics.authorisations.load(Ordering::Relaxed).max(1);
+        let bytes = metrics.authorisation_bytes.load(Ordering::Relaxed);
+        Ok(Self {
+            devices: args.devices.into(),
+            updated: sum("updated"),
+            failed: sum("failed"),
+            resumed: sum("resumed"),
+            authorisation_bytes: bytes as f64 / authorisations as f64,
+            bulk_bytes: value["delivery_bytes"]
+                .as_u64()
+                .context("the campaign has no delivery")?,
+            server_micros: metrics.authorisation_micros(),
+            unicast,
+            version_before: before.into_keys().max().unwrap_or(0),
+            version_after: NEXT_VERSION,
+            seconds,
+            refused,
+            running_new: 0,
+            recovered,
+        })
+    }
+
+    /// The SEs' own word on it.
+    pub(super) fn heard(mut self, versions: &BTreeMap<u32, u64>) -> Self {
+        self.running_new = versions.get(&NEXT_VERSION).copied().unwrap_or(0);
+        self.version_after = versions.keys().copied().max().unwrap_or(0);
+        self
+    }
+
+    /// Whether what the server believes is what the SEs do, and every failure was a planned one.
+    pub(super) fn is_sound(&self) -> bool {
+        self.running_new == self.updated
+            && self.updated + self.failed == self.devices
+            && self
+                .refused
+                .iter()
+                .all(|(_, fault, _)| *fault != "no fault was planned")
+    }
+
+    fn json(&self) -> Value {
+        let refused: Vec<_> = self
+            .refused
+            .iter()
+            .map(|(id, fault, detail)| json!({ "se_id": id, "fault": fault, "detail": detail }))
+            .collect();
+        json!({
+            "devices": self.devices, "updated": self.updated, "failed": self.failed, "resumed": self.resumed,
+            "running_new_version": self.running_new,
+            "authorisation_bytes_per_device": rounded(self.authorisation_bytes), "bulk_bytes": self.bulk_bytes,
+            "unicast_bytes_per_device": self.unicast.bytes,
+            "server_cpu_us_per_device": rounded(self.server_micros), "unicast_cpu_us_per_device": rounded(self.unicast.micros),
+            "version_before": self.version_before, "version_after": self.version_after,
+            "seconds": rounded(self.seconds), "recovered": self.recovered, "refused": refused,
+        })
+    }
+
+    #[allow(clippy::print_stdout, reason = "the report is what the command is for")]
+    pub(super) fn print(&self, as_json: bool) -> Result<()> {
+        if as_json {
+            println!("{}", serde_json::to_string(&self.json())?);
+            return Ok(());
+        }
+        println!(
+            "\n{} virtual SEs, version {} -> {}, {:.1} s",
+            self.devices, self.version_before, self.version_after, self.seconds
+        );
+        println!(
+            "  updated  {:>8}   (the SEs themselves: {})",
+            self.updated, self.running_new
+        );
+        println!("  failed   {:>8}", self.failed);
+        println!("  resumed  {:>8}", self.resumed);
+        let (micros, bytes) = (
+            self.unicast.micros / self.server_micros.max(0.001),
+            self.unicast.bytes as f64 / self.authorisation_bytes.max(1.0),
+        );
+        println!("\n  for each SE            broadcast     individual    ratio");
+        println!(
+            "  bytes of the server  {:>9.0} B  {:>11} B  {:>6.0} x",
+            self.authorisation_bytes, self.unicast.bytes, bytes
+        );
+        println!(
+            "  time of the server   {:>8.1} us  {:>10.1} us  {:>6.0} x",
+            self.server_micros, self.unicast.micros, micros
+        );
+        println!("  and once for all     {:>9} B  (cacheable)", self.bulk_bytes);
+        for (fault, count) in &self.recovered {
+            println!("\n  recovered: {count} with {fault}");
+        }
+        for (id, fault, detail) in &self.refused {
+            println!("  refused: {id}, {fault}: {detail}");
+        }
+        if !self.is_sound() {
+            println!(
+                "\n  NOT SOUND: the server believes {} updated, {} SEs run the new version",
+                self.updated, self.running_new
+            );
+        }
+        Ok(())
+    }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}

@@ -1,0 +1,150 @@
+//! Design system, HSM and server of the lab.
+
+use anyhow::{Context, Result};
+use sekisho_hsm::design::{Ceremony, PackOptions};
+use sekisho_hsm::{Hsm, SoftHsm};
+use sekisho_link::{Custody, SeId};
+use sekisho_server::{Certificate, Config, Server};
+use serde_json::json;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::Args;
+use super::fleet::Fleet;
+use crate::admin_client::AdminClient;
+
+/// The part that the campaign brings.
+static NEXT_PART: &[u8] = include_bytes!("../../../../applets/prebuilt/meter-v2.wasm");
+/// Its version, and the one it replaces.
+pub(super) const NEXT_VERSION: u32 = 2;
+const MIN_PREVIOUS: u32 = 1;
+/// P_MOB: what the campaign brings for the device itself.
+const P_MOB: &[u8] = b"meter firmware settings, for the device and not for its SE";
+
+/// Everything but the devices.
+pub(super) struct System {
+    pub(super) hsm: Arc<SoftHsm>,
+    pub(super) ceremony: Ceremony,
+    pub(super) server: Server,
+    pub(super) admin: AdminClient,
+    /// The update in the clear, as the rival ways would have to send it.
+    pub(super) image: Vec<u8>,
+    _folder: TempDir,
+}
+
+/// How many of the devices go first.
+pub(super) fn canary(devices: u32) -> u32 {
+    (devices / 20).max(1)
+}
+
+impl System {
+    pub(super) fn start(runtime: &Runtime, args: &Args) -> Result<Self> {
+        let folder = tempfile::tempdir().context("making a temporary folder")?;
+        let hsm = Arc::new(SoftHsm::generate()?);
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let config = Config {
+            device_address: any,
+            admin_address: SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)),
+            database: folder.path().join("fleet.sqlite"),
+            certificate: Certificate::self_signed(&["127.0.0.1"])?,
+            admin_token: None,
+        };
+        let custody: Arc<dyn Hsm> = Arc::clone(&hsm) as Arc<dyn Hsm>;
+        let server = runtime.block_on(Server::start(config, custody))?;
+        let admin = AdminClient::new(&format!("http://{}", server.admin_address), &server.admin_token);
+        let ceremony = Ceremony::generate()?;
+        let size = usize::try_from(args.image_kib).unwrap_or(64) * 1024;
+        Ok(Self {
+            hsm,
+            ceremony,
+            server,
+            admin,
+            image: filled_up(NEXT_PART, size),
+            _folder: folder,
+        })
+    }
+
+    pub(super) fn page(&self) -> String {
+        format!("http://{}/", self.server.admin_address)
+    }
+
+    /// Packs, uploads, targets all devices, starts.
+    pub(super) fn create_campaign(&self, args: &Args, fleet: &Fleet) -> Result<String> {
+        let options = PackOptions {
+            version: NEXT_VERSION,
+            min_previous: MIN_PREVIOUS,
+            custody: Custody::Hsm,
+        };
+        let package = self.ceremony.pack(&self.image, options)?;
+        let designer = hex::encode(self.ceremony.designer_public());
+        let uploaded = self
+            .admin
+            .post(&format!("packages?designer={designer}"), &package)?;
+        let targets: Vec<String> = fleet.ids().map(|id| id.to_string()).collect();
+        let request = json!({
+            "name": "meter 2", "package_id": uploaded["package_id"], "targets": targets, "canary": canary(args.devices),
+            // With faults some are meant to fail.
+            "success_threshold": if args.faults { 10 } else { 90 }, "error_threshold": args.devices, "attempts_max": 3,
+            "p_mob": hex::encode(P_MOB),
+        });
+        let campaign = self.admin.post("campaigns", request.to_string().as_bytes())?;
+        let id = campaign["id"]
+            .as_str()
+            .context("the server gave the campaign no id")?
+            .to_owned();
+        self.admin.post(&format!("campaigns/{id}/start"), b"")?;
+        Ok(id)
+    }
+
+    /// Registers devices and gives their link tokens.
+    pub(super) fn register(&self, ids: &[SeId]) -> Result<Vec<String>> {
+        let devices: Vec<_> = ids
+            .iter()
+            .map(|id| json!({ "se_id": id.to_string(), "kvn": sekisho_hsm::KVN_SCP }))
+            .collect();
+        let answer = self
+            .admin
+            .post("devices", json!(devices).to_string().as_bytes())?;
+        let tokens = answer["devices"]
+            .as_array()
+            .context("the server registered nothing")?;
+        tokens
+            .iter()
+            .map(|device| {
+                device["link_token"]
+                    .as_str()
+                    .map(str::to_owned)
+                    .context("a device has no link token")
+            })
+            .collect()
+    }
+
+    pub(super) fn stop(self, runtime: &Runtime) {
+        runtime.block_on(self.server.stop());
+    }
+}
+
+/// Fills a module up with a custom section of bytes that do not compress, which every engine skips.
+fn filled_up(module: &[u8], size: usize) -> Vec<u8> {
+    let mut image = module.to_vec();
+    // Section 0, its length in five bytes of LEB128, a name of one letter.
+    let Some(filling) = size.checked_sub(module.len() + 8) else {
+        return image;
+    };
+    let mut length = filling + 2;
+    image.push(0);
+    for index in 0..5 {
+        let more = if index < 4 { 0x80 } else { 0 };
+        image.push(length.to_le_bytes()[0] & 0x7F | more);
+        length >>= 7;
+    }
+    image.extend([1, b'x']);
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    image.extend((0..filling).map(|_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    }));
+    image
+}
