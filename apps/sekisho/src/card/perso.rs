@@ -1,10 +1,14 @@
 //! What a new card is made with.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use sekisho_apdu::gp::CardLifeCycle;
+use sekisho_hsm::PersoFile;
 use sekisho_keys::{AesKey, KeySet, sha256};
 use sekisho_link::{Manifest, SeId};
 use sekisho_os::{KVN_INITIAL, Personalisation};
+use zeroize::Zeroizing;
 
 /// The OS part that a new card begins with.
 static FIRST_PART: &[u8] = include_bytes!("../../../../applets/prebuilt/meter-v1.wasm");
@@ -50,8 +54,26 @@ impl Perso {
     }
 
     /// Reads what `sekisho hsm perso` wrote.
-    pub(crate) fn read(path: &std::path::Path) -> Result<Self> {
-        anyhow::bail!("{}: not yet", path.display())
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let context = || format!("cannot personalise from {}", path.display());
+        let text = std::fs::read_to_string(path)
+            .map(Zeroizing::new)
+            .with_context(context)?;
+        Self::parse(&text).with_context(context)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let file = PersoFile::parse(text)?;
+        let [k_aut, kos, k_mac] = file.product_keys()?;
+        Ok(Self {
+            se_id: file.se_id()?,
+            scp_kvn: file.kvn,
+            scp: file.scp()?,
+            k_aut,
+            kos: Some(kos),
+            k_mac: Some(k_mac),
+            designer: Some(file.designer()?),
+        })
     }
 
     /// As the secure element takes it.

@@ -6,7 +6,7 @@ use sekisho_apdu::StatusWord;
 use sekisho_link::{Access, Campaign, Offer, Outcome, Status, Verdict};
 use sekisho_transport::{Card, exchange};
 
-use crate::backend::{Backend, Permission};
+use crate::backend::{Backend, BackendError, Permission};
 use crate::error::AgentError;
 use crate::facts::Facts;
 use crate::spool::Spool;
@@ -16,6 +16,10 @@ use crate::update::{Ended, Performance, Preloaded, encode_status};
 const CHUNK: usize = 64 * 1024;
 /// How often EQU is repeated with the next sequence counter in one turn.
 const COUNT_UPS_MAX: u32 = 3;
+/// How often the SE may stop answering in one turn before the server is told.
+const BREAKS_MAX: u32 = 4;
+/// HTTP status of a device that is blocked.
+const FORBIDDEN: u16 = 403;
 
 /// Takes P_MOB (step E114).
 pub type HandOver = Box<dyn FnMut(Campaign, &[u8]) -> io::Result<()> + Send>;
@@ -92,8 +96,15 @@ impl<B: Backend, S: Spool> Agent<B, S> {
         if let Some(turn) = self.report_again(watch)? {
             return Ok(turn);
         }
-        let Some(offer) = self.backend.offer(facts.se_id)? else {
-            return Ok(Turn::Nothing);
+        let offer = match self.backend.offer(facts.se_id) {
+            Ok(Some(offer)) => offer,
+            Ok(None) => return Ok(Turn::Nothing),
+            Err(BackendError::Refused {
+                status: FORBIDDEN,
+                detail,
+                ..
+            }) => return Ok(Turn::Blocked(detail)),
+            Err(error) => return Err(error.into()),
         };
         watch(Event::Offered(offer.campaign));
         self.spool.turn_to(offer.campaign).map_err(AgentError::Spool)?;
@@ -103,16 +114,48 @@ impl<B: Backend, S: Spool> Agent<B, S> {
         }
         let preloaded = self.preload(&offer, watch)?;
         self.hand_over(&preloaded, watch)?;
-        let (facts, p_aut) = match self.ask(card, facts, &preloaded, watch)? {
-            (facts, Permission::Granted(p_aut)) => (facts, p_aut),
-            (_, Permission::Blocked(words)) => return Ok(Turn::Blocked(words)),
-            (_, Permission::NotYet(seconds)) => return Ok(Turn::NotYet(seconds)),
-            (_, Permission::CounterUsed) => return Err(AgentError::Counters),
-        };
-        let performance = preloaded.splice(&facts, &p_aut)?;
-        let resumed_at = performance.resumed_at();
-        let ended = play(card, performance, watch);
-        self.report(ended.with_receipt(receipt_now(card)), resumed_at, watch)
+        self.perform(card, facts, &preloaded, watch)
+    }
+
+    /// Asks, splices, plays and reports (steps E116 to E144). When the SE stops answering and is there again after a reset, it goes on with an
+    /// authorisation of its own, as the one in play was for that secure channel alone.
+    fn perform(
+        &mut self,
+        card: &mut dyn Card,
+        mut facts: Facts,
+        preloaded: &Preloaded,
+        watch: &mut dyn FnMut(Event),
+    ) -> Result<Turn, AgentError> {
+        let mut failures = 0;
+        let mut resumed_at = 0;
+        loop {
+            let permission;
+            (facts, permission) = self.ask(card, facts, preloaded, watch)?;
+            let p_aut = match permission {
+                Permission::Granted(p_aut) => p_aut,
+                Permission::Blocked(words) => return Ok(Turn::Blocked(words)),
+                Permission::NotYet(seconds) => return Ok(Turn::NotYet(seconds)),
+                Permission::CounterUsed => return Err(AgentError::Counters),
+            };
+            let performance = preloaded.splice(&facts, &p_aut)?;
+            resumed_at = performance.resumed_at().max(resumed_at);
+            let ended = play(card, performance, watch);
+            let now = facts_now(card, &ended);
+            failures += 1;
+            match now {
+                Some(now)
+                    if ended.broke_off()
+                        && now.activation(preloaded.campaign()).is_none()
+                        && failures < BREAKS_MAX =>
+                {
+                    facts = now;
+                }
+                now => {
+                    let receipt = now.and_then(|now| now.receipt);
+                    return self.report(ended.with_receipt(receipt), resumed_at, watch);
+                }
+            }
+        }
     }
 
     /// Brings the whole delivery into the spool (steps E108 and E110), going on where an earlier turn broke off.
@@ -171,7 +214,7 @@ impl<B: Backend, S: Spool> Agent<B, S> {
         loop {
             let n = body
                 .read(&mut chunk)
-                .map_err(|error| crate::BackendError::Unreachable(error.to_string()))?;
+                .map_err(|error| BackendError::Unreachable(error.to_string()))?;
             have = have.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
             if have > offer.bytes {
                 self.spool.restart(None).map_err(AgentError::Spool)?;
@@ -184,7 +227,7 @@ impl<B: Backend, S: Spool> Agent<B, S> {
             }
         }
         if have < offer.bytes {
-            return Err(crate::BackendError::Unreachable("the delivery broke off".to_owned()).into());
+            return Err(BackendError::Unreachable("the delivery broke off".to_owned()).into());
         }
         Ok(())
     }
@@ -288,14 +331,10 @@ fn play(card: &mut dyn Card, mut performance: Performance<'_>, watch: &mut dyn F
     performance.completed()
 }
 
-/// The SE's receipt, if it can be had; after a failure of the SE, from its next start.
-fn receipt_now(card: &mut dyn Card) -> Option<sekisho_link::Receipt> {
-    let after_a_reset = |card: &mut dyn Card| {
-        card.reset()?;
-        Ok::<_, AgentError>(Facts::read(card)?.receipt)
-    };
-    Facts::read_receipt(card)
-        .or_else(|_| after_a_reset(card))
-        .ok()
-        .flatten()
+/// What the SE says after it was played to, if anything; after a break, from its next start.
+fn facts_now(card: &mut dyn Card, ended: &Ended) -> Option<Facts> {
+    if ended.broke_off() {
+        card.reset().ok()?;
+    }
+    Facts::read(card).ok()
 }

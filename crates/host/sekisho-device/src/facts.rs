@@ -66,21 +66,8 @@ impl Facts {
                 _ => return Err(AgentError::Data("sequence counter")),
             },
             state: LoaderState::decode(&state).map_err(|_| AgentError::Data("loader state"))?,
-            receipt: Self::read_receipt(card)?,
+            receipt: receipt(card)?,
         })
-    }
-
-    /// Asks for the receipt alone.
-    ///
-    /// # Errors
-    /// As of [`Facts::read`].
-    pub fn read_receipt(card: &mut dyn Card) -> Result<Option<Receipt>, AgentError> {
-        match get_data(card, 0xDF21, "receipt (DF21)")? {
-            Some(bytes) => Receipt::decode(&bytes)
-                .map(Some)
-                .map_err(|_| AgentError::Data("receipt")),
-            None => Ok(None),
-        }
     }
 
     /// Counts the sequence counter up with one INITIALIZE UPDATE, which goes no further, and reads it again.
@@ -112,6 +99,15 @@ impl Facts {
     pub fn activation(&self, campaign: Campaign) -> Option<Receipt> {
         self.receipt
             .filter(|r| r.campaign == campaign && r.action == sekisho_link::codes::ACTION_ACTIVATE)
+    }
+}
+
+fn receipt(card: &mut dyn Card) -> Result<Option<Receipt>, AgentError> {
+    match get_data(card, 0xDF21, "receipt (DF21)")? {
+        Some(bytes) => Receipt::decode(&bytes)
+            .map(Some)
+            .map_err(|_| AgentError::Data("receipt")),
+        None => Ok(None),
     }
 }
 

@@ -212,6 +212,11 @@ impl Ended {
         }
     }
 
+    /// True when the SE did not answer a command.
+    pub fn broke_off(&self) -> bool {
+        !self.is_complete && self.status.outcome == Outcome::DeviceFailed
+    }
+
     /// The status to report, with the receipt that the SE shows now.
     ///
     /// A receipt of an activation settles the matter: the answer may have got lost on the way. One of discarding counts only when the sequence was
