@@ -331,10 +331,13 @@ fn play(card: &mut dyn Card, mut performance: Performance<'_>, watch: &mut dyn F
     performance.completed()
 }
 
-/// What the SE says after it was played to, if anything; after a break, from its next start.
+/// What the SE says after it was played to, if anything; from its next start when it stopped answering.
 fn facts_now(card: &mut dyn Card, ended: &Ended) -> Option<Facts> {
-    if ended.broke_off() {
-        card.reset().ok()?;
+    if !ended.broke_off()
+        && let Ok(facts) = Facts::read(card)
+    {
+        return Some(facts);
     }
+    card.reset().ok()?;
     Facts::read(card).ok()
 }

@@ -1,0 +1,289 @@
+//! The HTTPS backend against a TLS server that says exactly what a test wants, and remembers every request byte.
+#![allow(clippy::unwrap_used)] // helpers are no #[test] functions
+
+use core::time::Duration;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use sekisho_apdu::Writer;
+use sekisho_device::{Backend, BackendError, HttpsBackend, HttpsConfig, LinkToken, Permission};
+use sekisho_link::{Access, Campaign, Offer, SeId, Verdict};
+
+const TOKEN: &str = "00112233445566778899aabbccddeeff";
+const SE_ID: SeId = SeId([0xAB; 10]);
+
+struct Server {
+    address: SocketAddr,
+    certificate: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// Answers one connection after the other, each with the next of these.
+    fn start(answers: Vec<Vec<u8>>) -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&requests);
+        thread::spawn(move || {
+            for answer in answers {
+                let (stream, _) = listener.accept().unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                let tls = rustls::ServerConnection::new(Arc::new(config.clone())).unwrap();
+                let mut stream = rustls::StreamOwned::new(tls, stream);
+                log.lock().unwrap().push(request(&mut stream));
+                let _ = stream.write_all(&answer);
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        });
+        Self {
+            address,
+            certificate: made.cert.pem(),
+            requests,
+        }
+    }
+
+    fn backend(&self) -> HttpsBackend {
+        self.backend_that_trusts(&self.certificate)
+    }
+
+    fn backend_that_trusts(&self, certificate: &str) -> HttpsBackend {
+        HttpsBackend::new(&HttpsConfig {
+            server: format!("https://{}/", self.address),
+            authorities: certificate.as_bytes().to_vec(),
+            token: LinkToken::new(TOKEN).unwrap(),
+            timeout: Duration::from_secs(2),
+        })
+        .unwrap()
+    }
+
+    fn request(&self, index: usize) -> String {
+        self.requests.lock().unwrap()[index].clone()
+    }
+}
+
+/// Head and body of a request.
+fn request(stream: &mut impl Read) -> String {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while !bytes.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).unwrap_or(0) == 0 {
+            return String::new();
+        }
+        bytes.push(byte[0]);
+    }
+    let head = String::from_utf8(bytes).unwrap().to_lowercase();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |n| n.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    head + &String::from_utf8_lossy(&body)
+}
+
+fn http(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+fn written(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+    let mut bytes = [0; 200];
+    let mut out = Writer::new(&mut bytes);
+    write(&mut out);
+    out.written().to_vec()
+}
+
+#[test]
+fn offers_and_their_absence() {
+    let offer = Offer {
+        campaign: Campaign(3),
+        bytes: 70_000,
+        sha256: [7; 32],
+    };
+    let bytes = written(|out| offer.encode(out).unwrap());
+    let server = Server::start(vec![
+        http("200 OK", "", &bytes),
+        http("204 No Content", "", &[]),
+        http("200 OK", "", &bytes[1..]),
+        http("302 Found", "location: https://example.com/\r\n", &[]),
+        http(
+            "401 Unauthorized",
+            "",
+            br#"{"title":"no","detail":"who are\u001b[31m you?"}"#,
+        ),
+    ]);
+    let mut backend = server.backend();
+    assert_eq!(backend.offer(SE_ID).unwrap(), Some(offer));
+    assert_eq!(backend.offer(SE_ID).unwrap(), None);
+    assert!(matches!(backend.offer(SE_ID), Err(BackendError::Malformed(_))));
+    assert!(
+        matches!(
+            backend.offer(SE_ID),
+            Err(BackendError::Refused { status: 302, .. })
+        ),
+        "redirects are not followed"
+    );
+    let error = backend.offer(SE_ID).unwrap_err().to_string();
+    assert_eq!(error, "401 who are[31m you?");
+    assert!(
+        server
+            .request(0)
+            .starts_with("get /device/v1/abababababababababab/offer http/1.1\r\n")
+    );
+    assert!(
+        server
+            .request(0)
+            .contains(&format!("authorization: bearer {TOKEN}\r\n"))
+    );
+}
+
+#[test]
+fn a_delivery_is_asked_for_from_where_it_broke_off() {
+    let server = Server::start(vec![
+        http("200 OK", "etag: \"abc\"\r\n", b"0123456789"),
+        http(
+            "206 Partial Content",
+            "etag: \"abc\"\r\ncontent-range: bytes 4-9/10\r\n",
+            b"456789",
+        ),
+        http("206 Partial Content", "content-range: nonsense\r\n", b"456789"),
+        http("416 Range Not Satisfiable", "", b""),
+    ]);
+    let mut backend = server.backend();
+    let mut read = |from, etag| {
+        let mut part = backend.delivery(Campaign(0x1F), from, etag)?;
+        let mut bytes = Vec::new();
+        part.body.read_to_end(&mut bytes).unwrap();
+        Ok::<_, BackendError>((part.offset, part.etag, bytes))
+    };
+    assert_eq!(
+        read(0, Some("\"abc\"")).unwrap(),
+        (0, Some("\"abc\"".to_owned()), b"0123456789".to_vec())
+    );
+    assert_eq!(
+        read(4, Some("\"abc\"")).unwrap(),
+        (4, Some("\"abc\"".to_owned()), b"456789".to_vec())
+    );
+    assert!(matches!(
+        read(4, Some("\"abc\"")),
+        Err(BackendError::Malformed(_))
+    ));
+    assert!(matches!(
+        read(4, None),
+        Err(BackendError::Refused { status: 416, .. })
+    ));
+    assert!(
+        server
+            .request(0)
+            .starts_with("get /device/v1/deliveries/000000000000001f http/1.1\r\n")
+    );
+    assert!(!server.request(0).contains("range"));
+    assert!(
+        !server.request(0).contains("authorization"),
+        "the same for all, so that any cache may answer"
+    );
+    assert!(
+        server.request(1).contains("range: bytes=4-\r\n")
+            && server.request(1).contains("if-range: \"abc\"\r\n")
+    );
+    assert!(
+        !server.request(3).contains("range"),
+        "without a tag there is nothing to go on with"
+    );
+}
+
+#[test]
+fn every_answer_to_equ_has_its_meaning() {
+    let server = Server::start(vec![
+        http("200 OK", "", b"P_AUT"),
+        http("403 Forbidden", "", br#"{"detail":"not in the campaign"}"#),
+        http("409 Conflict", "", b""),
+        http("425 Too Early", "retry-after: 17\r\n", b""),
+        http("425 Too Early", "retry-after: tomorrow\r\n", b""),
+        http("503 Service Unavailable", "retry-after: 5\r\n", b"<html>"),
+        http("200 OK", "", &[0; 20_000]),
+    ]);
+    let mut backend = server.backend();
+    let mut ask = || backend.permission(SE_ID, b"EQU");
+    assert_eq!(ask().unwrap(), Permission::Granted(b"P_AUT".to_vec()));
+    assert_eq!(
+        ask().unwrap(),
+        Permission::Blocked("not in the campaign".to_owned())
+    );
+    assert_eq!(ask().unwrap(), Permission::CounterUsed);
+    assert_eq!(ask().unwrap(), Permission::NotYet(17));
+    assert_eq!(ask().unwrap(), Permission::NotYet(60));
+    assert!(matches!(
+        ask(),
+        Err(BackendError::Refused {
+            status: 503,
+            retry_after: Some(5),
+            ..
+        })
+    ));
+    assert!(ask().is_err(), "an answer without end is not read to its end");
+    assert!(
+        server
+            .request(0)
+            .starts_with("post /device/v1/abababababababababab/equ http/1.1\r\n")
+    );
+    assert!(server.request(0).ends_with("\r\n\r\nEQU"));
+}
+
+#[test]
+fn a_verdict_is_read() {
+    let verdict = Verdict {
+        access: Access::Retry,
+        retry_after: 90,
+    };
+    let bytes = written(|out| verdict.encode(out).unwrap());
+    let server = Server::start(vec![http("200 OK", "", &bytes), http("404 Not Found", "", b"")]);
+    let mut backend = server.backend();
+    assert_eq!(backend.status(SE_ID, b"ST").unwrap(), verdict);
+    assert!(backend.status(SE_ID, b"ST").unwrap_err().is_final());
+}
+
+#[test]
+fn another_servers_certificate_is_not_trusted_and_gets_nothing() {
+    let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let server = Server::start(vec![http("204 No Content", "", &[])]);
+    let mut backend = server.backend_that_trusts(&other.cert.pem());
+    assert!(matches!(backend.offer(SE_ID), Err(BackendError::Unreachable(_))));
+    assert!(
+        server.requests.lock().unwrap().iter().all(String::is_empty),
+        "not even the token"
+    );
+}
+
+#[test]
+fn a_server_that_says_nothing_is_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server {
+        address: listener.local_addr().unwrap(),
+        certificate: rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])
+            .unwrap()
+            .cert
+            .pem(),
+        requests: Arc::default(),
+    };
+    assert!(matches!(
+        server.backend().offer(SE_ID),
+        Err(BackendError::Unreachable(_))
+    ));
+}
