@@ -1,7 +1,13 @@
 //! The subcommands. To add one: a module here, a variant of [`Command`], a line in [`run`].
 
 mod agent;
+mod bench;
 mod card;
+mod design;
+mod fleet;
+mod hsm;
+pub(crate) mod secret;
+mod server;
 
 use anyhow::Error;
 use clap::Subcommand;
@@ -10,17 +16,27 @@ use std::process::ExitCode;
 /// What the binary can do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    Agent(agent::Args),
-    Card(card::Args),
     Lab(crate::lab::Args),
+    Card(card::Args),
+    Agent(agent::Args),
+    Server(server::Args),
+    Fleet(fleet::Args),
+    Design(design::Args),
+    Hsm(hsm::Args),
+    Bench(bench::Args),
 }
 
 /// Carries one subcommand out.
 pub(crate) fn run(command: Command) -> Result<ExitCode, Error> {
     match command {
-        Command::Agent(args) => agent::run(&args),
-        Command::Card(args) => card::run(&args),
         Command::Lab(args) => crate::lab::run(&args),
+        Command::Card(args) => card::run(&args),
+        Command::Agent(args) => agent::run(&args),
+        Command::Server(args) => server::run(&args),
+        Command::Fleet(args) => fleet::run(&args),
+        Command::Design(args) => design::run(&args),
+        Command::Hsm(args) => hsm::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }
 

@@ -1,0 +1,191 @@
+//! `sekisho design`: the design system's desk. Off line; it holds Kos, K_MAC and the designer's private key.
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use sekisho_hsm::design::{Ceremony, PackOptions, verify};
+use sekisho_keys::{p256sig::VerifyingKey, sha256};
+use sekisho_link::{Custody, Package, PackageBody};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::secret::Passphrase;
+
+/// The design system: key ceremony, packages
+#[derive(Parser)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make Kos, K_MAC and the designer's key, sealed in a file under a passphrase
+    Ceremony {
+        /// The ceremony file to make; an existing one is not replaced
+        #[arg(long, default_value = "ceremony.sealed")]
+        out: PathBuf,
+        #[command(flatten)]
+        passphrase: Passphrase,
+    },
+    /// Make a signed package of a WebAssembly module
+    Pack {
+        /// The module
+        module: PathBuf,
+        /// Version of the part
+        #[arg(long)]
+        version: u32,
+        /// Least version that it may replace
+        #[arg(long, default_value_t = 0)]
+        min_previous: u32,
+        /// Who makes the broadcast keys
+        #[arg(long, value_enum, default_value_t = Maker::Hsm)]
+        custody: Maker,
+        /// The package to write
+        #[arg(long, default_value = "update.skpk")]
+        out: PathBuf,
+        /// The ceremony file
+        #[arg(long, default_value = "ceremony.sealed")]
+        ceremony: PathBuf,
+        #[command(flatten)]
+        passphrase: Passphrase,
+    },
+    /// Show what a package says
+    Inspect {
+        /// The package
+        package: PathBuf,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Verify a package's signatures
+    Verify {
+        /// The package
+        package: PathBuf,
+        /// The designer's public key, 130 hexadecimal digits, as the ceremony printed it
+        #[arg(long)]
+        designer: String,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Maker {
+    /// The HSM, for each campaign (custody 04)
+    Hsm,
+    /// The design system, wrapped under Kos (custody 03)
+    Design,
+}
+
+#[allow(clippy::print_stdout)]
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    match &args.command {
+        Command::Ceremony { out, passphrase } => {
+            let ceremony = Ceremony::generate()?;
+            ceremony.save(out, passphrase.read()?.as_bytes())?;
+            let (kos, k_mac) = ceremony.check_values();
+            let designer = ceremony.designer_public();
+            println!(
+                "ceremony file  {} (sealed; keep it off line, with its passphrase elsewhere)",
+                out.display()
+            );
+            println!("Kos            key check value {}", hex::encode_upper(kos));
+            println!("K_MAC          key check value {}", hex::encode_upper(k_mac));
+            println!("designer       {}", hex::encode(designer));
+            println!("fingerprint    {}", hex::encode(sha256(&[&designer])));
+        }
+        Command::Pack {
+            module,
+            version,
+            min_previous,
+            custody,
+            out,
+            ceremony,
+            passphrase,
+        } => {
+            let bytes = read(module)?;
+            let ceremony = Ceremony::load(ceremony, passphrase.read()?.as_bytes())?;
+            let custody = match custody {
+                Maker::Hsm => Custody::Hsm,
+                Maker::Design => Custody::DesignSystem,
+            };
+            let package = ceremony.pack(
+                &bytes,
+                PackOptions {
+                    version: *version,
+                    min_previous: *min_previous,
+                    custody,
+                },
+            )?;
+            std::fs::write(out, &package).with_context(|| format!("cannot write {}", out.display()))?;
+            println!(
+                "{}: version {version}, {} bytes of module, {} bytes of package",
+                out.display(),
+                bytes.len(),
+                package.len()
+            );
+        }
+        Command::Inspect { package, json } => inspect(package, *json)?,
+        Command::Verify { package, designer } => {
+            let bytes = read(package)?;
+            let parsed = decode(package, &bytes)?;
+            let key = hex::decode(designer)
+                .ok()
+                .and_then(|key| <[u8; 65]>::try_from(key).ok());
+            let key = key.and_then(|key| VerifyingKey::from_sec1(&key).ok());
+            let key = key.context("--designer: an uncompressed P-256 point has 130 hexadecimal digits")?;
+            if !verify(&parsed, &key) {
+                bail!(
+                    "{}: not signed by this designer, or changed since",
+                    package.display()
+                );
+            }
+            println!("{}: both signatures are right", package.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn decode<'a>(path: &Path, bytes: &'a [u8]) -> Result<Package<'a>> {
+    Package::decode(bytes)
+        .with_context(|| format!("{} is no package; sekisho design pack makes one", path.display()))
+}
+
+#[allow(clippy::print_stdout)]
+fn inspect(path: &Path, as_json: bool) -> Result<()> {
+    let bytes = read(path)?;
+    let package = decode(path, &bytes)?;
+    let manifest = package.source.manifest;
+    let bulk = match package.source.body {
+        PackageBody::Hsm { ciphertext } => ciphertext.len(),
+        PackageBody::DesignSystem { p_se, .. } => p_se.len(),
+    };
+    let custody = format!("{:02x}", package.source.custody() as u8);
+    if as_json {
+        let value = json!({
+            "package_id": hex::encode(manifest.package_id), "custody": custody, "target": manifest.target,
+            "code_format": manifest.code_format, "abi": manifest.abi, "version": manifest.version,
+            "min_previous": manifest.min_previous, "length": manifest.length, "digest": hex::encode(manifest.digest),
+            "bulk_bytes": bulk, "package_bytes": bytes.len(),
+        });
+        println!("{value}");
+        return Ok(());
+    }
+    println!("package-id     {}", hex::encode(manifest.package_id));
+    println!("custody        {custody}");
+    println!(
+        "version        {} (replaces {} and above)",
+        manifest.version, manifest.min_previous
+    );
+    println!(
+        "image          {} bytes, SHA-256 {}",
+        manifest.length,
+        hex::encode(manifest.digest)
+    );
+    println!("bulk           {bulk} bytes; package {} bytes", bytes.len());
+    println!("signatures     not verified here: sekisho design verify");
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! `sekisho hsm`: the software keystore.
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use sekisho_hsm::design::Ceremony;
+use sekisho_hsm::{Hsm, PersoFile, SoftHsm};
+use sekisho_link::SeId;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::secret::Passphrase;
+
+/// The server's keystore in software
+#[derive(Parser)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make master keys, sealed in a file under a passphrase
+    Init {
+        /// The keystore to make; an existing one is not replaced
+        #[arg(long, default_value = "keystore.sealed")]
+        out: PathBuf,
+        #[command(flatten)]
+        passphrase: Passphrase,
+    },
+    /// Open a keystore and run its self-test
+    Check {
+        /// The keystore
+        #[arg(long, default_value = "keystore.sealed")]
+        keystore: PathBuf,
+        #[command(flatten)]
+        passphrase: Passphrase,
+    },
+    /// Write the file that personalises one card; it holds keys in the clear, so delete it when the card is made
+    Perso {
+        /// The SE's identity, 20 hexadecimal digits
+        #[arg(long)]
+        se_id: SeId,
+        /// The keystore
+        #[arg(long, default_value = "keystore.sealed")]
+        keystore: PathBuf,
+        /// The design system's ceremony file, sealed under the same passphrase
+        #[arg(long, default_value = "ceremony.sealed")]
+        ceremony: PathBuf,
+        /// The file to write
+        #[arg(long, default_value = "perso.json")]
+        out: PathBuf,
+        #[command(flatten)]
+        passphrase: Passphrase,
+    },
+}
+
+#[allow(clippy::print_stdout)]
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    match &args.command {
+        Command::Init { out, passphrase } => {
+            SoftHsm::generate()?.save(out, passphrase.read()?.as_bytes())?;
+            println!("{}: keystore made, sealed", out.display());
+        }
+        Command::Check { keystore, passphrase } => {
+            SoftHsm::load(keystore, passphrase.read()?.as_bytes())?.self_test()?;
+            println!("{}: opens, and its self-test passes", keystore.display());
+        }
+        Command::Perso {
+            se_id,
+            keystore,
+            ceremony,
+            out,
+            passphrase,
+        } => {
+            let passphrase = passphrase.read()?;
+            let hsm = SoftHsm::load(keystore, passphrase.as_bytes())?;
+            let ceremony = Ceremony::load(ceremony, passphrase.as_bytes())?;
+            let text = serde_json::to_string_pretty(&PersoFile::new(&hsm, &ceremony, *se_id)?)?;
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let written = options
+                .open(out)
+                .and_then(|mut file| file.write_all(text.as_bytes()));
+            written.with_context(|| format!("cannot write {}", out.display()))?;
+            println!(
+                "{}: personalisation of SE {se_id}, keys in the clear",
+                out.display()
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

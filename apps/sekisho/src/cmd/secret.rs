@@ -1,0 +1,36 @@
+//! Passphrases: from a file or from the environment, never from the command line, where everybody could read them.
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::path::PathBuf;
+use zeroize::Zeroizing;
+
+/// Where the passphrase comes from.
+#[derive(Args)]
+pub(crate) struct Passphrase {
+    /// File whose first line is the passphrase; without it SEKISHO_PASSPHRASE is used
+    #[arg(long)]
+    passphrase_file: Option<PathBuf>,
+}
+
+impl Passphrase {
+    pub(crate) fn read(&self) -> Result<Zeroizing<String>> {
+        let text = match &self.passphrase_file {
+            Some(path) => {
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+            }
+            None => match std::env::var("SEKISHO_PASSPHRASE") {
+                Ok(text) => text,
+                Err(_) => bail!(
+                    "no passphrase: write it to a file and give --passphrase-file, or set SEKISHO_PASSPHRASE"
+                ),
+            },
+        };
+        let text = Zeroizing::new(text);
+        let line = text.lines().next().unwrap_or_default();
+        if line.is_empty() {
+            bail!("the passphrase is empty");
+        }
+        Ok(Zeroizing::new(line.to_owned()))
+    }
+}

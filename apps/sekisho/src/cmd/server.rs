@@ -1,0 +1,171 @@
+//! `sekisho server`: the management server.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use sekisho_hsm::SoftHsm;
+use sekisho_server::{Certificate, Config, Server};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::secret::Passphrase;
+
+/// The management server: campaigns, device endpoint over TLS, administration with a live page
+#[derive(Parser)]
+pub(crate) struct Args {
+    /// TOML file with any of: device_address, admin_address, folder, keystore
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Where devices reach it, over TLS
+    #[arg(long, env = "SEKISHO_DEVICE_ADDRESS")]
+    device_address: Option<SocketAddr>,
+    /// Where administrators reach it; plain HTTP, so keep it on loopback or behind a proxy
+    #[arg(long, env = "SEKISHO_ADMIN_ADDRESS")]
+    admin_address: Option<SocketAddr>,
+    /// Folder of database, certificate and token
+    #[arg(long, env = "SEKISHO_FOLDER")]
+    folder: Option<PathBuf>,
+    /// The HSM's keystore
+    #[arg(long, env = "SEKISHO_KEYSTORE")]
+    keystore: Option<PathBuf>,
+    /// Names and addresses for which a certificate is made if the folder has none
+    #[arg(long, default_value = "127.0.0.1,localhost", value_delimiter = ',')]
+    names: Vec<String>,
+    /// Check configuration and keystore, and end
+    #[arg(long)]
+    check_config: bool,
+    #[command(flatten)]
+    passphrase: Passphrase,
+}
+
+/// The configuration file; what the command line says goes before it.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    device_address: Option<SocketAddr>,
+    admin_address: Option<SocketAddr>,
+    folder: Option<PathBuf>,
+    keystore: Option<PathBuf>,
+}
+
+fn file(path: Option<&Path>) -> Result<File> {
+    let Some(path) = path else {
+        return Ok(File::default());
+    };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is no configuration", path.display()))
+}
+
+#[allow(clippy::print_stderr)]
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let file = file(args.config.as_deref())?;
+    let folder = args
+        .folder
+        .clone()
+        .or(file.folder)
+        .unwrap_or_else(|| PathBuf::from("sekisho-server"));
+    let keystore = args
+        .keystore
+        .clone()
+        .or(file.keystore)
+        .unwrap_or_else(|| PathBuf::from("keystore.sealed"));
+    let hsm = SoftHsm::load(&keystore, args.passphrase.read()?.as_bytes())
+        .context("the keystore does not open; sekisho hsm init makes one")?;
+    let address = |given: Option<SocketAddr>, filed: Option<SocketAddr>, port| {
+        given
+            .or(filed)
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)))
+    };
+    let device_address = address(args.device_address, file.device_address, 8443);
+    let admin_address = address(args.admin_address, file.admin_address, 8440);
+    if args.check_config {
+        eprintln!(
+            "configuration and keystore are in order: devices {device_address}, administration {admin_address}, {}",
+            folder.display()
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let config = Config {
+        device_address,
+        admin_address,
+        database: folder.join("fleet.sqlite"),
+        certificate: certificate(&folder, &args.names)?,
+        admin_token: Some(admin_token(&folder)?),
+    };
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(serve(config, hsm, &folder))
+}
+
+#[allow(clippy::print_stderr)]
+async fn serve(config: Config, hsm: SoftHsm, folder: &Path) -> Result<ExitCode> {
+    let server = Server::start(config, Arc::new(hsm)).await?;
+    eprintln!(
+        "devices        https://{}  (they pin {})",
+        server.device_address,
+        folder.join("certificate.pem").display()
+    );
+    eprintln!(
+        "administration http://{}/  (token in {})",
+        server.admin_address,
+        folder.join("admin.token").display()
+    );
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result?,
+        _ = terminate.recv() => {}
+    }
+    eprintln!("stopping");
+    server.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a file of the folder, or makes it for its owner's eyes only.
+fn kept(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
+    use std::io::Write;
+    let failed = || format!("cannot read or make {}", path.display());
+    match std::fs::read_to_string(path) {
+        Ok(text) => return Ok(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(failed),
+    }
+    let text = make()?;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(failed)?;
+    Ok(text)
+}
+
+fn admin_token(folder: &Path) -> Result<String> {
+    let token = kept(&folder.join("admin.token"), || {
+        let mut token = [0; 16];
+        getrandom::fill(&mut token).context("no randomness")?;
+        Ok(hex::encode(token))
+    })?;
+    Ok(token.trim().to_owned())
+}
+
+fn certificate(folder: &Path, names: &[String]) -> Result<Certificate> {
+    let (chain, key) = (folder.join("certificate.pem"), folder.join("certificate.key"));
+    if chain.exists() != key.exists() {
+        anyhow::bail!(
+            "{} and {} belong together: one of them is missing",
+            chain.display(),
+            key.display()
+        );
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let made = Certificate::self_signed(&names)?;
+    let key = kept(&key, || Ok(made.key.clone()))?;
+    let chain = kept(&chain, || Ok(made.chain.clone()))?;
+    Ok(Certificate { chain, key })
+}
