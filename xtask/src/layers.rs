@@ -23,7 +23,7 @@ impl Ring {
             p if p.starts_with("crates/proto/") => Self::Proto,
             p if p.starts_with("crates/card/") => Self::Card,
             p if p.starts_with("crates/host/") => Self::Host,
-            p if ["apps/", "sim/", "xtask/"].iter().any(|top| p.starts_with(top)) => Self::Top,
+            p if ["apps/", "xtask/"].iter().any(|top| p.starts_with(top)) => Self::Top,
             _ => return None,
         };
         Some(ring)
@@ -65,7 +65,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         Ok(())
     } else {
         bail!(
-            "{} dependencies point the wrong way; see DESIGN 2 in ARCHITECTURE.md",
+            "{} dependencies point the wrong way; see Layout in ARCHITECTURE.md",
             wrong.len()
         )
     }
