@@ -1,0 +1,223 @@
+//! The worked example of docs/spec/broadcast-update.md, section 6, computed anew and compared with the page.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use sekisho_apdu::{StatusWord, Writer};
+use sekisho_hsm::design::{Ceremony, PackOptions};
+use sekisho_hsm::{AuthoriseRequest, Hsm, KVN_SCP, SoftHsm, authorise, broadcast_package};
+use sekisho_keys::p256sig::SigningKey;
+use sekisho_keys::{AesKey, cmac, sha256};
+use sekisho_link::*;
+
+const PAGE: &str = include_str!("../../../../docs/spec/broadcast-update.md");
+
+/// The block ```` ```hex NAME ```` of the page, its digits without white space.
+fn block(name: &str) -> String {
+    let start = format!("```hex {name}\n");
+    let at = PAGE
+        .find(&start)
+        .unwrap_or_else(|| panic!("the page has no block {name}"))
+        + start.len();
+    let end = PAGE[at..].find("```").unwrap();
+    PAGE[at..at + end].split_whitespace().collect()
+}
+
+fn given(name: &str) -> Vec<u8> {
+    hex::decode(block(name)).unwrap()
+}
+
+/// Compares, and on a difference prints what the block should be.
+fn check(name: &str, computed: &[u8]) {
+    let computed = hex::encode(computed);
+    let lines: Vec<_> = computed
+        .as_bytes()
+        .chunks(96)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    assert_eq!(
+        block(name),
+        computed,
+        "\n```hex {name}\n{}\n```",
+        lines.join("\n")
+    );
+}
+
+fn ceremony() -> Ceremony {
+    let key = |name| AesKey::new(&given(name)).unwrap();
+    let designer = SigningKey::from_bytes(&given("designer-private").try_into().unwrap()).unwrap();
+    Ceremony::from_keys(key("kos"), key("k-mac"), designer)
+}
+
+fn written(write: impl FnOnce(&mut Writer<'_>) -> Result<(), BufferFull>) -> Vec<u8> {
+    let mut buf = vec![0; 8192];
+    let mut out = Writer::new(&mut buf);
+    write(&mut out).unwrap();
+    out.written().to_vec()
+}
+
+fn package(custody: Custody) -> Vec<u8> {
+    let broadcast = match custody {
+        Custody::Hsm => None,
+        Custody::DesignSystem => {
+            let key = |name| AesKey::new(&given(name)).unwrap();
+            Some((
+                key("bk-enc-03"),
+                key("bk-mac-03"),
+                given("chaining-03").try_into().unwrap(),
+            ))
+        }
+    };
+    let options = PackOptions {
+        version: 2,
+        min_previous: 1,
+        custody,
+    };
+    let package_id = given("package-id").try_into().unwrap();
+    ceremony()
+        .pack_with(&given("module"), options, package_id, broadcast)
+        .unwrap()
+}
+
+fn hsm() -> SoftHsm {
+    SoftHsm::from_keys(&given("hsm-keys")).unwrap()
+}
+
+fn se_id() -> SeId {
+    SeId(given("se-id").try_into().unwrap())
+}
+
+fn campaign() -> Campaign {
+    Campaign(u64::from_be_bytes(given("campaign").try_into().unwrap()))
+}
+
+#[test]
+fn keys_of_the_se() {
+    let keys = hsm().perso(se_id()).unwrap();
+    check("k-enc", keys.scp.enc.as_bytes());
+    check("k-mac-scp", keys.scp.mac.as_bytes());
+    check("k-dek", keys.scp.dek.as_bytes());
+    check("k-aut", keys.k_aut.as_bytes());
+    check("designer-public", &ceremony().designer_public());
+}
+
+#[test]
+fn session_keys() {
+    let host = hsm().host_challenge(se_id(), 1, campaign(), 3).unwrap();
+    let card = hsm().card_challenge(se_id(), KVN_SCP, 1).unwrap();
+    check("host-challenge", host.as_bytes());
+    check("card-challenge", card.as_bytes());
+    let session = hsm().scp03_session(se_id(), KVN_SCP, &host, &card).unwrap();
+    check("s-enc", session.s_enc.as_bytes());
+    check("s-mac", session.s_mac.as_bytes());
+    check("s-rmac", session.s_rmac.as_bytes());
+}
+
+fn custody(custody: Custody, suffix: &str) {
+    let hsm = hsm();
+    let bytes = package(custody);
+    check(&format!("package-{suffix}"), &bytes);
+    let package = Package::decode(&bytes).unwrap().source;
+    check("manifest", &package.manifest.encode());
+    check("manifest-signature", &package.signature);
+    check(&format!("design-code-{suffix}"), &package.design_code);
+    let p_se = broadcast_package(&hsm, campaign(), &package).unwrap();
+    check(&format!("p-se-{suffix}"), &p_se);
+    let request = AuthoriseRequest {
+        se_id: se_id(),
+        kvn: KVN_SCP,
+        campaign: campaign(),
+        sequence_counter: 1,
+        is_staged: false,
+        package: &package,
+    };
+    check(&format!("p-aut-{suffix}"), &authorise(&hsm, &request).unwrap());
+}
+
+#[test]
+fn custody_04() {
+    let keys = hsm()
+        .broadcast_keys(campaign(), &given("package-id").try_into().unwrap())
+        .unwrap();
+    check("bk-enc-04", keys.enc.as_bytes());
+    check("bk-mac-04", keys.mac.as_bytes());
+    check("chaining-04", &keys.chaining_value);
+    custody(Custody::Hsm, "04");
+}
+
+#[test]
+fn custody_03() {
+    custody(Custody::DesignSystem, "03");
+}
+
+#[test]
+fn the_messages_before_it() {
+    let state = LoaderState {
+        target: 1,
+        slot: 0,
+        version: 1,
+        abi: 1,
+        staging: Staging::Nothing,
+        campaign: Campaign(0),
+        next_block: 0,
+    };
+    let (se_id, campaign) = (se_id(), campaign());
+    let equ = Equ {
+        se_id,
+        campaign,
+        kvn: KVN_SCP,
+        scp_parameter: 0x70,
+        sequence_counter: 0,
+        state,
+    };
+    check("equ", &written(|out| equ.encode(out)));
+
+    let parts = DeliveryParts {
+        campaign,
+        p_se: &given("p-se-04"),
+        p_mob: b"P_MOB",
+    };
+    let mut delivery = written(|out| parts.encode_without_digest(out));
+    delivery.extend(sha256(&[&delivery]));
+    check("delivery", &delivery);
+    let bytes = u32::try_from(delivery.len()).unwrap();
+    let offer = Offer {
+        campaign,
+        bytes,
+        sha256: sha256(&[&delivery]),
+    };
+    check("offer", &written(|out| offer.encode(out)));
+}
+
+#[test]
+fn the_messages_after_it() {
+    let (se_id, campaign) = (se_id(), campaign());
+    let manifest = Manifest::decode(&given("manifest")).unwrap();
+    let message = codes::activate_message(&manifest, campaign, se_id);
+    check("individual-code", &hsm().mac_with_k_aut(se_id, &message).unwrap());
+    let mut receipt = Receipt {
+        action: codes::ACTION_ACTIVATE,
+        target: 1,
+        campaign,
+        previous_version: 1,
+        version: 2,
+        digest: manifest.digest,
+        mac: [0; 16],
+    };
+    receipt.mac = cmac(&AesKey::new(&given("k-aut")).unwrap(), &[&receipt.message(se_id)]);
+    check("receipt", &receipt.encode());
+    let (outcome, sw, receipt) = (Outcome::Activated, StatusWord::NO_ERROR, Some(receipt));
+    let status = Status {
+        se_id,
+        campaign,
+        outcome,
+        step: 0,
+        sw,
+        receipt,
+    };
+    check("status", &written(|out| status.encode(out)));
+    let verdict = Verdict {
+        access: Access::Allowed,
+        retry_after: 0,
+    };
+    check("verdict", &written(|out| verdict.encode(out)));
+}
