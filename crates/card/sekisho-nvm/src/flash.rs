@@ -13,7 +13,7 @@ pub trait Flash {
     /// Why it failed.
     type Error: Debug;
 
-    /// Bytes of a page, a multiple of [`WORD`].
+    /// Bytes of a page, a multiple of [`WORD`]. Pages follow one another: addresses are bytes from the first page's first byte on.
     fn page_size(&self) -> usize;
 
     /// Number of pages.
@@ -25,13 +25,13 @@ pub trait Flash {
     /// What the flash says; a range outside it.
     fn read(&self, address: usize, out: &mut [u8]) -> Result<(), Self::Error>;
 
-    /// Writes whole words: turns ones into zeros.
+    /// Writes whole words, in ascending order, across pages too: turns ones into zeros. When it returns, it is done.
     ///
     /// # Errors
     /// What the flash says; a range outside it or not of whole words.
     fn write(&mut self, address: usize, bytes: &[u8]) -> Result<(), Self::Error>;
 
-    /// Turns a page to FF.
+    /// Turns a page to FF. When it returns, it is done.
     ///
     /// # Errors
     /// What the flash says; a page outside it.
@@ -109,25 +109,28 @@ impl Region {
         flash.write(address, bytes).map_err(Error::Flash)
     }
 
-    /// Erases the page at index `page` of the region, unless it is blank.
+    /// Erases the page at index `page` of the region, a blank one too: an erasure that was cut may have left it looking blank.
     ///
     /// # Errors
     /// [`Error::Geometry`] outside the region; [`Error::Flash`].
     pub fn erase<F: Flash>(&self, flash: &mut F, page: usize) -> Result<(), Error<F::Error>> {
         let size = flash.page_size();
-        let address = self.address(flash, page.checked_mul(size).ok_or(Error::Geometry)?, size)?;
-        if is_blank(flash, address, size)? {
-            Ok(())
-        } else {
-            flash.erase(address / size).map_err(Error::Flash)
-        }
+        self.address(flash, page.checked_mul(size).ok_or(Error::Geometry)?, size)?;
+        flash.erase(self.pages.start + page).map_err(Error::Flash)
     }
 
-    /// Erases every page that is not blank.
+    /// Erases every page that is not blank: nothing of what stood here is left. A page is to be [erased](Self::erase) before it is written.
     ///
     /// # Errors
     /// [`Error::Flash`].
     pub fn wipe<F: Flash>(&self, flash: &mut F) -> Result<(), Error<F::Error>> {
-        (0..self.pages.len()).try_for_each(|page| self.erase(flash, page))
+        let size = flash.page_size();
+        for page in 0..self.pages.len() {
+            let address = self.address(flash, page * size, size)?;
+            if !is_blank(flash, address, size)? {
+                self.erase(flash, page)?;
+            }
+        }
+        Ok(())
     }
 }

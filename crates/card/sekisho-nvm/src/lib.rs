@@ -64,6 +64,7 @@ mod log;
 #[cfg(feature = "test-support")]
 pub mod ram;
 mod store;
+mod walk;
 
 pub use flash::{Flash, Region, WORD};
 pub use store::Store;
@@ -142,6 +143,8 @@ pub enum Error<E> {
     NotFormatted,
     /// The pages hold what the store has never written.
     Corrupted,
+    /// A write has failed before: the store is to be opened anew.
+    Stale,
     /// Fewer than two pages, or pages too small.
     Geometry,
 }
@@ -155,6 +158,7 @@ impl<E: fmt::Debug> fmt::Display for Error<E> {
             Self::TooLong => f.write_str("value too long"),
             Self::NotFormatted => f.write_str("no store in these pages"),
             Self::Corrupted => f.write_str("store corrupted"),
+            Self::Stale => f.write_str("a write has failed; open the store anew"),
             Self::Geometry => f.write_str("too few or too small pages for a store"),
         }
     }

@@ -99,6 +99,9 @@ impl Half {
         at: usize,
         bytes: &[u8],
     ) -> Result<(), Error<F::Error>> {
+        if at + bytes.len() > self.len() {
+            return Err(Error::Corrupted);
+        }
         flash.write(self.base() + at, bytes).map_err(Error::Flash)
     }
 
@@ -106,8 +109,15 @@ impl Half {
         is_blank(flash, self.base() + at, self.len().saturating_sub(at))
     }
 
-    /// Erases the pages that are not blank.
+    /// Erases every page.
     pub(crate) fn erase<F: Flash>(&self, flash: &mut F) -> Result<(), Error<F::Error>> {
+        (self.first_page..self.first_page + self.pages)
+            .try_for_each(|page| flash.erase(page))
+            .map_err(Error::Flash)
+    }
+
+    /// Erases the pages that are not blank: wipes them, but says nothing of a page that an erasure cut short has left looking blank.
+    pub(crate) fn wipe_pages<F: Flash>(&self, flash: &mut F) -> Result<(), Error<F::Error>> {
         for page in self.first_page..self.first_page + self.pages {
             if !is_blank(flash, page * self.page_size, self.page_size)? {
                 flash.erase(page).map_err(Error::Flash)?;
@@ -181,7 +191,15 @@ impl Half {
         })
     }
 
-    /// The head of a record, its sum included; `crc` has taken the value already when `value` is streamed.
+    /// The record at `at`, where one is known to be.
+    pub(crate) fn record<F: Flash>(&self, flash: &F, at: usize) -> Result<Record, Error<F::Error>> {
+        match self.find(flash, at)? {
+            Found::Record(record) => Ok(record),
+            Found::Free | Found::Broken => Err(Error::Corrupted),
+        }
+    }
+
+    /// The head of a record, its sum included: `value` adds the value to it.
     pub(crate) fn record_head(
         key: Key,
         len: u16,

@@ -17,6 +17,15 @@ pub enum RamError {
     Rule,
 }
 
+/// When the power is to be cut.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// After so many writes and erasures, inside the next one.
+    Operations(u64),
+    /// After so many words and erasures, inside the next one.
+    Units(u64),
+}
+
 /// A flash in RAM. Pages that are blank take no memory.
 #[derive(Clone, Debug, Default)]
 pub struct RamFlash {
@@ -24,7 +33,7 @@ pub struct RamFlash {
     pages: Vec<Option<Box<[u8]>>>,
     /// Writes of each word since its page was erased; empty when the rules are not watched.
     writes: Vec<Vec<u8>>,
-    cut_in: Option<u64>,
+    cut: Option<Cut>,
     is_off: bool,
     seed: u64,
     operations: u64,
@@ -71,16 +80,22 @@ impl RamFlash {
             .collect()
     }
 
-    /// Cuts the power inside the `operation`-th write or erasure from now, counted from 0, tearing it as `seed` says.
+    /// Cuts the power inside the `operation`-th write or erasure from now, counted from 0, at a word and tearing it as `seed` says.
     pub fn cut_after(&mut self, operation: u64, seed: u64) {
-        self.cut_in = Some(operation);
+        self.cut = Some(Cut::Operations(operation));
+        self.seed = seed;
+    }
+
+    /// Cuts the power inside the `unit`-th word or erasure from now, counted from 0, tearing it as `seed` says.
+    pub fn cut_after_units(&mut self, unit: u64, seed: u64) {
+        self.cut = Some(Cut::Units(unit));
         self.seed = seed;
     }
 
     /// The power is back; no cut is armed.
     pub fn power_on(&mut self) {
         self.is_off = false;
-        self.cut_in = None;
+        self.cut = None;
     }
 
     /// Whether a cut has happened since the last [`RamFlash::power_on`].
@@ -112,23 +127,67 @@ impl RamFlash {
         z ^ (z >> 31)
     }
 
-    /// Counts an operation; true when it is the one that is cut.
-    fn is_cut(&mut self) -> Result<bool, RamError> {
+    /// Counts an operation of so many units, and says in which of them it is cut.
+    fn start(&mut self, units: usize) -> Result<Option<usize>, RamError> {
         if self.is_off {
             return Err(RamError::PowerCut);
         }
         self.operations += 1;
-        match &mut self.cut_in {
-            None => Ok(false),
-            Some(0) => {
-                self.is_off = true;
-                self.cut_in = None;
-                Ok(true)
-            }
-            Some(left) => {
+        let units = units as u64;
+        let at = match &mut self.cut {
+            None => return Ok(None),
+            Some(Cut::Operations(0)) => self.random() % units.max(1),
+            Some(Cut::Units(left)) if *left < units => *left,
+            Some(Cut::Operations(left)) => {
                 *left -= 1;
-                Ok(false)
+                return Ok(None);
             }
+            Some(Cut::Units(left)) => {
+                *left -= units;
+                return Ok(None);
+            }
+        };
+        self.is_off = true;
+        self.cut = None;
+        Ok(usize::try_from(at).ok())
+    }
+
+    /// Which of the changing bits of a word are changed when it is cut: none, all, or some.
+    fn tear(&mut self) -> u32 {
+        match self.random() % 4 {
+            0 => 0,
+            1 => u32::MAX,
+            _ => {
+                let [a, b, c, d, ..] = self.random().to_be_bytes();
+                u32::from_be_bytes([a, b, c, d])
+            }
+        }
+    }
+
+    /// What a cut erasure leaves in a page: what was there, FF that is none, more ones than before, zeros (many a flash writes
+    /// them first), or anything. True unless nothing has happened.
+    fn tear_page(&mut self, page: usize) -> Result<bool, RamError> {
+        let how = self.random() % 5;
+        let mut noise = self.noise();
+        let size = self.page_size;
+        let content = self.pages.get_mut(page).ok_or(RamError::Range)?;
+        let bytes = content.get_or_insert_with(|| vec![0xFF; size].into_boxed_slice());
+        match how {
+            0 => return Ok(false),
+            1 => bytes.fill(0xFF),
+            2 => bytes.iter_mut().for_each(|byte| *byte |= noise()),
+            3 => bytes.fill(0),
+            _ => bytes.iter_mut().for_each(|byte| *byte = noise()),
+        }
+        Ok(true)
+    }
+
+    /// Noise that depends on the seed, for whole pages.
+    fn noise(&self) -> impl FnMut() -> u8 + use<> {
+        let mut state = self.seed;
+        move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
         }
     }
 
@@ -141,18 +200,19 @@ impl RamFlash {
         let mut was = [0; WORD];
         was.copy_from_slice(old);
         let (was, wanted) = (u32::from_be_bytes(was), u32::from_be_bytes(word));
-        if let Some(count) = self
+        let now = was & (wanted | !tear.unwrap_or(u32::MAX));
+        // A cut before the word's first bit is no write.
+        let is_written = tear.is_none() || now != was;
+        let count = self
             .writes
             .get_mut(page)
-            .and_then(|page| page.get_mut(offset / WORD))
-        {
-            *count += 1;
+            .and_then(|page| page.get_mut(offset / WORD));
+        if let Some(count) = count.filter(|_| is_written) {
+            *count = count.saturating_add(1);
             if wanted & !was != 0 || *count > 2 || (*count == 2 && wanted != 0) {
                 return Err(RamError::Rule);
             }
         }
-        let changing = was & !wanted;
-        let now = was & !(changing & tear.unwrap_or(u32::MAX));
         old.copy_from_slice(&now.to_be_bytes());
         Ok(())
     }
@@ -200,20 +260,12 @@ impl Flash for RamFlash {
         if !rest.is_empty() || !address.is_multiple_of(WORD) || end > self.page_size * self.pages.len() {
             return Err(RamError::Range);
         }
-        let cut = if self.is_cut()? {
-            let random = self.random();
-            #[allow(clippy::cast_possible_truncation, reason = "any bits will do")]
-            Some((random as usize % words.len().max(1), (random >> 32) as u32))
-        } else {
-            None
-        };
+        let cut = self.start(words.len())?;
         for (index, word) in words.iter().enumerate() {
-            match cut {
-                Some((at, tear)) if index == at => {
-                    self.write_word(address + index * WORD, *word, Some(tear))?;
-                    return Err(RamError::PowerCut);
-                }
-                _ => self.write_word(address + index * WORD, *word, None)?,
+            let tear = (cut == Some(index)).then(|| self.tear());
+            self.write_word(address + index * WORD, *word, tear)?;
+            if tear.is_some() {
+                break;
             }
         }
         if cut.is_some() {
@@ -224,30 +276,20 @@ impl Flash for RamFlash {
     }
 
     fn erase(&mut self, page: usize) -> Result<(), RamError> {
-        let cut = self.is_cut()?;
-        let how = if cut { self.random() % 3 } else { 1 };
+        let is_cut = self.start(1)?.is_some();
+        let is_changed = if is_cut {
+            self.tear_page(page)?
+        } else {
+            *self.pages.get_mut(page).ok_or(RamError::Range)? = None;
+            true
+        };
         if let Some(count) = self.erasures.get_mut(page) {
             *count += 1;
         }
-        // A cut erasure has done nothing, everything, or something.
-        let content = self.pages.get_mut(page).ok_or(RamError::Range)?;
-        match how {
-            0 => {}
-            1 => *content = None,
-            _ => {
-                let mut seed = self.seed;
-                for byte in content.iter_mut().flat_map(|content| content.iter_mut()) {
-                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    *byte |= seed.to_be_bytes()[0];
-                }
-            }
-        }
-        if how != 0
-            && let Some(writes) = self.writes.get_mut(page)
-        {
+        if let Some(writes) = self.writes.get_mut(page).filter(|_| is_changed) {
             // Half erased words have been neither written nor left alone; only erasing them again is right.
-            writes.fill(if how == 1 { 0 } else { 2 });
+            writes.fill(if is_cut { 2 } else { 0 });
         }
-        if cut { Err(RamError::PowerCut) } else { Ok(()) }
+        if is_cut { Err(RamError::PowerCut) } else { Ok(()) }
     }
 }

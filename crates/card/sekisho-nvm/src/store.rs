@@ -2,20 +2,27 @@
 
 use core::ops::Range;
 
+use zeroize::Zeroizing;
+
 use crate::crc::Crc32;
-use crate::flash::Flash;
+use crate::flash::{Flash, WORD};
 use crate::log::{CHUNK, Found, HALF_HEAD, Half, Kind, RECORD_HEAD, Record, padded};
+use crate::walk::{Walk, latest};
 use crate::{Error, Key, Op};
 
 /// A transactional key-value store. It holds positions only: the flash is an argument of every call, always the same one.
 ///
-/// After [`Error::Flash`] from a call that writes, the store is to be opened anew.
+/// After [`Error::Flash`] from a call that writes, the store is to be opened anew: it reads the state it knows of, and commits nothing.
 #[derive(Debug)]
 pub struct Store {
     halves: [Half; 2],
     active: usize,
     epoch: u32,
+    /// Offset behind the last transaction.
     tail: usize,
+    /// The other half has been erased to the end since the power came on. One that only looks blank may have been left so by an
+    /// erasure that was cut.
+    other_erased: bool,
     /// A write has failed: what stands behind the tail is unknown.
     stale: bool,
 }
@@ -45,6 +52,7 @@ impl Store {
             active: 0,
             epoch: 1,
             tail: HALF_HEAD,
+            other_erased: true,
             stale: false,
         })
     }
@@ -52,7 +60,7 @@ impl Store {
     /// Opens the store in `pages`, cleaning up what a power cut left.
     ///
     /// # Errors
-    /// [`Error::NotFormatted`], [`Error::Corrupted`], [`Error::Geometry`], [`Error::Flash`].
+    /// [`Error::NotFormatted`] when neither half has a head; [`Error::Corrupted`], [`Error::Geometry`], [`Error::Flash`].
     pub fn open<F: Flash>(flash: &mut F, pages: Range<usize>) -> Result<Self, Error<F::Error>> {
         let halves = halves(flash, pages)?;
         let [a, b] = halves;
@@ -60,20 +68,22 @@ impl Store {
             (None, None) => return Err(Error::NotFormatted),
             (Some(epoch), None) => (0, epoch),
             (None, Some(epoch)) => (1, epoch),
-            (Some(a), Some(b)) if a > b => (0, a),
-            (Some(_), Some(b)) => (1, b),
+            (Some(a), Some(b)) if a.checked_sub(1) == Some(b) => (0, a),
+            (Some(a), Some(b)) if b.checked_sub(1) == Some(a) => (1, b),
+            (Some(_), Some(_)) => return Err(Error::Corrupted),
         };
         let mut store = Self {
             halves,
             active,
             epoch,
             tail: HALF_HEAD,
+            other_erased: false,
             stale: false,
         };
         let survey = store.survey(flash)?;
         store.tail = survey.tail;
         // Copies of values that a later removal would not find must not outlive a cut compaction.
-        store.other().erase(flash)?;
+        store.other().wipe_pages(flash)?;
         if survey.untidy {
             store.compact(flash)?;
         }
@@ -90,7 +100,7 @@ impl Store {
         if self.active == 0 { b } else { a }
     }
 
-    /// Walks over the active half and judges every record.
+    /// Walks over the active half and finds where the last whole transaction ends.
     fn survey<F: Flash>(&self, flash: &F) -> Result<Survey, Error<F::Error>> {
         let half = self.half();
         let mut survey = Survey {
@@ -100,77 +110,49 @@ impl Store {
         let mut at = HALF_HEAD;
         loop {
             let record = match half.find(flash, at)? {
-                Found::Free => break,
-                Found::Broken => {
-                    // The head was being written: nothing can stand behind it.
-                    if !half.blank_from(flash, at + RECORD_HEAD)? {
-                        return Err(Error::Corrupted);
-                    }
-                    survey.untidy = true;
-                    break;
-                }
                 Found::Record(record) => record,
+                Found::Free => break,
+                // A head was being written: nothing can stand behind it.
+                Found::Broken if half.blank_from(flash, at + RECORD_HEAD)? => break,
+                Found::Broken => return Err(Error::Corrupted),
             };
-            if half.is_valid(flash, &record)? {
-                if record.last {
-                    survey.tail = record.end();
+            if half.blank_from(flash, record.end())? && !half.is_valid(flash, &record)? {
+                // A value was being written; but a wiped record had a newer one behind it.
+                if record.is_wiped() {
+                    return Err(Error::Corrupted);
                 }
-            } else if half.blank_from(flash, record.end())? && !half.is_wiped(flash, &record)? {
-                // The value was being written: nothing stands behind it. (A wiped record has a newer one behind it.)
-                survey.untidy = true;
                 break;
-            } else if record.last {
-                survey.tail = record.end();
             }
             at = record.end();
+            if record.last {
+                survey.tail = at;
+            }
         }
-        survey.untidy |= at != survey.tail || !half.blank_from(flash, survey.tail)?;
+        survey.untidy = !half.blank_from(flash, survey.tail)?;
         self.judge(flash, &mut survey)?;
         Ok(survey)
     }
 
-    /// Every record up to the tail is live and valid, or superseded; superseded ones should be wiped.
+    /// Every record up to the tail is valid, or superseded; superseded ones should be wiped.
     fn judge<F: Flash>(&self, flash: &F, survey: &mut Survey) -> Result<(), Error<F::Error>> {
         let half = self.half();
-        let mut at = HALF_HEAD;
-        while at < survey.tail {
-            let Found::Record(record) = half.find(flash, at)? else {
-                return Err(Error::Corrupted);
-            };
-            let superseded = self
-                .latest(flash, record.key, survey.tail)?
-                .is_some_and(|latest| latest.at > record.at);
-            if !superseded && !half.is_valid(flash, &record)? {
-                return Err(Error::Corrupted);
+        let mut walk = Walk::new(half, survey.tail);
+        while let Some(walked) = walk.next(flash)? {
+            let record = walked.record;
+            if !walked.superseded {
+                if !half.is_valid(flash, &record)? {
+                    return Err(Error::Corrupted);
+                }
+            } else if record.kind == Kind::Put {
+                survey.untidy |= !half.is_wiped(flash, &record)?;
             }
-            survey.untidy |= superseded && record.kind == Kind::Put && !half.is_wiped(flash, &record)?;
-            at = record.end();
         }
         Ok(())
     }
 
-    /// The newest record of `key` before `tail`.
-    fn latest<F: Flash>(&self, flash: &F, key: Key, tail: usize) -> Result<Option<Record>, Error<F::Error>> {
-        let half = self.half();
-        let mut latest = None;
-        let mut at = HALF_HEAD;
-        while at < tail {
-            let Found::Record(record) = half.find(flash, at)? else {
-                return Err(Error::Corrupted);
-            };
-            if record.key == key {
-                latest = Some(record);
-            }
-            at = record.end();
-        }
-        Ok(latest)
-    }
-
     /// The live record of `key`.
     fn live<F: Flash>(&self, flash: &F, key: Key) -> Result<Option<Record>, Error<F::Error>> {
-        Ok(self
-            .latest(flash, key, self.tail)?
-            .filter(|record| record.kind == Kind::Put))
+        Ok(latest(self.half(), flash, key, self.tail)?.filter(|record| record.kind == Kind::Put))
     }
 
     /// Reads the value of `key` into `out` and gives its length, or `None` when there is no such record.
@@ -205,9 +187,7 @@ impl Store {
             let mut least: Option<Key> = None;
             let mut at = HALF_HEAD;
             while at < self.tail {
-                let Found::Record(record) = half.find(flash, at)? else {
-                    return Err(Error::Corrupted);
-                };
+                let record = half.record(flash, at)?;
                 if floor.is_none_or(|floor| record.key > floor)
                     && least.is_none_or(|least| record.key < least)
                 {
@@ -226,10 +206,11 @@ impl Store {
     /// Carries out all of `ops` in order, or none of them.
     ///
     /// # Errors
-    /// [`Error::Full`] and [`Error::TooLong`] change nothing; [`Error::Flash`], [`Error::Corrupted`].
+    /// [`Error::Full`] and [`Error::TooLong`]: the records are as they were. [`Error::Corrupted`]: the same, and a record is damaged.
+    /// [`Error::Flash`], and [`Error::Stale`] from then on.
     pub fn commit<F: Flash>(&mut self, flash: &mut F, ops: &[Op<'_>]) -> Result<(), Error<F::Error>> {
         if self.stale {
-            return Err(Error::Corrupted);
+            return Err(Error::Stale);
         }
         let mut need = 0_usize;
         let mut last = None;
@@ -242,17 +223,15 @@ impl Store {
         let Some(last) = last else { return Ok(()) };
         self.make_room(flash, need)?;
         self.stale = true;
-        let half = self.half();
-        let mut at = self.tail;
+        let (half, start) = (self.half(), self.tail);
+        let mut at = start;
         for (index, op) in ops.iter().enumerate() {
             if self.is_needed(flash, ops, index)? {
                 at = append(half, flash, at, op, index == last)?;
             }
         }
         self.tail = at;
-        for op in ops {
-            self.wipe_superseded(flash, op.key())?;
-        }
+        self.wipe_replaced(flash, ops, start)?;
         self.stale = false;
         Ok(())
     }
@@ -283,84 +262,71 @@ impl Store {
         self.compact(flash)
     }
 
+    /// Bytes of the records that have not been wiped: no replaced or removed one is left unwiped.
     fn live_bytes<F: Flash>(&self, flash: &F) -> Result<usize, Error<F::Error>> {
+        let half = self.half();
         let mut bytes = 0;
-        self.each_live(flash, |record| {
-            bytes += record.end() - record.at;
-            Ok(())
-        })?;
+        let mut at = HALF_HEAD;
+        while at < self.tail {
+            let record = half.record(flash, at)?;
+            if record.kind == Kind::Put && !record.is_wiped() {
+                bytes += record.end() - record.at;
+            }
+            at = record.end();
+        }
         Ok(bytes)
     }
 
-    fn each_live<F: Flash>(
-        &self,
-        flash: &F,
-        mut each: impl FnMut(&Record) -> Result<(), Error<F::Error>>,
-    ) -> Result<(), Error<F::Error>> {
-        let half = self.half();
-        let mut at = HALF_HEAD;
-        while at < self.tail {
-            let Found::Record(record) = half.find(flash, at)? else {
-                return Err(Error::Corrupted);
-            };
-            if record.kind == Kind::Put
-                && self
-                    .live(flash, record.key)?
-                    .is_some_and(|live| live.at == record.at)
-            {
-                each(&record)?;
-            }
-            at = record.end();
-        }
-        Ok(())
-    }
-
-    /// Moves the live records to the other half.
+    /// Moves the live records to the other half. Before the other half's head is written nothing has changed, whatever goes wrong.
     fn compact<F: Flash>(&mut self, flash: &mut F) -> Result<(), Error<F::Error>> {
-        self.stale = true;
-        let (from, to) = (self.half(), self.other());
-        to.erase(flash)?;
-        let mut target = HALF_HEAD;
-        let mut at = HALF_HEAD;
-        while at < self.tail {
-            let Found::Record(record) = from.find(flash, at)? else {
-                return Err(Error::Corrupted);
-            };
-            if record.kind == Kind::Put
-                && self
-                    .live(flash, record.key)?
-                    .is_some_and(|live| live.at == record.at)
-            {
-                copy(from, to, flash, &record, target)?;
-                target += record.end() - record.at;
-            }
-            at = record.end();
-        }
         let epoch = self.epoch.checked_add(1).ok_or(Error::Full)?;
+        let (from, to) = (self.half(), self.other());
+        if !self.other_erased {
+            to.erase(flash)?;
+        }
+        self.other_erased = false;
+        let mut target = HALF_HEAD;
+        let mut walk = Walk::new(from, self.tail);
+        while let Some(walked) = walk.next(flash)? {
+            if !walked.superseded && walked.record.kind == Kind::Put {
+                target = copy(from, to, flash, &walked.record, target)?;
+            }
+        }
+        self.stale = true;
         to.write_head(flash, epoch)?;
         self.active = 1 - self.active;
         self.epoch = epoch;
         self.tail = target;
-        from.erase(flash)?;
+        // Its blank pages are blank because an erasure was finished: it was the half to move to once.
+        from.wipe_pages(flash)?;
+        self.other_erased = true;
         self.stale = false;
         Ok(())
     }
 
-    /// Wipes all values of `key` but the newest record's.
-    fn wipe_superseded<F: Flash>(&self, flash: &mut F, key: Key) -> Result<(), Error<F::Error>> {
+    /// Wipes the values that the transaction `ops`, which begins at `start`, has replaced or removed.
+    fn wipe_replaced<F: Flash>(
+        &self,
+        flash: &mut F,
+        ops: &[Op<'_>],
+        start: usize,
+    ) -> Result<(), Error<F::Error>> {
         let half = self.half();
-        let Some(latest) = self.latest(flash, key, self.tail)? else {
-            return Ok(());
-        };
         let mut at = HALF_HEAD;
-        while at < latest.at {
-            let Found::Record(record) = half.find(flash, at)? else {
-                return Err(Error::Corrupted);
+        while at < self.tail {
+            let record = half.record(flash, at)?;
+            at = record.end();
+            if record.kind != Kind::Put || record.is_wiped() {
+                continue;
+            }
+            let is_replaced = if record.at < start {
+                ops.iter().any(|op| op.key() == record.key)
+            } else {
+                latest(half, flash, record.key, self.tail)?.is_some_and(|latest| latest.at > record.at)
             };
-            if record.key == key && record.kind == Kind::Put && !record.is_wiped() {
+            if is_replaced {
                 half.wipe(flash, &record)?;
             }
-            at = record.end();
         }
         Ok(())
     }
@@ -378,7 +344,7 @@ impl Store {
         Ok(self.capacity().saturating_sub(self.live_bytes(flash)?))
     }
 
-    /// Number of compactions plus one: each page has been erased half as often.
+    /// Number of compactions plus one: the measure of wear (see the crate's page).
     pub const fn epoch(&self) -> u32 {
         self.epoch
     }
@@ -388,7 +354,9 @@ impl Store {
 fn halves<F: Flash>(flash: &F, pages: Range<usize>) -> Result<[Half; 2], Error<F::Error>> {
     let each = pages.len() / 2;
     let page_size = flash.page_size();
-    if each == 0 || pages.end > flash.pages() || page_size * each < 2 * (HALF_HEAD + RECORD_HEAD) {
+    let is_sound =
+        page_size.is_multiple_of(WORD) && page_size.saturating_mul(each) >= 2 * (HALF_HEAD + RECORD_HEAD);
+    if each == 0 || pages.end > flash.pages() || !is_sound {
         return Err(Error::Geometry);
     }
     let half = |first_page| Half {
@@ -427,29 +395,33 @@ fn append<F: Flash>(
         &Half::record_head(key, len, kind, last, |crc| crc.update(value)),
     )?;
     let value_at = at + RECORD_HEAD;
-    let whole = value.len() - value.len() % crate::WORD;
+    let whole = value.len() - value.len() % WORD;
     let (words, rest) = value.split_at_checked(whole).unwrap_or((value, &[]));
     if !words.is_empty() {
         half.write(flash, value_at, words)?;
     }
     if !rest.is_empty() {
-        let mut word = [0; crate::WORD];
+        let mut word = Zeroizing::new([0; WORD]);
         for (to, from) in word.iter_mut().zip(rest) {
             *to = *from;
         }
-        half.write(flash, value_at + whole, &word)?;
+        half.write(flash, value_at + whole, word.as_slice())?;
     }
     Ok(value_at + padded(value.len()))
 }
 
-/// Copies a live record to `target` of the other half, as a transaction of its own.
+/// Copies a live record to `target` of the other half, as a transaction of its own, and gives the offset behind it.
 fn copy<F: Flash>(
     from: Half,
     to: Half,
     flash: &mut F,
     record: &Record,
     target: usize,
-) -> Result<(), Error<F::Error>> {
+) -> Result<usize, Error<F::Error>> {
+    // A new sum over damaged bytes would make them good.
+    if !from.is_valid(flash, record)? {
+        return Err(Error::Corrupted);
+    }
     let len = u16::try_from(record.len).map_err(|_| Error::TooLong)?;
     let mut sum = Ok(());
     let head = Half::record_head(record.key, len, Kind::Put, true, |crc: &mut Crc32| {
@@ -460,7 +432,7 @@ fn copy<F: Flash>(
     });
     sum?;
     to.write(flash, target, &head)?;
-    let mut chunk = zeroize::Zeroizing::new([0; CHUNK]);
+    let mut chunk = Zeroizing::new([0; CHUNK]);
     let mut done = 0;
     while done < padded(record.len) {
         let part = chunk
@@ -470,5 +442,5 @@ fn copy<F: Flash>(
         to.write(flash, target + RECORD_HEAD + done, part)?;
         done += part.len();
     }
-    Ok(())
+    Ok(target + RECORD_HEAD + padded(record.len))
 }

@@ -1,125 +1,199 @@
-//! Power cuts at every flash operation, with torn words and pages, against a model: only the state before or the state after, and
-//! nothing that was replaced or removed left in the flash.
+//! Power cuts at every word and every erasure, with torn words and pages, against a model: only the state before or the state after,
+//! and nothing that was replaced or removed left in the flash.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod common;
+
+use common::{Change, Model, after, assert_wiped, contents, ops, value};
 use proptest::prelude::*;
 use sekisho_nvm::ram::{RamError, RamFlash};
-use sekisho_nvm::{Error, Key, Op, Store};
-use std::collections::BTreeMap;
+use sekisho_nvm::{Error, Key, Op, Region, Store};
 
 const PAGE: usize = 256;
 const PAGES: usize = 8;
 
-type Model = BTreeMap<Key, Vec<u8>>;
-
-/// An operation that owns its value.
-type Change = (Key, Option<Vec<u8>>);
-
-fn ops(changes: &[Change]) -> Vec<Op<'_>> {
-    changes
-        .iter()
-        .map(|(key, value)| {
-            value
-                .as_ref()
-                .map_or(Op::Remove(*key), |value| Op::Put(*key, value))
-        })
-        .collect()
+fn open(flash: &mut RamFlash) -> Store {
+    let pages = 0..sekisho_nvm::Flash::pages(flash);
+    Store::open(flash, pages).unwrap()
 }
 
-fn after(model: &Model, changes: &[Change]) -> Model {
-    let mut model = model.clone();
-    for (key, value) in changes {
-        match value {
-            Some(value) => model.insert(*key, value.clone()),
-            None => model.remove(key),
-        };
-    }
-    model
-}
-
-fn contents(store: &Store, flash: &RamFlash) -> Model {
+/// A store with what `history` has put into it.
+fn with(page: usize, pages: usize, history: &[&[Change]]) -> (RamFlash, Model) {
+    let mut flash = RamFlash::strict(page, pages);
+    let mut store = Store::format(&mut flash, 0..pages).unwrap();
     let mut model = Model::new();
-    let mut key = None;
-    while let Some(next) = store.next_key(flash, key).unwrap() {
-        let mut buf = [0; 512];
-        let len = store.get(flash, next, &mut buf).unwrap().unwrap();
-        model.insert(next, buf[..len].to_vec());
-        key = Some(next);
+    for changes in history {
+        store.commit(&mut flash, &ops(changes)).unwrap();
+        model = after(&model, changes);
     }
-    model
+    (flash, model)
 }
 
-/// A value that occurs nowhere else: its serial number, eight bytes at a time.
-fn value(serial: &mut u64, len: usize) -> Vec<u8> {
-    *serial += 1;
-    let unit = (*serial).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes();
-    unit.iter().copied().cycle().take(len).collect()
-}
-
-/// No value that is not live stands in the flash, judged by its first eight bytes.
-fn assert_wiped(flash: &RamFlash, gone: &[Vec<u8>], live: &Model) {
-    let image = flash.image();
-    for value in gone.iter().filter(|value| value.len() >= 8) {
-        if !live.values().any(|v| v == value) {
-            assert!(
-                !image.windows(8).any(|window| window == &value[..8]),
-                "an old value is still in the flash"
-            );
-        }
-    }
-}
-
-/// Commits `changes` on a copy of `flash` with the power cut at operation `cut`, and again while recovering at `cut_again`.
-/// Gives whether the cut came before the end of the commit.
-fn cut_once(
+/// Commits `changes` on a copy of `flash` with the power cut in unit `cut`, and again in unit `again` of the recovery.
+/// Gives whether commit and recovery were cut at all.
+fn cut_twice(
     flash: &RamFlash,
     model: &Model,
     changes: &[Change],
     cut: u64,
-    cut_again: u64,
+    again: u64,
     seed: u64,
-) -> bool {
+) -> (bool, bool) {
     let mut flash = flash.clone();
-    let mut store = Store::open(&mut flash, 0..PAGES).unwrap();
-    flash.cut_after(cut, seed);
+    let mut store = open(&mut flash);
+    flash.cut_after_units(cut, seed);
     let result = store.commit(&mut flash, &ops(changes));
     if result.is_ok() {
-        return false;
+        return (false, false);
     }
     assert_eq!(result, Err(Error::Flash(RamError::PowerCut)));
     flash.power_on();
-    flash.cut_after(cut_again, seed.wrapping_add(1));
-    let _ = Store::open(&mut flash, 0..PAGES);
+    assert!(matches!(
+        store.commit(&mut flash, &ops(changes)),
+        Err(Error::Stale) | Ok(())
+    ));
+    (true, recover(flash, model, changes, again, seed))
+}
+
+/// Opens the store, cut in unit `again` as well, and looks at what it holds. Gives whether there was something to cut.
+fn recover(mut flash: RamFlash, model: &Model, changes: &[Change], again: u64, seed: u64) -> bool {
+    flash.cut_after_units(again, seed + 1);
+    let pages = 0..sekisho_nvm::Flash::pages(&flash);
+    let was_cut = Store::open(&mut flash, pages).is_err();
     flash.power_on();
-    let mut store = Store::open(&mut flash, 0..PAGES).unwrap();
+    let mut store = open(&mut flash);
     let found = contents(&store, &flash);
     let wanted = after(model, changes);
     assert!(
         found == *model || found == wanted,
-        "cut {cut} then {cut_again}, seed {seed}: neither before nor after"
+        "recovery cut at {again}, seed {seed}: neither before nor after"
     );
-    let gone: Vec<_> = model.values().chain(wanted.values()).cloned().collect();
-    assert_wiped(&flash, &gone, &found);
+    assert_wiped(
+        &flash,
+        model
+            .values()
+            .chain(changes.iter().filter_map(|change| change.1.as_ref())),
+        &found,
+    );
     // It goes on working.
     store.commit(&mut flash, &ops(changes)).unwrap();
     assert_eq!(contents(&store, &flash), wanted);
-    true
+    was_cut
 }
 
-/// Every cut of one commit, three ways of tearing each, with a second cut somewhere in the recovery.
-fn sweep(flash: &RamFlash, model: &Model, changes: &[Change]) -> u64 {
-    let mut cut = 0;
-    loop {
+/// Every cut of one commit, torn in `seeds` ways, with a second cut somewhere in the recovery. Gives the number of units.
+fn sweep(flash: &RamFlash, model: &Model, changes: &[Change], seeds: u64) -> u64 {
+    for cut in 0.. {
         let mut was_cut = false;
-        for seed in 0..3 {
-            was_cut |= cut_once(flash, model, changes, cut, seed * 5 + cut % 7, seed * 1000 + cut);
+        for seed in 0..seeds {
+            was_cut |= cut_twice(
+                flash,
+                model,
+                changes,
+                cut,
+                seed * 17 + cut % 23,
+                seed * 1000 + cut,
+            )
+            .0;
         }
         if !was_cut {
             return cut;
         }
-        cut += 1;
     }
+    0
+}
+
+fn changes(serial: &mut u32, list: &[(u16, Option<usize>)]) -> Vec<Change> {
+    list.iter()
+        .map(|(index, len)| (Key::new(1, 3, *index), len.map(|len| value(serial, len))))
+        .collect()
+}
+
+#[test]
+fn every_cut_of_typical_transactions_gives_before_or_after() {
+    let mut serial = 0;
+    let s = &mut serial;
+    let base = changes(
+        s,
+        &[
+            (0, Some(40)),
+            (1, Some(17)),
+            (2, Some(17)),
+            (3, Some(17)),
+            (4, Some(4)),
+            (5, Some(0)),
+        ],
+    );
+    let (flash, model) = with(PAGE, PAGES, &[&base]);
+    // PUT KEY over a key set: three keys and what is said about them.
+    let put_key = changes(s, &[(1, Some(33)), (2, Some(33)), (3, Some(33)), (0, Some(43))]);
+    assert!(sweep(&flash, &model, &put_key, 8) > 40);
+    // A counter, as at every INITIALIZE UPDATE.
+    let count = changes(s, &[(4, Some(4))]);
+    assert_eq!(sweep(&flash, &model, &count, 16), 3 + 1 + 1 + 1);
+    // DELETE of everything, and of what is not there.
+    let delete: Vec<_> = (0..8).map(|index| (index, None)).collect();
+    let delete = changes(s, &delete);
+    assert!(sweep(&flash, &model, &delete, 8) > 6 * 3);
+    // One key several times in one transaction.
+    let again = changes(
+        s,
+        &[(9, Some(8)), (9, Some(12)), (9, None), (1, None), (1, Some(5))],
+    );
+    assert!(sweep(&flash, &model, &again, 8) > 20);
+}
+
+#[test]
+fn every_cut_of_a_commit_that_compacts_gives_before_or_after() {
+    let mut serial = 0;
+    let s = &mut serial;
+    let base = changes(s, &[(0, Some(300)), (1, Some(17)), (2, Some(64))]);
+    let old: Vec<_> = (0..8).map(|_| changes(s, &[(1, Some(50))])).collect();
+    let mut history: Vec<&[Change]> = vec![&base];
+    history.extend(old.iter().map(Vec::as_slice));
+    let (flash, model) = with(PAGE, PAGES, &history);
+    let last = changes(s, &[(2, Some(70)), (3, Some(9)), (0, None)]);
+    let mut copy = flash.clone();
+    let mut store = open(&mut copy);
+    let epoch = store.epoch();
+    store.commit(&mut copy, &ops(&last)).unwrap();
+    assert_eq!(store.epoch(), epoch + 1, "no compaction was needed");
+    assert!(sweep(&flash, &model, &last, 4) > 100);
+}
+
+#[test]
+fn every_cut_of_every_recovery_gives_before_or_after() {
+    let mut serial = 0;
+    let s = &mut serial;
+    let base = changes(s, &[(0, Some(8)), (1, Some(5))]);
+    let (flash, model) = with(64, 4, &[&base]);
+    let change = changes(s, &[(0, Some(12)), (1, None)]);
+    let mut pairs = 0;
+    for cut in 0.. {
+        let mut was_cut = false;
+        for seed in 0..4 {
+            for again in 0.. {
+                let (cut, recovery_cut) = cut_twice(
+                    &flash,
+                    &model,
+                    &change,
+                    cut,
+                    again,
+                    seed * 7919 + cut * 31 + again,
+                );
+                was_cut |= cut;
+                if !recovery_cut {
+                    break;
+                }
+                pairs += 1;
+            }
+        }
+        if !was_cut {
+            break;
+        }
+    }
+    assert!(pairs > 500, "only {pairs} pairs of cuts");
 }
 
 #[test]
@@ -127,214 +201,109 @@ fn every_cut_of_a_long_life_gives_before_or_after() {
     let mut flash = RamFlash::strict(PAGE, PAGES);
     let mut store = Store::format(&mut flash, 0..PAGES).unwrap();
     let (mut model, mut serial, mut gone, mut cuts) = (Model::new(), 0, Vec::new(), 0);
-    for round in 0..70_u64 {
+    for round in 0..60_u16 {
         // A few keys, replaced, removed and made anew, one to four at a time: compactions come by themselves.
-        let count = 1 + round % 4;
-        let changes: Vec<Change> = (0..count)
+        let list: Vec<_> = (0..=round % 4)
             .map(|n| {
-                let key = Key::new(1, 3, u16::try_from((round * 5 + n * 3) % 7).unwrap());
-                let len = usize::try_from((round * 13 + n * 29) % 60).unwrap();
-                (key, ((round + n) % 5 != 0).then(|| value(&mut serial, len)))
+                let len = usize::from((round * 13 + n * 29) % 60);
+                ((round * 5 + n * 3) % 7, ((round + n) % 5 != 0).then_some(len))
             })
             .collect();
-        cuts += sweep(&flash, &model, &changes);
+        let changes = changes(&mut serial, &list);
+        cuts += sweep(&flash, &model, &changes, 2);
         gone.extend(model.values().cloned());
         store.commit(&mut flash, &ops(&changes)).unwrap();
         model = after(&model, &changes);
         assert_eq!(contents(&store, &flash), model);
         assert_wiped(&flash, &gone, &model);
-        store = Store::open(&mut flash, 0..PAGES).unwrap();
+        store = open(&mut flash);
     }
     assert!(store.epoch() > 3, "no compaction was among it");
-    assert!(cuts > 500, "only {cuts} cuts");
-    let (least, most) = (
-        flash.erasures().iter().min().unwrap(),
-        flash.erasures().iter().max().unwrap(),
-    );
-    assert!(most - least <= 2, "wear is not even: {:?}", flash.erasures());
+    assert!(cuts > 1500, "only {cuts} cuts");
 }
 
 #[test]
 fn a_cut_while_formatting_leaves_no_store_or_a_new_one() {
-    for cut in 0..40 {
-        for seed in 0..4 {
+    for cut in 0..16 {
+        for seed in 0..8 {
             let mut flash = RamFlash::strict(PAGE, PAGES);
             let mut store = Store::format(&mut flash, 0..PAGES).unwrap();
+            let secret = Model::from([(Key(1), b"an old secret".to_vec())]);
             store
                 .commit(&mut flash, &[Op::Put(Key(1), b"an old secret")])
                 .unwrap();
-            flash.cut_after(cut, seed);
+            flash.cut_after_units(cut, seed);
             let _ = Store::format(&mut flash, 0..PAGES);
             flash.power_on();
             match Store::open(&mut flash, 0..PAGES) {
-                Ok(store) => assert!(contents(&store, &flash).len() <= 1),
+                Ok(store) => {
+                    let found = contents(&store, &flash);
+                    assert!(found.is_empty() || found == secret);
+                }
                 Err(error) => assert!(matches!(error, Error::NotFormatted | Error::Corrupted), "{error}"),
             }
-            Store::format(&mut flash, 0..PAGES).unwrap();
-            assert!(!flash.image().windows(13).any(|window| window == b"an old secret"));
+            let mut store = Store::format(&mut flash, 0..PAGES).unwrap();
+            assert_wiped(&flash, secret.values(), &Model::new());
+            store.commit(&mut flash, &[Op::Put(Key(2), b"works")]).unwrap();
         }
     }
 }
 
 #[test]
-fn full_changes_nothing_and_removing_makes_room() {
-    let mut flash = RamFlash::strict(PAGE, PAGES);
-    let mut store = Store::format(&mut flash, 0..PAGES).unwrap();
-    let mut count = 0;
-    while store.commit(&mut flash, &[Op::Put(Key(count), &[7; 50])]).is_ok() {
-        count += 1;
+fn a_page_of_a_region_that_only_looks_erased_is_erased_again() {
+    for seed in 0..32 {
+        let mut flash = RamFlash::strict(PAGE, PAGES);
+        let region = Region::new(6..8);
+        region.write(&mut flash, PAGE, &[0x5A; 64]).unwrap();
+        flash.cut_after_units(0, seed);
+        assert!(region.erase(&mut flash, 1).is_err());
+        flash.power_on();
+        // The flash refuses to write into a page whose erasure was cut.
+        region.erase(&mut flash, 1).unwrap();
+        region.write(&mut flash, PAGE, &[0xA5; PAGE]).unwrap();
+        let mut page = [0; PAGE];
+        region.read(&flash, PAGE, &mut page).unwrap();
+        assert_eq!(page, [0xA5; PAGE]);
+        region.wipe(&mut flash).unwrap();
+        assert!(flash.image().iter().all(|byte| *byte == 0xFF));
     }
-    assert_eq!(
-        store.commit(&mut flash, &[Op::Put(Key(count), &[7; 50])]),
-        Err(Error::Full)
-    );
-    assert_eq!(contents(&store, &flash).len(), usize::try_from(count).unwrap());
-    assert_eq!(usize::try_from(count).unwrap(), store.capacity() / (12 + 52));
-    // Replacing needs room for old and new at once: refused, unchanged; after a removal it fits.
-    assert_eq!(
-        store.commit(&mut flash, &[Op::Put(Key(0), &[8; 50])]),
-        Err(Error::Full)
-    );
-    let mut buf = [0; 50];
-    assert_eq!(
-        (store.get(&flash, Key(0), &mut buf), buf),
-        (Ok(Some(50)), [7; 50])
-    );
-    assert!(store.free(&flash).unwrap() < 64);
-    let huge = vec![0; 70_000];
-    assert_eq!(
-        store.commit(&mut flash, &[Op::Put(Key(0), &huge)]),
-        Err(Error::TooLong)
-    );
-    assert_eq!(
-        store.get(&flash, Key(0), &mut [0; 49]),
-        Err(Error::BufferTooSmall)
-    );
-}
-
-#[test]
-fn operations_of_one_transaction_take_effect_in_order() {
-    let mut flash = RamFlash::strict(PAGE, PAGES);
-    let mut store = Store::format(&mut flash, 0..PAGES).unwrap();
-    let (a, b) = (Key::new(0, 1, 1), Key::new(0, 1, 2));
-    store
-        .commit(
-            &mut flash,
-            &[
-                Op::Put(a, b"first"),
-                Op::Put(a, b"second"),
-                Op::Put(b, b"x"),
-                Op::Remove(b),
-            ],
-        )
-        .unwrap();
-    assert_eq!(contents(&store, &flash), Model::from([(a, b"second".to_vec())]));
-    assert!(!flash.image().windows(5).any(|window| window == b"first"));
-    store.commit(&mut flash, &[Op::Remove(b)]).unwrap();
-    let before = flash.operations();
-    store.commit(&mut flash, &[Op::Remove(b)]).unwrap();
-    store.commit(&mut flash, &[]).unwrap();
-    assert_eq!(flash.operations(), before, "nothing to do writes nothing");
-    assert_eq!((a.container(), a.kind(), a.index()), (0, 1, 1));
-}
-
-#[test]
-fn a_changed_bit_is_never_another_value() {
-    let mut flash = RamFlash::new(PAGE, PAGES);
-    let mut store = Store::format(&mut flash, 0..PAGES).unwrap();
-    for n in 0..5_u8 {
-        store
-            .commit(
-                &mut flash,
-                &[Op::Put(Key(n.into()), &[n; 9]), Op::Put(Key(99), &[n; 3])],
-            )
-            .unwrap();
-    }
-    let model = contents(&store, &flash);
-    let image = flash.image();
-    for bit in 0..image.len() * 8 {
-        let mut changed = image.clone();
-        changed[bit / 8] ^= 1 << (bit % 8);
-        let mut flash = RamFlash::from_image(PAGE, &changed);
-        if let Ok(store) = Store::open(&mut flash, 0..PAGES) {
-            // A flip in free space or in a wiped value is cleaned; one in the very last record may look like a torn write.
-            let found = contents(&store, &flash);
-            assert!(
-                found
-                    .iter()
-                    .all(|(key, value)| model.get(key) == Some(value) || (key.0 == 99 && value == &[3; 3])),
-                "bit {bit}"
-            );
-        }
-    }
-}
-
-#[test]
-fn an_image_of_version_1_still_opens() {
-    // Written by this format's first version. If this fails, do not change the test: SEs with such a flash are out there.
-    let image: Vec<u8> = include_str!("state/v1.hex")
-        .split_ascii_whitespace()
-        .flat_map(|line| {
-            (0..line.len() / 2)
-                .map(|n| u8::from_str_radix(&line[2 * n..2 * n + 2], 16).unwrap())
-                .collect::<Vec<_>>()
-        })
-        .collect();
-    let mut flash = RamFlash::from_image(64, &image);
-    let store = Store::open(&mut flash, 0..4).unwrap();
-    let expected = Model::from([
-        (Key::new(0, 1, 0), b"kept".to_vec()),
-        (Key::new(1, 2, 3), b"new".to_vec()),
-    ]);
-    assert_eq!(contents(&store, &flash), expected);
-}
-
-#[test]
-fn geometry_is_checked() {
-    let mut flash = RamFlash::new(16, 2);
-    assert_eq!(Store::format(&mut flash, 0..1).unwrap_err(), Error::Geometry);
-    assert_eq!(Store::format(&mut flash, 0..2).unwrap_err(), Error::Geometry);
-    let mut flash = RamFlash::new(PAGE, 2);
-    assert_eq!(Store::format(&mut flash, 0..3).unwrap_err(), Error::Geometry);
-    assert_eq!(Store::open(&mut flash, 0..2).unwrap_err(), Error::NotFormatted);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn any_flash_opens_or_says_why_not(image in proptest::collection::vec(any::<u8>(), 512), head in any::<bool>()) {
-        let mut flash = RamFlash::new(128, 4);
-        Store::format(&mut flash, 0..4).unwrap();
-        let mut bytes = flash.image();
-        bytes[if head { 16 } else { 0 }..].copy_from_slice(&image[if head { 16 } else { 0 }..]);
-        let mut flash = RamFlash::from_image(128, &bytes);
-        if let Ok(store) = Store::open(&mut flash, 0..4) {
-            let _ = contents(&store, &flash);
-        }
-    }
-
-    #[test]
-    fn random_histories_agree_with_the_model(
+    fn random_histories_with_random_cuts_agree_with_the_model(
         history in proptest::collection::vec(
-            proptest::collection::vec((0_u32..6, proptest::option::of(proptest::collection::vec(any::<u8>(), 0..80))), 1..4),
+            (proptest::collection::vec((0_u16..6, proptest::option::of(0_usize..80)), 1..4), proptest::option::weighted(0.4, 0_u64..120)),
             1..60,
         ),
-        cut in 0_u64..200,
+        mut seed in any::<u64>(),
     ) {
         let mut flash = RamFlash::strict(PAGE, PAGES);
         let mut store = Store::format(&mut flash, 0..PAGES).unwrap();
-        let mut model = Model::new();
-        flash.cut_after(cut, cut);
-        for changes in history {
-            let changes: Vec<Change> = changes.into_iter().map(|(key, value)| (Key(key), value)).collect();
-            let result = store.commit(&mut flash, &ops(&changes));
+        let (mut model, mut serial, mut gone) = (Model::new(), 0, Vec::new());
+        for (list, cut) in history {
+            let changes = changes(&mut serial, &list);
             let wanted = after(&model, &changes);
-            match result {
+            gone.extend(changes.iter().filter_map(|change| change.1.clone()));
+            if let Some(cut) = cut {
+                seed = seed.wrapping_add(1);
+                flash.cut_after_units(cut, seed);
+            }
+            match store.commit(&mut flash, &ops(&changes)) {
                 Ok(()) => model = wanted,
                 Err(Error::Full) => {}
                 Err(error) => {
                     prop_assert_eq!(error, Error::Flash(RamError::PowerCut));
+                    // Up to five more cuts while recovering.
+                    for more in 0..5 {
+                        flash.power_on();
+                        flash.cut_after_units((seed >> more) % 90, seed ^ more);
+                        if Store::open(&mut flash, 0..PAGES).is_ok() {
+                            break;
+                        }
+                    }
                     flash.power_on();
                     store = Store::open(&mut flash, 0..PAGES).unwrap();
                     let found = contents(&store, &flash);
@@ -342,7 +311,9 @@ proptest! {
                     model = found;
                 }
             }
+            flash.power_on();
             prop_assert_eq!(&contents(&store, &flash), &model);
+            assert_wiped(&flash, &gone, &model);
         }
     }
 }
