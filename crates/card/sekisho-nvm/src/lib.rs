@@ -1,56 +1,97 @@
-//! Power-loss-safe, wiping, transactional store on flash.
+//! Power-loss-safe, wiping, transactional store on flash. This page is its specification.
 //!
 //! # What it promises
 //!
-//! * **Atomic**: [`Store::commit`] does all of its operations or none, whatever flash operation the power is cut at and however the cut word or
-//!   page is torn. After the cut [`Store::open`] finds the state before or the state after, nothing else. Cuts during `open` are
-//!   no exception.
+//! * **Atomic**: [`Store::commit`] does all of its operations or none, whatever word or erasure the power is cut at and however that is torn.
+//!   After the cut [`Store::open`] finds the state before or the state after, nothing else. Cuts during `open` are no exception.
+//! * **Durable**: when `commit` has returned, it is the state after.
 //! * **Wiping**: when `commit` returns, no replaced or removed value stands in the flash any more. When a cut prevented that, it is
-//!   true when `open` returns.
-//! * **Honest**: a changed bit in a live record, in a record's head or in the order of records is [`Error::Corrupted`], never another value. (CRC-32: it finds
-//!   accidents, it is no protection against who can write the flash.)
-//! * **Bounded**: no heap, a few words of RAM, reading never writes, [`Error::Full`] changes nothing.
+//!   true when `open` returns. (Names and lengths of what was there stay until the next compaction.)
+//! * **Honest**: damage is [`Error::Corrupted`], never another value; a compaction does not give damaged bytes a good sum. Two kinds of
+//!   damage look like something that happens without damage, and are taken for it. A last transaction that replaced and removed nothing, if damaged,
+//!   looks like one that was cut short, and is undone. A store without a valid head is [`Error::NotFormatted`]; only [`Store::format`] writes
+//!   there. The sums find accidents; they are no protection against who can write the flash.
+//! * **Bounded**: no heap, and the RAM below; reading never writes; [`Error::Full`] changes nothing.
 //!
 //! # What it asks of the flash
 //!
-//! Words of 4 bytes that writing can only turn from 1 to 0, each written at most twice between two erasures, the second time only with zeros; pages that erasing turns to
-//! FF. A cut write leaves the words before it written, those behind it untouched, and the cut word with any subset of its changing bits changed. A cut erasure leaves
-//! anything in its page. Operations before the cut are complete.
+//! * Words of 4 bytes that writing can only turn from 1 to 0. Each is written at most twice between two erasures, the second time
+//!   with zeros only.
+//! * Pages that erasing turns to FF.
+//! * A cut write leaves the words before it written and those behind it untouched; of the cut word any of the changing bits are
+//!   changed. A cut erasure leaves anything in its page, FF too, and such a page is erased again before it is written.
+//! * Operations before the cut are complete. What is read once after the cut is read again at the next time.
+//!
+//! `ram::RamFlash` (feature `test-support`) keeps these rules, and refuses what breaks them.
 //!
 //! # Format
 //!
-//! The pages are two *halves*, of which one is active. A half is a log:
+//! The pages are two *halves* of equally many pages, of which one is active; of an odd number the last page is not used. A half is a log:
 //!
 //! ```text
-//!  0        4        8       12       16
+//!  0        4        8        12       16
 //! +--------+--------+--------+--------+----------+----------+- - - - -+----------------
 //! | magic  | epoch  |  FF    | CRC-32 | record   | record   |         | FF ... (free)
 //! +--------+--------+--------+--------+----------+----------+- - - - -+----------------
 //!
-//! record:  key(4) | len(2) kind(1) check(1) | CRC-32(4) | value, filled with 00 to whole words
+//! record:
+//!  0        4      6      7       8        12
+//! +--------+------+------+-------+--------+------------------------------+
+//! | key    | len  | kind | check | CRC-32 | value, 00 to whole words     |
+//! +--------+------+------+-------+--------+------------------------------+
 //! ```
 //!
-//! Numbers are big endian. `kind` is 01 put or 02 remove, plus 10 on the last record of a transaction. `check` is CRC-8 over the seven bytes before it.
-//! CRC-32 covers the record's first eight bytes and the value. The record's head (12 bytes) is written before its value, both before the next record.
+//! Numbers are big endian. `magic` is 53 6B 00 01; the half's CRC-32 is that of its first eight bytes; `epoch` starts at 1 and goes up by one with
+//! each compaction. `kind` is 01 put or 02 remove, plus 10 on the last record of a transaction. `check` is the CRC-8 (polynomial 07, start FF,
+//! not reflected) of the seven bytes before it. A record's CRC-32 (IEEE 802.3) is that of its first eight bytes and its value without
+//! the filling, with 1 instead of 0. The head (12 bytes) is written before the value, both before the next record.
 //!
-//! A record is **wiped** by writing zeros, first over its CRC-32 and then over its value; its first eight bytes stay. Only records with a newer record of
-//! the same key behind them are wiped.
+//! A record is **wiped** by writing zeros, first over its CRC-32 and then over its value; its first eight bytes stay. Only puts with a newer
+//! record of the same key behind them are wiped.
 //!
 //! # Why it holds
 //!
-//! *A transaction counts when its last record is valid.* It is written last; until its value's last word is complete its CRC-32 is wrong, so every cut before gives the state
-//! before, and the last word being complete is the state after. What a cut leaves behind the last valid end of a transaction is told from damage by what follows it:
-//! nothing was written behind a torn record, so only FF may stand there. A broken record with something behind it is a half-wiped one if a newer record of its key follows, else damage.
+//! *A transaction counts when its last record is valid.* That record is written last. Until the last word of it is complete its CRC-32
+//! is wrong, so every cut before gives the state before, and that word being complete is the state after.
 //!
-//! *Anything out of order is cleaned by compaction*: torn tails, half-wiped and unwiped old values. Compaction erases the other half, copies the live records there, writes the head last
-//! (the head being valid is the moment of change; its epoch is one more), and erases the old half. A cut before the head leaves the old half the only valid one, a cut after it leaves the
-//! higher epoch, and `open` erases whatever stands in a half that is not active: it may hold copies of values that are removed later.
+//! *A torn record is told from a damaged one by what follows.* Nothing was written behind a torn record, so only FF may stand there. A broken record with
+//! something behind it has been wiped, which needs a newer record of its key, or is damage. A torn sum is never zero, because zero is
+//! never written as one: so a wiped record with nothing behind it is damage too.
 //!
-//! # Capacity
+//! *Anything out of order is cleaned by a compaction*: torn ends, values half wiped and not yet wiped. It copies the live records to the other half, writes that half's
+//! head last, and erases the old half. The head being valid is the moment of change, and its epoch is one more: a cut before it leaves the
+//! old half the only valid one; after a cut behind it the higher epoch is the one that counts. In both cases the same records are live.
 //!
-//! A half less 16 bytes; a record takes 12 bytes and its value in whole words. What was replaced or removed takes its place until the next compaction. A commit writes 2 flash operations
-//! for each record, and 1 or 2 for each value it wipes. Every page is erased once in two compactions, so wear is even by construction;
-//! [`Store::epoch`] counts compactions.
+//! *Nothing old is left.* A commit wipes before it returns. After a cut, `open` erases what stands in the half that is not active, be it old or
+//! copied too early, and compacts away what should have been wiped in the active one.
+//!
+//! *Nothing is written where an erasure was not finished.* The free end of the active half was erased to the end before the half's head
+//! was written. The other half is erased anew by the first compaction after power on, though it may look blank, because whether its last
+//! erasure was finished nobody knows any more.
+//!
+//! # Room, RAM, wear, time
+//!
+//! Room is a half less 16 bytes: 16,368 in 16 pages of 2 KiB. A record takes 12 bytes and its value in whole words. A commit needs room for all of its
+//! records while what they replace is still there, and 12 bytes for each removal: who must always be able to remove keeps some free.
+//!
+//! A [`Store`] is 72 bytes on a 64-bit machine. Opening and compacting take about 700 bytes of stack for the look ahead (about 400 on a
+//! 32-bit machine), everything else 64 bytes for a piece of a value.
+//!
+//! | commit | flash operations | bytes of the log |
+//! |---|---|---|
+//! | a counter of 4 bytes is made | 2 | 16 |
+//! | it is counted up | 4 | 16 |
+//! | three keys of 16 bytes and a directory of 20 are made | 8 | 116 |
+//! | they are replaced | 16 | 116 |
+//! | they are removed | 12 | 48 |
+//!
+//! Every page is erased once in two compactions, and once more in the first compaction after power on. In 16 pages of 2 KiB that hold nothing else, a
+//! counter is counted up 1,022 times between two compactions: pages that stand 100,000 erasures last for two hundred million counts
+//! without a power cycle, and for half of that with one before each compaction. [`Store::epoch`] counts compactions.
+//!
+//! [`Store::get`] reads every head once; `open` and a compaction read them n / 16 times for n records. At 2.6 GHz with
+//! `ram::RamFlash`, with 500 records: get 12 us, open 0.3 ms; with 16 records: 0.7 us and 0.03 ms; a commit of one record, compactions
+//! included, 35 us. What is needed at every command belongs into the caller's RAM.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]

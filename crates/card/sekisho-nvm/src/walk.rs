@@ -88,3 +88,13 @@ pub(crate) fn latest<F: Flash>(
     }
     Ok(latest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_look_ahead_takes_no_more_stack_than_published() {
+        assert!(size_of::<Walk>() <= 700, "{}", size_of::<Walk>());
+    }
+}

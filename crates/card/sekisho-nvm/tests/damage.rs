@@ -113,6 +113,71 @@ fn a_bit_changed_under_an_open_store_is_an_error_or_makes_no_difference() {
 }
 
 #[test]
+fn a_log_that_has_lost_its_end_is_an_error() {
+    let (flash, store, _) = fixture();
+    let (model, image) = (contents(&store, &flash), flash.image());
+    for from in (16..PAGE * PAGES / 2).step_by(4) {
+        let mut image = image.clone();
+        image[from..].fill(0xFF);
+        let mut flash = RamFlash::from_image(PAGE, &image);
+        match Store::open(&mut flash, 0..PAGES) {
+            Ok(store) => {
+                let found = contents(&store, &flash);
+                // Nothing tells a store that has lost its first transaction from a new one.
+                assert!(
+                    found == model || (found.is_empty() && from < 64),
+                    "from {from}: {found:?}"
+                );
+            }
+            Err(error) => assert_eq!(error, Error::Corrupted, "from {from}"),
+        }
+    }
+}
+
+#[test]
+fn a_wiped_record_without_its_successor_is_an_error() {
+    let mut flash = RamFlash::new(PAGE, PAGES);
+    let mut store = Store::format(&mut flash, 0..PAGES).unwrap();
+    for (key, value) in [(1, b"kept"), (2, b"old."), (2, b"new.")] {
+        store.commit(&mut flash, &[Op::Put(Key(key), value)]).unwrap();
+    }
+    let mut image = flash.image();
+    image[16 + 2 * 16..].fill(0xFF);
+    let result = Store::open(&mut RamFlash::from_image(PAGE, &image), 0..PAGES);
+    assert_eq!(result.unwrap_err(), Error::Corrupted);
+}
+
+#[test]
+fn a_compaction_that_met_damage_can_be_tried_again_and_reading_goes_on() {
+    let mut flash = RamFlash::strict(PAGE, PAGES);
+    let mut store = Store::format(&mut flash, 0..PAGES).unwrap();
+    store
+        .commit(
+            &mut flash,
+            &[Op::Put(Key(1), b"good"), Op::Put(Key(2), b"badly kept")],
+        )
+        .unwrap();
+    // Behind the heads of the half and of two records, and the first value.
+    flash.write(16 + 12 + 4 + 12, &[0; 4]).unwrap();
+    let mut refusals = 0;
+    for n in 0..60_u8 {
+        match store.commit(&mut flash, &[Op::Put(Key(3), &[n; 20])]) {
+            Ok(()) => assert_eq!(refusals, 0),
+            error => {
+                assert_eq!(error, Err(Error::Corrupted));
+                refusals += 1;
+            }
+        }
+    }
+    assert!(refusals > 20);
+    let mut out = [0; 20];
+    assert_eq!(store.get(&flash, Key(1), &mut out), Ok(Some(4)));
+    assert_eq!(&out[..4], b"good");
+    assert_eq!(store.get(&flash, Key(2), &mut out), Err(Error::Corrupted));
+    assert_eq!(Store::open(&mut flash, 0..PAGES).unwrap_err(), Error::Corrupted);
+}
+
+#[test]
 fn two_heads_that_cannot_be_of_one_store_are_no_store() {
     let head = |epoch: u32| {
         let mut flash = RamFlash::new(64, 2);
