@@ -5,6 +5,8 @@
 //! it has no other import, its memory is bounded by the SE's RAM budget, its running time by fuel.
 
 mod host;
+#[cfg(test)]
+mod tests;
 
 use alloc::vec;
 
