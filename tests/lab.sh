@@ -11,7 +11,9 @@ check() { # NAME PYTHON-CONDITION JSON
     fi
 }
 cargo build --release --locked --quiet --package sekisho
-lab() { timeout 300 cargo run --release --locked --quiet -- lab --once --json "$@" 2>/dev/null; }
+lab() { timeout 300 cargo run --release --locked --quiet -- lab --once --json "$@" 2>"$errors" || { cat "$errors" >&2; return 1; }; }
+errors=$(mktemp)
+trap 'rm -f "$errors"' EXIT
 
 report=$(lab --devices 100)
 check "100 SEs are updated" 'r["devices"] == 100 and r["updated"] == 100 and r["failed"] == 0' "$report"
