@@ -1,6 +1,7 @@
 //! Flash in a file.
 //!
-//! The file holds the complement of each byte, so that blank flash is zero: a new card's file is a hole and takes no room on disk.
+//! A page with a mark, by which no other file is taken for a flash, then the flash: the complement of each byte, so that blank flash is zero and a new
+//! card's file a hole that takes no room on disk.
 //!
 //! What has been written is with the kernel when the call returns: it survives a kill -9 of the process at any moment, though not
 //! a failure of the machine's own power.
@@ -15,6 +16,9 @@ use sekisho_nvm::Flash;
 
 /// Bytes of a page.
 pub(crate) const PAGE: usize = 4096;
+
+/// What the file begins with; the rest of its first page is zero.
+const MARK: &[u8; 16] = b"sekisho flash 1\n";
 
 /// Bytes of a word (see [`Flash`]).
 const WORD: usize = 4;
@@ -44,28 +48,32 @@ impl FileFlash {
             ),
             Err(TryLockError::Error(error)) => return Err(error).context("cannot lock the flash"),
         }
-        let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-        let len = match (len, new_len) {
-            (0, wanted) => {
-                let wanted = wanted.unwrap_or(default_len);
-                file.set_len(wanted as u64).context("cannot make the flash")?;
-                wanted
+        let file_len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        let is_marked = has_mark(&file)?;
+        // A file that is empty, or has its mark alone, is what a kill in these lines leaves.
+        let len = match file_len.checked_sub(PAGE) {
+            None if file_len == 0 || (is_marked && file_len == MARK.len()) => {
+                let len = new_len.unwrap_or(default_len);
+                file.write_all_at(MARK, 0).context("cannot make the flash")?;
+                file.set_len((PAGE + len) as u64)
+                    .context("cannot make the flash")?;
+                len
             }
-            (len, Some(wanted)) if len != wanted => bail!(
+            Some(len) if is_marked && len.is_multiple_of(PAGE) && (1..=LARGEST).contains(&len) => len,
+            _ => bail!(
+                "{} is no flash of a card; it is left alone. Name another file with --flash",
+                path.display()
+            ),
+        };
+        if new_len.is_some_and(|wanted| wanted != len) {
+            bail!(
                 "{} was made with {} KiB; leave --nvm away, or start a new card with another --flash",
                 path.display(),
                 len / 1024
-            ),
-            (len, _) if !len.is_multiple_of(PAGE) || len > LARGEST => {
-                bail!(
-                    "{} is no flash of a card: {len} bytes are not whole pages",
-                    path.display()
-                )
-            }
-            (len, _) => len,
-        };
+            );
+        }
         let mut content = vec![0; len];
-        file.read_exact_at(&mut content, 0)
+        file.read_exact_at(&mut content, PAGE as u64)
             .with_context(|| format!("cannot read {}", path.display()))?;
         content.iter_mut().for_each(|byte| *byte = !*byte);
         Ok(Self { file, content })
@@ -74,6 +82,15 @@ impl FileFlash {
     /// Bytes of the flash.
     pub(crate) const fn len(&self) -> usize {
         self.content.len()
+    }
+}
+
+fn has_mark(file: &File) -> Result<bool> {
+    let mut mark = [0; MARK.len()];
+    match file.read_exact_at(&mut mark, 0) {
+        Ok(()) => Ok(mark == *MARK),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error).context("cannot read the flash"),
     }
 }
 
@@ -113,7 +130,7 @@ impl Flash for FileFlash {
         // Like any flash: a written zero stays one until the page is erased.
         let new: Vec<u8> = content.iter().zip(bytes).map(|(old, new)| old & new).collect();
         let complement: Vec<u8> = new.iter().map(|byte| !byte).collect();
-        self.file.write_all_at(&complement, address as u64)?;
+        self.file.write_all_at(&complement, (PAGE + address) as u64)?;
         content.copy_from_slice(&new);
         Ok(())
     }
@@ -124,7 +141,7 @@ impl Flash for FileFlash {
             .content
             .get_mut(address..address + PAGE)
             .ok_or_else(range_error)?;
-        self.file.write_all_at(&[0; PAGE], address as u64)?;
+        self.file.write_all_at(&[0; PAGE], (PAGE + address) as u64)?;
         content.fill(0xFF);
         Ok(())
     }
@@ -189,13 +206,21 @@ mod tests {
                 .to_string()
                 .contains("--nvm")
         );
-        std::fs::write(&path, [0; 100]).unwrap();
-        assert!(
-            FileFlash::open(&path, None, PAGE)
-                .unwrap_err()
-                .to_string()
-                .contains("whole pages")
-        );
+        for other in [
+            vec![0; 100],
+            vec![0; 3 * PAGE],
+            vec![0x5A; 2 * PAGE],
+            [&MARK[..], &[0; 100]].concat(),
+        ] {
+            std::fs::write(&path, &other).unwrap();
+            let error = FileFlash::open(&path, None, PAGE).unwrap_err().to_string();
+            assert!(error.contains("left alone"), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), other);
+        }
+        for unfinished in [&[][..], MARK] {
+            std::fs::write(&path, unfinished).unwrap();
+            assert_eq!(FileFlash::open(&path, None, PAGE).unwrap().pages(), 1);
+        }
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! `sekisho card`: a virtual secure element as a process.
 
 use core::net::SocketAddr;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +9,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
+use sekisho_apdu::StatusWord;
 use sekisho_os::{BootError, Interface, Profile};
 use sekisho_transport::{Served, Stop, serve_listener, serve_vpcd};
 use tokio::signal::unix::{SignalKind, signal};
@@ -132,30 +134,16 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
 /// Starts the SE on its flash.
 fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
     let mut profile = Profile::default();
-    if let Some(nvm) = args.nvm.filter(|n| *n > LARGEST || !n.is_multiple_of(PAGE)) {
-        bail!(
-            "--nvm {nvm}: the flash has whole pages of {PAGE} bytes, {} MiB at most",
-            LARGEST >> 20
-        );
-    }
+    profile.ram = args.ram.unwrap_or(profile.ram);
+    check_budgets(args, &profile)?;
     let perso = match &args.perso {
         Some(path) => Perso::read(path)?,
         None => Perso::developer()?,
     };
-    let flash = FileFlash::open(
-        &args.flash,
-        args.nvm,
-        profile.store_bytes + 2 * profile.slot_bytes,
-    )?;
+    let len = profile.store_bytes + 2 * profile.slot_bytes;
+    let flash = FileFlash::open(&args.flash, args.nvm, len)?;
     let kib = flash.len() / 1024;
     profile.slot_bytes = flash.len().saturating_sub(profile.store_bytes) / 2 / PAGE * PAGE;
-    if profile.slot_bytes == 0 {
-        bail!(
-            "a flash of {kib} KiB is too small; --nvm {}K is the least",
-            (profile.store_bytes + 2 * PAGE) / 1024
-        );
-    }
-    profile.ram = args.ram.unwrap_or(profile.ram);
     let first = FirstPart::new()?;
     let (mut se, found) =
         element::start(flash, &profile, &perso.borrowed(&first)).map_err(|error| explain(error, args))?;
@@ -173,14 +161,37 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
     Ok((se, found, kib))
 }
 
+/// Refuses budgets that no card can live with, before there is a flash.
+fn check_budgets(args: &Args, profile: &Profile) -> Result<()> {
+    let least = size_of::<element::VirtualSe<FileFlash>>();
+    if profile.ram < least {
+        bail!(
+            "--ram {}: {}K is the least, and what is above it goes to the OS part",
+            profile.ram,
+            least.div_ceil(1024)
+        );
+    }
+    let Some(nvm) = args.nvm else { return Ok(()) };
+    let least = profile.store_bytes + 2 * PAGE;
+    if nvm < least || nvm > LARGEST || !nvm.is_multiple_of(PAGE) {
+        bail!(
+            "--nvm {nvm}: the flash has whole pages of {PAGE} bytes; {}K is the least, {}M the most",
+            least / 1024,
+            LARGEST >> 20
+        );
+    }
+    Ok(())
+}
+
 /// What to do about a card that does not start.
 fn explain(error: BootError, args: &Args) -> anyhow::Error {
     let advice = match error {
-        BootError::RamTooSmall => {
-            let least = size_of::<element::VirtualSe<FileFlash>>().div_ceil(1024);
-            format!("--ram {least}K is the least, and what is above it goes to the OS part")
+        BootError::Refused(StatusWord::NOT_ENOUGH_MEMORY) | BootError::FlashTooSmall => {
+            format!(
+                "give it more than the {} of --nvm",
+                args.nvm.map_or_else(|| "bytes".to_owned(), |n| n.to_string())
+            )
         }
-        BootError::FlashTooSmall => "give it a larger --nvm".to_owned(),
         _ => format!(
             "if {} is not worth keeping, start again with another --flash",
             args.flash.display()
@@ -246,20 +257,20 @@ fn serve(
     result.map(|()| ExitCode::SUCCESS)
 }
 
-#[allow(clippy::print_stdout)]
+/// Writes for the operator. A card does not end because nobody reads it any more.
 fn show(text: &str) {
-    println!("{text}");
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
-#[allow(clippy::print_stderr)]
 fn tell(what: &str, event: &Served) {
-    match event {
-        Served::Connected(peer) => eprintln!("{what}: reader {peer} is there"),
-        Served::Disconnected(why) => eprintln!("{what}: the reader is gone: {}", reason(why)),
-        Served::Waiting(why) => eprintln!(
+    let _ = match event {
+        Served::Connected(peer) => writeln!(io::stderr(), "{what}: reader {peer} is there"),
+        Served::Disconnected(why) => writeln!(io::stderr(), "{what}: the reader is gone: {}", reason(why)),
+        Served::Waiting(why) => writeln!(
+            io::stderr(),
             "{what}: no reader yet ({why}); waiting. For vpcd: start pcscd with the package vsmartcard-vpcd"
         ),
-    }
+    };
 }
 
 fn reason(why: &sekisho_transport::TransportError) -> String {

@@ -1,0 +1,386 @@
+//! The whole way of figure 5 with processes and sockets: a server, `sekisho card` and `sekisho agent`, each of which may be killed.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // helpers are no #[test] functions
+
+mod process;
+
+use core::time::Duration;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use process::{CardProcess, Guarded, SEKISHO, Wire, padded, repository, scratch, send};
+use sekisho_hsm::design::{Ceremony, PackOptions};
+use sekisho_hsm::{Hsm, PersoFile, SoftHsm};
+use sekisho_link::{Custody, SeId};
+use sekisho_server::{Certificate, Config, Server};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const SE_ID: SeId = SeId([0x53, 0x4B, 0, 0, 0, 0, 0, 0, 0, 7]);
+const P_MOB: &str = "6d6f62";
+/// Padding that makes the bulk some 430 blocks long.
+const LONG: u32 = 100 * 1024;
+/// Commands at which agent or card are killed: one in the middle of the bulk's beginning, two later. Eight commands read the SE first.
+const CUTS: [u32; 3] = [40, 150, 300];
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server with one campaign for one card, and a directory with what card and agent need.
+struct System {
+    runtime: tokio::runtime::Runtime,
+    server: Option<Server>,
+    directory: TempDir,
+    campaign: String,
+}
+
+impl System {
+    /// `padding`: zeros that make the module longer. The card is made as the HSM says.
+    fn start(custody: Custody, padding: u32) -> Self {
+        let directory = scratch();
+        let path = |name: &str| directory.path().join(name);
+        let hsm = Arc::new(SoftHsm::generate().unwrap());
+        let ceremony = Ceremony::generate().unwrap();
+        let perso = PersoFile::new(&*hsm, &ceremony, SE_ID).unwrap();
+        std::fs::write(path("perso.json"), serde_json::to_string(&perso).unwrap()).unwrap();
+        std::fs::write(path("token"), hex::encode(hsm.link_token(SE_ID).unwrap())).unwrap();
+        let module = std::fs::read(repository("applets/prebuilt/meter-v2.wasm")).unwrap();
+        let module = if padding == 0 {
+            module
+        } else {
+            padded(&module, padding)
+        };
+        let package = ceremony
+            .pack(
+                &module,
+                PackOptions {
+                    version: 2,
+                    min_previous: 1,
+                    custody,
+                },
+            )
+            .unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let config = Config {
+            device_address: any,
+            admin_address: any,
+            database: path("fleet.db"),
+            certificate: Certificate::self_signed(&["127.0.0.1"]).unwrap(),
+            admin_token: None,
+        };
+        let server = runtime.block_on(Server::start(config, hsm)).unwrap();
+        std::fs::write(path("ca.pem"), &server.certificate).unwrap();
+        let mut system = Self {
+            runtime,
+            server: Some(server),
+            directory,
+            campaign: String::new(),
+        };
+        system.post(
+            "devices",
+            &json!([{ "se_id": SE_ID.to_string(), "kvn": 0x30 }])
+                .to_string()
+                .into_bytes(),
+        );
+        let uploaded = system.post(
+            &format!("packages?designer={}", hex::encode(ceremony.designer_public())),
+            &package,
+        );
+        let campaign = json!({ "name": "test", "package_id": uploaded["package_id"], "p_mob": P_MOB });
+        let created = system.post("campaigns", &campaign.to_string().into_bytes());
+        system.campaign = created["id"].as_str().unwrap().to_owned();
+        system
+    }
+
+    fn post(&self, path: &str, body: &[u8]) -> Value {
+        let server = self.server.as_ref().unwrap();
+        let mut response = ureq::post(format!("http://{}/api/v1/{path}", server.admin_address))
+            .header("authorization", format!("Bearer {}", server.admin_token))
+            .header("content-type", "application/json")
+            .send(body)
+            .unwrap_or_else(|error| panic!("{path}: {error}"));
+        let text = response.body_mut().read_to_string().unwrap();
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    fn open_campaign(&self) {
+        self.post(&format!("campaigns/{}/start", self.campaign), b"");
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn card(&self, port: u16) -> CardProcess {
+        CardProcess::start(
+            &self.path("card.flash"),
+            port,
+            &["--perso", self.path("perso.json").to_str().unwrap()],
+        )
+    }
+
+    fn agent(&self, card: &str) -> Command {
+        let address = self.server.as_ref().unwrap().device_address;
+        let mut command = Command::new(SEKISHO);
+        command
+            .args(["agent", "--once", "--json", "--timeout", "10"])
+            .args([
+                "--server",
+                &format!("https://{address}"),
+                "--card",
+                &format!("tcp:{card}"),
+            ])
+            .arg("--ca")
+            .arg(self.path("ca.pem"))
+            .arg("--token-file")
+            .arg(self.path("token"))
+            .arg("--spool")
+            .arg(self.path("spool"))
+            .arg("--mob-dir")
+            .arg(self.path("mob"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// One turn: exit code and result.
+    fn turn(&self, card: &str) -> (i32, Value) {
+        let output = self.agent(card).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let result = serde_json::from_str(&text)
+            .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
+        (output.status.code().unwrap(), result)
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            self.runtime.block_on(server.stop());
+        }
+    }
+}
+
+/// What the meter answers: its version, and its register after adding.
+fn add(card: &CardProcess, amount: u8) -> (u8, Vec<u8>) {
+    let mut reader = card.reader();
+    assert_eq!(
+        send(&mut reader, b"\x00\xA4\x04\x00\x07\xF0SKOS\x00\x01").1,
+        0x9000
+    );
+    let (version, sw) = send(&mut reader, &[0x80, 0x10, 0, 0, 0]);
+    assert_eq!(sw, 0x9000);
+    let (register, sw) = send(&mut reader, &[0x80, 0x22, 0, 0, 2, 0, amount, 0]);
+    assert_eq!(sw, 0x9000);
+    (*version.last().unwrap(), register)
+}
+
+#[test]
+fn both_custody_variants_update_a_card_from_offer_to_verdict() {
+    for custody in [Custody::Hsm, Custody::DesignSystem] {
+        let system = System::start(custody, 0);
+        let card = system.card(0);
+        let (version, register) = add(&card, 40);
+        assert_eq!((version, register.last()), (1, Some(&40)));
+        // The campaign is not open yet: the bulk is loaded, the permission is not given.
+        let (code, result) = system.turn(&card.address);
+        if result["result"] == "not_yet" {
+            assert_eq!(code, 75);
+            assert_eq!(
+                std::fs::read(system.path(&format!("mob/{}.pmob", system.campaign))).unwrap(),
+                b"mob"
+            );
+        } else {
+            assert_eq!((code, &result["result"]), (0, &json!("nothing")));
+        }
+        system.open_campaign();
+        let (code, result) = system.turn(&card.address);
+        assert_eq!(
+            (code, &result["result"]),
+            (0, &json!("activated")),
+            "{custody:?}: {result}"
+        );
+        assert_eq!(
+            (&result["version_before"], &result["version_after"]),
+            (&json!(1), &json!(2))
+        );
+        assert_eq!(result["access"], "allowed");
+        let (version, register) = add(&card, 2);
+        assert_eq!(
+            (version, register.last()),
+            (2, Some(&42)),
+            "the state survives the update"
+        );
+        assert_eq!(
+            std::fs::read(system.path(&format!("mob/{}.pmob", system.campaign))).unwrap(),
+            b"mob"
+        );
+        let (code, result) = system.turn(&card.address);
+        assert_eq!((code, &result["result"]), (0, &json!("nothing")), "{result}");
+    }
+}
+
+#[test]
+fn the_agent_killed_again_and_again_comes_to_its_end() {
+    let system = System::start(Custody::Hsm, LONG);
+    system.open_campaign();
+    let card = system.card(0);
+    let wire = Wire::new(card.address.clone(), CUTS.to_vec());
+    for _ in CUTS {
+        let mut agent = Guarded(
+            system
+                .agent(&wire.address)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        );
+        let go_on = wire.cuts.recv_timeout(PATIENCE).unwrap();
+        agent.0.kill().unwrap();
+        agent.0.wait().unwrap();
+        go_on.send(()).unwrap();
+    }
+    let (code, result) = system.turn(&wire.address);
+    assert_eq!((code, &result["result"]), (0, &json!("activated")), "{result}");
+    assert!(result["resumed_at"].as_u64().unwrap() > 100, "{result}");
+    assert_eq!(add(&card, 1).0, 2);
+}
+
+#[test]
+fn a_card_that_loses_power_again_and_again_is_updated_in_one_turn() {
+    let system = System::start(Custody::Hsm, LONG);
+    system.open_campaign();
+    let mut card = system.card(0);
+    let port = card.port();
+    let wire = Wire::new(card.address.clone(), CUTS.to_vec());
+    let agent = system
+        .agent(&wire.address)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let agent = thread::spawn(move || agent.wait_with_output().unwrap());
+    for _ in CUTS {
+        let go_on = wire.cuts.recv_timeout(PATIENCE).unwrap();
+        card.kill();
+        card = system.card(port);
+        go_on.send(()).unwrap();
+    }
+    let output = agent.join().unwrap();
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (output.status.code(), &result["result"]),
+        (Some(0), &json!("activated")),
+        "{result}"
+    );
+    assert!(result["resumed_at"].as_u64().unwrap() > 100, "{result}");
+    assert_eq!(add(&card, 1).0, 2);
+}
+
+#[test]
+fn what_is_wrong_is_said_and_nothing_is_changed() {
+    let system = System::start(Custody::Hsm, 0);
+    system.open_campaign();
+    let card = system.card(0);
+    let write = |name: &str, bytes: &[u8]| -> std::path::PathBuf {
+        std::fs::write(system.path(name), bytes).unwrap();
+        system.path(name)
+    };
+    let other = Certificate::self_signed(&["127.0.0.1"]).unwrap();
+    let tcp = format!("tcp:{}", card.address);
+    let run = |card: &str, pairs: &[(&str, &Path)]| {
+        let address = system.server.as_ref().unwrap().device_address;
+        let mut command = Command::new(SEKISHO);
+        command.args([
+            "agent",
+            "--once",
+            "--server",
+            &format!("https://{address}"),
+            "--card",
+            card,
+        ]);
+        command.arg("--spool").arg(system.path("other-spool"));
+        for (option, value) in pairs {
+            command.arg(option).arg(value);
+        }
+        let output = command.output().unwrap();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (ca, token) = (system.path("ca.pem"), system.path("token"));
+    let wrong_ca = write("other.pem", other.chain.as_bytes());
+    let wrong_token = write("other-token", b"00000000000000000000000000000000");
+    let no_token = write("no-token", b"hello");
+    let cases = [
+        (
+            run(&tcp, &[("--ca", &wrong_ca), ("--token-file", &token)]),
+            1,
+            "certificate",
+        ),
+        (
+            run(&tcp, &[("--ca", &no_token), ("--token-file", &token)]),
+            1,
+            "no certificate",
+        ),
+        (
+            run(&tcp, &[("--ca", &system.path("none")), ("--token-file", &token)]),
+            1,
+            "cannot read",
+        ),
+        (
+            run(&tcp, &[("--ca", &ca), ("--token-file", &wrong_token)]),
+            1,
+            "401",
+        ),
+        (
+            run(&tcp, &[("--ca", &ca), ("--token-file", &no_token)]),
+            1,
+            "32 hexadecimal",
+        ),
+        (run(&tcp, &[("--ca", &ca)]), 2, "--token"),
+        (
+            run("usb:1", &[("--ca", &ca), ("--token-file", &token)]),
+            2,
+            "pcsc:READER",
+        ),
+        (
+            run("tcp:127.0.0.1:1", &[("--ca", &ca), ("--token-file", &token)]),
+            1,
+            "sekisho card --listen",
+        ),
+        (
+            run(
+                &tcp,
+                &[
+                    ("--ca", &ca),
+                    ("--token-file", &token),
+                    ("--limit", Path::new("0")),
+                ],
+            ),
+            2,
+            "--limit",
+        ),
+    ];
+    for (index, ((code, error), expected, words)) in cases.into_iter().enumerate() {
+        assert_eq!(code, expected, "case {index}: {error}");
+        assert!(
+            error.to_lowercase().contains(&words.to_lowercase()),
+            "case {index}: {error}"
+        );
+        assert!(
+            !error.contains("panicked") && !error.contains("0000000000000000000000"),
+            "case {index}: {error}"
+        );
+    }
+    assert_eq!(add(&card, 1).0, 1);
+    assert_eq!(
+        system.turn(&card.address).1["result"],
+        "activated",
+        "and it still works"
+    );
+}

@@ -1,0 +1,207 @@
+//! `sekisho card` as its users run it: started, killed at any moment, started again.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test times what it kills
+
+mod process;
+
+use core::time::Duration;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use process::{
+    CardProcess, Guarded, SEKISHO, count, initial_keys, key_set, open_channel, put_keys, scratch, send,
+};
+use sekisho_transport::Card;
+
+/// Runs a card that is expected to end by itself.
+fn run(directory: &tempfile::TempDir, arguments: &[&str]) -> Output {
+    let output = Command::new("timeout")
+        .args(["10", SEKISHO, "card"])
+        .args(arguments)
+        .current_dir(directory.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_ne!(output.status.code(), Some(124), "{arguments:?}: it runs");
+    output
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_no_counter_and_repeats_none() {
+    let directory = scratch();
+    let flash = directory.path().join("card.flash");
+    let se_id = CardProcess::start(&flash, 0, &[]).says("SE-id");
+    let mut last = 0;
+    for round in 0..25_u64 {
+        let card = CardProcess::start(&flash, 0, &[]);
+        assert_eq!(card.says("SE-id"), se_id);
+        let mut reader = card.reader();
+        let first = count(&mut reader).unwrap();
+        // The killed command's value may be used up, or not; no answered one comes again.
+        assert!(
+            first == last + 1 || first == last + 2,
+            "round {round}: {first} after {last}"
+        );
+        last = first;
+        let killer = thread::spawn(move || {
+            thread::sleep(Duration::from_micros(round * 1300));
+            card.kill();
+        });
+        while let Some(value) = count(&mut reader) {
+            assert_eq!(value, last + 1);
+            last = value;
+        }
+        killer.join().unwrap();
+    }
+    assert!(last > 50, "only {last} commands between 25 kills");
+}
+
+#[test]
+fn a_kill_in_put_key_leaves_the_old_keys_or_the_new_ones() {
+    let directory = scratch();
+    let flash = directory.path().join("card.flash");
+    let (mut kvn, mut keys) = (0xFF, initial_keys());
+    let mut changed = 0;
+    for round in 0..25_u8 {
+        let card = CardProcess::start(&flash, 0, &[]);
+        let mut reader = card.reader();
+        let new = key_set(round);
+        let mut channel = open_channel(&mut reader, kvn, &keys).unwrap();
+        let replaced = if kvn == 0xFF { 0 } else { kvn };
+        let command = put_keys(&mut channel, &keys.dek, replaced, 1, &new);
+        let killer = thread::spawn(move || {
+            thread::sleep(Duration::from_micros(u64::from(round) * 150));
+            card.kill();
+        });
+        let answered = reader
+            .transmit(&command)
+            .is_ok_and(|rapdu| rapdu.ends_with(&[0x90, 0x00]));
+        killer.join().unwrap();
+        let card = CardProcess::start(&flash, 0, &[]);
+        let mut reader = card.reader();
+        if open_channel(&mut reader, 1, &new).is_some() {
+            (kvn, keys) = (1, new);
+            changed += 1;
+        } else {
+            assert!(
+                !answered,
+                "round {round}: the new keys were confirmed and are gone"
+            );
+            assert!(
+                open_channel(&mut reader, kvn, &keys).is_some(),
+                "round {round}: neither old nor new keys"
+            );
+        }
+    }
+    assert!(changed > 0, "no PUT KEY came to its end");
+}
+
+#[test]
+fn the_os_part_is_there_and_keeps_its_state() {
+    let directory = scratch();
+    let flash = directory.path().join("card.flash");
+    let card = CardProcess::start(&flash, 0, &[]);
+    assert!(card.says("OS part").starts_with("version 1"));
+    let mut reader = card.reader();
+    assert_eq!(
+        send(&mut reader, b"\x00\xA4\x04\x00\x07\xF0SKOS\x00\x01").1,
+        0x9000
+    );
+    assert_eq!(send(&mut reader, &[0x80, 0x22, 0, 0, 2, 0, 42, 0]).1, 0x9000);
+    card.kill();
+    let card = CardProcess::start(&flash, 0, &[]);
+    let mut reader = card.reader();
+    assert_eq!(
+        send(&mut reader, b"\x00\xA4\x04\x00\x07\xF0SKOS\x00\x01").1,
+        0x9000
+    );
+    let (register, sw) = send(&mut reader, &[0x80, 0x20, 0, 0, 0]);
+    assert_eq!((sw, register.ends_with(&[42])), (0x9000, true), "{register:02x?}");
+}
+
+#[test]
+fn sigterm_ends_it_cleanly() {
+    let directory = scratch();
+    let mut child = Guarded(
+        Command::new(SEKISHO)
+            .args(["card", "--listen", "127.0.0.1:0", "--vpcd", "127.0.0.1:1"])
+            .current_dir(directory.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    thread::sleep(Duration::from_millis(1500));
+    let killed = Command::new("kill")
+        .args(["-TERM", &child.0.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn what_cannot_work_is_said_before_anything_is_made() {
+    let directory = scratch();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("short.flash"), [1; 100]).unwrap();
+    std::fs::write(path("noise.flash"), [0x5A; 1024 * 1024]).unwrap();
+    std::fs::write(path("perso.json"), r#"{"se_id": "12"}"#).unwrap();
+    let listen = ["--listen", "127.0.0.1:0"];
+    let cases: [(&[&str], i32, &str); 11] = [
+        (&[], 2, "--vpcd"),
+        (&["--listen", "nowhere"], 2, "--listen"),
+        (
+            &["--listen", "127.0.0.1:0", "--ram", "much"],
+            2,
+            "number of bytes",
+        ),
+        (&["--listen", "127.0.0.1:0", "--interface", "usb"], 2, "contact"),
+        (&["--listen", "0.0.0.0:0"], 1, "127.0.0.1"),
+        (&["--ram", "1K"], 1, "is the least"),
+        (&["--nvm", "100001"], 1, "whole pages"),
+        (&["--nvm", "32K"], 1, "is the least"),
+        (&["--perso", "missing.json"], 1, "missing.json"),
+        (&["--perso", "perso.json"], 1, "no personalisation file"),
+        (&["--flash", "short.flash"], 1, "no flash of a card"),
+    ];
+    for (index, (arguments, code, words)) in cases.into_iter().enumerate() {
+        let arguments = if index < 5 {
+            arguments.to_vec()
+        } else {
+            [&listen[..], arguments].concat()
+        };
+        let output = run(&directory, &arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+        assert!(error.contains(words), "{arguments:?}: {error}");
+        assert!(!error.contains("panicked"), "{error}");
+    }
+    assert!(!path("card.flash").exists(), "nothing was left behind");
+    // A file that is something else is refused, and stays as it is.
+    let output = run(&directory, &["--listen", "127.0.0.1:0", "--flash", "noise.flash"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(std::fs::read(path("noise.flash")).unwrap(), [0x5A; 1024 * 1024]);
+}
+
+#[test]
+fn one_flash_is_one_card() {
+    let directory = scratch();
+    let flash = directory.path().join("card.flash");
+    let card = CardProcess::start(&flash, 0, &[]);
+    let output = run(&directory, &["--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("another card"));
+    let mut reader = card.reader();
+    assert_eq!(
+        send(&mut reader, &[0x00, 0xA4, 0x04, 0x00, 0x00]).1,
+        0x9000,
+        "the first one goes on"
+    );
+    let (port, other) = (card.port(), directory.path().join("other.flash"));
+    let output = run(
+        &directory,
+        &["--flash", "other.flash", "--listen", &format!("127.0.0.1:{port}")],
+    );
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot listen"));
+    assert!(!other.exists(), "a port in use leaves no card behind");
+}
