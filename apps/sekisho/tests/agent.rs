@@ -4,7 +4,6 @@
 mod process;
 
 use core::time::Duration;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -280,19 +279,10 @@ fn a_card_that_loses_power_again_and_again_is_updated_in_one_turn() {
     assert_eq!(add(&card, 1).0, 2);
 }
 
-#[test]
-fn what_is_wrong_is_said_and_nothing_is_changed() {
-    let system = System::start(Custody::Hsm, 0);
-    system.open_campaign();
-    let card = system.card(0);
-    let write = |name: &str, bytes: &[u8]| -> std::path::PathBuf {
-        std::fs::write(system.path(name), bytes).unwrap();
-        system.path(name)
-    };
-    let other = Certificate::self_signed(&["127.0.0.1"]).unwrap();
-    let tcp = format!("tcp:{}", card.address);
-    let run = |card: &str, pairs: &[(&str, &Path)]| {
-        let address = system.server.as_ref().unwrap().device_address;
+impl System {
+    /// Runs the agent with these options and no others; exit code and what it says.
+    fn run(&self, card: &str, options: &[(&str, &str)]) -> (i32, String) {
+        let address = self.server.as_ref().unwrap().device_address;
         let mut command = Command::new(SEKISHO);
         command.args([
             "agent",
@@ -302,79 +292,54 @@ fn what_is_wrong_is_said_and_nothing_is_changed() {
             "--card",
             card,
         ]);
-        command.arg("--spool").arg(system.path("other-spool"));
-        for (option, value) in pairs {
-            command.arg(option).arg(value);
-        }
+        command
+            .args(options.iter().flat_map(|(option, value)| [option, value]))
+            .current_dir(self.directory.path());
         let output = command.output().unwrap();
         (
             output.status.code().unwrap(),
             String::from_utf8_lossy(&output.stderr).into_owned(),
         )
-    };
-    let (ca, token) = (system.path("ca.pem"), system.path("token"));
-    let wrong_ca = write("other.pem", other.chain.as_bytes());
-    let wrong_token = write("other-token", b"00000000000000000000000000000000");
-    let no_token = write("no-token", b"hello");
-    let cases = [
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_and_nothing_is_changed() {
+    let system = System::start(Custody::Hsm, 0);
+    system.open_campaign();
+    let card = system.card(0);
+    let other = Certificate::self_signed(&["127.0.0.1"]).unwrap();
+    std::fs::write(system.path("other.pem"), other.chain).unwrap();
+    std::fs::write(system.path("other-token"), "00000000000000000000000000000000").unwrap();
+    std::fs::write(system.path("no-token"), "hello").unwrap();
+    let tcp = format!("tcp:{}", card.address);
+    let (ca, token) = (("--ca", "ca.pem"), ("--token-file", "token"));
+    let cases: [(&str, &[(&str, &str)], i32, &str); 9] = [
+        (&tcp, &[("--ca", "other.pem"), token], 1, "certificate"),
+        (&tcp, &[("--ca", "no-token"), token], 1, "no certificate"),
         (
-            run(&tcp, &[("--ca", &wrong_ca), ("--token-file", &token)]),
+            &tcp,
+            &[("--ca", "missing.pem"), token],
             1,
-            "certificate",
+            "cannot read the authority file missing.pem",
         ),
-        (
-            run(&tcp, &[("--ca", &no_token), ("--token-file", &token)]),
-            1,
-            "no certificate",
-        ),
-        (
-            run(&tcp, &[("--ca", &system.path("none")), ("--token-file", &token)]),
-            1,
-            "cannot read",
-        ),
-        (
-            run(&tcp, &[("--ca", &ca), ("--token-file", &wrong_token)]),
-            1,
-            "401",
-        ),
-        (
-            run(&tcp, &[("--ca", &ca), ("--token-file", &no_token)]),
-            1,
-            "32 hexadecimal",
-        ),
-        (run(&tcp, &[("--ca", &ca)]), 2, "--token"),
-        (
-            run("usb:1", &[("--ca", &ca), ("--token-file", &token)]),
-            2,
-            "pcsc:READER",
-        ),
-        (
-            run("tcp:127.0.0.1:1", &[("--ca", &ca), ("--token-file", &token)]),
-            1,
-            "sekisho card --listen",
-        ),
-        (
-            run(
-                &tcp,
-                &[
-                    ("--ca", &ca),
-                    ("--token-file", &token),
-                    ("--limit", Path::new("0")),
-                ],
-            ),
-            2,
-            "--limit",
-        ),
+        (&tcp, &[ca, ("--token-file", "other-token")], 1, "401"),
+        (&tcp, &[ca, ("--token-file", "no-token")], 1, "32 hexadecimal"),
+        (&tcp, &[ca], 2, "--token"),
+        ("usb:1", &[ca, token], 2, "pcsc:READER"),
+        ("tcp:127.0.0.1:1", &[ca, token], 1, "sekisho card --listen"),
+        (&tcp, &[ca, token, ("--limit", "0")], 2, "--limit"),
     ];
-    for (index, ((code, error), expected, words)) in cases.into_iter().enumerate() {
-        assert_eq!(code, expected, "case {index}: {error}");
+    for (at, options, expected, words) in cases {
+        let (code, error) = system.run(at, options);
+        assert_eq!(code, expected, "{at} {options:?}: {error}");
         assert!(
             error.to_lowercase().contains(&words.to_lowercase()),
-            "case {index}: {error}"
+            "{at} {options:?}: {error}"
         );
         assert!(
             !error.contains("panicked") && !error.contains("0000000000000000000000"),
-            "case {index}: {error}"
+            "{error}"
         );
     }
     assert_eq!(add(&card, 1).0, 1);
