@@ -99,6 +99,8 @@ start_card() {
     "$SEKISHO" card --flash "$work/card.flash" --vpcd 127.0.0.1:35963 >"$work/screen" 2>"$work/card.log" &
     card=$!
     pids+=("$card")
+    # pcscd believes in a card that was killed for a moment longer: wait until the new one says that it is connected.
+    within 15 grep -q 'is there' "$work/card.log" || true
     within 15 card_is_there || { cat "$work/screen" "$work/card.log" >&2; echo "the card is not in the reader" >&2; exit 1; }
 }
 

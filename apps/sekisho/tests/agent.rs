@@ -279,9 +279,12 @@ fn a_card_that_loses_power_again_and_again_is_updated_in_one_turn() {
     assert_eq!(add(&card, 1).0, 2);
 }
 
+/// Options and their values.
+type Options<'a> = &'a [(&'a str, &'a str)];
+
 impl System {
     /// Runs the agent with these options and no others; exit code and what it says.
-    fn run(&self, card: &str, options: &[(&str, &str)]) -> (i32, String) {
+    fn run(&self, card: &str, options: Options<'_>) -> (i32, String) {
         let address = self.server.as_ref().unwrap().device_address;
         let mut command = Command::new(SEKISHO);
         command.args([
@@ -314,7 +317,7 @@ fn what_is_wrong_is_said_and_nothing_is_changed() {
     std::fs::write(system.path("no-token"), "hello").unwrap();
     let tcp = format!("tcp:{}", card.address);
     let (ca, token) = (("--ca", "ca.pem"), ("--token-file", "token"));
-    let cases: [(&str, &[(&str, &str)], i32, &str); 9] = [
+    let cases: [(&str, Options<'_>, i32, &str); 9] = [
         (&tcp, &[("--ca", "other.pem"), token], 1, "certificate"),
         (&tcp, &[("--ca", "no-token"), token], 1, "no certificate"),
         (

@@ -79,31 +79,19 @@ impl Preloaded {
         if authorisation.sequence_counter != facts.sequence_counter + 1 {
             return Err(wrong("it is for another sequence counter"));
         }
-        let (head, tail) =
-            authorisation
-                .commands()
-                .enumerate()
-                .fold((Vec::new(), Vec::new()), |(mut h, mut t), (i, c)| {
-                    if i < usize::from(authorisation.splice) {
-                        h.push(c)
-                    } else {
-                        t.push(c)
-                    }
-                    (h, t)
-                });
-        let mut commands = head;
-        let resumed_at = if facts.has_staged(self.campaign) {
-            facts.state.next_block
-        } else {
-            0
-        };
-        if authorisation.splice > 0 {
+        let splice = usize::from(authorisation.splice);
+        let mut commands: Vec<_> = authorisation.commands().take(splice).collect();
+        let mut resumed_at = 0;
+        if splice > 0 {
             let delivery =
                 Delivery::decode(&self.bytes).map_err(|_| AgentError::Delivery("not a delivery"))?;
             let p_se = PSe::decode(delivery.parts.p_se).map_err(|_| AgentError::Delivery("no P_SE in it"))?;
+            if facts.has_staged(self.campaign) {
+                resumed_at = facts.state.next_block;
+            }
             commands.extend(p_se.commands().skip(resumed_at.into()));
         }
-        commands.extend(tail);
+        commands.extend(authorisation.commands().skip(splice));
         Ok(Performance {
             se_id: facts.se_id,
             campaign: self.campaign,

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 
-use pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
+use pcsc::{Context, Disposition, Protocol, Protocols, Scope, ShareMode};
 
 use crate::card::Card;
 use crate::error::{TransportError, sound_command, sound_response};
@@ -140,6 +140,7 @@ impl Worker {
                 reader,
                 patience,
                 connected: None,
+                is_t0: false,
             };
             while let Ok(job) = inbox.recv() {
                 let result = match job {
@@ -160,6 +161,7 @@ struct Held {
     reader: CString,
     patience: Duration,
     connected: Option<(Context, pcsc::Card)>,
+    is_t0: bool,
 }
 
 impl Held {
@@ -173,13 +175,16 @@ impl Held {
             self.connected = Some(connect_within(&self.reader, self.patience)?);
         }
         let (_, card) = self.connected.as_ref().ok_or(TransportError::GivenUp)?;
-        Ok(card.status2_owned()?.atr().to_vec())
+        let status = card.status2_owned()?;
+        self.is_t0 = status.protocol2() == Some(Protocol::T0);
+        Ok(status.atr().to_vec())
     }
 
     fn transmit(&self, capdu: &[u8]) -> Result<Vec<u8>, TransportError> {
         let (_, card) = self.connected.as_ref().ok_or(TransportError::GivenUp)?;
         let mut buffer = vec![0; BODY_MAX];
-        Ok(card.transmit(capdu, &mut buffer)?.to_vec())
+        let command = if self.is_t0 { without_le(capdu) } else { capdu };
+        Ok(card.transmit(command, &mut buffer)?.to_vec())
     }
 }
 
@@ -189,6 +194,16 @@ impl Drop for Held {
             // Nothing is left to be done when it is gone already.
             let _ = card.disconnect(Disposition::ResetCard);
         }
+    }
+}
+
+/// What T=0 carries of a short command with data and Le: all but Le. The SE announces its answer with 61xx (ISO/IEC 7816-3, 12.2.1).
+const fn without_le(capdu: &[u8]) -> &[u8] {
+    match capdu {
+        [command @ .., _le] if capdu.len() > 6 && capdu[4] != 0 && capdu.len() == 6 + capdu[4] as usize => {
+            command
+        }
+        whole => whole,
     }
 }
 
@@ -226,6 +241,23 @@ mod tests {
 
     fn named(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn t0_gets_no_le_beside_data() {
+        assert_eq!(
+            without_le(&[0x80, 0x50, 0, 0, 2, 1, 2, 0]),
+            [0x80, 0x50, 0, 0, 2, 1, 2]
+        );
+        for whole in [
+            &[0x80, 0x50, 0, 0][..],
+            &[0x80, 0xCA, 0, 0xCF, 0],
+            &[0x80, 0xCA, 0, 0xCF, 1],
+            &[0x84, 0x82, 0, 0, 2, 1, 2],
+            &[0x80, 0x50, 0, 0, 0, 0, 2, 1, 2, 0, 0],
+        ] {
+            assert_eq!(without_le(whole), whole);
+        }
     }
 
     #[test]
