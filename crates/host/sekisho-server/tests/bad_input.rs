@@ -1,0 +1,275 @@
+//! Bad input to every endpoint: a problem that says what to do, and nothing lost.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use sekisho_hsm::design::{Ceremony, PackOptions};
+use sekisho_hsm::{Hsm, SoftHsm};
+use sekisho_link::{Campaign, Custody, Equ, LoaderState, SeId, Staging};
+use sekisho_server::{Certificate, Config, Server};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+
+const SE: SeId = SeId([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+
+struct Fixture {
+    server: Server,
+    hsm: Arc<SoftHsm>,
+    http: ureq::Agent,
+}
+
+/// Status, media type and body.
+type Answer = (u16, String, Vec<u8>);
+
+impl Fixture {
+    async fn start(folder: &Path, hsm: &Arc<SoftHsm>) -> Self {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let config = Config {
+            device_address: any,
+            admin_address: any,
+            database: folder.join("fleet.sqlite"),
+            certificate: Certificate::self_signed(&["127.0.0.1"]).unwrap(),
+            admin_token: Some("a".repeat(32)),
+        };
+        let server = Server::start(config, Arc::clone(hsm) as Arc<dyn Hsm>)
+            .await
+            .unwrap();
+        let certificates = parse_pem(server.certificate.as_bytes()).filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        });
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::Specific(Arc::new(certificates.collect())))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build();
+        let http = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .http_status_as_error(false)
+            .build()
+            .into();
+        Self {
+            server,
+            hsm: Arc::clone(hsm),
+            http,
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        if path.starts_with("/device/") {
+            format!("https://{}{path}", self.server.device_address)
+        } else {
+            format!("http://{}{path}", self.server.admin_address)
+        }
+    }
+
+    fn get(&self, path: &str, token: &str, range: Option<&str>) -> Answer {
+        let mut request = self
+            .http
+            .get(self.url(path))
+            .header("Authorization", format!("Bearer {token}"));
+        if let Some(range) = range {
+            request = request.header("Range", range);
+        }
+        answer(request.call().unwrap())
+    }
+
+    fn post(&self, path: &str, token: &str, body: &[u8]) -> Answer {
+        let request = self
+            .http
+            .post(self.url(path))
+            .header("Authorization", format!("Bearer {token}"));
+        answer(request.send(body).unwrap())
+    }
+
+    fn admin(&self, path: &str, body: &[u8]) -> Value {
+        let (status, _, body) = self.post(path, &self.server.admin_token, body);
+        assert!(
+            status < 300,
+            "{path}: {status} {}",
+            String::from_utf8_lossy(&body)
+        );
+        serde_json::from_slice(&body).unwrap_or(Value::Null)
+    }
+
+    fn link_token(&self) -> String {
+        hex::encode(self.hsm.link_token(SE).unwrap())
+    }
+
+    /// A registered SE and a running campaign.
+    fn campaign(&self) -> Campaign {
+        let ceremony = Ceremony::generate().unwrap();
+        let options = PackOptions {
+            version: 2,
+            min_previous: 1,
+            custody: Custody::Hsm,
+        };
+        let package = ceremony.pack(b"\0asm\x01\0\0\0 and more of it", options).unwrap();
+        self.admin(
+            "/api/v1/devices",
+            json!([{ "se_id": SE.to_string(), "kvn": 0x30 }])
+                .to_string()
+                .as_bytes(),
+        );
+        let designer = hex::encode(ceremony.designer_public());
+        let uploaded = self.admin(&format!("/api/v1/packages?designer={designer}"), &package);
+        let wanted = json!({ "name": "test", "package_id": uploaded["package_id"], "attempts_max": 2 });
+        let made = self.admin("/api/v1/campaigns", wanted.to_string().as_bytes());
+        let id = made["id"].as_str().unwrap().to_owned();
+        self.admin(&format!("/api/v1/campaigns/{id}/start"), b"");
+        id.parse().unwrap()
+    }
+}
+
+fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
+    let kind = response
+        .headers()
+        .get("content-type")
+        .map(|v| v.to_str().unwrap().to_owned())
+        .unwrap_or_default();
+    (
+        response.status().as_u16(),
+        kind,
+        response.body_mut().read_to_vec().unwrap(),
+    )
+}
+
+fn assert_problem(what: &str, (status, kind, body): &Answer, expected: u16) {
+    assert_eq!(
+        (*status, kind.as_str()),
+        (expected, "application/problem+json"),
+        "{what}"
+    );
+    let value: Value = serde_json::from_slice(body).unwrap();
+    assert!(
+        !value["detail"].as_str().unwrap().is_empty(),
+        "{what}: no explanation"
+    );
+}
+
+fn equ(campaign: Campaign, sequence_counter: u32) -> Vec<u8> {
+    let state = LoaderState {
+        target: 1,
+        slot: 0,
+        version: 1,
+        abi: 1,
+        staging: Staging::Nothing,
+        campaign: Campaign(0),
+        next_block: 0,
+    };
+    let equ = Equ {
+        se_id: SE,
+        campaign,
+        kvn: 0x30,
+        scp_parameter: 0x70,
+        sequence_counter,
+        state,
+    };
+    let mut buf = [0; Equ::LEN];
+    equ.encode(&mut sekisho_apdu::Writer::new(&mut buf)).unwrap();
+    buf.to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_endpoint_explains_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = Fixture::start(folder.path(), &Arc::new(SoftHsm::generate().unwrap())).await;
+    let campaign = f.campaign();
+    let (admin, link) = (f.server.admin_token.clone(), f.link_token());
+    let device = |path: &str| format!("/device/v1/{SE}/{path}");
+    let delivery = format!("/device/v1/deliveries/{campaign}");
+    for (path, token, expected) in [
+        (device("offer"), "", 401),
+        (device("offer"), &*"0".repeat(32), 401),
+        ("/device/v1/zz/offer".to_owned(), &*link, 400),
+        ("/device/v1/deliveries/12".to_owned(), "", 400),
+        ("/device/v1/deliveries/0000000000000001".to_owned(), "", 404),
+        ("/device/v1/nothing".to_owned(), "", 404),
+        ("/api/v1/devices".to_owned(), "", 401),
+        ("/api/v1/devices?after=xy".to_owned(), &*admin, 400),
+        ("/api/v1/campaigns/xy".to_owned(), &*admin, 400),
+        ("/api/v1/campaigns/0000000000000001".to_owned(), &*admin, 404),
+        ("/nothing".to_owned(), "", 404),
+    ] {
+        assert_problem(&path, &f.get(&path, token, None), expected);
+    }
+    let verb = |verb: &str| format!("/api/v1/campaigns/{campaign}/{verb}");
+    for (path, token, body, expected) in [
+        (device("equ"), "", &b""[..], 401),
+        (device("equ"), &*link, &b""[..], 400),
+        (device("equ"), &*link, &[0xFF; 200][..], 400),
+        (device("equ"), &*link, &equ(Campaign(1), 0)[..], 404),
+        (device("status"), &*link, &b"SKST"[..], 400),
+        ("/api/v1/devices".to_owned(), &*admin, &b"{"[..], 400),
+        (
+            "/api/v1/devices".to_owned(),
+            &*admin,
+            &br#"[{"se_id":"1","kvn":1}]"#[..],
+            400,
+        ),
+        (
+            "/api/v1/packages?designer=00".to_owned(),
+            &*admin,
+            &b"SKPK"[..],
+            400,
+        ),
+        (
+            "/api/v1/campaigns".to_owned(),
+            &*admin,
+            &br#"{"name":"","package_id":"00"}"#[..],
+            400,
+        ),
+        (
+            "/api/v1/campaigns".to_owned(),
+            &*admin,
+            &br#"{"name":"x","unknown":1}"#[..],
+            400,
+        ),
+        (verb("explode"), &*admin, &b""[..], 400),
+        (verb("start"), &*admin, &b""[..], 409),
+    ] {
+        assert_problem(&path, &f.post(&path, token, body), expected);
+    }
+    // Longer than anything that is taken.
+    // The server may answer and hang up before it has read it all.
+    let request = f
+        .http
+        .post(f.url(&device("equ")))
+        .header("Authorization", format!("Bearer {link}"));
+    if let Ok(response) = request.send(&vec![0; 5 << 20]) {
+        assert!(
+            matches!(response.status().as_u16(), 400 | 413),
+            "{}",
+            response.status()
+        );
+    }
+    // Nothing was lost or changed by it.
+    assert_eq!(f.get(&device("offer"), &link, None).0, 200);
+    assert_eq!(f.get(&delivery, "", Some("bytes=5-9")).2.len(), 5);
+    f.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorisation_asked_for_again_is_the_same_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let hsm = Arc::new(SoftHsm::generate().unwrap());
+    let f = Fixture::start(folder.path(), &hsm).await;
+    let (campaign, link, path) = (f.campaign(), f.link_token(), format!("/device/v1/{SE}/equ"));
+    let (status, _, first) = f.post(&path, &link, &equ(campaign, 0));
+    assert_eq!((status, first.len()), (200, 207));
+    assert_eq!(f.post(&path, &link, &equ(campaign, 0)).2, first);
+    assert_ne!(f.post(&path, &link, &equ(campaign, 1)).2, first);
+    // The same counter in another campaign is refused.
+    let other = f.campaign();
+    f.admin(&format!("/api/v1/campaigns/{campaign}/pause"), b"");
+    assert_problem("paused", &f.post(&path, &link, &equ(campaign, 0)), 425);
+    assert_problem("counter used", &f.post(&path, &link, &equ(other, 0)), 409);
+    assert_eq!(f.post(&path, &link, &equ(other, 2)).0, 200);
+    f.admin(&format!("/api/v1/campaigns/{campaign}/resume"), b"");
+    f.server.stop().await;
+
+    let f = Fixture::start(folder.path(), &hsm).await;
+    assert_eq!(f.post(&path, &link, &equ(campaign, 0)).2, first);
+    f.admin(&format!("/api/v1/campaigns/{campaign}/abort"), b"");
+    assert_problem("aborted", &f.post(&path, &link, &equ(campaign, 3)), 403);
+    f.server.stop().await;
+}
