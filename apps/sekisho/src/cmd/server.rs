@@ -134,13 +134,18 @@ fn kept(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
         Err(error) => return Err(error).with_context(failed),
     }
     let text = make()?;
+    // Whole or not at all: a file that a crash left empty would be taken for the real one.
+    let beside = path.with_extension("new");
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
+    options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
+    let written = options.open(&beside).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    written
+        .and_then(|()| std::fs::rename(&beside, path))
         .with_context(failed)?;
     Ok(text)
 }

@@ -332,7 +332,14 @@ async fn act(State(app): Shared, Path((id, verb)): Path<(String, String)>) -> An
     let (from, to): (&[CampaignState], _) = match verb.as_str() {
         "start" => (&[Draft], Running),
         "pause" => (&[Running], Paused),
-        "resume" => (&[Paused], Running),
+        "resume" => {
+            // A person has looked at the failures so far: the limit counts from here.
+            let counts = app.store.counts(id).await?;
+            app.store
+                .tolerate(id, counts.canary.failed + counts.rest.failed)
+                .await?;
+            (&[Paused], Running)
+        }
         "abort" => (&[Draft, Running, Paused], Aborted),
         "retry" => {
             app.store

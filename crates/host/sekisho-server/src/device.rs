@@ -165,6 +165,7 @@ async fn equ(
             app.judge(campaign).await?;
             Ok(binary(bytes))
         }
+        Issued::NotRunning => Err(Problem::not_yet(30, "the campaign does not run at the moment")),
         Issued::CounterUsed => Err(Problem::conflict(
             "this sequence counter was used for another authorisation: send one INITIALIZE UPDATE to the SE and ask again",
         )),

@@ -67,6 +67,9 @@ pub enum StartError {
     /// The certificate is not usable.
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// The administrators' token is too short to be a secret.
+    #[error("the administrators' token has {0} characters; at least 32 are wanted")]
+    AdminToken(usize),
 }
 
 /// A running server. Dropping it does not stop it; [`Server::stop`] does.
@@ -111,6 +114,10 @@ impl Server {
                 hex::encode(token)
             }
         };
+        // An empty token would let everybody in.
+        if admin_token.len() < 32 {
+            return Err(StartError::AdminToken(admin_token.len()));
+        }
         let app = Arc::new(App::new(store.clone(), hsm, admin_token.clone()));
         let metrics = Arc::clone(&app.metrics);
         let timeout =

@@ -192,6 +192,30 @@ async fn every_endpoint_explains_what_is_wrong() {
     ] {
         assert_problem(&path, &f.get(&path, token, None), expected);
     }
+    posts(&f, campaign);
+    // Longer than anything that is taken.
+    // The server may answer and hang up before it has read it all.
+    let request = f
+        .http
+        .post(f.url(&device("equ")))
+        .header("Authorization", format!("Bearer {link}"));
+    if let Ok(response) = request.send(&vec![0; 5 << 20]) {
+        assert!(
+            matches!(response.status().as_u16(), 400 | 413),
+            "{}",
+            response.status()
+        );
+    }
+    // Nothing was lost or changed by it.
+    assert_eq!(f.get(&device("offer"), &link, None).0, 200);
+    assert_eq!(f.get(&delivery, "", Some("bytes=5-9")).2.len(), 5);
+    f.server.stop().await;
+}
+
+/// Bodies and verbs that are wrong.
+fn posts(f: &Fixture, campaign: Campaign) {
+    let (admin, link) = (f.server.admin_token.clone(), f.link_token());
+    let device = |path: &str| format!("/device/v1/{SE}/{path}");
     let verb = |verb: &str| format!("/api/v1/campaigns/{campaign}/{verb}");
     for (path, token, body, expected) in [
         (device("equ"), "", &b""[..], 401),
@@ -229,23 +253,6 @@ async fn every_endpoint_explains_what_is_wrong() {
     ] {
         assert_problem(&path, &f.post(&path, token, body), expected);
     }
-    // Longer than anything that is taken.
-    // The server may answer and hang up before it has read it all.
-    let request = f
-        .http
-        .post(f.url(&device("equ")))
-        .header("Authorization", format!("Bearer {link}"));
-    if let Ok(response) = request.send(&vec![0; 5 << 20]) {
-        assert!(
-            matches!(response.status().as_u16(), 400 | 413),
-            "{}",
-            response.status()
-        );
-    }
-    // Nothing was lost or changed by it.
-    assert_eq!(f.get(&device("offer"), &link, None).0, 200);
-    assert_eq!(f.get(&delivery, "", Some("bytes=5-9")).2.len(), 5);
-    f.server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -176,6 +176,19 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
+    /// Raises a paused campaign's error threshold by the failures that it has been paused for.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn tolerate(&self, id: Campaign, failed: u64) -> Result<()> {
+        sqlx::query("UPDATE campaigns SET error_threshold = error_threshold + $1 WHERE id = $2 AND state = 'paused' AND error_threshold <= $1")
+            .bind(failed.cast_signed())
+            .bind(id.to_string())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
     /// Gives failed targets another try.
     ///
     /// # Errors

@@ -205,6 +205,8 @@ pub enum Issued {
     Leaves(Vec<u8>),
     /// The sequence counter was used for another authorisation.
     CounterUsed,
+    /// The campaign has been paused, aborted or ended in the meantime.
+    NotRunning,
 }
 
 /// What a device reported, judged.

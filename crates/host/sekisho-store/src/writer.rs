@@ -5,7 +5,7 @@ use sqlx::sqlite::SqlitePool;
 use sqlx::{Row, Sqlite, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::model::{Issue, Issued, Report, TargetState};
+use crate::model::{Issue, Issued, Report, State, TargetState};
 use crate::{Result, Store, StoreError};
 
 /// Writes in one transaction at most.
@@ -103,6 +103,14 @@ async fn write(
 
 async fn issue_one(transaction: &mut Transaction<'_, Sqlite>, issue: &Issue) -> Result<Issued> {
     let (se_id, campaign) = (issue.se_id.to_string(), issue.campaign.to_string());
+    // Asked in the transaction that records it: an abort that has been answered lets nothing leave any more.
+    let state: Option<String> = sqlx::query_scalar("SELECT state FROM campaigns WHERE id = $1")
+        .bind(&campaign)
+        .fetch_optional(&mut **transaction)
+        .await?;
+    if state.as_deref() != Some(State::Running.as_str()) {
+        return Ok(Issued::NotRunning);
+    }
     let known = sqlx::query(
         "SELECT campaign, splice, bytes FROM authorisations WHERE se_id = $1 AND sequence_counter = $2",
     )
