@@ -65,28 +65,31 @@ fn wrap(image: &[u8], round: u32) -> Result<u64> {
 }
 
 /// The stronger rival: CBC and CMAC of `lanes` SEs side by side, block by block, so that the processor works on several at once. Framing is
-/// left out, in the rival's favour. Time for one SE, in microseconds.
+/// left out and the best of three rounds taken, in the rival's favour. Time for one SE, in microseconds.
 #[allow(clippy::disallowed_methods, reason = "a measurement")]
 pub(crate) fn measure_interleaved(image: &[u8], lanes: u8) -> Result<f64> {
     use aes::Aes128;
     use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
     let cipher = |n: u8| Aes128::new(&Array::from([n; 16]));
     let ciphers: Vec<_> = (0..lanes).map(|n| (cipher(n), cipher(n ^ 0x80))).collect();
-    let mut states = vec![(Array::from([0_u8; 16]), Array::from([0_u8; 16])); ciphers.len()];
-    let (blocks, _) = image.as_chunks::<16>();
-    let start = Instant::now();
-    for block in blocks {
-        for ((enc, mac), (cbc, sum)) in ciphers.iter().zip(&mut states) {
-            for (byte, plain) in cbc.iter_mut().zip(block) {
-                *byte ^= plain;
+    let mut best = f64::MAX;
+    for _ in 0..3 {
+        let mut states = vec![(0_u128, 0_u128); ciphers.len()];
+        let (blocks, _) = image.as_chunks::<16>();
+        let start = Instant::now();
+        for block in blocks {
+            let plain = u128::from_ne_bytes(*block);
+            for ((enc, mac), (cbc, sum)) in ciphers.iter().zip(&mut states) {
+                let mut sealed = Array::from((*cbc ^ plain).to_ne_bytes());
+                enc.encrypt_block(&mut sealed);
+                *cbc = u128::from_ne_bytes(sealed.into());
+                let mut summed = Array::from((*sum ^ *cbc).to_ne_bytes());
+                mac.encrypt_block(&mut summed);
+                *sum = u128::from_ne_bytes(summed.into());
             }
-            enc.encrypt_block(cbc);
-            for (byte, sealed) in sum.iter_mut().zip(cbc.iter()) {
-                *byte ^= sealed;
-            }
-            mac.encrypt_block(sum);
         }
+        std::hint::black_box(&states);
+        best = best.min(start.elapsed().as_secs_f64() * 1e6 / f64::from(lanes));
     }
-    std::hint::black_box(&states);
-    Ok(start.elapsed().as_secs_f64() * 1e6 / f64::from(lanes))
+    Ok(best)
 }
