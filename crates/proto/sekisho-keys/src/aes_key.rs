@@ -30,6 +30,11 @@ impl AesKey {
         Ok(key)
     }
 
+    /// An AES-128 key.
+    pub const fn aes128(bytes: [u8; 16]) -> Self {
+        Self(Bytes::Aes128(bytes))
+    }
+
     /// A key of random bytes.
     ///
     /// # Errors
