@@ -80,8 +80,11 @@ pub trait Server {
     /// Killed: what was not written is gone.
     fn kill(&mut self);
     fn first_uid(&self) -> Uid;
+    /// Everything that it knows, in a form that can be compared.
+    fn fingerprint(&self) -> String;
 }
 
+#[derive(Clone)]
 pub struct TicketServer {
     pub ring: Ring,
     pub record: TicketRecord,
@@ -139,8 +142,18 @@ impl Server for TicketServer {
     fn first_uid(&self) -> Uid {
         first_ticket(&self.ring)
     }
+
+    fn fingerprint(&self) -> String {
+        let key = |checkpoint: &Checkpoint| {
+            let rolling = checkpoint.rolling.as_ref();
+            rolling.map(|(key, uid)| (*key.as_bytes(), *uid))
+        };
+        let now = self.record.checkpoint();
+        format!("{:?} {:?} {:?} {:?}", self.record, key(&now), self.disk, key(&self.disk))
+    }
 }
 
+#[derive(Clone)]
 pub struct RandomServer {
     pub record: RandomRecord,
     disk: Entry,
@@ -186,9 +199,14 @@ impl Server for RandomServer {
     fn first_uid(&self) -> Uid {
         FIRST_RANDOM_UID
     }
+
+    fn fingerprint(&self) -> String {
+        format!("{:?} {:?} {:?}", self.record, self.record.entry().0, self.disk.0)
+    }
 }
 
 /// A device with its flash.
+#[derive(Clone)]
 pub struct Se {
     pub device: Device,
     pub flash: Record,
