@@ -50,7 +50,7 @@ impl<S: Server> History<S> {
         self.good.clear();
     }
 
-    fn to_server(&mut self, datagram: Datagram) -> Option<Datagram> {
+    fn serve(&mut self, datagram: Datagram) -> Option<Datagram> {
         let message = self.message();
         let answer = self.server.poll(&datagram, message).ok()?;
         self.network.answers.push(answer);
@@ -60,7 +60,7 @@ impl<S: Server> History<S> {
         Some(answer)
     }
 
-    fn to_device(&mut self, datagram: &Datagram) {
+    fn hand_to_device(&mut self, datagram: &Datagram) {
         let is_good = self.good.contains(datagram);
         if self.dice.chance(5) {
             self.nothing_is_out();
@@ -74,7 +74,11 @@ impl<S: Server> History<S> {
     }
 
     fn pick(&mut self, polls: bool) -> Option<Datagram> {
-        let from = if polls { &self.network.polls } else { &self.network.answers };
+        let from = if polls {
+            &self.network.polls
+        } else {
+            &self.network.answers
+        };
         let limit = u64::try_from(from.len()).unwrap();
         (limit > 0).then(|| from[usize::try_from(self.dice.below(limit)).unwrap()])
     }
@@ -88,20 +92,20 @@ impl<S: Server> History<S> {
                 self.network.polls.push(poll);
                 let copies = [0, 1, 1, 1, 2][usize::try_from(self.dice.below(5)).unwrap()];
                 for _ in 0..copies {
-                    let answer = self.to_server(poll);
+                    let answer = self.serve(poll);
                     if let Some(answer) = answer.filter(|_| self.dice.chance(70)) {
-                        self.to_device(&answer);
+                        self.hand_to_device(&answer);
                     }
                 }
             }
             10..=12 => {
                 if let Some(poll) = self.pick(true) {
-                    self.to_server(poll);
+                    self.serve(poll);
                 }
             }
             13..=15 => {
                 if let Some(answer) = self.pick(false) {
-                    self.to_device(&answer);
+                    self.hand_to_device(&answer);
                 }
             }
             16 => {

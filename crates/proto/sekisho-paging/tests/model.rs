@@ -90,7 +90,13 @@ impl<S: Server> Hash for World<S> {
 
 impl<S: Server> fmt::Debug for World<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} polls, {} answers, {} kills", self.polls.len(), self.answers.len(), self.kills)
+        write!(
+            f,
+            "{} polls, {} answers, {} kills",
+            self.polls.len(),
+            self.answers.len(),
+            self.kills
+        )
     }
 }
 
@@ -128,19 +134,21 @@ impl<S: Server + Clone> Model for Paging<S> {
 
     fn init_states(&self) -> Vec<World<S>> {
         let uid = self.server.first_uid();
-        vec![World {
-            server: self.server.clone(),
-            se: Se::new(self.mode, uid),
-            polls: Vec::new(),
-            answers: Vec::new(),
-            latest: None,
-            kills: 0,
-            took_stale: false,
-            used_twice: false,
-            uids: vec![uid],
-            print: [0; 32],
-        }
-        .printed()]
+        vec![
+            World {
+                server: self.server.clone(),
+                se: Se::new(self.mode, uid),
+                polls: Vec::new(),
+                answers: Vec::new(),
+                latest: None,
+                kills: 0,
+                took_stale: false,
+                used_twice: false,
+                uids: vec![uid],
+                print: [0; 32],
+            }
+            .printed(),
+        ]
     }
 
     fn actions(&self, world: &World<S>, steps: &mut Vec<Step>) {
@@ -206,8 +214,12 @@ impl<S: Server + Clone> Model for Paging<S> {
                     answer.is_ok_and(|answer| world.se.receive(&answer))
                 })
             }),
-            Property::always("no stale answer is accepted", |_, world: &World<S>| !world.took_stale),
-            Property::always("no identity is used twice", |_, world: &World<S>| !world.used_twice),
+            Property::always("no stale answer is accepted", |_, world: &World<S>| {
+                !world.took_stale
+            }),
+            Property::always("no identity is used twice", |_, world: &World<S>| {
+                !world.used_twice
+            }),
             Property::sometimes("identities change", |_, world: &World<S>| world.uids.len() > 2),
         ]
     }
@@ -222,7 +234,10 @@ fn check<S: Server + Clone + Send + Sync + 'static>(server: S, mode: Mode) {
     let checker = model.checker().spawn_bfs().join();
     println!("{} states", checker.unique_state_count());
     checker.assert_properties();
-    assert!(checker.unique_state_count() > 10_000, "the search was too small to mean anything");
+    assert!(
+        checker.unique_state_count() > 10_000,
+        "the search was too small to mean anything"
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use aes_siv::KeyInit;
 use aes_siv::siv::Aes128Siv;
 use sekisho_keys::{AesKey, cmac};
+use sekisho_paging::Uid;
 use sekisho_paging::datagram::Reason;
 use sekisho_paging::device::{Device, DeviceKey, State};
 use sekisho_paging::keys::{Keyspace, Root};
@@ -11,7 +12,6 @@ use sekisho_paging::message::{Action, Message};
 use sekisho_paging::recovery::{Grant, Request};
 use sekisho_paging::server::{Standing, TicketRecord};
 use sekisho_paging::ticket::{Ring, TicketKey};
-use sekisho_paging::Uid;
 
 const PAGE: &str = include_str!("../../../../docs/spec/paging.md");
 
@@ -33,7 +33,11 @@ fn key(name: &str) -> [u8; 16] {
 }
 
 fn check(name: &str, computed: &[u8]) {
-    assert_eq!(hex::encode_upper(computed), hex::encode_upper(given(name)), "{name}");
+    assert_eq!(
+        hex::encode_upper(computed),
+        hex::encode_upper(given(name)),
+        "{name}"
+    );
 }
 
 const START: Keyspace = Keyspace {
@@ -44,7 +48,8 @@ const START: Keyspace = Keyspace {
 fn ring() -> Ring {
     let mut ring = Ring::new();
     ring.add(TicketKey::new(0, 1, &key("ticket-key"), true)).unwrap();
-    ring.add(TicketKey::new(9, 1, &key("ticket-key-9"), true)).unwrap();
+    ring.add(TicketKey::new(9, 1, &key("ticket-key-9"), true))
+        .unwrap();
     ring
 }
 

@@ -1,13 +1,17 @@
 //! A world for tests: one server with what it has written down, and a device with its flash, everything from one seed.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this module")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses its own part of this module"
+)]
 
+use sekisho_paging::Uid;
 use sekisho_paging::datagram::{DATAGRAM, Reason};
 use sekisho_paging::device::{Device, DeviceKey, Record, State};
 use sekisho_paging::keys::{Keyspace, PollKey, Root};
 use sekisho_paging::message::Message;
 use sekisho_paging::server::{Checkpoint, Entry, RandomRecord, Reject, Reply, TicketRecord};
 use sekisho_paging::ticket::{Ring, TicketKey};
-use sekisho_paging::Uid;
 
 pub type Datagram = [u8; DATAGRAM];
 
@@ -149,7 +153,13 @@ impl Server for TicketServer {
             rolling.map(|(key, uid)| (*key.as_bytes(), *uid))
         };
         let now = self.record.checkpoint();
-        format!("{:?} {:?} {:?} {:?}", self.record, key(&now), self.disk, key(&self.disk))
+        format!(
+            "{:?} {:?} {:?} {:?}",
+            self.record,
+            key(&now),
+            self.disk,
+            key(&self.disk)
+        )
     }
 }
 
