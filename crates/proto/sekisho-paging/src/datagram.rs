@@ -8,8 +8,9 @@
 //! V is a MAC over everything (S2V) and the IV at once: the seed's SIG. The answer's names the poll that it belongs to by V, so that it
 //! answers this poll and no other, not even the next try of the same identity.
 
+use aes::Aes128Enc;
 use aes_siv::KeyInit;
-use aes_siv::siv::Aes128Siv;
+use aes_siv::siv::CmacSiv;
 use core::fmt;
 use sekisho_apdu::{DecodeError, Reader, Writer};
 
@@ -131,7 +132,7 @@ impl From<DecodeError> for NotAuthentic {
 }
 
 /// The cipher of a device, made once for a poll and its answer.
-pub struct Sealer(Aes128Siv);
+pub struct Sealer(CmacSiv<Aes128Enc>);
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,7 +147,7 @@ pub struct PollTag(pub(crate) [u8; TAG]);
 impl Sealer {
     /// The cipher under a device's working keys.
     pub fn new(keys: &PollKeys) -> Self {
-        Self(Aes128Siv::new(keys.siv().into()))
+        Self(CmacSiv::new(keys.siv().into()))
     }
 
     /// A poll.

@@ -1,6 +1,6 @@
 //! Keys: what a device shares with the server, and what is derived from it (`docs/spec/paging.md`, 3).
 
-use aes::Aes128;
+use aes::Aes128Enc;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use core::fmt;
 use sekisho_keys::{AesKey, cmac, kdf_label};
@@ -162,7 +162,7 @@ impl PollKeys {
     fn identity_mask(&self, uid1: &Uid) -> [u8; 16] {
         let key: &[u8; KEY] = self.0.last_chunk().unwrap_or(&[0; KEY]);
         let mut block = uid1.0.into();
-        Aes128::new(key.into()).encrypt_block(&mut block);
+        Aes128Enc::new(key.into()).encrypt_block(&mut block);
         block.into()
     }
 

@@ -232,7 +232,6 @@ fn check<S: Server + Clone + Send + Sync + 'static>(server: S, mode: Mode) {
         bounds: SMALL,
     };
     let checker = model.checker().spawn_bfs().join();
-    println!("{} states", checker.unique_state_count());
     checker.assert_properties();
     assert!(
         checker.unique_state_count() > 10_000,
