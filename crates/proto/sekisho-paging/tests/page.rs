@@ -28,6 +28,12 @@ fn given(name: &str) -> Vec<u8> {
     hex::decode(digits).unwrap()
 }
 
+fn counting(from: u8) -> [u8; 16] {
+    let mut bytes = [from; 16];
+    bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte += i);
+    bytes
+}
+
 fn key(name: &str) -> [u8; 16] {
     given(name).try_into().unwrap()
 }
@@ -147,7 +153,7 @@ fn recovery_of_the_page() {
             domain: 9,
             generation: 2,
         },
-        nonce: core::array::from_fn(|i| 0x40 + i as u8),
+        nonce: counting(0x40),
     };
     let sealed = request.seal(&key_rec);
     check("request", &sealed);
@@ -160,7 +166,7 @@ fn recovery_of_the_page() {
             generation: 3,
         },
         uid,
-        nonce: core::array::from_fn(|i| 0x60 + i as u8),
+        nonce: counting(0x60),
     };
     let answer = grant.seal(&key_rec, &sealed);
     check("grant", &answer);
