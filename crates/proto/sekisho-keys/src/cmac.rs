@@ -14,9 +14,9 @@ pub struct Cmac(Engine);
 
 #[derive(Clone)]
 enum Engine {
-    Aes128(::cmac::Cmac<aes::Aes128>),
-    Aes192(::cmac::Cmac<aes::Aes192>),
-    Aes256(::cmac::Cmac<aes::Aes256>),
+    Aes128(::cmac::Cmac<aes::Aes128Enc>),
+    Aes192(::cmac::Cmac<aes::Aes192Enc>),
+    Aes256(::cmac::Cmac<aes::Aes256Enc>),
 }
 
 fn start<C: ::cmac::block_api::CmacCipher + aes::cipher::KeyInit>(
