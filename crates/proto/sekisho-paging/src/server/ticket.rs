@@ -21,8 +21,9 @@ enum Secret {
 #[derive(Clone, Debug)]
 pub struct TicketRecord {
     secret: Secret,
-    /// [`Ticket::position`] of the newest identity that the device has proved.
-    position: u64,
+    /// Generation and counter of the newest identity that the device has proved. Two halves, so that a table of records need not be aligned to 8.
+    generation: u32,
+    counter: u32,
     domain: u8,
     tries: Tries,
 }
@@ -77,7 +78,8 @@ impl TicketRecord {
     fn at(keyspace: Keyspace, counter: u32, secret: Secret) -> Self {
         Self {
             secret,
-            position: u64::from(keyspace.generation) << 32 | u64::from(counter),
+            generation: keyspace.generation,
+            counter,
             domain: keyspace.domain,
             tries: Tries::default(),
         }
@@ -99,25 +101,24 @@ impl TicketRecord {
     pub const fn keyspace(&self) -> Keyspace {
         Keyspace {
             domain: self.domain,
-            generation: (self.position >> 32) as u32,
+            generation: self.generation,
         }
     }
 
     /// The counter of the newest identity that has been proved.
-    #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
     pub const fn counter(&self) -> u32 {
-        self.position as u32
+        self.counter
     }
 
     /// [`Ticket::position`] of the newest identity that has been proved.
     pub const fn position(&self) -> u64 {
-        self.position
+        (self.generation as u64) << 32 | self.counter as u64
     }
 
     /// Takes what another server has seen of the device: the higher position wins. With a rolling key only a whole checkpoint helps.
     pub fn merge(&mut self, checkpoint: &Checkpoint, key: impl FnOnce(Keyspace) -> Option<PollKey>) {
         let theirs = u64::from(checkpoint.keyspace.generation) << 32 | u64::from(checkpoint.counter);
-        if theirs <= self.position {
+        if theirs <= self.position() {
             return;
         }
         match &checkpoint.rolling {
@@ -128,7 +129,8 @@ impl TicketRecord {
             },
             None => {}
         }
-        self.position = theirs;
+        self.generation = checkpoint.keyspace.generation;
+        self.counter = checkpoint.counter;
         self.domain = checkpoint.keyspace.domain;
         self.tries = Tries::default();
     }
@@ -146,7 +148,7 @@ impl TicketRecord {
         key_of: impl FnOnce(Keyspace) -> Option<PollKey>,
     ) -> Result<TicketReceived, Reject> {
         let position = ticket.position();
-        if position < self.position {
+        if position < self.position() {
             return Err(Reject::Stale);
         }
         let uid = Uid::of(datagram).ok_or(Reject::Unknown)?;
@@ -219,13 +221,14 @@ impl TicketRecord {
     ) -> Result<TicketReceived, Reject> {
         let mut sealer = Sealer::new(&keys);
         let (uid, poll, tag) = sealer.open_poll(datagram).map_err(|_| Reject::BadMac)?;
-        let promoted = ticket.position() > self.position;
+        let promoted = ticket.position() > self.position();
         if promoted {
             self.secret = match rolled {
                 Some((key, uid)) => Secret::Rolling(key, uid),
                 None => Secret::Fixed(keys.clone()),
             };
-            self.position = ticket.position();
+            self.generation = ticket.keyspace.generation;
+            self.counter = ticket.counter;
             self.domain = ticket.keyspace.domain;
             self.tries = Tries::default();
         }
