@@ -1,0 +1,145 @@
+//! Messages that wait for devices, found by a poll without a lock: the whole set is replaced when one comes or goes.
+
+use std::collections::HashMap;
+
+use sekisho_paging::message::{Action, Message};
+
+/// To whom a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A device, by its index.
+    Device(u32),
+    /// A group.
+    Group(u16),
+    /// Every device.
+    Everybody,
+}
+
+/// A message that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// Its place in the operator's one sequence; not 0.
+    pub order: u32,
+    /// To whom.
+    pub to: Target,
+    /// What to do.
+    pub action: Action,
+    /// From when on, in seconds since 1970.
+    pub not_before: Option<u64>,
+    /// Until when.
+    pub expires: Option<u64>,
+}
+
+impl Intent {
+    fn is_live(&self, now: u64) -> bool {
+        self.not_before.is_none_or(|from| from <= now) && self.expires.is_none_or(|until| now < until)
+    }
+}
+
+/// All of them, ascending by order within each target.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Intents {
+    targets: HashMap<Target, Vec<Intent>>,
+    /// The highest order for everybody or a group: a poll at or above it, of a device without a message of its own, has nothing to look for.
+    shared_top: u32,
+    has_device: bool,
+}
+
+impl Intents {
+    pub(crate) fn post(&mut self, intent: Intent) {
+        let list = self.targets.entry(intent.to).or_default();
+        list.retain(|held| held.order != intent.order);
+        let at = list.partition_point(|held| held.order < intent.order);
+        list.insert(at, intent);
+        self.summarise();
+    }
+
+    pub(crate) fn withdraw(&mut self, order: u32) {
+        self.targets.retain(|_, list| {
+            list.retain(|held| held.order != order);
+            !list.is_empty()
+        });
+        self.summarise();
+    }
+
+    fn summarise(&mut self) {
+        self.has_device = self
+            .targets
+            .keys()
+            .any(|target| matches!(target, Target::Device(_)));
+        let shared = self
+            .targets
+            .iter()
+            .filter(|(target, _)| !matches!(target, Target::Device(_)));
+        self.shared_top = shared
+            .filter_map(|(_, list)| list.last())
+            .map(|last| last.order)
+            .max()
+            .unwrap_or(0);
+    }
+
+    /// The first live message above `order`.
+    pub(crate) fn next(&self, index: u32, group: u16, order: u32, now: u64) -> Message {
+        if order >= self.shared_top && !self.has_device {
+            return Message::NOTHING;
+        }
+        [Target::Device(index), Target::Group(group), Target::Everybody]
+            .iter()
+            .filter_map(|target| {
+                let list = self.targets.get(target)?;
+                let from = list.partition_point(|held| held.order <= order);
+                list.get(from..)?.iter().find(|held| held.is_live(now))
+            })
+            .min_by_key(|intent| intent.order)
+            .map_or(Message::NOTHING, |intent| Message {
+                order: intent.order,
+                action: intent.action,
+            })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.targets.values().map(Vec::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn intent(order: u32, to: Target) -> Intent {
+        Intent {
+            order,
+            to,
+            action: Action::Update(order),
+            not_before: None,
+            expires: None,
+        }
+    }
+
+    #[test]
+    fn property_19_the_first_live_message_above_the_order() {
+        let mut intents = Intents::default();
+        assert_eq!(intents.next(1, 1, 0, 100), Message::NOTHING);
+        intents.post(intent(7, Target::Everybody));
+        intents.post(intent(5, Target::Group(1)));
+        intents.post(intent(6, Target::Device(9)));
+        intents.post(Intent {
+            expires: Some(50),
+            ..intent(1, Target::Everybody)
+        });
+        intents.post(Intent {
+            not_before: Some(500),
+            ..intent(2, Target::Everybody)
+        });
+        let order = |index, group, above, now| intents.next(index, group, above, now).order;
+        assert_eq!(order(9, 1, 0, 100), 5);
+        assert_eq!(order(9, 1, 5, 100), 6);
+        assert_eq!(order(9, 1, 6, 100), 7);
+        assert_eq!(order(9, 1, 7, 100), 0);
+        assert_eq!(order(8, 2, 0, 100), 7);
+        assert_eq!(order(8, 2, 0, 49), 1);
+        assert_eq!(order(8, 2, 0, 500), 2);
+        intents.withdraw(7);
+        assert_eq!(intents.next(8, 2, 0, 100), Message::NOTHING);
+    }
+}

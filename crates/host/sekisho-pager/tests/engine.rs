@@ -1,0 +1,295 @@
+//! A real engine on the loopback interface.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sekisho_pager::signals::Signal;
+use sekisho_pager::{Engine, Intent, Registration, RootKeys, Scheme, Settings, Target};
+use sekisho_paging::Uid;
+use sekisho_paging::datagram::Reason;
+use sekisho_paging::device::{Device, DeviceKey, State};
+use sekisho_paging::keys::{Keyspace, Root};
+use sekisho_paging::message::Action;
+use sekisho_paging::recovery::{Grant, Request};
+use sekisho_paging::ticket::{Ring, TicketKey};
+use zeroize::Zeroizing;
+
+struct Roots;
+
+impl RootKeys for Roots {
+    fn root(&self, se_id: &[u8; 10]) -> Option<Root> {
+        Some(root(se_id))
+    }
+}
+
+fn root(se_id: &[u8; 10]) -> Root {
+    let mut bytes = [0x33; 16];
+    bytes[..10].copy_from_slice(se_id);
+    Root::new(bytes)
+}
+
+fn ring() -> Ring {
+    let mut ring = Ring::new();
+    ring.add(TicketKey::new(0, 1, &[5; 16], true)).unwrap();
+    ring
+}
+
+fn settings(scheme: Scheme, directory: Option<PathBuf>) -> Settings {
+    Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        threads: 2,
+        first_core: None,
+        scheme,
+        domain: 0,
+        directory,
+        seal_key: Zeroizing::new([9; 32]),
+        snapshot_every: Duration::from_secs(3600),
+        alarm_rate: 100,
+    }
+}
+
+fn start(scheme: Scheme, directory: Option<&Path>) -> Engine {
+    Engine::start(
+        settings(scheme, directory.map(Path::to_owned)),
+        Arc::new(Roots),
+        ring(),
+    )
+    .unwrap()
+}
+
+fn se_id(index: u32) -> [u8; 10] {
+    let mut id = [0; 10];
+    id[..4].copy_from_slice(&index.to_be_bytes());
+    id
+}
+
+fn first_uid(index: u32, scheme: Scheme) -> Uid {
+    match scheme {
+        Scheme::Ticket => ring().issuing(0).unwrap().seal(index, 0, 0),
+        Scheme::Random => {
+            let mut uid = [0x77; 16];
+            uid[..4].copy_from_slice(&index.to_be_bytes());
+            Uid(uid)
+        }
+    }
+}
+
+fn registration(index: u32, rolling: bool, scheme: Scheme) -> Registration {
+    let keyspace = Keyspace::default();
+    Registration {
+        index,
+        se_id: se_id(index),
+        group: 1,
+        rolling,
+        keyspace,
+        blocked: false,
+        start: rolling.then(|| root(&se_id(index)).poll_key(keyspace)),
+        uid: (scheme == Scheme::Random).then(|| first_uid(index, scheme)),
+    }
+}
+
+fn device(index: u32, rolling: bool, scheme: Scheme) -> Device {
+    let root = root(&se_id(index));
+    let keyspace = Keyspace::default();
+    let key = if rolling {
+        DeviceKey::Rolling(root.poll_key(keyspace))
+    } else {
+        DeviceKey::Fixed(root)
+    };
+    Device::new(State::new(first_uid(index, scheme), keyspace, key, 60))
+}
+
+struct Client(UdpSocket, u32);
+
+impl Client {
+    fn new(engine: &Engine) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(engine.local_addr()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        Self(socket, 0)
+    }
+
+    fn ask(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        self.0.send(datagram).unwrap();
+        let mut answer = [0; 100];
+        let len = self.0.recv(&mut answer).ok()?;
+        Some(answer[..len].to_vec())
+    }
+
+    fn poll(&mut self, device: &mut Device) {
+        self.1 += 1;
+        let poll = device.poll(Reason::Periodic, self.1.to_be_bytes());
+        let answer = self.ask(&poll).unwrap();
+        assert_eq!(answer.len(), poll.len());
+        let accepted = device.receive(&answer).unwrap();
+        device.promote(accepted);
+    }
+}
+
+/// The counters are a moment behind the answers.
+fn wait_for(done: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("it never came");
+}
+
+#[test]
+fn both_schemes_answer_and_survive_a_restart() {
+    for scheme in [Scheme::Ticket, Scheme::Random] {
+        for rolling in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut devices: Vec<_> = (0..20).map(|index| device(index, rolling, scheme)).collect();
+            for round in 0..3 {
+                let engine = start(scheme, Some(directory.path()));
+                if round == 0 {
+                    let all: Vec<_> = (0..20)
+                        .map(|index| registration(index, rolling, scheme))
+                        .collect();
+                    engine.register(&all);
+                }
+                let mut client = Client::new(&engine);
+                client.1 = round * 1000;
+                for _ in 0..4 {
+                    devices.iter_mut().for_each(|device| client.poll(device));
+                }
+                wait_for(|| engine.totals().promoted >= 60);
+                engine.stop().unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn messages_reach_their_devices_until_they_are_done() {
+    let engine = start(Scheme::Ticket, None);
+    engine.register(&[
+        registration(1, false, Scheme::Ticket),
+        registration(2, false, Scheme::Ticket),
+    ]);
+    let intent = |order, to, action| Intent {
+        order,
+        to,
+        action,
+        not_before: None,
+        expires: None,
+    };
+    engine.post(intent(4, Target::Device(1), Action::Update(9)));
+    engine.post(intent(5, Target::Everybody, Action::PollEvery(77)));
+    let mut client = Client::new(&engine);
+    let mut one = device(1, false, Scheme::Ticket);
+    let mut two = device(2, false, Scheme::Ticket);
+    client.poll(&mut one);
+    client.poll(&mut one);
+    client.poll(&mut two);
+    assert_eq!(one.state().pending.unwrap().order, 4);
+    assert_eq!((two.state().order, two.state().interval), (5, 77));
+    one.settle(one.settled(4).unwrap());
+    client.poll(&mut one);
+    assert_eq!((one.state().order, one.state().interval), (5, 77));
+    client.poll(&mut one);
+    assert_eq!(engine.device(1).unwrap().order, 5);
+}
+
+#[test]
+fn property_07_and_22_no_answer_without_authentication_and_each_failure_counted() {
+    let engine = start(Scheme::Ticket, None);
+    engine.register(&[registration(1, false, Scheme::Ticket)]);
+    let mut client = Client::new(&engine);
+    let mut one = device(1, false, Scheme::Ticket);
+    let stale = one.clone().poll(Reason::PowerOn, [7; 4]);
+    client.poll(&mut one);
+    client.poll(&mut one);
+    let mut bad = one.clone().poll(Reason::Event, [8; 4]);
+    bad[43] ^= 1;
+    client
+        .0
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    for n in 0..150u32 {
+        let mut noise = [0x3C; 44];
+        noise[..4].copy_from_slice(&n.to_be_bytes());
+        client.0.send(&noise).unwrap();
+    }
+    assert_eq!(client.ask(&stale), None);
+    assert_eq!(client.ask(&bad), None);
+    assert_eq!(client.ask(&bad[..43]), None);
+    assert_eq!(client.ask(&[0; 45]), None);
+    assert_eq!(client.ask(&[]), None);
+    wait_for(|| engine.totals().of(Signal::Malformed) == 3);
+    let totals = engine.totals();
+    assert_eq!(totals.of(Signal::Unknown), 150);
+    assert_eq!(totals.of(Signal::Stale), 1);
+    assert_eq!(totals.of(Signal::BadMac), 1);
+    assert_eq!(totals.of(Signal::Malformed), 3);
+    assert_eq!(totals.answered, 2);
+    // Denial of service is recognised once its second is over.
+    std::thread::sleep(Duration::from_millis(1100));
+    let alarms = engine.alarms();
+    assert!(alarms.iter().any(|alarm| alarm.rate >= 100), "{alarms:?}");
+}
+
+#[test]
+fn a_replayed_poll_is_no_amplifier() {
+    let engine = start(Scheme::Ticket, None);
+    engine.register(&[registration(1, false, Scheme::Ticket)]);
+    let client = Client::new(&engine);
+    let poll = device(1, false, Scheme::Ticket).poll(Reason::Periodic, [1; 4]);
+    client
+        .0
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    let answers = (0..20).filter(|_| client.ask(&poll).is_some()).count();
+    assert_eq!(answers, 9);
+    wait_for(|| engine.totals().of(Signal::Limited) == 11);
+}
+
+#[test]
+fn a_lost_device_comes_back_by_recovery() {
+    let engine = start(Scheme::Ticket, None);
+    engine.register(&[registration(3, false, Scheme::Ticket)]);
+    let mut client = Client::new(&engine);
+    let mut lost = device(3, false, Scheme::Ticket);
+    client.poll(&mut lost);
+    let key = root(&se_id(3)).recovery_key();
+    let request = Request {
+        se_id: se_id(3),
+        keyspace: lost.state().keyspace,
+        nonce: [1; 16],
+    };
+    let sealed = request.seal(&key);
+    let grant = Grant::open(&key, &sealed, &engine.recover(3, &sealed).unwrap()).unwrap();
+    lost.recovered(grant.state(&key, &request, lost.state()));
+    client.poll(&mut lost);
+    client.poll(&mut lost);
+    let mut forged = sealed;
+    forged[40] ^= 1;
+    assert!(engine.recover(3, &forged).is_err());
+    assert!(engine.recover(4, &sealed).is_err());
+}
+
+#[test]
+fn a_snapshot_is_whole_or_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = start(Scheme::Ticket, Some(directory.path()));
+    engine.register(&[registration(1, true, Scheme::Ticket)]);
+    engine.stop().unwrap();
+    let file = directory.path().join("paging.snapshot");
+    let good = std::fs::read(&file).unwrap();
+    for at in [0, 9, 20, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(&file, bad).unwrap();
+        let settings = settings(Scheme::Ticket, Some(directory.path().to_owned()));
+        assert!(Engine::start(settings, Arc::new(Roots), ring()).is_err(), "{at}");
+    }
+    std::fs::write(&file, &good[..good.len() - 20]).unwrap();
+    let settings = settings(Scheme::Ticket, Some(directory.path().to_owned()));
+    assert!(Engine::start(settings, Arc::new(Roots), ring()).is_err());
+}
