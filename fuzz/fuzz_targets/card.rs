@@ -50,6 +50,7 @@ fuzz_target!(|data: &[u8]| {
         k_mac: Some(&key()),
         designer: None,
         part: None,
+        applications: &[],
         life_cycle: CardLifeCycle::Secured,
     };
     let Ok(mut card) = SecureElement::<Virtual>::manufacture(RamFlash::new(4096, 16), Counting(0), &profile, &personalisation) else {

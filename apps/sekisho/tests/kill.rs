@@ -185,6 +185,7 @@ fn socket(hsm: &SoftHsm, ceremony: &Ceremony, se_id: SeId) -> Socket {
         k_mac: Some(&ceremony.k_mac),
         designer: Some(&ceremony.designer_public()),
         part: Some((&first, METER_1)),
+        applications: &[],
         life_cycle: CardLifeCycle::Secured,
     };
     let profile = Profile::default();

@@ -87,6 +87,7 @@ impl Perso {
             k_mac: self.k_mac.as_ref(),
             designer: self.designer.as_ref(),
             part: Some(first.parts()),
+            applications: &[],
             life_cycle: CardLifeCycle::OpReady,
         }
     }

@@ -91,6 +91,7 @@ fn virtual_se(index: u32, hsm: &SoftHsm, first: &FirstPart) -> Result<VirtualSe<
         k_mac: None,
         designer: None,
         part: Some(first.parts()),
+        applications: &[],
         life_cycle: CardLifeCycle::Secured,
     };
     let profile = Profile::default();

@@ -63,6 +63,7 @@ impl Fleet {
                 k_mac: Some(&system.ceremony.k_mac),
                 designer: Some(&designer),
                 part: Some(first.parts()),
+                applications: &[],
                 life_cycle: CardLifeCycle::Secured,
             };
             let fault = if args.faults {

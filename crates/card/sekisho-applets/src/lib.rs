@@ -1,7 +1,7 @@
 //! The native applications of the SE.
 //!
-//! One for now: the [card manager](CardManager), which is the issuer security domain. The operating system's dispatcher calls it through
-//! [`Standard`]; it knows no other application, and no other application it.
+//! The [card manager](CardManager) is the issuer security domain; [SecApp](SecApp) polls the paging server. The operating system's dispatcher
+//! calls them through [`Standard`]; none knows another.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
@@ -10,8 +10,10 @@
 extern crate std;
 
 mod card_manager;
+pub mod sec_app;
 
 pub use card_manager::CardManager;
+pub use sec_app::SecApp;
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_nvm::Flash;
@@ -21,6 +23,7 @@ use sekisho_os::{Applets, Context, Module, Outcome, Refusal};
 #[derive(Debug, Default)]
 pub struct Standard {
     card_manager: CardManager,
+    sec_app: SecApp,
 }
 
 impl Applets for Standard {
@@ -32,6 +35,7 @@ impl Applets for Standard {
     ) -> Outcome {
         match module {
             Module::CARD_MANAGER => self.card_manager.select(context, out),
+            Module::SEC_APP => self.sec_app.select(out),
             _ => Err(Refusal(StatusWord::APPLET_SELECT_FAILED)),
         }
     }
@@ -45,6 +49,7 @@ impl Applets for Standard {
     ) -> Outcome {
         match module {
             Module::CARD_MANAGER => self.card_manager.process(context, capdu, out),
+            Module::SEC_APP => self.sec_app.process(context, capdu, out),
             _ => Err(Refusal(StatusWord::INS_NOT_SUPPORTED)),
         }
     }

@@ -53,6 +53,7 @@ fn card() -> Card {
         k_mac: Some(&key("k-mac")),
         designer: Some(&given("designer-public").try_into().unwrap()),
         part: Some((&first, &module)),
+        applications: &[],
         life_cycle: CardLifeCycle::Secured,
     };
     Card::manufacture(flash(), SeededRng(1), &profile(), &personalisation).unwrap()

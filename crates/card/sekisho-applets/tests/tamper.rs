@@ -56,6 +56,7 @@ fn card(k_enc: &AesKey, version: u32) -> Card {
         k_mac: Some(&key("k-mac")),
         designer: Some(&given("designer-public").try_into().unwrap()),
         part: Some((&first, &module)),
+        applications: &[],
         life_cycle: CardLifeCycle::Secured,
     };
     Card::manufacture(flash(), SeededRng(1), &profile(), &personalisation).unwrap()

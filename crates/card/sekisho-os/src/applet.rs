@@ -94,6 +94,16 @@ impl<'a, F: Flash> Context<'a, F> {
         self.records.container
     }
 
+    /// SE-id.
+    pub const fn se_id(&self) -> [u8; 10] {
+        self.system.container.card.se_id
+    }
+
+    /// The source of random numbers.
+    pub fn rng(&mut self) -> &mut dyn Rng {
+        self.rng
+    }
+
     /// The proof that the command came through an open secure channel, with the channel's level.
     pub fn authenticated(&self) -> Option<&Authenticated> {
         if self.protected {

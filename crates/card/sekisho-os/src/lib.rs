@@ -63,7 +63,7 @@ pub use element::{Platform, SecureElement};
 pub use interface::{ContainerId, Interface, Place};
 pub use issuer::Issuer;
 pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS};
-pub use manufacture::{BootError, BootFailure, Personalisation};
+pub use manufacture::{BootError, BootFailure, FactoryApplication, Personalisation};
 pub use profile::Profile;
 pub use refusal::{Outcome, Refusal};
 pub use registry::{ENTRIES_MAX, Entry, Kind, Module, Registry};

@@ -39,8 +39,23 @@ pub struct Personalisation<'a> {
     pub designer: Option<&'a [u8; 65]>,
     /// The first OS part: its manifest and image.
     pub part: Option<(&'a Manifest, &'a [u8])>,
+    /// Applications beside the card manager and the OS part, with the records that each begins with.
+    pub applications: &'a [FactoryApplication<'a>],
     /// Life cycle state in which the SE leaves the factory.
     pub life_cycle: CardLifeCycle,
+}
+
+/// An application that an SE is delivered with.
+#[derive(Debug)]
+pub struct FactoryApplication<'a> {
+    /// Its AID.
+    pub aid: Aid,
+    /// AID of the executable load file that the registry shows it to come from.
+    pub load_file: Aid,
+    /// The code behind it.
+    pub module: Module,
+    /// Its own records: index and value.
+    pub records: &'a [(u16, &'a [u8])],
 }
 
 /// Why an SE does not start.
@@ -116,6 +131,9 @@ const PART_APPLICATION: &[u8] = b"\xF0SKOS\x00\x01";
 const SSD_LOAD_FILE_INDEX: u8 = 1;
 const PART_LOAD_FILE_INDEX: u8 = 2;
 const PART_INDEX: u8 = 3;
+
+/// Registry index of the first application of [`Personalisation::applications`].
+const FACTORY_INDEX: u8 = 4;
 
 /// The privileges of the issuer security domain (GPC Table 6-2), as far as there is something behind them.
 const ISD_PRIVILEGES: Privileges = Privileges::SECURITY_DOMAIN
@@ -282,6 +300,7 @@ impl<P: Platform> SecureElement<P> {
         };
         stage_keys(&mut records, personalisation)?;
         stage_registry(&mut records, profile)?;
+        stage_applications(&mut records, personalisation.applications)?;
         let card = CardRecord {
             life_cycle: personalisation.life_cycle,
             se_id: personalisation.se_id,
@@ -346,4 +365,31 @@ fn stage_registry<F: Flash>(records: &mut Records<'_, F>, profile: &Profile) -> 
     store_entry(records, SSD_LOAD_FILE_INDEX, &ssd_file)?;
     store_entry(records, PART_LOAD_FILE_INDEX, &part_file)?;
     store_entry(records, PART_INDEX, &part)
+}
+
+/// Two entries for each application: its load file's and its own.
+fn stage_applications<F: Flash>(
+    records: &mut Records<'_, F>,
+    applications: &[FactoryApplication<'_>],
+) -> Result<(), Refusal> {
+    for (file_index, application) in (FACTORY_INDEX..).step_by(2).zip(applications) {
+        let index = file_index + 1;
+        let FactoryApplication {
+            aid,
+            load_file,
+            module,
+            ..
+        } = *application;
+        store_entry(
+            records,
+            file_index,
+            &Entry::load_file(load_file, module, aid, ISD_INDEX),
+        )?;
+        let entry = Entry::application(aid, module, Privileges::NONE, file_index, ISD_INDEX);
+        store_entry(records, index, &entry)?;
+        for (number, value) in application.records {
+            records.put_own(index, *number, value)?;
+        }
+    }
+    Ok(())
 }

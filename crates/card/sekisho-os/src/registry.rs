@@ -29,6 +29,8 @@ impl Module {
     pub const CARD_MANAGER: Self = Self(0x01);
     /// The replaceable part of the operating system, which the loader runs.
     pub const OS_PART: Self = Self(0x02);
+    /// SecApp: polls the paging server (`docs/spec/secapp.md`).
+    pub const SEC_APP: Self = Self(0x03);
 }
 
 /// What an entry is.

@@ -19,6 +19,12 @@ pub const REQUEST: usize = 48;
 /// Bytes of a grant.
 pub const GRANT: usize = 56;
 
+/// Bytes of an uncompressed P-256 point.
+pub const PUBLIC_KEY: usize = 65;
+/// What is MACed when a device has made a key pair, and when its certificate has come.
+const NEW_KEY: &[u8] = b"newkey1";
+const CERTIFIED: &[u8] = b"certified1";
+
 const BODY: usize = REQUEST - 16;
 
 /// A device asks for a new identity.
@@ -152,5 +158,23 @@ impl Grant {
             *held = self.chain_key(key, request);
         }
         state
+    }
+}
+
+impl RecoveryKey {
+    /// The SE's word that it made the key pair with this public key: CMAC(K_rec, "newkey1" || SE-id || public key).
+    pub fn new_key_proof(&self, se_id: &[u8; 10], public_key: &[u8; PUBLIC_KEY]) -> [u8; 16] {
+        self.mac(&[NEW_KEY, se_id, public_key])
+    }
+
+    /// The server's word that it has certified the public key, with the SHA-256 of the certificate: CMAC(K_rec, "certified1" || SE-id ||
+    /// public key || digest).
+    pub fn certified_proof(
+        &self,
+        se_id: &[u8; 10],
+        public_key: &[u8; PUBLIC_KEY],
+        certificate: &[u8; 32],
+    ) -> [u8; 16] {
+        self.mac(&[CERTIFIED, se_id, public_key, certificate])
     }
 }

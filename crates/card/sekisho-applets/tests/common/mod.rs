@@ -78,6 +78,7 @@ pub fn personalisation<'a>(kvn: u8, keys: &'a KeySet, k_aut: &'a AesKey) -> Pers
         k_mac: None,
         designer: None,
         part: None,
+        applications: &[],
         life_cycle: CardLifeCycle::OpReady,
     }
 }

@@ -1,0 +1,199 @@
+//! SecApp: polls the paging server (`docs/spec/secapp.md`).
+//!
+//! The agent carries datagrams and timers; what to send, what to believe and how long to wait is decided here. The state stands in one record
+//! of NVM, written once for each answer that is accepted. What is in RAM never runs ahead of it: each command begins by comparing the two.
+
+mod commands;
+mod key_pair;
+
+use sekisho_apdu::{CApdu, StatusWord, Writer};
+use sekisho_nvm::Flash;
+use sekisho_os::{Context, Outcome, Refusal};
+use sekisho_paging::device::{Accepted, Device, RECORD, Record, State};
+use sekisho_paging::keys::RecoveryKey;
+use sekisho_paging::message::Message;
+use sekisho_paging::recovery::{Grant, REQUEST, Request};
+
+use commands::Command;
+
+/// AID of the application: F0 "SKOS" 03 01.
+pub const AID: &[u8] = b"\xF0SKOS\x03\x01";
+/// AID of its executable load file.
+pub const LOAD_FILE_AID: &[u8] = b"\xF0SKOS\x03";
+
+/// Record of the state ([`sekisho_paging::device::Record`]).
+pub const STATE_RECORD: u16 = 0;
+/// Record of the recovery key.
+pub const RECOVERY_RECORD: u16 = 1;
+
+const NOT_READY: Refusal = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
+const WRONG_DATA: Refusal = Refusal(StatusWord::INCORRECT_DATA);
+
+/// SecApp. All of it is RAM: after a loss of power it begins with what stands in NVM.
+#[derive(Debug, Default)]
+pub struct SecApp {
+    device: Option<Device>,
+    /// An answer whose record is being written: it counts when the record is found in NVM.
+    accepted: Option<Accepted>,
+    /// The latest recovery request.
+    request: Option<([u8; REQUEST], Request)>,
+}
+
+impl SecApp {
+    /// Answers SELECT with nothing but its AID.
+    ///
+    /// # Errors
+    /// 6A84 when it does not fit.
+    pub fn select(&mut self, out: &mut Writer<'_>) -> Outcome {
+        out.tlv_with(0x6F, |w| w.tlv(0x84, AID))?;
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    /// Processes a command.
+    ///
+    /// # Errors
+    /// The status word of the refusal.
+    pub fn process<F: Flash>(
+        &mut self,
+        context: &mut Context<'_, F>,
+        capdu: &CApdu<'_>,
+        out: &mut Writer<'_>,
+    ) -> Outcome {
+        let command = Command::parse(capdu)?;
+        self.catch_up(context)?;
+        match command {
+            Command::Poll(reason) => {
+                let mut nonce = [0; 4];
+                context.random(&mut nonce);
+                let datagram = self.device()?.poll(reason, nonce);
+                out.bytes(&datagram)?;
+            }
+            Command::Answer(datagram) => self.answer(context, datagram, out)?,
+            Command::Wait => {
+                let mut random = [0; 4];
+                context.random(&mut random);
+                let wait = self.device()?.wait(u32::from_be_bytes(random));
+                out.u32(wait.millis)?;
+                out.u8(u8::from(wait.recover))?;
+            }
+            Command::Done(order) => {
+                let settled = self.device()?.settled(order);
+                let state = settled.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+                context.put(STATE_RECORD, &state.record().0)?;
+            }
+            Command::Status => self.status(out)?,
+            Command::Recover => self.recover(context, out)?,
+            Command::Grant(grant) => self.grant(context, grant)?,
+            Command::NewKeyPair => {
+                let key = recovery_key(context)?;
+                key_pair::generate(context, &key, out)?;
+            }
+            Command::Certified { digest, proof } => {
+                let key = recovery_key(context)?;
+                key_pair::confirm(context, &key, digest, proof)?;
+            }
+            Command::Sign(digest) => key_pair::sign(context, digest, out)?,
+            Command::PublicKey => key_pair::public(context, out)?,
+        }
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    fn device(&mut self) -> Result<&mut Device, Refusal> {
+        self.device.as_mut().ok_or(NOT_READY)
+    }
+
+    /// Brings RAM to where NVM is: to the answer that has been written since, or, when the record is another, to the record.
+    fn catch_up<F: Flash>(&mut self, context: &mut Context<'_, F>) -> Result<(), Refusal> {
+        let mut record = Record([0; RECORD]);
+        let accepted = self.accepted.take();
+        if context.get(STATE_RECORD, &mut record.0)? != Some(RECORD) {
+            self.device = None;
+            return Err(NOT_READY);
+        }
+        if let (Some(device), Some(accepted)) = (&mut self.device, accepted)
+            && accepted.record() == record
+        {
+            device.promote(accepted);
+            return Ok(());
+        }
+        let state = State::restore(&record.0).map_err(|_| NOT_READY)?;
+        match &mut self.device {
+            Some(device) if *device.state() == state => {}
+            // DONE: the same identity, and the poll that is out stays out.
+            Some(device) if device.state().uid == state.uid => device.settle(state),
+            device => *device = Some(Device::new(state)),
+        }
+        Ok(())
+    }
+
+    /// Looks at a datagram. A good answer's record is written with the command; a bad one leaves everything as it was.
+    fn answer<F: Flash>(
+        &mut self,
+        context: &mut Context<'_, F>,
+        datagram: &[u8],
+        out: &mut Writer<'_>,
+    ) -> Result<(), Refusal> {
+        let accepted = self.device()?.receive(datagram).map_err(|_| WRONG_DATA)?;
+        context.put(STATE_RECORD, &accepted.record().0)?;
+        put_message(accepted.message(), out)?;
+        out.u8(accepted.sent())?;
+        self.accepted = Some(accepted);
+        Ok(())
+    }
+
+    /// What may be shown to whoever holds the device: nothing by which it could be followed.
+    fn status(&mut self, out: &mut Writer<'_>) -> Result<(), Refusal> {
+        let device = self.device()?;
+        let state = device.state();
+        put_message(state.pending.unwrap_or_default(), out)?;
+        out.u32(state.order)?;
+        out.u32(state.interval)?;
+        out.u8(device.resend_counter())?;
+        Ok(())
+    }
+
+    fn recover<F: Flash>(
+        &mut self,
+        context: &mut Context<'_, F>,
+        out: &mut Writer<'_>,
+    ) -> Result<(), Refusal> {
+        let key = recovery_key(context)?;
+        let mut nonce = [0; 16];
+        context.random(&mut nonce);
+        let request = Request {
+            se_id: context.se_id(),
+            keyspace: self.device()?.state().keyspace,
+            nonce,
+        };
+        let sealed = request.seal(&key);
+        out.bytes(&sealed)?;
+        self.request = Some((sealed, request));
+        Ok(())
+    }
+
+    fn grant<F: Flash>(&mut self, context: &mut Context<'_, F>, grant: &[u8]) -> Result<(), Refusal> {
+        let key = recovery_key(context)?;
+        let (sealed, request) = self.request.as_ref().ok_or(NOT_READY)?;
+        let grant = Grant::open(&key, sealed, grant).map_err(|_| WRONG_DATA)?;
+        let before = self.device.as_ref().ok_or(NOT_READY)?.state();
+        let state = grant.state(&key, request, before);
+        context.put(STATE_RECORD, &state.record().0)
+    }
+}
+
+fn recovery_key<F: Flash>(context: &mut Context<'_, F>) -> Result<RecoveryKey, Refusal> {
+    let mut key = zeroize::Zeroizing::new([0; 16]);
+    match context.get(RECOVERY_RECORD, key.as_mut())? {
+        Some(16) => Ok(RecoveryKey::new(*key)),
+        _ => Err(NOT_READY),
+    }
+}
+
+/// KIND (1) ORDER (4) ARG (4).
+fn put_message(message: Message, out: &mut Writer<'_>) -> Result<(), Refusal> {
+    let (kind, argument) = message.action.parts();
+    out.u8(kind)?;
+    out.u32(message.order)?;
+    out.u32(argument)?;
+    Ok(())
+}
