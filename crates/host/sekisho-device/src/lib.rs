@@ -14,6 +14,7 @@
 //! * [`Backend`]: the server, by [`HttpsBackend`] or in process.
 //! * [`Spool`]: what survives, on disk ([`DiskSpool`]) or for a run ([`MemorySpool`]).
 //! * [`Backoff`]: when to try again.
+//! * [`paging`]: the datagrams and timers of SecApp, by which a device hears that there is an update.
 //!
 //! Protocol: `docs/spec/broadcast-update.md`, sections 4.3 to 5.
 
@@ -24,6 +25,7 @@ mod disk;
 mod error;
 mod facts;
 mod https;
+pub mod paging;
 mod spool;
 pub mod update;
 

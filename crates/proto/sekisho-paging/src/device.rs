@@ -201,7 +201,7 @@ impl Accepted {
         self.state.record()
     }
 
-    /// What the server said.
+    /// What the server said; nothing, when it repeats what the device is done with.
     pub const fn message(&self) -> Message {
         self.message
     }
@@ -299,10 +299,12 @@ impl Device {
             (_, DeviceKey::Rolling(held)) => *held = key.roll(&uid1, &answer.uid_rand),
             _ => {}
         }
+        let is_new = answer.message.order > state.order;
+        let moves = matches!(answer.message.action, Action::MoveTo(_));
         state.take(answer.message);
         Ok(Accepted {
             state,
-            message: answer.message,
+            message: if is_new || moves { answer.message } else { Message::NOTHING },
             sent: answer.sent,
             tag,
         })
