@@ -2,11 +2,13 @@
 //!
 //! One [`Store`] over SQLite (WAL, `synchronous=FULL`): what a call has answered is on the disk. Writes of the device endpoint go through one
 //! writer that commits many at a time ([`Store::issue`], [`Store::report`]), so that the disk's sync rate does not bound the fleet.
+//! What the paging servers share is a database of its own, SQLite or PostgreSQL ([`paging`]).
 //! Rules that need no database, such as when a campaign pauses, are the server's; times are arguments.
 
 mod campaigns;
 mod devices;
 mod model;
+pub mod paging;
 mod writer;
 
 pub use model::{
