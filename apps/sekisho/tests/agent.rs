@@ -70,6 +70,8 @@ impl System {
             database: path("fleet.db"),
             certificate: Certificate::self_signed(&["127.0.0.1"]).unwrap(),
             admin_token: None,
+            authority_key: None,
+            paging: None,
         };
         let server = runtime.block_on(Server::start(config, hsm)).unwrap();
         std::fs::write(path("ca.pem"), &server.certificate).unwrap();

@@ -94,6 +94,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         database: folder.join("fleet.sqlite"),
         certificate: certificate(&folder, &args.names)?,
         admin_token: Some(admin_token(&folder)?),
+        authority_key: None,
+        paging: None,
     };
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -50,6 +50,8 @@ impl System {
             database: folder.path().join("fleet.sqlite"),
             certificate: Certificate::self_signed(&["127.0.0.1"])?,
             admin_token: None,
+            authority_key: None,
+            paging: None,
         };
         let custody: Arc<dyn Hsm> = Arc::clone(&hsm) as Arc<dyn Hsm>;
         let server = runtime.block_on(Server::start(config, custody))?;

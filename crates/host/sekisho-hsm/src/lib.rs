@@ -150,6 +150,18 @@ pub trait Hsm: Send + Sync {
     /// [`HsmError`].
     fn link_token(&self, se_id: SeId) -> Result<[u8; 16]>;
 
+    /// The root of an SE's paging keys (`docs/spec/paging.md`, 3).
+    ///
+    /// # Errors
+    /// [`HsmError`].
+    fn paging_root(&self, se_id: SeId) -> Result<[u8; 16]>;
+
+    /// The key under which a paging server seals what it keeps: ticket keys, snapshots, journals.
+    ///
+    /// # Errors
+    /// [`HsmError`].
+    fn paging_seal_key(&self) -> Result<zeroize::Zeroizing<[u8; 32]>>;
+
     /// The keys that an SE is personalised with.
     ///
     /// # Errors

@@ -190,6 +190,18 @@ impl Hsm for SoftHsm {
         Ok(cmac(&self.link, &[b"SK link token", &se_id.0]))
     }
 
+    fn paging_root(&self, se_id: SeId) -> Result<[u8; 16]> {
+        let mut root = [0; 16];
+        kdf_label(&self.master, b"SK paging root", &se_id.0, &mut root);
+        Ok(root)
+    }
+
+    fn paging_seal_key(&self) -> Result<Zeroizing<[u8; 32]>> {
+        let mut key = Zeroizing::new([0; 32]);
+        kdf_label(&self.master, b"SK paging seal", &[], key.as_mut());
+        Ok(key)
+    }
+
     fn perso(&self, se_id: SeId) -> Result<PersoKeys> {
         Ok(PersoKeys {
             scp: self.scp_keys(se_id, KVN_SCP),

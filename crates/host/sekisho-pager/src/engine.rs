@@ -182,9 +182,9 @@ impl Engine {
         });
     }
 
+    /// A device that is known stays where it is: it proves by polling where it has gone, with the keys that are known of the keyspace.
     fn register_ticket(&self, slot: &mut Slot, to: &Registration) {
-        let known = slot.checkpoint().map(|checkpoint| checkpoint.keyspace.generation);
-        if known.is_some_and(|known| known >= to.keyspace.generation) {
+        if !matches!(slot.state, State::Empty) {
             return;
         }
         let start = to.start.clone().filter(|_| to.rolling);

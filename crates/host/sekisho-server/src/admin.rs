@@ -39,6 +39,7 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .route("/api/v1/campaigns/{id}", get(campaign))
         .route("/api/v1/campaigns/{id}/{verb}", post(act))
         .route("/api/v1/events", get(events))
+        .merge(crate::admin_paging::admin_routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(app)
@@ -51,7 +52,7 @@ async fn authenticate(State(app): Shared, request: Request, next: Next) -> Respo
     }
 }
 
-fn json_answer(status: StatusCode, value: &Value) -> Response {
+pub(crate) fn json_answer(status: StatusCode, value: &Value) -> Response {
     (
         status,
         [(header::CONTENT_TYPE, "application/json")],
@@ -60,11 +61,11 @@ fn json_answer(status: StatusCode, value: &Value) -> Response {
         .into_response()
 }
 
-fn body<T: for<'a> Deserialize<'a>>(bytes: &Bytes) -> Result<T, Problem> {
+pub(crate) fn body<T: for<'a> Deserialize<'a>>(bytes: &Bytes) -> Result<T, Problem> {
     serde_json::from_slice(bytes).map_err(|error| Problem::bad_request(error.to_string()))
 }
 
-fn se_id(text: &str) -> Result<SeId, Problem> {
+pub(crate) fn se_id(text: &str) -> Result<SeId, Problem> {
     text.parse()
         .map_err(|_| Problem::bad_request(format!("{text:?}: an SE id has 20 hexadecimal digits")))
 }

@@ -5,15 +5,21 @@ use bytes::Bytes;
 use sekisho_hsm::Hsm;
 use sekisho_keys::ct_eq;
 use sekisho_link::{Campaign, SeId};
+use sekisho_paging::message::Action;
 use sekisho_store::Store;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex, watch};
 
+use crate::authority::Authority;
 use crate::metrics::Metrics;
+use crate::paging::Paging;
 use crate::policy::{self, Step};
 use crate::problem::Problem;
+
+/// How long a campaign is announced at most, should nobody take the message back: a month, in seconds.
+const ANNOUNCED: u64 = 31 * 24 * 3600;
 
 /// What every handler shares.
 pub(crate) struct App {
@@ -21,6 +27,10 @@ pub(crate) struct App {
     pub(crate) hsm: Arc<dyn Hsm>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) admin_token: String,
+    pub(crate) authority: Authority,
+    pub(crate) paging: Option<Arc<Paging>>,
+    /// The paging message of each running campaign.
+    pub(crate) announced: Mutex<HashMap<Campaign, u32>>,
     /// Packages and deliveries of campaigns under way, so that a million requests are not a million reads.
     cache: Mutex<HashMap<Campaign, Arc<Bulk>>>,
     /// Changes at each change that the live page shows.
@@ -43,13 +53,22 @@ pub(crate) fn now() -> u64 {
 }
 
 impl App {
-    pub(crate) fn new(store: Store, hsm: Arc<dyn Hsm>, admin_token: String) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        hsm: Arc<dyn Hsm>,
+        admin_token: String,
+        authority: Authority,
+        paging: Option<Arc<Paging>>,
+    ) -> Self {
         let (changed, _) = watch::channel(0);
         Self {
             store,
             hsm,
             metrics: Arc::new(Metrics::default()),
             admin_token,
+            authority,
+            paging,
+            announced: Mutex::default(),
             cache: Mutex::default(),
             changed,
         }
@@ -100,6 +119,27 @@ impl App {
         }
     }
 
+    /// Tells the devices by paging that there is an update, as long as the campaign runs. Who is no target of it asks once, and is told so.
+    async fn announce(&self, id: Campaign) -> Result<(), Problem> {
+        let Some(paging) = &self.paging else { return Ok(()) };
+        let runs = self.store.campaign(id).await?.state == sekisho_store::State::Running;
+        let mut announced = self.announced.lock().await;
+        match (runs, announced.get(&id).copied()) {
+            (true, None) => {
+                let expires = Some(now() + ANNOUNCED);
+                let everybody = sekisho_store::paging::Target::Everybody;
+                let order = paging.post(everybody, Action::Update(0), None, expires).await?;
+                announced.insert(id, order);
+            }
+            (false, Some(order)) => {
+                paging.withdraw(order).await?;
+                announced.remove(&id);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Something has changed: judges the campaign, and wakes the live page.
     pub(crate) async fn judge(&self, id: Campaign) -> Result<(), Problem> {
         let campaign = self.store.campaign(id).await?;
@@ -119,6 +159,7 @@ impl App {
                     .await
             }
         };
+        self.announce(id).await?;
         self.changed.send_modify(|count| *count += 1);
         match result {
             // Somebody else was faster: it is judged.

@@ -30,6 +30,7 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .route("/device/v1/deliveries/{campaign}", get(delivery))
         .route("/device/v1/{se_id}/equ", post(equ))
         .route("/device/v1/{se_id}/status", post(status))
+        .merge(crate::admin_paging::device_routes())
         .fallback(|| async {
             Problem::new(
                 StatusCode::NOT_FOUND,
@@ -40,7 +41,7 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-fn binary(bytes: Vec<u8>) -> Response {
+pub(crate) fn binary(bytes: Vec<u8>) -> Response {
     (
         [(
             header::CONTENT_TYPE,

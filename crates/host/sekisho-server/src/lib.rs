@@ -8,15 +8,19 @@
 //! The server holds no key: it asks the [`Hsm`].
 
 mod admin;
+mod admin_paging;
 mod app;
+mod authority;
 mod device;
 pub mod metrics;
 mod page;
+pub mod paging;
 pub mod policy;
 mod problem;
 mod ranges;
 mod tls;
 
+pub use authority::{Authority, AuthorityError};
 pub use tls::{Certificate, TlsError};
 
 use axum_server::tls_rustls::RustlsConfig;
@@ -49,6 +53,10 @@ pub struct Config {
     pub certificate: Certificate,
     /// The administrators' token; `None` makes one.
     pub admin_token: Option<String>,
+    /// Key of the fleet's certification authority, PEM; `None` makes one that ends with the process.
+    pub authority_key: Option<String>,
+    /// The paging server in it; `None` runs without one.
+    pub paging: Option<paging::PagingConfig>,
 }
 
 /// Why a server does not start.
@@ -67,6 +75,12 @@ pub enum StartError {
     /// The certificate is not usable.
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// The paging server does not start.
+    #[error("paging: {0}")]
+    Paging(#[from] paging::PagingError),
+    /// The authority's key is none.
+    #[error("{0}")]
+    Authority(#[from] AuthorityError),
     /// The administrators' token is too short to be a secret.
     #[error("the administrators' token has {0} characters; at least 32 are wanted")]
     AdminToken(usize),
@@ -85,8 +99,11 @@ pub struct Server {
     pub admin_token: String,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// The paging server in it.
+    pub paging: Option<Arc<paging::Paging>>,
     handles: [axum_server::Handle<SocketAddr>; 2],
     tasks: Vec<tokio::task::JoinHandle<std::io::Result<()>>>,
+    looking: Option<tokio::task::JoinHandle<()>>,
     store: Store,
 }
 
@@ -118,14 +135,26 @@ impl Server {
         if admin_token.len() < 32 {
             return Err(StartError::AdminToken(admin_token.len()));
         }
-        let app = Arc::new(App::new(store.clone(), hsm, admin_token.clone()));
+        let authority_key = config.authority_key.map_or_else(Authority::new_key, Ok)?;
+        let authority = Authority::new(&authority_key)?;
+        let paging = match config.paging {
+            Some(paging) => Some(Arc::new(paging::Paging::start(paging, Arc::clone(&hsm)).await?)),
+            None => None,
+        };
+        let app = Arc::new(App::new(
+            store.clone(),
+            hsm,
+            admin_token.clone(),
+            authority,
+            paging.clone(),
+        ));
         let metrics = Arc::clone(&app.metrics);
         let timeout =
             || TimeoutLayer::with_status_code(axum::http::StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT);
         let device = device::routes(Arc::clone(&app)).layer(timeout());
         let admin = admin::routes(Arc::clone(&app))
             .layer(timeout())
-            .merge(page::routes(app));
+            .merge(page::routes(Arc::clone(&app)));
         let tls = RustlsConfig::from_config(Arc::new(tls::server_config(&config.certificate)?));
         let (device_listener, device_address) = listen(config.device_address)?;
         let (admin_listener, admin_address) = listen(config.admin_address)?;
@@ -138,6 +167,9 @@ impl Server {
         let admin_server = axum_server::from_tcp(admin_listener)
             .map_err(failed(admin_address))?
             .handle(admin_handle);
+        let looking = paging
+            .clone()
+            .map(|paging| tokio::spawn(watch_paging(paging, Arc::clone(&app))));
         let tasks = vec![
             tokio::spawn(device_server.serve(device.into_make_service())),
             tokio::spawn(admin_server.serve(admin.into_make_service())),
@@ -149,6 +181,8 @@ impl Server {
             certificate,
             admin_token,
             metrics,
+            paging,
+            looking,
             handles,
             tasks,
             store,
@@ -165,6 +199,30 @@ impl Server {
                 tracing::warn!(%error, "listener");
             }
         }
+        if let Some(looking) = self.looking {
+            looking.abort();
+        }
+        if let Some(paging) = self.paging {
+            paging.stop().await;
+        }
         self.store.close().await;
     }
+}
+
+/// Looks for changes, and renews the live page while there are polls.
+async fn watch_paging(paging: Arc<paging::Paging>, app: Arc<App>) {
+    let looks = Arc::clone(&paging).run();
+    let renews = async {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        let mut answered = 0;
+        loop {
+            ticks.tick().await;
+            let now = paging.engine().totals().answered;
+            if now != answered {
+                answered = now;
+                app.changed.send_modify(|count| *count += 1);
+            }
+        }
+    };
+    tokio::join!(looks, renews);
 }

@@ -40,6 +40,18 @@ struct Board {
     delivery_bytes: String,
     receipts: u64,
     false_receipts: u64,
+    paging: Option<PagingFigures>,
+}
+
+/// What the paging server in it has seen.
+struct PagingFigures {
+    answered: u64,
+    promoted: u64,
+    refused: u64,
+    lost: u64,
+    linkable: u64,
+    alarms: Vec<String>,
+    address: String,
 }
 
 /// A campaign as the page shows it.
@@ -163,8 +175,32 @@ async fn board(app: &App) -> Result<String, Problem> {
         delivery_bytes: bytes(count(&app.metrics.delivery_bytes)),
         receipts: count(&app.metrics.receipts),
         false_receipts: count(&app.metrics.false_receipts),
+        paging: app.paging.as_deref().map(paging_figures),
     };
     board.render().map_err(unrenderable)
+}
+
+fn paging_figures(paging: &crate::paging::Paging) -> PagingFigures {
+    use sekisho_pager::signals::Signal;
+    let engine = paging.engine();
+    let totals = engine.totals();
+    let failures = Signal::ALL.iter().filter(|(signal, _)| signal.is_failure());
+    let alarm = |alarm: &sekisho_pager::alarms::Alarm| {
+        format!(
+            "{}: {:?}, {} a second at worst",
+            alarm.network, alarm.signal, alarm.rate
+        )
+    };
+    PagingFigures {
+        answered: totals.answered,
+        promoted: totals.promoted,
+        refused: failures.map(|(signal, _)| totals.of(*signal)).sum(),
+        lost: totals.lost_polls + totals.lost_answers,
+        // A poll under an identity that has been on the wire before. No other poll has anything in common with an earlier one.
+        linkable: totals.of(Signal::Resend) + totals.of(Signal::Repeat),
+        alarms: engine.alarms().iter().take(5).map(alarm).collect(),
+        address: engine.local_addr().to_string(),
+    }
 }
 
 fn bytes(count: u64) -> String {

@@ -30,6 +30,8 @@ impl Fixture {
             database: folder.join("fleet.sqlite"),
             certificate: Certificate::self_signed(&["127.0.0.1"]).unwrap(),
             admin_token: Some("a".repeat(32)),
+            authority_key: None,
+            paging: None,
         };
         let server = Server::start(config, Arc::clone(hsm) as Arc<dyn Hsm>)
             .await

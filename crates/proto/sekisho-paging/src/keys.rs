@@ -14,6 +14,7 @@ const SUBKEYS: &[u8] = b"keys1";
 const ROLL: &[u8] = b"roll1";
 const RECOVERY: &[u8] = b"recover1";
 const CHAIN: &[u8] = b"chain1";
+const FIRST_UID: &[u8] = b"uid1";
 
 /// Bytes of an AES-128 key.
 pub(crate) const KEY: usize = 16;
@@ -124,6 +125,13 @@ impl Root {
             &mut key,
         );
         PollKey(key)
+    }
+
+    /// The first identity of a device in scheme `random`, which has no ticket to begin with.
+    pub fn first_uid(&self) -> Uid {
+        let mut uid = Uid::default();
+        kdf_label(&AesKey::aes128(self.0), FIRST_UID, &[], &mut uid.0);
+        uid
     }
 
     /// The recovery key, which outlives every poll key.
