@@ -3,11 +3,15 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use sekisho_apdu::Aid;
 use sekisho_apdu::gp::CardLifeCycle;
+use sekisho_applets::sec_app;
 use sekisho_hsm::PersoFile;
 use sekisho_keys::{AesKey, KeySet, sha256};
 use sekisho_link::{Manifest, SeId};
-use sekisho_os::{KVN_INITIAL, Personalisation};
+use sekisho_os::{FactoryApplication, KVN_INITIAL, Module, Personalisation};
+use sekisho_paging::device::{Record, State};
+use sekisho_paging::keys::RecoveryKey;
 use zeroize::Zeroizing;
 
 /// The OS part that a new card begins with.
@@ -121,4 +125,37 @@ impl FirstPart {
     pub(crate) const fn parts(&self) -> (&Manifest, &'static [u8]) {
         (&self.manifest, self.image)
     }
+}
+
+/// What SecApp is personalised with.
+pub(crate) struct SecAppRecords {
+    state: Record,
+    recovery: RecoveryKey,
+}
+
+impl SecAppRecords {
+    pub(crate) fn new(state: &State, recovery: &RecoveryKey) -> Self {
+        Self {
+            state: state.record(),
+            recovery: recovery.clone(),
+        }
+    }
+
+    pub(crate) fn borrowed(&self) -> [(u16, &[u8]); 2] {
+        [
+            (sec_app::STATE_RECORD, &self.state.0),
+            (sec_app::RECOVERY_RECORD, self.recovery.as_bytes()),
+        ]
+    }
+}
+
+/// SecApp, as a secure element is delivered with it.
+pub(crate) fn sec_app<'a>(records: &'a [(u16, &'a [u8])]) -> Result<FactoryApplication<'a>> {
+    let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| anyhow::anyhow!("SecApp's AID"));
+    Ok(FactoryApplication {
+        aid: aid(sec_app::AID)?,
+        load_file: aid(sec_app::LOAD_FILE_AID)?,
+        module: Module::SEC_APP,
+        records,
+    })
 }

@@ -2,12 +2,15 @@
 
 use anyhow::{Result, anyhow};
 use sekisho_apdu::gp::ins;
+use sekisho_device::paging::{Pager, SecApp, Step, UdpLink};
 use sekisho_device::{Agent, HttpsBackend, HttpsConfig, LinkToken, MemorySpool, Turn};
 use sekisho_link::{Access, SeId};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{Interface, Personalisation, Profile};
+use sekisho_paging::message::Action;
 use sekisho_transport::{Card, TransportError};
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use super::faults::{Fault, FaultyBackend};
 use crate::card::element::{self, VirtualSe};
@@ -16,8 +19,8 @@ use crate::card::element::{self, VirtualSe};
 const PAGE_SIZE: usize = 4096;
 /// An R-APDU with the most data that a short command can ask for.
 const ANSWER_MAX: usize = 4096;
-/// How long a device that was told nothing waits before it asks again.
-const POLL: Duration = Duration::from_millis(250);
+/// How often a device that waits for a datagram looks for it.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long a device waits after a loss.
 const AFTER_LOSS: Duration = Duration::from_millis(100);
 
@@ -104,6 +107,11 @@ pub(super) struct Device {
     pub(super) fault: Option<Fault>,
     socket: Socket,
     agent: Agent<FaultyBackend<HttpsBackend>, MemorySpool>,
+    pager: Pager,
+    link: UdpLink,
+    started: Instant,
+    /// The message that is being acted on.
+    order: Option<u32>,
 }
 
 impl Device {
@@ -113,6 +121,7 @@ impl Device {
         fault: Option<Fault>,
         server: &HttpsConfig,
         token: &str,
+        poll_server: SocketAddr,
     ) -> Result<Self> {
         let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(PAGE_SIZE) + 2;
         let flash = RamFlash::new(PAGE_SIZE, pages);
@@ -130,6 +139,8 @@ impl Device {
             token,
             ..server.clone()
         };
+        #[allow(clippy::disallowed_methods, reason = "the lab is where devices wait")]
+        let started = Instant::now();
         let backend = HttpsBackend::new(&config).map_err(|error| anyhow!(error))?;
         Ok(Self {
             se_id: SeId(personalisation.se_id),
@@ -147,20 +158,59 @@ impl Device {
                 16 << 20,
                 None,
             ),
+            pager: Pager::new(),
+            link: UdpLink::new(vec![poll_server])?,
+            started,
+            order: None,
         })
     }
 
-    /// One turn of the agent.
+    /// One turn: polls until there is an update, then the agent's turns until it is done.
     pub(super) fn turn(&mut self) -> Next {
+        if self.order.is_none() {
+            return self.poll();
+        }
         match self.agent.turn(&mut self.socket, &mut |_| ()) {
-            Ok(Turn::Nothing) => Next::After(POLL),
-            Ok(Turn::NotYet(seconds)) => Next::After(Duration::from_secs(seconds.min(2).into())),
-            Ok(Turn::Blocked(_)) => Next::Done,
+            // Not for this device, or not yet: the message stays pending, and the next poll is as good as any to ask again.
+            Ok(Turn::Nothing | Turn::NotYet(_)) => {
+                self.order = None;
+                Next::After(LOOK)
+            }
+            Ok(Turn::Blocked(_)) => self.done(),
             Ok(Turn::Ended { verdict, .. }) => match verdict.access {
-                Access::Allowed | Access::Blocked => Next::Done,
+                Access::Allowed | Access::Blocked => self.done(),
                 Access::Retry => Next::After(Duration::from_secs(verdict.retry_after.into())),
             },
             Err(_) => Next::After(AFTER_LOSS),
+        }
+    }
+
+    fn poll(&mut self) -> Next {
+        let step = self
+            .pager
+            .turn(&mut self.socket, &mut self.link, self.started.elapsed());
+        match step {
+            Ok(Step::Act(message)) => {
+                if let Action::Update(_) = message.action {
+                    self.order = Some(message.order);
+                }
+                Next::After(Duration::ZERO)
+            }
+            Ok(Step::Wait(wait)) => Next::After(wait.min(LOOK)),
+            Ok(Step::Recover(_)) => Next::After(LOOK),
+            Err(_) => Next::After(AFTER_LOSS),
+        }
+    }
+
+    /// The message has been acted on, which SecApp writes down.
+    fn done(&mut self) -> Next {
+        let order = self.order.take().unwrap_or_default();
+        match SecApp::select(&mut self.socket).and_then(|mut app| app.done(order)) {
+            Ok(()) => Next::Done,
+            Err(_) => {
+                self.order = Some(order);
+                Next::After(AFTER_LOSS)
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use super::Args;
 use super::device::{Device, Next};
 use super::faults::Fault;
 use super::system::System;
-use crate::card::perso::FirstPart;
+use crate::card::perso::{FirstPart, SecAppRecords, sec_app};
 
 /// Devices that have their turn at the same time.
 const WORKERS: usize = 8;
@@ -36,7 +36,12 @@ fn se_id(index: u32) -> SeId {
 
 impl Fleet {
     /// Makes the SEs with their own keys of the HSM and registers their devices.
-    pub(super) fn personalise(system: &System, args: &Args, each: impl Fn()) -> Result<Self> {
+    pub(super) fn personalise(
+        runtime: &tokio::runtime::Runtime,
+        system: &System,
+        args: &Args,
+        each: impl Fn(),
+    ) -> Result<Self> {
         let ids: Vec<SeId> = (0..args.devices).map(se_id).collect();
         let mut tokens = Vec::with_capacity(ids.len());
         for ids in ids.chunks(REGISTRATION) {
@@ -51,9 +56,14 @@ impl Fleet {
             timeout: Duration::from_secs(30),
         };
         let designer = system.ceremony.designer_public();
+        let paging = system.provision(runtime, &ids)?;
+        let poll_server = system.paging()?.engine().local_addr();
         let mut devices = Vec::with_capacity(ids.len());
-        for (index, (id, token)) in (0_u32..).zip(ids.iter().zip(&tokens)) {
+        for (index, ((id, token), (state, recovery))) in (0_u32..).zip(ids.iter().zip(&tokens).zip(&paging)) {
             let keys = system.hsm.perso(*id)?;
+            let kept = SecAppRecords::new(state, recovery);
+            let records = kept.borrowed();
+            let applications = [sec_app(&records)?];
             let personalisation = Personalisation {
                 se_id: id.0,
                 scp_kvn: KVN_SCP,
@@ -63,7 +73,7 @@ impl Fleet {
                 k_mac: Some(&system.ceremony.k_mac),
                 designer: Some(&designer),
                 part: Some(first.parts()),
-                applications: &[],
+                applications: &applications,
                 life_cycle: CardLifeCycle::Secured,
             };
             let fault = if args.faults {
@@ -72,7 +82,7 @@ impl Fleet {
                 None
             };
             devices.push(
-                Device::new(&personalisation, &profile, fault, &server, token)
+                Device::new(&personalisation, &profile, fault, &server, token, poll_server)
                     .with_context(|| format!("SE {id}"))?,
             );
             each();

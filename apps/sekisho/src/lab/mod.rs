@@ -53,7 +53,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .build()?;
     let system = System::start(&runtime, args).context("the server did not start")?;
     say(args, &format!("live page      {}", system.page()));
-    let result = campaign(args, &system);
+    say(
+        args,
+        &format!("paging         udp {}", system.paging()?.engine().local_addr()),
+    );
+    let result = campaign(args, &runtime, &system);
     if let Ok(report) = &result {
         report.print(args.json)?;
         if !args.once {
@@ -85,10 +89,10 @@ fn say(_: &Args, text: &str) {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the lab measures how long it takes")]
-fn campaign(args: &Args, system: &System) -> Result<Report> {
+fn campaign(args: &Args, runtime: &tokio::runtime::Runtime, system: &System) -> Result<Report> {
     let bar = progress(args.devices, "personalising");
     let started = Instant::now();
-    let mut fleet = Fleet::personalise(system, args, || bar.inc(1))?;
+    let mut fleet = Fleet::personalise(runtime, system, args, || bar.inc(1))?;
     bar.finish_and_clear();
     say(
         args,

@@ -4,6 +4,9 @@ use anyhow::{Context, Result};
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_hsm::{Hsm, SoftHsm};
 use sekisho_link::{Custody, SeId};
+use sekisho_paging::device::State;
+use sekisho_paging::keys::RecoveryKey;
+use sekisho_server::paging::{Paging, PagingConfig, Scheme};
 use sekisho_server::{Certificate, Config, Server};
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,6 +25,9 @@ pub(super) const NEXT_VERSION: u32 = 2;
 const MIN_PREVIOUS: u32 = 1;
 /// P_MOB: what the campaign brings for the device itself.
 const P_MOB: &[u8] = b"meter firmware settings, for the device and not for its SE";
+
+/// Polling interval of the lab's devices, in seconds.
+const INTERVAL: u32 = 1;
 
 /// Everything but the devices.
 pub(super) struct System {
@@ -51,7 +57,15 @@ impl System {
             certificate: Certificate::self_signed(&["127.0.0.1"])?,
             admin_token: None,
             authority_key: None,
-            paging: None,
+            paging: Some(PagingConfig {
+                listen: any,
+                threads: 2,
+                scheme: Scheme::Ticket,
+                database: format!("sqlite:{}", folder.path().join("paging.sqlite").display()),
+                directory: Some(folder.path().join("paging")),
+                domain: 0,
+                node: "lab".to_owned(),
+            }),
         };
         let custody: Arc<dyn Hsm> = Arc::clone(&hsm) as Arc<dyn Hsm>;
         let server = runtime.block_on(Server::start(config, custody))?;
@@ -98,6 +112,23 @@ impl System {
             .to_owned();
         self.admin.post(&format!("campaigns/{id}/start"), b"")?;
         Ok(id)
+    }
+
+    /// The paging server.
+    pub(super) fn paging(&self) -> Result<&Paging> {
+        self.server
+            .paging
+            .as_deref()
+            .context("the lab's server has paging")
+    }
+
+    /// Registers SEs for paging and gives what each is personalised with.
+    pub(super) fn provision(&self, runtime: &Runtime, ids: &[SeId]) -> Result<Vec<(State, RecoveryKey)>> {
+        let paging = self.paging()?;
+        Ok(runtime.block_on(async {
+            paging.register(ids, 1, false).await?;
+            paging.provision_all(ids, INTERVAL).await
+        })?)
     }
 
     /// Registers devices and gives their link tokens.

@@ -17,7 +17,8 @@ use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use sekisho_hsm::{Hsm, HsmError};
 use sekisho_link::SeId;
-use sekisho_pager::{Engine, Registration, RootKeys, Scheme, Settings};
+pub use sekisho_pager::Scheme;
+use sekisho_pager::{Engine, Registration, RootKeys, Settings};
 use sekisho_paging::device::{DeviceKey, State};
 use sekisho_paging::keys::{Keyspace, PollKey, RecoveryKey, Root};
 use sekisho_paging::message::Action;
@@ -136,7 +137,7 @@ impl Paging {
             config,
             read: Mutex::new(0),
         };
-        let held = paging.store.changes(0).await?.keys;
+        let held = paging.store.keys().await?;
         if !held.iter().any(|key| key.domain == paging.config.domain) {
             paging.rotate(paging.config.domain).await?;
         }
@@ -287,21 +288,26 @@ impl Paging {
         Ok(new)
     }
 
-    /// What an SE is personalised with: its first state and its recovery key.
+    /// What SEs are personalised with: first state and recovery key of each.
     ///
     /// # Errors
     /// [`PagingError`]; [`StoreError::NotFound`] for an SE that is not registered.
-    pub async fn provision(&self, se_id: SeId, interval: u32) -> Result<(State, RecoveryKey)> {
-        let device = self.store.device(se_id).await?;
-        let root = Root::new(self.hsm.paging_root(se_id)?);
+    pub async fn provision_all(&self, se_ids: &[SeId], interval: u32) -> Result<Vec<(State, RecoveryKey)>> {
+        let ring = self.ring(&self.store.keys().await?)?;
+        let mut all = Vec::with_capacity(se_ids.len());
+        for se_id in se_ids {
+            let device = self.store.device(*se_id).await?;
+            all.push(self.provision(&ring, &device, interval)?);
+        }
+        Ok(all)
+    }
+
+    fn provision(&self, ring: &Ring, device: &Device, interval: u32) -> Result<(State, RecoveryKey)> {
+        let root = Root::new(self.hsm.paging_root(device.se_id)?);
         let start = Keyspace::default();
         let uid = match self.config.scheme {
             Scheme::Random => root.first_uid(),
-            Scheme::Ticket => {
-                let ring = self.ring(&self.store.changes(0).await?.keys)?;
-                let key = ring.issuing(0).ok_or(PagingError::Ring)?;
-                key.seal(device.index, 0, 0)
-            }
+            Scheme::Ticket => ring.issuing(0).ok_or(PagingError::Ring)?.seal(device.index, 0, 0),
         };
         let recovery = root.recovery_key();
         let key = if device.rolling {
@@ -401,7 +407,7 @@ impl Paging {
         }
         let nonce = self.grant_nonce(request);
         let chain = |keyspace, uid| Grant { keyspace, uid, nonce }.chain_key(&key, &asked);
-        let ring = self.ring(&self.store.changes(0).await?.keys)?;
+        let ring = self.ring(&self.store.keys().await?)?;
         let issuing = ring.issuing(0).ok_or(RecoverError::NoIdentity)?;
         let here = Keyspace {
             domain: device.domain,

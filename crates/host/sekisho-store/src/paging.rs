@@ -464,6 +464,17 @@ impl PagingStore {
         Ok(tx.commit().await?)
     }
 
+    /// The ticket keys that are accepted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keys(&self) -> Result<Vec<TicketKey>> {
+        let rows = sqlx::query("SELECT * FROM paging_key WHERE retired = 0 ORDER BY domain, epoch")
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(key).collect()
+    }
+
     /// What has changed after a change; 0 for everything. Devices come in pieces: call again until there are none.
     ///
     /// # Errors
