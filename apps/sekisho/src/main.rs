@@ -7,6 +7,7 @@ mod admin_client;
 mod card;
 mod cmd;
 mod lab;
+mod load;
 
 use clap::Parser;
 use std::process::ExitCode;

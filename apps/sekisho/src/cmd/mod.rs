@@ -24,6 +24,7 @@ pub(crate) enum Command {
     Design(design::Args),
     Hsm(hsm::Args),
     Bench(bench::Args),
+    Load(crate::load::Args),
 }
 
 /// Carries one subcommand out.
@@ -37,6 +38,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Design(args) => design::run(&args),
         Command::Hsm(args) => hsm::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Load(args) => crate::load::run(&args),
     }
 }
 

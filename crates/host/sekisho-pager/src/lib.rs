@@ -23,7 +23,7 @@ mod journal;
 mod settings;
 pub mod signals;
 mod snapshot;
-mod socket;
+pub mod socket;
 mod table;
 mod worker;
 

@@ -1,4 +1,4 @@
-//! Datagrams in batches: `recvmmsg` and `sendmmsg`, through nix, which keeps the pointers.
+//! Datagrams of 44 bytes in batches, for the engine, and for what loads and measures it: `recvmmsg` and `sendmmsg`, through nix, which keeps the pointers.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -11,12 +11,15 @@ use sekisho_paging::DATAGRAM;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Datagrams in a batch. More gains nothing (`docs/decisions/0004-paging.md`).
-pub(crate) const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 /// One byte more than a poll: what fills it is too long.
 const ROOM: usize = DATAGRAM + 1;
 
-/// Opens a UDP socket that shares its address with the engine's others.
-pub(crate) fn open(address: SocketAddr) -> io::Result<UdpSocket> {
+/// Opens a UDP socket that shares its address with the engine's others, with large buffers and a read timeout of a tenth of a second.
+///
+/// # Errors
+/// That of the operating system.
+pub fn open(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_port(true)?;
     // A burst of a wake-up storm; the kernel gives what its limit allows.
@@ -28,7 +31,7 @@ pub(crate) fn open(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// A batch of datagrams with their senders.
-pub(crate) struct Batch {
+pub struct Batch {
     room: Box<[[u8; ROOM]; BATCH]>,
     lengths: [usize; BATCH],
     senders: Vec<Option<SockaddrStorage>>,
@@ -36,8 +39,15 @@ pub(crate) struct Batch {
     sent: MultiHeaders<SockaddrStorage>,
 }
 
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Batch {
-    pub(crate) fn new() -> Self {
+    /// Room for a batch.
+    pub fn new() -> Self {
         Self {
             room: Box::new([[0; ROOM]; BATCH]),
             lengths: [0; BATCH],
@@ -47,8 +57,11 @@ impl Batch {
         }
     }
 
-    /// Waits for datagrams, a tenth of a second at most, and takes what is there: how many.
-    pub(crate) fn receive(&mut self, socket: &UdpSocket, wait: bool) -> io::Result<usize> {
+    /// Takes what is there, and how many; with `wait` it waits for the first, as long as the socket's timeout allows.
+    ///
+    /// # Errors
+    /// That of the socket; none for "nothing there".
+    pub fn receive(&mut self, socket: &UdpSocket, wait: bool) -> io::Result<usize> {
         let mut slices = self.room.each_mut().map(|room| [IoSliceMut::new(room)]);
         let flag = if wait {
             MsgFlags::MSG_WAITFORONE
@@ -77,16 +90,18 @@ impl Batch {
         }
     }
 
-    pub(crate) fn datagram(&self, number: usize) -> &[u8] {
+    /// A datagram of the batch: its first 45 bytes.
+    pub fn datagram(&self, number: usize) -> &[u8] {
         &self.room[number][..self.lengths[number].min(ROOM)]
     }
 
-    pub(crate) fn sender(&self, number: usize) -> Option<SockaddrStorage> {
+    /// Who sent it.
+    pub fn sender(&self, number: usize) -> Option<SockaddrStorage> {
         self.senders[number]
     }
 
     /// Sends answers to their addresses; gives how many left. One that the kernel does not take is lost, as datagrams are.
-    pub(crate) fn send(
+    pub fn send(
         &mut self,
         socket: &UdpSocket,
         answers: &[[u8; DATAGRAM]],
