@@ -461,11 +461,14 @@ fn load(shared: &Shared, directory: &Path) -> Result<(), StartError> {
     Ok(())
 }
 
+/// What was written before answers counts, also for devices that no snapshot holds yet: their registration comes again, and finds them.
 fn apply(shared: &Shared, newest: HashMap<u32, (u64, sekisho_paging::server::Entry)>) {
-    let chunks = shared.table.view();
     for (index, (_, entry)) in newest {
-        if let (Some(slot), Ok(record)) = (table::slot(&chunks, index), RandomRecord::restore(&entry)) {
-            slot.lock().state = State::Random(record);
+        if let Ok(record) = RandomRecord::restore(&entry) {
+            let se_id = table::se_id(&shared.table.view(), index).unwrap_or_default();
+            shared
+                .table
+                .set(index, se_id, |slot| slot.state = State::Random(record));
         }
     }
 }
