@@ -1,7 +1,7 @@
 //! `sekisho bench`: the figures, each with its peer or limit measured in the same run.
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_hsm::{AuthoriseRequest, Hsm, KVN_SCP, SoftHsm, authorise};
@@ -17,15 +17,30 @@ use crate::card::element::{self, VirtualSe};
 use crate::card::perso::FirstPart;
 use crate::lab::unicast;
 
-/// Measures on this machine: authorisations beside individual wrapping, SELECT, memory of a virtual SE
+/// Measures on this machine: authorisations beside individual wrapping, SELECT, memory of a virtual SE; or polls beside a bare echo
 #[derive(Parser)]
 pub(crate) struct Args {
+    /// What to measure
+    #[arg(value_enum, default_value_t = What::Update)]
+    what: What,
+    /// Devices that are registered for the last figures of `paging`
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=20_000_000))]
+    registered: u32,
     /// Print one JSON object on standard output
     #[arg(long)]
     json: bool,
     /// Virtual SEs of the memory figure
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     devices: u32,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    /// The broadcast update and the virtual SE
+    Update,
+    /// Polls, beside a bare echo; it wants two cores for itself
+    Paging,
 }
 
 /// Image of the comparison: what the goal is stated for.
@@ -100,7 +115,7 @@ fn virtual_se(index: u32, hsm: &SoftHsm, first: &FirstPart) -> Result<VirtualSe<
 }
 
 /// Resident memory of this process in bytes.
-fn resident() -> Result<u64> {
+pub(super) fn resident() -> Result<u64> {
     let statm =
         std::fs::read_to_string("/proc/self/statm").context("no /proc here: memory cannot be measured")?;
     let pages: u64 = statm
@@ -113,6 +128,10 @@ fn resident() -> Result<u64> {
 
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if matches!(args.what, What::Paging) {
+        super::bench_paging::run(args.json, args.registered)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     eprintln!("measuring, about ten seconds ...");
     let (authorise_micros, authorise_bytes) = authorisation()?;
     let image = vec![0x5A; IMAGE];

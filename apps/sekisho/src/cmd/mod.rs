@@ -2,6 +2,7 @@
 
 mod agent;
 mod bench;
+mod bench_paging;
 mod card;
 mod design;
 mod fleet;

@@ -71,6 +71,28 @@ impl TestFleet {
         directory: Option<PathBuf>,
         first_core: Option<usize>,
     ) -> Result<Engine> {
+        let (engine, ring) = self.start(listen, threads, directory, first_core)?;
+        for from in (0..self.devices).step_by(PIECE as usize) {
+            let piece: Vec<_> = (from..self.devices.min(from.saturating_add(PIECE)))
+                .map(|index| self.registration(index, &ring))
+                .collect();
+            engine.register(&piece);
+        }
+        Ok(engine)
+    }
+
+    /// The engine again, with what it has written down and nothing else.
+    pub(crate) fn start_again(self, listen: SocketAddr, directory: PathBuf) -> Result<Engine> {
+        Ok(self.start(listen, 1, Some(directory), Some(0))?.0)
+    }
+
+    fn start(
+        self,
+        listen: SocketAddr,
+        threads: usize,
+        directory: Option<PathBuf>,
+        first_core: Option<usize>,
+    ) -> Result<(Engine, Ring)> {
         let settings = Settings {
             listen,
             threads,
@@ -90,13 +112,7 @@ impl TestFleet {
         let ring = Self::ring()?;
         let engine =
             Engine::start(settings, Arc::new(TestRoots), ring.clone()).context("the engine did not start")?;
-        for from in (0..self.devices).step_by(PIECE as usize) {
-            let piece: Vec<_> = (from..self.devices.min(from.saturating_add(PIECE)))
-                .map(|index| self.registration(index, &ring))
-                .collect();
-            engine.register(&piece);
-        }
-        Ok(engine)
+        Ok((engine, ring))
     }
 
     fn registration(self, index: u32, ring: &Ring) -> Registration {

@@ -117,7 +117,7 @@ impl Engine {
             let core = engine.shared.settings.first_core.map(|first| first + number);
             let thread = std::thread::Builder::new().name(format!("paging-{number}"));
             engine.threads.push(thread.spawn(move || {
-                pin(core);
+                socket::pin(core);
                 worker.run(&socket);
             })?);
         }
@@ -414,15 +414,6 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-fn pin(core: Option<usize>) {
-    let Some(core) = core else { return };
-    let mut set = nix::sched::CpuSet::new();
-    // A core that is not there leaves the thread where it is.
-    if set.set(core).is_ok() {
-        let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
     }
 }
 

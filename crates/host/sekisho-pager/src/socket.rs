@@ -146,3 +146,12 @@ pub(crate) fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
         _ => None,
     }
 }
+
+/// Keeps the calling thread on a core. A core that is not there leaves it where it is.
+pub fn pin(core: Option<usize>) {
+    let Some(core) = core else { return };
+    let mut set = nix::sched::CpuSet::new();
+    if set.set(core).is_ok() {
+        let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
+    }
+}
