@@ -44,6 +44,14 @@ impl AdminClient {
         self.answer(path, request.send(body))
     }
 
+    pub(crate) fn delete(&self, path: &str) -> Result<Value> {
+        let request = self
+            .http
+            .delete(self.url(path))
+            .header("Authorization", &self.token);
+        self.answer(path, request.call())
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}/api/v1/{path}", self.root)
     }

@@ -10,8 +10,9 @@ use sekisho_hsm::PersoFile;
 use sekisho_keys::{AesKey, KeySet, sha256};
 use sekisho_link::{Manifest, SeId};
 use sekisho_os::{FactoryApplication, KVN_INITIAL, Module, Personalisation};
-use sekisho_paging::device::{Record, State};
-use sekisho_paging::keys::RecoveryKey;
+use sekisho_paging::Uid;
+use sekisho_paging::device::{DeviceKey, Record, State};
+use sekisho_paging::keys::{Keyspace, RecoveryKey, Root};
 use zeroize::Zeroizing;
 
 /// The OS part that a new card begins with.
@@ -19,6 +20,9 @@ static FIRST_PART: &[u8] = include_bytes!("../../../../applets/prebuilt/meter-v1
 /// Its version, and the ABI that it is written for (docs/spec/os-part.md).
 const FIRST_VERSION: u32 = 1;
 const ABI: u8 = 1;
+
+/// Polling interval of a new card in seconds: a quarter of an hour, until the server says otherwise.
+const INTERVAL: u32 = 900;
 
 /// The initial key of GlobalPlatform test cards, which host software tries by itself: 40 to 4F.
 const INITIAL_KEY: [u8; 16] = [
@@ -34,6 +38,8 @@ pub(crate) struct Perso {
     pub(crate) kos: Option<AesKey>,
     pub(crate) k_mac: Option<AesKey>,
     pub(crate) designer: Option<[u8; 65]>,
+    /// SecApp, which begins without an identity and gets its first by recovery.
+    pub(crate) sec_app: Option<SecAppRecords>,
 }
 
 impl Perso {
@@ -54,6 +60,7 @@ impl Perso {
             kos: None,
             k_mac: None,
             designer: None,
+            sec_app: None,
         })
     }
 
@@ -77,11 +84,26 @@ impl Perso {
             kos: Some(kos),
             k_mac: Some(k_mac),
             designer: Some(file.designer()?),
+            sec_app: file.paging_root()?.map(|root| {
+                let root = Root::new(root);
+                let recovery = root.recovery_key();
+                let state = State::new(
+                    Uid::default(),
+                    Keyspace::default(),
+                    DeviceKey::Fixed(root),
+                    INTERVAL,
+                );
+                SecAppRecords::new(&state, &recovery)
+            }),
         })
     }
 
     /// As the secure element takes it.
-    pub(crate) fn borrowed<'a>(&'a self, first: &'a FirstPart) -> Personalisation<'a> {
+    pub(crate) fn borrowed<'a>(
+        &'a self,
+        first: &'a FirstPart,
+        applications: &'a [FactoryApplication<'a>],
+    ) -> Personalisation<'a> {
         Personalisation {
             se_id: self.se_id.0,
             scp_kvn: self.scp_kvn,
@@ -91,7 +113,7 @@ impl Perso {
             k_mac: self.k_mac.as_ref(),
             designer: self.designer.as_ref(),
             part: Some(first.parts()),
-            applications: &[],
+            applications,
             life_cycle: CardLifeCycle::OpReady,
         }
     }

@@ -53,11 +53,11 @@ pub(crate) struct Args {
 
     /// The secure element: `pcsc:READER` (part of the reader's name; `pcsc:` if there is one only) or `tcp:HOST:PORT`
     #[arg(long, value_name = "CARD", default_value = "pcsc:", value_parser = where_card_is)]
-    card: CardAt,
+    pub(super) card: CardAt,
 
     /// Directory for what must survive: the delivery, the unreported status
     #[arg(long, value_name = "DIR", default_value = "agent-spool")]
-    spool: PathBuf,
+    pub(super) spool: PathBuf,
 
     /// Directory that gets the data for the device itself (P_MOB); without it they are left alone
     #[arg(long, value_name = "DIR")]
@@ -67,22 +67,26 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4095))]
     limit: u32,
 
+    /// Ask by paging instead of over HTTPS: the paging servers, tried in turn; the SE must have a SecApp
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', env = "SEKISHO_PAGING")]
+    pub(super) paging: Vec<std::net::SocketAddr>,
+
     /// Seconds to wait for the server, and for each answer of the SE
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    timeout: u64,
+    pub(super) timeout: u64,
 
     /// End after one turn instead of asking for ever
     #[arg(long)]
-    once: bool,
+    pub(super) once: bool,
 
     /// Print each turn's result as a JSON object on standard output
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Where the secure element is.
 #[derive(Clone, Debug)]
-enum CardAt {
+pub(super) enum CardAt {
     Pcsc(String),
     Tcp(String),
 }
@@ -96,7 +100,7 @@ fn where_card_is(text: &str) -> Result<CardAt, String> {
 }
 
 impl CardAt {
-    fn open(&self, timeout: Duration) -> Result<Box<dyn Card>> {
+    pub(super) fn open(&self, timeout: Duration) -> Result<Box<dyn Card>> {
         Ok(match self {
             Self::Pcsc(reader) => {
                 Box::new(PcscCard::open(reader, timeout).context(
@@ -127,6 +131,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let spool = DiskSpool::open(&args.spool, limit)
         .with_context(|| format!("cannot use --spool {}", args.spool.display()))?;
     let mut agent = Agent::new(backend, spool, limit, args.mob_dir.clone().map(into_directory));
+    if !args.paging.is_empty() {
+        return super::agent_paging::run(args, &mut agent);
+    }
     let mut backoff = Backoff::new();
     loop {
         let progress = Progress::new();
@@ -149,7 +156,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the edge that waits")]
-fn pause(wait: Duration) {
+pub(super) fn pause(wait: Duration) {
     std::thread::sleep(wait);
 }
 
@@ -172,7 +179,7 @@ fn token(args: &Args) -> Result<LinkToken> {
 }
 
 /// How long to wait before the next turn, and what to say about this one.
-fn next(turn: &Result<Turn>, backoff: &mut Backoff) -> Result<(Duration, String)> {
+pub(super) fn next(turn: &Result<Turn>, backoff: &mut Backoff) -> Result<(Duration, String)> {
     let mut random = [0; 2];
     getrandom::fill(&mut random).context("no randomness for the waiting time")?;
     let random = u16::from_be_bytes(random);
@@ -221,7 +228,7 @@ fn conclude(turn: Result<Turn>, is_json: bool) -> Result<ExitCode> {
     })
 }
 
-fn describe(turn: &Turn) -> String {
+pub(super) fn describe(turn: &Turn) -> String {
     match turn {
         Turn::Nothing => "nothing to do".to_owned(),
         Turn::NotYet(seconds) => format!("loaded; permission is given in {seconds} s at the earliest"),
@@ -255,7 +262,7 @@ fn outcome(status: &Status) -> String {
     }
 }
 
-fn as_json(turn: &Result<Turn>) -> Value {
+pub(super) fn as_json(turn: &Result<Turn>) -> Value {
     match turn {
         Err(error) => json!({"result": "error", "error": format!("{error:#}")}),
         Ok(Turn::Nothing) => json!({"result": "nothing"}),
@@ -290,10 +297,10 @@ fn as_json(turn: &Result<Turn>) -> Value {
 }
 
 /// Progress on standard error: a bar on a terminal, lines elsewhere.
-struct Progress(ProgressBar);
+pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let bar = if std::io::stderr().is_terminal() {
             ProgressBar::no_length()
         } else {
@@ -303,7 +310,7 @@ impl Progress {
         Self(style.map_or_else(|_| ProgressBar::hidden(), |style| bar.with_style(style)))
     }
 
-    fn show(&self, event: &Event) {
+    pub(super) fn show(&self, event: &Event) {
         match event {
             Event::Secure(facts) => self.say(&format!(
                 "secure element {}: version {}",
@@ -334,16 +341,16 @@ impl Progress {
     }
 
     #[allow(clippy::print_stderr)]
-    fn say(&self, text: &str) {
+    pub(super) fn say(&self, text: &str) {
         self.0.suspend(|| eprintln!("{text}"));
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.0.finish_and_clear();
     }
 }
 
 #[allow(clippy::print_stdout)]
-fn print_line(text: &str) {
+pub(super) fn print_line(text: &str) {
     println!("{text}");
 }

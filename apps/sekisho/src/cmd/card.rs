@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::card::element::{self, Start};
 use crate::card::file_flash::{FileFlash, LARGEST, PAGE};
-use crate::card::perso::{FirstPart, Perso};
+use crate::card::perso::{FirstPart, Perso, SecAppRecords, sec_app};
 use crate::card::screen::{About, Reach, first_screen};
 use crate::card::side::{OnInterface, SharedSe};
 
@@ -145,8 +145,11 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
     let kib = flash.len() / 1024;
     profile.slot_bytes = flash.len().saturating_sub(profile.store_bytes) / 2 / PAGE * PAGE;
     let first = FirstPart::new()?;
-    let (mut se, found) =
-        element::start(flash, &profile, &perso.borrowed(&first)).map_err(|error| explain(error, args))?;
+    let records = perso.sec_app.as_ref().map(SecAppRecords::borrowed);
+    let applications = records.as_ref().map(|records| sec_app(records)).transpose()?;
+    let applications: Vec<_> = applications.into_iter().collect();
+    let (mut se, found) = element::start(flash, &profile, &perso.borrowed(&first, &applications))
+        .map_err(|error| explain(error, args))?;
     if let (Start::Found, Some(path)) = (found, &args.perso) {
         let se_id = About::ask(&mut se, args.interface.interface()).se_id;
         if se_id != perso.se_id.to_string() {

@@ -90,12 +90,118 @@ enum Command {
         /// The campaign
         campaign: Option<Campaign>,
     },
+    /// Paging: devices, messages, ticket keys
+    Paging {
+        #[command(subcommand)]
+        command: Paging,
+    },
     /// Show the last events
     Events {
         /// Of this campaign only
         #[arg(long)]
         campaign: Option<Campaign>,
     },
+}
+
+#[derive(Subcommand)]
+enum Paging {
+    /// Show what the server has counted, lost, and found wrong, and the servers beside it
+    Status,
+    /// Register SEs for paging
+    Register {
+        /// SE ids
+        #[arg(required = true)]
+        se_ids: Vec<SeId>,
+        /// Group
+        #[arg(long, default_value_t = 0)]
+        group: u16,
+        /// Their keys change with each poll
+        #[arg(long)]
+        rolling: bool,
+    },
+    /// Show a device
+    Device {
+        /// The SE
+        se_id: SeId,
+    },
+    /// Answer a device no more
+    Block {
+        /// The SE
+        se_id: SeId,
+    },
+    /// Answer it again
+    Unblock {
+        /// The SE
+        se_id: SeId,
+    },
+    /// Send a message to a device, a group or everybody
+    Send {
+        /// What to do
+        #[arg(value_parser = ["update", "open-https", "poll-every", "generate-keys", "transport-identity"])]
+        action: String,
+        /// Seconds of delay or interval, type of keys, number of the identity
+        #[arg(default_value_t = 0)]
+        argument: u32,
+        /// To this SE
+        #[arg(long, conflicts_with = "group")]
+        to: Option<SeId>,
+        /// To this group
+        #[arg(long)]
+        group: Option<u16>,
+        /// From when on, in seconds since 1970
+        #[arg(long)]
+        not_before: Option<u64>,
+        /// Until when
+        #[arg(long)]
+        expires: Option<u64>,
+    },
+    /// Take a message back
+    Withdraw {
+        /// Its order
+        order: u32,
+    },
+    /// Make the next ticket key: accepted at once, issued under when every server has it
+    Rotate,
+    /// Accept a ticket key no more: devices that still sleep with its identities come back by recovery
+    Retire {
+        /// Its epoch
+        epoch: u32,
+    },
+}
+
+fn paging(client: &AdminClient, command: &Paging) -> Result<Value> {
+    match command {
+        Paging::Status => client.get("paging"),
+        Paging::Register {
+            se_ids,
+            group,
+            rolling,
+        } => {
+            let ids: Vec<_> = se_ids.iter().map(SeId::to_string).collect();
+            let wanted = json!({ "se_ids": ids, "group": group, "rolling": rolling });
+            client.post("paging/devices", wanted.to_string().as_bytes())
+        }
+        Paging::Device { se_id } => client.get(&format!("paging/devices/{se_id}")),
+        Paging::Block { se_id } => client.post(&format!("paging/devices/{se_id}/block"), b""),
+        Paging::Unblock { se_id } => client.post(&format!("paging/devices/{se_id}/unblock"), b""),
+        Paging::Send {
+            action,
+            argument,
+            to,
+            group,
+            not_before,
+            expires,
+        } => {
+            let wanted = json!({
+                "se_id": to.map(|id| id.to_string()), "group": group, "action": action, "argument": argument,
+                "not_before": not_before, "expires": expires,
+            });
+            client.post("paging/messages", wanted.to_string().as_bytes())
+        }
+        Paging::Withdraw { order } => client.delete(&format!("paging/messages/{order}")),
+        Paging::Rotate => client.post("paging/ticket-keys", b""),
+        Paging::Retire { epoch } => client.delete(&format!("paging/ticket-keys/0/{epoch}")),
+    }
 }
 
 #[allow(clippy::print_stdout)]
@@ -141,6 +247,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Command::Show { campaign } => {
             client.get(&campaign.map_or_else(|| "campaigns".to_owned(), |id| format!("campaigns/{id}")))?
         }
+        Command::Paging { command } => paging(&client, command)?,
         Command::Events { campaign } => {
             client.get(&campaign.map_or_else(|| "events".to_owned(), |id| format!("events?campaign={id}")))?
         }

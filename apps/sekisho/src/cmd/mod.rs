@@ -1,12 +1,14 @@
 //! The subcommands. To add one: a module here, a variant of [`Command`], a line in [`run`].
 
 mod agent;
+mod agent_paging;
 mod bench;
 mod bench_paging;
 mod card;
 mod design;
 mod fleet;
 mod hsm;
+mod paging;
 pub(crate) mod secret;
 mod server;
 
@@ -26,6 +28,7 @@ pub(crate) enum Command {
     Hsm(hsm::Args),
     Bench(bench::Args),
     Load(crate::load::Args),
+    Paging(paging::Args),
 }
 
 /// Carries one subcommand out.
@@ -40,6 +43,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Hsm(args) => hsm::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Load(args) => crate::load::run(&args),
+        Command::Paging(args) => paging::run(&args),
     }
 }
 

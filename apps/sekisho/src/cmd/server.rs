@@ -3,19 +3,20 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use sekisho_hsm::SoftHsm;
-use sekisho_server::{Certificate, Config, Server};
+use sekisho_server::{Authority, Certificate, Config, Server};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use super::paging;
 use super::secret::Passphrase;
 
 /// The management server: campaigns, device endpoint over TLS, administration with a live page
 #[derive(Parser)]
 pub(crate) struct Args {
-    /// TOML file with any of: device_address, admin_address, folder, keystore
+    /// TOML file with any of: device_address, admin_address, folder, keystore, and a table [paging]: address, threads, scheme, database, node
     #[arg(long)]
     config: Option<PathBuf>,
     /// Where devices reach it, over TLS
@@ -37,6 +38,8 @@ pub(crate) struct Args {
     #[arg(long)]
     check_config: bool,
     #[command(flatten)]
+    paging: paging::Options,
+    #[command(flatten)]
     passphrase: Passphrase,
 }
 
@@ -48,6 +51,8 @@ struct File {
     admin_address: Option<SocketAddr>,
     folder: Option<PathBuf>,
     keystore: Option<PathBuf>,
+    #[serde(default)]
+    paging: paging::Table,
 }
 
 fn file(path: Option<&Path>) -> Result<File> {
@@ -94,8 +99,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         database: folder.join("fleet.sqlite"),
         certificate: certificate(&folder, &args.names)?,
         admin_token: Some(admin_token(&folder)?),
-        authority_key: None,
-        paging: None,
+        authority_key: Some(authority_key(&folder)?),
+        paging: args.paging.config(file.paging, &folder),
     };
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -116,6 +121,9 @@ async fn serve(config: Config, hsm: SoftHsm, folder: &Path) -> Result<ExitCode> 
         server.admin_address,
         folder.join("admin.token").display()
     );
+    if let Some(paging) = &server.paging {
+        eprintln!("paging         udp {}", paging.engine().local_addr());
+    }
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         result = tokio::signal::ctrl_c() => result?,
@@ -159,6 +167,14 @@ fn admin_token(folder: &Path) -> Result<String> {
         Ok(hex::encode(token))
     })?;
     Ok(token.trim().to_owned())
+}
+
+fn authority_key(folder: &Path) -> Result<String> {
+    let key = kept(&folder.join("authority.key"), || Ok(Authority::new_key()?))?;
+    // What verifies the certificates of the SEs' keys is for everybody.
+    let certificate = Authority::new(&key)?.certificate().to_owned();
+    kept(&folder.join("authority.pem"), || Ok(certificate))?;
+    Ok(key)
 }
 
 fn certificate(folder: &Path, names: &[String]) -> Result<Certificate> {

@@ -85,6 +85,11 @@ impl<B: Backend, S: Spool> Agent<B, S> {
         }
     }
 
+    /// The server as it sees it.
+    pub const fn backend(&self) -> &B {
+        &self.backend
+    }
+
     /// Goes as far as it can: from where the last turn ended to the verdict, if nothing comes between.
     ///
     /// # Errors

@@ -5,12 +5,14 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use sekisho_link::{Campaign, Offer, SeId, Verdict};
+use sekisho_paging::recovery::{GRANT, REQUEST};
 use ureq::http::{Response, StatusCode, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Body, RequestBuilder};
 use zeroize::Zeroizing;
 
 use crate::backend::{Backend, BackendError, Part, Permission};
+use crate::paging::NewKey;
 
 /// Longest answer but for the delivery: P_AUT has about 200 bytes, an explanation of an error a few hundred.
 const ANSWER_MAX: u64 = 16 * 1024;
@@ -119,6 +121,58 @@ impl HttpsBackend {
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .send(body)
             .map_err(unreachable)
+    }
+}
+
+/// The server's answer to a new public key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certified {
+    /// SHA-256 of the certificate.
+    pub digest: [u8; 32],
+    /// The server's word to the SE.
+    pub proof: [u8; 16],
+    /// The certificate, DER.
+    pub certificate: Vec<u8>,
+}
+
+impl HttpsBackend {
+    /// Brings an SE's recovery request (`docs/spec/paging.md`, 8): the grant.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn recover(&self, request: &[u8; REQUEST]) -> Result<[u8; GRANT], BackendError> {
+        let mut response = self.post("paging/recover", request)?;
+        match response.status() {
+            StatusCode::OK => answer(&mut response)?
+                .try_into()
+                .map_err(|_| BackendError::Malformed("a grant")),
+            _ => Err(refusal(&mut response)),
+        }
+    }
+
+    /// Has the public key of a key pair that the SE has made certified.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn certify(&self, se_id: SeId, key: &NewKey) -> Result<Certified, BackendError> {
+        let body = [&key.public_key[..], &key.signature, &key.proof].concat();
+        let mut response = self.post(&format!("{se_id}/certify"), &body)?;
+        if response.status() != StatusCode::OK {
+            return Err(refusal(&mut response));
+        }
+        let answer = answer(&mut response)?;
+        let malformed = BackendError::Malformed("a certificate");
+        let Some((digest, rest)) = answer.split_first_chunk() else {
+            return Err(malformed);
+        };
+        let Some((proof, certificate)) = rest.split_first_chunk() else {
+            return Err(malformed);
+        };
+        Ok(Certified {
+            digest: *digest,
+            proof: *proof,
+            certificate: certificate.to_vec(),
+        })
     }
 }
 

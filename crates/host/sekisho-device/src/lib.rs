@@ -35,5 +35,5 @@ pub use backoff::Backoff;
 pub use disk::{DiskSpool, hand_over};
 pub use error::AgentError;
 pub use facts::Facts;
-pub use https::{HttpsBackend, HttpsConfig, LinkToken};
+pub use https::{Certified, HttpsBackend, HttpsConfig, LinkToken};
 pub use spool::{MemorySpool, Spool};

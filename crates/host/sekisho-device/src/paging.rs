@@ -272,9 +272,15 @@ impl Pager {
         }
     }
 
+    /// Whether a poll is out: it has been asked and not been answered.
+    pub const fn is_out(&self) -> bool {
+        self.is_out
+    }
+
     /// Polls at the next turn, whatever the time.
     pub const fn poll_now(&mut self, reason: Reason) {
         self.due = None;
+        self.is_out = false;
         self.reason = reason;
     }
 
@@ -364,6 +370,16 @@ impl UdpLink {
             at: 0,
             socket,
         })
+    }
+
+    /// Goes to the server of this number, from 0 on; false when there is none.
+    pub fn use_server(&mut self, number: usize) -> bool {
+        let Some(socket) = self.servers.get(number).and_then(|server| open(*server).ok()) else {
+            return false;
+        };
+        self.at = number;
+        self.socket = socket;
+        true
     }
 
     /// Waits until a datagram comes, for at most this long: for an agent that has nothing else to do.

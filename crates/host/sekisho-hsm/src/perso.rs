@@ -30,6 +30,9 @@ pub struct PersoFile {
     pub k_mac: Zeroizing<String>,
     /// The designer's public key, uncompressed.
     pub designer: String,
+    /// Root of its paging keys; without it the card has no SecApp.
+    #[serde(default)]
+    pub paging_root: Option<Zeroizing<String>>,
 }
 
 /// Keys are never shown.
@@ -69,6 +72,7 @@ impl PersoFile {
             kos: hexed(&ceremony.kos),
             k_mac: hexed(&ceremony.k_mac),
             designer: hex::encode(ceremony.designer_public()),
+            paging_root: Some(Zeroizing::new(hex::encode(hsm.paging_root(se_id)?))),
         })
     }
 
@@ -113,6 +117,22 @@ impl PersoFile {
             unhexed(&self.kos, "kos is no AES key in hex")?,
             unhexed(&self.k_mac, "k_mac is no AES key in hex")?,
         ])
+    }
+
+    /// The root of its paging keys.
+    ///
+    /// # Errors
+    /// [`HsmError::Request`].
+    pub fn paging_root(&self) -> Result<Option<[u8; 16]>> {
+        let Some(text) = &self.paging_root else {
+            return Ok(None);
+        };
+        let bytes = hex::decode(text.as_str())
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok());
+        bytes
+            .map(Some)
+            .ok_or(HsmError::Request("paging_root has 32 hexadecimal digits"))
     }
 
     /// The designer's public key.

@@ -304,7 +304,11 @@ impl Device {
         state.take(answer.message);
         Ok(Accepted {
             state,
-            message: if is_new || moves { answer.message } else { Message::NOTHING },
+            message: if is_new || moves {
+                answer.message
+            } else {
+                Message::NOTHING
+            },
             sent: answer.sent,
             tag,
         })
@@ -353,7 +357,8 @@ impl Device {
         let wait = doubled.min(u64::from(RETRY_MAX_MS));
         Wait {
             millis: spread(wait, wait, random),
-            recover: self.resend >= RECOVER_AFTER,
+            // A device that has never had an identity asks nobody in vain twelve times.
+            recover: self.resend >= RECOVER_AFTER || self.state.uid == Uid::default(),
         }
     }
 }

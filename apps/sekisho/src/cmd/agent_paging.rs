@@ -1,0 +1,181 @@
+//! `sekisho agent --paging`: the agent hears by paging what there is to do.
+
+use anyhow::{Context, Result};
+use sekisho_device::paging::{Pager, Reason, SecApp, Step, UdpLink};
+use sekisho_device::{Agent, Backoff, DiskSpool, Facts, HttpsBackend, Turn};
+use sekisho_paging::message::{Action, Message};
+use sekisho_transport::Card;
+use serde_json::json;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use super::agent::{self, Args, Progress};
+
+/// How often the agent looks around while it waits.
+const LOOK: Duration = Duration::from_secs(60);
+/// After an error of the SE.
+const AFTER_ERROR: Duration = Duration::from_secs(5);
+
+type PagedAgent = Agent<HttpsBackend, DiskSpool>;
+
+struct Paged<'a> {
+    args: &'a Args,
+    agent: &'a mut PagedAgent,
+    link: UdpLink,
+    progress: Progress,
+}
+
+/// Polls for ever, or until it has heard something once.
+#[allow(clippy::disallowed_methods, reason = "this is the edge that waits")]
+pub(super) fn run(args: &Args, agent: &mut PagedAgent) -> Result<ExitCode> {
+    let mut paged = Paged {
+        args,
+        agent,
+        link: UdpLink::new(args.paging.clone()).context("no socket for paging")?,
+        progress: Progress::new(),
+    };
+    let timeout = Duration::from_secs(args.timeout);
+    let mut pager = Pager::new();
+    let mut card = args.card.open(timeout)?;
+    let started = Instant::now();
+    loop {
+        match pager.turn(&mut *card, &mut paged.link, started.elapsed()) {
+            Ok(Step::Wait(wait)) => {
+                if args.once && !pager.is_out() {
+                    paged.say("nothing", "nothing to do");
+                    return Ok(ExitCode::SUCCESS);
+                }
+                paged.link.wait(wait.min(LOOK));
+            }
+            Ok(Step::Act(message)) => {
+                paged.act(&mut *card, message)?;
+                if args.once && message.action != Action::Nothing {
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
+            Ok(Step::Recover(request)) => {
+                let grant = paged.agent.backend().recover(&request);
+                let taken = match grant {
+                    Ok(grant) => SecApp::select(&mut *card)?.grant(&grant)?,
+                    Err(error) => {
+                        paged.progress.say(&format!("recovery: {error}"));
+                        false
+                    }
+                };
+                if taken {
+                    paged.say("recovered", "a new identity has come over HTTPS");
+                    pager.poll_now(Reason::Recovered);
+                }
+            }
+            Err(error) if args.once => return Err(error.into()),
+            Err(error) => {
+                paged
+                    .progress
+                    .say(&format!("{error}; again in {} s", AFTER_ERROR.as_secs()));
+                agent::pause(AFTER_ERROR);
+                card = args.card.open(timeout)?;
+            }
+        }
+    }
+}
+
+impl Paged<'_> {
+    /// Does what a verified message says, and tells SecApp when it is done.
+    fn act(&mut self, card: &mut dyn Card, message: Message) -> Result<()> {
+        match message.action {
+            Action::Update(delay) | Action::OpenHttps(delay) => {
+                self.say(
+                    "message",
+                    &format!("message {}: {}", message.order, words(message.action)),
+                );
+                agent::pause(Duration::from_secs(delay.into()));
+                self.update(card)?;
+            }
+            Action::GenerateKeys(1) => self.new_keys(card)?,
+            Action::TransportIdentity(number) => {
+                let there = usize::try_from(number).is_ok_and(|number| self.link.use_server(number));
+                let what = if there {
+                    "in use"
+                } else {
+                    "not configured: --paging names the servers, from 0 on"
+                };
+                self.say(
+                    "transport_identity",
+                    &format!("transport identity {number}: {what}"),
+                );
+            }
+            action => self.say(
+                "message",
+                &format!("message {}: {}", message.order, words(action)),
+            ),
+        }
+        Ok(SecApp::select(card)?.done(message.order)?)
+    }
+
+    /// The turns of the agent, until there is nothing left to do.
+    fn update(&mut self, card: &mut dyn Card) -> Result<()> {
+        let mut backoff = Backoff::new();
+        loop {
+            let turn = self
+                .agent
+                .turn(card, &mut |event| self.progress.show(&event))
+                .map_err(anyhow::Error::new);
+            if self.args.json {
+                agent::print_line(&agent::as_json(&turn).to_string());
+            }
+            if self.args.once {
+                turn?;
+                return Ok(());
+            }
+            if let Ok(done @ (Turn::Nothing | Turn::Blocked(_))) = &turn {
+                self.progress.say(&agent::describe(done));
+                return Ok(());
+            }
+            if let Ok(Turn::Ended { verdict, .. }) = &turn
+                && verdict.access != sekisho_link::Access::Retry
+            {
+                self.progress
+                    .say(&agent::describe(turn.as_ref().unwrap_or(&Turn::Nothing)));
+                return Ok(());
+            }
+            let (wait, words) = agent::next(&turn, &mut backoff)?;
+            self.progress.say(&words);
+            agent::pause(wait);
+        }
+    }
+
+    /// A key pair made in the SE, its public part certified; the certificate is kept beside the spool.
+    fn new_keys(&mut self, card: &mut dyn Card) -> Result<()> {
+        let se_id = Facts::read(card)?.se_id;
+        let key = SecApp::select(card)?.new_key()?;
+        let certified = self.agent.backend().certify(se_id, &key)?;
+        let path = self.args.spool.join("certificate.der");
+        std::fs::write(&path, &certified.certificate)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        SecApp::select(card)?.certified(&certified.digest, &certified.proof)?;
+        self.say(
+            "new_keys",
+            &format!("a new key pair in the SE; its certificate is {}", path.display()),
+        );
+        Ok(())
+    }
+
+    fn say(&self, result: &str, words: &str) {
+        if self.args.json {
+            agent::print_line(&json!({ "result": result, "detail": words }).to_string());
+        } else {
+            self.progress.say(words);
+        }
+    }
+}
+
+fn words(action: Action) -> String {
+    match action {
+        Action::Nothing => "nothing".to_owned(),
+        Action::Update(delay) => format!("an update is available, in {delay} s"),
+        Action::OpenHttps(delay) => format!("open HTTPS, in {delay} s"),
+        Action::PollEvery(seconds) => format!("poll every {seconds} s"),
+        Action::MoveTo(to) => format!("served by domain {} from now on", to.domain),
+        other => format!("{other:?}, which this agent does not know"),
+    }
+}

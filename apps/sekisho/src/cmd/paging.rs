@@ -1,0 +1,134 @@
+//! `sekisho paging`: a paging server alone, and how one is set up.
+
+use anyhow::{Context, Result};
+use clap::Args as ClapArgs;
+use clap::{Parser, ValueEnum};
+use sekisho_hsm::SoftHsm;
+use sekisho_server::paging::{Paging, PagingConfig, Scheme};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::secret::Passphrase;
+
+/// Where identities come from.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SchemeName {
+    /// Encrypted tickets: nothing is written before an answer
+    Ticket,
+    /// Random identities, each durable before its answer leaves
+    Random,
+}
+
+/// How a paging server is set up.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct Options {
+    /// Where it listens for polls (UDP)
+    #[arg(
+        long = "paging-address",
+        value_name = "ADDRESS",
+        env = "SEKISHO_PAGING_ADDRESS"
+    )]
+    address: Option<SocketAddr>,
+    /// Worker threads, one socket each; as many as there are cores
+    #[arg(long = "paging-threads", value_name = "N")]
+    threads: Option<usize>,
+    /// Where identities come from [default: ticket]
+    #[arg(long = "paging-scheme", value_name = "SCHEME", value_enum)]
+    scheme: Option<SchemeName>,
+    /// What several servers share: `postgres://...`; without it a SQLite file in the folder
+    #[arg(
+        long = "paging-database",
+        value_name = "URL",
+        env = "SEKISHO_PAGING_DATABASE",
+        hide_env_values = true
+    )]
+    database: Option<String>,
+    /// Name of this server among them [default: node]
+    #[arg(long = "paging-node", value_name = "NAME")]
+    node: Option<String>,
+}
+
+/// The same in a configuration file: `[paging]`.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Table {
+    address: Option<SocketAddr>,
+    threads: Option<usize>,
+    scheme: Option<SchemeName>,
+    database: Option<String>,
+    node: Option<String>,
+}
+
+impl Options {
+    /// The configuration, if an address is given; what the command line says goes before the file.
+    pub(crate) fn config(&self, table: Table, folder: &Path) -> Option<PagingConfig> {
+        let scheme = self.scheme.or(table.scheme).unwrap_or(SchemeName::Ticket);
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        Some(PagingConfig {
+            listen: self.address.or(table.address)?,
+            threads: self.threads.or(table.threads).unwrap_or_else(cores),
+            scheme: match scheme {
+                SchemeName::Ticket => Scheme::Ticket,
+                SchemeName::Random => Scheme::Random,
+            },
+            database: self
+                .database
+                .clone()
+                .or(table.database)
+                .unwrap_or_else(|| format!("sqlite:{}", folder.join("paging.sqlite").display())),
+            directory: Some(folder.join("paging")),
+            domain: 0,
+            node: self
+                .node
+                .clone()
+                .or(table.node)
+                .unwrap_or_else(|| "node".to_owned()),
+        })
+    }
+}
+
+/// A paging server alone: polls over UDP, with what other servers share in a database
+#[derive(Parser)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    options: Options,
+    /// Folder of snapshot and journal, and of the database if none is named
+    #[arg(long, default_value = "sekisho-paging", env = "SEKISHO_FOLDER")]
+    folder: PathBuf,
+    /// The HSM's keystore
+    #[arg(long, default_value = "keystore.sealed", env = "SEKISHO_KEYSTORE")]
+    keystore: PathBuf,
+    #[command(flatten)]
+    passphrase: Passphrase,
+}
+
+#[allow(clippy::print_stderr)]
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let hsm = SoftHsm::load(&args.keystore, args.passphrase.read()?.as_bytes())
+        .context("the keystore does not open; sekisho hsm init makes one")?;
+    std::fs::create_dir_all(&args.folder)
+        .with_context(|| format!("cannot make {}", args.folder.display()))?;
+    let config = args.options.config(Table::default(), &args.folder);
+    let config = config.context("where shall it listen? --paging-address 0.0.0.0:8442")?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let paging = Arc::new(Paging::start(config, Arc::new(hsm)).await?);
+            eprintln!("paging         udp {}", paging.engine().local_addr());
+            let looking = tokio::spawn(Arc::clone(&paging).run());
+            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+            tokio::select! {
+                result = tokio::signal::ctrl_c() => result?,
+                _ = terminate.recv() => {}
+            }
+            eprintln!("stopping");
+            looking.abort();
+            paging.stop().await;
+            Ok(ExitCode::SUCCESS)
+        })
+}
