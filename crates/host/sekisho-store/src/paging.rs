@@ -5,6 +5,7 @@
 //! inside the transaction that makes it: no reader sees a number before all lower ones.
 
 use std::sync::Once;
+use std::time::Duration;
 
 use sekisho_link::SeId;
 use sqlx::any::{AnyPoolOptions, AnyRow};
@@ -219,6 +220,7 @@ impl PagingStore {
         let pool = AnyPoolOptions::new()
             // SQLite has one writer: a second connection would find it locked.
             .max_connections(if is_sqlite { 1 } else { 4 })
+            .acquire_timeout(Duration::from_secs(5))
             .connect(&url)
             .await?;
         if is_sqlite {

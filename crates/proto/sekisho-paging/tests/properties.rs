@@ -371,6 +371,35 @@ fn property_15_sleepers_wake_through_ticket_epochs() {
     }
 }
 
+/// Two servers that know different things of a device with a rolling key, while the epoch changes at one before the other.
+#[test]
+fn property_15_rolling_keys_and_epochs_that_change_at_one_server_first() {
+    for seed in 0..200 {
+        let mut dice = Dice(seed);
+        let mut servers = [TicketServer::new(Mode::Rolling), TicketServer::new(Mode::Rolling)];
+        let mut se = Se::new(Mode::Rolling, servers[0].first_uid());
+        for turn in 0..60 {
+            for (server, changes) in servers.iter_mut().zip([20, 30]) {
+                if turn == 10 {
+                    server.ring.add(TicketKey::new(0, 2, &[2; 16], false)).unwrap();
+                }
+                if turn == changes {
+                    server.ring.drop_key(0, 2);
+                    server.ring.add(TicketKey::new(0, 2, &[2; 16], true)).unwrap();
+                }
+            }
+            // Long runs at one server, so that the other is far behind.
+            let at = usize::from(dice.chance(if turn / 7 % 2 == 0 { 5 } else { 95 }));
+            let poll = se.poll(&mut dice);
+            let answer = servers[at].poll(&poll, Message::NOTHING);
+            let answer = answer.unwrap_or_else(|_| panic!("locked out: seed {seed}, turn {turn}"));
+            if dice.chance(80) {
+                assert!(se.receive(&answer));
+            }
+        }
+    }
+}
+
 /// A global and a local server, each poll going to either: hand-over, give-back, and both answering at any moment.
 #[test]
 fn property_18_take_over_and_give_back_lock_nobody_out() {

@@ -9,6 +9,9 @@ use crate::ticket::{Ring, Ticket};
 /// How many polls a record with a rolling key may be behind its device: the most that a server may lose in a crash, per device.
 pub const CATCH_UP_MAX: u64 = 1 << 16;
 
+/// Among how many polls since its own position a server looks for the one at which the epoch changed.
+const SWITCH_MAX: u32 = 256;
+
 #[derive(Clone, Debug)]
 enum Secret {
     /// One key for a keyspace: kept as working keys.
@@ -192,15 +195,22 @@ impl TicketRecord {
         from: (PollKey, Uid, u32),
     ) -> Result<TicketReceived, Reject> {
         let (key, last, counter) = from;
-        // Identities between were issued under the ticket's epoch, or, before a change of epoch, under that of the last one known.
-        let epochs = [Some(ticket.epoch), ring.open(&last).map(|last| last.epoch)];
-        let mut tried = None;
-        for epoch in epochs.into_iter().flatten() {
-            if tried == Some(epoch) {
-                continue;
-            }
-            tried = Some(epoch);
-            let Some(key) = catch_up(ring, ticket, uid, (key.clone(), last, counter), epoch) else {
+        let steps = ticket.counter.checked_sub(counter).ok_or(Reject::BadMac)?;
+        if u64::from(steps) > CATCH_UP_MAX {
+            return Err(Reject::BadMac);
+        }
+        // Epochs of identities never go back, so those between are of the old epoch up to some step and of the ticket's from there on. Mostly
+        // there was no change, or it is behind or ahead of all of them.
+        let old = ring.open(&last).map_or(ticket.epoch, |last| last.epoch);
+        let search = if old == ticket.epoch {
+            0
+        } else {
+            steps.min(SWITCH_MAX)
+        };
+        let switches = [0, steps].into_iter().chain(1..search);
+        for switch in switches.take(if old == ticket.epoch { 1 } else { usize::MAX }) {
+            let epochs = (old, switch, ticket.epoch);
+            let Some(key) = catch_up(ring, ticket, uid, (key.clone(), last, counter), epochs) else {
                 continue;
             };
             let keys = key.poll_keys();
@@ -248,25 +258,24 @@ impl TicketRecord {
     }
 }
 
-/// The key of the identity `uid` with the ticket's counter, from an earlier one; `None` when it is not ahead, or too far.
+/// The key of the identity `uid` with the ticket's counter, from an earlier one. The identities between are of the first epoch for `switch`
+/// steps, and of the second after.
 fn catch_up(
     ring: &Ring,
     ticket: &Ticket,
     uid: Uid,
     from: (PollKey, Uid, u32),
-    epoch: u32,
+    (old, switch, new): (u32, u32, u32),
 ) -> Option<PollKey> {
     let (mut key, mut last, counter) = from;
-    let steps = u64::from(ticket.counter.checked_sub(counter)?);
-    if steps > CATCH_UP_MAX {
-        return None;
-    }
-    let between = ring.epoch(ticket.keyspace.domain, epoch)?;
-    for step in counter..ticket.counter {
+    let domain = ticket.keyspace.domain;
+    let (old, new) = (ring.epoch(domain, old), ring.epoch(domain, new));
+    for (done, step) in (0..).zip(counter..ticket.counter) {
         let next = if step + 1 == ticket.counter {
             uid
         } else {
-            between.seal(ticket.index, ticket.keyspace.generation, step + 1)
+            let between = if done < switch { old } else { new };
+            between?.seal(ticket.index, ticket.keyspace.generation, step + 1)
         };
         let uid_rand = key.poll_keys().uid_rand(&last, &next);
         key = key.roll(&last, &uid_rand);
@@ -326,6 +335,10 @@ impl TicketReceived {
             None => (at.keyspace, at.counter.saturating_add(1), message),
         };
         let issuing = ring.issuing(keyspace.domain).ok_or(Reject::Unknown)?;
+        // Another server may issue under a newer epoch already: identities never go back to an older one.
+        let goes_back = keyspace.domain == at.keyspace.domain && at.epoch > issuing.epoch();
+        let own = ring.epoch(keyspace.domain, at.epoch).filter(|_| goes_back);
+        let issuing = own.unwrap_or(issuing);
         let uid2 = issuing.seal(at.index, keyspace.generation, counter);
         let answer = Answer {
             message,

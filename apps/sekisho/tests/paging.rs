@@ -1,0 +1,237 @@
+//! Paging as its users run it: keystore, card, server, agent, all by the command line; and OpenSSL judges what the SE and the fleet's authority made.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+mod process;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use process::{CardProcess, Guarded, SEKISHO, scratch};
+use serde_json::Value;
+
+const SE_ID: &str = "5EC15400000000000042";
+
+fn sekisho(folder: &Path, args: &[&str]) -> Output {
+    Command::new(SEKISHO)
+        .args(args)
+        .current_dir(folder)
+        .env("SEKISHO_PASSPHRASE", "a passphrase of the test")
+        .output()
+        .unwrap()
+}
+
+fn ok(folder: &Path, args: &[&str]) -> String {
+    let output = sekisho(folder, args);
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+struct System {
+    folder: tempfile::TempDir,
+    server: Guarded,
+    device: String,
+    admin: String,
+    paging: String,
+}
+
+impl System {
+    fn start() -> Self {
+        let folder = scratch();
+        let path = folder.path();
+        ok(path, &["hsm", "init"]);
+        ok(path, &["design", "ceremony"]);
+        ok(path, &["hsm", "perso", "--se-id", SE_ID]);
+        let any = "127.0.0.1:0";
+        let mut server = Guarded(
+            Command::new(SEKISHO)
+                .args([
+                    "server",
+                    "--device-address",
+                    any,
+                    "--admin-address",
+                    any,
+                    "--paging-address",
+                    any,
+                ])
+                .current_dir(path)
+                .env("SEKISHO_PASSPHRASE", "a passphrase of the test")
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
+        let mut lines = BufReader::new(server.0.stderr.take().unwrap()).lines();
+        let mut said = |name: &str, number: usize| loop {
+            let line = lines.next().unwrap().unwrap();
+            if line.starts_with(name) {
+                return line
+                    .split_whitespace()
+                    .nth(number)
+                    .unwrap()
+                    .trim_end_matches('/')
+                    .to_owned();
+            }
+        };
+        let device = said("devices", 1);
+        let admin = said("administration", 1);
+        let paging = said("paging", 2);
+        Self {
+            folder,
+            server,
+            device,
+            admin,
+            paging,
+        }
+    }
+
+    fn fleet(&self, args: &[&str]) -> Value {
+        let all = [&["fleet", "--server", &self.admin], args].concat();
+        serde_json::from_str(&ok(self.folder.path(), &all)).unwrap_or(Value::Null)
+    }
+
+    /// One message, or "nothing", heard by the agent.
+    fn agent(&self, card: &CardProcess, token: &str) -> Vec<Value> {
+        let card = format!("tcp:{}", card.address);
+        let text = ok(
+            self.folder.path(),
+            &[
+                "agent",
+                "--server",
+                &self.device,
+                "--ca",
+                "sekisho-server/certificate.pem",
+                "--token",
+                token,
+                "--card",
+                &card,
+                "--paging",
+                &self.paging,
+                "--once",
+                "--json",
+                "--spool",
+                "spool",
+            ],
+        );
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+fn openssl(folder: &Path, args: &[&str]) -> String {
+    let output = Command::new("openssl")
+        .args(args)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_card_gets_its_identity_its_messages_and_a_certificate() {
+    let system = System::start();
+    let folder = system.folder.path();
+    let perso = folder.join("perso.json");
+    let card = CardProcess::start(
+        &folder.join("card.flash"),
+        0,
+        &["--perso", perso.to_str().unwrap()],
+    );
+    let registered = system.fleet(&["register", SE_ID]);
+    let token = registered["devices"][0]["link_token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        system.fleet(&["paging", "register", SE_ID, "--group", "3"])["new"],
+        1
+    );
+
+    // From the factory it has no identity: the first comes over HTTPS, the first poll after it.
+    let heard = system.agent(&card, &token);
+    let results: Vec<_> = heard
+        .iter()
+        .map(|line| line["result"].as_str().unwrap())
+        .collect();
+    assert_eq!(results, ["recovered", "nothing"], "{heard:?}");
+    assert_eq!(system.fleet(&["paging", "device", SE_ID])["generation"], 1);
+
+    system.fleet(&["paging", "send", "poll-every", "1", "--group", "3"]);
+    assert_eq!(
+        system.agent(&card, &token)[0]["detail"],
+        "message 1: poll every 1 s"
+    );
+
+    system.fleet(&["paging", "send", "generate-keys", "1", "--to", SE_ID]);
+    assert_eq!(system.agent(&card, &token)[0]["result"], "new_keys");
+    let certificate = [
+        "x509",
+        "-inform",
+        "DER",
+        "-in",
+        "spool/certificate.der",
+        "-out",
+        "certificate.pem",
+    ];
+    openssl(folder, &certificate);
+    let verified = openssl(
+        folder,
+        &[
+            "verify",
+            "-CAfile",
+            "sekisho-server/authority.pem",
+            "certificate.pem",
+        ],
+    );
+    assert!(verified.contains("OK"), "{verified}");
+    let subject = openssl(folder, &["x509", "-in", "certificate.pem", "-noout", "-subject"]);
+    assert!(subject.to_uppercase().contains(SE_ID), "{subject}");
+
+    // A new ticket key: the identity under the old one still works, and is changed for one under the new.
+    assert_eq!(system.fleet(&["paging", "rotate"])["epoch"], 2);
+    assert_eq!(system.agent(&card, &token)[0]["result"], "nothing");
+    let status = system.fleet(&["paging", "status"]);
+    assert!(status["identities_changed"].as_u64().unwrap() >= 3, "{status}");
+    assert_eq!(status["alarms"], serde_json::json!([]));
+
+    system.fleet(&["paging", "block", SE_ID]);
+    let blocked = system.fleet(&["paging", "device", SE_ID]);
+    assert_eq!(blocked["blocked"], true);
+    drop(card);
+    drop(system.server);
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let folder = scratch();
+    let path = folder.path();
+    ok(path, &["hsm", "init"]);
+    let output = sekisho(path, &["paging"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--paging-address"));
+    let output = sekisho(
+        path,
+        &[
+            "paging",
+            "--paging-address",
+            "127.0.0.1:0",
+            "--paging-database",
+            "postgres://nobody@127.0.0.1:1/x",
+        ],
+    );
+    assert!(!output.status.success());
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("database"),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
