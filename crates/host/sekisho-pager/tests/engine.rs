@@ -293,3 +293,122 @@ fn a_snapshot_is_whole_or_refused() {
     let settings = settings(Scheme::Ticket, Some(directory.path().to_owned()));
     assert!(Engine::start(settings, Arc::new(Roots), ring()).is_err());
 }
+
+struct NoRoots;
+
+impl RootKeys for NoRoots {
+    fn root(&self, _: &[u8; 10]) -> Option<Root> {
+        None
+    }
+}
+
+/// Property 18 over real sockets: a device is handed to a local server, which has no root, then polls go to either at random, and it comes back.
+#[test]
+fn property_18_a_local_server_takes_over_and_gives_back() {
+    let local_key = TicketKey::new(9, 1, &[6; 16], true);
+    let mut global_ring = ring();
+    global_ring.add(local_key.clone()).unwrap();
+    let mut local_ring = Ring::new();
+    local_ring.add(local_key).unwrap();
+    let global = start(Scheme::Ticket, None);
+    global.set_ring(global_ring);
+    let local = Settings {
+        domain: 9,
+        ..settings(Scheme::Ticket, None)
+    };
+    let local = Engine::start(local, Arc::new(NoRoots), local_ring).unwrap();
+    let given = Keyspace {
+        domain: 9,
+        generation: 1,
+    };
+    let indices = 0..10;
+    let mut devices = Vec::new();
+    for index in indices.clone() {
+        global.register(&[registration(index, false, Scheme::Ticket)]);
+        local.register(&[Registration {
+            keyspace: given,
+            start: Some(root(&se_id(index)).poll_key(given)),
+            ..registration(index, false, Scheme::Ticket)
+        }]);
+        devices.push(device(index, false, Scheme::Ticket));
+    }
+    let move_to = |domain, order| Intent {
+        order,
+        to: Target::Everybody,
+        action: Action::MoveTo(Keyspace {
+            domain,
+            generation: 0,
+        }),
+        not_before: None,
+        expires: None,
+    };
+    let (mut to_global, mut to_local) = (Client::new(&global), Client::new(&local));
+    global.post(move_to(9, 1));
+    for device in &mut devices {
+        to_global.poll(device);
+        assert_eq!(device.state().keyspace, given);
+    }
+    for round in 0..8u32 {
+        for (index, device) in indices.clone().zip(&mut devices) {
+            if (index * 7 + round * 3) % 4 < 3 {
+                to_local.poll(device);
+            } else {
+                to_global.poll(device);
+            }
+        }
+    }
+    global.post(move_to(0, 2));
+    for device in &mut devices {
+        to_global.poll(device);
+        let home = Keyspace {
+            domain: 0,
+            generation: 2,
+        };
+        assert_eq!(device.state().keyspace, home);
+        to_global.poll(device);
+    }
+    // The local server has lost them: it has no ticket key of the global domain.
+    to_local
+        .0
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    let poll = devices[0].poll(Reason::Periodic, [1; 4]);
+    assert_eq!(to_local.ask(&poll), None);
+}
+
+/// Property 16: a flood from an address takes nothing from the devices behind the same address.
+#[test]
+fn property_16_good_devices_behind_a_flooding_address_are_served() {
+    let engine = start(Scheme::Ticket, None);
+    let all: Vec<_> = (0..200)
+        .map(|index| registration(index, false, Scheme::Ticket))
+        .collect();
+    engine.register(&all);
+    let flood = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = engine.local_addr();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let flooding = std::thread::spawn(move || {
+        let mut noise = [0xA5; 44];
+        for n in 0u32.. {
+            noise[..4].copy_from_slice(&n.to_be_bytes());
+            let _ = flood.send_to(&noise, address);
+            if n % 64 == 0 {
+                std::thread::yield_now();
+            }
+            if stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                break;
+            }
+        }
+    });
+    let mut client = Client::new(&engine);
+    for index in 0..200 {
+        let mut device = device(index, false, Scheme::Ticket);
+        client.poll(&mut device);
+        client.poll(&mut device);
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    flooding.join().unwrap();
+    wait_for(|| engine.totals().of(Signal::First) == 400);
+    assert!(engine.totals().of(Signal::Unknown) > 1000);
+}

@@ -4,6 +4,7 @@
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_hsm::{Hsm, SoftHsm};
 use sekisho_link::{Campaign, Custody, Equ, LoaderState, SeId, Staging};
+use sekisho_server::paging::{PagingConfig, Scheme};
 use sekisho_server::{Certificate, Config, Server};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -31,7 +32,15 @@ impl Fixture {
             certificate: Certificate::self_signed(&["127.0.0.1"]).unwrap(),
             admin_token: Some("a".repeat(32)),
             authority_key: None,
-            paging: None,
+            paging: Some(PagingConfig {
+                listen: "127.0.0.1:0".parse().unwrap(),
+                threads: 1,
+                scheme: Scheme::Ticket,
+                database: format!("sqlite:{}", folder.join("paging.sqlite").display()),
+                directory: None,
+                domain: 0,
+                node: "test".to_owned(),
+            }),
         };
         let server = Server::start(config, Arc::clone(hsm) as Arc<dyn Hsm>)
             .await
@@ -191,6 +200,13 @@ async fn every_endpoint_explains_what_is_wrong() {
         ("/api/v1/campaigns/xy".to_owned(), &*admin, 400),
         ("/api/v1/campaigns/0000000000000001".to_owned(), &*admin, 404),
         ("/nothing".to_owned(), "", 404),
+        ("/api/v1/paging".to_owned(), "", 401),
+        ("/api/v1/paging/devices/xy".to_owned(), &*admin, 400),
+        (
+            "/api/v1/paging/devices/00000000000000000000".to_owned(),
+            &*admin,
+            404,
+        ),
     ] {
         assert_problem(&path, &f.get(&path, token, None), expected);
     }
@@ -248,6 +264,41 @@ fn posts(f: &Fixture, campaign: Campaign) {
             "/api/v1/campaigns".to_owned(),
             &*admin,
             &br#"{"name":"x","unknown":1}"#[..],
+            400,
+        ),
+        ("/device/v1/paging/recover".to_owned(), "", &[0; 47][..], 400),
+        ("/device/v1/paging/recover".to_owned(), "", &[0; 48][..], 403),
+        (device("certify"), "", &[0; 145][..], 401),
+        (device("certify"), &*link, &[0; 144][..], 400),
+        (device("certify"), &*link, &[4; 145][..], 400),
+        (
+            "/api/v1/paging/messages".to_owned(),
+            &*admin,
+            &br#"{"action":"explode"}"#[..],
+            400,
+        ),
+        (
+            "/api/v1/paging/messages".to_owned(),
+            &*admin,
+            &br#"{"action":"poll-every","argument":0}"#[..],
+            400,
+        ),
+        (
+            "/api/v1/paging/messages".to_owned(),
+            &*admin,
+            &br#"{"action":"update","group":70000}"#[..],
+            400,
+        ),
+        (
+            "/api/v1/paging/devices".to_owned(),
+            &*admin,
+            &br#"{"se_ids":["zz"]}"#[..],
+            400,
+        ),
+        (
+            format!("/api/v1/paging/devices/{SE}/explode"),
+            &*admin,
+            &b""[..],
             400,
         ),
         (verb("explode"), &*admin, &b""[..], 400),
