@@ -1,6 +1,6 @@
 //! The native applications of the SE.
 //!
-//! The [card manager](CardManager) is the issuer security domain; [SecApp](SecApp) polls the paging server. The operating system's dispatcher
+//! The [card manager](CardManager) is the issuer security domain; [SecApp] polls the paging server. The operating system's dispatcher
 //! calls them through [`Standard`]; none knows another.
 #![no_std]
 #![forbid(unsafe_code)]
