@@ -136,6 +136,32 @@ fn openssl(folder: &Path, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// OpenSSL's judgement of what the fleet's authority made for the SE.
+fn the_certificate_is_good(folder: &Path) {
+    let certificate = [
+        "x509",
+        "-inform",
+        "DER",
+        "-in",
+        "spool/certificate.der",
+        "-out",
+        "certificate.pem",
+    ];
+    openssl(folder, &certificate);
+    let verified = openssl(
+        folder,
+        &[
+            "verify",
+            "-CAfile",
+            "sekisho-server/authority.pem",
+            "certificate.pem",
+        ],
+    );
+    assert!(verified.contains("OK"), "{verified}");
+    let subject = openssl(folder, &["x509", "-in", "certificate.pem", "-noout", "-subject"]);
+    assert!(subject.to_uppercase().contains(SE_ID), "{subject}");
+}
+
 #[test]
 fn a_card_gets_its_identity_its_messages_and_a_certificate() {
     let system = System::start();
@@ -173,28 +199,7 @@ fn a_card_gets_its_identity_its_messages_and_a_certificate() {
 
     system.fleet(&["paging", "send", "generate-keys", "1", "--to", SE_ID]);
     assert_eq!(system.agent(&card, &token)[0]["result"], "new_keys");
-    let certificate = [
-        "x509",
-        "-inform",
-        "DER",
-        "-in",
-        "spool/certificate.der",
-        "-out",
-        "certificate.pem",
-    ];
-    openssl(folder, &certificate);
-    let verified = openssl(
-        folder,
-        &[
-            "verify",
-            "-CAfile",
-            "sekisho-server/authority.pem",
-            "certificate.pem",
-        ],
-    );
-    assert!(verified.contains("OK"), "{verified}");
-    let subject = openssl(folder, &["x509", "-in", "certificate.pem", "-noout", "-subject"]);
-    assert!(subject.to_uppercase().contains(SE_ID), "{subject}");
+    the_certificate_is_good(folder);
 
     // A new ticket key: the identity under the old one still works, and is changed for one under the new.
     assert_eq!(system.fleet(&["paging", "rotate"])["epoch"], 2);

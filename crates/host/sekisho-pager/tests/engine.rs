@@ -302,6 +302,19 @@ impl RootKeys for NoRoots {
     }
 }
 
+fn move_to(domain: u8, order: u32) -> Intent {
+    Intent {
+        order,
+        to: Target::Everybody,
+        action: Action::MoveTo(Keyspace {
+            domain,
+            generation: 0,
+        }),
+        not_before: None,
+        expires: None,
+    }
+}
+
 /// Property 18 over real sockets: a device is handed to a local server, which has no root, then polls go to either at random, and it comes back.
 #[test]
 fn property_18_a_local_server_takes_over_and_gives_back() {
@@ -332,16 +345,6 @@ fn property_18_a_local_server_takes_over_and_gives_back() {
         }]);
         devices.push(device(index, false, Scheme::Ticket));
     }
-    let move_to = |domain, order| Intent {
-        order,
-        to: Target::Everybody,
-        action: Action::MoveTo(Keyspace {
-            domain,
-            generation: 0,
-        }),
-        not_before: None,
-        expires: None,
-    };
     let (mut to_global, mut to_local) = (Client::new(&global), Client::new(&local));
     global.post(move_to(9, 1));
     for device in &mut devices {

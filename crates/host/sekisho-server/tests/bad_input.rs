@@ -211,6 +211,7 @@ async fn every_endpoint_explains_what_is_wrong() {
         assert_problem(&path, &f.get(&path, token, None), expected);
     }
     posts(&f, campaign);
+    paging_posts(&f);
     // Longer than anything that is taken.
     // The server may answer and hang up before it has read it all.
     let request = f
@@ -266,6 +267,18 @@ fn posts(f: &Fixture, campaign: Campaign) {
             &br#"{"name":"x","unknown":1}"#[..],
             400,
         ),
+        (verb("explode"), &*admin, &b""[..], 400),
+        (verb("start"), &*admin, &b""[..], 409),
+    ] {
+        assert_problem(&path, &f.post(&path, token, body), expected);
+    }
+}
+
+/// What paging is asked over HTTP.
+fn paging_posts(f: &Fixture) {
+    let (admin, link) = (f.server.admin_token.clone(), f.link_token());
+    let device = |path: &str| format!("/device/v1/{SE}/{path}");
+    for (path, token, body, expected) in [
         ("/device/v1/paging/recover".to_owned(), "", &[0; 47][..], 400),
         ("/device/v1/paging/recover".to_owned(), "", &[0; 48][..], 403),
         (device("certify"), "", &[0; 145][..], 401),
@@ -301,8 +314,6 @@ fn posts(f: &Fixture, campaign: Campaign) {
             &b""[..],
             400,
         ),
-        (verb("explode"), &*admin, &b""[..], 400),
-        (verb("start"), &*admin, &b""[..], 409),
     ] {
         assert_problem(&path, &f.post(&path, token, body), expected);
     }
