@@ -3,7 +3,8 @@
 
 mod process;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -91,6 +92,16 @@ impl System {
     fn fleet(&self, args: &[&str]) -> Value {
         let all = [&["fleet", "--server", &self.admin], args].concat();
         serde_json::from_str(&ok(self.folder.path(), &all)).unwrap_or(Value::Null)
+    }
+
+    /// What Prometheus reads.
+    fn metrics(&self) -> String {
+        let address = self.admin.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
     }
 
     /// One message, or "nothing", heard by the agent.
@@ -207,6 +218,17 @@ fn a_card_gets_its_identity_its_messages_and_a_certificate() {
     let status = system.fleet(&["paging", "status"]);
     assert!(status["identities_changed"].as_u64().unwrap() >= 3, "{status}");
     assert_eq!(status["alarms"], serde_json::json!([]));
+
+    let metrics = system.metrics();
+    for (name, least) in [
+        ("polls_total{signal=\"first\"}", 4),
+        ("answers_total", 4),
+        ("messages_total", 2),
+    ] {
+        let name = format!("sekisho_paging_{name} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap();
+        assert!(value.parse::<u32>().unwrap() >= least, "{name}{value}");
+    }
 
     system.fleet(&["paging", "block", SE_ID]);
     let blocked = system.fleet(&["paging", "device", SE_ID]);

@@ -266,11 +266,16 @@ pub(super) fn run(as_json: bool, registered: u32) -> Result<()> {
     let echoed = median(echoes);
     echo_server.stop();
     let many = many(registered)?;
+    let (peers, absent) = super::bench_peers::measure_all()?;
     if as_json {
         let row = |round: Round| json!({ "cpu_us": round.micros, "per_second": round.per_second, "echoes": round.micros / echoed.micros });
+        let others: Vec<_> = peers
+            .iter()
+            .map(|peer| json!({ "name": peer.name, "cpu_us": peer.micros, "bytes": peer.bytes, "packets": peer.packets }))
+            .collect();
         println!(
             "{}",
-            json!({ "echo": row(echoed), "ticket": row(ticket), "rolling": row(rolling), "random": row(random), "bogus_us": bogus, "registered": many })
+            json!({ "echo": row(echoed), "ticket": row(ticket), "rolling": row(rolling), "random": row(random), "bogus_us": bogus, "registered": many, "peers": others })
         );
         return Ok(());
     }
@@ -292,9 +297,25 @@ pub(super) fn run(as_json: bool, registered: u32) -> Result<()> {
         "  bogus datagram, not answered      {bogus:>6.2} us       {:>5.2} x",
         bogus / echoed.micros
     );
+    println!("the same question elsewhere         CPU            of a poll         bytes   packets");
+    println!(
+        "  {:<33} {:>6.1} us       {:>5.1} x      {:>8} {:>9}",
+        "a poll", ticket.micros, 1.0, 144, 2
+    );
+    for peer in &peers {
+        println!(
+            "  {:<33} {:>6.1} us       {:>5.1} x      {:>8.0} {:>9.1}",
+            peer.name,
+            peer.micros,
+            peer.micros / ticket.micros,
+            peer.bytes,
+            peer.packets
+        );
+    }
+    absent.iter().for_each(|why| println!("  not measured: {why}"));
     println!("{} devices registered", many["devices"]);
     println!(
-        "  memory {:.0} B each, snapshot {:.0} MB in {:.1} s, restart in {:.1} s, poll {:.2} us",
+        "  memory {:.1} B each, snapshot {:.0} MB in {:.1} s, restart in {:.1} s, poll {:.2} us",
         many["bytes_per_device"].as_f64().unwrap_or(0.0),
         many["snapshot_bytes"].as_f64().unwrap_or(0.0) / 1e6,
         many["snapshot_seconds"].as_f64().unwrap_or(0.0),

@@ -2,8 +2,10 @@
 
 mod agent;
 mod agent_paging;
+mod analyse;
 mod bench;
 mod bench_paging;
+mod bench_peers;
 mod card;
 mod design;
 mod fleet;
@@ -29,6 +31,7 @@ pub(crate) enum Command {
     Bench(bench::Args),
     Load(crate::load::Args),
     Paging(paging::Args),
+    Analyse(analyse::Args),
 }
 
 /// Carries one subcommand out.
@@ -44,6 +47,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Bench(args) => bench::run(&args),
         Command::Load(args) => crate::load::run(&args),
         Command::Paging(args) => paging::run(&args),
+        Command::Analyse(args) => analyse::run(&args),
     }
 }
 

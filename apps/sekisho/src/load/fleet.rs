@@ -13,7 +13,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// Devices registered at a time.
-const PIECE: u32 = 100_000;
+const PIECE: u32 = 10_000;
 /// The ticket key, the sealing key, and what every root is made with: test keys.
 const TICKET_KEY: [u8; 16] = [0x74; 16];
 const SEAL_KEY: [u8; 32] = [0x73; 32];

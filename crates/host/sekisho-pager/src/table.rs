@@ -8,7 +8,7 @@ use sekisho_paging::keys::Keyspace;
 use sekisho_paging::server::{Checkpoint, RandomRecord, TicketRecord};
 
 /// Devices in a chunk of the table.
-pub(crate) const CHUNK: usize = 4096;
+pub(crate) const CHUNK: usize = 16_384;
 
 /// What is known of a device's identity and keys.
 pub(crate) enum State {

@@ -106,12 +106,16 @@ async fn ready(State(app): Shared) -> Result<&'static str, Problem> {
 }
 
 async fn metrics(State(app): Shared) -> Response {
+    let mut text = app.metrics.render();
+    if let Some(paging) = &app.paging {
+        text += &paging.engine().totals().to_prometheus();
+    }
     (
         [(
             header::CONTENT_TYPE,
             HeaderValue::from_static("text/plain; version=0.0.4"),
         )],
-        app.metrics.render(),
+        text,
     )
         .into_response()
 }

@@ -1,0 +1,307 @@
+//! `sekisho analyse rolling`: how weak the patent's key schedules are, and what the ratchet does instead. Reproducible: the same seed, the same numbers.
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use sekisho_keys::{Rng, sha256};
+use sekisho_messaging::analysis::{
+    Course, Known, Readable, Subject, commands_to_first_reuse, count_ones_after_ands, course,
+    entropy_after_ands, exposure, median_commands_to_zero, ones_after_ands, zero_after_ands,
+};
+use sekisho_messaging::schedule::LegacyKey;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Numbers about a protocol, computed and not asserted
+#[derive(Parser)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The schedules of rolling session keys: periods, distinct keys, ones left, what an attacker learns
+    Rolling(Rolling),
+}
+
+#[derive(Parser)]
+struct Rolling {
+    /// Decides the random keys of the measured columns
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Keys of a list, in the patent 18
+    #[arg(long, default_value_t = 18, value_parser = clap::value_parser!(u32).range(2..=32))]
+    keys: u32,
+    /// Directory for the plot, rolling-and.svg
+    #[arg(long, value_name = "DIR")]
+    svg: Option<PathBuf>,
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// How often a key is ANDed in table and plot.
+const ANDS: u32 = 12;
+/// Runs behind each measured number.
+const RUNS: u32 = 1000;
+/// Where the search for a period ends.
+const LIMIT: u32 = 2000;
+
+/// SHA-256 in counter mode.
+struct Seeded(u64, u64);
+
+impl Rng for Seeded {
+    fn fill(&mut self, out: &mut [u8]) {
+        for chunk in out.chunks_mut(32) {
+            let block = sha256(&[b"analyse", &self.0.to_be_bytes(), &self.1.to_be_bytes()]);
+            self.1 += 1;
+            chunk.iter_mut().zip(block).for_each(|(to, from)| *to = from);
+        }
+    }
+}
+
+/// What a run computes.
+struct Numbers {
+    xor: Option<Course>,
+    and: Option<Course>,
+    /// Commands until the key is zero when half of the steps are AND.
+    zero_half: u32,
+    first_reuse: f64,
+    /// Ones after n ANDs, n from 0 on: expected, and the mean of measured runs.
+    ones: Vec<(f64, f64)>,
+}
+
+impl Numbers {
+    fn new(args: &Rolling) -> Self {
+        let mut rng = Seeded(args.seed, 0);
+        let mut key = || {
+            let mut key = LegacyKey::default();
+            rng.fill(&mut key.0);
+            key
+        };
+        let (k0, k1) = (key(), key());
+        let measured = |rng: &mut Seeded, ands| {
+            let sum: u32 = (0..RUNS).map(|_| count_ones_after_ands(rng, ands)).sum();
+            f64::from(sum) / f64::from(RUNS)
+        };
+        Self {
+            xor: course(&k0, &k1, LegacyKey::xor, LIMIT),
+            and: course(&k0, &k1, LegacyKey::and, LIMIT),
+            zero_half: median_commands_to_zero(&mut rng, 128, RUNS),
+            first_reuse: commands_to_first_reuse(args.keys),
+            ones: (0..=ANDS)
+                .map(|ands| (ones_after_ands(ands), measured(&mut rng, ands)))
+                .collect(),
+        }
+    }
+}
+
+const SUBJECTS: [(Subject, &str); 5] = [
+    (Subject::Fixed, "fixed"),
+    (Subject::LegacyXor, "legacy-xor"),
+    (Subject::LegacyList, "legacy-list"),
+    (Subject::LegacyOperations, "legacy-operations"),
+    (Subject::Ratchet, "ratchet"),
+];
+
+const KNOWN: [(Known, &str); 4] = [
+    (Known::OneExchange, "keys of one exchange"),
+    (Known::TwoExchanges, "keys of two in a row"),
+    (Known::State, "state of one end"),
+    (Known::StateAndMasterKey, "state and MKEY"),
+];
+
+fn readable(readable: Readable) -> String {
+    match readable {
+        Readable::None => "none".to_owned(),
+        Readable::UntilRefresh => "until refresh".to_owned(),
+        Readable::OneIn(many) => format!("one in {many}"),
+        Readable::All => "all".to_owned(),
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let What::Rolling(args) = &args.what;
+    let numbers = Numbers::new(args);
+    if let Some(directory) = &args.svg {
+        let path = directory.join("rolling-and.svg");
+        std::fs::write(&path, svg(&numbers)).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    print(args, &numbers)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn as_json(args: &Rolling, numbers: &Numbers) -> Value {
+    let course = |course: Option<Course>| {
+        course.map(|c| json!({ "tail": c.tail, "period": c.period, "distinct": c.distinct }))
+    };
+    let exposures: serde_json::Map<_, _> = SUBJECTS
+        .iter()
+        .map(|(subject, name)| {
+            let row: serde_json::Map<_, _> = KNOWN
+                .iter()
+                .map(|(known, what)| {
+                    let exposed = exposure(*subject, *known, args.keys);
+                    let value = json!({ "past": readable(exposed.past), "future": readable(exposed.future) });
+                    ((*what).to_owned(), value)
+                })
+                .collect();
+            ((*name).to_owned(), Value::Object(row))
+        })
+        .collect();
+    let ones: Vec<_> = (0..)
+        .zip(&numbers.ones)
+        .map(|(ands, (expected, measured))| {
+            json!({ "ands": ands, "ones": expected, "ones_measured": measured, "zero": zero_after_ands(ands), "entropy_bits": entropy_after_ands(ands) })
+        })
+        .collect();
+    json!({
+        "seed": args.seed, "keys": args.keys, "xor": course(numbers.xor), "and": course(numbers.and),
+        "commands_to_zero_half_and": numbers.zero_half, "commands_to_first_reuse": numbers.first_reuse,
+        "after_ands": ones, "other_exchanges_that_can_be_read": exposures,
+    })
+}
+
+#[allow(clippy::print_stdout, reason = "the numbers are what the command is for")]
+fn print(args: &Rolling, numbers: &Numbers) -> Result<()> {
+    if args.json {
+        println!("{}", serde_json::to_string(&as_json(args, numbers))?);
+        return Ok(());
+    }
+    let course = |course: Option<Course>| match course {
+        Some(Course {
+            tail,
+            period,
+            distinct,
+        }) => format!("{distinct} different keys; after {tail} of them a period of {period}"),
+        None => format!("no period within {LIMIT} keys"),
+    };
+    println!("new key = old XOR current     {}", course(numbers.xor));
+    println!("new key = old AND current     {}", course(numbers.and));
+    println!(
+        "XOR or AND by a coin          all zero after {} commands (median of {RUNS})",
+        numbers.zero_half
+    );
+    println!(
+        "drawn from a list of {:<2}       the first key comes again after {:.1} commands (mean)",
+        args.keys, numbers.first_reuse
+    );
+    println!("ratchet                       one key for each exchange, none ever again");
+    println!("\nAND with n fresh keys      n   ones of 128   measured   all zero   entropy");
+    for (ands, (expected, measured)) in (0..).zip(&numbers.ones) {
+        println!(
+            "                          {ands:>2}  {expected:>12.2}  {measured:>9.2}  {:>9.3}  {:>5.0} bits",
+            zero_after_ands(ands),
+            entropy_after_ands(ands)
+        );
+    }
+    println!(
+        "\nwho has, besides a recording of everything that was sent, can read of the other exchanges (past | future)"
+    );
+    print!("  {:<22}", "");
+    SUBJECTS.iter().for_each(|(_, name)| print!("{name:>24}"));
+    println!();
+    for (known, what) in KNOWN {
+        print!("  {what:<22}");
+        for (subject, _) in SUBJECTS {
+            let exposed = exposure(subject, known, args.keys);
+            let (past, future) = (readable(exposed.past), readable(exposed.future));
+            let both = if past == future {
+                past
+            } else {
+                format!("{past} | {future}")
+            };
+            print!("{both:>24}");
+        }
+        println!();
+    }
+    Ok(())
+}
+
+/// The plot's frame: width, height, and the margins around the curve.
+const WIDTH: f64 = 640.0;
+const HEIGHT: f64 = 320.0;
+const LEFT: f64 = 48.0;
+const BOTTOM: f64 = 40.0;
+const TOP: f64 = 34.0;
+
+/// The ones that are left in a key after n times AND: the curve expected, the dots measured. In colours that can be read on light and dark.
+fn svg(numbers: &Numbers) -> String {
+    let x = |ands: f64| LEFT + ands / f64::from(ANDS) * (WIDTH - LEFT - 16.0);
+    let y = |ones: f64| HEIGHT - BOTTOM - ones / 64.0 * (HEIGHT - BOTTOM - TOP);
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"Ones left in a 128-bit key after n times AND\">\n\
+         <style>text{{font:13px sans-serif;fill:#888}}.axis{{stroke:#888;stroke-opacity:.5}}.curve{{fill:none;stroke:#d9534f;stroke-width:2}}.dot{{fill:#3a87c8}}</style>\n"
+    );
+    for ones in [0, 16, 32, 48, 64] {
+        let at = y(f64::from(ones));
+        let _ = writeln!(
+            out,
+            "<line class=\"axis\" x1=\"{LEFT}\" y1=\"{at:.1}\" x2=\"{:.1}\" y2=\"{at:.1}\"/>",
+            WIDTH - 16.0
+        );
+        let _ = writeln!(
+            out,
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{ones}</text>",
+            LEFT - 8.0,
+            at + 4.0
+        );
+    }
+    for ands in 0..=ANDS {
+        let at = x(f64::from(ands));
+        let _ = writeln!(
+            out,
+            "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{ands}</text>",
+            HEIGHT - BOTTOM + 18.0
+        );
+    }
+    let points: Vec<_> = (0..)
+        .zip(&numbers.ones)
+        .map(|(n, (expected, _))| format!("{:.1},{:.1}", x(f64::from(n)), y(*expected)))
+        .collect();
+    let _ = writeln!(out, "<polyline class=\"curve\" points=\"{}\"/>", points.join(" "));
+    for (ands, (_, measured)) in (0..).zip(&numbers.ones) {
+        let _ = writeln!(
+            out,
+            "<circle class=\"dot\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\"/>",
+            x(f64::from(ands)),
+            y(*measured)
+        );
+    }
+    let _ = writeln!(
+        out,
+        "<text x=\"{LEFT}\" y=\"18\">Ones left in a 128-bit key after n times AND: expected (line), mean of {RUNS} keys (dots)</text>"
+    );
+    let _ = writeln!(
+        out,
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">n</text>",
+        WIDTH / 2.0,
+        HEIGHT - 6.0
+    );
+    out.push_str("</svg>\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The plot of the specification is what the program draws.
+    #[test]
+    fn the_plot_of_the_page_is_the_programs() {
+        let args = Rolling {
+            seed: 1,
+            keys: 18,
+            svg: None,
+            json: false,
+        };
+        let drawn = svg(&Numbers::new(&args));
+        let committed = include_str!("../../../../docs/spec/img/rolling-and.svg");
+        assert_eq!(
+            drawn, committed,
+            "sekisho analyse rolling --svg docs/spec/img draws it anew"
+        );
+    }
+}
