@@ -88,13 +88,18 @@ def response(keys, ssc, data, status):
 
 def three_steps(out, prefix, keys, selectors):
     """keys: for each step the command key and the response key, each used for both encryption and MAC."""
+    three_steps_with_pairs(out, prefix, [((c, c), (r, r)) for c, r in keys], selectors)
+
+
+def three_steps_with_pairs(out, prefix, keys, selectors):
+    """keys: for each step KSenc and KSmac of the command, and those of the response."""
     ssc = Counter(named("challenge"))
-    for step, (command_key, response_key), selector in zip(STEPS, keys, selectors):
+    for step, (command_keys, response_keys), selector in zip(STEPS, keys, selectors):
         name, header, data, ne, reply, status = step
         plain = bytes(selector) + bytes.fromhex(data)
-        out[f"{prefix}-{name}-command"] = command((command_key,) * 2, ssc.next(), bytes.fromhex(header), plain, ne)
+        out[f"{prefix}-{name}-command"] = command(command_keys, ssc.next(), bytes.fromhex(header), plain, ne)
         out[f"{prefix}-{name}-response"] = response(
-            (response_key,) * 2, ssc.next(), bytes.fromhex(reply), bytes.fromhex(status))
+            response_keys, ssc.next(), bytes.fromhex(reply), bytes.fromhex(status))
 
 
 def opening(p1, p2, keys):
@@ -106,6 +111,12 @@ def opening(p1, p2, keys):
 def legacy(out):
     k0, k1, r0, r1 = (named(name) for name in ("K0", "K1", "R0", "R1"))
     none = [b""] * 3
+    pair, answer_pair = [named("KSenc"), named("KSmac")], [named("KSenc R"), named("KSmac R")]
+    out["fixed-open"] = opening(0, 0, pair)
+    three_steps_with_pairs(out, "fixed", [(pair, pair)] * 3, none)
+    out["fixed-separate-open"] = opening(0, 1, pair + answer_pair)
+    three_steps_with_pairs(out, "fixed-separate", [(pair, answer_pair)] * 3, none)
+
     out["xor-open"] = opening(1, 0, [k0, k1])
     three_steps(out, "xor", [(k1, k1), (xor(k0, k1),) * 2, (k0, k0)], none)
     out["xor-separate-open"] = opening(1, 1, [k0, k1, r0, r1])
@@ -184,7 +195,7 @@ def main():
     wrong = [name for name in sorted(expected.keys() | blocks.keys())
              if "".join(blocks.get(name, "").split()).lower() != expected.get(name, b"").hex()]
     for name in wrong:
-        print("differs:", name)
+        print("differs:", name, expected.get(name, b"").hex().upper())
     print(f"{len(expected) - len(wrong)} of {len(expected)} blocks agree")
     return bool(wrong)
 

@@ -43,11 +43,6 @@ pub enum Received<'a> {
     Again(&'a [u8]),
 }
 
-enum Accepted<'a> {
-    Command(CApdu<'a>),
-    Again,
-}
-
 impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
     /// Opens secure messaging with this schedule; `ssc` is the counter before the first command.
     pub const fn new(schedule: S, ssc: Ssc) -> Self {
@@ -75,29 +70,47 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
     /// keys had opened is shut. A command that is not protected is such an error. No state changes before the MAC is
     /// known to be right; from then on the keys of this command are gone.
     pub fn receive<'a>(&'a mut self, command: &[u8], plain: &'a mut [u8]) -> Result<Received<'a>, SmError> {
-        match self.accept(command, plain) {
-            Ok(Accepted::Command(command)) => Ok(Received::Command(command)),
-            Ok(Accepted::Again) => Ok(Received::Again(
-                self.answer.get(..self.answer_len).unwrap_or_default(),
-            )),
-            Err(SmError::BufferTooSmall) => Err(SmError::BufferTooSmall),
-            Err(error) => {
+        match CApdu::parse(command) {
+            Ok(command) => match self.receive_parsed(&command, plain)? {
+                Some(command) => Ok(Received::Command(command)),
+                None => Ok(Received::Again(self.last_answer())),
+            },
+            Err(_) if self.open.is_none() => Err(SmError::Closed),
+            Err(_) => {
                 self.close();
-                Err(error)
+                Err(SmError::Malformed)
             }
         }
     }
 
-    fn accept<'p>(&mut self, command: &[u8], plain: &'p mut [u8]) -> Result<Accepted<'p>, SmError> {
+    /// [`CardMessaging::receive`] for a command that has been parsed, and put together if it came in a chain. `None`: it is the last command
+    /// once more; send [`CardMessaging::last_answer`] and carry out nothing.
+    pub fn receive_parsed<'p>(
+        &mut self,
+        command: &CApdu<'_>,
+        plain: &'p mut [u8],
+    ) -> Result<Option<CApdu<'p>>, SmError> {
+        let accepted = self.accept(command, plain);
+        if accepted.as_ref().is_err_and(|error| *error != SmError::BufferTooSmall) {
+            self.close();
+        }
+        accepted
+    }
+
+    /// The protected answer that went out last; empty when there is none.
+    pub fn last_answer(&self) -> &[u8] {
+        self.answer.get(..self.answer_len).unwrap_or_default()
+    }
+
+    fn accept<'p>(&mut self, command: &CApdu<'_>, plain: &'p mut [u8]) -> Result<Option<CApdu<'p>>, SmError> {
         let open = self.open.as_mut().ok_or(SmError::Closed)?;
         if open.pending.is_some() {
             return Err(SmError::OutOfTurn);
         }
-        let command = CApdu::parse(command).map_err(|_| SmError::Malformed)?;
         let cla = plain_cla(command.cla).ok_or(SmError::MissingObjects)?;
         let objects = Objects::parse(command.data, command.ins)?;
         if open.last_mac == Some(objects.mac()) {
-            return Ok(Accepted::Again);
+            return Ok(None);
         }
         let ssc = open.ssc.next();
         let exchange = open.schedule.exchange(ssc)?;
@@ -122,11 +135,14 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
             ins: command.ins,
         });
         self.answer_len = 0;
-        Ok(Accepted::Command(CApdu {
+        Ok(Some(CApdu {
             cla,
+            ins: command.ins,
+            p1: command.p1,
+            p2: command.p2,
             data,
             ne,
-            ..command
+            extended: command.extended,
         }))
     }
 
@@ -159,7 +175,7 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
         self.answer_len = out.len();
         open.ssc = ssc;
         open.pending = None;
-        Ok(self.answer.get(..self.answer_len).unwrap_or_default())
+        Ok(self.last_answer())
     }
 
     /// Mixes the secret of [`crate::setup::refresh_secret`] into the keys of all exchanges after this one. Call it between

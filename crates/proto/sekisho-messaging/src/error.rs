@@ -35,7 +35,7 @@ impl SmError {
             Self::MissingObjects => StatusWord::SM_OBJECTS_MISSING,
             Self::IncorrectObjects => StatusWord::SM_OBJECTS_INCORRECT,
             Self::Malformed => StatusWord::WRONG_LENGTH,
-            Self::Closed => StatusWord::CONDITIONS_NOT_SATISFIED,
+            Self::Closed => StatusWord::SECURITY_STATUS_NOT_SATISFIED,
             Self::Schedule(error) => error.status(),
             Self::Unprotected(status) => *status,
             Self::OutOfTurn | Self::BufferTooSmall => StatusWord::UNKNOWN,

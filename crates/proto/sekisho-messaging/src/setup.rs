@@ -8,20 +8,21 @@
 //! | CLA INS | 80 5A |
 //! | P1 | mode ([`Mode`]) |
 //! | P2 | 00 one key for command and response, 01 separate keys ([`Lanes`]) |
-//! | data, legacy modes | the keys, concatenated, wrapped under MKEY (RFC 3394) |
+//! | data, all but the ratchet | the keys, concatenated, wrapped under MKEY (RFC 3394) |
 //! | data, ratchet | exchanges until a refresh is due (2 bytes), then the reader's ephemeral P-256 key (65 bytes) |
 //! | response data, ratchet | the card's ephemeral P-256 key (65 bytes) |
 //!
 //! In the ratchet MKEY only authenticates: with MKEY and a recording of everything nobody computes a key, because both
-//! ephemeral keys are gone. In the legacy modes MKEY opens everything.
+//! ephemeral keys are gone. In all other modes MKEY opens everything.
 
 use sekisho_apdu::{CApdu, Cla};
 use sekisho_keys::{AesKey, Rng, kdf_label, key_unwrap, key_wrap, sha256};
 use zeroize::Zeroizing;
 
 use crate::agreement::{EphemeralKey, PUBLIC_KEY_LEN};
+use crate::keys::Keys;
 use crate::schedule::{
-    KeyTable, Lanes, LegacyList, LegacyOperations, LegacyXor, MAX_KEYS, PATENT_OPERATIONS, Ratchet, Schedule,
+    Fixed, KeyTable, Lanes, LegacyList, LegacyOperations, LegacyXor, MAX_KEYS, PATENT_OPERATIONS, Ratchet, Schedule,
     ScheduleError,
 };
 use crate::ssc::Ssc;
@@ -47,6 +48,8 @@ const LABEL_REFRESH: &[u8] = b"sekisho sm fresh";
 /// How the keys roll: P1 of SESSION KEY DECRYPTION.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
+    /// No rolling: the same keys for every exchange.
+    Fixed,
     /// Embodiment 1: new = old XOR current.
     LegacyXor,
     /// Embodiment 2: a list of session keys.
@@ -61,6 +64,7 @@ impl Mode {
     /// P1.
     pub const fn p1(self) -> u8 {
         match self {
+            Self::Fixed => 0x00,
             Self::LegacyXor => 0x01,
             Self::LegacyList => 0x02,
             Self::LegacyOperations => 0x03,
@@ -71,6 +75,7 @@ impl Mode {
     /// The mode with this P1.
     pub const fn from_p1(p1: u8) -> Option<Self> {
         match p1 {
+            0x00 => Some(Self::Fixed),
             0x01 => Some(Self::LegacyXor),
             0x02 => Some(Self::LegacyList),
             0x03 => Some(Self::LegacyOperations),
@@ -82,6 +87,7 @@ impl Mode {
     /// The name shown to people; the legacy modes say so.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Fixed => "fixed",
             Self::LegacyXor => "legacy-xor",
             Self::LegacyList => "legacy-list",
             Self::LegacyOperations => "legacy-operations",
@@ -111,25 +117,47 @@ impl Lanes {
 /// What a security domain lets readers open. By default the ratchet alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Bit 0: legacy-xor, 1: legacy-list, 2: legacy-operations.
-    legacy: u8,
+    /// Bit 0: legacy-xor, 1: legacy-list, 2: legacy-operations, 3: fixed.
+    allowed: u8,
     refresh_every: u16,
 }
+
+/// Length of a policy in bytes.
+pub const POLICY_LEN: usize = 3;
 
 impl Policy {
     /// The ratchet alone, refreshed at least every [`DEFAULT_REFRESH_EVERY`] exchanges.
     pub const fn new() -> Self {
         Self {
-            legacy: 0,
+            allowed: 0,
             refresh_every: DEFAULT_REFRESH_EVERY,
         }
     }
 
-    /// Lets one legacy mode in.
+    /// Reads a policy: the modes that are allowed beside the ratchet (01 legacy-xor, 02 legacy-list, 04 legacy-operations, 08 fixed), and the
+    /// most exchanges without a refresh (2). `None` for other bits, other lengths and no exchanges.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [allowed @ 0x00..=0x0F, high, low] => Some(Self {
+                allowed: *allowed,
+                refresh_every: u16::from_be_bytes([*high, *low]),
+            })
+            .filter(|policy| policy.refresh_every > 0),
+            _ => None,
+        }
+    }
+
+    /// The bytes of [`Policy::from_bytes`].
+    pub const fn to_bytes(self) -> [u8; POLICY_LEN] {
+        let [high, low] = self.refresh_every.to_be_bytes();
+        [self.allowed, high, low]
+    }
+
+    /// Lets a mode in.
     #[must_use]
     pub const fn allow(self, mode: Mode) -> Self {
         Self {
-            legacy: self.legacy | Self::bit(mode),
+            allowed: self.allowed | Self::bit(mode),
             ..self
         }
     }
@@ -145,7 +173,7 @@ impl Policy {
 
     /// Whether this mode may be opened.
     pub const fn allows(&self, mode: Mode) -> bool {
-        matches!(mode, Mode::Ratchet) || self.legacy & Self::bit(mode) != 0
+        matches!(mode, Mode::Ratchet) || self.allowed & Self::bit(mode) != 0
     }
 
     const fn bit(mode: Mode) -> u8 {
@@ -153,6 +181,7 @@ impl Policy {
             Mode::LegacyXor => 1,
             Mode::LegacyList => 2,
             Mode::LegacyOperations => 4,
+            Mode::Fixed => 8,
             Mode::Ratchet => 0,
         }
     }
@@ -195,7 +224,7 @@ pub fn open_card(
     }
     let ssc = Ssc::aes(challenge);
     if mode != Mode::Ratchet {
-        let schedule = legacy_schedule(mkey, mode, lanes, command.data)?;
+        let schedule = unwrapped_schedule(mkey, mode, lanes, command.data)?;
         return Ok(CardOpened {
             opened: Opened { schedule, ssc },
             response: None,
@@ -220,11 +249,12 @@ pub fn open_card(
     })
 }
 
-/// Reader: builds SESSION KEY DECRYPTION for a legacy mode into `buf` ([`MAX_OPENING_DATA`] is always enough).
+/// Reader: builds SESSION KEY DECRYPTION for any mode but the ratchet into `buf` ([`MAX_OPENING_DATA`] is always enough).
 ///
-/// `keys`: K0 and K1 for [`Mode::LegacyXor`] (twice that with [`Lanes::Separate`], command first), else the list. When the
-/// card has answered 9000, [`open_legacy_reader`] with the same keys.
-pub fn legacy_command<'b>(
+/// `keys`: KSenc and KSmac for [`Mode::Fixed`], K0 and K1 for [`Mode::LegacyXor`] (for both twice that with [`Lanes::Separate`], command first),
+/// else the list. When the
+/// card has answered 9000, [`open_reader`] with the same keys.
+pub fn wrapped_command<'b>(
     mkey: &AesKey,
     mode: Mode,
     lanes: Lanes,
@@ -239,20 +269,20 @@ pub fn legacy_command<'b>(
     Ok(CApdu::new(Cla::GP, INS_SESSION_KEY_DECRYPTION, mode.p1(), lanes.p2()).with_data(wrapped))
 }
 
-/// Reader: the schedule after [`legacy_command`].
-pub fn open_legacy_reader(
+/// Reader: the schedule after [`wrapped_command`].
+pub fn open_reader(
     mode: Mode,
     lanes: Lanes,
     keys: &[[u8; 16]],
     challenge: [u8; CHALLENGE_LEN],
 ) -> Result<Opened, ScheduleError> {
     Ok(Opened {
-        schedule: legacy_from_keys(mode, lanes, keys)?,
+        schedule: schedule_from_keys(mode, lanes, keys)?,
         ssc: Ssc::aes(challenge),
     })
 }
 
-fn legacy_schedule(
+fn unwrapped_schedule(
     mkey: &AesKey,
     mode: Mode,
     lanes: Lanes,
@@ -266,13 +296,14 @@ fn legacy_schedule(
     let plain = keys.get_mut(..len).ok_or(ScheduleError::BadKeyData)?;
     key_unwrap(mkey, wrapped, plain).map_err(|_| ScheduleError::BadKeyData)?;
     match plain.as_chunks() {
-        (keys, []) => legacy_from_keys(mode, lanes, keys),
+        (keys, []) => schedule_from_keys(mode, lanes, keys),
         _ => Err(ScheduleError::BadKeys),
     }
 }
 
-fn legacy_from_keys(mode: Mode, lanes: Lanes, keys: &[[u8; 16]]) -> Result<Schedule, ScheduleError> {
+fn schedule_from_keys(mode: Mode, lanes: Lanes, keys: &[[u8; 16]]) -> Result<Schedule, ScheduleError> {
     Ok(match mode {
+        Mode::Fixed => Schedule::Fixed(fixed_from_keys(lanes, keys)?),
         Mode::LegacyXor => Schedule::LegacyXor(LegacyXor::new(lanes, keys)?),
         Mode::LegacyList => Schedule::LegacyList(LegacyList::new(lanes, KeyTable::new(keys)?)),
         Mode::LegacyOperations => Schedule::LegacyOperations(LegacyOperations::new(
@@ -282,6 +313,23 @@ fn legacy_from_keys(mode: Mode, lanes: Lanes, keys: &[[u8; 16]]) -> Result<Sched
         )?),
         Mode::Ratchet => return Err(ScheduleError::NotAllowed),
     })
+}
+
+fn fixed_from_keys(lanes: Lanes, keys: &[[u8; 16]]) -> Result<Fixed, ScheduleError> {
+    if keys.contains(&[0; 16]) {
+        return Err(ScheduleError::ZeroKey);
+    }
+    let pair = |enc: &[u8; 16], mac: &[u8; 16]| match enc == mac {
+        true => Err(ScheduleError::RepeatedKey),
+        false => Keys::aes(enc, mac).map_err(|_| ScheduleError::BadKeys),
+    };
+    match (lanes, keys) {
+        (Lanes::Shared, [enc, mac]) => Ok(Fixed::new(pair(enc, mac)?)),
+        (Lanes::Separate, [enc, mac, answer_enc, answer_mac]) => {
+            Ok(Fixed::separate(pair(enc, mac)?, pair(answer_enc, answer_mac)?))
+        }
+        _ => Err(ScheduleError::BadKeys),
+    }
 }
 
 /// Reader: a ratchet being opened.

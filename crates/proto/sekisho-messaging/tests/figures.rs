@@ -12,7 +12,7 @@ use sekisho_messaging::card::CardMessaging;
 use sekisho_messaging::reader::ReaderMessaging;
 use sekisho_messaging::schedule::{KeySchedule, Lanes, Schedule, ScheduleError, Selector};
 use sekisho_messaging::setup::{
-    Mode, Policy, RatchetOpening, legacy_command, open_card, open_legacy_reader, refresh_command,
+    Mode, Policy, RatchetOpening, wrapped_command, open_card, open_reader, refresh_command,
     refresh_secret,
 };
 
@@ -66,7 +66,7 @@ type Ends = (ReaderMessaging<Schedule>, CardMessaging<Schedule, ANSWER>);
 /// Figures 3, 9 and 15: the keys go to the card under MKEY.
 fn open_legacy(checked: &mut Checked, prefix: &str, mode: Mode, lanes: Lanes, keys: &[[u8; 16]]) -> Ends {
     let mut buf = [0; 600];
-    let command = legacy_command(&mkey(), mode, lanes, keys, &mut buf).unwrap();
+    let command = wrapped_command(&mkey(), mode, lanes, keys, &mut buf).unwrap();
     checked.check(&format!("{prefix}-open"), &encode(&command));
     let policy = Policy::new().allow(mode);
     let card = open_card(
@@ -78,7 +78,7 @@ fn open_legacy(checked: &mut Checked, prefix: &str, mode: Mode, lanes: Lanes, ke
     )
     .unwrap();
     assert!(card.response.is_none());
-    let reader = open_legacy_reader(mode, lanes, keys, named("challenge")).unwrap();
+    let reader = open_reader(mode, lanes, keys, named("challenge")).unwrap();
     (
         ReaderMessaging::new(reader.schedule, reader.ssc),
         CardMessaging::new(card.opened.schedule, card.opened.ssc),
@@ -155,6 +155,27 @@ fn exhausted((reader, card): &mut Ends) {
         .unwrap_err();
     assert_eq!(error, ScheduleError::Exhausted.into());
     assert_eq!(error.status().0, 0x6985);
+}
+
+#[test]
+fn fixed_keys() {
+    let mut checked = Checked::default();
+    let keys = ["KSenc", "KSmac", "KSenc R", "KSmac R"].map(named);
+    let [_, mac, _, answer_mac] = keys;
+    for (prefix, lanes, keys, expected) in [
+        ("fixed", Lanes::Shared, &keys[..2], (mac, mac)),
+        ("fixed-separate", Lanes::Separate, &keys[..], (mac, answer_mac)),
+    ] {
+        let mut ends = open_legacy(&mut checked, prefix, Mode::Fixed, lanes, keys);
+        three_steps(
+            &mut checked,
+            prefix,
+            &mut ends,
+            [Selector::NONE; 3],
+            [expected; 3],
+        );
+    }
+    checked.finish(14);
 }
 
 #[test]

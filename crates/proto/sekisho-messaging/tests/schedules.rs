@@ -13,7 +13,7 @@ use sekisho_messaging::schedule::{
     PATENT_OPERATIONS, Ratchet, ScheduleError, Selector, XOR_CAP, xor_session,
 };
 use sekisho_messaging::setup::{
-    MAX_OPENING_DATA, Mode, Policy, RatchetOpening, legacy_command, open_card, open_legacy_reader,
+    MAX_OPENING_DATA, Mode, Policy, RatchetOpening, wrapped_command, open_card, open_reader,
 };
 use sekisho_messaging::{EphemeralKey, Ssc};
 
@@ -285,7 +285,7 @@ fn legacy_modes_are_shut_unless_the_policy_names_them() {
     ];
     for (mode, count) in modes {
         let mut buf = [0; MAX_OPENING_DATA];
-        let command = legacy_command(&mkey(), mode, Lanes::Shared, &keys[..count], &mut buf).unwrap();
+        let command = wrapped_command(&mkey(), mode, Lanes::Shared, &keys[..count], &mut buf).unwrap();
         for (allowed, _) in modes {
             let policy = Policy::new().allow(allowed);
             let result = open_card(&policy, &mkey(), [0; 16], &command, &mut TestRng::new(0)).err();
@@ -303,7 +303,7 @@ fn openings_that_are_wrong_are_refused() {
     let keys = named_list("K", 18);
     let policy = Policy::new().allow(Mode::LegacyList).allow(Mode::LegacyXor);
     let mut buf = [0; MAX_OPENING_DATA];
-    let command = legacy_command(&mkey(), Mode::LegacyList, Lanes::Shared, &keys, &mut buf).unwrap();
+    let command = wrapped_command(&mkey(), Mode::LegacyList, Lanes::Shared, &keys, &mut buf).unwrap();
     let data = command.data.to_vec();
     let open =
         |command: &CApdu<'_>| open_card(&policy, &mkey(), [0; 16], command, &mut TestRng::new(0)).err();
@@ -335,7 +335,7 @@ fn openings_that_are_wrong_are_refused() {
     let mut buf = [0; 64];
     sekisho_keys::key_wrap(&mkey(), &[7; 40], &mut buf[..48]).unwrap();
     assert_eq!(open(&command.with_data(&buf[..48])), Some(ScheduleError::BadKeys));
-    assert!(open_legacy_reader(Mode::Ratchet, Lanes::Shared, &keys, [0; 16]).is_err());
+    assert!(open_reader(Mode::Ratchet, Lanes::Shared, &keys, [0; 16]).is_err());
 }
 
 #[test]

@@ -6,21 +6,27 @@ use crate::ssc::Ssc;
 
 /// Fixed keys, as after BAC, PACE or chip authentication. Only the send sequence counter changes.
 pub struct Fixed {
-    keys: Keys,
+    command: Keys,
+    response: Keys,
 }
 
 impl Fixed {
     /// One pair of keys for both directions.
-    pub const fn new(keys: Keys) -> Self {
-        Self { keys }
+    pub fn new(keys: Keys) -> Self {
+        Self::separate(keys.clone(), keys)
+    }
+
+    /// A pair for each direction.
+    pub const fn separate(command: Keys, response: Keys) -> Self {
+        Self { command, response }
     }
 }
 
 impl KeySchedule for Fixed {
     fn exchange(&self, _command_ssc: Ssc) -> Result<Exchange, ScheduleError> {
         Ok(Exchange {
-            command: self.keys.clone(),
-            response: self.keys.clone(),
+            command: self.command.clone(),
+            response: self.response.clone(),
             next: Next::NOTHING,
         })
     }
@@ -35,6 +41,7 @@ impl KeySchedule for Fixed {
 
     #[cfg(feature = "expose-secrets")]
     fn expose(&self, sink: &mut dyn FnMut(&[u8])) {
-        self.keys.expose(sink);
+        self.command.expose(sink);
+        self.response.expose(sink);
     }
 }

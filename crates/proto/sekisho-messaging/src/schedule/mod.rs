@@ -202,6 +202,8 @@ impl core::error::Error for ScheduleError {}
 pub enum Schedule {
     /// Forward secure; the default.
     Ratchet(Ratchet),
+    /// The same keys for every exchange.
+    Fixed(Fixed),
     /// Embodiment 1 of JP 7206869 B2.
     LegacyXor(LegacyXor),
     /// Embodiment 2.
@@ -214,6 +216,7 @@ impl Schedule {
     fn inner(&self) -> &dyn KeySchedule {
         match self {
             Self::Ratchet(schedule) => schedule,
+            Self::Fixed(schedule) => schedule,
             Self::LegacyXor(schedule) => schedule,
             Self::LegacyList(schedule) => schedule,
             Self::LegacyOperations(schedule) => schedule,
@@ -223,6 +226,7 @@ impl Schedule {
     fn inner_mut(&mut self) -> &mut dyn KeySchedule {
         match self {
             Self::Ratchet(schedule) => schedule,
+            Self::Fixed(schedule) => schedule,
             Self::LegacyXor(schedule) => schedule,
             Self::LegacyList(schedule) => schedule,
             Self::LegacyOperations(schedule) => schedule,
