@@ -51,6 +51,7 @@ fuzz_target!(|data: &[u8]| {
         designer: None,
         part: None,
         applications: &[],
+        data_objects: &[],
         life_cycle: CardLifeCycle::Secured,
     };
     let Ok(mut card) = SecureElement::<Virtual>::manufacture(RamFlash::new(4096, 16), Counting(0), &profile, &personalisation) else {

@@ -186,6 +186,7 @@ fn socket(hsm: &SoftHsm, ceremony: &Ceremony, se_id: SeId) -> Socket {
         designer: Some(&ceremony.designer_public()),
         part: Some((&first, METER_1)),
         applications: &[],
+        data_objects: &[],
         life_cycle: CardLifeCycle::Secured,
     };
     let profile = Profile::default();

@@ -107,6 +107,7 @@ fn virtual_se(index: u32, hsm: &SoftHsm, first: &FirstPart) -> Result<VirtualSe<
         designer: None,
         part: Some(first.parts()),
         applications: &[],
+        data_objects: &[],
         life_cycle: CardLifeCycle::Secured,
     };
     let profile = Profile::default();

@@ -54,6 +54,7 @@ fn card() -> Card {
         designer: Some(&given("designer-public").try_into().unwrap()),
         part: Some((&first, &module)),
         applications: &[],
+        data_objects: &[],
         life_cycle: CardLifeCycle::Secured,
     };
     Card::manufacture(flash(), SeededRng(1), &profile(), &personalisation).unwrap()

@@ -4,20 +4,26 @@
 //! else's; it has no reference to another application, nor a way to make one. Only a security domain finds the [`Issuer`] services there.
 
 use sekisho_apdu::gp::Privileges;
-use sekisho_apdu::{CApdu, Writer};
+use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
+use sekisho_messaging::setup::{Opened, POLICY_LEN, Policy};
 use sekisho_nvm::Flash;
 use sekisho_scp::card::Authenticated;
+use zeroize::Zeroizing;
 
 use crate::container::Container;
 use crate::interface::{ContainerId, Interface, Place};
 use crate::issuer::Issuer;
 use crate::loader::Loader;
-use crate::nvm::Records;
+use crate::messaging::Messagings;
+use crate::nvm::{Kind, Records};
 use crate::profile::Profile;
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::Module;
 use crate::secure::SecureChannels;
+
+/// Data object of the security domain: what readers may open (`docs/spec/rolling-secure-messaging.md`, 3).
+pub const MESSAGING_POLICY: u16 = 0xDF30;
 
 /// The native applications of an SE. The dispatcher calls the module that the registry names; a module that the set does not have refuses.
 pub trait Applets: Default {
@@ -50,6 +56,7 @@ pub(crate) struct System<'a> {
     pub(crate) profile: &'a Profile,
     pub(crate) container: &'a mut Container,
     pub(crate) secure: &'a mut SecureChannels,
+    pub(crate) messaging: &'a Messagings,
     pub(crate) loader: &'a mut Loader,
     pub(crate) effects: &'a mut Effects,
     pub(crate) free_ram: usize,
@@ -64,6 +71,21 @@ pub(crate) struct Effects {
     pub(crate) reload: bool,
     /// The secure channel changes its mode once the answer has been protected.
     pub(crate) mode: Option<crate::issuer::ModeChange>,
+    /// Secure messaging begins once the answer is out.
+    pub(crate) opened: Option<Opened>,
+    /// Goes into the keys of secure messaging, from the next command on.
+    pub(crate) refresh: Option<Zeroizing<[u8; 32]>>,
+}
+
+/// How a command was protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// Not at all, or in broadcast mode.
+    None,
+    /// By the open secure channel of its logical channel.
+    SecureChannel,
+    /// By the secure messaging of its logical channel.
+    Messaging,
 }
 
 /// What a command finds beside its own bytes.
@@ -71,8 +93,10 @@ pub struct Context<'a, F: Flash> {
     pub(crate) place: Place,
     pub(crate) application: u8,
     pub(crate) privileges: Privileges,
-    /// Whether the command came through the open secure channel of its place.
-    pub(crate) protected: bool,
+    /// How the command was protected.
+    pub(crate) protection: Protection,
+    /// Number of the application session.
+    pub(crate) session: u32,
     pub(crate) records: Records<'a, F>,
     pub(crate) rng: &'a mut dyn Rng,
     pub(crate) system: System<'a>,
@@ -106,11 +130,65 @@ impl<'a, F: Flash> Context<'a, F> {
 
     /// The proof that the command came through an open secure channel, with the channel's level.
     pub fn authenticated(&self) -> Option<&Authenticated> {
-        if self.protected {
+        if self.protection == Protection::SecureChannel {
             self.system.secure.authenticated(self.place)
         } else {
             None
         }
+    }
+
+    /// Number of the application session. It changes with each selection, each reset, and when secure messaging ends: what an application
+    /// remembers of a session it forgets when the number is another.
+    pub const fn session(&self) -> u32 {
+        self.session
+    }
+
+    /// Whether the command came under secure messaging, which the application opened in this session.
+    pub fn is_messaging(&self) -> bool {
+        self.protection == Protection::Messaging
+    }
+
+    /// What the security domain lets readers open (data object DF30): the ratchet alone, unless it says otherwise.
+    ///
+    /// # Errors
+    /// 6581 when the flash fails.
+    pub fn messaging_policy(&mut self) -> Result<Policy, Refusal> {
+        let mut bytes = [0; POLICY_LEN];
+        let found = self.records.get(Kind::DataObject, MESSAGING_POLICY, &mut bytes)?;
+        Ok(found
+            .and_then(|len| Policy::from_bytes(bytes.get(..len)?))
+            .unwrap_or_default())
+    }
+
+    /// Opens secure messaging on the logical channel of the command, once its answer is out.
+    ///
+    /// # Errors
+    /// 6985 when the logical channel has a secure channel, 6A84 when too many have secure messaging.
+    pub fn open_messaging(&mut self, opened: Opened) -> Result<(), Refusal> {
+        if self.protection != Protection::None || self.system.secure.get(self.place).is_some() {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
+        if !self.system.messaging.has_room() {
+            return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
+        }
+        self.system.effects.opened = Some(opened);
+        Ok(())
+    }
+
+    /// Mixes a fresh secret into the keys of all commands after this one, which came under secure messaging.
+    pub fn refresh_messaging(&mut self, secret: Zeroizing<[u8; 32]>) {
+        self.system.effects.refresh = Some(secret);
+    }
+
+    /// Writes now what the command has put so far, whatever becomes of the command: for a counter of tries, which must have counted before
+    /// anything is compared.
+    ///
+    /// # Errors
+    /// 6581 when the flash fails, 6A84 when it is full.
+    pub fn commit_now(&mut self) -> Result<(), Refusal> {
+        self.records.staged.commit(&mut self.records.nvm, true)?;
+        self.records.staged.clear();
+        Ok(())
     }
 
     /// Random bytes.

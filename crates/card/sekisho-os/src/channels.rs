@@ -12,12 +12,15 @@ struct Channel {
     selected: Option<u8>,
     /// Whether SELECT `[first or only occurrence]` was received: without one there is no next occurrence.
     searched: bool,
+    /// Number of the application session: no two have the same.
+    session: u32,
 }
 
 const CLOSED: Channel = Channel {
     open: false,
     selected: None,
     searched: false,
+    session: 0,
 };
 
 /// The logical channels of all interfaces.
@@ -25,6 +28,8 @@ pub(crate) struct Channels {
     table: [[Channel; CHANNELS_MAX]; Interface::COUNT],
     /// How many logical channels an interface has, the basic one included.
     limit: u8,
+    /// Number of the application session that began last.
+    sessions: u32,
 }
 
 impl Channels {
@@ -33,6 +38,7 @@ impl Channels {
         let mut channels = Self {
             table: [[CLOSED; CHANNELS_MAX]; Interface::COUNT],
             limit,
+            sessions: 0,
         };
         for interface in Interface::ALL {
             channels.reset(interface, selected);
@@ -40,8 +46,14 @@ impl Channels {
         channels
     }
 
+    const fn new_session(&mut self) -> u32 {
+        self.sessions = self.sessions.wrapping_add(1);
+        self.sessions
+    }
+
     /// Closes all logical channels of an interface but the basic one, on which `selected` becomes the selected application.
     pub(crate) fn reset(&mut self, interface: Interface, selected: u8) {
+        let session = self.new_session();
         if let Some(row) = self.table.get_mut(interface.index()) {
             *row = [CLOSED; CHANNELS_MAX];
             if let Some(basic) = row.first_mut() {
@@ -49,6 +61,7 @@ impl Channels {
                     open: true,
                     selected: Some(selected),
                     searched: false,
+                    session,
                 };
             }
         }
@@ -83,9 +96,24 @@ impl Channels {
         if channel.searched { channel.selected } else { None }
     }
 
+    /// Number of the application session there.
+    pub(crate) fn session(&self, place: Place) -> u32 {
+        self.channel(place).map_or(0, |channel| channel.session)
+    }
+
+    /// Begins a new application session with the same application.
+    pub(crate) fn renew(&mut self, place: Place) {
+        let session = self.new_session();
+        if let Some(channel) = self.channel_mut(place) {
+            channel.session = session;
+        }
+    }
+
     /// Makes an application the selected one.
     pub(crate) fn select(&mut self, place: Place, index: u8) {
+        let session = self.new_session();
         if let Some(channel) = self.channel_mut(place) {
+            channel.session = session;
             channel.selected = Some(index);
             channel.searched = true;
         }
@@ -103,6 +131,7 @@ impl Channels {
             Some(n) => Some(n).filter(|n| *n > 0 && *n < self.limit && free(n))?,
             None => (1..self.limit).find(free)?,
         };
+        let session = self.new_session();
         let channel = self.channel_mut(Place {
             interface,
             logical_channel: number,
@@ -111,6 +140,7 @@ impl Channels {
             open: true,
             selected: Some(index),
             searched: false,
+            session,
         };
         Some(number)
     }

@@ -13,6 +13,7 @@ use crate::channels::Channels;
 use crate::container::{Container, ISD_INDEX};
 use crate::interface::{ContainerId, Interface, Pairing, Place};
 use crate::loader::Loader;
+use crate::messaging::Messagings;
 use crate::nvm::{Layout, Staged};
 use crate::profile::Profile;
 use crate::response::{RESPONSE_DATA_MAX, Response};
@@ -47,6 +48,7 @@ pub(crate) struct Core<P: Platform> {
     pub(crate) container: Container,
     pub(crate) channels: Channels,
     pub(crate) secure: SecureChannels,
+    pub(crate) messaging: Messagings,
     /// The flash has failed: what it holds is only known again after a new boot.
     pub(crate) mute: bool,
     /// RAM that the budget leaves, in bytes.
@@ -126,9 +128,10 @@ impl<P: Platform> SecureElement<P> {
         self.buffers.response.deliver(place, ne, extended, out)
     }
 
-    /// Answers what is no command: nothing but broadcast mode, which any error ends, is touched.
+    /// Answers what is no command: nothing but broadcast mode and secure messaging, which any error ends, is touched.
     fn fail(&mut self, place: Place, sw: StatusWord) -> (Option<u32>, bool) {
         self.core.end_broadcast(place);
+        self.core.end_messaging(place);
         self.buffers.response.set(|_| sw);
         (None, false)
     }
@@ -188,10 +191,19 @@ impl<P: Platform> SecureElement<P> {
 }
 
 impl<P: Platform> Core<P> {
-    /// Ends secure channels; the loader forgets the broadcast that one of them carried.
+    /// Ends secure channels and secure messaging; the loader forgets the broadcast that one of them carried.
     pub(crate) fn end_secure(&mut self, is_gone: impl Fn(Place) -> bool) {
+        self.messaging.end(&is_gone);
         if self.secure.end(is_gone) {
             self.loader.abort();
+        }
+    }
+
+    /// Ends the secure messaging of a logical channel, if it has any, and with it the application session and all that it had opened.
+    pub(crate) fn end_messaging(&mut self, place: Place) {
+        if self.messaging.is_open(place) {
+            self.messaging.end(|p| p == place);
+            self.channels.renew(place);
         }
     }
 

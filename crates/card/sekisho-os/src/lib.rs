@@ -9,11 +9,11 @@
 //! 2. **Logical channel**: the class byte names one; it must be open (`channels`).
 //! 3. **Chaining**: segments are put together (`chaining`). From here on there are only whole commands.
 //! 4. **The operating system's own commands**, SELECT by name, MANAGE CHANNEL, GET RESPONSE, are done here (`select`, `response`).
-//! 5. **Secure channel**: C-MAC, then decryption; what comes out is a plain command and the proof that its sender is authenticated
-//!    (`process`, `secure`).
+//! 5. **Secure channel**, or ISO 7816-4 **secure messaging**, of which a logical channel has one at most: MAC, then decryption; what comes
+//!    out is a plain command and the proof of how its sender is authenticated (`process`, `secure`, `messaging`).
 //! 6. **Application**: the dispatcher calls the module of the selected registry entry with a [`Context`]. Its writes are kept back.
 //! 7. **Commit**: all writes of a command that succeeded, in one transaction, or none (`nvm`).
-//! 8. **Protection**: R-ENCRYPTION and R-MAC, and the answer goes out, with GET RESPONSE if it is longer than Ne.
+//! 8. **Protection**: R-ENCRYPTION and R-MAC, or data objects 87, 99 and 8E, and the answer goes out, with GET RESPONSE if it is longer than Ne.
 //!
 //! An error at any step is a status word, and no step after it happens. In broadcast mode it also ends the secure channel, and the
 //! individual one that was saved in it.
@@ -47,6 +47,7 @@ mod issuer;
 mod keys;
 pub mod loader;
 mod manufacture;
+mod messaging;
 pub mod nvm;
 mod part;
 mod process;
@@ -57,7 +58,7 @@ mod response;
 mod secure;
 mod select;
 
-pub use applet::{Applets, Context};
+pub use applet::{Applets, Context, MESSAGING_POLICY};
 pub use chaining::COMMAND_DATA_MAX;
 pub use element::{Platform, SecureElement};
 pub use interface::{ContainerId, Interface, Place};

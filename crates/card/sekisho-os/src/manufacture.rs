@@ -14,7 +14,8 @@ use crate::element::{Core, Platform, SecureElement};
 use crate::interface::{ContainerId, Pairing};
 use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyStore};
 use crate::loader::Loader;
-use crate::nvm::{Layout, Nvm, Records, Staged};
+use crate::messaging::Messagings;
+use crate::nvm::{Kind, Layout, Nvm, Records, Staged};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Module};
@@ -41,6 +42,8 @@ pub struct Personalisation<'a> {
     pub part: Option<(&'a Manifest, &'a [u8])>,
     /// Applications beside the card manager and the OS part, with the records that each begins with.
     pub applications: &'a [FactoryApplication<'a>],
+    /// Data objects of the issuer security domain, as STORE DATA would write them: tag and value.
+    pub data_objects: &'a [(u16, &'a [u8])],
     /// Life cycle state in which the SE leaves the factory.
     pub life_cycle: CardLifeCycle,
 }
@@ -267,6 +270,7 @@ impl<P: Platform> SecureElement<P> {
             container,
             channels: Channels::new(profile.logical_channels, ISD_INDEX),
             secure: SecureChannels::new(),
+            messaging: Messagings::new(),
             mute: false,
             free_ram: free_ram::<P>(profile),
         })
@@ -301,6 +305,9 @@ impl<P: Platform> SecureElement<P> {
         stage_keys(&mut records, personalisation)?;
         stage_registry(&mut records, profile)?;
         stage_applications(&mut records, personalisation.applications)?;
+        for (tag, value) in personalisation.data_objects {
+            records.put(Kind::DataObject, *tag, value)?;
+        }
         let card = CardRecord {
             life_cycle: personalisation.life_cycle,
             se_id: personalisation.se_id,

@@ -4,7 +4,7 @@ use sekisho_apdu::gp::{CardLifeCycle, ins};
 use sekisho_apdu::{CApdu, SecureMessaging, StatusWord, Writer};
 use zeroize::Zeroize;
 
-use crate::applet::{Applets, Context, Effects, System};
+use crate::applet::{Applets, Context, Effects, Protection, System};
 use crate::container::{Container, ISD_INDEX};
 use crate::element::{Core, Platform, Scratch};
 use crate::interface::Place;
@@ -16,11 +16,11 @@ use crate::response::Response;
 use crate::secure::{OpenChannel, State};
 use crate::select;
 
-/// A command that has passed the secure channel.
+/// A command that has passed the secure channel or the secure messaging.
 struct Admitted<'b> {
     command: CApdu<'b>,
-    /// Whether it came through an open individual secure channel, whose protection its answer gets.
-    protected: bool,
+    /// How it was protected: its answer gets the same.
+    protection: Protection,
 }
 
 impl<P: Platform> Core<P> {
@@ -37,6 +37,10 @@ impl<P: Platform> Core<P> {
             if !select::is_by_name(command) {
                 return response.set(|_| StatusWord::INS_NOT_SUPPORTED);
             }
+        }
+        // Under secure messaging the application has no command in common with the operating system.
+        if self.messaging.is_open(place) && command.cla.secure_messaging() != SecureMessaging::None {
+            return self.dispatch(place, command, scratch, response);
         }
         if select::is_by_name(command) {
             return response.set(|w| {
@@ -68,28 +72,76 @@ impl<P: Platform> Core<P> {
             staged,
         } = scratch;
         let admitted = match self.admit(place, command, plain) {
-            Ok(admitted) => admitted,
+            Ok(Some(admitted)) => admitted,
+            Ok(None) => return response.set_protected(self.messaging.last_answer(place)),
             Err(refusal) => return response.set(|_| refusal.0),
         };
-        let protected = admitted.protected;
+        let protection = admitted.protection;
         let mut writer = Writer::new(answer);
         let mut effects = Effects::default();
         let outcome = self.execute(place, admitted, staged, &mut effects, &mut writer);
         let outcome = self.commit(place, outcome, staged, &effects);
         let answered = writer.into_written();
-        response.set(|w| match outcome {
-            Ok(sw) => self.protect(place, protected, answered, sw, w),
-            Err(refusal) => self.protect(place, protected, &[], refusal.0, w),
-        });
+        let (data, sw): (&[u8], _) = match outcome {
+            Ok(sw) => (answered, sw),
+            Err(refusal) => (&[], refusal.0),
+        };
+        if protection == Protection::Messaging {
+            let fresh = effects.refresh.take().filter(|_| outcome.is_ok());
+            self.answer(place, fresh.as_deref(), data, sw, response);
+        } else {
+            response.set(|w| self.protect(place, protection, data, sw, w));
+        }
         answered.zeroize();
-        if protected {
+        if protection != Protection::None {
             // A decrypted command may carry keys. It is not longer than what came.
             plain.get_mut(..command.data.len()).unwrap_or_default().zeroize();
         }
-        if outcome.is_ok()
-            && let Some(mode) = effects.mode
-        {
-            self.change_mode(place, mode);
+        if outcome.is_ok() {
+            if let Some(mode) = effects.mode {
+                self.change_mode(place, mode);
+            }
+            if let Some(opened) = effects.opened {
+                self.messaging.open(place, opened);
+            }
+        }
+    }
+
+    /// Lets a command through the secure messaging of its logical channel; `None` when it is the last command once more. Every error ends it.
+    fn admit_messaging<'b>(
+        &mut self,
+        place: Place,
+        command: &CApdu<'_>,
+        plain: &'b mut [u8],
+    ) -> Result<Option<Admitted<'b>>, Refusal> {
+        match self.messaging.receive(place, command, plain) {
+            Ok(command) => Ok(command.map(|command| Admitted {
+                command,
+                protection: Protection::Messaging,
+            })),
+            Err(error) => {
+                self.end_messaging(place);
+                Err(Refusal(error.status()))
+            }
+        }
+    }
+
+    /// Protects an answer of secure messaging: the keys of the exchange are gone before it leaves.
+    fn answer(
+        &mut self,
+        place: Place,
+        fresh: Option<&[u8; 32]>,
+        data: &[u8],
+        sw: StatusWord,
+        response: &mut Response,
+    ) {
+        let refreshed = fresh.map_or(Ok(()), |secret| self.messaging.refresh(place, secret));
+        match refreshed.and_then(|()| self.messaging.answer(place, data, sw)) {
+            Ok(rapdu) => response.set_protected(rapdu),
+            Err(error) => {
+                self.end_messaging(place);
+                response.set(|_| error.status());
+            }
         }
     }
 
@@ -99,11 +151,23 @@ impl<P: Platform> Core<P> {
         place: Place,
         command: &CApdu<'b>,
         plain: &'b mut [u8],
+    ) -> Result<Option<Admitted<'b>>, Refusal> {
+        if self.messaging.is_open(place) {
+            return self.admit_messaging(place, command, plain);
+        }
+        self.admit_secure_channel(place, command, plain).map(Some)
+    }
+
+    fn admit_secure_channel<'b>(
+        &mut self,
+        place: Place,
+        command: &CApdu<'b>,
+        plain: &'b mut [u8],
     ) -> Result<Admitted<'b>, Refusal> {
         let refused = Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED);
         let in_the_clear = Admitted {
             command: *command,
-            protected: false,
+            protection: Protection::None,
         };
         let indicated = command.cla.secure_messaging() != SecureMessaging::None;
         let starts = command.ins == ins::INITIALIZE_UPDATE && command.cla.proprietary() && !indicated;
@@ -125,7 +189,7 @@ impl<P: Platform> Core<P> {
             State::Open(OpenChannel { channel, .. }) => match channel.unwrap(command, plain) {
                 Ok(command) => Ok(Admitted {
                     command,
-                    protected: true,
+                    protection: Protection::SecureChannel,
                 }),
                 Err(error) => {
                     *state = State::Aborted;
@@ -134,7 +198,7 @@ impl<P: Platform> Core<P> {
             },
             State::Broadcast { channel, .. } => Ok(Admitted {
                 command: channel.unwrap(command, plain)?,
-                protected: false,
+                protection: Protection::None,
             }),
         }
     }
@@ -166,7 +230,7 @@ impl<P: Platform> Core<P> {
                 .loader
                 .part_process(&mut nvm, &mut self.rng, &admitted.command, out));
         }
-        let (applets, mut context) = self.context(place, index, &entry, admitted.protected, staged, effects);
+        let (applets, mut context) = self.context(place, index, &entry, admitted.protection, staged, effects);
         applets.process(entry.module, &mut context, &admitted.command, out)
     }
 
@@ -176,7 +240,7 @@ impl<P: Platform> Core<P> {
         place: Place,
         application: u8,
         entry: &Entry,
-        protected: bool,
+        protection: Protection,
         staged: &'a mut Staged,
         effects: &'a mut Effects,
     ) -> (&'a mut P::Applets, Context<'a, P::Flash>) {
@@ -185,7 +249,8 @@ impl<P: Platform> Core<P> {
             place,
             application,
             privileges: entry.privileges,
-            protected,
+            protection,
+            session: self.channels.session(place),
             records: Records {
                 nvm: Nvm {
                     flash: &mut self.flash,
@@ -200,6 +265,7 @@ impl<P: Platform> Core<P> {
                 profile: &self.profile,
                 container: &mut self.container,
                 secure: &mut self.secure,
+                messaging: &self.messaging,
                 loader: &mut self.loader,
                 effects,
                 free_ram: self.free_ram,
@@ -248,13 +314,13 @@ impl<P: Platform> Core<P> {
     fn protect(
         &mut self,
         place: Place,
-        protected: bool,
+        protection: Protection,
         data: &[u8],
         sw: StatusWord,
         out: &mut Writer<'_>,
     ) -> StatusWord {
         let open = match self.secure.get(place) {
-            Some(State::Open(open)) if protected => open,
+            Some(State::Open(open)) if protection == Protection::SecureChannel => open,
             _ => {
                 return if out.bytes(data).is_ok() {
                     sw

@@ -31,6 +31,8 @@ impl Module {
     pub const OS_PART: Self = Self(0x02);
     /// SecApp: polls the paging server (`docs/spec/secapp.md`).
     pub const SEC_APP: Self = Self(0x03);
+    /// The file system (`docs/spec/file-system-applet.md`).
+    pub const FILE_SYSTEM: Self = Self(0x04);
 }
 
 /// What an entry is.

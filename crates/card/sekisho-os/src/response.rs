@@ -7,8 +7,12 @@ use crate::interface::Place;
 /// Longest response data field before secure messaging.
 pub const RESPONSE_DATA_MAX: usize = 1024;
 
-/// Room for padding (R-ENCRYPTION, 16) and an R-MAC (at most 16).
-const PROTECTION_MAX: usize = 32;
+/// Room for padding (R-ENCRYPTION, 16) and an R-MAC (at most 16); or for the data objects of secure messaging: 87 with four bytes of head,
+/// an indicator and 16 of padding, 99 (4), 8E (10).
+const PROTECTION_MAX: usize = 35;
+
+/// Longest data field of a protected answer.
+pub(crate) const RESPONSE_ROOM: usize = RESPONSE_DATA_MAX + PROTECTION_MAX;
 
 /// Ne of a command without Le: what a short response can hold. Hosts behind a reader that carries whole APDUs leave Le away and
 /// expect the data all the same.
@@ -16,7 +20,7 @@ const NE_WITHOUT_LE: u32 = 256;
 
 /// The response being sent. There is one, so that the next command, on whichever logical channel, ends the fetching of the last answer.
 pub(crate) struct Response {
-    data: [u8; RESPONSE_DATA_MAX + PROTECTION_MAX],
+    data: [u8; RESPONSE_ROOM],
     len: usize,
     sent: usize,
     sw: StatusWord,
@@ -27,7 +31,7 @@ pub(crate) struct Response {
 impl Response {
     pub(crate) const fn new() -> Self {
         Self {
-            data: [0; RESPONSE_DATA_MAX + PROTECTION_MAX],
+            data: [0; RESPONSE_ROOM],
             len: 0,
             sent: 0,
             sw: StatusWord::UNKNOWN,
@@ -62,6 +66,21 @@ impl Response {
         } else {
             0
         };
+        self.sent = 0;
+        self.waiting = None;
+    }
+
+    /// Replaces the response by a whole R-APDU of secure messaging, which has a data field with an error status too.
+    pub(crate) fn set_protected(&mut self, rapdu: &[u8]) {
+        let Some((data, sw)) = rapdu.split_last_chunk() else {
+            return self.set(|_| StatusWord::UNKNOWN);
+        };
+        self.sw = StatusWord(u16::from_be_bytes(*sw));
+        let len = data.len().min(self.data.len());
+        for (to, from) in self.data.iter_mut().zip(data) {
+            *to = *from;
+        }
+        self.len = len;
         self.sent = 0;
         self.waiting = None;
     }

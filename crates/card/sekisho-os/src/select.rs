@@ -3,7 +3,7 @@
 use sekisho_apdu::gp::{CardLifeCycle, Privileges, ins, tag};
 use sekisho_apdu::{CApdu, PartialAid, SecureMessaging, StatusWord, Writer};
 
-use crate::applet::{Applets, Effects};
+use crate::applet::{Applets, Effects, Protection};
 use crate::container::ISD_INDEX;
 use crate::element::{Core, Platform};
 use crate::interface::Place;
@@ -124,7 +124,8 @@ impl<P: Platform> Core<P> {
             return Ok(StatusWord::NO_ERROR);
         }
         let mut effects = Effects::default();
-        let (applets, mut context) = self.context(place, index, entry, false, staged, &mut effects);
+        let (applets, mut context) =
+            self.context(place, index, entry, Protection::None, staged, &mut effects);
         let outcome = applets.select(entry.module, &mut context, out);
         // Selecting writes nothing.
         staged.clear();

@@ -91,7 +91,10 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
         plain: &'p mut [u8],
     ) -> Result<Option<CApdu<'p>>, SmError> {
         let accepted = self.accept(command, plain);
-        if accepted.as_ref().is_err_and(|error| *error != SmError::BufferTooSmall) {
+        if accepted
+            .as_ref()
+            .is_err_and(|error| *error != SmError::BufferTooSmall)
+        {
             self.close();
         }
         accepted

@@ -22,8 +22,8 @@ use zeroize::Zeroizing;
 use crate::agreement::{EphemeralKey, PUBLIC_KEY_LEN};
 use crate::keys::Keys;
 use crate::schedule::{
-    Fixed, KeyTable, Lanes, LegacyList, LegacyOperations, LegacyXor, MAX_KEYS, PATENT_OPERATIONS, Ratchet, Schedule,
-    ScheduleError,
+    Fixed, KeyTable, Lanes, LegacyList, LegacyOperations, LegacyXor, MAX_KEYS, PATENT_OPERATIONS, Ratchet,
+    Schedule, ScheduleError,
 };
 use crate::ssc::Ssc;
 

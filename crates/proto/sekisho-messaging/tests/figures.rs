@@ -12,8 +12,7 @@ use sekisho_messaging::card::CardMessaging;
 use sekisho_messaging::reader::ReaderMessaging;
 use sekisho_messaging::schedule::{KeySchedule, Lanes, Schedule, ScheduleError, Selector};
 use sekisho_messaging::setup::{
-    Mode, Policy, RatchetOpening, wrapped_command, open_card, open_reader, refresh_command,
-    refresh_secret,
+    Mode, Policy, RatchetOpening, open_card, open_reader, refresh_command, refresh_secret, wrapped_command,
 };
 
 const PAGE: &str = include_str!("../../../../docs/spec/rolling-secure-messaging.md");
@@ -401,7 +400,7 @@ fn the_page_names_every_block_once_and_its_named_keys_are_right() {
     sorted.sort_unstable();
     sorted.dedup();
     assert_eq!(names.len(), sorted.len());
-    assert_eq!(names.len(), 6 * 7 + 2 * 13 + 3);
+    assert_eq!(names.len(), 8 * 7 + 2 * 13 + 3);
     assert_eq!(worked("mkey"), hex::encode(named("MKEY")));
     assert_eq!(worked("challenge"), hex::encode(named("challenge")));
     assert_eq!(worked("reader-ephemeral"), hex::encode(sha256(&[b"reader 1"])));

@@ -13,7 +13,7 @@ use sekisho_messaging::schedule::{
     PATENT_OPERATIONS, Ratchet, ScheduleError, Selector, XOR_CAP, xor_session,
 };
 use sekisho_messaging::setup::{
-    MAX_OPENING_DATA, Mode, Policy, RatchetOpening, wrapped_command, open_card, open_reader,
+    MAX_OPENING_DATA, Mode, Policy, RatchetOpening, open_card, open_reader, wrapped_command,
 };
 use sekisho_messaging::{EphemeralKey, Ssc};
 

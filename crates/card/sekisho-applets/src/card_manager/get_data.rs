@@ -3,7 +3,7 @@
 use sekisho_apdu::gp::tag;
 use sekisho_apdu::{BufferFull, CApdu, StatusWord, Writer};
 use sekisho_nvm::Flash;
-use sekisho_os::{Issuer, Outcome, Profile, Refusal};
+use sekisho_os::{Issuer, MESSAGING_POLICY, Outcome, Profile, Refusal};
 
 /// Tags of P1P2.
 pub(super) const IIN: u16 = 0x0042;
@@ -77,7 +77,7 @@ pub(super) fn process<F: Flash>(
 
 fn value<F: Flash>(issuer: &mut Issuer<'_, '_, F>, tag: u16, w: &mut Writer<'_>) -> Result<(), Refusal> {
     match tag {
-        IIN | CIN => stored(issuer, tag, w),
+        IIN | CIN | MESSAGING_POLICY => stored(issuer, tag, w),
         CARD_DATA => Ok(recognition(issuer.profile(), w)?),
         CARD_CAPABILITIES => Ok(capabilities(issuer.profile(), w)?),
         SEQUENCE_COUNTER => Ok(w.u24(issuer.sequence_counter()?)?),

@@ -1,9 +1,10 @@
-//! STORE DATA for the issuer security domain itself (GPC 11.11): IIN and CIN.
+//! STORE DATA for the issuer security domain itself (GPC 11.11): IIN, CIN, and what readers may open by secure messaging.
 
 use sekisho_apdu::tlv::TlvReader;
 use sekisho_apdu::{CApdu, Reader, StatusWord};
+use sekisho_messaging::setup::Policy;
 use sekisho_nvm::Flash;
-use sekisho_os::{Issuer, Outcome, Refusal};
+use sekisho_os::{Issuer, MESSAGING_POLICY, Outcome, Refusal};
 
 use super::get_data::{CIN, IIN, STORED_MAX};
 use super::{wrong_data, wrong_p1p2};
@@ -19,7 +20,7 @@ const BER_TLV: u8 = 0x10;
 const DGI_TLV: u16 = 0x0070;
 
 pub(super) fn process<F: Flash>(issuer: &mut Issuer<'_, '_, F>, capdu: &CApdu<'_>) -> Outcome {
-    // Both data objects fit one block.
+    // All data objects fit one block.
     if capdu.p1 & LAST_BLOCK == 0 || capdu.p1 & ENCRYPTION != 0 || capdu.p2 != 0 {
         return Err(wrong_p1p2());
     }
@@ -53,7 +54,12 @@ fn store<F: Flash>(issuer: &mut Issuer<'_, '_, F>, objects: &[u8]) -> Result<(),
     for object in TlvReader::new(objects) {
         let object = object?;
         let tag = u16::try_from(object.tag.0).map_err(|_| wrong_data())?;
-        if !matches!(tag, IIN | CIN) || object.value.len() > STORED_MAX {
+        let right = match tag {
+            IIN | CIN => object.value.len() <= STORED_MAX,
+            MESSAGING_POLICY => Policy::from_bytes(object.value).is_some(),
+            _ => false,
+        };
+        if !right {
             return Err(wrong_data());
         }
         issuer.store_data_object(tag, object.value)?;

@@ -79,6 +79,7 @@ pub fn personalisation<'a>(kvn: u8, keys: &'a KeySet, k_aut: &'a AesKey) -> Pers
         designer: None,
         part: None,
         applications: &[],
+        data_objects: &[],
         life_cycle: CardLifeCycle::OpReady,
     }
 }

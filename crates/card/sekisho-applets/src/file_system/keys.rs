@@ -1,0 +1,196 @@
+//! PINs and keys: VERIFY, CHANGE REFERENCE DATA, RESET RETRY COUNTER, GET CHALLENGE, EXTERNAL and INTERNAL AUTHENTICATE (ISO/IEC 7816-4, 11.5).
+//!
+//! A try is counted, in flash, before anything is compared: who cuts the power when he sees that it went wrong has lost the try all the same.
+
+use sekisho_apdu::{StatusWord, Writer};
+use sekisho_keys::{AesKey, cmac, ct_eq};
+use sekisho_nvm::Flash;
+use sekisho_os::{Outcome, Refusal};
+use zeroize::Zeroizing;
+
+use super::access::{Access, INCOMPATIBLE, NO_CURRENT_EF};
+use super::command::Reference;
+use super::file::{Kind, PIN_MAX, SECRET_MAX, Usage, secret_of};
+use super::session::Challenge;
+use super::tree::{MF, record};
+use super::{CONDITIONS, WRONG_DATA, WRONG_LENGTH, Work};
+
+const NO_KEY: Refusal = Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND);
+const BLOCKED: Refusal = Refusal(StatusWord::AUTHENTICATION_METHOD_BLOCKED);
+
+/// Longest data of INTERNAL AUTHENTICATE.
+const INTERNAL_DATA_MAX: usize = 64;
+
+/// A PIN with its length, always as long, so that comparing takes the same time whatever it is.
+fn pin_block(pin: &[u8]) -> Zeroizing<[u8; PIN_MAX + 1]> {
+    let mut block = Zeroizing::new([0; PIN_MAX + 1]);
+    for (to, from) in block.iter_mut().zip(pin) {
+        *to = *from;
+    }
+    if let Some(last) = block.last_mut() {
+        *last = u8::try_from(pin.len()).unwrap_or(u8::MAX);
+    }
+    block
+}
+
+impl<F: Flash> Work<'_, '_, F> {
+    /// The key file that a command names, with its usage and its number of tries.
+    fn key_file(&self, key: Reference, usage: Usage) -> Result<(u8, u8), Refusal> {
+        let found = if key.specific {
+            self.tree.key(self.session.df, usage, key.number)
+        } else {
+            self.tree.key_in(MF, usage, key.number)
+        };
+        let file = found.ok_or(NO_KEY)?;
+        match self.tree.get(file).map(|head| head.kind) {
+            Some(Kind::Key { tries, .. }) => Ok((file, tries)),
+            _ => Err(NO_KEY),
+        }
+    }
+
+    fn secret(&mut self, file: u8) -> Result<Zeroizing<([u8; SECRET_MAX], usize)>, Refusal> {
+        let mut secret = Zeroizing::new(([0; SECRET_MAX], 0));
+        let len = self.context.get(record::secret(file), &mut secret.0)?;
+        secret.1 = len.ok_or(NO_KEY)?;
+        Ok(secret)
+    }
+
+    /// An AES key of a key file.
+    pub(super) fn aes_key(&mut self, file: u8) -> Result<AesKey, Refusal> {
+        let secret = self.secret(file)?;
+        Ok(AesKey::new(secret.0.get(..secret.1).unwrap_or_default())?)
+    }
+
+    fn tries_left(&mut self, file: u8) -> Result<u8, Refusal> {
+        let mut left = [0];
+        self.context.get(record::tries(file), &mut left)?;
+        Ok(left[0])
+    }
+
+    /// Spends a try, then compares; a success gives all tries back and is remembered. 63Cx tells how many are left.
+    fn attempt(
+        &mut self,
+        (file, tries): (u8, u8),
+        compare: impl FnOnce(&mut Self) -> Result<bool, Refusal>,
+    ) -> Outcome {
+        let left = self.tries_left(file)?.checked_sub(1).ok_or(BLOCKED)?;
+        self.context.put(record::tries(file), &[left])?;
+        self.context.commit_now()?;
+        self.session.set_proved(file, false);
+        if !compare(self)? {
+            return Err(Refusal(StatusWord::retries_left(left)));
+        }
+        self.context.put(record::tries(file), &[tries])?;
+        self.session.set_proved(file, true);
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    /// Compares a PIN.
+    fn attempt_pin(&mut self, file: (u8, u8), pin: &[u8]) -> Outcome {
+        self.attempt(file, |work| {
+            let secret = work.secret(file.0)?;
+            let right = pin_block(secret.0.get(..secret.1).unwrap_or_default());
+            let same = ct_eq(right.as_ref(), pin_block(pin).as_ref());
+            Ok(same && pin.len() <= PIN_MAX)
+        })
+    }
+
+    /// VERIFY; without data it only tells whether the PIN has been proved, or how many tries there are.
+    pub(super) fn verify(&mut self, key: Reference, data: &[u8]) -> Outcome {
+        let file = self.key_file(key, Usage::Pin)?;
+        if !data.is_empty() {
+            return self.attempt_pin(file, data);
+        }
+        if self.session.is_proved(file.0) {
+            return Ok(StatusWord::NO_ERROR);
+        }
+        match self.tries_left(file.0)? {
+            0 => Err(BLOCKED),
+            left => Err(Refusal(StatusWord::retries_left(left))),
+        }
+    }
+
+    /// CHANGE REFERENCE DATA: who knows the old PIN may set a new one.
+    pub(super) fn change_pin(&mut self, key: Reference, data: &[u8]) -> Outcome {
+        let file = self.key_file(key, Usage::Pin)?;
+        let len = self.secret(file.0)?.1;
+        let (old, new) = data.split_at_checked(len).ok_or(WRONG_LENGTH)?;
+        // A new PIN that cannot be one costs no try.
+        secret_of(Usage::Pin, new)?;
+        self.attempt_pin(file, old)?;
+        self.context.put(record::secret(file.0), new)?;
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    /// CHANGE REFERENCE DATA without the old value: whoever may update the file.
+    pub(super) fn set_key(&mut self, key: Option<Reference>, value: &[u8]) -> Outcome {
+        let (file, usage, tries) = self.updatable(key)?;
+        secret_of(usage, value)?;
+        self.context.put(record::secret(file), value)?;
+        self.context.put(record::tries(file), &[tries])?;
+        self.session.set_proved(file, false);
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    /// RESET RETRY COUNTER: whoever may update the file.
+    pub(super) fn reset_retry_counter(&mut self, key: Option<Reference>) -> Outcome {
+        let (file, _, tries) = self.updatable(key)?;
+        self.context.put(record::tries(file), &[tries])?;
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    /// The PIN with this number, or the key file that is selected, if its rules allow UPDATE: file, usage and tries.
+    fn updatable(&self, key: Option<Reference>) -> Result<(u8, Usage, u8), Refusal> {
+        let file = match key {
+            Some(key) => self.key_file(key, Usage::Pin)?.0,
+            None => self.session.ef.ok_or(NO_CURRENT_EF)?,
+        };
+        match self.tree.get(file).map(|head| head.kind) {
+            Some(Kind::Key { usage, tries, .. }) => {
+                self.allowed(file, Access::Update)?;
+                Ok((file, usage, tries))
+            }
+            _ => Err(INCOMPATIBLE),
+        }
+    }
+
+    pub(super) fn get_challenge(&mut self, len: usize, out: &mut Writer<'_>) -> Outcome {
+        let mut challenge = Challenge { bytes: [0; 16], len };
+        self.context
+            .random(challenge.bytes.get_mut(..len).unwrap_or_default());
+        out.bytes(challenge.bytes.get(..len).unwrap_or_default())?;
+        self.session.give_challenge(challenge);
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    /// EXTERNAL AUTHENTICATE: AES-CMAC over the challenge, which is used up whatever comes of it.
+    pub(super) fn external_authenticate(&mut self, key: Reference, data: &[u8]) -> Outcome {
+        let challenge = self.session.take_challenge().ok_or(CONDITIONS)?;
+        let file = self.key_file(key, Usage::External)?;
+        if data.len() != 16 {
+            return Err(WRONG_LENGTH);
+        }
+        self.attempt(file, |work| {
+            let key = work.aes_key(file.0)?;
+            let right = cmac(&key, &[challenge.bytes.get(..challenge.len).unwrap_or_default()]);
+            Ok(ct_eq(&right, data))
+        })
+    }
+
+    /// INTERNAL AUTHENTICATE: AES-CMAC over the reader's data.
+    pub(super) fn internal_authenticate(
+        &mut self,
+        key: Reference,
+        data: &[u8],
+        out: &mut Writer<'_>,
+    ) -> Outcome {
+        let (file, _) = self.key_file(key, Usage::Internal)?;
+        self.allowed(file, Access::Write)?;
+        if data.len() > INTERNAL_DATA_MAX {
+            return Err(WRONG_DATA);
+        }
+        let key = self.aes_key(file)?;
+        out.bytes(&cmac(&key, &[data]))?;
+        Ok(StatusWord::NO_ERROR)
+    }
+}

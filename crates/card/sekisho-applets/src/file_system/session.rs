@@ -1,0 +1,158 @@
+//! What a reader has selected and proved.
+
+use sekisho_nvm::Flash;
+use sekisho_os::{Context, Place};
+use zeroize::Zeroize;
+
+use super::tree::MF;
+
+/// Application sessions that are remembered at one moment. One more takes the place of the one that has waited longest, whose reader begins at
+/// the MF again, with nothing proved.
+const SESSIONS_MAX: usize = 8;
+
+/// A challenge that has been given out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Challenge {
+    pub(super) bytes: [u8; 16],
+    pub(super) len: usize,
+}
+
+/// An application session.
+#[derive(Debug)]
+pub(super) struct Session {
+    place: Place,
+    number: u32,
+    /// When it was used last.
+    used: u32,
+    pub(super) df: u8,
+    pub(super) ef: Option<u8>,
+    /// Number of the current record; 0 for none.
+    pub(super) record: u8,
+    /// A bit for each key file whose key has been proved.
+    proved: u32,
+    /// The key file that opened secure messaging.
+    pub(super) messaging_key: Option<u8>,
+    challenge: Option<Challenge>,
+}
+
+impl Session {
+    const fn new(place: Place, number: u32) -> Self {
+        Self {
+            place,
+            number,
+            used: 0,
+            df: MF,
+            ef: None,
+            record: 0,
+            proved: 0,
+            messaging_key: None,
+            challenge: None,
+        }
+    }
+
+    pub(super) const fn is_proved(&self, key: u8) -> bool {
+        self.proved >> (key & 31) & 1 != 0
+    }
+
+    pub(super) const fn set_proved(&mut self, key: u8, proved: bool) {
+        let bit = 1 << (key & 31);
+        if proved {
+            self.proved |= bit;
+        } else {
+            self.proved &= !bit;
+        }
+    }
+
+    pub(super) const fn select_df(&mut self, df: u8) {
+        self.df = df;
+        self.ef = None;
+        self.record = 0;
+    }
+
+    pub(super) const fn select_ef(&mut self, ef: u8, df: u8) {
+        self.df = df;
+        self.ef = Some(ef);
+        self.record = 0;
+    }
+
+    pub(super) const fn give_challenge(&mut self, challenge: Challenge) {
+        self.challenge = Some(challenge);
+    }
+
+    /// The challenge, which is used up by this.
+    pub(super) const fn take_challenge(&mut self) -> Option<Challenge> {
+        self.challenge.take()
+    }
+
+    fn forget(&mut self, file: u8) {
+        self.set_proved(file, false);
+        if self.messaging_key == Some(file) {
+            self.messaging_key = None;
+        }
+        if self.ef == Some(file) {
+            self.ef = None;
+            self.record = 0;
+        }
+        if self.df == file {
+            self.select_df(MF);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(challenge) = &mut self.challenge {
+            challenge.bytes.zeroize();
+        }
+    }
+}
+
+/// The sessions of all readers.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    slots: [Option<Session>; SESSIONS_MAX],
+    clock: u32,
+}
+
+impl Sessions {
+    /// The session to which a command belongs: a new one, if it is its first.
+    pub(super) fn of<F: Flash>(&mut self, context: &Context<'_, F>) -> &mut Session {
+        let (place, number) = (context.place(), context.session());
+        self.clock = self.clock.wrapping_add(1);
+        let clock = self.clock;
+        let known = self
+            .slots
+            .iter()
+            .position(|slot| slot.as_ref().is_some_and(|s| s.place == place));
+        let at = known.unwrap_or_else(|| {
+            let age = |slot: &Option<Session>| slot.as_ref().map_or(u32::MAX, |s| clock.wrapping_sub(s.used));
+            let oldest = self.slots.iter().enumerate().max_by_key(|(_, slot)| age(slot));
+            oldest.map_or(0, |(at, _)| at)
+        });
+        // SESSIONS_MAX is not 0, and `at` is a position.
+        let [first, rest @ ..] = &mut self.slots;
+        let slot = match at {
+            0 => first,
+            at => rest.get_mut(at - 1).unwrap_or(first),
+        };
+        if slot
+            .as_ref()
+            .is_none_or(|s| s.place != place || s.number != number)
+        {
+            *slot = None;
+        }
+        let session = slot.get_or_insert_with(|| Session::new(place, number));
+        session.used = clock;
+        session
+    }
+
+    /// Forgets what was known of a file that is new or gone.
+    pub(super) fn forget(&mut self, file: Option<u8>) {
+        if let Some(file) = file {
+            self.slots
+                .iter_mut()
+                .flatten()
+                .for_each(|session| session.forget(file));
+        }
+    }
+}

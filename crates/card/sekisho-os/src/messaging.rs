@@ -1,0 +1,91 @@
+//! ISO 7816-4 secure messaging on logical channels, beside the secure channels of SCP03. An application opens it with keys of its own; from
+//! the answer to that command on, the logical channel takes protected commands alone.
+
+use sekisho_apdu::{CApdu, StatusWord};
+use sekisho_messaging::SmError;
+use sekisho_messaging::card::CardMessaging;
+use sekisho_messaging::schedule::Schedule;
+use sekisho_messaging::setup::Opened;
+
+use crate::interface::Place;
+use crate::response::RESPONSE_ROOM;
+
+/// Logical channels that can have secure messaging at one moment: two readers, or two devices and what stands between them.
+pub(crate) const MESSAGINGS_MAX: usize = 2;
+
+/// A protected answer with its status word.
+const ANSWER_MAX: usize = RESPONSE_ROOM + 2;
+
+type Messaging = CardMessaging<Schedule, ANSWER_MAX>;
+
+/// The secure messaging of all logical channels.
+pub(crate) struct Messagings([Option<(Place, Messaging)>; MESSAGINGS_MAX]);
+
+impl Messagings {
+    pub(crate) const fn new() -> Self {
+        Self([const { None }; MESSAGINGS_MAX])
+    }
+
+    fn get(&mut self, place: Place) -> Option<&mut Messaging> {
+        let found = self.0.iter_mut().flatten().find(|(owner, _)| *owner == place);
+        found.map(|(_, messaging)| messaging)
+    }
+
+    pub(crate) fn is_open(&self, place: Place) -> bool {
+        self.0.iter().flatten().any(|(owner, _)| *owner == place)
+    }
+
+    /// Whether one more can be opened.
+    pub(crate) fn has_room(&self) -> bool {
+        self.0.iter().any(Option::is_none)
+    }
+
+    pub(crate) fn open(&mut self, place: Place, opened: Opened) {
+        if let Some(slot) = self.0.iter_mut().find(|slot| slot.is_none()) {
+            *slot = Some((place, Messaging::new(opened.schedule, opened.ssc)));
+        }
+    }
+
+    /// Takes a command: the plain one, or `None` when it is the last command once more.
+    ///
+    /// # Errors
+    /// The messaging is closed then, but for [`SmError::BufferTooSmall`], which cannot come.
+    pub(crate) fn receive<'p>(
+        &mut self,
+        place: Place,
+        command: &CApdu<'_>,
+        plain: &'p mut [u8],
+    ) -> Result<Option<CApdu<'p>>, SmError> {
+        let messaging = self.get(place).ok_or(SmError::Closed)?;
+        messaging.receive_parsed(command, plain)
+    }
+
+    /// Mixes fresh randomness in, between command and answer.
+    pub(crate) fn refresh(&mut self, place: Place, secret: &[u8]) -> Result<(), SmError> {
+        self.get(place).ok_or(SmError::Closed)?.refresh(secret)
+    }
+
+    /// Protects an answer; one that does not fit becomes 6F00.
+    pub(crate) fn answer(&mut self, place: Place, data: &[u8], sw: StatusWord) -> Result<&[u8], SmError> {
+        let messaging = self.get(place).ok_or(SmError::Closed)?;
+        if messaging.fits(data.len()) {
+            messaging.answer(data, sw)
+        } else {
+            messaging.answer(&[], StatusWord::UNKNOWN)
+        }
+    }
+
+    /// The protected answer that went out last.
+    pub(crate) fn last_answer(&mut self, place: Place) -> &[u8] {
+        self.get(place).map_or(&[], |messaging| messaging.last_answer())
+    }
+
+    /// Ends the secure messaging of the logical channels that `is_gone` names, and wipes its keys.
+    pub(crate) fn end(&mut self, is_gone: impl Fn(Place) -> bool) {
+        for slot in &mut self.0 {
+            if slot.as_ref().is_some_and(|(owner, _)| is_gone(*owner)) {
+                *slot = None;
+            }
+        }
+    }
+}
