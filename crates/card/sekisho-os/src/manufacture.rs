@@ -192,8 +192,8 @@ impl<P: Platform> SecureElement<P> {
         }
     }
 
-    /// Makes an SE: erases the store, installs the first OS part, and writes keys, registry and card record in one transaction, of which
-    /// the card record is the seal. Broken off anywhere, it leaves a blank SE, to be made from the beginning.
+    /// Makes an SE: erases the store, installs the first OS part, and writes keys, registry, applications and, as the last and as the
+    /// seal, the card record. Broken off anywhere, it leaves a blank SE, to be made from the beginning.
     ///
     /// # Errors
     /// [`BootFailure`]; [`BootError::AlreadyMade`] when there is an SE on this flash.
@@ -304,6 +304,7 @@ impl<P: Platform> SecureElement<P> {
         };
         stage_keys(&mut records, personalisation)?;
         stage_registry(&mut records, profile)?;
+        flush(&mut records)?;
         stage_applications(&mut records, personalisation.applications)?;
         for (tag, value) in personalisation.data_objects {
             records.put(Kind::DataObject, *tag, value)?;
@@ -374,6 +375,15 @@ fn stage_registry<F: Flash>(records: &mut Records<'_, F>, profile: &Profile) -> 
     store_entry(records, PART_INDEX, &part)
 }
 
+/// Records of an application that are committed together in the factory, where only the card record, which comes last, makes an SE.
+const RECORDS_AT_A_TIME: usize = 8;
+
+fn flush<F: Flash>(records: &mut Records<'_, F>) -> Result<(), Refusal> {
+    records.staged.commit(&mut records.nvm, false)?;
+    records.staged.clear();
+    Ok(())
+}
+
 /// Two entries for each application: its load file's and its own.
 fn stage_applications<F: Flash>(
     records: &mut Records<'_, F>,
@@ -394,9 +404,12 @@ fn stage_applications<F: Flash>(
         )?;
         let entry = Entry::application(aid, module, Privileges::NONE, file_index, ISD_INDEX);
         store_entry(records, index, &entry)?;
-        for (number, value) in application.records {
-            records.put_own(index, *number, value)?;
+        for some in application.records.chunks(RECORDS_AT_A_TIME) {
+            for (number, value) in some {
+                records.put_own(index, *number, value)?;
+            }
+            flush(records)?;
         }
     }
-    Ok(())
+    flush(records)
 }

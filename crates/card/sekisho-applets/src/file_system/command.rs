@@ -235,7 +235,7 @@ fn select<'a>(capdu: &CApdu<'a>) -> Result<Command<'a>, Refusal> {
 
 /// A path is one identifier or more.
 fn path(data: &[u8]) -> Result<&[u8], Refusal> {
-    if data.is_empty() || data.len() % 2 != 0 {
+    if data.is_empty() || !data.len().is_multiple_of(2) {
         return Err(WRONG_LENGTH);
     }
     Ok(data)

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // each test program uses a part
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
+pub mod files;
 pub mod host;
 pub mod script;
 pub mod update;

@@ -5,12 +5,16 @@
 //! * `! keys ENC MAC DEK` names the keys of the next `! open`; without it the initial keys.
 //! * `! open LEVEL [KVN]` opens a secure channel, KVN 00 if none is named; `! refused LEVEL KVN SW` tries and fails.
 //! * `! interface NAME` goes to another interface; `! reset` is a reader's power cycle; `! reboot` starts the card again from its flash.
+//! * `! files` makes it the test card with the file system; `! messaging MODE [separate]` opens secure messaging under its MKEY, `M> hex` sends
+//!   through it; `! refused-messaging MODE SW` tries and fails; `! authenticate` proves key EXTERNAL 1.
 //! * `#` begins a comment.
 
 use sekisho_keys::KeySet;
+use sekisho_messaging::schedule::Lanes;
 use sekisho_os::{Interface, Profile};
 use sekisho_scp::SecurityLevel;
 
+use super::files::{self, MODES, Reader};
 use super::host::Host;
 use super::{Card, SeededRng, initial_keys, key, send_on};
 
@@ -20,6 +24,7 @@ pub struct Runner {
     interface: Interface,
     keys: KeySet,
     host: Option<Host>,
+    reader: Option<Reader>,
     /// The answer that the next `<` line is to look like.
     answer: Option<Vec<u8>>,
 }
@@ -32,6 +37,7 @@ impl Runner {
             interface: Interface::Iso7816Contact,
             keys: initial_keys(),
             host: None,
+            reader: None,
             answer: None,
         }
     }
@@ -53,6 +59,13 @@ impl Runner {
                         .as_mut()
                         .unwrap_or_else(|| panic!("{at}: no secure channel"));
                     self.answer = Some(host.send(&mut self.card, &bytes(rest, &at)));
+                }
+                "M>" => {
+                    let reader = self
+                        .reader
+                        .as_mut()
+                        .unwrap_or_else(|| panic!("{at}: no secure messaging"));
+                    self.answer = Some(reader.send(&mut self.card, &bytes(rest, &at)));
                 }
                 "<" => {
                     let answer = self
@@ -86,6 +99,24 @@ impl Runner {
                 let known = Interface::ALL.into_iter().find(|i| format!("{i:?}") == name);
                 self.interface = known.unwrap_or_else(|| panic!("{at}: no such interface"));
             }
+            ["files"] => {
+                self.card = files::card();
+                files::select(&mut self.card, self.interface);
+            }
+            ["authenticate"] => files::authenticate(&mut self.card, self.interface),
+            ["messaging", mode, ref rest @ ..] => {
+                let lanes = if rest.is_empty() {
+                    Lanes::Shared
+                } else {
+                    Lanes::Separate
+                };
+                self.messaging(mode, lanes)
+                    .unwrap_or_else(|sw| panic!("{at}: {sw:04X}"));
+            }
+            ["refused-messaging", mode, sw] => {
+                let refused = self.messaging(mode, Lanes::Shared).unwrap_err();
+                assert_eq!(format!("{refused:04X}"), sw, "{at}");
+            }
             ["reset"] => self.card.reset(self.interface),
             ["reboot"] => {
                 let flash = self.card.into_flash();
@@ -95,6 +126,13 @@ impl Runner {
             _ => panic!("{at}: no such directive"),
         }
         self
+    }
+
+    fn messaging(&mut self, mode: &str, lanes: Lanes) -> Result<(), u16> {
+        let mode = MODES.into_iter().find(|m| m.name() == mode).unwrap();
+        let reader = Reader::open(&mut self.card, self.interface, mode, lanes, 256)?;
+        self.reader = Some(reader);
+        Ok(())
     }
 
     fn open(&mut self, level: &str, kvn: &str) -> Result<(), String> {

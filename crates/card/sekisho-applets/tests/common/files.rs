@@ -1,0 +1,218 @@
+//! A card with a file system, and the reader that talks to it by secure messaging.
+
+use sekisho_apdu::{Aid, CApdu};
+use sekisho_applets::file_system::{self, image::Image, image::test_key};
+use sekisho_keys::{AesKey, Rng, sha256};
+use sekisho_messaging::EphemeralKey;
+use sekisho_messaging::reader::ReaderMessaging;
+use sekisho_messaging::schedule::{Lanes, Schedule};
+use sekisho_messaging::setup::{
+    Mode, Opened, Policy, RatchetOpening, open_reader, refresh_command, refresh_secret, wrapped_command,
+};
+use sekisho_nvm::ram::RamFlash;
+use sekisho_os::{FactoryApplication, Interface, MESSAGING_POLICY, Module, Personalisation, Profile};
+
+use super::{Card, SeededRng, initial_keys, key, personalisation, profile, send_on};
+
+/// Every mode that a security domain can allow.
+pub const EVERY_MODE: Policy = Policy::new()
+    .allow(Mode::Fixed)
+    .allow(Mode::LegacyXor)
+    .allow(Mode::LegacyList)
+    .allow(Mode::LegacyOperations);
+
+/// All modes with their numbers of exchanges before they are used up or want a refresh.
+pub const MODES: [Mode; 5] = [
+    Mode::Ratchet,
+    Mode::Fixed,
+    Mode::LegacyXor,
+    Mode::LegacyList,
+    Mode::LegacyOperations,
+];
+
+/// The test card on this flash.
+pub fn card_on(flash: RamFlash, profile: &Profile, policy: Policy) -> Card {
+    let image = Image::of_test_card().unwrap();
+    let records: Vec<_> = image.iter().collect();
+    let applications = [FactoryApplication {
+        aid: Aid::try_from(file_system::AID).unwrap(),
+        load_file: Aid::try_from(file_system::LOAD_FILE_AID).unwrap(),
+        module: Module::FILE_SYSTEM,
+        records: &records,
+    }];
+    let objects: [(u16, &[u8]); 1] = [(MESSAGING_POLICY, &policy.to_bytes())];
+    let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
+    let personalisation = Personalisation {
+        applications: &applications,
+        data_objects: &objects,
+        ..personalisation(0xFF, &keys, &k_aut)
+    };
+    Card::manufacture(flash, SeededRng(1), profile, &personalisation).unwrap()
+}
+
+/// The test card, whose security domain allows every mode.
+pub fn card() -> Card {
+    card_on(super::flash(), &profile(), EVERY_MODE)
+}
+
+pub fn select(card: &mut Card, interface: Interface) {
+    let answer = send_on(
+        card,
+        interface,
+        &[&[0x00, 0xA4, 0x04, 0x00, 0x07], file_system::AID].concat(),
+    );
+    assert!(answer.ends_with(&[0x90, 0x00]), "{}", hex::encode(answer));
+}
+
+/// The first 16 bytes of a name's SHA-256.
+pub fn named(name: &str) -> [u8; 16] {
+    *sha256(&[name.as_bytes()]).first_chunk().unwrap()
+}
+
+/// The keys that a reader of this mode would draw.
+pub fn keys_of(mode: Mode, lanes: Lanes) -> Vec<[u8; 16]> {
+    let pairs = if lanes == Lanes::Separate { 4 } else { 2 };
+    let count = match mode {
+        Mode::Fixed | Mode::LegacyXor => pairs,
+        _ => 18,
+    };
+    (0..count).map(|n| named(&format!("session {n}"))).collect()
+}
+
+/// A reader that speaks secure messaging.
+pub struct Reader {
+    pub interface: Interface,
+    pub messaging: ReaderMessaging<Schedule>,
+    pub mkey: AesKey,
+    pub rng: SeededRng,
+    /// The command that went out last, as it went.
+    pub sent: Vec<u8>,
+}
+
+impl Reader {
+    /// Opens secure messaging; the status word when the card refuses.
+    pub fn open(
+        card: &mut Card,
+        interface: Interface,
+        mode: Mode,
+        lanes: Lanes,
+        every: u16,
+    ) -> Result<Self, u16> {
+        Self::open_with(card, interface, mode, lanes, every, &test_key::MKEY)
+    }
+
+    pub fn open_with(
+        card: &mut Card,
+        interface: Interface,
+        mode: Mode,
+        lanes: Lanes,
+        every: u16,
+        mkey: &[u8; 16],
+    ) -> Result<Self, u16> {
+        let mkey = key(mkey);
+        let mut rng = SeededRng(77);
+        let challenge: [u8; 16] = plain(card, interface, &[0x00, 0x84, 0, 0, 16])?
+            .try_into()
+            .unwrap();
+        let opened = match mode {
+            Mode::Ratchet => {
+                let own = EphemeralKey::generate(&mut rng).unwrap();
+                let opening = RatchetOpening::new(own, lanes, every);
+                let answer = plain(card, interface, &encode(&opening.command()))?;
+                opening.finish(&mkey, challenge, &answer).unwrap()
+            }
+            _ => {
+                let keys = keys_of(mode, lanes);
+                let mut buf = [0; 600];
+                let command = wrapped_command(&mkey, mode, lanes, &keys, &mut buf).unwrap();
+                plain(card, interface, &encode(&command))?;
+                open_reader(mode, lanes, &keys, challenge).unwrap()
+            }
+        };
+        let Opened { schedule, ssc } = opened;
+        Ok(Self {
+            interface,
+            messaging: ReaderMessaging::new(schedule, ssc),
+            mkey,
+            rng,
+            sent: Vec::new(),
+        })
+    }
+
+    /// Protects a command and remembers it.
+    pub fn protect(&mut self, capdu: &[u8]) -> Vec<u8> {
+        let selector = self.messaging.propose(&mut self.rng);
+        let mut out = vec![0; 2000];
+        let command = CApdu::parse(capdu).unwrap();
+        self.sent = self
+            .messaging
+            .protect(&command, selector, &mut out)
+            .unwrap()
+            .to_vec();
+        self.sent.clone()
+    }
+
+    pub fn transmit(&self, card: &mut Card, protected: &[u8]) -> Vec<u8> {
+        send_on(card, self.interface, protected)
+    }
+
+    /// The plain answer in a protected one.
+    pub fn accept(&mut self, answer: &[u8]) -> Result<Vec<u8>, sekisho_messaging::SmError> {
+        let mut out = vec![0; 2000];
+        let answer = self.messaging.receive(answer, &mut out)?;
+        Ok([answer.data, &answer.sw.bytes()].concat())
+    }
+
+    /// A whole exchange.
+    pub fn send(&mut self, card: &mut Card, capdu: &[u8]) -> Vec<u8> {
+        let protected = self.protect(capdu);
+        let answer = self.transmit(card, &protected);
+        self.accept(&answer)
+            .unwrap_or_else(|error| panic!("{}: {error}", hex::encode(&answer)))
+    }
+
+    /// REFRESH KEYS.
+    pub fn refresh(&mut self, card: &mut Card) {
+        let own = EphemeralKey::generate(&mut self.rng).unwrap();
+        let public = own.public_key();
+        let answer = self.send(card, &encode(&refresh_command(&public)));
+        let (card_key, sw) = answer.split_at(answer.len() - 2);
+        assert_eq!(sw, [0x90, 0x00]);
+        let secret = refresh_secret(&self.mkey, own, &public, card_key).unwrap();
+        self.messaging.refresh(secret.as_ref()).unwrap();
+    }
+}
+
+/// A command in the clear: its data, or the status word.
+pub fn plain(card: &mut Card, interface: Interface, capdu: &[u8]) -> Result<Vec<u8>, u16> {
+    let mut answer = send_on(card, interface, capdu);
+    let sw = super::sw(&answer);
+    answer.truncate(answer.len() - 2);
+    if sw == 0x9000 { Ok(answer) } else { Err(sw) }
+}
+
+pub fn encode(command: &CApdu<'_>) -> Vec<u8> {
+    let mut buf = [0; 700];
+    let mut w = sekisho_apdu::Writer::new(&mut buf);
+    command.encode(&mut w).unwrap();
+    w.written().to_vec()
+}
+
+/// Proves key EXTERNAL 1.
+pub fn authenticate(card: &mut Card, interface: Interface) {
+    let challenge = plain(card, interface, &[0x00, 0x84, 0, 0, 16]).unwrap();
+    let mac = sekisho_keys::cmac(&key(&test_key::EXTERNAL), &[&challenge]);
+    plain(
+        card,
+        interface,
+        &[&[0x00, 0x82, 0x00, 0x01, 16][..], &mac].concat(),
+    )
+    .unwrap();
+}
+
+/// Random bytes of this length, for a test.
+pub fn noise(rng: &mut SeededRng, len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    rng.fill(&mut out);
+    out
+}

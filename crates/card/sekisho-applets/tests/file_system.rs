@@ -1,0 +1,619 @@
+//! The file system in the whole card: secure messaging on a bad line, two readers at once, power cuts, hostile bytes, long data.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::result_large_err)]
+
+mod common;
+
+use common::files::{self, EVERY_MODE, MODES, Reader, authenticate, noise, plain, select};
+use common::{Card, SeededRng, send, send_on, sw};
+use proptest::prelude::*;
+use sekisho_messaging::schedule::Lanes;
+use sekisho_messaging::setup::{Mode, Policy};
+use sekisho_nvm::ram::RamFlash;
+use sekisho_os::{Interface, Profile};
+
+const CONTACT: Interface = Interface::Iso7816Contact;
+
+/// APPEND RECORD to the cyclic file 0013, which tells how often it was carried out.
+fn append(number: u8) -> Vec<u8> {
+    [&[0x00, 0xE2, 0x00, 0x18, 16][..], &[number; 16]].concat()
+}
+
+/// The newest record of 0013, and how many there are.
+fn newest(card: &mut Card, interface: Interface) -> (Option<u8>, usize) {
+    let record = |card: &mut Card, number| plain(card, interface, &[0x00, 0xB2, number, 0x1C, 0x00]).ok();
+    let first = record(card, 1).map(|record| record[0]);
+    let count = (1..=4).filter(|number| record(card, *number).is_some()).count();
+    (first, count)
+}
+
+/// An answer is protected, or it is a status word and nothing else: what was read never leaves in the clear.
+fn never_in_the_clear(answer: &[u8]) {
+    let protected = answer.len() > 12 && answer[answer.len() - 12..][..2] == [0x8E, 0x08];
+    assert!(answer.len() == 2 || protected, "{}", hex::encode(answer));
+}
+
+/// What a line can do to one exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Good,
+    CommandLost,
+    AnswerLost,
+    CommandTwice,
+    AnswerDamaged(usize),
+    CommandDamaged(usize),
+    OldCommand,
+    Plain,
+}
+
+fn line() -> impl Strategy<Value = Line> {
+    prop_oneof![
+        6 => Just(Line::Good),
+        2 => Just(Line::CommandLost),
+        2 => Just(Line::AnswerLost),
+        2 => Just(Line::CommandTwice),
+        1 => (0usize..200).prop_map(Line::AnswerDamaged),
+        1 => (0usize..400).prop_map(Line::CommandDamaged),
+        1 => Just(Line::OldCommand),
+        1 => Just(Line::Plain),
+    ]
+}
+
+fn damage(bytes: &[u8], at: usize) -> Vec<u8> {
+    let mut damaged = bytes.to_vec();
+    let at = at % (8 * bytes.len());
+    damaged[at / 8] ^= 1 << (at % 8);
+    damaged
+}
+
+/// One exchange on a bad line. `None`: the card has closed, in the open and with nothing but a status word.
+fn exchange(card: &mut Card, reader: &mut Reader, line: Line, old: &[u8], capdu: &[u8]) -> Option<Vec<u8>> {
+    let command = reader.protect(capdu);
+    let closed = |card: &mut Card, bytes: &[u8]| {
+        let answer = reader.transmit(card, bytes);
+        assert_eq!(answer.len(), 2, "{line:?}: {}", hex::encode(&answer));
+        let sw = sw(&answer);
+        assert!((0x6700..=0x6FFF).contains(&sw), "{line:?}: {sw:04X}");
+        // It stays closed.
+        assert_eq!(sw_of(card, reader, &command), 0x6982);
+        None
+    };
+    match line {
+        Line::CommandDamaged(at) => {
+            let damaged = damage(&command, at);
+            // Le stands outside the MAC; without it, or with another, it is the same command.
+            if at % (8 * command.len()) >= 8 * (command.len() - 1) {
+                let answer = reader.transmit(card, &damaged);
+                never_in_the_clear(&answer);
+            } else if damaged[0] & 0x1F == command[0] & 0x1F && damaged[0] & 0xE0 == 0 {
+                return closed(card, &damaged);
+            }
+        }
+        Line::OldCommand if !old.is_empty() => return closed(card, old),
+        Line::Plain => return closed(card, &[0x00, 0xB0, 0x81, 0x00, 0x04]),
+        Line::AnswerLost | Line::CommandTwice => never_in_the_clear(&reader.transmit(card, &command)),
+        Line::AnswerDamaged(at) => {
+            let answer = reader.transmit(card, &command);
+            never_in_the_clear(&answer);
+            assert!(reader.accept(&damage(&answer, at)).is_err());
+        }
+        _ => {}
+    }
+    // What the reader does whenever no good answer has come: the same bytes again.
+    let answer = reader.transmit(card, &command);
+    never_in_the_clear(&answer);
+    reader.accept(&answer).ok()
+}
+
+fn sw_of(card: &mut Card, reader: &Reader, bytes: &[u8]) -> u16 {
+    sw(&reader.transmit(card, bytes))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Both ends stay in step or the card closes; each command is carried out once at most, and once if it was answered.
+    #[test]
+    fn a_bad_line(
+        mode in prop::sample::select(&MODES[..]),
+        separate in any::<bool>(),
+        lines in prop::collection::vec(line(), 1..10),
+    ) {
+        let lanes = if separate { Lanes::Separate } else { Lanes::Shared };
+        let mut card = files::card();
+        select(&mut card, CONTACT);
+        let mut reader = Reader::open(&mut card, CONTACT, mode, lanes, 5).unwrap();
+        let (mut done, mut sent) = (0, Vec::<Vec<u8>>::new());
+        for (number, line) in (1..).zip(lines) {
+            if reader.messaging.refresh_due() {
+                reader.refresh(&mut card);
+            }
+            if mode == Mode::LegacyXor && number > 3 || mode == Mode::LegacyList && number > 9 {
+                break;
+            }
+            // The last command is answered again; one before it is old.
+            let old = sent.len().checked_sub(2).map(|at| sent[at].clone()).unwrap_or_default();
+            let answer = exchange(&mut card, &mut reader, line, &old, &append(number));
+            sent.push(reader.sent.clone());
+            let Some(answer) = answer else { break };
+            prop_assert_eq!(answer, [0x90, 0x00]);
+            done = number;
+        }
+        // Only the reader's key opens the file to more than reading, so the newest record is the last that was answered.
+        card.reset(CONTACT);
+        select(&mut card, CONTACT);
+        let (last, count) = newest(&mut card, CONTACT);
+        prop_assert_eq!(last.unwrap_or(0), done);
+        prop_assert_eq!(count, usize::from(done).min(4));
+    }
+
+    /// Whatever comes in, the card answers; and who has proved nothing changes no file, rule or key.
+    #[test]
+    fn hostile_bytes(inputs in prop::collection::vec(hostile(), 1..12), under in any::<bool>()) {
+        let mut card = files::card();
+        let before = state(&mut card);
+        if under {
+            Reader::open(&mut card, CONTACT, Mode::Ratchet, Lanes::Shared, 5).unwrap();
+        }
+        for input in inputs {
+            send(&mut card, &input);
+        }
+        prop_assert_eq!(state(&mut card), before);
+    }
+}
+
+fn hostile() -> impl Strategy<Value = Vec<u8>> {
+    let ins = prop::sample::select(vec![
+        0x0E, 0x24, 0x2C, 0x5A, 0x5C, 0x82, 0x84, 0x88, 0xA4, 0xB0, 0xB1, 0xB2, 0xC0, 0xD0, 0xD2, 0xD6, 0xDC,
+        0xE0, 0xE2, 0xE4,
+    ]);
+    let cla = prop::sample::select(vec![0x00, 0x0C, 0x80, 0x8C, 0x10, 0x04]);
+    let p1 = prop_oneof![
+        Just(0x00),
+        Just(0x01),
+        Just(0x04),
+        Just(0x08),
+        Just(0x81),
+        any::<u8>()
+    ];
+    let p2 = prop_oneof![Just(0x00), Just(0x01), Just(0x0C), Just(0x1C), any::<u8>()];
+    let data = prop_oneof![
+        Just(hex::decode("0011").unwrap()),
+        Just(hex::decode("62158002000A82020101830240018801308C0407000000").unwrap()),
+        prop::collection::vec(any::<u8>(), 0..60),
+    ];
+    (cla, ins, p1, p2, data, any::<bool>()).prop_map(|(cla, ins, p1, p2, data, le)| {
+        let lc = u8::try_from(data.len()).unwrap();
+        let body = if data.is_empty() {
+            vec![]
+        } else {
+            [&[lc], &data[..]].concat()
+        };
+        let end: &[u8] = if le { &[0] } else { &[] };
+        [&[cla, ins, p1, p2], &body[..], end].concat()
+    })
+}
+
+/// What stands on the test card, as far as it can be seen; the keys by using them.
+fn state(card: &mut Card) -> Vec<Vec<u8>> {
+    card.reset(CONTACT);
+    select(card, CONTACT);
+    let mut seen: Vec<_> = [
+        0x3F00, 0x0001, 0x0002, 0x0003, 0x0004, 0x0011, 0x0012, 0x0013, 0x0014, 0x2F00, 0x5EC1,
+    ]
+    .map(|fid: u16| {
+        plain(card, CONTACT, &[0x00, 0xA4, 0x00, 0x0C, 0x02, 0x3F, 0x00]).unwrap();
+        let [high, low] = fid.to_be_bytes();
+        send(card, &[0x00, 0xA4, 0x00, 0x04, 0x02, high, low, 0x00])
+    })
+    .to_vec();
+    plain(card, CONTACT, &[0x00, 0xA4, 0x00, 0x0C, 0x02, 0x3F, 0x00]).unwrap();
+    seen.push(send(card, &[0x00, 0xB0, 0x9E, 0x00, 0x00]));
+    seen.push(format!("{:?}", newest(card, CONTACT)).into_bytes());
+    authenticate(card, CONTACT);
+    let mut reader = Reader::open(card, CONTACT, Mode::Ratchet, Lanes::Shared, 5).unwrap();
+    seen.push(reader.send(card, &[0x00, 0xB0, 0x81, 0x00, 0x40]));
+    card.reset(CONTACT);
+    select(card, CONTACT);
+    seen
+}
+
+/// Terminal to terminal: two readers, each on its own interface with its own mode, files and proofs; a third finds no room.
+#[test]
+fn two_readers_at_once() {
+    let mut card = files::card();
+    let others = [CONTACT, Interface::Spi, Interface::Swp];
+    for interface in others {
+        select(&mut card, interface);
+    }
+    let mut one = Reader::open(&mut card, CONTACT, Mode::Ratchet, Lanes::Separate, 9).unwrap();
+    let mut two = Reader::open(&mut card, Interface::Spi, Mode::Fixed, Lanes::Shared, 9).unwrap();
+    let third = Reader::open(&mut card, Interface::Swp, Mode::Ratchet, Lanes::Shared, 9);
+    assert_eq!(third.err(), Some(0x6A84));
+    one.send(&mut card, &[0x00, 0x20, 0x00, 0x01, 0x04, 0x31, 0x32, 0x33, 0x34]);
+    one.send(&mut card, &[0x00, 0xA4, 0x00, 0x0C, 0x02, 0x00, 0x14]);
+    for number in 1..4 {
+        let answer = one.send(&mut card, &[0x00, 0xD6, 0x00, 0x00, 0x01, number]);
+        assert_eq!(answer, [0x90, 0x00]);
+        // What the one has selected and proved is not the other's.
+        assert_eq!(two.send(&mut card, &[0x00, 0xB0, 0x00, 0x00, 0x01]), [0x69, 0x86]);
+        assert_eq!(two.send(&mut card, &[0x00, 0xB0, 0x84, 0x00, 0x01]), [0x69, 0x82]);
+        assert_eq!(two.send(&mut card, &append(number)), [0x90, 0x00]);
+        two.send(&mut card, &[0x00, 0xA4, 0x00, 0x0C, 0x02, 0x3F, 0x00]);
+    }
+    // The one's command means nothing on the other's line, and costs only that.
+    let command = one.protect(&[0x00, 0xB0, 0x00, 0x00, 0x01]);
+    assert_eq!(
+        send_on(&mut card, Interface::Spi, &command),
+        0x6988_u16.to_be_bytes()
+    );
+    let answer = one.transmit(&mut card, &command);
+    assert_eq!(one.accept(&answer).unwrap(), [0x03, 0x90, 0x00]);
+    Reader::open(&mut card, Interface::Swp, Mode::Ratchet, Lanes::Shared, 9).unwrap();
+}
+
+/// More sessions than the application remembers: the one that has waited longest begins again, with nothing proved.
+#[test]
+fn sessions_that_are_forgotten_have_proved_nothing() {
+    let mut card = files::card();
+    for interface in Interface::ALL {
+        for channel in 0..4 {
+            if channel > 0 {
+                plain(&mut card, interface, &[0x00, 0x70, 0x00, 0x00, 0x01]).unwrap();
+            }
+            let capdu = [
+                &[channel, 0xA4, 0x04, 0x00, 0x07],
+                sekisho_applets::file_system::AID,
+            ]
+            .concat();
+            plain(&mut card, interface, &capdu).unwrap();
+            plain(
+                &mut card,
+                interface,
+                &[channel, 0x20, 0, 1, 4, 0x31, 0x32, 0x33, 0x34],
+            )
+            .unwrap();
+        }
+    }
+    let proved = |card: &mut Card, interface, channel| plain(card, interface, &[channel, 0x20, 0x00, 0x01]);
+    for interface in [Interface::ApduGate, Interface::Spi] {
+        for channel in 0..4 {
+            assert_eq!(proved(&mut card, interface, channel), Ok(vec![]));
+        }
+    }
+    for channel in 0..4 {
+        assert_eq!(proved(&mut card, CONTACT, channel), Err(0x63C3));
+    }
+}
+
+/// A refresh is due, and nothing else is taken; with it the session goes on, whatever the mode of keys.
+#[test]
+fn refreshes_go_on_and_are_forced() {
+    for lanes in [Lanes::Shared, Lanes::Separate] {
+        let mut card = files::card();
+        select(&mut card, CONTACT);
+        let mut reader = Reader::open(&mut card, CONTACT, Mode::Ratchet, lanes, 3).unwrap();
+        for round in 0..4 {
+            for number in 0..3 {
+                assert_eq!(reader.send(&mut card, &append(16 * round + number)), [0x90, 0x00]);
+            }
+            assert!(reader.messaging.refresh_due());
+            reader.refresh(&mut card);
+        }
+        // Refreshing early is allowed; in another mode there is nothing to refresh, and it closes.
+        reader.refresh(&mut card);
+        assert_eq!(reader.send(&mut card, &append(99)), [0x90, 0x00]);
+    }
+    let mut card = files::card();
+    select(&mut card, CONTACT);
+    let mut reader = Reader::open(&mut card, CONTACT, Mode::Fixed, Lanes::Shared, 3).unwrap();
+    let own = sekisho_messaging::EphemeralKey::generate(&mut reader.rng).unwrap();
+    let public = own.public_key();
+    let command = files::encode(&sekisho_messaging::setup::refresh_command(&public));
+    let protected = reader.protect(&command);
+    assert_eq!(reader.transmit(&mut card, &protected), [0x69, 0x85]);
+}
+
+/// Long files, long answers in pieces, commands in chains, extended length: with and without secure messaging.
+#[test]
+fn long_data() {
+    let mut card = files::card();
+    select(&mut card, CONTACT);
+    authenticate(&mut card, CONTACT);
+    // 2,000 bytes, free for all.
+    let fcp = hex::decode("6215800207D082020121830240018801308C0407000000").unwrap();
+    plain(
+        &mut card,
+        CONTACT,
+        &[&[0x00, 0xE0, 0x00, 0x00, 0x17], &fcp[..]].concat(),
+    )
+    .unwrap();
+    let content = noise(&mut SeededRng(9), 700);
+    let write = [
+        &[0x00, 0xD6, 0x86, 0x40, 0x00],
+        &700u16.to_be_bytes()[..],
+        &content,
+    ]
+    .concat();
+    plain(&mut card, CONTACT, &write).unwrap();
+    let read = [0x00, 0xB0, 0x86, 0x40, 0x00, 0x02, 0xBC];
+    assert_eq!(plain(&mut card, CONTACT, &read).unwrap(), content);
+    let mut reader = Reader::open(&mut card, CONTACT, Mode::Ratchet, Lanes::Separate, 9).unwrap();
+    assert_eq!(reader.send(&mut card, &read)[..700], content);
+    let mut reversed = content.clone();
+    reversed.reverse();
+    let write = [&write[..7], &reversed[..]].concat();
+    assert_eq!(reader.send(&mut card, &write), [0x90, 0x00]);
+    // The same through short commands: a chain in, pieces out.
+    let protected = reader.protect(&read);
+    let answer = pieces(&mut card, &protected);
+    assert_eq!(
+        reader.accept(&answer).unwrap(),
+        [&reversed[..], &[0x90, 0x00]].concat()
+    );
+    let write = [&write[..7], &content[..]].concat();
+    let protected = reader.protect(&write);
+    let (header, data) = (&protected[..4], &protected[7..protected.len() - 2]);
+    let mut answer = Vec::new();
+    for (at, piece) in data.chunks(200).enumerate() {
+        let last = (at + 1) * 200 >= data.len();
+        let cla = if last { header[0] } else { header[0] | 0x10 };
+        let lc = u8::try_from(piece.len()).unwrap();
+        let le: &[u8] = if last { &[0] } else { &[] };
+        answer = send(&mut card, &[&[cla], &header[1..], &[lc], piece, le].concat());
+    }
+    assert_eq!(reader.accept(&answer).unwrap(), [0x90, 0x00]);
+}
+
+/// A command in short form, its answer fetched with GET RESPONSE.
+fn pieces(card: &mut Card, protected: &[u8]) -> Vec<u8> {
+    let data = &protected[7..protected.len() - 2];
+    let lc = u8::try_from(data.len()).unwrap();
+    let mut answer = send(card, &[&protected[..4], &[lc], data, &[0]].concat());
+    let mut whole = Vec::new();
+    while answer[answer.len() - 2] == 0x61 {
+        whole.extend_from_slice(&answer[..answer.len() - 2]);
+        answer = send(card, &[0x00, 0xC0, 0x00, 0x00, 0x00]);
+    }
+    whole.extend_from_slice(&answer);
+    whole
+}
+
+const PAGE: usize = 1024;
+
+fn small_profile() -> Profile {
+    Profile {
+        store_bytes: 12 * PAGE,
+        slot_bytes: 2 * PAGE,
+        ..Profile::default()
+    }
+}
+
+fn boot(flash: RamFlash) -> Result<Card, RamFlash> {
+    let mut card = Card::boot(flash, SeededRng(3), &small_profile()).map_err(|failure| failure.flash)?;
+    select(&mut card, CONTACT);
+    Ok(card)
+}
+
+/// The card after a cut, with further cuts while it starts.
+fn recover(card: Card, seed: u64) -> Card {
+    let mut flash = card.into_flash();
+    for cut in 0.. {
+        flash.power_on();
+        flash.cut_after(cut, seed);
+        let started = Card::boot(flash, SeededRng(3), &small_profile());
+        flash = started.map_or_else(|failure| failure.flash, Card::into_flash);
+        if !flash.is_off() {
+            break;
+        }
+    }
+    flash.power_on();
+    boot(flash).unwrap_or_else(|_| panic!("the card does not start"))
+}
+
+fn made() -> RamFlash {
+    files::card_on(RamFlash::strict(PAGE, 16), &small_profile(), EVERY_MODE).into_flash()
+}
+
+/// Cuts the power at each flash operation of `action`: what is there afterwards is the state before or the state after.
+fn sweep(
+    name: &str,
+    prepare: impl Fn(&mut Card),
+    action: impl Fn(&mut Card),
+    see: impl Fn(&mut Card) -> String,
+) {
+    let mut ready = boot(made()).unwrap_or_else(|_| panic!("the card does not start"));
+    prepare(&mut ready);
+    let ready = ready.into_flash();
+    let mut whole = boot(ready.clone()).unwrap_or_else(|_| panic!("the card does not start"));
+    let before = see(&mut whole);
+    try_authenticate(&mut whole);
+    action(&mut whole);
+    let after = see(&mut whole);
+    assert_ne!(before, after, "{name}");
+    let mut seen = [0, 0];
+    for seed in 0..4 {
+        for cut in 0.. {
+            let mut flash = ready.clone();
+            flash.cut_after(cut, seed);
+            let mut card = boot(flash).unwrap_or_else(|_| panic!("starting a tidy card writes nothing"));
+            try_authenticate(&mut card);
+            action(&mut card);
+            let is_whole = !card.flash().is_off();
+            let mut card = recover(card, seed);
+            let found = see(&mut card);
+            let which = [&before, &after].iter().position(|state| **state == found);
+            let which = which.unwrap_or_else(|| panic!("{name}: cut {cut} seed {seed}: {found}"));
+            seen[which] += 1;
+            if is_whole {
+                break;
+            }
+        }
+    }
+    assert!(seen[0] > 0 && seen[1] > 0, "{name}: {seen:?}");
+}
+
+/// Proves key EXTERNAL 1, unless the power goes.
+fn try_authenticate(card: &mut Card) {
+    if let Ok(challenge) = plain(card, CONTACT, &[0x00, 0x84, 0, 0, 16]) {
+        let external = common::key(&sekisho_applets::file_system::image::test_key::EXTERNAL);
+        let mac = sekisho_keys::cmac(&external, &[&challenge]);
+        send(card, &[&[0x00, 0x82, 0x00, 0x01, 16][..], &mac].concat());
+    }
+}
+
+fn quiet(card: &mut Card, capdu: &str) {
+    send(card, &hex::decode(capdu).unwrap());
+}
+
+fn shown(card: &mut Card, capdus: &[&str]) -> String {
+    card.reset(CONTACT);
+    select(card, CONTACT);
+    capdus
+        .iter()
+        .map(|capdu| hex::encode(send(card, &hex::decode(capdu).unwrap())) + " ")
+        .collect()
+}
+
+#[test]
+fn power_cuts_at_every_write() {
+    // A free file of 300 bytes, over three records of NVM.
+    let long = |card: &mut Card| {
+        authenticate(card, CONTACT);
+        quiet(card, "00E000001762158002012C82020121830240018801308C0407000000");
+    };
+    let write = format!("00D6867800{:04X}{}", 180, "A5".repeat(180));
+    let read = ["00B0860000012C"];
+    sweep(
+        "UPDATE BINARY",
+        long,
+        |card| quiet(card, &write),
+        |card| shown(card, &read),
+    );
+
+    let cyclic = |card: &mut Card| {
+        authenticate(card, CONTACT);
+        quiet(
+            card,
+            "00E000001662148205062100020383024005880130 8C0407000000"
+                .replace(' ', "")
+                .as_str(),
+        );
+        quiet(card, "00E20030020101");
+        quiet(card, "00E20030020202");
+        quiet(card, "00E20030020303");
+    };
+    let records = ["00B2013400", "00B2023400", "00B2033400", "00B2043400"];
+    sweep(
+        "APPEND RECORD",
+        cyclic,
+        |card| quiet(card, "00E20030020404"),
+        |card| shown(card, &records),
+    );
+    sweep(
+        "UPDATE RECORD",
+        cyclic,
+        |card| quiet(card, "00DC0234020909"),
+        |card| shown(card, &records),
+    );
+
+    let create = "00E000001762158002000A82020101830240018801308C0407000000";
+    let there = ["00A40004024001", "00B0860000"];
+    let nothing = |_: &mut Card| {};
+    sweep(
+        "CREATE FILE",
+        nothing,
+        |card| quiet(card, create),
+        |card| shown(card, &there),
+    );
+    sweep(
+        "DELETE FILE",
+        long,
+        |card| quiet(card, "00E40000024001"),
+        |card| shown(card, &there),
+    );
+    let pins = |card: &mut Card| {
+        let with = |card: &mut Card, pin: &str| shown(card, &[&format!("0020000104{pin}")]) == "9000 ";
+        let (old, new) = (with(card, "31323334"), with(card, "35353535"));
+        assert!(old != new, "one PIN is the PIN");
+        format!("{old}")
+    };
+    sweep(
+        "CHANGE REFERENCE DATA",
+        nothing,
+        |card| quiet(card, "00240001083132333435353535"),
+        pins,
+    );
+}
+
+/// A try is spent before anything is compared. As long as none is spent, who cuts the power sees the same with the right PIN and with a wrong one.
+#[test]
+fn no_pin_is_found_by_cutting_the_power() {
+    let made = made();
+    let mut spent = 0;
+    for seed in 0..6 {
+        for cut in 0.. {
+            let run = |pin: &str| {
+                let mut flash = made.clone();
+                flash.cut_after(cut, seed);
+                let mut card = boot(flash).unwrap_or_else(|_| panic!("starting writes nothing"));
+                let answer = send(&mut card, &hex::decode(format!("0020000104{pin}")).unwrap());
+                let is_off = card.flash().is_off();
+                let mut card = recover(card, seed);
+                (answer, is_off, shown(&mut card, &["00200001"]))
+            };
+            let (right, wrong) = (run("31323334"), run("31323335"));
+            assert!(matches!(wrong.2.as_str(), "63c3 " | "63c2 "), "{}", wrong.2);
+            if wrong.2 == "63c3 " {
+                assert_eq!(right, wrong, "cut {cut} seed {seed}");
+            } else {
+                spent += 1;
+            }
+            if !wrong.1 && !right.1 {
+                break;
+            }
+        }
+    }
+    assert!(spent > 6);
+}
+
+/// A key that is changed or deleted is gone from the flash.
+#[test]
+fn no_key_stays_in_flash() {
+    let holds = |card: &Card, secret: &[u8]| card.flash().image().windows(secret.len()).any(|w| w == secret);
+    let old = sekisho_applets::file_system::image::test_key::INTERNAL;
+    let mut card = files::card();
+    select(&mut card, CONTACT);
+    assert!(holds(&card, &old));
+    authenticate(&mut card, CONTACT);
+    plain(&mut card, CONTACT, &[0x00, 0xE4, 0x00, 0x00, 0x02, 0x00, 0x04]).unwrap();
+    assert!(!holds(&card, &old));
+    let old = sekisho_applets::file_system::image::test_key::MKEY;
+    plain(&mut card, CONTACT, &[0x00, 0xA4, 0x00, 0x0C, 0x02, 0x00, 0x01]).unwrap();
+    plain(
+        &mut card,
+        CONTACT,
+        &[&[0x00, 0x24, 0x01, 0x00, 0x10][..], &[0x77; 16]].concat(),
+    )
+    .unwrap();
+    assert!(!holds(&card, &old));
+    let new = Reader::open_with(&mut card, CONTACT, Mode::Ratchet, Lanes::Shared, 9, &[0x77; 16]);
+    assert_eq!(new.unwrap().send(&mut card, &append(1)), [0x90, 0x00]);
+}
+
+/// Out of the factory only the ratchet is allowed.
+#[test]
+fn legacy_modes_are_off_by_default() {
+    let mut card = files::card_on(common::flash(), &common::profile(), Policy::new());
+    select(&mut card, CONTACT);
+    for mode in MODES {
+        let opened = Reader::open(&mut card, CONTACT, mode, Lanes::Shared, 256);
+        assert_eq!(
+            opened.err(),
+            (mode != Mode::Ratchet).then_some(0x6985),
+            "{}",
+            mode.name()
+        );
+        card.reset(CONTACT);
+        select(&mut card, CONTACT);
+    }
+}
