@@ -8,6 +8,7 @@ mod card;
 mod cmd;
 mod lab;
 mod load;
+mod reader;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -5,3 +5,4 @@ pub(crate) mod file_flash;
 pub(crate) mod perso;
 pub(crate) mod screen;
 pub(crate) mod side;
+pub(crate) mod test_card;

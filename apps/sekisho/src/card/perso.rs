@@ -103,6 +103,7 @@ impl Perso {
         &'a self,
         first: &'a FirstPart,
         applications: &'a [FactoryApplication<'a>],
+        data_objects: &'a [(u16, &'a [u8])],
     ) -> Personalisation<'a> {
         Personalisation {
             se_id: self.se_id.0,
@@ -114,6 +115,7 @@ impl Perso {
             designer: self.designer.as_ref(),
             part: Some(first.parts()),
             applications,
+            data_objects,
             life_cycle: CardLifeCycle::OpReady,
         }
     }

@@ -91,7 +91,7 @@ pub(super) enum CardAt {
     Tcp(String),
 }
 
-fn where_card_is(text: &str) -> Result<CardAt, String> {
+pub(super) fn where_card_is(text: &str) -> Result<CardAt, String> {
     match text.split_once(':') {
         Some(("pcsc", reader)) => Ok(CardAt::Pcsc(reader.to_owned())),
         Some(("tcp", address)) if address.contains(':') => Ok(CardAt::Tcp(address.to_owned())),

@@ -7,19 +7,23 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use sekisho_apdu::StatusWord;
-use sekisho_os::{BootError, Interface, Profile};
+use sekisho_applets::file_system::image::Image;
+use sekisho_messaging::setup::Policy;
+use sekisho_os::{BootError, Interface, MESSAGING_POLICY, Profile};
 use sekisho_transport::{Served, Stop, serve_listener, serve_vpcd};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::reader::ModeName;
 use crate::card::element::{self, Start};
 use crate::card::file_flash::{FileFlash, LARGEST, PAGE};
 use crate::card::perso::{FirstPart, Perso, SecAppRecords, sec_app};
 use crate::card::screen::{About, Reach, first_screen};
 use crate::card::side::{OnInterface, SharedSe};
+use crate::card::test_card;
 
 /// Be a virtual secure element: in pcscd's virtual reader, behind a TCP port, or both
 ///
@@ -50,6 +54,10 @@ pub(crate) struct Args {
     /// Flash of a new card in bytes, as 1184K; what its store leaves is shared by the two slots of the OS part
     #[arg(long, value_name = "SIZE", value_parser = size)]
     nvm: Option<usize>,
+
+    /// Modes of secure messaging that a new card's security domain allows beside the ratchet; the legacy ones are weak
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "MODE")]
+    allow: Vec<ModeName>,
 
     /// The interface on which commands come
     #[arg(long, value_enum, default_value_t = InterfaceName::Contact)]
@@ -147,8 +155,23 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
     let first = FirstPart::new()?;
     let records = perso.sec_app.as_ref().map(SecAppRecords::borrowed);
     let applications = records.as_ref().map(|records| sec_app(records)).transpose()?;
-    let applications: Vec<_> = applications.into_iter().collect();
-    let (mut se, found) = element::start(flash, &profile, &perso.borrowed(&first, &applications))
+    let image = match &args.perso {
+        Some(_) => None,
+        None => Some(Image::of_test_card().map_err(|refusal| anyhow!("file system: {refusal}"))?),
+    };
+    let files: Vec<_> = image.iter().flat_map(Image::iter).collect();
+    let files = image
+        .as_ref()
+        .map(|_| test_card::application(&files))
+        .transpose()?;
+    let applications: Vec<_> = applications.into_iter().chain(files).collect();
+    let policy = args
+        .allow
+        .iter()
+        .fold(Policy::new(), |policy, name| policy.allow(name.mode()))
+        .to_bytes();
+    let objects: [(u16, &[u8]); 1] = [(MESSAGING_POLICY, &policy)];
+    let (mut se, found) = element::start(flash, &profile, &perso.borrowed(&first, &applications, &objects))
         .map_err(|error| explain(error, args))?;
     if let (Start::Found, Some(path)) = (found, &args.perso) {
         let se_id = About::ask(&mut se, args.interface.interface()).se_id;

@@ -11,6 +11,7 @@ mod design;
 mod fleet;
 mod hsm;
 mod paging;
+mod reader;
 pub(crate) mod secret;
 mod server;
 
@@ -32,6 +33,7 @@ pub(crate) enum Command {
     Load(crate::load::Args),
     Paging(paging::Args),
     Analyse(analyse::Args),
+    Reader(reader::Args),
 }
 
 /// Carries one subcommand out.
@@ -48,6 +50,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Load(args) => crate::load::run(&args),
         Command::Paging(args) => paging::run(&args),
         Command::Analyse(args) => analyse::run(&args),
+        Command::Reader(args) => reader::run(&args),
     }
 }
 

@@ -74,6 +74,7 @@ impl Fleet {
                 designer: Some(&designer),
                 part: Some(first.parts()),
                 applications: &applications,
+                data_objects: &[],
                 life_cycle: CardLifeCycle::Secured,
             };
             let fault = if args.faults {

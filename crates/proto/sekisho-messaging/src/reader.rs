@@ -151,6 +151,17 @@ impl<S: KeySchedule> ReaderMessaging<S> {
         self.open = None;
     }
 
+    /// Hands the keys of the exchange to come to `sink`: KSenc and KSmac of the command, then of the response. For a trace on a test card.
+    #[cfg(feature = "expose-secrets")]
+    pub fn expose_exchange(&self, sink: &mut dyn FnMut(&[u8])) {
+        if let Some(open) = &self.open
+            && let Ok(exchange) = open.schedule.exchange(open.ssc.next())
+        {
+            exchange.command.expose(sink);
+            exchange.response.expose(sink);
+        }
+    }
+
     /// Hands all state to `sink`.
     #[cfg(feature = "expose-secrets")]
     pub fn expose(&self, sink: &mut dyn FnMut(&[u8])) {

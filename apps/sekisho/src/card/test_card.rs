@@ -1,0 +1,70 @@
+//! The test card: a virtual SE in this process with a file system whose keys everybody knows, and every mode of secure messaging allowed.
+
+use anyhow::{Context, Result, anyhow};
+use sekisho_apdu::Aid;
+use sekisho_applets::file_system::{self, image::Image};
+use sekisho_messaging::setup::{Mode, Policy};
+use sekisho_nvm::ram::RamFlash;
+use sekisho_os::{FactoryApplication, Interface, MESSAGING_POLICY, Module, Profile};
+use sekisho_transport::{Card, InProcessCard, Request};
+
+use super::element::{self, VirtualSe};
+use super::perso::{FirstPart, Perso};
+
+/// Every mode.
+pub(crate) const EVERY_MODE: Policy = Policy::new()
+    .allow(Mode::Fixed)
+    .allow(Mode::LegacyXor)
+    .allow(Mode::LegacyList)
+    .allow(Mode::LegacyOperations);
+
+/// The longest R-APDU.
+const RAPDU_MAX: usize = 65_538;
+
+/// The file system as the factory installs it.
+pub(crate) fn application<'a>(records: &'a [(u16, &'a [u8])]) -> Result<FactoryApplication<'a>> {
+    let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| anyhow!("AID of the file system"));
+    Ok(FactoryApplication {
+        aid: aid(file_system::AID)?,
+        load_file: aid(file_system::LOAD_FILE_AID)?,
+        module: Module::FILE_SYSTEM,
+        records,
+    })
+}
+
+/// Makes the test card's SE.
+pub(crate) fn element() -> Result<VirtualSe<RamFlash>> {
+    let image = Image::of_test_card().map_err(|refusal| anyhow!("test card: {refusal}"))?;
+    let records: Vec<_> = image.iter().collect();
+    let (perso, first) = (Perso::developer()?, FirstPart::new()?);
+    let profile = Profile::default();
+    let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(4096) + 2;
+    let policy = EVERY_MODE.to_bytes();
+    let (se, _) = element::start(
+        RamFlash::new(4096, pages),
+        &profile,
+        &perso.borrowed(&first, &[application(&records)?], &[(MESSAGING_POLICY, &policy)]),
+    )
+    .context("the test card does not start")?;
+    Ok(se)
+}
+
+/// Makes the test card, with its reader.
+pub(crate) fn new() -> Result<impl Card> {
+    let mut se = Box::new(element()?);
+    Ok(InProcessCard::new(move |request| {
+        let interface = Interface::Iso7816Contact;
+        let mut out = vec![0; RAPDU_MAX];
+        Ok(match request {
+            Request::Reset => {
+                se.reset(interface);
+                se.atr().to_vec()
+            }
+            Request::Command(capdu) => {
+                let len = se.transmit(interface, capdu, &mut out);
+                out.truncate(len);
+                out
+            }
+        })
+    }))
+}

@@ -1,0 +1,225 @@
+//! `sekisho reader`: talk to a card by secure messaging.
+
+use core::time::Duration;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use sekisho_applets::file_system::{self, image::test_key};
+use sekisho_keys::AesKey;
+use sekisho_messaging::schedule::Lanes;
+use sekisho_messaging::setup::{DEFAULT_REFRESH_EVERY, Mode};
+use sekisho_transport::Card;
+use zeroize::Zeroizing;
+
+use super::agent::CardAt;
+use crate::card::test_card;
+use crate::reader::trace::{Style, Trace};
+use crate::reader::{Session, Setup, figures, script, select, words};
+
+/// Talk to a card by ISO 7816-4 secure messaging, with fixed or rolling keys
+///
+/// Shows for each command the number of the key that protects it, never the key. Without a key of its own it uses the test card's MKEY, which
+/// everybody knows.
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// The card: `virtual` for a test card in this process, `pcsc:READER` (part of the reader's name), or `tcp:HOST:PORT`
+    #[arg(long, value_name = "CARD", default_value = "virtual", value_parser = where_card_is)]
+    card: At,
+
+    /// File whose first line is MKEY in hexadecimal digits; without it SEKISHO_MKEY, without that the test card's
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+
+    /// AID of the application
+    #[arg(long, value_name = "HEX", default_value_t = hex::encode_upper(file_system::AID))]
+    aid: String,
+
+    /// Show keys as well; with the test card's MKEY alone
+    #[arg(long)]
+    show_secrets: bool,
+
+    /// Print one JSON object a command on standard output
+    #[arg(long)]
+    json: bool,
+
+    /// Seconds to wait for each answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Open secure messaging and send commands
+    Send {
+        /// How the keys roll
+        #[arg(long, value_enum, default_value_t = ModeName::Ratchet)]
+        mode: ModeName,
+        /// A key for commands and another for responses
+        #[arg(long)]
+        separate: bool,
+        /// Exchanges until fresh randomness must come in (ratchet)
+        #[arg(long, value_name = "EXCHANGES", default_value_t = DEFAULT_REFRESH_EVERY, value_parser = clap::value_parser!(u16).range(1..))]
+        refresh: u16,
+        /// Commands in hexadecimal digits
+        #[arg(required = true, value_name = "APDU")]
+        commands: Vec<String>,
+    },
+    /// Run a sequence of the patent from its opening: figures 3 to 6 (XOR), 9 to 12 (list), 15 to 18 (operations)
+    Figure {
+        /// The figure with which to end
+        number: u8,
+        /// A key for commands and another for responses
+        #[arg(long)]
+        separate: bool,
+    },
+    /// Run a script; see docs/guide/reader.md
+    Run {
+        /// The script; - for standard input
+        script: PathBuf,
+    },
+}
+
+/// Modes by name.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ModeName {
+    /// Forward secure; the default
+    Ratchet,
+    /// The same keys for every command
+    Fixed,
+    /// The patent's first embodiment
+    LegacyXor,
+    /// Its second
+    LegacyList,
+    /// Its third
+    LegacyOperations,
+}
+
+impl ModeName {
+    pub(crate) const fn mode(self) -> Mode {
+        match self {
+            Self::Ratchet => Mode::Ratchet,
+            Self::Fixed => Mode::Fixed,
+            Self::LegacyXor => Mode::LegacyXor,
+            Self::LegacyList => Mode::LegacyList,
+            Self::LegacyOperations => Mode::LegacyOperations,
+        }
+    }
+}
+
+/// Where the card is.
+#[derive(Clone, Debug)]
+enum At {
+    Virtual,
+    Elsewhere(CardAt),
+}
+
+fn where_card_is(text: &str) -> Result<At, String> {
+    if text == "virtual" {
+        return Ok(At::Virtual);
+    }
+    super::agent::where_card_is(text)
+        .map(At::Elsewhere)
+        .map_err(|_| "write virtual, pcsc:READER or tcp:HOST:PORT".to_owned())
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let mkey = mkey(args)?;
+    if args.show_secrets && mkey.as_bytes() != test_key::MKEY {
+        bail!("--show-secrets is for the test card: with another MKEY no key is shown");
+    }
+    let style = if args.json { Style::Json } else { Style::Text };
+    let mut trace = Trace::new(style, args.show_secrets);
+    let aid = hex::decode(&args.aid).context("--aid: not hexadecimal bytes")?;
+    let mut card: Box<dyn Card> = match &args.card {
+        At::Virtual => Box::new(test_card::new()?),
+        At::Elsewhere(at) => at.open(Duration::from_secs(args.timeout))?,
+    };
+    let lanes = |separate: bool| if separate { Lanes::Separate } else { Lanes::Shared };
+    if !matches!(args.what, What::Run { .. }) {
+        select(&mut *card, &mut trace, &aid)?;
+    }
+    match &args.what {
+        What::Send {
+            mode,
+            separate,
+            refresh,
+            commands,
+        } => {
+            let setup = Setup {
+                mode: mode.mode(),
+                lanes: lanes(*separate),
+                refresh_every: *refresh,
+            };
+            return send(&mut *card, &mut trace, &mkey, setup, commands);
+        }
+        What::Figure { number, separate } => {
+            figures::run(&mut *card, &mut trace, &mkey, *number, lanes(*separate))?;
+        }
+        What::Run { script } => {
+            let text = read(script)?;
+            let good = script::run(&mut *card, &mut trace, &mkey, &text)
+                .with_context(|| script.display().to_string())?;
+            trace.say(&format!("{good} answers as expected"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Exit code 1 when the card refused a command.
+fn send(
+    card: &mut dyn Card,
+    trace: &mut Trace,
+    mkey: &AesKey,
+    setup: Setup,
+    commands: &[String],
+) -> Result<ExitCode> {
+    let commands = commands
+        .iter()
+        .map(|text| hex::decode(text).with_context(|| format!("{text}: not hexadecimal bytes")))
+        .collect::<Result<Vec<_>>>()?;
+    let mut session = Session::open(card, trace, mkey, setup)?;
+    for command in commands {
+        let answer = session.send(card, trace, &command)?;
+        if !matches!(answer.sw >> 8, 0x90 | 0x62 | 0x63) {
+            bail!(
+                "{}: the card answers {:04X}, {}",
+                words::command(&command),
+                answer.sw,
+                words::status(answer.sw)
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &PathBuf) -> Result<String> {
+    if path.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("cannot read standard input")?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn mkey(args: &Args) -> Result<AesKey> {
+    let text = match &args.key_file {
+        Some(path) => Some(read(path)?),
+        None => std::env::var("SEKISHO_MKEY").ok(),
+    };
+    let Some(text) = text.map(Zeroizing::new) else {
+        return Ok(AesKey::aes128(test_key::MKEY));
+    };
+    let line = text.lines().next().unwrap_or_default().trim();
+    let bytes = hex::decode(line)
+        .map(Zeroizing::new)
+        .context("MKEY is not in hexadecimal digits")?;
+    AesKey::new(&bytes).context("MKEY has 16, 24 or 32 bytes")
+}

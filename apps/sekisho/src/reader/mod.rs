@@ -1,0 +1,200 @@
+//! A reader that speaks ISO 7816-4 secure messaging with fixed and rolling keys (`docs/spec/rolling-secure-messaging.md`).
+
+pub(crate) mod figures;
+pub(crate) mod pattern;
+pub(crate) mod script;
+pub(crate) mod trace;
+pub(crate) mod words;
+
+use anyhow::{Context, Result, anyhow, bail};
+use sekisho_apdu::{CApdu, Writer};
+use sekisho_keys::{AesKey, Rng};
+use sekisho_messaging::reader::{MAX_WRONG_ANSWERS, ReaderMessaging};
+use sekisho_messaging::schedule::{Lanes, Schedule, Selector};
+use sekisho_messaging::setup::{
+    CHALLENGE_LEN, MAX_OPENING_DATA, Mode, Opened, RatchetOpening, open_reader, refresh_command,
+    refresh_secret, wrapped_command,
+};
+use sekisho_messaging::{EphemeralKey, SmError};
+use sekisho_transport::{Card, Response, exchange};
+use zeroize::Zeroizing;
+
+use crate::card::element::SystemRng;
+use trace::{Exchange, Trace};
+
+/// Longest protected command: an extended one with all that a data field holds.
+const COMMAND_MAX: usize = 65_536 + 64;
+
+/// Keys of a list: as many as the patent shows.
+pub(crate) const LIST: usize = 18;
+
+/// How secure messaging is opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) mode: Mode,
+    pub(crate) lanes: Lanes,
+    /// Exchanges until a refresh, for the ratchet.
+    pub(crate) refresh_every: u16,
+}
+
+/// Sends a command in the clear and shows it.
+pub(crate) fn plain(card: &mut dyn Card, trace: &mut Trace, capdu: &[u8]) -> Result<Response> {
+    let response = exchange(card, capdu).context("the card does not answer")?;
+    trace.plain(capdu, &response);
+    Ok(response)
+}
+
+fn expect(response: Response, what: &str) -> Result<Vec<u8>> {
+    if !response.is_ok() {
+        bail!(
+            "{what}: the card answers {:04X}, {}",
+            response.sw,
+            words::status(response.sw)
+        );
+    }
+    Ok(response.data)
+}
+
+/// Selects an application by its AID.
+pub(crate) fn select(card: &mut dyn Card, trace: &mut Trace, aid: &[u8]) -> Result<()> {
+    let length = u8::try_from(aid.len()).context("an AID has 16 bytes at most")?;
+    let capdu = [&[0x00, 0xA4, 0x04, 0x00, length], aid, &[0x00]].concat();
+    expect(plain(card, trace, &capdu)?, "SELECT").map(drop)
+}
+
+fn encode(command: &CApdu<'_>) -> Result<Vec<u8>> {
+    let mut buf = vec![0; command.data.len() + 10];
+    let mut w = Writer::new(&mut buf);
+    command.encode(&mut w).context("a command is too long")?;
+    let len = w.len();
+    buf.truncate(len);
+    Ok(buf)
+}
+
+/// Open secure messaging.
+pub(crate) struct Session {
+    messaging: ReaderMessaging<Schedule>,
+    mkey: AesKey,
+    exchanges: u32,
+}
+
+impl Session {
+    /// Opens secure messaging with what is selected: GET CHALLENGE, SESSION KEY DECRYPTION (figures 3, 9 and 15).
+    pub(crate) fn open(card: &mut dyn Card, trace: &mut Trace, mkey: &AesKey, setup: Setup) -> Result<Self> {
+        let answer = plain(card, trace, &[0x00, 0x84, 0x00, 0x00, 0x10])?;
+        let challenge = expect(answer, "GET CHALLENGE")?;
+        let challenge: [u8; CHALLENGE_LEN] = challenge
+            .try_into()
+            .map_err(|_| anyhow!("the card's challenge is not 16 bytes long"))?;
+        let mut rng = SystemRng;
+        let failed = || {
+            format!(
+                "the card does not open {}; does its security domain allow it, and has it this MKEY?",
+                setup.mode.name()
+            )
+        };
+        let opened = if setup.mode == Mode::Ratchet {
+            let own = EphemeralKey::generate(&mut rng)?;
+            let opening = RatchetOpening::new(own, setup.lanes, setup.refresh_every);
+            let answer = plain(card, trace, &encode(&opening.command())?)?;
+            let answer = expect(answer, "SESSION KEY DECRYPTION").with_context(failed)?;
+            opening.finish(mkey, challenge, &answer)?
+        } else {
+            let keys = draw(setup, &mut rng);
+            let mut buf = Zeroizing::new([0; MAX_OPENING_DATA]);
+            let command = wrapped_command(mkey, setup.mode, setup.lanes, &keys, buf.as_mut())?;
+            let answer = plain(card, trace, &encode(&command)?)?;
+            expect(answer, "SESSION KEY DECRYPTION").with_context(failed)?;
+            open_reader(setup.mode, setup.lanes, &keys, challenge)?
+        };
+        let Opened { schedule, ssc } = opened;
+        Ok(Self {
+            messaging: ReaderMessaging::new(schedule, ssc),
+            mkey: mkey.clone(),
+            exchanges: 0,
+        })
+    }
+
+    /// A whole exchange; a refresh goes before it when one is due.
+    pub(crate) fn send(&mut self, card: &mut dyn Card, trace: &mut Trace, capdu: &[u8]) -> Result<Response> {
+        if self.messaging.refresh_due() {
+            self.refresh(card, trace)?;
+        }
+        let selector = self.messaging.propose(&mut SystemRng);
+        self.send_with(card, trace, capdu, selector)
+    }
+
+    /// A whole exchange with this selector. An answer that is wrong or not protected makes the reader send the same bytes again; the card
+    /// carries out nothing twice.
+    pub(crate) fn send_with(
+        &mut self,
+        card: &mut dyn Card,
+        trace: &mut Trace,
+        capdu: &[u8],
+        selector: Selector,
+    ) -> Result<Response> {
+        let command = CApdu::parse(capdu).context("this is not a command")?;
+        let mut shown = Exchange::new(self.exchanges + 1, capdu, &self.messaging, trace.shows_secrets());
+        let mut out = vec![0; COMMAND_MAX];
+        let sent = match self.messaging.protect(&command, selector, &mut out) {
+            Ok(sent) => sent.to_vec(),
+            Err(error) => bail!("{error}; open secure messaging again"),
+        };
+        let mut unprotected = None;
+        for _ in 0..MAX_WRONG_ANSWERS {
+            let answer = exchange(card, &sent).context("the card does not answer")?;
+            let bytes = [&answer.data[..], &answer.sw.to_be_bytes()].concat();
+            let mut data = Zeroizing::new(vec![0; bytes.len()]);
+            shown.sent_and_received(&sent, &bytes);
+            match self.messaging.receive(&bytes, &mut data) {
+                Ok(answer) => {
+                    let response = Response {
+                        data: answer.data.to_vec(),
+                        sw: answer.sw.0,
+                    };
+                    self.exchanges += 1;
+                    trace.exchange(&shown, &response);
+                    return Ok(response);
+                }
+                // Once may be forged; twice the card means it.
+                Err(SmError::Unprotected(sw)) if unprotected == Some(sw) => break,
+                Err(SmError::Unprotected(sw)) => unprotected = Some(sw),
+                Err(error) => trace.wrong(&shown, &error),
+            }
+        }
+        self.messaging.close();
+        match unprotected {
+            Some(sw) => bail!(
+                "the card has closed secure messaging: {:04X}, {}",
+                sw.0,
+                words::status(sw.0)
+            ),
+            None => bail!("{MAX_WRONG_ANSWERS} wrong answers: something stands between reader and card"),
+        }
+    }
+
+    /// REFRESH KEYS: fresh randomness of both ends into the ratchet.
+    pub(crate) fn refresh(&mut self, card: &mut dyn Card, trace: &mut Trace) -> Result<()> {
+        let own = EphemeralKey::generate(&mut SystemRng)?;
+        let public = own.public_key();
+        let command = encode(&refresh_command(&public))?;
+        let selector = self.messaging.propose(&mut SystemRng);
+        let answer = self.send_with(card, trace, &command, selector)?;
+        let card_key = expect(answer, "REFRESH KEYS")?;
+        let secret = refresh_secret(&self.mkey, own, &public, &card_key)?;
+        self.messaging.refresh(secret.as_ref())?;
+        Ok(())
+    }
+}
+
+/// Random session keys, as many as the mode takes (figure 3: step S1, 9: S41, 15: S81).
+fn draw(setup: Setup, rng: &mut dyn Rng) -> Zeroizing<Vec<[u8; 16]>> {
+    let count = match (setup.mode, setup.lanes) {
+        (Mode::Fixed | Mode::LegacyXor, Lanes::Shared) => 2,
+        (Mode::Fixed | Mode::LegacyXor, Lanes::Separate) => 4,
+        _ => LIST,
+    };
+    let mut keys = Zeroizing::new(vec![[0; 16]; count]);
+    keys.iter_mut().for_each(|key| rng.fill(key));
+    keys
+}
