@@ -17,7 +17,7 @@ use crate::card::element::{self, VirtualSe};
 use crate::card::perso::FirstPart;
 use crate::lab::unicast;
 
-/// Measures on this machine: authorisations beside individual wrapping, SELECT, memory of a virtual SE; or polls beside a bare echo
+/// Measures on this machine: authorisations beside individual wrapping, SELECT, memory of a virtual SE; or polls beside a bare echo; or secure messaging
 #[derive(Parser)]
 pub(crate) struct Args {
     /// What to measure
@@ -41,6 +41,8 @@ enum What {
     Update,
     /// Polls, beside a bare echo; it wants two cores for itself
     Paging,
+    /// Secure messaging with rolling keys, beside fixed keys and SCP03
+    Rolling,
 }
 
 /// Image of the comparison: what the goal is stated for.
@@ -131,6 +133,10 @@ pub(super) fn resident() -> Result<u64> {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if matches!(args.what, What::Paging) {
         super::bench_paging::run(args.json, args.registered)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if matches!(args.what, What::Rolling) {
+        super::bench_rolling::run(args.json)?;
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!("measuring, about ten seconds ...");

@@ -6,6 +6,7 @@ mod analyse;
 mod bench;
 mod bench_paging;
 mod bench_peers;
+mod bench_rolling;
 mod card;
 mod design;
 mod fleet;

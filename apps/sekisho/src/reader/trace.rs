@@ -15,8 +15,6 @@ pub(crate) enum Style {
     Text,
     /// A JSON object for each command.
     Json,
-    /// Nothing, for measurements.
-    Silent,
 }
 
 /// What shows.
@@ -98,7 +96,6 @@ impl Trace {
                 "command": words::command(capdu), "protected": false, "sent": hex::encode_upper(capdu),
                 "data": hex::encode_upper(&response.data), "sw": format!("{:04X}", response.sw),
             })),
-            Style::Silent => {}
         }
     }
 
@@ -135,7 +132,6 @@ impl Trace {
                 }
                 json_line(&object);
             }
-            Style::Silent => {}
         }
     }
 
