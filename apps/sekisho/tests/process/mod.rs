@@ -78,6 +78,10 @@ impl CardProcess {
         SocketCard::open(&self.address, Duration::from_secs(20)).unwrap()
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn port(&self) -> u16 {
         self.address.rsplit(':').next().unwrap().parse().unwrap()
     }

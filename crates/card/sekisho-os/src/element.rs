@@ -18,6 +18,7 @@ use crate::nvm::{Layout, Staged};
 use crate::profile::Profile;
 use crate::response::{RESPONSE_DATA_MAX, Response};
 use crate::secure::SecureChannels;
+use crate::stack;
 
 /// What an SE is built on.
 pub trait Platform {
@@ -49,6 +50,8 @@ pub(crate) struct Core<P: Platform> {
     pub(crate) channels: Channels,
     pub(crate) secure: SecureChannels,
     pub(crate) messaging: Messagings,
+    /// The command has worked with keys of secure messaging: the stack is to be wiped behind it.
+    pub(crate) used_keys: bool,
     /// The flash has failed: what it holds is only known again after a new boot.
     pub(crate) mute: bool,
     /// RAM that the budget leaves, in bytes.
@@ -108,6 +111,16 @@ impl<P: Platform> SecureElement<P> {
         if out.len() < 2 {
             return 0;
         }
+        let len = self.answer(interface, capdu, out);
+        if core::mem::take(&mut self.core.used_keys) {
+            stack::wipe(self.core.profile.stack);
+        }
+        len
+    }
+
+    /// Not inlined: [`stack::wipe`] wipes what is below [`SecureElement::transmit`].
+    #[inline(never)]
+    fn answer(&mut self, interface: Interface, capdu: &[u8], out: &mut [u8]) -> usize {
         let cla = Cla(capdu.first().copied().unwrap_or_default());
         let place = Place {
             interface,

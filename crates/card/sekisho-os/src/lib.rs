@@ -57,6 +57,7 @@ mod registry;
 mod response;
 mod secure;
 mod select;
+mod stack;
 
 pub use applet::{Applets, Context, MESSAGING_POLICY};
 pub use chaining::COMMAND_DATA_MAX;

@@ -271,6 +271,7 @@ impl<P: Platform> SecureElement<P> {
             channels: Channels::new(profile.logical_channels, ISD_INDEX),
             secure: SecureChannels::new(),
             messaging: Messagings::new(),
+            used_keys: false,
             mute: false,
             free_ram: free_ram::<P>(profile),
         })

@@ -102,6 +102,7 @@ impl<P: Platform> Core<P> {
                 self.change_mode(place, mode);
             }
             if let Some(opened) = effects.opened {
+                self.used_keys = true;
                 self.messaging.open(place, opened);
             }
         }
@@ -114,6 +115,7 @@ impl<P: Platform> Core<P> {
         command: &CApdu<'_>,
         plain: &'b mut [u8],
     ) -> Result<Option<Admitted<'b>>, Refusal> {
+        self.used_keys = true;
         match self.messaging.receive(place, command, plain) {
             Ok(command) => Ok(command.map(|command| Admitted {
                 command,

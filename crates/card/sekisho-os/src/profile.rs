@@ -37,6 +37,8 @@ pub struct Profile {
     pub store_bytes: usize,
     /// Flash for each of the two slots of the OS part, in bytes; rounded up to whole pages.
     pub slot_bytes: usize,
+    /// Stack that a command may use, in bytes; wiped behind one that worked with keys which must not be found later.
+    pub stack: usize,
     /// RAM that the SE may use, in bytes: its own state, and what is left for the OS part.
     pub ram: usize,
 }
@@ -51,6 +53,7 @@ impl Default for Profile {
             logical_channels: 4,
             store_bytes: 32 * 1024,
             slot_bytes: 576 * 1024,
+            stack: 64 * 1024,
             ram: 256 * 1024,
         }
     }

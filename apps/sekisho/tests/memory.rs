@@ -1,0 +1,216 @@
+//! Forward secrecy on the whole card: after a command, the memory of a running `sekisho card` is searched for everything that could open an
+//! earlier one. The flash is a file that it has read, so that its buffers are in there too.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+#![cfg(target_os = "linux")]
+
+mod process;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use process::{CardProcess, scratch, send};
+use sekisho_apdu::{CApdu, Writer};
+use sekisho_applets::file_system::{AID, image::test_key};
+use sekisho_keys::{AesKey, Rng, cmac, ecb_block};
+use sekisho_messaging::EphemeralKey;
+use sekisho_messaging::reader::ReaderMessaging;
+use sekisho_messaging::schedule::{Lanes, Schedule, Selector};
+use sekisho_messaging::setup::{RatchetOpening, refresh_command, refresh_secret};
+use sekisho_transport::Card;
+
+struct System;
+
+impl Rng for System {
+    fn fill(&mut self, out: &mut [u8]) {
+        getrandom::fill(out).unwrap();
+    }
+}
+
+/// An exchange that is over, with all that its reader knew of it.
+struct Past {
+    /// Chain key, and KSenc and KSmac of command and response.
+    keys: Vec<Vec<u8>>,
+    command: Vec<u8>,
+    /// Counter of the command.
+    ssc: [u8; 16],
+}
+
+struct Reader {
+    messaging: ReaderMessaging<Schedule>,
+    ssc: u128,
+    past: Vec<Past>,
+}
+
+fn encode(command: &CApdu<'_>) -> Vec<u8> {
+    let mut buf = [0; 300];
+    let mut w = Writer::new(&mut buf);
+    command.encode(&mut w).unwrap();
+    w.written().to_vec()
+}
+
+fn data(card: &mut dyn Card, capdu: &[u8]) -> Vec<u8> {
+    let (data, sw) = send(card, capdu);
+    assert_eq!(sw, 0x9000);
+    data
+}
+
+impl Reader {
+    fn open(card: &mut dyn Card, lanes: Lanes) -> Self {
+        data(card, &[&[0x00, 0xA4, 0x04, 0x00, 0x07], AID].concat());
+        let challenge: [u8; 16] = data(card, &[0x00, 0x84, 0, 0, 16]).try_into().unwrap();
+        let opening = RatchetOpening::new(EphemeralKey::generate(&mut System).unwrap(), lanes, 256);
+        let answer = data(card, &encode(&opening.command()));
+        let opened = opening.finish(&mkey(), challenge, &answer).unwrap();
+        Self {
+            messaging: ReaderMessaging::new(opened.schedule, opened.ssc),
+            ssc: u128::from_be_bytes(challenge),
+            past: Vec::new(),
+        }
+    }
+
+    /// The chain key of the exchange to come: the first that the reader's state hands out.
+    fn chain(&self) -> Vec<u8> {
+        let mut seen = Vec::new();
+        self.messaging.expose(&mut |bytes| seen.push(bytes.to_vec()));
+        seen.swap_remove(0)
+    }
+
+    fn send(&mut self, card: &mut dyn Card, capdu: &[u8]) -> Vec<u8> {
+        let mut keys = vec![self.chain()];
+        self.messaging
+            .expose_exchange(&mut |bytes| keys.push(bytes.to_vec()));
+        let (mut out, mut plain) = ([0; 300], [0; 300]);
+        let command = CApdu::parse(capdu).unwrap();
+        let sent = self
+            .messaging
+            .protect(&command, Selector::NONE, &mut out)
+            .unwrap()
+            .to_vec();
+        let answer = card.transmit(&sent).unwrap();
+        let answer = self.messaging.receive(&answer, &mut plain).unwrap();
+        assert_eq!(answer.sw.0, 0x9000);
+        self.past.push(Past {
+            keys,
+            command: sent,
+            ssc: self.ssc.wrapping_add(1).to_be_bytes(),
+        });
+        self.ssc = self.ssc.wrapping_add(2);
+        answer.data.to_vec()
+    }
+
+    fn refresh(&mut self, card: &mut dyn Card) {
+        let own = EphemeralKey::generate(&mut System).unwrap();
+        let public = own.public_key();
+        let card_key = self.send(card, &encode(&refresh_command(&public)));
+        let secret = refresh_secret(&mkey(), own, &public, &card_key).unwrap();
+        self.messaging.refresh(secret.as_ref()).unwrap();
+    }
+}
+
+fn mkey() -> AesKey {
+    AesKey::aes128(test_key::MKEY)
+}
+
+/// All memory of a process that can be written: heap, stacks, data; the card's RAM is in it.
+fn memory(process: u32) -> Vec<Vec<u8>> {
+    let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    let memory = File::open(format!("/proc/{process}/mem")).unwrap();
+    let mut regions = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (range, _) = line.split_once(' ').unwrap();
+        let (from, to) = range.split_once('-').unwrap();
+        let [from, to] = [from, to].map(|hex| u64::from_str_radix(hex, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        // A guard page or a region of the kernel's cannot be read.
+        if memory.read_exact_at(&mut bytes, from).is_ok() {
+            regions.push(bytes);
+        }
+    }
+    regions
+}
+
+fn holds(memory: &[Vec<u8>], key: &[u8]) -> bool {
+    memory
+        .iter()
+        .any(|region| region.windows(key.len()).any(|window| window == key))
+}
+
+/// The right MAC of a short command under a key.
+fn mac_is_right(past: &Past, key: &AesKey) -> bool {
+    let (objects, tail) = past.command[5..].split_at(past.command.len() - 5 - 11);
+    let padding = [&[0x80][..], &[0; 15]].concat();
+    let header = [&past.command[..4], &padding[..12]].concat();
+    let parts = [
+        &past.ssc,
+        &header[..],
+        objects,
+        &padding[..16 - objects.len() % 16],
+    ];
+    cmac(key, &parts)[..8] == tail[2..10]
+}
+
+/// KSmac of the exchange, if these 16 bytes were its chain key (`docs/spec/rolling-secure-messaging.md`, 5).
+fn mac_key_from(chain: &[u8], ssc: &[u8; 16]) -> AesKey {
+    let mut block = [0; 16];
+    block[..5].copy_from_slice(b"SMR1\x03");
+    block[8..].copy_from_slice(&ssc[8..]);
+    ecb_block(&AesKey::new(chain).unwrap(), &mut block);
+    AesKey::new(&block).unwrap()
+}
+
+/// Tries every 16 bytes of memory as chain key and as KSmac of a past command.
+fn opens(memory: &[Vec<u8>], past: &Past) -> bool {
+    memory.iter().any(|region| {
+        region
+            .windows(16)
+            .filter(|window| window.iter().filter(|byte| **byte == 0).count() < 6)
+            .any(|window| {
+                mac_is_right(past, &AesKey::new(window).unwrap())
+                    || mac_is_right(past, &mac_key_from(window, &past.ssc))
+            })
+    })
+}
+
+#[test]
+fn past_commands_cannot_be_opened_from_the_cards_memory() {
+    let folder = scratch();
+    let process = CardProcess::start(&folder.path().join("flash"), 0, &[]);
+    let mut card = process.reader();
+    for lanes in [Lanes::Shared, Lanes::Separate] {
+        let mut reader = Reader::open(&mut card, lanes);
+        for number in 0..4 {
+            let write = [&[0x00, 0xD6, 0x81, 0x00, 16][..], &[number; 16]].concat();
+            reader.send(&mut card, &write);
+            assert_eq!(
+                reader.send(&mut card, &[0x00, 0xB0, 0x81, 0x00, 0x10]),
+                [number; 16]
+            );
+            if number == 1 {
+                reader.refresh(&mut card);
+            }
+        }
+        let memory = memory(process.id());
+        // The search finds what is there: the chain key of the exchange to come, by its bytes and by what it opens.
+        let chain = reader.chain();
+        assert!(holds(&memory, &chain), "the current chain key must be somewhere");
+        for (number, past) in reader.past.iter().enumerate() {
+            for (key, bytes) in past.keys.iter().enumerate() {
+                assert!(
+                    !holds(&memory, bytes),
+                    "{lanes:?}: key {key} of exchange {number}"
+                );
+            }
+        }
+        for past in [reader.past.len() - 1, 3] {
+            assert!(!opens(&memory, &reader.past[past]), "{lanes:?}: exchange {past}");
+        }
+        let mut next = vec![reader.past.pop().unwrap()];
+        reader.send(&mut card, &[0x00, 0xB0, 0x81, 0x00, 0x10]);
+        next.push(reader.past.pop().unwrap());
+        assert!(
+            opens(&memory, &next[1]),
+            "{lanes:?}: from the state before it the next command opens"
+        );
+        card.reset().unwrap();
+    }
+}
