@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Foreign software against `sekisho card` through pcscd and its virtual reader (vpcd): opensc-tool, pcsc_scan, scriptor, yubikit; then the rate
+# Foreign software against `sekisho card` through pcscd and its virtual reader (vpcd): opensc-tool, pcsc_scan, scriptor, yubikit, a reader
+# in Python for secure messaging; then the rate
 # of commands beside that of a trivial card. Ends with "N passed, N failed".
 #
 # Runs in network and mount namespaces of its own, since vpcd listens on all addresses without authentication, and so that a pcscd of the
@@ -96,7 +97,8 @@ within() { # SECONDS, then a command that must succeed in that time
 listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1"); }
 card_is_there() { timeout 5 opensc-tool --reader "$READER" --atr; }
 start_card() {
-    "$SEKISHO" card --flash "$work/card.flash" --vpcd 127.0.0.1:35963 >"$work/screen" 2>"$work/card.log" &
+    "$SEKISHO" card --flash "$work/card.flash" --vpcd 127.0.0.1:35963 \
+        --allow fixed,legacy-xor,legacy-list,legacy-operations >"$work/screen" 2>"$work/card.log" &
     card=$!
     pids+=("$card")
     # pcscd believes in a card that was killed for a moment longer: wait until the new one says that it is connected.
@@ -137,6 +139,21 @@ check "sekisho agent reads the SE through PC/SC" shows "secure element $se_id: v
 check "sekisho agent names the readers when there is doubt" shows "there are: .*$TRIVIAL" \
     "$SEKISHO" agent --once --card pcsc:virtual --server https://127.0.0.1:1 --ca "$work/ca.pem" \
     --token 00112233445566778899aabbccddeeff --spool "$work/spool"
+
+AID=F0534B4F530401
+check "opensc-tool reads a file of the file system" shows '53 65 6B 69 73 68 6F 20 74 65 73 74' \
+    opensc-tool -r "$READER" -s 00A4040007$AID -s 00B09E0000
+printf 'reset\n00 A4 04 00 07 F0 53 4B 4F 53 04 01\n00 20 00 01 04 30 30 30 30\n00 20 00 01 04 31 32 33 34\n00 E2 00 10 02 AB CD\n00 B2 01 14 00\n' >"$work/script"
+check "scriptor: a wrong PIN, the right one, a record" shows '^< AB CD 90 00' scriptor -r "$READER" "$work/script"
+check "scriptor: the wrong PIN cost a try" grep -q '^< 63 C2' "$work/shown"
+check "sekisho reader speaks secure messaging through PC/SC" shows 'answer  *DEADBEEF  9000' \
+    "$SEKISHO" reader --card "pcsc:$READER" send 00D6810004DEADBEEF 00B0810004
+for figure in 6 12 18; do
+    check "sekisho reader plays figure $figure through PC/SC" shows 'answer  *DEADBEEF  9000' \
+        "$SEKISHO" reader --card "pcsc:$READER" figure $figure --separate
+done
+timeout 60 "$VENV/bin/python" tests/interop/rolling_client.py "$READER" >"$work/lines" 2>"$work/trace" || cat "$work/trace" >&2
+count "a reader in Python"
 
 yubikit() {
     timeout 60 "$VENV/bin/python" tests/interop/yubikit_scp03.py "$READER" "$@" >"$work/lines" 2>"$work/trace" || cat "$work/trace" >&2
