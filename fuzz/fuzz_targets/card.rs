@@ -1,13 +1,18 @@
-//! Any sequence of commands on any interface: the card answers each, and keeps version and keys. The input is a sequence of
+//! Any sequence of commands on any interface: the card answers each, and keeps version and keys. The test card's file system is on it, with every mode of secure
+//! messaging allowed. The input is a sequence of
 //! interface(1), length(1), command.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use sekisho_apdu::gp::CardLifeCycle;
+use sekisho_apdu::Aid;
 use sekisho_applets::Standard;
+use sekisho_applets::file_system::{self, image::Image};
 use sekisho_keys::{AesKey, KeySet, Rng};
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{Interface, Personalisation, Platform, Profile, SecureElement};
+use sekisho_os::{
+    FactoryApplication, Interface, MESSAGING_POLICY, Module, Personalisation, Platform, Profile, SecureElement,
+};
 
 struct Virtual;
 
@@ -41,6 +46,14 @@ fuzz_target!(|data: &[u8]| {
     let key = || AesKey::new(&[0x77; 16]).unwrap();
     let scp = KeySet { enc: key(), mac: key(), dek: key() };
     let profile = Profile { slot_bytes: 8192, ..Profile::default() };
+    let image = Image::of_test_card().unwrap();
+    let records: Vec<_> = image.iter().collect();
+    let applications = [FactoryApplication {
+        aid: Aid::try_from(file_system::AID).unwrap(),
+        load_file: Aid::try_from(file_system::LOAD_FILE_AID).unwrap(),
+        module: Module::FILE_SYSTEM,
+        records: &records,
+    }];
     let personalisation = Personalisation {
         se_id: [1; 10],
         scp_kvn: 0x30,
@@ -50,8 +63,8 @@ fuzz_target!(|data: &[u8]| {
         k_mac: Some(&key()),
         designer: None,
         part: None,
-        applications: &[],
-        data_objects: &[],
+        applications: &applications,
+        data_objects: &[(MESSAGING_POLICY, &[0x0F, 0x01, 0x00])],
         life_cycle: CardLifeCycle::Secured,
     };
     let Ok(mut card) = SecureElement::<Virtual>::manufacture(RamFlash::new(4096, 16), Counting(0), &profile, &personalisation) else {

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use sekisho_apdu::Aid;
 use sekisho_apdu::gp::CardLifeCycle;
+use sekisho_applets::file_system::image::Image;
 use sekisho_applets::sec_app;
 use sekisho_hsm::PersoFile;
 use sekisho_keys::{AesKey, KeySet, sha256};
@@ -40,6 +41,8 @@ pub(crate) struct Perso {
     pub(crate) designer: Option<[u8; 65]>,
     /// SecApp, which begins without an identity and gets its first by recovery.
     pub(crate) sec_app: Option<SecAppRecords>,
+    /// The file system.
+    pub(crate) files: Option<Image>,
 }
 
 impl Perso {
@@ -61,6 +64,7 @@ impl Perso {
             k_mac: None,
             designer: None,
             sec_app: None,
+            files: Some(Image::of_test_card().map_err(|refusal| anyhow!("test card: {refusal}"))?),
         })
     }
 
@@ -95,6 +99,13 @@ impl Perso {
                 );
                 SecAppRecords::new(&state, &recovery)
             }),
+            files: match file.file_keys()? {
+                Some([mkey, external]) => Some(
+                    Image::of_card(mkey.as_bytes(), external.as_bytes())
+                        .map_err(|refusal| anyhow!("file system: {refusal}"))?,
+                ),
+                None => None,
+            },
         })
     }
 
@@ -175,7 +186,7 @@ impl SecAppRecords {
 
 /// SecApp, as a secure element is delivered with it.
 pub(crate) fn sec_app<'a>(records: &'a [(u16, &'a [u8])]) -> Result<FactoryApplication<'a>> {
-    let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| anyhow::anyhow!("SecApp's AID"));
+    let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| anyhow!("SecApp's AID"));
     Ok(FactoryApplication {
         aid: aid(sec_app::AID)?,
         load_file: aid(sec_app::LOAD_FILE_AID)?,

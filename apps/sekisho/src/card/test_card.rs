@@ -34,9 +34,8 @@ pub(crate) fn application<'a>(records: &'a [(u16, &'a [u8])]) -> Result<FactoryA
 
 /// Makes the test card's SE.
 pub(crate) fn element() -> Result<VirtualSe<RamFlash>> {
-    let image = Image::of_test_card().map_err(|refusal| anyhow!("test card: {refusal}"))?;
-    let records: Vec<_> = image.iter().collect();
     let (perso, first) = (Perso::developer()?, FirstPart::new()?);
+    let records: Vec<_> = perso.files.iter().flat_map(Image::iter).collect();
     let profile = Profile::default();
     let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(4096) + 2;
     let policy = EVERY_MODE.to_bytes();

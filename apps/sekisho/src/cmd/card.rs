@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use sekisho_apdu::StatusWord;
 use sekisho_applets::file_system::image::Image;
@@ -155,12 +155,9 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
     let first = FirstPart::new()?;
     let records = perso.sec_app.as_ref().map(SecAppRecords::borrowed);
     let applications = records.as_ref().map(|records| sec_app(records)).transpose()?;
-    let image = match &args.perso {
-        Some(_) => None,
-        None => Some(Image::of_test_card().map_err(|refusal| anyhow!("file system: {refusal}"))?),
-    };
-    let files: Vec<_> = image.iter().flat_map(Image::iter).collect();
-    let files = image
+    let files: Vec<_> = perso.files.iter().flat_map(Image::iter).collect();
+    let files = perso
+        .files
         .as_ref()
         .map(|_| test_card::application(&files))
         .transpose()?;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use sekisho_hsm::design::Ceremony;
-use sekisho_hsm::{Hsm, PersoFile, SoftHsm};
+use sekisho_hsm::{FileKey, Hsm, PersoFile, SoftHsm};
 use sekisho_link::SeId;
 use std::io::Write;
 use std::path::PathBuf;
@@ -30,6 +30,20 @@ enum Command {
     },
     /// Open a keystore and run its self-test
     Check {
+        /// The keystore
+        #[arg(long, default_value = "keystore.sealed")]
+        keystore: PathBuf,
+        #[command(flatten)]
+        passphrase: Passphrase,
+    },
+    /// Print a key of a card's file system in hexadecimal digits, for `sekisho reader --key-file`
+    FileKey {
+        /// The SE's identity, 20 hexadecimal digits
+        #[arg(long)]
+        se_id: SeId,
+        /// EXTERNAL 1, which creates files and changes keys, in place of MKEY 1
+        #[arg(long)]
+        external: bool,
         /// The keystore
         #[arg(long, default_value = "keystore.sealed")]
         keystore: PathBuf,
@@ -65,6 +79,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Command::Check { keystore, passphrase } => {
             SoftHsm::load(keystore, passphrase.read()?.as_bytes())?.self_test()?;
             println!("{}: opens, and its self-test passes", keystore.display());
+        }
+        Command::FileKey {
+            se_id,
+            external,
+            keystore,
+            passphrase,
+        } => {
+            let hsm = SoftHsm::load(keystore, passphrase.read()?.as_bytes())?;
+            let key = if *external {
+                FileKey::External
+            } else {
+                FileKey::Messaging
+            };
+            println!("{}", hex::encode(hsm.file_key(*se_id, key)?.as_ref()));
         }
         Command::Perso {
             se_id,

@@ -156,8 +156,8 @@ impl Session {
                     trace.exchange(&shown, &response);
                     return Ok(response);
                 }
-                // Once may be forged; twice the card means it.
-                Err(SmError::Unprotected(sw)) if unprotected == Some(sw) => break,
+                // Once may be forged; twice the card means it. The first tells why, the second only that it is closed.
+                Err(SmError::Unprotected(_)) if unprotected.is_some() => break,
                 Err(SmError::Unprotected(sw)) => unprotected = Some(sw),
                 Err(error) => trace.wrong(&shown, &error),
             }

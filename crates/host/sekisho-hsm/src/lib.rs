@@ -100,6 +100,15 @@ pub struct PersoKeys {
     pub k_aut: AesKey,
 }
 
+/// The keys that an SE's file system begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKey {
+    /// MKEY 1: opens secure messaging.
+    Messaging,
+    /// EXTERNAL 1: creates files and changes keys.
+    External,
+}
+
 /// What the management server asks of its HSM. Every operation can be had from AES-CBC derivation and CMAC inside a token.
 pub trait Hsm: Send + Sync {
     /// Session keys of one SCP03 session.
@@ -155,6 +164,12 @@ pub trait Hsm: Send + Sync {
     /// # Errors
     /// [`HsmError`].
     fn paging_root(&self, se_id: SeId) -> Result<[u8; 16]>;
+
+    /// A key of an SE's file system (`docs/spec/file-system-applet.md`).
+    ///
+    /// # Errors
+    /// [`HsmError`], also when policy forbids that it leaves.
+    fn file_key(&self, se_id: SeId, key: FileKey) -> Result<zeroize::Zeroizing<[u8; 16]>>;
 
     /// The key under which a paging server seals what it keeps: ticket keys, snapshots, journals.
     ///

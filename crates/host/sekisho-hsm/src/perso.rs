@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::design::Ceremony;
-use crate::{Hsm, HsmError, KVN_SCP, Result};
+use crate::{FileKey, Hsm, HsmError, KVN_SCP, Result};
 
 /// What one card is personalised with. All but the numbers is hex.
 #[derive(Serialize, Deserialize)]
@@ -33,6 +33,12 @@ pub struct PersoFile {
     /// Root of its paging keys; without it the card has no SecApp.
     #[serde(default)]
     pub paging_root: Option<Zeroizing<String>>,
+    /// MKEY 1 of its file system; without it the card has none.
+    #[serde(default)]
+    pub file_mkey: Option<Zeroizing<String>>,
+    /// EXTERNAL 1 of its file system.
+    #[serde(default)]
+    pub file_external: Option<Zeroizing<String>>,
 }
 
 /// Keys are never shown.
@@ -62,6 +68,10 @@ impl PersoFile {
     /// [`HsmError`].
     pub fn new(hsm: &dyn Hsm, ceremony: &Ceremony, se_id: SeId) -> Result<Self> {
         let keys = hsm.perso(se_id)?;
+        let file_key = |key| -> Result<_> {
+            let bytes = hsm.file_key(se_id, key)?;
+            Ok(Zeroizing::new(hex::encode(bytes.as_ref())))
+        };
         Ok(Self {
             se_id: se_id.to_string(),
             kvn: KVN_SCP,
@@ -73,6 +83,8 @@ impl PersoFile {
             k_mac: hexed(&ceremony.k_mac),
             designer: hex::encode(ceremony.designer_public()),
             paging_root: Some(Zeroizing::new(hex::encode(hsm.paging_root(se_id)?))),
+            file_mkey: Some(file_key(FileKey::Messaging)?),
+            file_external: Some(file_key(FileKey::External)?),
         })
     }
 
@@ -133,6 +145,21 @@ impl PersoFile {
         bytes
             .map(Some)
             .ok_or(HsmError::Request("paging_root has 32 hexadecimal digits"))
+    }
+
+    /// MKEY 1 and EXTERNAL 1 of its file system.
+    ///
+    /// # Errors
+    /// [`HsmError::Request`].
+    pub fn file_keys(&self) -> Result<Option<[AesKey; 2]>> {
+        match (&self.file_mkey, &self.file_external) {
+            (Some(mkey), Some(external)) => Ok(Some([
+                unhexed(mkey, "file_mkey is no key")?,
+                unhexed(external, "file_external is no key")?,
+            ])),
+            (None, None) => Ok(None),
+            _ => Err(HsmError::Request("file_mkey and file_external belong together")),
+        }
     }
 
     /// The designer's public key.

@@ -9,7 +9,7 @@ use sekisho_scp::host::{Challenge, SessionKeys, pseudo_random_card_challenge};
 use zeroize::Zeroizing;
 
 use crate::sealed::{self, Purpose};
-use crate::{BroadcastKeySet, Hsm, HsmError, ISD_AID, KVN_AUT, KVN_SCP, PersoKeys, Result};
+use crate::{BroadcastKeySet, FileKey, Hsm, HsmError, ISD_AID, KVN_AUT, KVN_SCP, PersoKeys, Result};
 
 /// The operating system's randomness.
 pub(crate) struct SystemRng(pub(crate) std::result::Result<(), getrandom::Error>);
@@ -194,6 +194,16 @@ impl Hsm for SoftHsm {
         let mut root = [0; 16];
         kdf_label(&self.master, b"SK paging root", &se_id.0, &mut root);
         Ok(root)
+    }
+
+    fn file_key(&self, se_id: SeId, key: FileKey) -> Result<Zeroizing<[u8; 16]>> {
+        let label: &[u8] = match key {
+            FileKey::Messaging => b"SK file messaging",
+            FileKey::External => b"SK file external",
+        };
+        let mut bytes = Zeroizing::new([0; 16]);
+        kdf_label(&self.master, label, &se_id.0, bytes.as_mut());
+        Ok(bytes)
     }
 
     fn paging_seal_key(&self) -> Result<Zeroizing<[u8; 32]>> {

@@ -164,23 +164,32 @@ pub mod test_key {
 }
 
 impl Image {
+    /// A card with an MF, MKEY 1, key EXTERNAL 1 and file 0011, which is 256 bytes under secure messaging. Whoever has proved EXTERNAL 1 may create,
+    /// delete and change keys.
+    ///
+    /// # Errors
+    /// 6A80 for keys that are no AES keys.
+    pub fn of_card(mkey: &[u8], external: &[u8]) -> Result<Self, Refusal> {
+        let mut image = Self::new(b"\x62\x0D\x82\x01\x38\x83\x02\x3F\x00\x8C\x04\x07\x21\x21\x21")?;
+        image.key(ROOT, [0, 1], [4, 15], [0x02, 0x21], mkey)?;
+        image.key(ROOT, [0, 2], [2, 5], [0x02, 0x21], external)?;
+        image.file(
+            ROOT,
+            b"\x62\x15\x80\x02\x01\x00\x82\x02\x01\x21\x83\x02\x00\x11\x88\x01\x08\x8C\x04\x07\x41\x41\x41",
+        )?;
+        Ok(image)
+    }
+
     /// The card of the specification page's examples, with keys that everybody knows: for development and demonstration.
     ///
     /// # Errors
     /// None; it is the templates' own.
     pub fn of_test_card() -> Result<Self, Refusal> {
-        // Who has proved EXTERNAL 1 may create, delete and change keys.
-        let mut image = Self::new(b"\x62\x0D\x82\x01\x38\x83\x02\x3F\x00\x8C\x04\x07\x21\x21\x21")?;
-        image.key(ROOT, [0, 1], [4, 15], [0x02, 0x21], &test_key::MKEY)?;
-        image.key(ROOT, [0, 2], [2, 5], [0x02, 0x21], &test_key::EXTERNAL)?;
+        let mut image = Self::of_card(&test_key::MKEY, &test_key::EXTERNAL)?;
         image.key(ROOT, [0, 3], [1, 3], [0x02, 0x21], &test_key::PIN)?;
         image.key(ROOT, [0, 4], [3, 15], [0x04, 0x00], &test_key::INTERNAL)?;
         let mut file = |parent, fcp: &[u8]| image.file(parent, fcp);
-        // 0011: 256 bytes under secure messaging. 0014: the same, and PIN 1 too. 2F00: for everybody to read.
-        file(
-            ROOT,
-            b"\x62\x15\x80\x02\x01\x00\x82\x02\x01\x21\x83\x02\x00\x11\x88\x01\x08\x8C\x04\x07\x41\x41\x41",
-        )?;
+        // 0014: 128 bytes under secure messaging and PIN 1. 2F00: for everybody to read.
         file(
             ROOT,
             b"\x62\x15\x80\x02\x00\x80\x82\x02\x01\x01\x83\x02\x00\x14\x88\x01\x20\x8C\x04\x07\xD1\xD1\xD1",

@@ -1,0 +1,330 @@
+//! `sekisho reader` as its users run it: figures, scripts, refusals, a bad line, and two terminals at one SE.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+mod process;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use process::{CardProcess, SEKISHO, scratch};
+use serde_json::Value;
+
+const EVERY: [&str; 2] = ["--allow", "fixed,legacy-xor,legacy-list,legacy-operations"];
+
+fn reader(args: &[&str]) -> Output {
+    Command::new(SEKISHO)
+        .arg("reader")
+        .args(args)
+        .env_remove("SEKISHO_MKEY")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The commands that it shows with `--json`.
+fn shown(args: &[&str]) -> Vec<Value> {
+    let output = reader(&[&["--json"], args].concat());
+    assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// It fails with exit code 1 and says this.
+fn refused(args: &[&str], why: &str) -> Output {
+    let output = reader(args);
+    assert_eq!(output.status.code(), Some(1), "{args:?}");
+    assert!(
+        text(&output.stderr).contains(why),
+        "{args:?}: {}",
+        text(&output.stderr)
+    );
+    output
+}
+
+#[test]
+fn figures_show_which_key_protects_what() {
+    let folder = scratch();
+    let card = CardProcess::start(&folder.path().join("flash"), 0, &EVERY);
+    let at = format!("tcp:{}", card.address);
+    for (figure, keys, separate) in [
+        ("6", [1, 2, 3], [1, 2, 3]),
+        ("12", [1, 12, 5], [2, 3, 9]),
+        ("18", [1, 2, 3], [1, 2, 3]),
+    ] {
+        for place in ["virtual", &at] {
+            let commands = shown(&["--card", place, "figure", figure]);
+            let protected: Vec<_> = commands.iter().filter(|c| c["protected"] == true).collect();
+            let numbers: Vec<_> = protected
+                .iter()
+                .map(|c| c["command_key"].as_u64().unwrap())
+                .collect();
+            assert_eq!(numbers, keys, "figure {figure}");
+            assert_eq!(protected[2]["data"], "DEADBEEF");
+            let text = format!("{commands:?}");
+            assert!(!text.contains("KSenc"), "no key is shown");
+            let commands = shown(&["--card", place, "figure", figure, "--separate"]);
+            let responses: Vec<_> = commands
+                .iter()
+                .filter_map(|c| c["response_key"].as_u64())
+                .collect();
+            assert_eq!(responses, separate, "figure {figure}");
+        }
+    }
+    for (figure, exchanges) in [("3", 0), ("4", 1), ("9", 0), ("11", 2), ("15", 0), ("17", 2)] {
+        let commands = shown(&["figure", figure]);
+        assert_eq!(
+            commands.iter().filter(|c| c["protected"] == true).count(),
+            exchanges,
+            "{figure}"
+        );
+    }
+    refused(&["figure", "8"], "3 to 6, 9 to 12 and 15 to 18");
+}
+
+#[test]
+fn a_card_out_of_the_factory_opens_the_ratchet_alone() {
+    let folder = scratch();
+    let card = CardProcess::start(&folder.path().join("flash"), 0, &[]);
+    let at = format!("tcp:{}", card.address);
+    for mode in ["fixed", "legacy-xor", "legacy-list", "legacy-operations"] {
+        let output = refused(
+            &["--card", &at, "send", "--mode", mode, "00B0810004"],
+            "does not open",
+        );
+        assert!(text(&output.stderr).contains("6985"), "{}", text(&output.stderr));
+    }
+    let commands = shown(&[
+        "--card",
+        &at,
+        "send",
+        "--separate",
+        "--refresh",
+        "2",
+        "00B0810004",
+        "00B0810004",
+        "00B0810004",
+    ]);
+    let names: Vec<_> = commands
+        .iter()
+        .filter(|c| c["protected"] == true)
+        .map(|c| c["command"].as_str().unwrap())
+        .collect();
+    let read = "READ BINARY of file 1 from 0";
+    assert_eq!(names, [read, read, "REFRESH KEYS", read]);
+}
+
+#[test]
+fn keys_are_never_shown_but_on_the_test_card() {
+    let folder = scratch();
+    let key = folder.path().join("mkey");
+    std::fs::write(&key, "00112233445566778899AABBCCDDEEFF\n").unwrap();
+    let key = key.to_str().unwrap();
+    let wrong = ["--key-file", key, "send", "00B0810004"];
+    refused(&wrong, "the card has closed secure messaging: 6988");
+    refused(&[&["--show-secrets"], &wrong[..]].concat(), "no key is shown");
+    refused(
+        &["--key-file", key, "send", "--mode", "legacy-xor", "00B0810004"],
+        "6A80",
+    );
+    let commands = shown(&["--show-secrets", "send", "00B0810004", "00B0810004"]);
+    let keys: Vec<_> = commands
+        .iter()
+        .filter_map(|c| c["secrets"]["KSenc"].as_str())
+        .collect();
+    assert_eq!(keys.len(), 2);
+    assert_ne!(keys[0], keys[1]);
+    std::fs::write(folder.path().join("short"), "0011\n").unwrap();
+    let short = folder.path().join("short");
+    refused(
+        &["--key-file", short.to_str().unwrap(), "figure", "3"],
+        "16, 24 or 32 bytes",
+    );
+    refused(
+        &["--key-file", "/does/not/exist", "figure", "3"],
+        "cannot read /does/not/exist",
+    );
+}
+
+const SCRIPT: &str = "
+select F0534B4F530401
+> 00B09E0000
+< 53656B6973686F ... 9000
+open ratchet separate refresh 3
+> 00A4020C020011
+< 9000
+> 00D6000004 01020304
+< 9000
+> 00B0000004
+< 0102???? 9000
+refresh
+> 00B0000004
+< 01020304 9000
+authenticate 1 @EXTERNAL@
+plain 00B0000004
+< 6987
+reset
+select F0534B4F530401   # a comment
+> 00B0810004
+< 6982
+";
+
+#[test]
+fn scripts_say_where_they_differ() {
+    let folder = scratch();
+    let external = sekisho_applets::file_system::image::test_key::EXTERNAL;
+    let script = SCRIPT.replace("@EXTERNAL@", &hex::encode(external));
+    let path = folder.path().join("script");
+    let path = path.to_str().unwrap();
+    std::fs::write(path, &script).unwrap();
+    let output = reader(&["run", path]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).ends_with("7 answers as expected\n"));
+    for (from, to, why) in [
+        ("0102????", "0103????", "line 11: < 0103???? 9000"),
+        ("0102????", "01020", "not a pattern"),
+        ("reset", "rest", "no such verb"),
+        ("ratchet", "ratched", "no mode ratched"),
+        ("refresh 3", "refresh", "refresh N"),
+        ("authenticate 1", "authenticate 2", "the card answers 6A88"),
+        ("> 00A4020C020011", "> 00A4020C02001", "not hexadecimal bytes"),
+        ("> 00A4020C020011", "> 00A4020C050011", "not a command"),
+    ] {
+        std::fs::write(path, script.replacen(from, to, 1)).unwrap();
+        refused(&["run", path], why);
+    }
+    refused(&["run", "/does/not/exist"], "cannot read /does/not/exist");
+}
+
+/// Passes vpcd's frames on, and damages the answers that `damage` names, counted from 0.
+fn bad_line(target: String, damage: impl Fn(usize) -> bool + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        let (mut reader, _) = listener.accept().unwrap();
+        let mut card = TcpStream::connect(target).unwrap();
+        let mut count = 0;
+        while let Some(command) = frame(&mut reader) {
+            card.write_all(&command).unwrap();
+            // One byte is a control code, of which only 4 (ATR) has an answer.
+            if command.len() == 3 && command[2] != 4 {
+                continue;
+            }
+            let Some(mut answer) = frame(&mut card) else { break };
+            if command.len() > 3 {
+                if damage(count) {
+                    let at = answer.len() / 2;
+                    answer[at] ^= 1;
+                }
+                count += 1;
+            }
+            reader.write_all(&answer).unwrap();
+        }
+    });
+    address
+}
+
+fn frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).ok()?;
+    let mut frame = vec![0; 2 + usize::from(u16::from_be_bytes(length))];
+    frame[..2].copy_from_slice(&length);
+    stream.read_exact(&mut frame[2..]).ok()?;
+    Some(frame)
+}
+
+#[test]
+fn a_damaged_answer_is_asked_for_again_and_nothing_is_done_twice() {
+    let folder = scratch();
+    let card = CardProcess::start(&folder.path().join("flash"), 0, &EVERY);
+    // SELECT, GET CHALLENGE, SESSION KEY DECRYPTION, then the first answer is damaged, and of the second the first two.
+    let wire = bad_line(card.address.clone(), |count| matches!(count, 3 | 5 | 6));
+    let append = ["00E2001810", &"01".repeat(16)].concat();
+    let again = ["00E2001810", &"02".repeat(16)].concat();
+    let at = format!("tcp:{wire}");
+    let output = reader(&["--card", &at, "send", &append, &again]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(
+        text(&output.stdout)
+            .matches("wrong answer: secure messaging data objects are incorrect; the same command again")
+            .count(),
+        3,
+        "{}",
+        text(&output.stdout)
+    );
+    let at = format!("tcp:{}", card.address);
+    let commands = shown(&["--card", &at, "send", "00B2011C10", "00B2021C10"]);
+    assert_eq!(commands[3]["data"], "02".repeat(16));
+    assert_eq!(commands[4]["data"], "01".repeat(16));
+    refused(&["--card", &at, "send", "00B2031C10"], "6A83");
+    // Somebody who damages everything is noticed.
+    let wire = bad_line(card.address.clone(), |count| count > 2);
+    let at = format!("tcp:{wire}");
+    refused(
+        &["--card", &at, "send", "00B0810004"],
+        "something stands between reader and card",
+    );
+}
+
+/// Terminal to terminal: the SE of one device answers the readers of two others, each with keys of its own.
+#[test]
+fn two_terminals_take_turns() {
+    let folder = scratch();
+    let card = CardProcess::start(&folder.path().join("flash"), 0, &["--interface", "spi"]);
+    let at = format!("tcp:{}", card.address);
+    for round in 0..3_u8 {
+        let value = format!("{:08X}", 0x0101_0101 * u32::from(round));
+        let write = format!("00D6810004{value}");
+        shown(&["--card", &at, "send", &write]);
+        let read = shown(&["--card", &at, "send", "--separate", "00B0810004"]);
+        assert_eq!(read.last().unwrap()["data"], value);
+    }
+}
+
+/// A card of the fleet: its keys come out of the HSM, and the test card's open nothing.
+#[test]
+fn a_personalised_card_has_keys_of_its_own() {
+    let folder = scratch();
+    let path = folder.path();
+    let sekisho = |args: &[&str]| {
+        let output = Command::new(SEKISHO)
+            .args(args)
+            .current_dir(path)
+            .env("SEKISHO_PASSPHRASE", "a passphrase of the test")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let se_id = "5EC15400000000000043";
+    sekisho(&["hsm", "init"]);
+    sekisho(&["design", "ceremony"]);
+    sekisho(&["hsm", "perso", "--se-id", se_id]);
+    std::fs::write(path.join("mkey"), sekisho(&["hsm", "file-key", "--se-id", se_id])).unwrap();
+    let external = sekisho(&["hsm", "file-key", "--se-id", se_id, "--external"]);
+    let perso = path.join("perso.json");
+    let card = CardProcess::start(
+        &path.join("flash"),
+        0,
+        &["--perso", perso.to_str().unwrap(), "--allow", "fixed"],
+    );
+    let (at, mkey) = (format!("tcp:{}", card.address), path.join("mkey"));
+    let own = ["--card", &at, "--key-file", mkey.to_str().unwrap()];
+    refused(&["--card", &at, "send", "00B0810004"], "6988");
+    // Its owner makes a file.
+    let script = format!(
+        "select F0534B4F530401\nopen fixed\nauthenticate 1 {external}\n\
+         > 00E0000017 6215 80020004 82020121 83024001 880110 8C0407414141\n< 9000\n> 00D6820002 AABB\n< 9000\n> 00B0820004\n< AABB0000 9000\n"
+    );
+    std::fs::write(path.join("script"), script).unwrap();
+    let script = path.join("script");
+    let output = reader(&[&own[..], &["run", script.to_str().unwrap()]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
