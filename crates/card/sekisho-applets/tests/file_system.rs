@@ -545,6 +545,38 @@ fn power_cuts_at_every_write() {
     );
 }
 
+/// The same under secure messaging, where the card has lost the session with the power and has changed all or nothing.
+#[test]
+fn power_cuts_under_secure_messaging() {
+    for mode in [Mode::Ratchet, Mode::LegacyOperations] {
+        let action = |card: &mut Card| {
+            if let Ok(mut reader) = Reader::open(card, CONTACT, mode, Lanes::Separate, 9) {
+                for capdu in [&append(7), &[0x00, 0xD6, 0x81, 0x7E, 0x04, 1, 2, 3, 4][..]] {
+                    let protected = reader.protect(capdu);
+                    let answer = reader.transmit(card, &protected);
+                    never_in_the_clear(&answer);
+                    if reader.accept(&answer).is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        let see = |card: &mut Card| {
+            let cyclic = shown(card, &["00B2011C00"]);
+            let mut reader = Reader::open(card, CONTACT, mode, Lanes::Shared, 9).unwrap();
+            let bytes = reader.send(card, &[0x00, 0xB0, 0x81, 0x7E, 0x04]);
+            // The second command is carried out after the first, so there are three states: none, one, both.
+            let is_one = cyclic.ends_with("9000 ") && bytes[..4] == [0; 4];
+            if is_one {
+                "6a83 00000000".to_owned()
+            } else {
+                cyclic + &hex::encode(&bytes[..4])
+            }
+        };
+        sweep(mode.name(), |_| (), action, see);
+    }
+}
+
 /// A try is spent before anything is compared. As long as none is spent, who cuts the power sees the same with the right PIN and with a wrong one.
 #[test]
 fn no_pin_is_found_by_cutting_the_power() {

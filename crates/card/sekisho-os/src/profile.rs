@@ -53,7 +53,7 @@ impl Default for Profile {
             logical_channels: 4,
             store_bytes: 32 * 1024,
             slot_bytes: 576 * 1024,
-            stack: 64 * 1024,
+            stack: 32 * 1024,
             ram: 256 * 1024,
         }
     }

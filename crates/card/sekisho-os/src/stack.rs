@@ -8,11 +8,14 @@ use zeroize::Zeroize;
 /// Bytes of one piece.
 const PIECE: usize = 1024;
 
+/// A piece in words, which are written one by one: bytes would take eight times as long.
+type Piece = [u64; PIECE / 8];
+
 /// Writes zeros over the `bytes` of stack below its caller, rounded up to pieces. Whoever calls it must have called what used keys as a function
 /// of its own that was not inlined, or they were on the caller's part of the stack.
 #[inline(never)]
 pub(crate) fn wipe(bytes: usize) {
-    let mut piece = [0; PIECE];
+    let mut piece: Piece = [0; PIECE / 8];
     piece.zeroize();
     if let Some(rest) = bytes.checked_sub(PIECE) {
         wipe(rest);
