@@ -104,8 +104,29 @@ impl System {
         text
     }
 
+    /// A card from the HSM, registered in group 3, and its device's token.
+    fn card(&self) -> (CardProcess, String) {
+        let folder = self.folder.path();
+        let perso = folder.join("perso.json");
+        let card = CardProcess::start(
+            &folder.join("card.flash"),
+            0,
+            &["--perso", perso.to_str().unwrap()],
+        );
+        let registered = self.fleet(&["register", SE_ID]);
+        let token = registered["devices"][0]["link_token"].as_str().unwrap();
+        let new = self.fleet(&["paging", "register", SE_ID, "--group", "3"]);
+        assert_eq!(new["new"], 1);
+        (card, token.to_owned())
+    }
+
     /// One message, or "nothing", heard by the agent.
     fn agent(&self, card: &CardProcess, token: &str) -> Vec<Value> {
+        self.agent_at(&self.paging, card, token)
+    }
+
+    /// The same at another paging server.
+    fn agent_at(&self, paging: &str, card: &CardProcess, token: &str) -> Vec<Value> {
         let card = format!("tcp:{}", card.address);
         let text = ok(
             self.folder.path(),
@@ -120,7 +141,7 @@ impl System {
                 "--card",
                 &card,
                 "--paging",
-                &self.paging,
+                paging,
                 "--once",
                 "--json",
                 "--spool",
@@ -177,21 +198,7 @@ fn the_certificate_is_good(folder: &Path) {
 fn a_card_gets_its_identity_its_messages_and_a_certificate() {
     let system = System::start();
     let folder = system.folder.path();
-    let perso = folder.join("perso.json");
-    let card = CardProcess::start(
-        &folder.join("card.flash"),
-        0,
-        &["--perso", perso.to_str().unwrap()],
-    );
-    let registered = system.fleet(&["register", SE_ID]);
-    let token = registered["devices"][0]["link_token"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    assert_eq!(
-        system.fleet(&["paging", "register", SE_ID, "--group", "3"])["new"],
-        1
-    );
+    let (card, token) = system.card();
 
     // From the factory it has no identity: the first comes over HTTPS, the first poll after it.
     let heard = system.agent(&card, &token);
@@ -235,6 +242,105 @@ fn a_card_gets_its_identity_its_messages_and_a_certificate() {
     assert_eq!(blocked["blocked"], true);
     drop(card);
     drop(system.server);
+}
+
+/// A local server, without database, keystore or root keys: `sekisho paging --local`.
+struct Local {
+    child: Guarded,
+    address: String,
+    says: std::io::Lines<BufReader<std::process::ChildStderr>>,
+}
+
+impl Local {
+    fn start(folder: &Path) -> Self {
+        let mut child = Guarded(
+            Command::new(SEKISHO)
+                .args([
+                    "paging",
+                    "--local",
+                    "local.sealed",
+                    "--paging-address",
+                    "127.0.0.1:0",
+                    "--folder",
+                    "edge",
+                ])
+                .current_dir(folder)
+                .env("SEKISHO_PASSPHRASE", "a passphrase of the edge")
+                .stdin(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
+        let mut says = BufReader::new(child.0.stderr.take().unwrap()).lines();
+        let first = says.next().unwrap().unwrap();
+        let address = first.split_whitespace().nth(2).unwrap().to_owned();
+        assert!(says.next().unwrap().unwrap().contains("domain 9 for 1 devices"));
+        Self { child, address, says }
+    }
+
+    fn send(&mut self, message: &str) -> String {
+        writeln!(self.child.0.stdin.as_mut().unwrap(), "{message}").unwrap();
+        self.says.next().unwrap().unwrap()
+    }
+}
+
+#[test]
+fn a_local_server_takes_a_device_over_triggers_it_and_gives_it_back() {
+    let system = System::start();
+    let folder = system.folder.path();
+    let (card, token) = system.card();
+    system.agent(&card, &token);
+    std::fs::write(folder.join("edge-passphrase"), "a passphrase of the edge\n").unwrap();
+    let delegate = [
+        "paging",
+        "delegate",
+        SE_ID,
+        "--domain",
+        "9",
+        "--local-passphrase-file",
+        "edge-passphrase",
+    ];
+    assert_eq!(system.fleet(&delegate)["devices"], 1);
+    let mut local = Local::start(folder);
+    // Until the device has heard of it, the local server does not know its identity; then both answer.
+    system.agent(&card, &token);
+    let here = |system: &System| {
+        let device = system.fleet(&["paging", "device", SE_ID]);
+        (device["domain"].clone(), device["generation"].clone())
+    };
+    let result = |heard: Vec<Value>| heard[0]["result"].clone();
+    assert_eq!(result(system.agent_at(&local.address, &card, &token)), "nothing");
+    assert_eq!(result(system.agent(&card, &token)), "nothing");
+    assert_eq!(here(&system), (9.into(), 2.into()));
+    assert_eq!(result(system.agent_at(&local.address, &card, &token)), "nothing");
+
+    let said = local.send("poll-every 7");
+    assert!(said.starts_with("message "), "{said}");
+    assert!(local.send("nonsense").contains("there are update"));
+    let heard = system.agent_at(&local.address, &card, &token);
+    assert!(
+        heard[0]["detail"].as_str().unwrap().ends_with("poll every 7 s"),
+        "{heard:?}"
+    );
+    // After a kill it knows its devices, and what it has told them.
+    drop(local);
+    let mut local = Local::start(folder);
+    assert_eq!(result(system.agent_at(&local.address, &card, &token)), "nothing");
+    let order = |said: &str| said.split([' ', ':']).nth(1).unwrap().parse::<u32>().unwrap();
+    assert_eq!(order(&local.send("poll-every 8")), order(&said) + 1);
+    system.agent_at(&local.address, &card, &token);
+
+    assert_eq!(system.fleet(&["paging", "recall", SE_ID])["recalled"], 1);
+    system.agent(&card, &token);
+    assert_eq!(result(system.agent(&card, &token)), "nothing");
+    assert_eq!(here(&system), (0.into(), 3.into()));
+    // Messages of the operator still arrive, and have higher orders.
+    system.fleet(&["paging", "send", "poll-every", "9", "--to", SE_ID]);
+    let heard = system.agent(&card, &token);
+    assert!(
+        heard[0]["detail"].as_str().unwrap().ends_with("poll every 9 s"),
+        "{heard:?}"
+    );
 }
 
 #[test]

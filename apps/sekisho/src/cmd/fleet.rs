@@ -155,6 +155,23 @@ enum Paging {
         #[arg(long)]
         expires: Option<u64>,
     },
+    /// Give devices to a local server: writes what it needs to answer for them, and sends them there. They may be asked at either from then on
+    Delegate {
+        /// The SEs
+        #[arg(required = true)]
+        se_ids: Vec<SeId>,
+        /// Domain of the local server
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
+        domain: u8,
+        #[command(flatten)]
+        file: super::paging_local::Give,
+    },
+    /// Take devices back from local servers: the next poll here brings them home
+    Recall {
+        /// The SEs
+        #[arg(required = true)]
+        se_ids: Vec<SeId>,
+    },
     /// Take a message back
     Withdraw {
         /// Its order
@@ -197,6 +214,13 @@ fn paging(client: &AdminClient, command: &Paging) -> Result<Value> {
                 "not_before": not_before, "expires": expires,
             });
             client.post("paging/messages", wanted.to_string().as_bytes())
+        }
+        Paging::Delegate { se_ids, domain, file } => super::paging_local::give(client, se_ids, *domain, file),
+        Paging::Recall { se_ids } => {
+            for se_id in se_ids {
+                super::paging_local::move_to(client, *se_id, 0)?;
+            }
+            Ok(json!({ "recalled": se_ids.len() }))
         }
         Paging::Withdraw { order } => client.delete(&format!("paging/messages/{order}")),
         Paging::Rotate => client.post("paging/ticket-keys", b""),

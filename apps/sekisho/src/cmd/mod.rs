@@ -12,6 +12,7 @@ mod design;
 mod fleet;
 mod hsm;
 mod paging;
+mod paging_local;
 mod reader;
 pub(crate) mod secret;
 mod server;

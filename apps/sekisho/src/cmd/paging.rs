@@ -99,6 +99,9 @@ pub(crate) struct Args {
     /// Folder of snapshot and journal, and of the database if none is named
     #[arg(long, default_value = "sekisho-paging", env = "SEKISHO_FOLDER")]
     folder: PathBuf,
+    /// Be a local server: answer for the devices of this file, from `sekisho fleet paging delegate`, with no database and no keystore
+    #[arg(long, value_name = "FILE", conflicts_with = "keystore")]
+    local: Option<PathBuf>,
     /// The HSM's keystore
     #[arg(long, default_value = "keystore.sealed", env = "SEKISHO_KEYSTORE")]
     keystore: PathBuf,
@@ -108,6 +111,11 @@ pub(crate) struct Args {
 
 #[allow(clippy::print_stderr)]
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(file) = &args.local {
+        let config = args.options.config(Table::default(), &args.folder);
+        let config = config.context("where shall it listen? --paging-address 0.0.0.0:8442")?;
+        return super::paging_local::run(file, &args.passphrase, &config, &args.folder);
+    }
     let hsm = SoftHsm::load(&args.keystore, args.passphrase.read()?.as_bytes())
         .context("the keystore does not open; sekisho hsm init makes one")?;
     std::fs::create_dir_all(&args.folder)

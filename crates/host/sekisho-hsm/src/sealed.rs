@@ -21,7 +21,7 @@ const MAGIC: &[u8; 6] = b"SKSEAL";
 const VERSION: u8 = 1;
 const HEAD: usize = 6 + 2 + 16 + 24;
 /// Longest file read.
-const MAX: u64 = 1 << 20;
+const MAX: u64 = 64 << 20;
 
 /// What a sealed file holds; one is not taken for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub enum Purpose {
     Keystore = 1,
     /// The design system's keys.
     Ceremony = 2,
+    /// What a local paging server is given: a ticket key and keys of devices.
+    Delegation = 3,
 }
 
 fn cipher(passphrase: &[u8], salt: &[u8]) -> Result<XChaCha20Poly1305> {

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use sekisho_link::SeId;
 use sekisho_pager::signals::Signal;
+use sekisho_paging::keys::Keyspace;
 use sekisho_paging::message::Action;
 use sekisho_paging::recovery::REQUEST;
 use sekisho_store::paging::Target;
@@ -51,6 +52,8 @@ pub(crate) fn admin_routes() -> Router<Arc<App>> {
         .route("/api/v1/paging/messages", post(send))
         .route("/api/v1/paging/messages/{order}", axum::routing::delete(withdraw))
         .route("/api/v1/paging/ticket-keys", post(rotate))
+        .route("/api/v1/paging/domains/{domain}", post(give_domain))
+        .route("/api/v1/paging/orders", post(give_orders))
         .route(
             "/api/v1/paging/ticket-keys/{domain}/{epoch}",
             axum::routing::delete(retire),
@@ -174,7 +177,7 @@ struct Send {
     /// To this SE; or to `group`; without either to everybody.
     se_id: Option<String>,
     group: Option<u16>,
-    /// update, open-https, poll-every, generate-keys, transport-identity.
+    /// update, open-https, poll-every, generate-keys, transport-identity, move.
     action: String,
     #[serde(default)]
     argument: u32,
@@ -189,9 +192,17 @@ fn action(name: &str, argument: u32) -> Result<Action, Problem> {
         "poll-every" => 0x03,
         "generate-keys" => 0x04,
         "transport-identity" => 0x05,
+        "move" => {
+            let domain = u8::try_from(argument).map_err(|_| Problem::bad_request("a domain is 0 to 255"))?;
+            // The generation is the one after the device's, whichever that is when it hears of it.
+            return Ok(Action::MoveTo(Keyspace {
+                domain,
+                generation: 0,
+            }));
+        }
         _ => {
             return Err(Problem::bad_request(
-                "the actions are update, open-https, poll-every, generate-keys and transport-identity",
+                "the actions are update, open-https, poll-every, generate-keys, transport-identity and move",
             ));
         }
     };
@@ -213,6 +224,13 @@ async fn send(State(app): Shared, bytes: Bytes) -> Answer {
         (None, None) => Target::Everybody,
     };
     let action = action(&wanted.action, wanted.argument)?;
+    if let Action::MoveTo(to) = action
+        && !paging.has_key(to.domain).await?
+    {
+        return Err(Problem::bad_request(
+            "nobody has been given this domain; sekisho fleet paging delegate gives it to a local server",
+        ));
+    }
     let order = paging.post(to, action, wanted.not_before, wanted.expires).await?;
     Ok(json_answer(StatusCode::CREATED, &json!({ "order": order })))
 }
@@ -228,6 +246,28 @@ async fn rotate(State(app): Shared) -> Answer {
     Ok(json_answer(
         StatusCode::CREATED,
         &json!({ "domain": 0, "epoch": epoch }),
+    ))
+}
+
+/// For a local server: the ticket key sealed under the HSM's paging seal key, which never goes over this API.
+async fn give_domain(State(app): Shared, Path(domain): Path<u8>) -> Answer {
+    if domain == 0 {
+        return Err(Problem::bad_request(
+            "domain 0 is this server's own; a local one has 1 to 255",
+        ));
+    }
+    let given = paging(&app)?.give_domain(domain).await?;
+    Ok(json_answer(
+        StatusCode::OK,
+        &json!({ "domain": domain, "epoch": given.epoch, "sealed": hex::encode(given.sealed) }),
+    ))
+}
+
+async fn give_orders(State(app): Shared) -> Answer {
+    let (first, last) = paging(&app)?.give_orders().await?;
+    Ok(json_answer(
+        StatusCode::CREATED,
+        &json!({ "first": first, "last": last }),
     ))
 }
 

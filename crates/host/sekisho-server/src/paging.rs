@@ -90,6 +90,28 @@ impl RootKeys for HsmRoots {
     }
 }
 
+/// Opens what the servers share of their keys, with the HSM's paging seal key.
+pub fn open_sealed(seal_key: &[u8; 32], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
+    let mut plain = Zeroizing::new(sealed.to_vec());
+    ChaCha20Poly1305::new(seal_key.into())
+        .decrypt_in_place(&(*nonce).into(), b"paging", &mut *plain)
+        .ok()?;
+    Some(plain)
+}
+
+/// What a local server gets of a domain.
+#[derive(Debug)]
+pub struct GivenDomain {
+    /// Epoch of its ticket key.
+    pub epoch: u32,
+    /// The ticket key, for [`open_sealed`].
+    pub sealed: Vec<u8>,
+}
+
+/// Orders that a local server gets at a time.
+const ORDERS_GIVEN: u32 = 10_000;
+
 /// A running paging server.
 pub struct Paging {
     engine: Engine,
@@ -249,12 +271,7 @@ impl Paging {
     }
 
     fn open(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
-        let mut plain = Zeroizing::new(sealed.to_vec());
-        ChaCha20Poly1305::new((&*self.seal_key).into())
-            .decrypt_in_place(&(*nonce).into(), b"paging", &mut *plain)
-            .ok()?;
-        Some(plain)
+        open_sealed(&self.seal_key, sealed)
     }
 
     /// The engine: what it has counted, seen and found wrong.
@@ -373,6 +390,40 @@ impl Paging {
         let mut key = Zeroizing::new([0; 16]);
         self.hsm.random(key.as_mut())?;
         Ok(self.store.add_key(domain, &self.seal(key.as_ref())?).await?)
+    }
+
+    /// What a local server needs for a domain, whose first ticket key is made if there is none; all servers accept it from then on.
+    ///
+    /// # Errors
+    /// [`PagingError`].
+    pub async fn give_domain(&self, domain: u8) -> Result<GivenDomain> {
+        if !self.has_key(domain).await? {
+            self.rotate(domain).await?;
+        }
+        let keys = self.store.keys().await?;
+        let newest = keys.into_iter().rfind(|key| key.domain == domain && key.issues);
+        let newest = newest.ok_or(PagingError::Ring)?;
+        self.look(0).await?;
+        Ok(GivenDomain {
+            epoch: newest.epoch,
+            sealed: newest.sealed,
+        })
+    }
+
+    /// Orders for the messages of a local server, above all that have been given so far: the first and the last.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when there are none left.
+    pub async fn give_orders(&self) -> StoreResult<(u32, u32)> {
+        self.store.reserve_orders(ORDERS_GIVEN).await
+    }
+
+    /// Whether a domain has a ticket key, so that devices can be moved there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn has_key(&self, domain: u8) -> StoreResult<bool> {
+        Ok(self.store.keys().await?.iter().any(|key| key.domain == domain))
     }
 
     /// Retires a ticket key.

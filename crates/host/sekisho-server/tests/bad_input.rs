@@ -309,6 +309,21 @@ fn paging_posts(f: &Fixture) {
             400,
         ),
         (
+            "/api/v1/paging/messages".to_owned(),
+            &*admin,
+            &br#"{"action":"move","argument":77}"#[..],
+            400,
+        ),
+        (
+            "/api/v1/paging/messages".to_owned(),
+            &*admin,
+            &br#"{"action":"move","argument":256}"#[..],
+            400,
+        ),
+        ("/api/v1/paging/domains/0".to_owned(), &*admin, &b""[..], 400),
+        ("/api/v1/paging/domains/9".to_owned(), "", &b""[..], 401),
+        ("/api/v1/paging/orders".to_owned(), &*link, &b""[..], 401),
+        (
             format!("/api/v1/paging/devices/{SE}/explode"),
             &*admin,
             &b""[..],

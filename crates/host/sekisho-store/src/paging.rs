@@ -363,6 +363,26 @@ impl PagingStore {
         u32::try_from(order).map_err(|_| StoreError::Conflict("there is no order left for a message"))
     }
 
+    /// Sets orders aside for a local server, which numbers messages of its own with them: the first and the last.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when there are none left.
+    pub async fn reserve_orders(&self, count: u32) -> Result<(u32, u32)> {
+        let mut tx = self.pool.begin().await?;
+        let row =
+            sqlx::query("UPDATE paging_sequence SET value = value + $1 WHERE name = 'order' RETURNING value")
+                .bind(i64::from(count))
+                .fetch_one(&mut *tx)
+                .await?;
+        let last: i64 = row.try_get("value")?;
+        let order = |n: i64| {
+            u32::try_from(n).map_err(|_| StoreError::Conflict("there is no order left for a message"))
+        };
+        let orders = (order(last - i64::from(count) + 1)?, order(last)?);
+        tx.commit().await?;
+        Ok(orders)
+    }
+
     /// Takes a message back.
     ///
     /// # Errors

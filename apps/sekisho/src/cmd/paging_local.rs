@@ -1,0 +1,306 @@
+//! Local paging servers: what they are given, and how one runs (`docs/spec/paging.md`, LTS).
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use sekisho_hsm::sealed::{self, Purpose};
+use sekisho_hsm::{Hsm, SoftHsm};
+use sekisho_link::SeId;
+use sekisho_pager::{Engine, Intent, Registration, RootKeys, Scheme, Settings, Target};
+use sekisho_paging::keys::{Keyspace, PollKey, Root};
+use sekisho_paging::message::Action;
+use sekisho_paging::ticket::{Ring, TicketKey};
+use sekisho_server::paging::{PagingConfig, open_sealed};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::secret::Passphrase;
+use crate::admin_client::AdminClient;
+
+/// Time between two snapshots.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
+/// Failed polls a second, from one network, that are denial of service.
+const ALARM_RATE: u32 = 1000;
+
+/// Where the file goes, and what it is made with.
+#[derive(Args)]
+pub(super) struct Give {
+    /// The file to write, for `sekisho paging --local`
+    #[arg(long, default_value = "local.sealed")]
+    out: PathBuf,
+    /// File whose first line is the passphrase that the local server will have
+    #[arg(long)]
+    local_passphrase_file: PathBuf,
+    /// The HSM's keystore
+    #[arg(long, default_value = "keystore.sealed", env = "SEKISHO_KEYSTORE")]
+    keystore: PathBuf,
+    #[command(flatten)]
+    passphrase: Passphrase,
+}
+
+/// What a local server is given. It has no root of a device: its keys are worth nothing in another domain or generation.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct Delegation {
+    domain: u8,
+    epoch: u32,
+    ticket_key: [u8; 16],
+    seal_key: [u8; 32],
+    first_order: u32,
+    last_order: u32,
+    devices: Vec<GivenDevice>,
+}
+
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct GivenDevice {
+    index: u32,
+    se_id: [u8; 10],
+    group: u16,
+    generation: u32,
+    key: [u8; 16],
+}
+
+fn number<T: TryFrom<u64>>(value: &Value, name: &str) -> Result<T> {
+    let number = value[name].as_u64().and_then(|n| T::try_from(n).ok());
+    number.with_context(|| format!("the server says nothing of {name}"))
+}
+
+/// Tells a device to move.
+pub(super) fn move_to(client: &AdminClient, se_id: SeId, domain: u8) -> Result<()> {
+    let wanted = json!({ "se_id": se_id.to_string(), "action": "move", "argument": domain });
+    client
+        .post("paging/messages", wanted.to_string().as_bytes())
+        .map(drop)
+}
+
+/// Sends the devices to the domain, which this server answers for as well, and writes the file. The local server's orders come last: they are above
+/// that of the move.
+pub(super) fn give(client: &AdminClient, se_ids: &[SeId], domain: u8, file: &Give) -> Result<Value> {
+    let hsm = SoftHsm::load(&file.keystore, file.passphrase.read()?.as_bytes())
+        .context("the keystore does not open")?;
+    let local = Zeroizing::new(
+        std::fs::read_to_string(&file.local_passphrase_file)
+            .with_context(|| format!("cannot read {}", file.local_passphrase_file.display()))?,
+    );
+    let given = client.post(&format!("paging/domains/{domain}"), b"")?;
+    let sealed = hex::decode(given["sealed"].as_str().unwrap_or_default()).context("ticket key")?;
+    let ticket_key = open_sealed(&*hsm.paging_seal_key()?, &sealed)
+        .context("the ticket key does not open: this is not the server's keystore")?;
+    let mut delegation = Delegation {
+        domain,
+        epoch: number(&given, "epoch")?,
+        ticket_key: ticket_key.as_slice().try_into().context("ticket key")?,
+        seal_key: [0; 32],
+        first_order: 0,
+        last_order: 0,
+        devices: Vec::with_capacity(se_ids.len()),
+    };
+    hsm.random(&mut delegation.seal_key)?;
+    for se_id in se_ids {
+        delegation
+            .devices
+            .push(given_device(client, &hsm, *se_id, domain)?);
+    }
+    if file.out.exists() {
+        bail!(
+            "{}: there is such a file already; it is not replaced",
+            file.out.display()
+        );
+    }
+    for se_id in se_ids {
+        move_to(client, *se_id, domain)?;
+    }
+    let orders = client.post("paging/orders", b"")?;
+    delegation.first_order = number(&orders, "first")?;
+    delegation.last_order = number(&orders, "last")?;
+    let content = Zeroizing::new(serde_json::to_vec(&delegation)?);
+    let passphrase = local.lines().next().unwrap_or_default();
+    sealed::write(&file.out, Purpose::Delegation, passphrase.as_bytes(), &content)?;
+    Ok(json!({ "domain": domain, "devices": se_ids.len(), "file": file.out.display().to_string() }))
+}
+
+fn given_device(client: &AdminClient, hsm: &SoftHsm, se_id: SeId, domain: u8) -> Result<GivenDevice> {
+    let view = client.get(&format!("paging/devices/{se_id}"))?;
+    if view["rolling"] == true {
+        bail!("{se_id}: a device whose key rolls cannot be given away");
+    }
+    let here = Keyspace {
+        domain: number(&view, "domain")?,
+        generation: number(&view, "generation")?,
+    };
+    if here.domain != 0 {
+        bail!("{se_id}: domain {} has it; recall it first", here.domain);
+    }
+    let there = here.next(domain).context("the device has no generation left")?;
+    let key = Root::new(hsm.paging_root(se_id)?).poll_key(there);
+    Ok(GivenDevice {
+        index: number(&view, "index")?,
+        se_id: se_id.0,
+        group: number(&view, "group")?,
+        generation: there.generation,
+        key: *key.as_bytes(),
+    })
+}
+
+/// Nobody here knows a root.
+struct NoRoots;
+
+impl RootKeys for NoRoots {
+    fn root(&self, _se_id: &[u8; 10]) -> Option<Root> {
+        None
+    }
+}
+
+/// Messages of the local server: one line each, in a file that outlives it, so that none is forgotten and no order is used twice.
+struct Messages {
+    file: File,
+    next: u32,
+    last: u32,
+}
+
+impl Messages {
+    /// Reads what has been sent, and sends it again: devices that are done with it are not told twice.
+    fn open(path: &Path, delegation: &Delegation, engine: &Engine) -> Result<Self> {
+        let mut messages = Self {
+            file: OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .with_context(|| format!("cannot write {}", path.display()))?,
+            next: delegation.first_order,
+            last: delegation.last_order,
+        };
+        for line in std::fs::read_to_string(path)?.lines() {
+            messages
+                .post(line, engine)
+                .with_context(|| format!("{}: {line}", path.display()))?;
+        }
+        Ok(messages)
+    }
+
+    /// Numbers a message and gives it to the engine.
+    fn post(&mut self, line: &str, engine: &Engine) -> Result<u32> {
+        if self.next > self.last {
+            bail!("no order is left for a message: delegate the devices anew");
+        }
+        let order = self.next;
+        engine.post(Intent {
+            order,
+            to: Target::Everybody,
+            action: action(line)?,
+            not_before: None,
+            expires: None,
+        });
+        self.next += 1;
+        Ok(order)
+    }
+
+    /// A new message: durable before a device can hear of it.
+    fn send(&mut self, line: &str, engine: &Engine) -> Result<u32> {
+        action(line)?;
+        writeln!(self.file, "{line}").and_then(|()| self.file.sync_all())?;
+        self.post(line, engine)
+    }
+}
+
+/// `update 60`: a message in words.
+fn action(line: &str) -> Result<Action> {
+    let (name, argument) = line.split_once(' ').unwrap_or((line, "0"));
+    let argument: u32 = argument.trim().parse().context("the argument is a number")?;
+    let kind = match name {
+        "update" => 0x01,
+        "open-https" => 0x02,
+        "poll-every" => 0x03,
+        "generate-keys" => 0x04,
+        "transport-identity" => 0x05,
+        _ => bail!("there are update, open-https, poll-every, generate-keys and transport-identity"),
+    };
+    match Action::from_parts(kind, argument) {
+        Action::Unknown(..) => bail!("the argument is out of range"),
+        action => Ok(action),
+    }
+}
+
+/// Runs a local server until it is stopped. Each line on standard input is a message to all of its devices.
+#[allow(clippy::print_stderr)]
+pub(super) fn run(
+    file: &Path,
+    passphrase: &Passphrase,
+    config: &PagingConfig,
+    folder: &Path,
+) -> Result<ExitCode> {
+    let content = sealed::read(file, Purpose::Delegation, passphrase.read()?.as_bytes())
+        .with_context(|| format!("{} does not open", file.display()))?;
+    let delegation: Delegation = serde_json::from_slice(&content).context("this is no delegation")?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let engine = Arc::new(start(&delegation, config)?);
+    let mut messages = Messages::open(&folder.join("messages"), &delegation, &engine)?;
+    eprintln!("paging         udp {}", engine.local_addr());
+    eprintln!(
+        "local server of domain {} for {} devices; a line on standard input is a message to them, as: update 60",
+        delegation.domain,
+        delegation.devices.len()
+    );
+    let heard = Arc::clone(&engine);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            match messages.send(line.trim(), &heard) {
+                Ok(order) => eprintln!("message {order}: {}", line.trim()),
+                Err(error) => eprintln!("{}: {error:#}", line.trim()),
+            }
+        }
+    });
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+            tokio::select! {
+                result = tokio::signal::ctrl_c() => result?,
+                _ = terminate.recv() => {}
+            }
+            Ok::<(), anyhow::Error>(())
+        })?;
+    eprintln!("stopping");
+    engine.checkpoint()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(delegation: &Delegation, config: &PagingConfig) -> Result<Engine> {
+    let mut ring = Ring::new();
+    let key = TicketKey::new(delegation.domain, delegation.epoch, &delegation.ticket_key, true);
+    ring.add(key).map_err(|_| anyhow::anyhow!("ticket key"))?;
+    let settings = Settings {
+        listen: config.listen,
+        threads: config.threads,
+        first_core: None,
+        scheme: Scheme::Ticket,
+        domain: delegation.domain,
+        directory: config.directory.clone(),
+        seal_key: Zeroizing::new(delegation.seal_key),
+        snapshot_every: SNAPSHOT_EVERY,
+        alarm_rate: ALARM_RATE,
+    };
+    let engine = Engine::start(settings, Arc::new(NoRoots), ring)?;
+    for device in &delegation.devices {
+        engine.register(&[Registration {
+            index: device.index,
+            se_id: device.se_id,
+            group: device.group,
+            rolling: false,
+            keyspace: Keyspace {
+                domain: delegation.domain,
+                generation: device.generation,
+            },
+            blocked: false,
+            start: Some(PollKey::new(device.key)),
+            uid: None,
+        }]);
+    }
+    Ok(engine)
+}
