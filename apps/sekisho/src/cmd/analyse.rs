@@ -9,6 +9,7 @@ use sekisho_messaging::analysis::{
 };
 use sekisho_messaging::schedule::LegacyKey;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,6 +70,8 @@ struct Numbers {
     /// Commands until the key is zero when half of the steps are AND.
     zero_half: u32,
     first_reuse: f64,
+    /// Commands until a session key of the three operations comes again, keys of the list drawn at random: the mean of the runs.
+    operations_reuse: f64,
     /// Ones after n ANDs, n from 0 on: expected, and the mean of measured runs.
     ones: Vec<(f64, f64)>,
 }
@@ -86,16 +89,56 @@ impl Numbers {
             let sum: u32 = (0..RUNS).map(|_| count_ones_after_ands(rng, ands)).sum();
             f64::from(sum) / f64::from(RUNS)
         };
+        // A stream of its own, so that one number does not depend on how the others are made.
+        let mut other = Seeded(args.seed, 1 << 32);
         Self {
             xor: course(&k0, &k1, LegacyKey::xor, LIMIT),
             and: course(&k0, &k1, LegacyKey::and, LIMIT),
             zero_half: median_commands_to_zero(&mut rng, 128, RUNS),
             first_reuse: commands_to_first_reuse(args.keys),
+            operations_reuse: f64::from(
+                (0..RUNS)
+                    .map(|_| operations_to_reuse(&mut other, args.keys))
+                    .sum::<u32>(),
+            ) / f64::from(RUNS),
             ones: (0..=ANDS)
                 .map(|ands| (ones_after_ands(ands), measured(&mut rng, ands)))
                 .collect(),
         }
     }
+}
+
+/// Exchanges before a session key of the patent's third embodiment comes again: XOR, AND, and XOR of two operation keys in turn.
+fn operations_to_reuse(rng: &mut Seeded, keys: u32) -> u32 {
+    let mut drawn = || {
+        let mut key = LegacyKey::default();
+        rng.fill(&mut key.0);
+        key
+    };
+    let list: Vec<_> = (0..keys).map(|_| drawn()).collect();
+    let mut number = || {
+        let mut bytes = [0; 4];
+        rng.fill(&mut bytes);
+        (u32::from_be_bytes(bytes) % keys) as usize
+    };
+    let (mut last, mut seen) = (0, HashSet::new());
+    let mut key = list.first().cloned().unwrap_or_default();
+    for exchange in 0.. {
+        if !seen.insert(key.0) {
+            return exchange;
+        }
+        let chosen = number();
+        let (Some(operation), Some(before)) = (list.get(chosen), list.get(last)) else {
+            return exchange;
+        };
+        key = match exchange % 3 {
+            0 => key.xor(operation),
+            1 => key.and(operation),
+            _ => before.xor(operation),
+        };
+        last = chosen;
+    }
+    u32::MAX
 }
 
 const SUBJECTS: [(Subject, &str); 5] = [
@@ -160,6 +203,7 @@ fn as_json(args: &Rolling, numbers: &Numbers) -> Value {
     json!({
         "seed": args.seed, "keys": args.keys, "xor": course(numbers.xor), "and": course(numbers.and),
         "commands_to_zero_half_and": numbers.zero_half, "commands_to_first_reuse": numbers.first_reuse,
+        "operations_to_first_reuse": numbers.operations_reuse,
         "after_ands": ones, "other_exchanges_that_can_be_read": exposures,
     })
 }
@@ -187,6 +231,10 @@ fn print(args: &Rolling, numbers: &Numbers) -> Result<()> {
     println!(
         "drawn from a list of {:<2}       the first key comes again after {:.1} commands (mean)",
         args.keys, numbers.first_reuse
+    );
+    println!(
+        "operations, keys at random    the first session key comes again after {:.1} commands (mean of {RUNS} runs)",
+        numbers.operations_reuse
     );
     println!("ratchet                       one key for each exchange, none ever again");
     println!("\nAND with n fresh keys      n   ones of 128   measured   all zero   entropy");

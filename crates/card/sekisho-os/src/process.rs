@@ -74,7 +74,11 @@ impl<P: Platform> Core<P> {
         let admitted = match self.admit(place, command, plain) {
             Ok(Some(admitted)) => admitted,
             Ok(None) => return response.set_protected(self.messaging.last_answer(place)),
-            Err(refusal) => return response.set(|_| refusal.0),
+            Err(refusal) => {
+                // It may have been decrypted before it was refused.
+                plain.get_mut(..command.data.len()).unwrap_or_default().zeroize();
+                return response.set(|_| refusal.0);
+            }
         };
         let protection = admitted.protection;
         let mut writer = Writer::new(answer);
