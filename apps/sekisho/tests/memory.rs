@@ -126,6 +126,10 @@ fn memory(process: u32) -> Vec<Vec<u8>> {
             regions.push(bytes);
         }
     }
+    assert!(
+        !regions.is_empty(),
+        "the memory of a child process cannot be read here: see kernel.yama.ptrace_scope"
+    );
     regions
 }
 

@@ -5,11 +5,14 @@ use core::net::SocketAddr;
 use std::path::Path;
 
 use sekisho_apdu::tlv::{Tag, TlvReader};
+use sekisho_applets::file_system;
 use sekisho_link::{LoaderState, SeId};
+use sekisho_messaging::setup::{Mode, Policy};
 use sekisho_nvm::Flash;
-use sekisho_os::Interface;
+use sekisho_os::{Interface, MESSAGING_POLICY};
 
 use super::element::{Start, VirtualSe};
+use crate::reader::script::MODES;
 
 /// What the SE says of itself, asked as any reader may.
 pub(crate) struct About {
@@ -17,6 +20,8 @@ pub(crate) struct About {
     pub(crate) se_id: String,
     pub(crate) part: String,
     pub(crate) keys: String,
+    /// The file system, and how its secure messaging may be opened; none if there is none.
+    pub(crate) files: Option<String>,
 }
 
 impl About {
@@ -27,6 +32,7 @@ impl About {
             .map(SeId);
         let state = get_data(se, interface, 0xDF20).and_then(|v| LoaderState::decode(&v).ok());
         let keys = get_data(se, interface, 0x00E0).unwrap_or_default();
+        let files = files(se, interface);
         se.reset(interface);
         Self {
             atr: hex::encode_upper(se.atr()),
@@ -42,6 +48,7 @@ impl About {
                 },
             ),
             keys: key_versions(&keys),
+            files,
         }
     }
 }
@@ -54,6 +61,27 @@ fn get_data<F: Flash>(se: &mut VirtualSe<F>, interface: Interface, tag: u16) -> 
     let (data, sw) = out.get(..len)?.split_last_chunk::<2>()?;
     let object = TlvReader::new(data).next()?.ok()?;
     (*sw == [0x90, 0x00] && object.tag == Tag(tag.into())).then(|| object.value.to_vec())
+}
+
+/// The file system's AID, and the modes that its security domain lets readers open.
+fn files<F: Flash>(se: &mut VirtualSe<F>, interface: Interface) -> Option<String> {
+    let policy = get_data(se, interface, MESSAGING_POLICY).and_then(|v| Policy::from_bytes(&v));
+    let policy = policy.unwrap_or_default();
+    let select = [&[0x00, 0xA4, 0x04, 0x0C, 0x07], file_system::AID].concat();
+    let mut out = [0; 2];
+    se.transmit(interface, &select, &mut out);
+    let modes: Vec<_> = MODES
+        .into_iter()
+        .filter(|mode| policy.allows(*mode))
+        .map(Mode::name)
+        .collect();
+    (out == [0x90, 0x00]).then(|| {
+        format!(
+            "{}, secure messaging: {}",
+            hex::encode_upper(file_system::AID),
+            modes.join(", ")
+        )
+    })
 }
 
 /// The key version numbers of key information `C0 (KID KVN ...)`, each once.
@@ -103,6 +131,9 @@ pub(crate) fn first_screen(
     line("ATR", &about.atr);
     line("OS part", &about.part);
     line("keys", &about.keys);
+    if let Some(files) = &about.files {
+        line("files", files);
+    }
     line("interface", reach.interface);
     let _ = writeln!(text);
     if let Some(address) = reach.vpcd {
@@ -120,6 +151,9 @@ pub(crate) fn first_screen(
             text,
             "  sekisho agent --card tcp:{address} --server https://HOST:PORT ..."
         );
+        if about.files.is_some() {
+            let _ = writeln!(text, "  sekisho reader --card tcp:{address} send 00B0810004");
+        }
     }
     let _ = writeln!(
         text,
