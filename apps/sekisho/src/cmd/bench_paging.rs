@@ -24,13 +24,19 @@ type Datagram = [u8; DATAGRAM];
 
 /// CPU time of a thread of this process in nanoseconds, by its name (schedstat: time on the CPU, with what the kernel does for it).
 fn cpu_of(thread: &str) -> Result<u64> {
-    for task in std::fs::read_dir("/proc/self/task")? {
-        let path = task?.path();
-        let name = std::fs::read_to_string(path.join("comm"))?;
-        if name.trim() == thread {
-            let stat = std::fs::read_to_string(path.join("schedstat"))?;
-            return Ok(stat.split_whitespace().next().unwrap_or_default().parse()?);
+    // A thread that has just been started has not told its name yet.
+    for _ in 0..1000 {
+        for task in std::fs::read_dir("/proc/self/task")? {
+            let path = task?.path();
+            // It may have ended since it was listed.
+            let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
+            if name.trim() == thread {
+                let stat = std::fs::read_to_string(path.join("schedstat"))?;
+                return Ok(stat.split_whitespace().next().unwrap_or_default().parse()?);
+            }
         }
+        #[allow(clippy::disallowed_methods, reason = "a thread needs a moment")]
+        std::thread::sleep(Duration::from_millis(1));
     }
     bail!("no thread {thread}")
 }
