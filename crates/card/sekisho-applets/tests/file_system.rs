@@ -227,10 +227,15 @@ fn two_readers_at_once() {
     }
     let mut one = Reader::open(&mut card, CONTACT, Mode::Ratchet, Lanes::Separate, 9).unwrap();
     let mut two = Reader::open(&mut card, Interface::Spi, Mode::Fixed, Lanes::Shared, 9).unwrap();
-    let third = Reader::open(&mut card, Interface::Swp, Mode::Ratchet, Lanes::Shared, 9);
-    assert_eq!(third.err(), Some(0x6A84));
     one.send(&mut card, &[0x00, 0x20, 0x00, 0x01, 0x04, 0x31, 0x32, 0x33, 0x34]);
     one.send(&mut card, &[0x00, 0xA4, 0x00, 0x0C, 0x02, 0x00, 0x14]);
+    assert_eq!(
+        two.send(&mut card, &[0x00, 0xB0, 0x81, 0x00, 0x01])[1..],
+        [0x90, 0x00]
+    );
+    two.send(&mut card, &[0x00, 0xA4, 0x00, 0x0C, 0x02, 0x3F, 0x00]);
+    let third = Reader::open(&mut card, Interface::Swp, Mode::Ratchet, Lanes::Shared, 9);
+    assert_eq!(third.err(), Some(0x6A84));
     for number in 1..4 {
         let answer = one.send(&mut card, &[0x00, 0xD6, 0x00, 0x00, 0x01, number]);
         assert_eq!(answer, [0x90, 0x00]);
@@ -249,6 +254,23 @@ fn two_readers_at_once() {
     let answer = one.transmit(&mut card, &command);
     assert_eq!(one.accept(&answer).unwrap(), [0x03, 0x90, 0x00]);
     Reader::open(&mut card, Interface::Swp, Mode::Ratchet, Lanes::Shared, 9).unwrap();
+}
+
+/// Whoever has no key can open, but keeps nobody out by it.
+#[test]
+fn an_opening_that_nothing_follows_makes_room() {
+    let mut card = files::card();
+    for interface in [CONTACT, Interface::Spi, Interface::Swp] {
+        select(&mut card, interface);
+    }
+    let mut idle = Reader::open(&mut card, CONTACT, Mode::Ratchet, Lanes::Shared, 9).unwrap();
+    let mut one = Reader::open(&mut card, Interface::Spi, Mode::Ratchet, Lanes::Shared, 9).unwrap();
+    assert_eq!(one.send(&mut card, &append(1)), [0x90, 0x00]);
+    let mut two = Reader::open(&mut card, Interface::Swp, Mode::Ratchet, Lanes::Shared, 9).unwrap();
+    assert_eq!(two.send(&mut card, &append(2)), [0x90, 0x00]);
+    assert_eq!(one.send(&mut card, &append(3)), [0x90, 0x00]);
+    let late = idle.protect(&append(4));
+    assert_eq!(idle.transmit(&mut card, &late), [0x69, 0x82]);
 }
 
 /// More sessions than the application remembers: the one that has waited longest begins again, with nothing proved.

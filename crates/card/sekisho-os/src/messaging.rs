@@ -35,15 +35,26 @@ impl Messagings {
         self.0.iter().flatten().any(|(owner, _)| *owner == place)
     }
 
-    /// Whether one more can be opened.
-    pub(crate) fn has_room(&self) -> bool {
-        self.0.iter().any(Option::is_none)
+    /// Where one more can be opened: a free place, or one whose reader has proved nothing yet, so that nobody keeps others out without a key.
+    fn room(&self) -> Option<usize> {
+        let unproved = |slot: &Option<(Place, Messaging)>| {
+            slot.as_ref().is_some_and(|(_, messaging)| !messaging.is_proved())
+        };
+        let free = self.0.iter().position(Option::is_none);
+        free.or_else(|| self.0.iter().position(unproved))
     }
 
-    pub(crate) fn open(&mut self, place: Place, opened: Opened) {
-        if let Some(slot) = self.0.iter_mut().find(|slot| slot.is_none()) {
-            *slot = Some((place, Messaging::new(opened.schedule, opened.ssc)));
-        }
+    /// Whether one more can be opened.
+    pub(crate) fn has_room(&self) -> bool {
+        self.room().is_some()
+    }
+
+    /// Opens; gives the logical channel that had to make room, if one had to.
+    pub(crate) fn open(&mut self, place: Place, opened: Opened) -> Option<Place> {
+        let at = self.room()?;
+        let slot = self.0.get_mut(at)?;
+        let before = slot.replace((place, Messaging::new(opened.schedule, opened.ssc)));
+        before.map(|(place, _)| place)
     }
 
     /// Takes a command: the plain one, or `None` when it is the last command once more.

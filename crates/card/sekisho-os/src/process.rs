@@ -107,7 +107,9 @@ impl<P: Platform> Core<P> {
             }
             if let Some(opened) = effects.opened {
                 self.used_keys = true;
-                self.messaging.open(place, opened);
+                if let Some(gone) = self.messaging.open(place, opened) {
+                    self.channels.renew(gone);
+                }
             }
         }
     }

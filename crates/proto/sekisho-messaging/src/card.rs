@@ -64,6 +64,11 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
         self.open.is_some()
     }
 
+    /// Whether a command with a right MAC has come: before that nobody has proved to know MKEY.
+    pub fn is_proved(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.last_mac.is_some())
+    }
+
     /// Takes a C-APDU. `plain` receives the decrypted data and must be as long as the command's data field.
     ///
     /// Every error but [`SmError::BufferTooSmall`] closes: answer [`SmError::status`] in plain, and whatever the
