@@ -140,6 +140,11 @@ check "sekisho agent names the readers when there is doubt" shows "there are: .*
     "$SEKISHO" agent --once --card pcsc:virtual --server https://127.0.0.1:1 --ca "$work/ca.pem" \
     --token 00112233445566778899aabbccddeeff --spool "$work/spool"
 
+# The worked bytes of the specification pages, computed a second time from their words alone.
+for page in paging sm-rolling; do
+    check "python-cryptography computes the bytes of the page on $page" "$VENV/bin/python" "tests/vectors/$page-recompute.py"
+done
+
 AID=F0534B4F530401
 check "opensc-tool reads a file of the file system" shows '53 65 6B 69 73 68 6F 20 74 65 73 74' \
     opensc-tool -r "$READER" -s 00A4040007$AID -s 00B09E0000
