@@ -1,4 +1,4 @@
-//! The worked example of docs/spec/paging.md, section 9, and the published vectors of what it stands on.
+//! The worked example of docs/spec/paging.md, section 10, and the published vectors of what it stands on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 use aes_siv::KeyInit;
