@@ -36,9 +36,9 @@ prepare() {
         "$VENV/bin/pip" install --quiet --disable-pip-version-check "yubikey-manager==$YUBIKIT"
     fi
     if [ -z "${SEKISHO:-}" ]; then
-        cargo build --release --locked --quiet --package sekisho
+        cargo build --locked --quiet --package sekisho
         SEKISHO=$(cargo metadata --format-version 1 --no-deps --locked --quiet |
-            /usr/bin/python3 -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/release/sekisho
+            /usr/bin/python3 -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/debug/sekisho
     fi
     export SEKISHO
 }
