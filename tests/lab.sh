@@ -13,8 +13,7 @@ check() { # NAME PYTHON-CONDITION JSON
 # The binary that the tests have built: the release build is for users, and takes minutes.
 if [ -z "${SEKISHO:-}" ]; then
     cargo build --locked --quiet --package sekisho
-    SEKISHO=$(cargo metadata --format-version 1 --no-deps --locked --quiet |
-        python3 -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/debug/sekisho
+    SEKISHO=$(scripts/target-directory)/debug/sekisho
 fi
 lab() { timeout 300 "$SEKISHO" lab --once --json "$@" 2>"$errors" || { cat "$errors" >&2; return 1; }; }
 errors=$(mktemp)

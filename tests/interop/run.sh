@@ -37,8 +37,7 @@ prepare() {
     fi
     if [ -z "${SEKISHO:-}" ]; then
         cargo build --locked --quiet --package sekisho
-        SEKISHO=$(cargo metadata --format-version 1 --no-deps --locked --quiet |
-            /usr/bin/python3 -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')/debug/sekisho
+        SEKISHO=$(scripts/target-directory)/debug/sekisho
     fi
     export SEKISHO
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use sekisho_apdu::Aid;
 use sekisho_apdu::gp::CardLifeCycle;
-use sekisho_applets::file_system::image::Image;
+use sekisho_applets::file_system::{self, image::Image};
 use sekisho_applets::sec_app;
 use sekisho_hsm::PersoFile;
 use sekisho_keys::{AesKey, KeySet, sha256};
@@ -186,11 +186,30 @@ impl SecAppRecords {
 
 /// SecApp, as a secure element is delivered with it.
 pub(crate) fn sec_app<'a>(records: &'a [(u16, &'a [u8])]) -> Result<FactoryApplication<'a>> {
-    let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| anyhow!("SecApp's AID"));
+    application(sec_app::AID, sec_app::LOAD_FILE_AID, Module::SEC_APP, records)
+}
+
+/// The file system, as a secure element is delivered with it.
+pub(crate) fn file_system<'a>(records: &'a [(u16, &'a [u8])]) -> Result<FactoryApplication<'a>> {
+    application(
+        file_system::AID,
+        file_system::LOAD_FILE_AID,
+        Module::FILE_SYSTEM,
+        records,
+    )
+}
+
+fn application<'a>(
+    aid: &[u8],
+    load_file: &[u8],
+    module: Module,
+    records: &'a [(u16, &'a [u8])],
+) -> Result<FactoryApplication<'a>> {
+    let aid_of = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| anyhow!("AID of an application"));
     Ok(FactoryApplication {
-        aid: aid(sec_app::AID)?,
-        load_file: aid(sec_app::LOAD_FILE_AID)?,
-        module: Module::SEC_APP,
+        aid: aid_of(aid)?,
+        load_file: aid_of(load_file)?,
+        module,
         records,
     })
 }

@@ -12,7 +12,6 @@ use sekisho_nvm::Flash;
 use sekisho_os::{Interface, MESSAGING_POLICY};
 
 use super::element::{Start, VirtualSe};
-use crate::reader::script::MODES;
 
 /// What the SE says of itself, asked as any reader may.
 pub(crate) struct About {
@@ -70,7 +69,7 @@ fn files<F: Flash>(se: &mut VirtualSe<F>, interface: Interface) -> Option<String
     let select = [&[0x00, 0xA4, 0x04, 0x0C, 0x07], file_system::AID].concat();
     let mut out = [0; 2];
     se.transmit(interface, &select, &mut out);
-    let modes: Vec<_> = MODES
+    let modes: Vec<_> = Mode::ALL
         .into_iter()
         .filter(|mode| policy.allows(*mode))
         .map(Mode::name)

@@ -1,36 +1,17 @@
 //! The test card: a virtual SE in this process with a file system whose keys everybody knows, and every mode of secure messaging allowed.
 
-use anyhow::{Context, Result, anyhow};
-use sekisho_apdu::Aid;
-use sekisho_applets::file_system::{self, image::Image};
-use sekisho_messaging::setup::{Mode, Policy};
+use anyhow::{Context, Result};
+use sekisho_applets::file_system::image::Image;
+use sekisho_messaging::setup::Policy;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{FactoryApplication, Interface, MESSAGING_POLICY, Module, Profile};
+use sekisho_os::{Interface, MESSAGING_POLICY, Profile};
 use sekisho_transport::{Card, InProcessCard, Request};
 
 use super::element::{self, VirtualSe};
-use super::perso::{FirstPart, Perso};
-
-/// Every mode.
-pub(crate) const EVERY_MODE: Policy = Policy::new()
-    .allow(Mode::Fixed)
-    .allow(Mode::LegacyXor)
-    .allow(Mode::LegacyList)
-    .allow(Mode::LegacyOperations);
+use super::perso::{FirstPart, Perso, file_system};
 
 /// The longest R-APDU.
 const RAPDU_MAX: usize = 65_538;
-
-/// The file system as the factory installs it.
-pub(crate) fn application<'a>(records: &'a [(u16, &'a [u8])]) -> Result<FactoryApplication<'a>> {
-    let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| anyhow!("AID of the file system"));
-    Ok(FactoryApplication {
-        aid: aid(file_system::AID)?,
-        load_file: aid(file_system::LOAD_FILE_AID)?,
-        module: Module::FILE_SYSTEM,
-        records,
-    })
-}
 
 /// Makes the test card's SE.
 pub(crate) fn element() -> Result<VirtualSe<RamFlash>> {
@@ -38,11 +19,11 @@ pub(crate) fn element() -> Result<VirtualSe<RamFlash>> {
     let records: Vec<_> = perso.files.iter().flat_map(Image::iter).collect();
     let profile = Profile::default();
     let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(4096) + 2;
-    let policy = EVERY_MODE.to_bytes();
+    let policy = Policy::every_mode().to_bytes();
     let (se, _) = element::start(
         RamFlash::new(4096, pages),
         &profile,
-        &perso.borrowed(&first, &[application(&records)?], &[(MESSAGING_POLICY, &policy)]),
+        &perso.borrowed(&first, &[file_system(&records)?], &[(MESSAGING_POLICY, &policy)]),
     )
     .context("the test card does not start")?;
     Ok(se)

@@ -6,14 +6,11 @@ use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, Cla, StatusWord, Writer};
 use sekisho_applets::file_system;
 use sekisho_applets::file_system::image::test_key;
-use sekisho_keys::{AesKey, KeySet, sha256};
-use sekisho_messaging::EphemeralKey;
+use sekisho_keys::{AesKey, KeySet};
 use sekisho_messaging::card::{CardMessaging, Received};
 use sekisho_messaging::reader::ReaderMessaging;
 use sekisho_messaging::schedule::{Lanes, Schedule};
-use sekisho_messaging::setup::{
-    CardOpened, MAX_OPENING_DATA, Mode, Opened, RatchetOpening, open_card, open_reader, wrapped_command,
-};
+use sekisho_messaging::setup::{CardOpened, DEFAULT_REFRESH_EVERY, Mode, Opened, Policy, open_card};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::Interface;
 use sekisho_scp::host::{Challenge, HostChannel, InitializeUpdateResponse, SessionKeys};
@@ -22,7 +19,8 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 use crate::card::element::{SystemRng, VirtualSe};
-use crate::card::test_card::{self, EVERY_MODE};
+use crate::card::test_card;
+use crate::reader::{Opening, Setup, encode};
 
 /// Turns of each mode; the medians count.
 const TURNS: usize = 400;
@@ -140,69 +138,22 @@ impl Bench {
             .ok(&[0x00, 0x84, 0, 0, 16])?
             .try_into()
             .map_err(|_| anyhow!("challenge"))?;
-        let opening = Opening::new(mode, lanes)?;
+        let opening = Opening::new(&mkey(), setup(mode, lanes))?;
         let answer = self.ok(&opening.command)?;
-        let Opened { schedule, ssc } = opening.finish(challenge, &answer)?;
+        let Opened { schedule, ssc } = opening.finish(&mkey(), challenge, &answer)?;
         Ok(ReaderMessaging::new(schedule, ssc))
     }
-}
-
-/// The reader's opening command, and what it leads to.
-struct Opening {
-    mode: Mode,
-    lanes: Lanes,
-    command: Vec<u8>,
-    keys: Vec<[u8; 16]>,
-    ratchet: Option<RatchetOpening>,
-}
-
-fn encode(command: &CApdu<'_>) -> Result<Vec<u8>> {
-    let mut buf = vec![0; command.data.len() + 10];
-    let mut w = Writer::new(&mut buf);
-    command.encode(&mut w).context("command")?;
-    let len = w.len();
-    buf.truncate(len);
-    Ok(buf)
 }
 
 fn mkey() -> AesKey {
     AesKey::aes128(test_key::MKEY)
 }
 
-impl Opening {
-    fn new(mode: Mode, lanes: Lanes) -> Result<Self> {
-        if mode == Mode::Ratchet {
-            let ratchet = RatchetOpening::new(EphemeralKey::generate(&mut SystemRng)?, lanes, 256);
-            return Ok(Self {
-                mode,
-                lanes,
-                command: encode(&ratchet.command())?,
-                keys: Vec::new(),
-                ratchet: Some(ratchet),
-            });
-        }
-        let count = match mode {
-            Mode::Fixed | Mode::LegacyXor => 2,
-            _ => 18,
-        };
-        let key = |n: u8| sha256(&[b"bench", &[n]]).first_chunk().copied();
-        let keys: Vec<_> = (0..count).filter_map(key).collect();
-        let mut buf = [0; MAX_OPENING_DATA];
-        let command = encode(&wrapped_command(&mkey(), mode, lanes, &keys, &mut buf)?)?;
-        Ok(Self {
-            mode,
-            lanes,
-            command,
-            keys,
-            ratchet: None,
-        })
-    }
-
-    fn finish(self, challenge: [u8; 16], answer: &[u8]) -> Result<Opened> {
-        Ok(match self.ratchet {
-            Some(ratchet) => ratchet.finish(&mkey(), challenge, answer)?,
-            None => open_reader(self.mode, self.lanes, &self.keys, challenge)?,
-        })
+const fn setup(mode: Mode, lanes: Lanes) -> Setup {
+    Setup {
+        mode,
+        lanes,
+        refresh_every: DEFAULT_REFRESH_EVERY,
     }
 }
 
@@ -244,13 +195,18 @@ fn rolling(bench: &mut Bench, mode: Mode, lanes: Lanes) -> Result<Cost> {
 /// Secure messaging of the card's role alone.
 fn layer(mode: Mode, lanes: Lanes, count: u32) -> Result<f64> {
     let challenge = [7; 16];
-    let opening = Opening::new(mode, lanes)?;
+    let opening = Opening::new(&mkey(), setup(mode, lanes))?;
     let command = CApdu::parse(&opening.command).context("opening")?;
-    let CardOpened { opened, response } =
-        open_card(&EVERY_MODE, &mkey(), challenge, &command, &mut SystemRng)?;
+    let CardOpened { opened, response } = open_card(
+        &Policy::every_mode(),
+        &mkey(),
+        challenge,
+        &command,
+        &mut SystemRng,
+    )?;
     let mut card: CardMessaging<_, 300> = CardMessaging::new(opened.schedule, opened.ssc);
     let answer = response.map_or_else(Vec::new, |key| key.to_vec());
-    let Opened { schedule, ssc } = opening.finish(challenge, &answer)?;
+    let Opened { schedule, ssc } = opening.finish(&mkey(), challenge, &answer)?;
     let mut reader = ReaderMessaging::new(schedule, ssc);
     let mut watch = Watch::default();
     let (mut sent, mut plain, mut data) = ([0; 300], [0; 300], [0; 300]);

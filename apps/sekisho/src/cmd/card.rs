@@ -20,10 +20,9 @@ use tokio::sync::mpsc;
 use super::reader::ModeName;
 use crate::card::element::{self, Start};
 use crate::card::file_flash::{FileFlash, LARGEST, PAGE};
-use crate::card::perso::{FirstPart, Perso, SecAppRecords, sec_app};
+use crate::card::perso::{FirstPart, Perso, SecAppRecords, file_system, sec_app};
 use crate::card::screen::{About, Reach, first_screen};
 use crate::card::side::{OnInterface, SharedSe};
-use crate::card::test_card;
 
 /// Be a virtual secure element: in pcscd's virtual reader, behind a TCP port, or both
 ///
@@ -156,11 +155,7 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
     let records = perso.sec_app.as_ref().map(SecAppRecords::borrowed);
     let applications = records.as_ref().map(|records| sec_app(records)).transpose()?;
     let files: Vec<_> = perso.files.iter().flat_map(Image::iter).collect();
-    let files = perso
-        .files
-        .as_ref()
-        .map(|_| test_card::application(&files))
-        .transpose()?;
+    let files = perso.files.as_ref().map(|_| file_system(&files)).transpose()?;
     let applications: Vec<_> = applications.into_iter().chain(files).collect();
     let policy = args
         .allow

@@ -111,17 +111,16 @@ pub(crate) struct Args {
 
 #[allow(clippy::print_stderr)]
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let config = args.options.config(Table::default(), &args.folder);
+    let config = config.context("where shall it listen? --paging-address 0.0.0.0:8442");
     if let Some(file) = &args.local {
-        let config = args.options.config(Table::default(), &args.folder);
-        let config = config.context("where shall it listen? --paging-address 0.0.0.0:8442")?;
-        return super::paging_local::run(file, &args.passphrase, &config, &args.folder);
+        return super::paging_local::run(file, &args.passphrase, &config?, &args.folder);
     }
     let hsm = SoftHsm::load(&args.keystore, args.passphrase.read()?.as_bytes())
         .context("the keystore does not open; sekisho hsm init makes one")?;
     std::fs::create_dir_all(&args.folder)
         .with_context(|| format!("cannot make {}", args.folder.display()))?;
-    let config = args.options.config(Table::default(), &args.folder);
-    let config = config.context("where shall it listen? --paging-address 0.0.0.0:8442")?;
+    let config = config?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?

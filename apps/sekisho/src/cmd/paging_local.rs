@@ -7,7 +7,7 @@ use sekisho_hsm::{Hsm, SoftHsm};
 use sekisho_link::SeId;
 use sekisho_pager::{Engine, Intent, Registration, RootKeys, Scheme, Settings, Target};
 use sekisho_paging::keys::{Keyspace, PollKey, Root};
-use sekisho_paging::message::Action;
+use sekisho_paging::message::{Action, NoAction};
 use sekisho_paging::ticket::{Ring, TicketKey};
 use sekisho_server::paging::{PagingConfig, open_sealed};
 use serde::{Deserialize, Serialize};
@@ -212,17 +212,13 @@ impl Messages {
 fn action(line: &str) -> Result<Action> {
     let (name, argument) = line.split_once(' ').unwrap_or((line, "0"));
     let argument: u32 = argument.trim().parse().context("the argument is a number")?;
-    let kind = match name {
-        "update" => 0x01,
-        "open-https" => 0x02,
-        "poll-every" => 0x03,
-        "generate-keys" => 0x04,
-        "transport-identity" => 0x05,
-        _ => bail!("there are update, open-https, poll-every, generate-keys and transport-identity"),
-    };
-    match Action::from_parts(kind, argument) {
-        Action::Unknown(..) => bail!("the argument is out of range"),
-        action => Ok(action),
+    match Action::named(name, argument) {
+        // Only the operator's own servers can move a device.
+        Ok(Action::MoveTo(_)) | Err(NoAction::Name) => {
+            bail!("there are update, open-https, poll-every, generate-keys and transport-identity")
+        }
+        Ok(action) => Ok(action),
+        Err(NoAction::Argument) => bail!("the argument is out of range"),
     }
 }
 

@@ -62,7 +62,8 @@ pub(crate) fn select(card: &mut dyn Card, trace: &mut Trace, aid: &[u8]) -> Resu
     expect(plain(card, trace, &capdu)?, "SELECT").map(drop)
 }
 
-fn encode(command: &CApdu<'_>) -> Result<Vec<u8>> {
+/// A command's bytes.
+pub(crate) fn encode(command: &CApdu<'_>) -> Result<Vec<u8>> {
     let mut buf = vec![0; command.data.len() + 10];
     let mut w = Writer::new(&mut buf);
     command.encode(&mut w).context("a command is too long")?;
@@ -86,27 +87,15 @@ impl Session {
         let challenge: [u8; CHALLENGE_LEN] = challenge
             .try_into()
             .map_err(|_| anyhow!("the card's challenge is not 16 bytes long"))?;
-        let mut rng = SystemRng;
-        let failed = || {
+        let opening = Opening::new(mkey, setup)?;
+        let answer = plain(card, trace, &opening.command)?;
+        let answer = expect(answer, "SESSION KEY DECRYPTION").with_context(|| {
             format!(
                 "the card does not open {}; does its security domain allow it, and has it this MKEY?",
                 setup.mode.name()
             )
-        };
-        let opened = if setup.mode == Mode::Ratchet {
-            let own = EphemeralKey::generate(&mut rng)?;
-            let opening = RatchetOpening::new(own, setup.lanes, setup.refresh_every);
-            let answer = plain(card, trace, &encode(&opening.command())?)?;
-            let answer = expect(answer, "SESSION KEY DECRYPTION").with_context(failed)?;
-            opening.finish(mkey, challenge, &answer)?
-        } else {
-            let keys = draw(setup, &mut rng);
-            let mut buf = Zeroizing::new([0; MAX_OPENING_DATA]);
-            let command = wrapped_command(mkey, setup.mode, setup.lanes, &keys, buf.as_mut())?;
-            let answer = plain(card, trace, &encode(&command)?)?;
-            expect(answer, "SESSION KEY DECRYPTION").with_context(failed)?;
-            open_reader(setup.mode, setup.lanes, &keys, challenge)?
-        };
+        })?;
+        let opened = opening.finish(mkey, challenge, &answer)?;
         let Opened { schedule, ssc } = opened;
         Ok(Self {
             messaging: ReaderMessaging::new(schedule, ssc),
@@ -184,6 +173,60 @@ impl Session {
         let secret = refresh_secret(&self.mkey, own, &public, &card_key)?;
         self.messaging.refresh(secret.as_ref())?;
         Ok(())
+    }
+}
+
+/// SESSION KEY DECRYPTION on its way, in any mode.
+pub(crate) struct Opening {
+    setup: Setup,
+    /// The command to send after GET CHALLENGE.
+    pub(crate) command: Vec<u8>,
+    keys: Zeroizing<Vec<[u8; 16]>>,
+    ratchet: Option<RatchetOpening>,
+}
+
+impl Opening {
+    /// Draws what is random and builds the command.
+    pub(crate) fn new(mkey: &AesKey, setup: Setup) -> Result<Self> {
+        let mut rng = SystemRng;
+        if setup.mode == Mode::Ratchet {
+            let own = EphemeralKey::generate(&mut rng)?;
+            let ratchet = RatchetOpening::new(own, setup.lanes, setup.refresh_every);
+            return Ok(Self {
+                setup,
+                command: encode(&ratchet.command())?,
+                keys: Zeroizing::default(),
+                ratchet: Some(ratchet),
+            });
+        }
+        let keys = draw(setup, &mut rng);
+        let mut buf = Zeroizing::new([0; MAX_OPENING_DATA]);
+        let command = encode(&wrapped_command(
+            mkey,
+            setup.mode,
+            setup.lanes,
+            &keys,
+            buf.as_mut(),
+        )?)?;
+        Ok(Self {
+            setup,
+            command,
+            keys,
+            ratchet: None,
+        })
+    }
+
+    /// The reader's end, from the card's answer.
+    pub(crate) fn finish(
+        self,
+        mkey: &AesKey,
+        challenge: [u8; CHALLENGE_LEN],
+        answer: &[u8],
+    ) -> Result<Opened> {
+        Ok(match self.ratchet {
+            Some(ratchet) => ratchet.finish(mkey, challenge, answer)?,
+            None => open_reader(self.setup.mode, self.setup.lanes, &self.keys, challenge)?,
+        })
     }
 }
 

@@ -9,15 +9,6 @@ use sekisho_transport::{Card, Response};
 use super::trace::Trace;
 use super::{Session, Setup, pattern, plain, select};
 
-/// The modes by name.
-pub(crate) const MODES: [Mode; 5] = [
-    Mode::Ratchet,
-    Mode::Fixed,
-    Mode::LegacyXor,
-    Mode::LegacyList,
-    Mode::LegacyOperations,
-];
-
 /// A script being run.
 struct Run<'a> {
     card: &'a mut dyn Card,
@@ -125,10 +116,15 @@ impl Run<'_> {
 fn setup(text: &str) -> Result<Setup> {
     let mut words = text.split_whitespace();
     let name = words.next().unwrap_or("ratchet");
-    let mode = MODES
+    let mode = Mode::ALL
         .into_iter()
         .find(|mode| mode.name() == name)
-        .with_context(|| format!("no mode {name}; there are {}", MODES.map(Mode::name).join(", ")))?;
+        .with_context(|| {
+            format!(
+                "no mode {name}; there are {}",
+                Mode::ALL.map(Mode::name).join(", ")
+            )
+        })?;
     let mut setup = Setup {
         mode,
         lanes: Lanes::Shared,

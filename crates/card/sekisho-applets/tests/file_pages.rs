@@ -4,16 +4,12 @@
 
 mod common;
 
-use common::files::{self, EVERY_MODE};
 use common::script::Runner;
-use common::{SeededRng, initial_keys, key, personalisation, profile};
-use sekisho_apdu::Aid;
-use sekisho_applets::file_system::{self, image::Image};
-use sekisho_keys::{Rng, sha256};
-use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{
-    FactoryApplication, Interface, MESSAGING_POLICY, Module, Personalisation, Platform, SecureElement,
-};
+use common::{Script, Scripted, SeededRng, files, profile};
+use sekisho_applets::file_system;
+use sekisho_keys::sha256;
+use sekisho_messaging::setup::Policy;
+use sekisho_os::{Interface, SecureElement};
 
 const FILES: &str = include_str!("../../../../docs/spec/file-system-applet.md");
 const ROLLING: &str = include_str!("../../../../docs/spec/rolling-secure-messaging.md");
@@ -31,57 +27,16 @@ fn conversations_of_the_page() {
     }
 }
 
-/// Gives out what it was told, then what a seed makes.
-struct Script(Vec<u8>, SeededRng);
-
-impl Rng for Script {
-    fn fill(&mut self, out: &mut [u8]) {
-        if self.0.len() < out.len() {
-            return self.1.fill(out);
-        }
-        let rest = self.0.split_off(out.len());
-        out.copy_from_slice(&std::mem::replace(&mut self.0, rest));
-    }
-}
-
-struct Scripted;
-
-impl Platform for Scripted {
-    type Flash = RamFlash;
-    type Rng = Script;
-    type Applets = sekisho_applets::Standard;
-}
-
 /// The test card with the page's challenge and ephemeral keys.
 fn card() -> SecureElement<Scripted> {
-    let image = Image::of_test_card().unwrap();
-    let records: Vec<_> = image.iter().collect();
-    let applications = [FactoryApplication {
-        aid: Aid::try_from(file_system::AID).unwrap(),
-        load_file: Aid::try_from(file_system::LOAD_FILE_AID).unwrap(),
-        module: Module::FILE_SYSTEM,
-        records: &records,
-    }];
-    let objects: [(u16, &[u8]); 1] = [(MESSAGING_POLICY, &EVERY_MODE.to_bytes())];
-    let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
-    let personalisation = Personalisation {
-        applications: &applications,
-        data_objects: &objects,
-        ..personalisation(0xFF, &keys, &k_aut)
-    };
     let random = [
         &files::named("challenge")[..],
         &sha256(&[b"card 1"]),
         &sha256(&[b"card 2"]),
     ]
     .concat();
-    SecureElement::manufacture(
-        common::flash(),
-        Script(random, SeededRng(1)),
-        &profile(),
-        &personalisation,
-    )
-    .unwrap()
+    let rng = Script(random, SeededRng(1));
+    files::element_on(common::flash(), rng, &profile(), Policy::every_mode())
 }
 
 /// The block ```` ```hex name=... ```` of the page, if it has it.

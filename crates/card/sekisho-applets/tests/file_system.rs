@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::files::{self, EVERY_MODE, MODES, Reader, authenticate, noise, plain, select};
+use common::files::{self, Reader, authenticate, noise, plain, select};
 use common::{Card, SeededRng, send, send_on, sw};
 use proptest::prelude::*;
 use sekisho_messaging::schedule::Lanes;
@@ -114,7 +114,7 @@ proptest! {
     /// Both ends stay in step or the card closes; each command is carried out once at most, and once if it was answered.
     #[test]
     fn a_bad_line(
-        mode in prop::sample::select(&MODES[..]),
+        mode in prop::sample::select(&Mode::ALL[..]),
         separate in any::<bool>(),
         lines in prop::collection::vec(line(), 1..10),
     ) {
@@ -330,7 +330,7 @@ fn refreshes_go_on_and_are_forced() {
     let mut reader = Reader::open(&mut card, CONTACT, Mode::Fixed, Lanes::Shared, 3).unwrap();
     let own = sekisho_messaging::EphemeralKey::generate(&mut reader.rng).unwrap();
     let public = own.public_key();
-    let command = files::encode(&sekisho_messaging::setup::refresh_command(&public));
+    let command = common::host::encode(&sekisho_messaging::setup::refresh_command(&public));
     let protected = reader.protect(&command);
     assert_eq!(reader.transmit(&mut card, &protected), [0x69, 0x85]);
 }
@@ -433,7 +433,7 @@ fn recover(card: Card, seed: u64) -> Card {
 }
 
 fn made() -> RamFlash {
-    files::card_on(RamFlash::strict(PAGE, 16), &small_profile(), EVERY_MODE).into_flash()
+    files::card_on(RamFlash::strict(PAGE, 16), &small_profile(), Policy::every_mode()).into_flash()
 }
 
 /// Cuts the power at each flash operation of `action`: what is there afterwards is the state before or the state after.
@@ -659,7 +659,7 @@ fn no_key_stays_in_flash() {
 fn legacy_modes_are_off_by_default() {
     let mut card = files::card_on(common::flash(), &common::profile(), Policy::new());
     select(&mut card, CONTACT);
-    for mode in MODES {
+    for mode in Mode::ALL {
         let opened = Reader::open(&mut card, CONTACT, mode, Lanes::Shared, 256);
         assert_eq!(
             opened.err(),

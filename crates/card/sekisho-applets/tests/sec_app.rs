@@ -9,7 +9,7 @@ use sekisho_apdu::Aid;
 use sekisho_applets::sec_app;
 use sekisho_keys::Rng;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{FactoryApplication, Interface, Module, Personalisation, Platform, SecureElement};
+use sekisho_os::{FactoryApplication, Interface, Module, Personalisation, SecureElement};
 use sekisho_paging::device::{DeviceKey, State};
 use sekisho_paging::keys::{Keyspace, PollKey, Root};
 use sekisho_paging::message::{Action, Message};
@@ -34,27 +34,6 @@ fn given(name: &str) -> Vec<u8> {
 
 fn block(name: &str) -> [u8; 16] {
     given(name).try_into().unwrap()
-}
-
-/// Gives out what it was told, then what a seed makes.
-struct Script(Vec<u8>, SeededRng);
-
-impl Rng for Script {
-    fn fill(&mut self, out: &mut [u8]) {
-        if self.0.len() < out.len() {
-            return self.1.fill(out);
-        }
-        let rest = self.0.split_off(out.len());
-        out.copy_from_slice(&std::mem::replace(&mut self.0, rest));
-    }
-}
-
-struct Scripted;
-
-impl Platform for Scripted {
-    type Flash = RamFlash;
-    type Rng = Script;
-    type Applets = sekisho_applets::Standard;
 }
 
 type Element = SecureElement<Scripted>;

@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use sekisho_link::SeId;
 use sekisho_pager::signals::Signal;
-use sekisho_paging::keys::Keyspace;
 use sekisho_paging::message::Action;
 use sekisho_paging::recovery::REQUEST;
 use sekisho_store::paging::Target;
@@ -185,35 +184,6 @@ struct Send {
     expires: Option<u64>,
 }
 
-fn action(name: &str, argument: u32) -> Result<Action, Problem> {
-    let kind = match name {
-        "update" => 0x01,
-        "open-https" => 0x02,
-        "poll-every" => 0x03,
-        "generate-keys" => 0x04,
-        "transport-identity" => 0x05,
-        "move" => {
-            let domain = u8::try_from(argument).map_err(|_| Problem::bad_request("a domain is 0 to 255"))?;
-            // The generation is the one after the device's, whichever that is when it hears of it.
-            return Ok(Action::MoveTo(Keyspace {
-                domain,
-                generation: 0,
-            }));
-        }
-        _ => {
-            return Err(Problem::bad_request(
-                "the actions are update, open-https, poll-every, generate-keys, transport-identity and move",
-            ));
-        }
-    };
-    match Action::from_parts(kind, argument) {
-        Action::Unknown(..) => Err(Problem::bad_request(
-            "the argument is out of range: an interval has 1 to 2678400 seconds",
-        )),
-        action => Ok(action),
-    }
-}
-
 async fn send(State(app): Shared, bytes: Bytes) -> Answer {
     let wanted: Send = body(&bytes)?;
     let paging = paging(&app)?;
@@ -223,7 +193,8 @@ async fn send(State(app): Shared, bytes: Bytes) -> Answer {
         (None, Some(group)) => Target::Group(group),
         (None, None) => Target::Everybody,
     };
-    let action = action(&wanted.action, wanted.argument)?;
+    let action = Action::named(&wanted.action, wanted.argument)
+        .map_err(|error| Problem::bad_request(error.to_string()))?;
     if let Action::MoveTo(to) = action
         && !paging.has_key(to.domain).await?
     {

@@ -196,7 +196,13 @@ fn intent(row: &AnyRow) -> Result<Intent> {
 
 /// The next number of a sequence. The row is locked until the transaction ends, so that numbers become visible in their order.
 async fn next(tx: &mut Transaction<'_, Any>, name: &'static str) -> Result<i64> {
-    let row = sqlx::query("UPDATE paging_sequence SET value = value + 1 WHERE name = $1 RETURNING value")
+    advance(tx, name, 1).await
+}
+
+/// Takes so many numbers of a sequence; gives the last.
+async fn advance(tx: &mut Transaction<'_, Any>, name: &'static str, count: u32) -> Result<i64> {
+    let row = sqlx::query("UPDATE paging_sequence SET value = value + $1 WHERE name = $2 RETURNING value")
+        .bind(i64::from(count))
         .bind(name)
         .fetch_one(&mut **tx)
         .await?;
@@ -369,12 +375,7 @@ impl PagingStore {
     /// [`StoreError::Conflict`] when there are none left.
     pub async fn reserve_orders(&self, count: u32) -> Result<(u32, u32)> {
         let mut tx = self.pool.begin().await?;
-        let row =
-            sqlx::query("UPDATE paging_sequence SET value = value + $1 WHERE name = 'order' RETURNING value")
-                .bind(i64::from(count))
-                .fetch_one(&mut *tx)
-                .await?;
-        let last: i64 = row.try_get("value")?;
+        let last = advance(&mut tx, "order", count).await?;
         let order = |n: i64| {
             u32::try_from(n).map_err(|_| StoreError::Conflict("there is no order left for a message"))
         };

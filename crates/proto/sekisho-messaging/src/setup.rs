@@ -61,6 +61,15 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// All modes, the default first.
+    pub const ALL: [Self; 5] = [
+        Self::Ratchet,
+        Self::Fixed,
+        Self::LegacyXor,
+        Self::LegacyList,
+        Self::LegacyOperations,
+    ];
+
     /// P1.
     pub const fn p1(self) -> u8 {
         match self {
@@ -73,15 +82,8 @@ impl Mode {
     }
 
     /// The mode with this P1.
-    pub const fn from_p1(p1: u8) -> Option<Self> {
-        match p1 {
-            0x00 => Some(Self::Fixed),
-            0x01 => Some(Self::LegacyXor),
-            0x02 => Some(Self::LegacyList),
-            0x03 => Some(Self::LegacyOperations),
-            0x10 => Some(Self::Ratchet),
-            _ => None,
-        }
+    pub fn from_p1(p1: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.p1() == p1)
     }
 
     /// The name shown to people; the legacy modes say so.
@@ -151,6 +153,15 @@ impl Policy {
     pub const fn to_bytes(self) -> [u8; POLICY_LEN] {
         let [high, low] = self.refresh_every.to_be_bytes();
         [self.allowed, high, low]
+    }
+
+    /// Every mode: for test cards.
+    pub const fn every_mode() -> Self {
+        Self::new()
+            .allow(Mode::Fixed)
+            .allow(Mode::LegacyXor)
+            .allow(Mode::LegacyList)
+            .allow(Mode::LegacyOperations)
     }
 
     /// Lets a mode in.

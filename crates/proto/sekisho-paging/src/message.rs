@@ -1,5 +1,7 @@
 //! MSG: what the server tells a device (`docs/spec/paging.md`, 5).
 
+use core::fmt;
+
 use sekisho_apdu::{DecodeError, Reader};
 
 use crate::keys::Keyspace;
@@ -67,6 +69,60 @@ impl Action {
             (0x05, number) => Self::TransportIdentity(number),
             (0x06, keyspace) => Self::MoveTo(Keyspace::from_u32(keyspace)),
             _ => Self::Unknown(kind, argument),
+        }
+    }
+}
+
+/// Why a name and an argument are no action to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAction {
+    /// There is no action of this name.
+    Name,
+    /// The argument makes no sense for it.
+    Argument,
+}
+
+impl fmt::Display for NoAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name => {
+                "the actions are update, open-https, poll-every, generate-keys, transport-identity and move"
+            }
+            Self::Argument => {
+                "the argument is out of range: an interval has 1 to 2678400 seconds, a domain is 0 to 255"
+            }
+        })
+    }
+}
+
+impl core::error::Error for NoAction {}
+
+impl Action {
+    /// The action that an operator names. `move` takes a domain; the generation is the one after the device's, whichever that is when it hears
+    /// of it.
+    ///
+    /// # Errors
+    /// [`NoAction`].
+    pub fn named(name: &str, argument: u32) -> Result<Self, NoAction> {
+        let (kind, argument) = match name {
+            "update" => (0x01, argument),
+            "open-https" => (0x02, argument),
+            "poll-every" => (0x03, argument),
+            "generate-keys" => (0x04, argument),
+            "transport-identity" => (0x05, argument),
+            "move" => {
+                let domain = u8::try_from(argument).map_err(|_| NoAction::Argument)?;
+                let to = Keyspace {
+                    domain,
+                    generation: 0,
+                };
+                (0x06, to.to_u32())
+            }
+            _ => return Err(NoAction::Name),
+        };
+        match Self::from_parts(kind, argument) {
+            Self::Unknown(..) => Err(NoAction::Argument),
+            action => Ok(action),
         }
     }
 }

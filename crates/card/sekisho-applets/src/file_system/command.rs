@@ -303,43 +303,49 @@ fn record<'a>(capdu: &CApdu<'a>) -> Result<Command<'a>, Refusal> {
 
 fn key_command<'a>(capdu: &CApdu<'a>) -> Result<Command<'a>, Refusal> {
     let data = capdu.data;
-    let (p1, key) = (capdu.p1, reference(capdu.p2));
-    Ok(match (capdu.ins, p1) {
-        (ins::VERIFY, 0x00) => Command::Verify { key: key?, data },
-        (ins::CHANGE_REFERENCE_DATA, 0x00) => Command::ChangePin {
+    let key = reference(capdu.p2);
+    let p1_is = |p1: u8| if capdu.p1 == p1 { Ok(()) } else { Err(WRONG_P1P2) };
+    Ok(match capdu.ins {
+        ins::VERIFY => {
+            p1_is(0x00)?;
+            Command::Verify { key: key?, data }
+        }
+        ins::CHANGE_REFERENCE_DATA if capdu.p1 == 0x00 => Command::ChangePin {
             key: key?,
             data: some(data)?,
         },
-        (ins::CHANGE_REFERENCE_DATA, 0x01) => Command::SetKey {
-            key: selected_or(key, capdu.p2)?,
-            value: some(data)?,
-        },
-        (ins::RESET_RETRY_COUNTER, 0x03) => {
+        ins::CHANGE_REFERENCE_DATA => {
+            p1_is(0x01)?;
+            Command::SetKey {
+                key: selected_or(key, capdu.p2)?,
+                value: some(data)?,
+            }
+        }
+        ins::RESET_RETRY_COUNTER => {
+            p1_is(0x03)?;
             none(data)?;
             Command::ResetRetryCounter(selected_or(key, capdu.p2)?)
         }
-        (ins::GET_CHALLENGE, 0x00) => {
+        ins::GET_CHALLENGE => {
+            p1_is(0x00)?;
             none(data)?;
             no_parameters(capdu)?;
             Command::GetChallenge(challenge_len(capdu.ne)?)
         }
-        (ins::EXTERNAL_AUTHENTICATE, 0x00) => Command::ExternalAuthenticate {
-            key: key?,
-            data: some(data)?,
-        },
-        (ins::INTERNAL_AUTHENTICATE, 0x00) => Command::InternalAuthenticate {
-            key: key?,
-            data: some(data)?,
-        },
-        (
-            ins::VERIFY
-            | ins::CHANGE_REFERENCE_DATA
-            | ins::RESET_RETRY_COUNTER
-            | ins::GET_CHALLENGE
-            | ins::EXTERNAL_AUTHENTICATE
-            | ins::INTERNAL_AUTHENTICATE,
-            _,
-        ) => return Err(WRONG_P1P2),
+        ins::EXTERNAL_AUTHENTICATE => {
+            p1_is(0x00)?;
+            Command::ExternalAuthenticate {
+                key: key?,
+                data: some(data)?,
+            }
+        }
+        ins::INTERNAL_AUTHENTICATE => {
+            p1_is(0x00)?;
+            Command::InternalAuthenticate {
+                key: key?,
+                data: some(data)?,
+            }
+        }
         _ => return Err(Refusal(StatusWord::INS_NOT_SUPPORTED)),
     })
 }

@@ -1,12 +1,13 @@
 //! A file's head: what it is, where it hangs, who may do what with it.
 
 use sekisho_apdu::tlv::{self, TlvReader};
-use sekisho_apdu::{BufferFull, DecodeError, Reader, StatusWord, Writer};
+use sekisho_apdu::{BufferFull, DecodeError, Reader, Writer};
 use sekisho_os::Refusal;
 use zeroize::Zeroizing;
 
 use super::WRONG_DATA;
 use super::access::Rules;
+use super::tree::record;
 
 /// Format of a head's record.
 const FORMAT: u8 = 1;
@@ -21,7 +22,7 @@ pub(super) const PARTS_MAX: u8 = 32;
 /// Longest transparent file.
 pub(super) const SIZE_MAX: u16 = 4096;
 /// Longest value of a key or a PIN.
-pub(super) const SECRET_MAX: usize = 32;
+const SECRET_MAX: usize = 32;
 /// Longest PIN.
 pub(super) const PIN_MAX: usize = 16;
 
@@ -134,10 +135,46 @@ pub(super) struct Head {
     name_len: u8,
 }
 
+/// The value of a key or a PIN. Wiped when dropped.
+pub(super) struct Secret {
+    bytes: Zeroizing<[u8; SECRET_MAX]>,
+    len: usize,
+}
+
+impl Secret {
+    /// A value that `read` writes into the room that it gets, and whose length it gives.
+    pub(super) fn read(
+        read: impl FnOnce(&mut [u8]) -> Result<Option<usize>, Refusal>,
+    ) -> Result<Option<Self>, Refusal> {
+        let mut bytes = Zeroizing::new([0; SECRET_MAX]);
+        let len = read(bytes.as_mut())?;
+        Ok(len.map(|len| Self { bytes, len }))
+    }
+
+    /// A value for this usage, or 6A80.
+    pub(super) fn of(usage: Usage, value: &[u8]) -> Result<Self, Refusal> {
+        if !usage.takes(value) {
+            return Err(WRONG_DATA);
+        }
+        let mut bytes = Zeroizing::new([0; SECRET_MAX]);
+        for (to, from) in bytes.iter_mut().zip(value) {
+            *to = *from;
+        }
+        Ok(Self {
+            bytes,
+            len: value.len(),
+        })
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
 /// A file to be made: its head, and the value of a key or a PIN.
 pub(super) struct New {
     pub(super) head: Head,
-    pub(super) secret: Option<Zeroizing<([u8; SECRET_MAX], usize)>>,
+    secret: Option<Secret>,
 }
 
 impl Head {
@@ -200,7 +237,7 @@ impl Head {
         })
     }
 
-    pub(super) fn encode(&self, w: &mut Writer<'_>) -> Result<(), BufferFull> {
+    fn encode(&self, w: &mut Writer<'_>) -> Result<(), BufferFull> {
         let (shape, numbers) = self.shape();
         w.u8(FORMAT)?;
         w.u16(self.fid)?;
@@ -283,6 +320,23 @@ impl New {
             parts.take(object.tag.0, object.value)?;
         }
         parts.finish(parent)
+    }
+
+    /// Writes the records of the new file, as number `file`.
+    pub(super) fn store(
+        &self,
+        file: u8,
+        mut put: impl FnMut(u16, &[u8]) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut bytes = [0; HEAD_MAX];
+        let mut w = Writer::new(&mut bytes);
+        self.head.encode(&mut w)?;
+        put(record::head(file), w.written())?;
+        if let (Kind::Key { tries, .. }, Some(secret)) = (self.head.kind, &self.secret) {
+            put(record::secret(file), secret.as_bytes())?;
+            put(record::tries(file), &[tries])?;
+        }
+        Ok(())
     }
 }
 
@@ -378,21 +432,9 @@ impl<'a> Parts<'a> {
                 name_len,
             },
             secret: match kind {
-                Kind::Key { usage, .. } => Some(secret_of(usage, self.secret.unwrap_or_default())?),
+                Kind::Key { usage, .. } => Some(Secret::of(usage, self.secret.unwrap_or_default())?),
                 _ => None,
             },
         })
     }
-}
-
-/// A value for this usage.
-pub(super) fn secret_of(usage: Usage, value: &[u8]) -> Result<Zeroizing<([u8; SECRET_MAX], usize)>, Refusal> {
-    if !usage.takes(value) {
-        return Err(Refusal(StatusWord::INCORRECT_DATA));
-    }
-    let mut secret = Zeroizing::new(([0; SECRET_MAX], value.len()));
-    for (to, from) in secret.0.iter_mut().zip(value) {
-        *to = *from;
-    }
-    Ok(secret)
 }

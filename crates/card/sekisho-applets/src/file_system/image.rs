@@ -4,7 +4,7 @@ use sekisho_apdu::Writer;
 use sekisho_os::Refusal;
 use zeroize::Zeroize;
 
-use super::file::{CHUNK, HEAD_MAX, Kind, New};
+use super::file::{CHUNK, Kind, New};
 use super::tree::{FILES_MAX, MF, record};
 use super::{NO_MEMORY, WRONG_DATA};
 
@@ -61,19 +61,12 @@ impl Image {
     /// # Errors
     /// As [`Image::new`]; 6A84 when there are too many.
     pub fn file(&mut self, parent: File, fcp: &[u8]) -> Result<File, Refusal> {
-        let New { head, secret } = New::parse(fcp, parent.0)?;
+        let new = New::parse(fcp, parent.0)?;
         let file = self.files;
         if file >= FILES_MAX {
             return Err(NO_MEMORY);
         }
-        let mut bytes = [0; HEAD_MAX];
-        let mut w = Writer::new(&mut bytes);
-        head.encode(&mut w)?;
-        self.put(record::head(file), w.written())?;
-        if let (Kind::Key { tries, .. }, Some(secret)) = (head.kind, secret) {
-            self.put(record::secret(file), secret.0.get(..secret.1).unwrap_or_default())?;
-            self.put(record::tries(file), &[tries])?;
-        }
+        new.store(file, |index, value| self.put(index, value))?;
         self.files += 1;
         Ok(File(file))
     }

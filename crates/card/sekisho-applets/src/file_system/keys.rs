@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::access::{Access, INCOMPATIBLE, NO_CURRENT_EF};
 use super::command::Reference;
-use super::file::{Kind, PIN_MAX, SECRET_MAX, Usage, secret_of};
+use super::file::{Kind, PIN_MAX, Secret, Usage};
 use super::session::Challenge;
 use super::tree::{MF, record};
 use super::{CONDITIONS, WRONG_DATA, WRONG_LENGTH, Work};
@@ -48,17 +48,13 @@ impl<F: Flash> Work<'_, '_, F> {
         }
     }
 
-    fn secret(&mut self, file: u8) -> Result<Zeroizing<([u8; SECRET_MAX], usize)>, Refusal> {
-        let mut secret = Zeroizing::new(([0; SECRET_MAX], 0));
-        let len = self.context.get(record::secret(file), &mut secret.0)?;
-        secret.1 = len.ok_or(NO_KEY)?;
-        Ok(secret)
+    fn secret(&mut self, file: u8) -> Result<Secret, Refusal> {
+        Secret::read(|out| self.context.get(record::secret(file), out))?.ok_or(NO_KEY)
     }
 
     /// An AES key of a key file.
     pub(super) fn aes_key(&mut self, file: u8) -> Result<AesKey, Refusal> {
-        let secret = self.secret(file)?;
-        Ok(AesKey::new(secret.0.get(..secret.1).unwrap_or_default())?)
+        Ok(AesKey::new(self.secret(file)?.as_bytes())?)
     }
 
     fn tries_left(&mut self, file: u8) -> Result<u8, Refusal> {
@@ -89,8 +85,7 @@ impl<F: Flash> Work<'_, '_, F> {
     fn attempt_pin(&mut self, file: (u8, u8), pin: &[u8]) -> Outcome {
         self.attempt(file, |work| {
             let secret = work.secret(file.0)?;
-            let right = pin_block(secret.0.get(..secret.1).unwrap_or_default());
-            let same = ct_eq(right.as_ref(), pin_block(pin).as_ref());
+            let same = ct_eq(pin_block(secret.as_bytes()).as_ref(), pin_block(pin).as_ref());
             Ok(same && pin.len() <= PIN_MAX)
         })
     }
@@ -113,10 +108,10 @@ impl<F: Flash> Work<'_, '_, F> {
     /// CHANGE REFERENCE DATA: who knows the old PIN may set a new one.
     pub(super) fn change_pin(&mut self, key: Reference, data: &[u8]) -> Outcome {
         let file = self.key_file(key, Usage::Pin)?;
-        let len = self.secret(file.0)?.1;
+        let len = self.secret(file.0)?.as_bytes().len();
         let (old, new) = data.split_at_checked(len).ok_or(WRONG_LENGTH)?;
         // A new PIN that cannot be one costs no try.
-        secret_of(Usage::Pin, new)?;
+        Secret::of(Usage::Pin, new)?;
         self.attempt_pin(file, old)?;
         self.context.put(record::secret(file.0), new)?;
         Ok(StatusWord::NO_ERROR)
@@ -125,7 +120,7 @@ impl<F: Flash> Work<'_, '_, F> {
     /// CHANGE REFERENCE DATA without the old value: whoever may update the file.
     pub(super) fn set_key(&mut self, key: Option<Reference>, value: &[u8]) -> Outcome {
         let (file, usage, tries) = self.updatable(key)?;
-        secret_of(usage, value)?;
+        Secret::of(usage, value)?;
         self.context.put(record::secret(file), value)?;
         self.context.put(record::tries(file), &[tries])?;
         self.session.set_proved(file, false);

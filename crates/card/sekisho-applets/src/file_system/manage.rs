@@ -1,11 +1,11 @@
 //! CREATE FILE and DELETE FILE (ISO/IEC 7816-9).
 
-use sekisho_apdu::{StatusWord, Writer};
+use sekisho_apdu::StatusWord;
 use sekisho_nvm::Flash;
 use sekisho_os::Refusal;
 
 use super::access::Access;
-use super::file::{HEAD_MAX, Head, Kind, New, PARTS_MAX};
+use super::file::{Head, Kind, New, PARTS_MAX};
 use super::tree::{MF_FID, record};
 use super::{CONDITIONS, Done, NO_MEMORY, NOT_FOUND, WRONG_DATA, Work};
 
@@ -18,24 +18,16 @@ impl<F: Flash> Work<'_, '_, F> {
     /// Makes a file in the current DF.
     pub(super) fn create_file(&mut self, fcp: &[u8]) -> Result<Done, Refusal> {
         let df = self.session.df;
-        let New { head, secret } = New::parse(fcp, df)?;
-        let access = if head.is_df() {
+        let new = New::parse(fcp, df)?;
+        let access = if new.head.is_df() {
             Access::CREATE_DF
         } else {
             Access::CREATE_EF
         };
         self.allowed(df, access)?;
-        self.is_free(df, &head)?;
+        self.is_free(df, &new.head)?;
         let file = self.tree.free().ok_or(NO_MEMORY)?;
-        let mut bytes = [0; HEAD_MAX];
-        let mut w = Writer::new(&mut bytes);
-        head.encode(&mut w)?;
-        self.context.put(record::head(file), w.written())?;
-        if let (Kind::Key { tries, .. }, Some(secret)) = (head.kind, secret) {
-            let value = secret.0.get(..secret.1).unwrap_or_default();
-            self.context.put(record::secret(file), value)?;
-            self.context.put(record::tries(file), &[tries])?;
-        }
+        new.store(file, |index, value| self.context.put(index, value))?;
         Ok(Done {
             sw: StatusWord::NO_ERROR,
             file: Some(file),

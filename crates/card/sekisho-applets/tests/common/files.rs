@@ -10,28 +10,26 @@ use sekisho_messaging::setup::{
     Mode, Opened, Policy, RatchetOpening, open_reader, refresh_command, refresh_secret, wrapped_command,
 };
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{FactoryApplication, Interface, MESSAGING_POLICY, Module, Personalisation, Profile};
+use sekisho_os::{
+    FactoryApplication, Interface, MESSAGING_POLICY, Module, Personalisation, Platform, Profile,
+    SecureElement,
+};
 
+use super::host::encode;
 use super::{Card, SeededRng, initial_keys, key, personalisation, profile, send_on};
-
-/// Every mode that a security domain can allow.
-pub const EVERY_MODE: Policy = Policy::new()
-    .allow(Mode::Fixed)
-    .allow(Mode::LegacyXor)
-    .allow(Mode::LegacyList)
-    .allow(Mode::LegacyOperations);
-
-/// All modes with their numbers of exchanges before they are used up or want a refresh.
-pub const MODES: [Mode; 5] = [
-    Mode::Ratchet,
-    Mode::Fixed,
-    Mode::LegacyXor,
-    Mode::LegacyList,
-    Mode::LegacyOperations,
-];
 
 /// The test card on this flash.
 pub fn card_on(flash: RamFlash, profile: &Profile, policy: Policy) -> Card {
+    element_on(flash, SeededRng(1), profile, policy)
+}
+
+/// The same with another source of randomness.
+pub fn element_on<P: Platform<Flash = RamFlash>>(
+    flash: RamFlash,
+    rng: P::Rng,
+    profile: &Profile,
+    policy: Policy,
+) -> SecureElement<P> {
     let image = Image::of_test_card().unwrap();
     let records: Vec<_> = image.iter().collect();
     let applications = [FactoryApplication {
@@ -47,12 +45,12 @@ pub fn card_on(flash: RamFlash, profile: &Profile, policy: Policy) -> Card {
         data_objects: &objects,
         ..personalisation(0xFF, &keys, &k_aut)
     };
-    Card::manufacture(flash, SeededRng(1), profile, &personalisation).unwrap()
+    SecureElement::manufacture(flash, rng, profile, &personalisation).unwrap()
 }
 
 /// The test card, whose security domain allows every mode.
 pub fn card() -> Card {
-    card_on(super::flash(), &profile(), EVERY_MODE)
+    card_on(super::flash(), &profile(), Policy::every_mode())
 }
 
 pub fn select(card: &mut Card, interface: Interface) {
@@ -189,13 +187,6 @@ pub fn plain(card: &mut Card, interface: Interface, capdu: &[u8]) -> Result<Vec<
     let sw = super::sw(&answer);
     answer.truncate(answer.len() - 2);
     if sw == 0x9000 { Ok(answer) } else { Err(sw) }
-}
-
-pub fn encode(command: &CApdu<'_>) -> Vec<u8> {
-    let mut buf = [0; 700];
-    let mut w = sekisho_apdu::Writer::new(&mut buf);
-    command.encode(&mut w).unwrap();
-    w.written().to_vec()
 }
 
 /// Proves key EXTERNAL 1.

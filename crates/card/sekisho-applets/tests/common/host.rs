@@ -15,7 +15,8 @@ pub struct Host {
     pub logical_channel: u8,
 }
 
-fn encode(capdu: &CApdu<'_>) -> Vec<u8> {
+/// A command's bytes.
+pub fn encode(capdu: &CApdu<'_>) -> Vec<u8> {
     let mut buf = vec![0; 5000];
     let mut w = Writer::new(&mut buf);
     capdu.encode(&mut w).unwrap();

@@ -28,6 +28,28 @@ impl Rng for SeededRng {
     }
 }
 
+/// Gives out what it was told, then what a seed makes.
+pub struct Script(pub Vec<u8>, pub SeededRng);
+
+impl Rng for Script {
+    fn fill(&mut self, out: &mut [u8]) {
+        if self.0.len() < out.len() {
+            return self.1.fill(out);
+        }
+        let rest = self.0.split_off(out.len());
+        out.copy_from_slice(&std::mem::replace(&mut self.0, rest));
+    }
+}
+
+/// The SE as it is delivered, with randomness that a specification page states.
+pub struct Scripted;
+
+impl Platform for Scripted {
+    type Flash = RamFlash;
+    type Rng = Script;
+    type Applets = Standard;
+}
+
 /// The SE as it is delivered, on RAM that behaves like flash.
 pub struct Virtual;
 

@@ -11,10 +11,11 @@
 
 use sekisho_keys::KeySet;
 use sekisho_messaging::schedule::Lanes;
+use sekisho_messaging::setup::Mode;
 use sekisho_os::{Interface, Profile};
 use sekisho_scp::SecurityLevel;
 
-use super::files::{self, MODES, Reader};
+use super::files::{self, Reader};
 use super::host::Host;
 use super::{Card, SeededRng, initial_keys, key, send_on};
 
@@ -129,7 +130,7 @@ impl Runner {
     }
 
     fn messaging(&mut self, mode: &str, lanes: Lanes) -> Result<(), u16> {
-        let mode = MODES.into_iter().find(|m| m.name() == mode).unwrap();
+        let mode = Mode::ALL.into_iter().find(|m| m.name() == mode).unwrap();
         let reader = Reader::open(&mut self.card, self.interface, mode, lanes, 256)?;
         self.reader = Some(reader);
         Ok(())
