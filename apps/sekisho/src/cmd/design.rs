@@ -29,6 +29,7 @@ enum Command {
         passphrase: Passphrase,
     },
     /// Make a signed package of a WebAssembly module
+    #[command(disable_version_flag = true)] // --version is the part's
     Pack {
         /// The module
         module: PathBuf,
