@@ -24,7 +24,7 @@ macro_rules! scripts {
     )*};
 }
 
-scripts! { select channels get_data secure_channel get_status keys keys_aes192 life_cycle store_data chaining update_commands files file_rules file_keys file_messaging yubikit_extended yubikit_short }
+scripts! { select channels get_data get_response secure_channel get_status keys keys_aes192 life_cycle store_data chaining update_commands files file_rules file_keys file_messaging yubikit_extended yubikit_short }
 
 #[test]
 fn random_card_challenge_and_s16() {

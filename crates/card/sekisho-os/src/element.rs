@@ -3,7 +3,7 @@
 use core::fmt;
 
 use sekisho_apdu::gp::ins;
-use sekisho_apdu::{CApdu, Cla, StatusWord};
+use sekisho_apdu::{ApduError, CApdu, Cla, StatusWord, Writer};
 use sekisho_keys::Rng;
 use sekisho_nvm::{Flash, Store};
 
@@ -126,27 +126,45 @@ impl<P: Platform> SecureElement<P> {
             interface,
             logical_channel: cla.logical_channel(),
         };
-        let (ne, extended) = match CApdu::parse(capdu) {
-            _ if self.core.mute => self.fail(place, StatusWord::MEMORY_FAILURE),
-            Ok(_) if !cla.is_supported() => self.fail(place, StatusWord::CLA_NOT_SUPPORTED),
+        match CApdu::parse(capdu) {
+            _ if self.core.mute => self.fail(place, StatusWord::MEMORY_FAILURE, out),
+            Ok(_) if !cla.is_supported() => self.fail(place, StatusWord::CLA_NOT_SUPPORTED, out),
             Ok(_) if !self.core.channels.is_open(place) => {
-                self.fail(place, StatusWord::LOGICAL_CHANNEL_NOT_SUPPORTED)
+                self.fail(place, StatusWord::LOGICAL_CHANNEL_NOT_SUPPORTED, out)
             }
+            command if is_get_response(capdu) => self.fetch(place, cla, command, out),
             Ok(command) => {
                 self.run(place, &command);
-                (command.ne, command.extended)
+                let (ne, extended) = (command.ne, command.extended);
+                self.buffers.response.deliver(place, cla, ne, extended, out)
             }
-            Err(_) => self.fail(place, StatusWord::WRONG_LENGTH),
-        };
-        self.buffers.response.deliver(place, ne, extended, out)
+            Err(_) => self.fail(place, StatusWord::WRONG_LENGTH, out),
+        }
+    }
+
+    /// GET RESPONSE: neither command chaining, nor SCP03, nor secure messaging, nor an application sees it. Broadcast mode, in which nothing
+    /// can wait, ends like at any other command that it does not have.
+    fn fetch(
+        &mut self,
+        place: Place,
+        cla: Cla,
+        command: Result<CApdu<'_>, ApduError>,
+        out: &mut [u8],
+    ) -> usize {
+        match self.buffers.response.fetch(place, cla, command, out) {
+            Ok(len) => len,
+            Err(refusal) => {
+                self.core.end_broadcast(place);
+                bare(refusal.0, out)
+            }
+        }
     }
 
     /// Answers what is no command: nothing but broadcast mode and secure messaging, which any error ends, is touched.
-    fn fail(&mut self, place: Place, sw: StatusWord) -> (Option<u32>, bool) {
+    fn fail(&mut self, place: Place, sw: StatusWord, out: &mut [u8]) -> usize {
         self.core.end_broadcast(place);
         self.core.end_messaging(place);
-        self.buffers.response.set(|_| sw);
-        (None, false)
+        bare(sw, out)
     }
 
     fn run(&mut self, place: Place, command: &CApdu<'_>) {
@@ -155,9 +173,6 @@ impl<P: Platform> SecureElement<P> {
             response,
             scratch,
         } = &mut self.buffers;
-        if command.ins == ins::GET_RESPONSE && !command.cla.proprietary() && response.is_waiting(place) {
-            return;
-        }
         match chain.accept(place, command) {
             Segment::Whole => self.core.process(place, command, scratch, response),
             Segment::Last => {
@@ -201,6 +216,18 @@ impl<P: Platform> SecureElement<P> {
     pub fn into_flash(self) -> P::Flash {
         self.core.flash
     }
+}
+
+/// Answers a status word beside what waits to be fetched. `out` holds two bytes or more.
+fn bare(sw: StatusWord, out: &mut [u8]) -> usize {
+    let mut writer = Writer::new(out);
+    let _ = writer.bytes(&sw.bytes());
+    writer.len()
+}
+
+/// By the header alone: GET RESPONSE with a wrong length is one too.
+fn is_get_response(capdu: &[u8]) -> bool {
+    matches!(capdu, [_, ins::GET_RESPONSE, _, _, ..])
 }
 
 impl<P: Platform> Core<P> {

@@ -7,13 +7,14 @@
 //!
 //! 1. **Routing agent**: the interface on which the command came names its [container](ContainerId) (`interface`).
 //! 2. **Logical channel**: the class byte names one; it must be open (`channels`).
-//! 3. **Chaining**: segments are put together (`chaining`). From here on there are only whole commands.
-//! 4. **The operating system's own commands**, SELECT by name, MANAGE CHANNEL, GET RESPONSE, are done here (`select`, `response`).
-//! 5. **Secure channel**, or ISO 7816-4 **secure messaging**, of which a logical channel has one at most: MAC, then decryption; what comes
+//! 3. **GET RESPONSE** fetches what waits (`response`): it belongs to the transport, and nothing below sees it.
+//! 4. **Chaining**: segments are put together (`chaining`). From here on there are only whole commands.
+//! 5. **The operating system's own commands**, SELECT by name and MANAGE CHANNEL, are done here (`select`).
+//! 6. **Secure channel**, or ISO 7816-4 **secure messaging**, of which a logical channel has one at most: MAC, then decryption; what comes
 //!    out is a plain command and the proof of how its sender is authenticated (`process`, `secure`, `messaging`).
-//! 6. **Application**: the dispatcher calls the module of the selected registry entry with a [`Context`]. Its writes are kept back.
-//! 7. **Commit**: all writes of a command that succeeded, in one transaction, or none (`nvm`).
-//! 8. **Protection**: R-ENCRYPTION and R-MAC, or data objects 87, 99 and 8E, and the answer goes out, with GET RESPONSE if it is longer than Ne.
+//! 7. **Application**: the dispatcher calls the module of the selected registry entry with a [`Context`]. Its writes are kept back.
+//! 8. **Commit**: all writes of a command that succeeded, in one transaction, or none (`nvm`).
+//! 9. **Protection**: R-ENCRYPTION and R-MAC, or data objects 87, 99 and 8E, and the answer goes out, with GET RESPONSE if it is longer than Ne.
 //!
 //! An error at any step is a status word, and no step after it happens. In broadcast mode it also ends the secure channel, and the
 //! individual one that was saved in it.

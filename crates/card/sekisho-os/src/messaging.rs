@@ -60,7 +60,7 @@ impl Messagings {
     /// Takes a command: the plain one, or `None` when it is the last command once more.
     ///
     /// # Errors
-    /// The messaging is closed then, but for [`SmError::BufferTooSmall`], which cannot come.
+    /// The messaging is closed then, but for [`SmError::TooLong`], which is answered with protection.
     pub(crate) fn receive<'p>(
         &mut self,
         place: Place,

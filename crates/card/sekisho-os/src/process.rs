@@ -2,6 +2,8 @@
 
 use sekisho_apdu::gp::{CardLifeCycle, ins};
 use sekisho_apdu::{CApdu, SecureMessaging, StatusWord, Writer};
+use sekisho_messaging::SmError;
+use sekisho_scp::ScpError;
 use zeroize::Zeroize;
 
 use crate::applet::{Applets, Context, Effects, Protection, System};
@@ -21,6 +23,22 @@ struct Admitted<'b> {
     command: CApdu<'b>,
     /// How it was protected: its answer gets the same.
     protection: Protection,
+}
+
+/// What the protection of a command says of it.
+enum Admission<'b> {
+    /// It is for the application.
+    Command(Admitted<'b>),
+    /// It is the last command of secure messaging once more: its answer goes out again.
+    Again,
+    /// Its MAC is right and its data longer than the SE takes: it is refused, and what protected it goes on.
+    TooLong(Protection),
+}
+
+/// Wipes what a command was decrypted into; it is not longer than what came.
+fn wipe(plain: &mut [u8], command: &CApdu<'_>) {
+    let len = plain.len().min(command.data.len());
+    plain.get_mut(..len).unwrap_or_default().zeroize();
 }
 
 impl<P: Platform> Core<P> {
@@ -52,9 +70,6 @@ impl<P: Platform> Core<P> {
             ins::MANAGE_CHANNEL if !command.cla.proprietary() => {
                 response.set(|w| self.manage_channel(place, command, w).unwrap_or_else(|r| r.0));
             }
-            ins::GET_RESPONSE if !command.cla.proprietary() => {
-                response.set(|_| StatusWord::CONDITIONS_NOT_SATISFIED)
-            }
             _ => self.dispatch(place, command, scratch, response),
         }
     }
@@ -72,11 +87,15 @@ impl<P: Platform> Core<P> {
             staged,
         } = scratch;
         let admitted = match self.admit(place, command, plain) {
-            Ok(Some(admitted)) => admitted,
-            Ok(None) => return response.set_protected(self.messaging.last_answer(place)),
+            Ok(Admission::Command(admitted)) => admitted,
+            Ok(Admission::Again) => return response.set_protected(self.messaging.last_answer(place)),
+            Ok(Admission::TooLong(protection)) => {
+                wipe(plain, command);
+                return self.respond(place, protection, None, &[], StatusWord::WRONG_LENGTH, response);
+            }
             Err(refusal) => {
                 // It may have been decrypted before it was refused.
-                plain.get_mut(..command.data.len()).unwrap_or_default().zeroize();
+                wipe(plain, command);
                 return response.set(|_| refusal.0);
             }
         };
@@ -90,16 +109,12 @@ impl<P: Platform> Core<P> {
             Ok(sw) => (answered, sw),
             Err(refusal) => (&[], refusal.0),
         };
-        if protection == Protection::Messaging {
-            let fresh = effects.refresh.take().filter(|_| outcome.is_ok());
-            self.answer(place, fresh.as_deref(), data, sw, response);
-        } else {
-            response.set(|w| self.protect(place, protection, data, sw, w));
-        }
+        let fresh = effects.refresh.take().filter(|_| outcome.is_ok());
+        self.respond(place, protection, fresh.as_deref(), data, sw, response);
         answered.zeroize();
         if protection != Protection::None {
-            // A decrypted command may carry keys. It is not longer than what came.
-            plain.get_mut(..command.data.len()).unwrap_or_default().zeroize();
+            // A decrypted command may carry keys.
+            wipe(plain, command);
         }
         if outcome.is_ok() {
             if let Some(mode) = effects.mode {
@@ -114,19 +129,38 @@ impl<P: Platform> Core<P> {
         }
     }
 
-    /// Lets a command through the secure messaging of its logical channel; `None` when it is the last command once more. Every error ends it.
+    /// Answers under the protection that the command came with.
+    fn respond(
+        &mut self,
+        place: Place,
+        protection: Protection,
+        fresh: Option<&[u8; 32]>,
+        data: &[u8],
+        sw: StatusWord,
+        response: &mut Response,
+    ) {
+        if protection == Protection::Messaging {
+            self.answer(place, fresh, data, sw, response);
+        } else {
+            response.set(|w| self.protect(place, protection, data, sw, w));
+        }
+    }
+
+    /// Lets a command through the secure messaging of its logical channel. Every error ends it.
     fn admit_messaging<'b>(
         &mut self,
         place: Place,
         command: &CApdu<'_>,
         plain: &'b mut [u8],
-    ) -> Result<Option<Admitted<'b>>, Refusal> {
+    ) -> Result<Admission<'b>, Refusal> {
         self.used_keys = true;
         match self.messaging.receive(place, command, plain) {
-            Ok(command) => Ok(command.map(|command| Admitted {
+            Ok(Some(command)) => Ok(Admission::Command(Admitted {
                 command,
                 protection: Protection::Messaging,
             })),
+            Ok(None) => Ok(Admission::Again),
+            Err(SmError::TooLong) => Ok(Admission::TooLong(Protection::Messaging)),
             Err(error) => {
                 self.end_messaging(place);
                 Err(Refusal(error.status()))
@@ -159,11 +193,11 @@ impl<P: Platform> Core<P> {
         place: Place,
         command: &CApdu<'b>,
         plain: &'b mut [u8],
-    ) -> Result<Option<Admitted<'b>>, Refusal> {
+    ) -> Result<Admission<'b>, Refusal> {
         if self.messaging.is_open(place) {
             return self.admit_messaging(place, command, plain);
         }
-        self.admit_secure_channel(place, command, plain).map(Some)
+        self.admit_secure_channel(place, command, plain)
     }
 
     fn admit_secure_channel<'b>(
@@ -171,12 +205,10 @@ impl<P: Platform> Core<P> {
         place: Place,
         command: &CApdu<'b>,
         plain: &'b mut [u8],
-    ) -> Result<Admitted<'b>, Refusal> {
+    ) -> Result<Admission<'b>, Refusal> {
         let refused = Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED);
-        let in_the_clear = Admitted {
-            command: *command,
-            protection: Protection::None,
-        };
+        let admitted = |command, protection| Admission::Command(Admitted { command, protection });
+        let in_the_clear = admitted(*command, Protection::None);
         let indicated = command.cla.secure_messaging() != SecureMessaging::None;
         let starts = command.ins == ins::INITIALIZE_UPDATE && command.cla.proprietary() && !indicated;
         let continues = command.ins == ins::EXTERNAL_AUTHENTICATE;
@@ -195,19 +227,16 @@ impl<P: Platform> Core<P> {
                 if indicated { Err(refused) } else { Ok(in_the_clear) }
             }
             State::Open(OpenChannel { channel, .. }) => match channel.unwrap(command, plain) {
-                Ok(command) => Ok(Admitted {
-                    command,
-                    protection: Protection::SecureChannel,
-                }),
+                Ok(command) => Ok(admitted(command, Protection::SecureChannel)),
+                Err(ScpError::TooLong) => Ok(Admission::TooLong(Protection::SecureChannel)),
                 Err(error) => {
                     *state = State::Aborted;
                     Err(error.into())
                 }
             },
-            State::Broadcast { channel, .. } => Ok(Admitted {
-                command: channel.unwrap(command, plain)?,
-                protection: Protection::None,
-            }),
+            State::Broadcast { channel, .. } => {
+                Ok(admitted(channel.unwrap(command, plain)?, Protection::None))
+            }
         }
     }
 

@@ -69,9 +69,10 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
         self.open.as_ref().is_some_and(|open| open.last_mac.is_some())
     }
 
-    /// Takes a C-APDU. `plain` receives the decrypted data and must be as long as the command's data field.
+    /// Takes a C-APDU. `plain` receives the decrypted data.
     ///
-    /// Every error but [`SmError::BufferTooSmall`] closes: answer [`SmError::status`] in plain, and whatever the
+    /// [`SmError::TooLong`] says that the MAC is right and that the data does not fit `plain`: answer it with [`CardMessaging::answer`], as any
+    /// command that has been handed out. Every other error closes: answer [`SmError::status`] in plain, and whatever the
     /// keys had opened is shut. A command that is not protected is such an error. No state changes before the MAC is
     /// known to be right; from then on the keys of this command are gone.
     pub fn receive<'a>(&'a mut self, command: &[u8], plain: &'a mut [u8]) -> Result<Received<'a>, SmError> {
@@ -96,10 +97,7 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
         plain: &'p mut [u8],
     ) -> Result<Option<CApdu<'p>>, SmError> {
         let accepted = self.accept(command, plain);
-        if accepted
-            .as_ref()
-            .is_err_and(|error| *error != SmError::BufferTooSmall)
-        {
+        if accepted.as_ref().is_err_and(|error| *error != SmError::TooLong) {
             self.close();
         }
         accepted
@@ -131,7 +129,12 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
         if open.schedule.refresh_due() && command.ins != INS_REFRESH {
             return Err(ScheduleError::RefreshDue.into());
         }
-        let data = objects.decrypt(&exchange.command, ssc, plain)?;
+        let too_long = objects.exceeds(plain);
+        let data = if too_long {
+            objects.decrypt_head(&exchange.command, ssc, plain)?
+        } else {
+            objects.decrypt(&exchange.command, ssc, plain)?
+        };
         let (selector, data) = data
             .split_at_checked(open.schedule.selector_len())
             .ok_or(SmError::MissingObjects)?;
@@ -143,6 +146,9 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
             ins: command.ins,
         });
         self.answer_len = 0;
+        if too_long {
+            return Err(SmError::TooLong);
+        }
         Ok(Some(CApdu {
             cla,
             ins: command.ins,

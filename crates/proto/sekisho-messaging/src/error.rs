@@ -20,10 +20,12 @@ pub enum SmError {
     Closed,
     /// The caller acted out of turn: a new command before the answer, or an answer before a command.
     OutOfTurn,
-    /// The caller's buffer, or the card's answer buffer, is too small. Nothing has changed.
+    /// The caller's buffer, or the card's answer buffer, is too small. Nothing has been sent or accepted.
     BufferTooSmall,
     /// The answer came without protection, with this status word. It may be forged: ask again or close.
     Unprotected(StatusWord),
+    /// The command's MAC is right, and its data is longer than the card takes. Secure messaging goes on: the answer is protected.
+    TooLong,
     /// The key schedule refuses.
     Schedule(ScheduleError),
 }
@@ -34,7 +36,7 @@ impl SmError {
         match self {
             Self::MissingObjects => StatusWord::SM_OBJECTS_MISSING,
             Self::IncorrectObjects => StatusWord::SM_OBJECTS_INCORRECT,
-            Self::Malformed => StatusWord::WRONG_LENGTH,
+            Self::Malformed | Self::TooLong => StatusWord::WRONG_LENGTH,
             Self::Closed => StatusWord::SECURITY_STATUS_NOT_SATISFIED,
             Self::Schedule(error) => error.status(),
             Self::Unprotected(status) => *status,
@@ -58,6 +60,7 @@ impl fmt::Display for SmError {
             Self::Closed => f.write_str("secure messaging is closed"),
             Self::OutOfTurn => f.write_str("out of turn: one command, then its answer"),
             Self::BufferTooSmall => f.write_str("buffer too small"),
+            Self::TooLong => f.write_str("data longer than the card takes"),
             Self::Unprotected(status) => write!(f, "unprotected answer {:04X}", status.0),
             Self::Schedule(error) => write!(f, "key schedule: {error}"),
         }

@@ -283,4 +283,29 @@ impl<'a> Objects<'a> {
         keys.decrypt(ssc, plain)?;
         unpad(plain, keys.block_len()).ok_or(SmError::IncorrectObjects)
     }
+
+    /// Whether the cryptogram is longer than `plain`.
+    pub(crate) fn exceeds(&self, plain: &[u8]) -> bool {
+        self.cryptogram
+            .is_some_and(|cryptogram| cryptogram.len() > plain.len())
+    }
+
+    /// Decrypts of a cryptogram that [exceeds](Self::exceeds) `plain` the whole blocks that `plain` holds. Only behind [`Objects::verify`].
+    pub(crate) fn decrypt_head<'b>(
+        &self,
+        keys: &Keys,
+        ssc: Ssc,
+        plain: &'b mut [u8],
+    ) -> Result<&'b [u8], SmError> {
+        let block = keys.block_len();
+        let cryptogram = self.cryptogram.unwrap_or_default();
+        if !cryptogram.len().is_multiple_of(block) {
+            return Err(SmError::IncorrectObjects);
+        }
+        let len = plain.len() / block * block;
+        let plain = plain.get_mut(..len).ok_or(SmError::BufferTooSmall)?;
+        plain.copy_from_slice(cryptogram.get(..len).ok_or(SmError::BufferTooSmall)?);
+        keys.decrypt(ssc, plain)?;
+        Ok(plain)
+    }
 }

@@ -4,7 +4,7 @@ use core::fmt;
 
 use sekisho_apdu::{ApduError, BufferFull, StatusWord};
 
-/// Why a secure channel refuses. Every one of them ends the secure channel.
+/// Why a secure channel refuses. Every one of them but [`ScpError::TooLong`] ends the secure channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ScpError {
@@ -28,6 +28,8 @@ pub enum ScpError {
     Closed,
     /// The output buffer is too small.
     BufferFull,
+    /// The command's MAC is right, and its data is longer than the card takes.
+    TooLong,
 }
 
 impl ScpError {
@@ -36,7 +38,7 @@ impl ScpError {
         match self {
             Self::Cryptogram => StatusWord::AUTH_CRYPTOGRAM_FAILED,
             Self::Mac | Self::Padding | Self::Closed => StatusWord::SECURITY_STATUS_NOT_SATISFIED,
-            Self::Length => StatusWord::WRONG_LENGTH,
+            Self::Length | Self::TooLong => StatusWord::WRONG_LENGTH,
             Self::Parameter => StatusWord::INCORRECT_P1P2,
             Self::Command | Self::CounterExhausted => StatusWord::CONDITIONS_NOT_SATISFIED,
             Self::Sequence | Self::BufferFull => StatusWord::UNKNOWN,
@@ -57,6 +59,7 @@ impl fmt::Display for ScpError {
             Self::Sequence => "a response was already made for this command",
             Self::Closed => "secure channel closed",
             Self::BufferFull => "buffer full",
+            Self::TooLong => "data longer than the card takes",
         })
     }
 }

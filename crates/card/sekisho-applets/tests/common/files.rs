@@ -140,7 +140,7 @@ impl Reader {
     /// Protects a command and remembers it.
     pub fn protect(&mut self, capdu: &[u8]) -> Vec<u8> {
         let selector = self.messaging.propose(&mut self.rng);
-        let mut out = vec![0; 2000];
+        let mut out = vec![0; 70_000];
         let command = CApdu::parse(capdu).unwrap();
         self.sent = self
             .messaging

@@ -17,7 +17,7 @@ pub struct Host {
 
 /// A command's bytes.
 pub fn encode(capdu: &CApdu<'_>) -> Vec<u8> {
-    let mut buf = vec![0; 5000];
+    let mut buf = vec![0; 70_000];
     let mut w = Writer::new(&mut buf);
     capdu.encode(&mut w).unwrap();
     w.written().to_vec()
@@ -92,7 +92,7 @@ impl Host {
 
     /// Protects a plain C-APDU, without sending it.
     pub fn wrap(&mut self, plain: &[u8]) -> Vec<u8> {
-        let mut buf = vec![0; 5000];
+        let mut buf = vec![0; 70_000];
         let mut w = Writer::new(&mut buf);
         self.channel.wrap(&CApdu::parse(plain).unwrap(), &mut w).unwrap();
         w.written().to_vec()
@@ -100,7 +100,7 @@ impl Host {
 
     /// Verifies and decrypts an answer: data field and status word.
     pub fn unwrap(&mut self, rapdu: &[u8]) -> Vec<u8> {
-        let mut buf = vec![0; 5000];
+        let mut buf = vec![0; 70_000];
         let answer = self.channel.unwrap_response(rapdu, &mut buf).unwrap();
         [answer.data, &answer.sw.bytes()].concat()
     }

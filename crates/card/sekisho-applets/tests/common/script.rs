@@ -1,6 +1,7 @@
 //! Conversations as text. One line is one step:
 //!
-//! * `> hex` sends a C-APDU as it is; `S> hex` sends it through the secure channel.
+//! * `> hex` sends a C-APDU as it is; `S> hex` sends it through the secure channel. `Fxx> hex` does so too, and fetches what does not fit Ne
+//!   with GET RESPONSE of class xx.
 //! * `< hex` is the R-APDU to the last command, after the secure channel for `S>`. `??` stands for any byte, `...` for any number of them.
 //! * `! keys ENC MAC DEK` names the keys of the next `! open`; without it the initial keys.
 //! * `! open LEVEL [KVN]` opens a secure channel, KVN 00 if none is named; `! refused LEVEL KVN SW` tries and fails.
@@ -60,6 +61,23 @@ impl Runner {
                         .as_mut()
                         .unwrap_or_else(|| panic!("{at}: no secure channel"));
                     self.answer = Some(host.send(&mut self.card, &bytes(rest, &at)));
+                }
+                fetching if fetching.starts_with('F') && fetching.ends_with('>') => {
+                    let cla = u8::from_str_radix(&fetching[1..3], 16).unwrap();
+                    let host = self
+                        .host
+                        .as_mut()
+                        .unwrap_or_else(|| panic!("{at}: no secure channel"));
+                    let command = host.wrap(&bytes(rest, &at));
+                    let mut answer = send_on(&mut self.card, self.interface, &command);
+                    assert_eq!(answer[answer.len() - 2], 0x61, "{at}: nothing waits");
+                    while let [.., 0x61, le] = answer[..] {
+                        answer.truncate(answer.len() - 2);
+                        let fetch = [cla, 0xC0, 0x00, 0x00, le];
+                        answer.extend(send_on(&mut self.card, self.interface, &fetch));
+                    }
+                    let host = self.host.as_mut().unwrap_or_else(|| unreachable!());
+                    self.answer = Some(host.unwrap(&answer));
                 }
                 "M>" => {
                     let reader = self

@@ -96,12 +96,13 @@ impl SecureChannel {
     ///
     /// # Errors
     /// [`ScpError::Mac`] also for a command without the protection of the level, or with one at level 00; [`ScpError::Padding`],
-    /// [`ScpError::Length`], [`ScpError::BufferFull`], [`ScpError::CounterExhausted`]. After any of them the channel is closed.
+    /// [`ScpError::Length`], [`ScpError::CounterExhausted`]. After any of them the channel is closed. [`ScpError::TooLong`] when `buf` is too
+    /// small for a data field whose MAC is right: the channel goes on, and the response is due.
     pub fn unwrap<'b>(&mut self, capdu: &CApdu<'b>, buf: &'b mut [u8]) -> Result<CApdu<'b>, ScpError> {
         let level = self.level();
         let keys = self.keys.as_mut().ok_or(ScpError::Closed)?;
         let done = keys.unwrap(level, capdu, buf);
-        if done.is_err() {
+        if done.as_ref().is_err_and(|error| *error != ScpError::TooLong) {
             self.close();
         }
         done
@@ -163,10 +164,10 @@ impl Keys {
             return Err(ScpError::Mac);
         }
         let counter = self.command.count()?;
+        self.response_due = Some(counter);
         if level.c_decryption() {
             data = self.command.decrypt(counter, data, buf)?;
         }
-        self.response_due = Some(counter);
         Ok(CApdu {
             cla: capdu.cla.with_secure_messaging(false),
             data,

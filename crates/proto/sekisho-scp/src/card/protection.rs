@@ -78,7 +78,7 @@ impl CommandProtection {
         if data.is_empty() {
             return Ok(&[]);
         }
-        let buf = buf.get_mut(..data.len()).ok_or(ScpError::BufferFull)?;
+        let buf = buf.get_mut(..data.len()).ok_or(ScpError::TooLong)?;
         buf.copy_from_slice(data);
         cbc_decrypt(&self.enc, &self.icv(counter, 0x00), buf)?;
         Ok(unpad80(buf)?)
