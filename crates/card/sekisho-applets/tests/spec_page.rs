@@ -4,61 +4,13 @@
 
 mod common;
 
-use common::{Card, SeededRng, flash, profile};
-use sekisho_apdu::gp::CardLifeCycle;
-use sekisho_keys::{AesKey, KeySet, sha256};
-use sekisho_link::{Authorisation, Manifest, PSe};
-use sekisho_os::{Interface, Personalisation};
+use common::Card;
+use common::issuer::made_by;
+use common::tables::Page;
+use sekisho_link::{Authorisation, PSe};
+use sekisho_os::Interface;
 
-const PAGE: &str = include_str!("../../../../docs/spec/broadcast-update.md");
-
-fn given(name: &str) -> Vec<u8> {
-    let start = format!("```hex {name}\n");
-    let at = PAGE
-        .find(&start)
-        .unwrap_or_else(|| panic!("the page has no block {name}"))
-        + start.len();
-    let end = PAGE[at..].find("```").unwrap();
-    hex::decode(PAGE[at..at + end].split_whitespace().collect::<String>()).unwrap()
-}
-
-fn key(name: &str) -> AesKey {
-    AesKey::new(&given(name)).unwrap()
-}
-
-/// The page's SE, with version 1 of the same module.
-fn card() -> Card {
-    let module = given("module");
-    let first = Manifest {
-        target: Manifest::OS_PART,
-        code_format: Manifest::WEBASSEMBLY,
-        abi: 1,
-        version: 1,
-        min_previous: 0,
-        length: u32::try_from(module.len()).unwrap(),
-        package_id: [0; 16],
-        digest: sha256(&[&module]),
-    };
-    let scp = KeySet {
-        enc: key("k-enc"),
-        mac: key("k-mac-scp"),
-        dek: key("k-dek"),
-    };
-    let personalisation = Personalisation {
-        se_id: given("se-id").try_into().unwrap(),
-        scp_kvn: 0x30,
-        scp: &scp,
-        k_aut: &key("k-aut"),
-        kos: Some(&key("kos")),
-        k_mac: Some(&key("k-mac")),
-        designer: Some(&given("designer-public").try_into().unwrap()),
-        part: Some((&first, &module)),
-        applications: &[],
-        data_objects: &[],
-        life_cycle: CardLifeCycle::Secured,
-    };
-    Card::manufacture(flash(), SeededRng(1), &profile(), &personalisation).unwrap()
-}
+const PAGE: Page = Page(include_str!("../../../../docs/spec/broadcast-update.md"));
 
 fn send(card: &mut Card, capdu: &[u8]) -> (Vec<u8>, u16) {
     let mut answer = [0; 300];
@@ -68,8 +20,8 @@ fn send(card: &mut Card, capdu: &[u8]) -> (Vec<u8>, u16) {
 }
 
 fn play(p_aut: &str, p_se: &str) {
-    let mut card = card();
-    let (p_aut, p_se) = (given(p_aut), given(p_se));
+    let mut card = made_by(PAGE, 0);
+    let (p_aut, p_se) = (PAGE.block(p_aut), PAGE.block(p_se));
     let p_aut = Authorisation::decode(&p_aut).unwrap();
     let p_se = PSe::decode(&p_se).unwrap();
     let splice = usize::from(p_aut.splice);
@@ -87,7 +39,7 @@ fn play(p_aut: &str, p_se: &str) {
     let (receipt, sw) = send(&mut card, &[0x80, 0xCA, 0xDF, 0x21, 0x00]);
     assert_eq!(sw, 0x9000);
     // Tag DF21 and a length of one byte before the value.
-    assert_eq!(receipt[3..], given("receipt"));
+    assert_eq!(receipt[3..], PAGE.block("receipt"));
     let (state, _) = send(&mut card, &[0x80, 0xCA, 0xDF, 0x20, 0x00]);
     assert_eq!(state[5..10], [1, 0, 0, 0, 2], "slot B, version 2");
 }

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use sekisho_apdu::{StatusWord, Writer};
+use sekisho_apdu::{Aid, StatusWord, Writer};
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_hsm::{AuthoriseRequest, Hsm, KVN_SCP, SoftHsm, authorise, broadcast_package};
 use sekisho_keys::p256sig::SigningKey;
 use sekisho_keys::{AesKey, cmac, sha256};
 use sekisho_link::*;
+use sekisho_scp::MacMode;
+use sekisho_scp::host::pseudo_random_card_challenge;
 
 const PAGE: &str = include_str!("../../../../docs/spec/broadcast-update.md");
 
@@ -106,10 +108,39 @@ fn session_keys() {
     let card = hsm().card_challenge(se_id(), KVN_SCP, 1).unwrap();
     check("host-challenge", host.as_bytes());
     check("card-challenge", card.as_bytes());
+    let aid = Aid::try_from(&*given("isd-aid")).unwrap();
+    let k_enc = AesKey::new(&given("k-enc")).unwrap();
+    let again = pseudo_random_card_challenge(&k_enc, 1, &aid, MacMode::S8).unwrap();
+    check("card-challenge", again.as_bytes());
     let session = hsm().scp03_session(se_id(), KVN_SCP, &host, &card).unwrap();
     check("s-enc", session.s_enc.as_bytes());
     check("s-mac", session.s_mac.as_bytes());
     check("s-rmac", session.s_rmac.as_bytes());
+}
+
+/// P_AUT's commands have the header and the Le that the table of 4.5 says.
+fn check_commands(p_aut: &[u8], custody: Custody) {
+    let (_, table) = PAGE.split_once("| command | header | data | Le |\n").unwrap();
+    let rows: Vec<_> = table
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split(" | ").map(str::trim).collect::<Vec<_>>())
+        .collect();
+    let p_aut = Authorisation::decode(p_aut).unwrap();
+    assert_eq!(p_aut.len(), rows.len());
+    for (row, command) in rows.iter().zip(p_aut.commands()) {
+        let custody = format!("{:02X}", custody as u8);
+        let kvn = format!("{KVN_SCP:02X}");
+        let header = row[1]
+            .replace("custody", &custody)
+            .replace("kvn", &kvn)
+            .replace(' ', "");
+        assert_eq!(hex::encode_upper(&command[..4]), header, "{row:?}");
+        let after_data = &command[5 + usize::from(command[4])..];
+        let le = row[3].trim_end_matches(" |");
+        assert_eq!(hex::encode(after_data), le.replace("none", ""), "{row:?}");
+    }
 }
 
 fn custody(custody: Custody, suffix: &str) {
@@ -130,7 +161,9 @@ fn custody(custody: Custody, suffix: &str) {
         is_staged: false,
         package: &package,
     };
-    check(&format!("p-aut-{suffix}"), &authorise(&hsm, &request).unwrap());
+    let p_aut = authorise(&hsm, &request).unwrap();
+    check(&format!("p-aut-{suffix}"), &p_aut);
+    check_commands(&p_aut, custody);
 }
 
 #[test]
@@ -194,6 +227,8 @@ fn the_messages_after_it() {
     let manifest = Manifest::decode(&given("manifest")).unwrap();
     let message = codes::activate_message(&manifest, campaign, se_id);
     check("individual-code", &hsm().mac_with_k_aut(se_id, &message).unwrap());
+    let message = codes::discard_message(campaign, se_id);
+    check("discard-code", &hsm().mac_with_k_aut(se_id, &message).unwrap());
     let mut receipt = Receipt {
         action: codes::ACTION_ACTIVATE,
         target: 1,

@@ -1,147 +1,39 @@
 //! Bad input to every endpoint: a problem that says what to do, and nothing lost.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod support;
+
+use sekisho_hsm::SoftHsm;
 use sekisho_hsm::design::{Ceremony, PackOptions};
-use sekisho_hsm::{Hsm, SoftHsm};
 use sekisho_link::{Campaign, Custody, Equ, LoaderState, SeId, Staging};
-use sekisho_server::paging::{PagingConfig, Scheme};
-use sekisho_server::{Certificate, Config, Server};
 use serde_json::{Value, json};
-use std::path::Path;
 use std::sync::Arc;
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use support::{Answer, Fixture};
 
 const SE: SeId = SeId([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
 
-struct Fixture {
-    server: Server,
-    hsm: Arc<SoftHsm>,
-    http: ureq::Agent,
-}
-
-/// Status, media type and body.
-type Answer = (u16, String, Vec<u8>);
-
-impl Fixture {
-    async fn start(folder: &Path, hsm: &Arc<SoftHsm>) -> Self {
-        let any = "127.0.0.1:0".parse().unwrap();
-        let config = Config {
-            device_address: any,
-            admin_address: any,
-            database: folder.join("fleet.sqlite"),
-            certificate: Certificate::self_signed(&["127.0.0.1"]).unwrap(),
-            admin_token: Some("a".repeat(32)),
-            authority_key: None,
-            paging: Some(PagingConfig {
-                listen: "127.0.0.1:0".parse().unwrap(),
-                threads: 1,
-                scheme: Scheme::Ticket,
-                database: format!("sqlite:{}", folder.join("paging.sqlite").display()),
-                directory: None,
-                domain: 0,
-                node: "test".to_owned(),
-            }),
-        };
-        let server = Server::start(config, Arc::clone(hsm) as Arc<dyn Hsm>)
-            .await
-            .unwrap();
-        let certificates = parse_pem(server.certificate.as_bytes()).filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        });
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::Specific(Arc::new(certificates.collect())))
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
-        let http = ureq::Agent::config_builder()
-            .tls_config(tls)
-            .http_status_as_error(false)
-            .build()
-            .into();
-        Self {
-            server,
-            hsm: Arc::clone(hsm),
-            http,
-        }
-    }
-
-    fn url(&self, path: &str) -> String {
-        if path.starts_with("/device/") {
-            format!("https://{}{path}", self.server.device_address)
-        } else {
-            format!("http://{}{path}", self.server.admin_address)
-        }
-    }
-
-    fn get(&self, path: &str, token: &str, range: Option<&str>) -> Answer {
-        let mut request = self
-            .http
-            .get(self.url(path))
-            .header("Authorization", format!("Bearer {token}"));
-        if let Some(range) = range {
-            request = request.header("Range", range);
-        }
-        answer(request.call().unwrap())
-    }
-
-    fn post(&self, path: &str, token: &str, body: &[u8]) -> Answer {
-        let request = self
-            .http
-            .post(self.url(path))
-            .header("Authorization", format!("Bearer {token}"));
-        answer(request.send(body).unwrap())
-    }
-
-    fn admin(&self, path: &str, body: &[u8]) -> Value {
-        let (status, _, body) = self.post(path, &self.server.admin_token, body);
-        assert!(
-            status < 300,
-            "{path}: {status} {}",
-            String::from_utf8_lossy(&body)
-        );
-        serde_json::from_slice(&body).unwrap_or(Value::Null)
-    }
-
-    fn link_token(&self) -> String {
-        hex::encode(self.hsm.link_token(SE).unwrap())
-    }
-
-    /// A registered SE and a running campaign.
-    fn campaign(&self) -> Campaign {
-        let ceremony = Ceremony::generate().unwrap();
-        let options = PackOptions {
-            version: 2,
-            min_previous: 1,
-            custody: Custody::Hsm,
-        };
-        let package = ceremony.pack(b"\0asm\x01\0\0\0 and more of it", options).unwrap();
-        self.admin(
-            "/api/v1/devices",
-            json!([{ "se_id": SE.to_string(), "kvn": 0x30 }])
-                .to_string()
-                .as_bytes(),
-        );
-        let designer = hex::encode(ceremony.designer_public());
-        let uploaded = self.admin(&format!("/api/v1/packages?designer={designer}"), &package);
-        let wanted = json!({ "name": "test", "package_id": uploaded["package_id"], "attempts_max": 2 });
-        let made = self.admin("/api/v1/campaigns", wanted.to_string().as_bytes());
-        let id = made["id"].as_str().unwrap().to_owned();
-        self.admin(&format!("/api/v1/campaigns/{id}/start"), b"");
-        id.parse().unwrap()
-    }
-}
-
-fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
-    let kind = response
-        .headers()
-        .get("content-type")
-        .map(|v| v.to_str().unwrap().to_owned())
-        .unwrap_or_default();
-    (
-        response.status().as_u16(),
-        kind,
-        response.body_mut().read_to_vec().unwrap(),
-    )
+/// A registered SE and a running campaign.
+fn start_campaign(f: &Fixture) -> Campaign {
+    let ceremony = Ceremony::generate().unwrap();
+    let options = PackOptions {
+        version: 2,
+        min_previous: 1,
+        custody: Custody::Hsm,
+    };
+    let package = ceremony.pack(b"\0asm\x01\0\0\0 and more of it", options).unwrap();
+    f.admin(
+        "/api/v1/devices",
+        json!([{ "se_id": SE.to_string(), "kvn": 0x30 }])
+            .to_string()
+            .as_bytes(),
+    );
+    let designer = hex::encode(ceremony.designer_public());
+    let uploaded = f.admin(&format!("/api/v1/packages?designer={designer}"), &package);
+    let wanted = json!({ "name": "test", "package_id": uploaded["package_id"], "attempts_max": 2 });
+    let made = f.admin("/api/v1/campaigns", wanted.to_string().as_bytes());
+    let id = made["id"].as_str().unwrap().to_owned();
+    f.admin(&format!("/api/v1/campaigns/{id}/start"), b"");
+    id.parse().unwrap()
 }
 
 fn assert_problem(what: &str, (status, kind, body): &Answer, expected: u16) {
@@ -184,8 +76,8 @@ fn equ(campaign: Campaign, sequence_counter: u32) -> Vec<u8> {
 async fn every_endpoint_explains_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let f = Fixture::start(folder.path(), &Arc::new(SoftHsm::generate().unwrap())).await;
-    let campaign = f.campaign();
-    let (admin, link) = (f.server.admin_token.clone(), f.link_token());
+    let campaign = start_campaign(&f);
+    let (admin, link) = (f.server.admin_token.clone(), f.link_token(SE));
     let device = |path: &str| format!("/device/v1/{SE}/{path}");
     let delivery = format!("/device/v1/deliveries/{campaign}");
     for (path, token, expected) in [
@@ -233,7 +125,7 @@ async fn every_endpoint_explains_what_is_wrong() {
 
 /// Bodies and verbs that are wrong.
 fn posts(f: &Fixture, campaign: Campaign) {
-    let (admin, link) = (f.server.admin_token.clone(), f.link_token());
+    let (admin, link) = (f.server.admin_token.clone(), f.link_token(SE));
     let device = |path: &str| format!("/device/v1/{SE}/{path}");
     let verb = |verb: &str| format!("/api/v1/campaigns/{campaign}/{verb}");
     for (path, token, body, expected) in [
@@ -276,7 +168,7 @@ fn posts(f: &Fixture, campaign: Campaign) {
 
 /// What paging is asked over HTTP.
 fn paging_posts(f: &Fixture) {
-    let (admin, link) = (f.server.admin_token.clone(), f.link_token());
+    let (admin, link) = (f.server.admin_token.clone(), f.link_token(SE));
     let device = |path: &str| format!("/device/v1/{SE}/{path}");
     for (path, token, body, expected) in [
         ("/device/v1/paging/recover".to_owned(), "", &[0; 47][..], 400),
@@ -339,13 +231,17 @@ async fn an_authorisation_asked_for_again_is_the_same_also_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let hsm = Arc::new(SoftHsm::generate().unwrap());
     let f = Fixture::start(folder.path(), &hsm).await;
-    let (campaign, link, path) = (f.campaign(), f.link_token(), format!("/device/v1/{SE}/equ"));
+    let (campaign, link, path) = (
+        start_campaign(&f),
+        f.link_token(SE),
+        format!("/device/v1/{SE}/equ"),
+    );
     let (status, _, first) = f.post(&path, &link, &equ(campaign, 0));
     assert_eq!((status, first.len()), (200, 207));
     assert_eq!(f.post(&path, &link, &equ(campaign, 0)).2, first);
     assert_ne!(f.post(&path, &link, &equ(campaign, 1)).2, first);
     // The same counter in another campaign is refused.
-    let other = f.campaign();
+    let other = start_campaign(&f);
     f.admin(&format!("/api/v1/campaigns/{campaign}/pause"), b"");
     assert_problem("paused", &f.post(&path, &link, &equ(campaign, 0)), 425);
     assert_problem("counter used", &f.post(&path, &link, &equ(other, 0)), 409);

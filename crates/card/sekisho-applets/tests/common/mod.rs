@@ -4,7 +4,9 @@
 
 pub mod files;
 pub mod host;
+pub mod issuer;
 pub mod script;
+pub mod tables;
 pub mod update;
 
 use sekisho_apdu::gp::CardLifeCycle;

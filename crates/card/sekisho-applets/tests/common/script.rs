@@ -178,7 +178,7 @@ fn bytes(text: &str, at: &str) -> Vec<u8> {
 }
 
 /// Whether an answer looks like a pattern.
-fn matches(pattern: &str, answer: &[u8]) -> bool {
+pub fn matches(pattern: &str, answer: &[u8]) -> bool {
     let pattern: String = pattern.split_whitespace().collect();
     match pattern.split_once("...") {
         Some((head, tail)) => {

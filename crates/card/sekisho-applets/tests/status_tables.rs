@@ -1,0 +1,97 @@
+//! The tables of the specification pages that say what is answered in which state, walked on cards made as the page says.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // test support
+
+mod common;
+
+use common::issuer::{IssuerBench, made_by};
+use common::tables::{Page, Walker, check_page};
+use sekisho_keys::{AesKey, kdf_label};
+use sekisho_os::{COMMAND_DATA_MAX, Profile, RESPONSE_DATA_MAX};
+
+const BROADCAST_UPDATE: Page = Page(include_str!("../../../../docs/spec/broadcast-update.md"));
+
+/// New cards by the words of the column *from*.
+fn new_cards() -> impl Fn(&str) -> IssuerBench {
+    let page = BROADCAST_UPDATE;
+    let made = [0, 0x61, 0x62, 0x63].map(|without| (without, made_by(page, without).into_flash()));
+    move |kind| {
+        let without = kind.strip_prefix("a new SE without key version ");
+        let without = without.map_or(0, |digits| u8::from_str_radix(digits, 16).unwrap());
+        let (_, flash) = made.iter().find(|(w, _)| *w == without).unwrap();
+        let mut flash = flash.clone();
+        match kind {
+            "a new SE" => {}
+            "a new SE whose flash fails" => flash.cut_after(0, 1),
+            _ => assert_ne!(without, 0, "what is {kind:?}?"),
+        }
+        IssuerBench::new(page, flash)
+    }
+}
+
+/// Every command of the broadcast update in every state (broadcast-update.md, section 7).
+#[test]
+fn broadcast_update() {
+    check_page(BROADCAST_UPDATE, "broadcast-update.md", &new_cards());
+}
+
+/// A status word that the page does not say, and a state that does not follow, are found.
+#[test]
+fn one_changed_word_is_found() {
+    let page = BROADCAST_UPDATE.0;
+    for (said, changed) in [
+        (
+            "| 9504 none | 9504 none | 9000 returned |",
+            "| 9504 none | 9504 none | 9000 open 33 |",
+        ),
+        ("| 9501 none | 9504 none |", "| 9502 none | 9504 none |"),
+        ("| 9503 | integrity", "| 9507 | integrity"),
+    ] {
+        assert!(page.contains(said), "the page does not say {said}");
+        let changed = Page(Box::leak(page.replacen(said, changed, 1).into_boxed_str()));
+        let new = new_cards();
+        let walk = std::panic::AssertUnwindSafe(|| check_page(changed, "changed on purpose", &new));
+        assert!(std::panic::catch_unwind(walk).is_err(), "{said} may say anything");
+    }
+}
+
+/// `K_INT` of custody 03 is in NVM from block 0 on (section 2.2), and nowhere in the flash when what is staged has been discarded.
+#[test]
+fn the_integrity_key_is_kept_and_wiped() {
+    let page = BROADCAST_UPDATE;
+    let mut k_int = [0; 16];
+    let bk_mac = AesKey::new(&page.block("bk-mac-03")).unwrap();
+    kdf_label(&bk_mac, b"SK integrity", &page.block("package-id"), &mut k_int);
+    let is_there = |bench: &IssuerBench| bench.flash().windows(16).any(|bytes| bytes == k_int);
+    let new = new_cards();
+    let walker = Walker::new(page, &new);
+    let mut bench = walker.enter("broadcast 03");
+    assert!(!is_there(&bench), "before block 0");
+    for (command, is_kept) in [
+        ("P_SE 0 of custody 03", true),
+        ("POWER", true),
+        ("INITIALIZE UPDATE", true),
+        ("AUTHENTICATE 33", true),
+        ("DISCARD", false),
+    ] {
+        let answer = walker.send(&mut bench, command);
+        assert!(answer.ends_with(&[0x90, 0x00]), "{command}: {answer:02X?}");
+        assert_eq!(is_there(&bench), is_kept, "after {command}");
+    }
+}
+
+/// The sizes of section 8.3 that are the SE's.
+#[test]
+fn sizes() {
+    let profile = Profile::default();
+    for (what, size) in [
+        ("data field of a command of the SE", COMMAND_DATA_MAX),
+        ("data field of an answer of the SE", RESPONSE_DATA_MAX),
+        ("slot of the OS part", profile.slot_bytes),
+    ] {
+        let mut lines = BROADCAST_UPDATE.0.lines();
+        let line = lines.find(|line| line.strip_prefix("| ").is_some_and(|line| line.starts_with(what)));
+        let said = line.unwrap().trim_end_matches(" |").rsplit(' ').next().unwrap();
+        assert_eq!(said.replace(',', ""), size.to_string(), "{what}");
+    }
+}

@@ -1,0 +1,235 @@
+//! The tables of the specification pages that say what the server answers to devices, walked row by row (broadcast-update.md, 5.3).
+#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::print_stdout, reason = "says how much it has walked")]
+
+mod support;
+
+use sekisho_hsm::design::{Ceremony, PackOptions};
+use sekisho_hsm::{Hsm, SoftHsm};
+use sekisho_link::{Campaign, Custody, Manifest, Package, Receipt, SeId, codes};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use support::{Fixture, answer};
+
+const BROADCAST_UPDATE: &str = include_str!("../../../../docs/spec/broadcast-update.md");
+
+/// `{se-id}`, `{se-id-2}` and `{se-id-3}`.
+const SES: [SeId; 3] = [SeId([0xA1; 10]), SeId([0xA2; 10]), SeId([0xA3; 10])];
+
+/// The bytes of the block ```` ```hex NAME ````.
+fn block(page: &str, name: &str) -> Vec<u8> {
+    let (_, after) = page.split_once(&format!("```hex {name}\n")).unwrap();
+    let (digits, _) = after.split_once("```").unwrap();
+    hex::decode(digits.split_whitespace().collect::<String>()).unwrap()
+}
+
+/// What the page's names stand for, in hex but for `{sha256}` in a header, which is the same digits.
+type Names = BTreeMap<String, String>;
+
+fn filled_in(names: &Names, text: &str) -> String {
+    let mut filled = text.to_owned();
+    for (name, value) in names {
+        filled = filled.replace(&format!("{{{name}}}"), value);
+    }
+    assert!(!filled.contains('{'), "the page does not say what {filled} is");
+    filled
+}
+
+fn body(names: &Names, cell: &str) -> Vec<u8> {
+    let cell = cell.trim_matches('`');
+    if let Some(size) = cell
+        .strip_prefix("{size ")
+        .and_then(|rest| rest.strip_suffix('}'))
+    {
+        return vec![0; size.parse().unwrap()];
+    }
+    let digits: String = filled_in(names, cell).split_whitespace().collect();
+    hex::decode(&digits).unwrap_or_else(|e| panic!("{cell}: {e}"))
+}
+
+/// Whether bytes look like a pattern of hex, `??` for any byte and `...` for any number of them.
+fn looks_like(pattern: &str, bytes: &[u8]) -> bool {
+    let pieces: Vec<String> = pattern
+        .split("...")
+        .map(|piece| piece.split_whitespace().collect())
+        .collect();
+    let digits = hex::encode(bytes);
+    let fits = |piece: &str, at: usize| {
+        digits.get(at..at + piece.len()).is_some_and(|text| {
+            text.bytes()
+                .zip(piece.bytes())
+                .all(|(digit, wanted)| wanted == b'?' || digit == wanted)
+        })
+    };
+    let mut at = 0;
+    for (number, piece) in pieces.iter().enumerate() {
+        let is_last = number + 1 == pieces.len();
+        let found = match (number, is_last) {
+            (0, _) => Some(0).filter(|at| fits(piece, *at)),
+            (_, true) => digits.len().checked_sub(piece.len()),
+            _ => (at..digits.len()).step_by(2).find(|at| fits(piece, *at)),
+        };
+        match found.filter(|found| *found >= at && fits(piece, *found)) {
+            Some(found) => at = found + piece.len(),
+            None => return false,
+        }
+    }
+    pieces.len() > 1 || at == digits.len()
+}
+
+/// One row: what is wrong with it, if anything.
+fn row(f: &Fixture, names: &Names, cells: &[&str]) -> Option<String> {
+    let [request, token, more, sent, status, wanted] = cells[..] else {
+        panic!("{cells:?} has not six cells");
+    };
+    let request = filled_in(names, request.trim_matches('`'));
+    let (method, path) = request.split_once(' ').unwrap();
+    let se_id = path.split('/').nth(3).and_then(|text| text.parse().ok());
+    let token = match token {
+        "none" => None,
+        "wrong" => Some("0".repeat(32)),
+        "its own" => Some(f.link_token(se_id.unwrap())),
+        "administrator" => Some(f.server.admin_token.clone()),
+        other => panic!("what is the token {other:?}?"),
+    };
+    let mut builder = ureq::http::Request::builder().method(method).uri(f.url(path));
+    if let Some(token) = token {
+        builder = builder.header("Authorization", format!("Bearer {token}"));
+    }
+    for header in more.split('`').skip(1).step_by(2) {
+        let (name, value) = header.split_once(": ").unwrap();
+        builder = builder.header(name, filled_in(names, value));
+    }
+    let response = match method {
+        "POST" => f.http.run(builder.body(body(names, sent)).unwrap()),
+        _ => f.http.run(builder.body(()).unwrap()),
+    };
+    let response = match response {
+        Ok(response) => response,
+        // The server may hang up before it has read what is too much.
+        Err(_) if status == "413" => return None,
+        Err(error) => return Some(error.to_string()),
+    };
+    let retry_after = response.headers().get("retry-after").cloned();
+    let (got, kind, content) = answer(response);
+    let (wanted, header) = wanted.split_once(", ").unwrap_or((wanted, ""));
+    let is_right = match wanted {
+        "problem" => {
+            let problem = serde_json::from_slice::<Value>(&content).unwrap_or_default();
+            let words = |name: &str| problem[name].as_str().is_some_and(|text| !text.is_empty());
+            kind == "application/problem+json"
+                && problem["status"] == json!(got)
+                && ["type", "title", "detail"].into_iter().all(words)
+        }
+        "nothing" => content.is_empty(),
+        "text" => !content.is_empty() && kind.starts_with("text/plain"),
+        "JSON" => kind == "application/json" && serde_json::from_slice::<Value>(&content).is_ok(),
+        pattern => {
+            kind == "application/octet-stream"
+                && looks_like(&filled_in(names, pattern.trim_matches('`')), &content)
+        }
+    };
+    let is_timed = match header.trim_matches('`').strip_prefix("Retry-After: ") {
+        Some(seconds) => retry_after.is_some_and(|value| value == seconds),
+        None => retry_after.is_none(),
+    };
+    let shown = String::from_utf8_lossy(&content);
+    (got.to_string() != status || !is_right || !is_timed).then(|| {
+        format!(
+            "answered {got} {kind} {} {shown}",
+            hex::encode(&content[..content.len().min(300)])
+        )
+    })
+}
+
+/// Walks the table of the page; prints how many rows that were, and panics with all that differ.
+fn walk(f: &Fixture, names: &Names, page: &str, title: &str) {
+    let (mut rows, mut wrong, mut inside) = (0, Vec::new(), false);
+    for (number, line) in (1..).zip(page.lines()) {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        inside = (inside && line.starts_with('|'))
+            || cells == ["request", "token", "more headers", "body", "status", "answer"];
+        if inside && line.starts_with("| `") {
+            rows += 1;
+            wrong.extend(row(f, names, &cells).map(|why| format!("line {number}: {line}: {why}")));
+        }
+    }
+    println!("{title}: {rows} requests");
+    assert!(
+        rows > 0 && wrong.is_empty(),
+        "page and server differ:\n{}",
+        wrong.join("\n")
+    );
+}
+
+/// A campaign of the package for the first SE, not started.
+fn campaign(f: &Fixture, package_id: &Value) -> Campaign {
+    let wanted = json!({ "name": "test", "package_id": package_id, "attempts_max": 2 });
+    let made = f.admin("/api/v1/campaigns", wanted.to_string().as_bytes());
+    made["id"].as_str().unwrap().parse().unwrap()
+}
+
+fn state(manifest: &Manifest, staging: u8, campaign: Campaign, next: u16) -> String {
+    format!(
+        "0101000000 0001{:02x}{staging:02x}{campaign}{next:04x}",
+        manifest.abi
+    )
+    .replace(' ', "")
+}
+
+/// The receipt of an update to the package.
+fn receipt(hsm: &SoftHsm, manifest: &Manifest, campaign: Campaign) -> Receipt {
+    let receipt = Receipt {
+        action: codes::ACTION_ACTIVATE,
+        target: manifest.target,
+        campaign,
+        previous_version: 1,
+        version: manifest.version,
+        digest: manifest.digest,
+        mac: [0; 16],
+    };
+    let mac = hsm.mac_with_k_aut(SES[0], &receipt.message(SES[0])).unwrap();
+    Receipt { mac, ..receipt }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broadcast_update() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = Fixture::start(folder.path(), &Arc::new(SoftHsm::generate().unwrap())).await;
+    let ceremony = Ceremony::generate().unwrap();
+    let options = PackOptions {
+        version: 2,
+        min_previous: 1,
+        custody: Custody::Hsm,
+    };
+    let package = ceremony
+        .pack(&block(BROADCAST_UPDATE, "module"), options)
+        .unwrap();
+    let manifest = Package::decode(&package).unwrap().source.manifest;
+    let register = |se_id: SeId| json!([{ "se_id": se_id.to_string(), "kvn": 0x30 }]).to_string();
+    f.admin("/api/v1/devices", register(SES[0]).as_bytes());
+    let designer = hex::encode(ceremony.designer_public());
+    let uploaded = f.admin(&format!("/api/v1/packages?designer={designer}"), &package);
+    let [first, second] = [(); 2].map(|()| campaign(&f, &uploaded["package_id"]));
+    let (_, _, delivery) = f.get(&format!("/device/v1/deliveries/{first}"), "", None);
+    let names = [
+        ("se-id", SES[0].to_string()),
+        ("se-id-2", SES[1].to_string()),
+        ("se-id-3", SES[2].to_string()),
+        ("campaign", first.to_string()),
+        ("campaign-2", second.to_string()),
+        ("delivery-bytes", format!("{:08x}", delivery.len())),
+        ("sha256", hex::encode(sekisho_keys::sha256(&[&delivery]))),
+        ("state", state(&manifest, 0, Campaign(0), 0)),
+        ("staged", state(&manifest, 2, first, 2)),
+        ("receipt", hex::encode(receipt(&f.hsm, &manifest, first).encode())),
+        ("register-2", hex::encode(register(SES[1]))),
+    ];
+    let names = names
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    walk(&f, &names, BROADCAST_UPDATE, "broadcast-update.md");
+    f.server.stop().await;
+}

@@ -1,0 +1,119 @@
+//! A running server, and a client that trusts its certificate.
+#![allow(dead_code, unreachable_pub)] // each test program uses a part
+#![allow(clippy::unwrap_used, clippy::panic)] // test support
+
+use sekisho_hsm::{Hsm, SoftHsm};
+use sekisho_link::SeId;
+use sekisho_server::paging::{PagingConfig, Scheme};
+use sekisho_server::{Certificate, Config, Server};
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+
+pub struct Fixture {
+    pub server: Server,
+    pub hsm: Arc<SoftHsm>,
+    pub http: ureq::Agent,
+}
+
+/// Status, media type and body.
+pub type Answer = (u16, String, Vec<u8>);
+
+impl Fixture {
+    pub async fn start(folder: &Path, hsm: &Arc<SoftHsm>) -> Self {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let config = Config {
+            device_address: any,
+            admin_address: any,
+            database: folder.join("fleet.sqlite"),
+            certificate: Certificate::self_signed(&["127.0.0.1"]).unwrap(),
+            admin_token: Some("a".repeat(32)),
+            authority_key: None,
+            paging: Some(PagingConfig {
+                listen: "127.0.0.1:0".parse().unwrap(),
+                threads: 1,
+                scheme: Scheme::Ticket,
+                database: format!("sqlite:{}", folder.join("paging.sqlite").display()),
+                directory: None,
+                domain: 0,
+                node: "test".to_owned(),
+            }),
+        };
+        let server = Server::start(config, Arc::clone(hsm) as Arc<dyn Hsm>)
+            .await
+            .unwrap();
+        let certificates = parse_pem(server.certificate.as_bytes()).filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        });
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::Specific(Arc::new(certificates.collect())))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build();
+        let http = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .http_status_as_error(false)
+            .build()
+            .into();
+        Self {
+            server,
+            hsm: Arc::clone(hsm),
+            http,
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        if path.starts_with("/device/") {
+            format!("https://{}{path}", self.server.device_address)
+        } else {
+            format!("http://{}{path}", self.server.admin_address)
+        }
+    }
+
+    pub fn get(&self, path: &str, token: &str, range: Option<&str>) -> Answer {
+        let mut request = self
+            .http
+            .get(self.url(path))
+            .header("Authorization", format!("Bearer {token}"));
+        if let Some(range) = range {
+            request = request.header("Range", range);
+        }
+        answer(request.call().unwrap())
+    }
+
+    pub fn post(&self, path: &str, token: &str, body: &[u8]) -> Answer {
+        let request = self
+            .http
+            .post(self.url(path))
+            .header("Authorization", format!("Bearer {token}"));
+        answer(request.send(body).unwrap())
+    }
+
+    pub fn admin(&self, path: &str, body: &[u8]) -> Value {
+        let (status, _, body) = self.post(path, &self.server.admin_token, body);
+        assert!(
+            status < 300,
+            "{path}: {status} {}",
+            String::from_utf8_lossy(&body)
+        );
+        serde_json::from_slice(&body).unwrap_or(Value::Null)
+    }
+
+    pub fn link_token(&self, se_id: SeId) -> String {
+        hex::encode(self.hsm.link_token(se_id).unwrap())
+    }
+}
+
+pub fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
+    let kind = response
+        .headers()
+        .get("content-type")
+        .map(|v| v.to_str().unwrap().to_owned())
+        .unwrap_or_default();
+    (
+        response.status().as_u16(),
+        kind,
+        response.body_mut().read_to_vec().unwrap(),
+    )
+}
