@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Foreign software against `sekisho card` through pcscd and its virtual reader (vpcd): opensc-tool, pcsc_scan, scriptor, yubikit, a reader
-# in Python for secure messaging; then the rate
+# in Python for secure messaging, a whole broadcast update in Python; then the rate
 # of commands beside that of a trivial card. Ends with "N passed, N failed".
 #
 # Runs in network and mount namespaces of its own, since vpcd listens on all addresses without authentication, and so that a pcscd of the
@@ -138,6 +138,11 @@ check "sekisho agent reads the SE through PC/SC" shows "secure element $se_id: v
 check "sekisho agent names the readers when there is doubt" shows "there are: .*$TRIVIAL" \
     "$SEKISHO" agent --once --card pcsc:virtual --server https://127.0.0.1:1 --ca "$work/ca.pem" \
     --token 00112233445566778899aabbccddeeff --spool "$work/spool"
+
+# A broadcast update by a design system, an administrator and a device that know the page alone.
+timeout 120 "$VENV/bin/python" tests/interop/broadcast_client.py "$SEKISHO" >"$work/lines" 2>"$work/trace" || cat "$work/trace" >&2
+count "a broadcast update in Python"
+check "it came to its end" grep -q "^ok there is nothing more" "$work/lines"
 
 # The worked bytes of the specification pages, computed a second time from their words alone.
 for page in paging sm-rolling; do
