@@ -138,7 +138,12 @@ fn a_full_card_still_opens_to_its_owner() {
         let mut card = Card::manufacture(flash, SeededRng(1), &profile, &personalisation).unwrap();
         let mut host = Host::open(&mut card, 0, &keys, SecurityLevel::FULL);
         let _ = (1..=0x20).find(|kvn| put_key(&mut host, &mut card, *kvn) != 0x9000);
-        // Fill the rest with data objects as long as will fit, but for a few bytes.
+        // A single key, if there is room for one; the rest with data objects as long as will fit, but for a few bytes.
+        let mut single = [7; 16];
+        let kcv = sekisho_keys::kcv_aes(&key(&single));
+        sekisho_keys::cbc_encrypt(&keys.dek, &[0; 16], &mut single).unwrap();
+        let single = [&[0x80, 0xD8, 0, 1, 23, 0x70, 0x88, 16][..], &single, &[3], &kcv].concat();
+        host.send(&mut card, &single);
         for tag in [0x42, 0x45] {
             let fits = |len: &u8| {
                 let head = [0x80, 0xE2, 0x90, 0, len + 2, tag, *len];

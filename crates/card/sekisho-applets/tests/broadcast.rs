@@ -6,10 +6,10 @@ mod common;
 
 use common::host::Host;
 use common::update::{Broadcast, CAMPAIGN, Custody, Keys, V2, manifest, update_state};
-use common::{Card, PAGE, SE_ID, SeededRng, flash, profile, send, send_on, sw};
+use common::{Card, PAGE, SE_ID, SeededRng, flash, personalisation, profile, send, send_on, sw};
 use sekisho_keys::cmac;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{Interface, Profile};
+use sekisho_os::{Interface, Personalisation, Profile};
 use sekisho_scp::SecurityLevel;
 
 const FULL: SecurityLevel = SecurityLevel::FULL;
@@ -286,17 +286,48 @@ fn broadcast_mode_wants_an_enciphered_individual_channel_and_the_keys() {
         0x6700
     );
     // Without the designer's key the first block ends it; without Kos it does not begin.
-    assert_eq!(
-        sw(&host.send(&mut card, &[0x80, 0xE4, 0, 0, 3, 0xD2, 1, 0x63, 0])),
-        0x9000
-    );
-    assert_eq!(broadcast.play(&mut card, &mut host, 0), 0x6A88);
-    let mut host = keys.open(&mut card, FULL);
-    assert_eq!(
-        sw(&host.send(&mut card, &[0x80, 0xE4, 0, 0, 3, 0xD2, 1, 0x61, 0])),
-        0x9000
-    );
-    assert_eq!(broadcast.play(&mut card, &mut host, 0), 0x6A88);
+    let designer = keys.designer.verifying_key().to_sec1();
+    let without_designer = Personalisation {
+        kos: Some(&keys.kos),
+        ..personalisation(common::update::KVN, &keys.scp, &keys.k_aut)
+    };
+    let without_kos = Personalisation {
+        designer: Some(&designer),
+        ..personalisation(common::update::KVN, &keys.scp, &keys.k_aut)
+    };
+    for (made, steps) in [(without_designer, 1), (without_kos, 0)] {
+        let mut card = Card::manufacture(flash(), SeededRng(1), &profile(), &made).unwrap();
+        let mut host = keys.open(&mut card, FULL);
+        let begun = sw(&host.send(&mut card, &broadcast.change_mode));
+        if steps == 1 {
+            assert_eq!(begun, 0x9000);
+            assert_eq!(sw(&send(&mut card, &broadcast.commands[0])), 0x6A88);
+        } else {
+            assert_eq!(begun, 0x6A88);
+        }
+    }
+}
+
+/// The encryption counter may begin anywhere and grows past 32 bits (2.1), over a power cut in the middle as well.
+#[test]
+fn the_encryption_counter_grows_past_32_bits() {
+    let keys = Keys::new();
+    for custody in [Custody::Design, Custody::Hsm] {
+        for first in [u32::MAX, u32::MAX - 2] {
+            let broadcast = Broadcast::from_counter(first, &keys, custody, &manifest(2, 1, V2), V2, 239);
+            let mut card = keys.card(flash(), &profile());
+            let mut host = keys.open(&mut card, FULL);
+            assert_eq!(sw(&host.send(&mut card, &broadcast.change_mode)), 0x9000);
+            for command in &broadcast.commands[..2] {
+                assert_eq!(sw(&send(&mut card, command)), 0x9000);
+            }
+            let mut card = Card::boot(card.into_flash(), SeededRng(9), &profile()).unwrap();
+            let next = update_state(&mut card).2;
+            let mut host = keys.open(&mut card, FULL);
+            assert_eq!(broadcast.play(&mut card, &mut host, next.into()), 0x9000);
+            assert_eq!(sw(&host.send(&mut card, &broadcast.activate)), 0x9000);
+        }
+    }
 }
 
 trait WithLc {

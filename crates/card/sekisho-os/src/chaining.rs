@@ -1,8 +1,10 @@
-//! Command chaining (ISO/IEC 7816-4, 5.3.3): the segments of a command are put together before anything else looks at it.
+//! Command chaining: the segments of a command are put together before anything else looks at it. ISO/IEC 7816-4, 5.3.3 marks all but the
+//! last in the class byte; GlobalPlatform marks them in bit 8 of P1 of PUT KEY and DELETE (GPC 11.8.2.1, 11.2.2.1).
 //!
 //! GlobalPlatform protects a command before it is cut into segments (GPC 11.1.5.1), so the whole comes out as one C-APDU, in the
 //! extended form when its data field exceeds 255 bytes, which is the form that its C-MAC was computed over.
 
+use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, Cla, StatusWord};
 use zeroize::Zeroize;
 
@@ -10,6 +12,14 @@ use crate::interface::Place;
 
 /// Longest data field of a command, chained or extended.
 pub const COMMAND_DATA_MAX: usize = 2048;
+
+/// P1: more commands follow (GPC Tables 11-22 and 11-65).
+const MORE_COMMANDS: u8 = 0x80;
+
+/// Whether GlobalPlatform's own chaining is meant: the secured command has been cut, so that there is one C-MAC for the whole.
+const fn is_chained_by_p1(capdu: &CApdu<'_>) -> bool {
+    capdu.cla.proprietary() && matches!(capdu.ins, ins::PUT_KEY | ins::DELETE)
+}
 
 /// The chain that is being received. There is one buffer: a second chain, on another logical channel, has to wait (6A84).
 pub(crate) struct Chain {
@@ -54,13 +64,21 @@ impl Chain {
         }
     }
 
-    /// Takes the next command of `place`. A command that does not continue the chain ends it and is processed by itself.
-    pub(crate) fn accept(&mut self, place: Place, capdu: &CApdu<'_>) -> Segment {
-        let chaining = capdu.cla.chaining();
+    /// Takes the next command of `place`, for a security domain or for another application. A command that does not continue the chain ends it
+    /// and is processed by itself.
+    pub(crate) fn accept(&mut self, place: Place, capdu: &CApdu<'_>, security_domain: bool) -> Segment {
+        let by_p1 = security_domain && is_chained_by_p1(capdu);
+        let more = by_p1 && capdu.p1 & MORE_COMMANDS != 0;
+        let p1 = if by_p1 {
+            capdu.p1 & !MORE_COMMANDS
+        } else {
+            capdu.p1
+        };
+        let chaining = capdu.cla.chaining() || more;
         if self.owner.is_none() && !chaining {
             return Segment::Whole;
         }
-        let header = [capdu.cla.without_chaining().0, capdu.ins, capdu.p1, capdu.p2];
+        let header = [capdu.cla.without_chaining().0, capdu.ins, p1, capdu.p2];
         if self.owner == Some(place) && self.header != header {
             self.clear();
         }
@@ -134,11 +152,11 @@ mod tests {
         let mut chain = Chain::new();
         let first = [0xAA; 255];
         assert_eq!(
-            answer(&chain.accept(BASIC, &segment(0x90, 0xE2, &first))),
+            answer(&chain.accept(BASIC, &segment(0x90, 0xE2, &first), false)),
             Some(StatusWord::NO_ERROR)
         );
         let last = segment(0x80, 0xE2, &[0xBB; 3]).with_ne(256);
-        assert!(matches!(chain.accept(BASIC, &last), Segment::Last));
+        assert!(matches!(chain.accept(BASIC, &last, false), Segment::Last));
         let whole = chain.assembled(&last);
         assert_eq!(
             (whole.cla, whole.ins, whole.p1p2(), whole.ne),
@@ -148,19 +166,19 @@ mod tests {
         assert_eq!(whole.data, [&first[..], &[0xBB; 3]].concat());
         chain.clear();
         assert!(chain.data.iter().all(|b| *b == 0));
-        assert!(matches!(chain.accept(BASIC, &last), Segment::Whole));
+        assert!(matches!(chain.accept(BASIC, &last, false), Segment::Whole));
     }
 
     #[test]
     fn another_command_ends_the_chain_and_is_processed() {
         let mut chain = Chain::new();
-        chain.accept(BASIC, &segment(0x90, 0xE2, &[1]));
+        chain.accept(BASIC, &segment(0x90, 0xE2, &[1]), false);
         assert!(matches!(
-            chain.accept(BASIC, &segment(0x80, 0xCA, &[])),
+            chain.accept(BASIC, &segment(0x80, 0xCA, &[]), false),
             Segment::Whole
         ));
         assert!(matches!(
-            chain.accept(BASIC, &segment(0x80, 0xE2, &[2])),
+            chain.accept(BASIC, &segment(0x80, 0xE2, &[2]), false),
             Segment::Whole
         ));
     }
@@ -168,15 +186,15 @@ mod tests {
     #[test]
     fn a_second_chain_waits_and_disturbs_nothing() {
         let mut chain = Chain::new();
-        chain.accept(BASIC, &segment(0x90, 0xE2, &[1]));
-        let refused = chain.accept(OTHER, &segment(0x90, 0xE2, &[9]));
+        chain.accept(BASIC, &segment(0x90, 0xE2, &[1]), false);
+        let refused = chain.accept(OTHER, &segment(0x90, 0xE2, &[9]), false);
         assert_eq!(answer(&refused), Some(StatusWord::NOT_ENOUGH_MEMORY));
         assert!(matches!(
-            chain.accept(OTHER, &segment(0x80, 0xE2, &[9])),
+            chain.accept(OTHER, &segment(0x80, 0xE2, &[9]), false),
             Segment::Whole
         ));
         let last = segment(0x80, 0xE2, &[2]);
-        assert!(matches!(chain.accept(BASIC, &last), Segment::Last));
+        assert!(matches!(chain.accept(BASIC, &last, false), Segment::Last));
         assert_eq!(chain.assembled(&last).data, [1, 2]);
     }
 
@@ -185,7 +203,7 @@ mod tests {
         let mut chain = Chain::new();
         let block = [0x55; 255];
         let answers: Vec<_> = (0..9)
-            .map(|_| answer(&chain.accept(BASIC, &segment(0x90, 0xE2, &block))))
+            .map(|_| answer(&chain.accept(BASIC, &segment(0x90, 0xE2, &block), false)))
             .collect();
         assert!(answers.iter().take(8).all(|sw| *sw == Some(StatusWord::NO_ERROR)));
         assert_eq!(answers[8], Some(StatusWord::WRONG_LENGTH));

@@ -173,7 +173,8 @@ impl<P: Platform> SecureElement<P> {
             response,
             scratch,
         } = &mut self.buffers;
-        match chain.accept(place, command) {
+        let security_domain = self.core.channels.selected(place) == Some(ISD_INDEX);
+        match chain.accept(place, command, security_domain) {
             Segment::Whole => self.core.process(place, command, scratch, response),
             Segment::Last => {
                 self.core

@@ -1,19 +1,27 @@
-//! The key store of a security domain: SCP03 key sets with their sequence counters, and the keys of the broadcast update.
+//! The key store of a security domain: SCP03 key sets with their sequence counters, the keys of the broadcast update, and others that PUT KEY
+//! brings (`docs/spec/keys.md`).
 //!
 //! One record for each key version, so that a key set changes as a whole. A directory record says which versions there are and which one
 //! INITIALIZE UPDATE means by KVN 00.
+//!
+//! **No sequence counter is used twice with one value of Key-ENC or Key-MAC.** Whatever changes the keys of a version makes it go on from the
+//! highest counter that the security domain has ever used, and no value stands in two versions at once: so a value that comes back, wherever,
+//! comes back with a counter that nothing was derived from before.
 
-use sekisho_apdu::gp::{key_type, tag};
-use sekisho_apdu::{DecodeError, Reader, StatusWord, Writer};
+mod record;
+
+use sekisho_apdu::gp::key_type;
+use sekisho_apdu::{StatusWord, Writer};
 use sekisho_keys::p256sig::VerifyingKey;
 use sekisho_keys::{AesKey, KeySet};
 use sekisho_nvm::Flash;
-use zeroize::Zeroize;
 
 use crate::nvm::{Kind, Records};
 use crate::refusal::Refusal;
+pub use record::KeyRecord;
+use record::{Directory, VERSIONS_MAX};
 
-/// The KVN of initial keys, which PUT KEY cannot name and which go when the first key set of the owner comes.
+/// The KVN of initial keys, which PUT KEY cannot name and which go when the first key set of the owner is there.
 pub const KVN_INITIAL: u8 = 0xFF;
 /// K-AUT (broadcast update, section 1).
 pub const KVN_K_AUT: u8 = 0x60;
@@ -23,13 +31,13 @@ pub const KVN_KOS: u8 = 0x61;
 pub const KVN_K_MAC: u8 = 0x62;
 /// The designer's public key.
 pub const KVN_DESIGNER: u8 = 0x63;
+/// The last version that is the platform's; nothing stands there yet.
+const KVN_PLATFORM_LAST: u8 = 0x64;
 /// KID of a key that is alone in its version, and of the first key of an SCP03 key set.
 pub(crate) const KID_FIRST: u8 = 0x01;
+/// KID of the last key of an SCP03 key set.
+const KID_LAST: u8 = 0x03;
 
-/// Most key versions.
-const VERSIONS_MAX: usize = 16;
-/// Longest record: three AES-256 keys, each with KID, type and length.
-const RECORD_MAX: usize = 3 * (3 + 32);
 /// The sequence counter has three bytes (Amd D 6.2.2.1).
 const SEQUENCE_MAX: u32 = 0x00FF_FFFF;
 
@@ -41,149 +49,29 @@ const fn wrong_data() -> Refusal {
     Refusal(StatusWord::INCORRECT_DATA)
 }
 
-/// One key of a version.
-#[derive(Clone, Copy)]
-struct KeyData<'a> {
-    kid: u8,
-    kind: u8,
-    value: &'a [u8],
+const fn not_allowed() -> Refusal {
+    Refusal(StatusWord::CONDITIONS_NOT_SATISFIED)
 }
 
-impl<'a> KeyData<'a> {
-    fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let [kid, kind, len] = r.array()?;
-        Ok(Self {
-            kid,
-            kind,
-            value: r.take(len.into())?,
-        })
-    }
+/// Whether a version is the platform's: fixed at personalisation, whoever holds SCP03 keys (broadcast update, section 1).
+pub(crate) const fn is_platforms(kvn: u8) -> bool {
+    matches!(kvn, KVN_KOS..=KVN_PLATFORM_LAST)
 }
 
-/// The keys of one version. Wiped when dropped.
-struct KeyRecord {
-    bytes: [u8; RECORD_MAX],
-    len: usize,
-}
-
-impl KeyRecord {
-    const fn new() -> Self {
-        Self {
-            bytes: [0; RECORD_MAX],
-            len: 0,
-        }
-    }
-
-    fn of_set(set: &KeySet) -> Result<Self, Refusal> {
-        let mut record = Self::new();
-        for (kid, key) in (KID_FIRST..).zip([&set.enc, &set.mac, &set.dek]) {
-            record.push(kid, key_type::AES, key.as_bytes())?;
-        }
-        Ok(record)
-    }
-
-    fn push(&mut self, kid: u8, kind: u8, value: &[u8]) -> Result<(), Refusal> {
-        let mut w = Writer::new(self.bytes.get_mut(self.len..).unwrap_or_default());
-        w.bytes(&[kid, kind, u8::try_from(value.len()).map_err(|_| wrong_data())?])?;
-        w.bytes(value)?;
-        self.len += w.len();
-        Ok(())
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-
-    /// Its keys; ends at the first one that does not decode.
-    fn keys(&self) -> impl Iterator<Item = KeyData<'_>> {
-        let mut reader = Reader::new(self.as_bytes());
-        core::iter::from_fn(move || KeyData::read(&mut reader).ok())
-    }
-
-    fn aes(&self, kid: u8) -> Result<AesKey, Refusal> {
-        let key = self
-            .keys()
-            .find(|key| key.kid == kid && key.kind == key_type::AES)
-            .ok_or(not_found())?;
-        Ok(AesKey::new(key.value)?)
-    }
-
-    fn set(&self) -> Result<KeySet, Refusal> {
-        Ok(KeySet {
-            enc: self.aes(KID_FIRST)?,
-            mac: self.aes(KID_FIRST + 1)?,
-            dek: self.aes(KID_FIRST + 2)?,
-        })
-    }
-
-    /// Whether the other record has the same KIDs with keys of the same types and lengths: what replacing asks for (GPC 11.8.2.3.3).
-    fn is_alike(&self, other: &Self) -> bool {
-        let shape = |key: KeyData<'_>| (key.kid, key.kind, key.value.len());
-        self.keys().map(shape).eq(other.keys().map(shape))
-    }
-}
-
-impl Drop for KeyRecord {
-    fn drop(&mut self) {
-        self.bytes.zeroize();
-    }
-}
-
-/// Which key versions there are.
-#[derive(Clone, Copy)]
-struct Directory {
-    /// The KVN of SCP03 that KVN 00 means; 00 when there is none.
-    default: u8,
-    versions: [u8; VERSIONS_MAX],
-    len: usize,
-}
-
-impl Directory {
-    fn versions(&self) -> &[u8] {
-        self.versions.get(..self.len).unwrap_or_default()
-    }
-
-    fn contains(&self, kvn: u8) -> bool {
-        self.versions().contains(&kvn)
-    }
-
-    fn add(&mut self, kvn: u8) -> Result<(), Refusal> {
-        *self
-            .versions
-            .get_mut(self.len)
-            .ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))? = kvn;
-        self.len += 1;
-        self.versions
-            .get_mut(..self.len)
-            .unwrap_or_default()
-            .sort_unstable();
-        Ok(())
-    }
-
-    fn remove(&mut self, kvn: u8) {
-        if let Some(at) = self.versions().iter().position(|v| *v == kvn) {
-            self.versions.copy_within(at + 1..self.len, at);
-            self.len -= 1;
-        }
-    }
-
-    /// The versions that hold an SCP03 key set.
-    fn scp(&self) -> impl Iterator<Item = u8> {
-        self.versions().iter().copied().filter(|kvn| is_scp(*kvn))
-    }
-}
-
-/// Whether a version may hold an SCP03 key set: all but those of the broadcast update.
+/// Whether a version may hold an SCP03 key set.
 const fn is_scp(kvn: u8) -> bool {
     matches!(kvn, 0x01..=0x5F | KVN_INITIAL)
 }
 
-/// The type that the only key of a version must have; `None` when PUT KEY may not write a single key there.
-const fn single_key_type(kvn: u8) -> Option<u8> {
+/// Whether these keys may stand in a version.
+fn may_stand(kvn: u8, record: &KeyRecord) -> bool {
     match kvn {
-        KVN_K_AUT | KVN_KOS | KVN_K_MAC => Some(key_type::AES),
-        KVN_DESIGNER => Some(key_type::ECC_PUBLIC),
-        _ => None,
+        KVN_K_AUT | KVN_KOS | KVN_K_MAC => record.is_single(KID_FIRST, key_type::AES),
+        KVN_DESIGNER => record.is_single(KID_FIRST, key_type::ECC_PUBLIC),
+        KVN_INITIAL => record.set().is_ok(),
+        0x01..=0x5F => record.is_of_one_length(),
+        0x65..=0x7F => true,
+        _ => false,
     }
 }
 
@@ -194,12 +82,7 @@ impl<F: Flash> KeyStore<'_, '_, F> {
     fn directory(&mut self) -> Result<Directory, Refusal> {
         let mut bytes = [0; 1 + VERSIONS_MAX];
         let len = self.0.get(Kind::KeyDirectory, 0, &mut bytes)?.unwrap_or(0);
-        let [default, versions @ ..] = bytes;
-        Ok(Directory {
-            default,
-            versions,
-            len: len.saturating_sub(1),
-        })
+        Ok(Directory::decode(bytes, len))
     }
 
     fn put_directory(&mut self, directory: &Directory) -> Result<(), Refusal> {
@@ -211,19 +94,7 @@ impl<F: Flash> KeyStore<'_, '_, F> {
     }
 
     fn record(&mut self, kvn: u8) -> Result<KeyRecord, Refusal> {
-        let mut record = KeyRecord::new();
-        let len = self.0.get(Kind::Keys, kvn.into(), &mut record.bytes)?;
-        record.len = len.ok_or(not_found())?;
-        Ok(record)
-    }
-
-    fn put_record(&mut self, kvn: u8, record: &KeyRecord) -> Result<(), Refusal> {
-        self.0.put(Kind::Keys, kvn.into(), record.as_bytes())?;
-        if is_scp(kvn) {
-            // A key set that is created or replaced as a whole starts counting at zero (Amd D 6.2.2.1).
-            self.put_sequence(kvn, 0)?;
-        }
-        Ok(())
+        KeyRecord::read(|bytes| self.0.get(Kind::Keys, kvn.into(), bytes))
     }
 
     fn remove_record(&mut self, kvn: u8) -> Result<(), Refusal> {
@@ -231,9 +102,27 @@ impl<F: Flash> KeyStore<'_, '_, F> {
         self.0.remove(Kind::SequenceCounter, kvn.into())
     }
 
-    fn put_sequence(&mut self, kvn: u8, counter: u32) -> Result<(), Refusal> {
+    fn put_counter(&mut self, kind: Kind, index: u8, counter: u32) -> Result<(), Refusal> {
         let [_, counter @ ..] = counter.to_be_bytes();
-        self.0.put(Kind::SequenceCounter, kvn.into(), &counter)
+        self.0.put(kind, index.into(), &counter)
+    }
+
+    fn counter(&mut self, kind: Kind, index: u8) -> Result<Option<u32>, Refusal> {
+        let mut counter = [0; 3];
+        let found = self.0.get(kind, index.into(), &mut counter)?;
+        let [a, b, c] = counter;
+        Ok(found.map(|_| u32::from_be_bytes([0, a, b, c])))
+    }
+
+    /// The highest sequence counter that the security domain has ever used with any key set: what its record says, which is written when a
+    /// version changes or goes, or what a version has come to since. Cards of version 0.1 have no such record before their first change.
+    fn highest_sequence(&mut self, directory: &Directory) -> Result<u32, Refusal> {
+        let mut highest = self.counter(Kind::HighestSequence, 0)?.unwrap_or(0);
+        for kvn in directory.scp() {
+            let standing = self.counter(Kind::SequenceCounter, kvn)?.unwrap_or(0);
+            highest = highest.max(standing);
+        }
+        Ok(highest)
     }
 
     /// The KVN that a command means: 00 is the default one.
@@ -255,23 +144,22 @@ impl<F: Flash> KeyStore<'_, '_, F> {
         }
     }
 
-    /// The last sequence counter used with a version.
+    fn is_set(&mut self, kvn: u8) -> bool {
+        self.scp_set(kvn).is_ok()
+    }
+
+    /// The last sequence counter used with a version; with one that is new, the highest used with any.
     pub(crate) fn sequence(&mut self, kvn: u8) -> Result<u32, Refusal> {
-        let mut counter = [0; 3];
-        self.0
-            .get(Kind::SequenceCounter, kvn.into(), &mut counter)?
-            .ok_or(not_found())?;
-        let [a, b, c] = counter;
-        Ok(u32::from_be_bytes([0, a, b, c]))
+        self.counter(Kind::SequenceCounter, kvn)?.ok_or(not_found())
     }
 
     /// Counts up and gives the counter to use: 6985 when it is used up (Amd D 6.2.2.1).
     pub(crate) fn next_sequence(&mut self, kvn: u8) -> Result<u32, Refusal> {
         let next = self.sequence(kvn)? + 1;
         if next > SEQUENCE_MAX {
-            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+            return Err(not_allowed());
         }
-        self.put_sequence(kvn, next)?;
+        self.put_counter(Kind::SequenceCounter, kvn, next)?;
         Ok(next)
     }
 
@@ -291,94 +179,132 @@ impl<F: Flash> KeyStore<'_, '_, F> {
         VerifyingKey::from_sec1(point).map_err(|_| not_found())
     }
 
-    /// PUT KEY with an SCP03 key set: adds version `kvn` (`replaces` 00), or puts it in the place of version `replaces`.
-    pub(crate) fn put_scp_set(&mut self, replaces: u8, kvn: u8, set: &KeySet) -> Result<(), Refusal> {
-        let initial = kvn == KVN_INITIAL;
-        if !is_scp(kvn) || set.mac.len() != set.enc.len() || set.dek.len() != set.enc.len() {
-            return Err(wrong_data());
-        }
-        let record = KeyRecord::of_set(set)?;
+    /// PUT KEY: adds keys to version `kvn` (`replaces` 00), or puts them in the place of keys of version `replaces`, which has `kvn` from then
+    /// on. A key set of the owner takes the place of the initial keys, which everybody may know, as soon as it is whole.
+    pub(crate) fn put(&mut self, replaces: u8, kvn: u8, new: &KeyRecord) -> Result<(), Refusal> {
         let mut directory = self.directory()?;
-        // The first key set of the owner takes the place of the initial keys, which everybody may know.
-        let old = match replaces {
-            0 if !initial && directory.contains(KVN_INITIAL) => Some(KVN_INITIAL),
-            0 => None,
-            replaced => {
-                if !is_scp(replaced) || !self.record(replaced)?.is_alike(&record) {
-                    return Err(if is_scp(replaced) {
-                        wrong_data()
-                    } else {
-                        not_found()
-                    });
-                }
-                Some(replaced)
-            }
-        };
-        if old != Some(kvn) && directory.contains(kvn) {
+        let record = self.resulting(&directory, replaces, kvn, new)?;
+        if new.is_empty() || !may_stand(kvn, &record) {
             return Err(wrong_data());
         }
+        let highest = self.highest_sequence(&directory)?;
+        let old = match replaces {
+            0 if directory.contains(KVN_INITIAL) && is_scp(kvn) && record.set().is_ok() => Some(KVN_INITIAL),
+            0 => None,
+            replaced => Some(replaced),
+        };
+        let old = old.filter(|old| *old != kvn);
         if let Some(old) = old {
             directory.remove(old);
             self.remove_record(old)?;
         }
-        if directory.default == 0 || old == Some(directory.default) {
+        directory.add(kvn)?;
+        if is_scp(kvn) && (KID_FIRST..=KID_LAST).any(|kid| new.has(kid)) {
+            self.check_values(&directory, kvn, &record)?;
+            self.put_counter(Kind::SequenceCounter, kvn, highest)?;
+        }
+        self.put_counter(Kind::HighestSequence, 0, highest)?;
+        self.0.put(Kind::Keys, kvn.into(), record.as_bytes())?;
+        if is_scp(kvn) && record.set().is_ok() && (directory.default == 0 || old == Some(directory.default)) {
             directory.default = kvn;
         }
-        directory.add(kvn)?;
-        self.put_record(kvn, &record)?;
         self.put_directory(&directory)
     }
 
-    /// PUT KEY with one key, which must be one of the broadcast update's: adds it (`replaces` 00) or replaces it in its own version.
-    pub(crate) fn put_single(
+    /// What version `kvn` holds after PUT KEY (GPC 11.8.2.3.3): 6A88 where there is nothing to replace, 6A80 where something stands already or
+    /// is of another type.
+    fn resulting(
         &mut self,
+        directory: &Directory,
         replaces: u8,
         kvn: u8,
-        kid: u8,
-        kind: u8,
-        value: &[u8],
-    ) -> Result<(), Refusal> {
-        if single_key_type(kvn) != Some(kind) || kid != KID_FIRST {
-            return Err(wrong_data());
+        new: &KeyRecord,
+    ) -> Result<KeyRecord, Refusal> {
+        let old = match replaces {
+            0 if directory.contains(kvn) => self.record(kvn)?,
+            0 => KeyRecord::new(),
+            replaced => self.record(replaced)?,
+        };
+        if replaces == 0 {
+            let is_free = new.keys().all(|key| !old.has(key.kid));
+            return if is_free { old.with(new) } else { Err(wrong_data()) };
         }
-        let mut record = KeyRecord::new();
-        record.push(kid, kind, value)?;
-        let mut directory = self.directory()?;
-        match replaces {
-            0 if directory.contains(kvn) => return Err(wrong_data()),
-            0 => directory.add(kvn)?,
-            _ if !self.record(replaces)?.is_alike(&record) || replaces != kvn => return Err(wrong_data()),
-            _ => {}
+        if new.keys().any(|key| !old.has(key.kid)) {
+            return Err(not_found());
         }
-        self.put_record(kvn, &record)?;
-        self.put_directory(&directory)
+        let is_alike = new.keys().all(|key| new.is_alike(&old, key.kid));
+        // A version gets another number as a whole, and one that nothing has yet; what opens secure channels goes on doing so.
+        let is_whole = old.keys().all(|key| new.has(key.kid));
+        let may_move = is_whole && !directory.contains(kvn) && is_scp(kvn) == is_scp(replaces);
+        if is_alike && (kvn == replaces || may_move) {
+            old.with(new)
+        } else {
+            Err(wrong_data())
+        }
     }
 
-    /// DELETE `[key]`: a whole version. Its last SCP03 key set cannot go (6985): nobody could open a secure channel any more.
-    pub(crate) fn delete(&mut self, kvn: u8, kid: Option<u8>) -> Result<(), Refusal> {
-        let mut directory = self.directory()?;
-        let record = self.record(kvn)?;
-        if let Some(kid) = kid {
-            if !record.keys().any(|key| key.kid == kid) {
-                return Err(not_found());
-            }
-            if is_scp(kvn) {
-                // A key set is kept or deleted as a whole.
-                return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+    /// 6A80 when Key-ENC or Key-MAC stands in another version too: a session of the one could be played to the other.
+    fn check_values(&mut self, directory: &Directory, kvn: u8, record: &KeyRecord) -> Result<(), Refusal> {
+        for other in directory.scp().filter(|other| *other != kvn) {
+            if record.shares_a_value(&self.record(other)?) {
+                return Err(wrong_data());
             }
         }
-        directory.remove(kvn);
-        if is_scp(kvn) {
-            let left = directory
-                .scp()
-                .next()
-                .ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))?;
-            if directory.default == kvn {
-                directory.default = left;
+        Ok(())
+    }
+
+    /// DELETE `[key]`: a version, one key of it, or the keys of one KID in all versions. The last SCP03 key set cannot go, nor a part of one
+    /// (6985): nobody could open a secure channel any more.
+    pub(crate) fn delete(&mut self, kvn: Option<u8>, kid: Option<u8>) -> Result<(), Refusal> {
+        let before = self.directory()?;
+        let mut after = before;
+        for version in before.versions().iter().copied() {
+            if self
+                .left_of(version, kvn, kid)?
+                .is_some_and(|left| left.is_empty())
+            {
+                after.remove(version);
             }
         }
-        self.remove_record(kvn)?;
-        self.put_directory(&directory)
+        if !after.contains(after.default) && after.default != 0 {
+            let set = after.scp().find(|kvn| self.is_set(*kvn));
+            after.default = set.ok_or(not_allowed())?;
+        }
+        let highest = self.highest_sequence(&before)?;
+        let mut found = false;
+        for version in before.versions().iter().copied() {
+            if let Some(left) = self.left_of(version, kvn, kid)? {
+                found = true;
+                if left.is_empty() {
+                    self.remove_record(version)?;
+                } else {
+                    self.0.put(Kind::Keys, version.into(), left.as_bytes())?;
+                }
+            }
+        }
+        if !found {
+            return Err(not_found());
+        }
+        self.put_counter(Kind::HighestSequence, 0, highest)?;
+        self.put_directory(&after)
+    }
+
+    /// What DELETE leaves of a version; `None` when it does not mean it.
+    fn left_of(
+        &mut self,
+        version: u8,
+        kvn: Option<u8>,
+        kid: Option<u8>,
+    ) -> Result<Option<KeyRecord>, Refusal> {
+        let record = self.record(version)?;
+        if kvn.is_some_and(|kvn| kvn != version) || kid.is_some_and(|kid| !record.has(kid)) {
+            return Ok(None);
+        }
+        match kid {
+            Some(KID_FIRST..=KID_LAST) if is_scp(version) && record.set().is_ok() => Err(not_allowed()),
+            Some(kid) => Ok(Some(record.without(kid)?)),
+            None => Ok(Some(KeyRecord::new())),
+        }
     }
 
     /// Deletes all keys: the SE is terminated.
@@ -387,115 +313,17 @@ impl<F: Flash> KeyStore<'_, '_, F> {
         for kvn in directory.versions() {
             self.remove_record(*kvn)?;
         }
-        self.put_directory(&Directory {
-            default: 0,
-            versions: [0; VERSIONS_MAX],
-            len: 0,
-        })
+        self.put_directory(&Directory::empty())
     }
 
-    /// The value of the key information template (GPC 11.3.3.1.1): for each key KID, KVN, type and length.
+    /// The value of the key information template (GPC 11.3.3.1.1).
     pub(crate) fn information(&mut self, out: &mut Writer<'_>) -> Result<(), Refusal> {
         for kvn in self.directory()?.versions() {
-            let record = self.record(*kvn)?;
-            for key in record.keys() {
-                out.tlv_with(tag::KEY_INFORMATION, |w| {
-                    w.bytes(&[key.kid, *kvn, key.kind])?;
-                    let len = u8::try_from(key.value.len()).unwrap_or_default();
-                    if key.kind == key_type::ECC_PUBLIC {
-                        // Without the coding identifier 04; then the curve by reference, P-256 (GPC 11.3.3.1.1, B.4.2).
-                        w.bytes(&[len.saturating_sub(1), key_type::ECC_PARAMETERS_REFERENCE, 0x00])
-                    } else {
-                        w.u8(len)
-                    }
-                })?;
-            }
+            self.record(*kvn)?.information(*kvn, out)?;
         }
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nvm::tests::Bench;
-
-    fn set(first: u8, len: usize) -> KeySet {
-        let key = |byte: u8| AesKey::new(&[byte; 32][..len]).unwrap();
-        KeySet {
-            enc: key(first),
-            mac: key(first + 1),
-            dek: key(first + 2),
-        }
-    }
-
-    fn sw<T>(result: Result<T, Refusal>) -> u16 {
-        result.err().map_or(0x9000, |refusal| refusal.0.0)
-    }
-
-    #[test]
-    fn a_sequence_counter_counts_to_its_end_and_no_further() {
-        let mut bench = Bench::new();
-        let mut records = bench.records(1);
-        let mut keys = KeyStore(&mut records);
-        keys.put_scp_set(0, 0x30, &set(1, 16)).unwrap();
-        assert_eq!(keys.next_sequence(0x30), Ok(1));
-        keys.put_sequence(0x30, SEQUENCE_MAX - 1).unwrap();
-        assert_eq!(keys.next_sequence(0x30), Ok(SEQUENCE_MAX));
-        assert_eq!(sw(keys.next_sequence(0x30)), 0x6985);
-        assert_eq!(keys.sequence(0x30), Ok(SEQUENCE_MAX));
-        // A replaced key set starts again.
-        keys.put_scp_set(0x30, 0x30, &set(4, 16)).unwrap();
-        assert_eq!(keys.next_sequence(0x30), Ok(1));
-        assert_eq!(sw(keys.next_sequence(0x31)), 0x6A88);
-    }
-
-    #[test]
-    fn the_default_version_follows_the_keys() {
-        let mut bench = Bench::new();
-        let mut records = bench.records(1);
-        let mut keys = KeyStore(&mut records);
-        assert_eq!(sw(keys.resolve(0)), 0x6A88);
-        keys.put_scp_set(0, 0x30, &set(1, 16)).unwrap();
-        keys.put_scp_set(0, 0x20, &set(4, 32)).unwrap();
-        assert_eq!(keys.resolve(0), Ok(0x30));
-        keys.put_scp_set(0x30, 0x31, &set(7, 16)).unwrap();
-        assert_eq!(keys.resolve(0), Ok(0x31));
-        keys.delete(0x31, None).unwrap();
-        assert_eq!(keys.resolve(0), Ok(0x20));
-        assert_eq!(sw(keys.delete(0x20, None)), 0x6985);
-        keys.delete_all().unwrap();
-        assert_eq!(sw(keys.resolve(0)), 0x6A88);
-        assert_eq!(sw(keys.scp_set(0x20)), 0x6A88);
-    }
-
-    #[test]
-    fn a_key_serves_its_own_purpose_alone() {
-        let mut bench = Bench::new();
-        let mut records = bench.records(1);
-        let mut keys = KeyStore(&mut records);
-        keys.put_single(0, KVN_KOS, KID_FIRST, key_type::AES, &[0x61; 16])
-            .unwrap();
-        keys.put_scp_set(0, 0x30, &set(1, 16)).unwrap();
-        // Keys of the update open no secure channel, and no other key is read as the designer's.
-        assert_eq!(sw(keys.scp_set(KVN_KOS)), 0x6A88);
-        assert_eq!(sw(keys.designer()), 0x6A88);
-        assert_eq!(sw(keys.put_scp_set(0, KVN_K_AUT, &set(1, 16))), 0x6A80);
-        assert_eq!(sw(keys.put_scp_set(KVN_KOS, 0x32, &set(1, 16))), 0x6A88);
-        assert_eq!(
-            sw(keys.put_single(0, KVN_DESIGNER, KID_FIRST, key_type::AES, &[1; 16])),
-            0x6A80
-        );
-        assert_eq!(
-            sw(keys.put_single(0, 0x33, KID_FIRST, key_type::AES, &[1; 16])),
-            0x6A80
-        );
-        // One length for the three keys of a set (Amd D 6.1).
-        let mixed = KeySet {
-            dek: AesKey::new(&[3; 32]).unwrap(),
-            ..set(1, 16)
-        };
-        assert_eq!(sw(keys.put_scp_set(0, 0x33, &mixed)), 0x6A80);
-        assert_eq!(sw(keys.put_scp_set(0x30, 0x30, &set(1, 32))), 0x6A80);
-    }
-}
+mod tests;

@@ -65,7 +65,7 @@ pub use chaining::COMMAND_DATA_MAX;
 pub use element::{Platform, SecureElement};
 pub use interface::{ContainerId, Interface, Place};
 pub use issuer::Issuer;
-pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS};
+pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord};
 pub use manufacture::{BootError, BootFailure, FactoryApplication, Personalisation};
 pub use profile::Profile;
 pub use refusal::{Outcome, Refusal};

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use sekisho_apdu::gp::{CardLifeCycle, Privileges};
+use sekisho_apdu::gp::{CardLifeCycle, Privileges, key_type};
 use sekisho_apdu::{Aid, StatusWord};
 use sekisho_keys::{AesKey, KeySet};
 use sekisho_link::Manifest;
@@ -12,7 +12,7 @@ use crate::channels::{CHANNELS_MAX, Channels};
 use crate::container::{CardRecord, Container, ISD_INDEX, store_entry};
 use crate::element::{Core, Platform, SecureElement};
 use crate::interface::{ContainerId, Pairing};
-use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyStore};
+use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord, KeyStore};
 use crate::loader::Loader;
 use crate::messaging::Messagings;
 use crate::nvm::{Kind, Layout, Nvm, Records, Staged};
@@ -326,27 +326,32 @@ pub(crate) const fn free_ram<P: Platform>(profile: &Profile) -> usize {
 
 fn stage_keys<F: Flash>(records: &mut Records<'_, F>, keys: &Personalisation<'_>) -> Result<(), Refusal> {
     let mut store = KeyStore(records);
-    store.put_scp_set(0, keys.scp_kvn, keys.scp)?;
-    let aes = [
-        (KVN_K_AUT, Some(keys.k_aut)),
-        (KVN_KOS, keys.kos),
-        (KVN_K_MAC, keys.k_mac),
+    store.put(0, keys.scp_kvn, &KeyRecord::of_set(keys.scp)?)?;
+    let aes = |key: &'_ AesKey| single(key_type::AES, key.as_bytes());
+    let others = [
+        (KVN_K_AUT, Some(aes(keys.k_aut)?)),
+        (KVN_KOS, keys.kos.map(aes).transpose()?),
+        (KVN_K_MAC, keys.k_mac.map(aes).transpose()?),
+        (
+            KVN_DESIGNER,
+            keys.designer
+                .map(|point| single(key_type::ECC_PUBLIC, point))
+                .transpose()?,
+        ),
     ];
-    for (kvn, key) in aes {
+    for (kvn, key) in others {
         if let Some(key) = key {
-            store.put_single(0, kvn, KID_FIRST, sekisho_apdu::gp::key_type::AES, key.as_bytes())?;
+            store.put(0, kvn, &key)?;
         }
     }
-    if let Some(point) = keys.designer {
-        store.put_single(
-            0,
-            KVN_DESIGNER,
-            KID_FIRST,
-            sekisho_apdu::gp::key_type::ECC_PUBLIC,
-            point,
-        )?;
-    }
     Ok(())
+}
+
+/// A key that is alone in its version.
+fn single(kind: u8, value: &[u8]) -> Result<KeyRecord, Refusal> {
+    let mut record = KeyRecord::new();
+    record.push(KID_FIRST, kind, value)?;
+    Ok(record)
 }
 
 fn stage_registry<F: Flash>(records: &mut Records<'_, F>, profile: &Profile) -> Result<(), Refusal> {

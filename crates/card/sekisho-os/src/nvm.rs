@@ -99,6 +99,8 @@ pub(crate) enum Kind {
     KeyDirectory = 0x05,
     /// Index: the tag of GET DATA.
     DataObject = 0x06,
+    /// Index 0: the highest sequence counter that was used with any key set; written when a key version changes or goes.
+    HighestSequence = 0x07,
 }
 
 /// First kind of the records of applications: application n has kind 60 + n for its own.

@@ -5,7 +5,7 @@ mod common;
 use common::{Command, pair, read_response, respond, unwrap, wrap, written};
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 use sekisho_apdu::{CApdu, Cla};
-use sekisho_keys::AesKey;
+use sekisho_keys::{AesKey, cbc_encrypt, ecb_block};
 use sekisho_scp::card::{BroadcastChannel, BroadcastStart, SecureChannel};
 use sekisho_scp::host::{BroadcastWriter, HostChannel};
 use sekisho_scp::{ScpError, SecurityLevel};
@@ -101,26 +101,26 @@ fn a_level_without_c_decryption_cannot_enter() {
     }
 }
 
+/// The counter is a 16-byte number (broadcast update, 2.1): the command after that of FFFFFFFF has 00000001 00000000, at both ends.
 #[test]
-fn the_encryption_counter_does_not_start_again() {
-    let back = CApdu::new(Cla::GP, 0x3A, 0, 0);
+fn the_encryption_counter_goes_on_past_32_bits() {
+    let blocks = [vec![0xA1; 20], vec![0xB2; 20], vec![0xC3; 20]];
     let mut writer = BroadcastWriter::new(key(1), key(2), u32::MAX, CHAINING);
-    assert_eq!(
-        written(|out| writer.wrap(&back, out)),
-        Err(ScpError::CounterExhausted)
-    );
-    // A command without data is protected alike at every counter, so that the card can be led there.
-    let mut writer = BroadcastWriter::new(key(1), key(2), COUNTER, CHAINING);
-    let bytes = written(|out| writer.wrap(&back, out)).unwrap();
     let (card, _) = pair(16, 0x70, SecurityLevel::FULL);
-    let mut card = card.enter_broadcast(BroadcastStart {
-        bk_enc: key(1),
-        bk_mac: key(2),
-        counter: u32::MAX,
-        chaining: CHAINING,
-    });
-    assert_eq!(hear(&mut card, &bytes), Err(ScpError::CounterExhausted));
-    assert_eq!(card.checkpoint(), Err(ScpError::Closed));
+    let mut late = start();
+    late.counter = u32::MAX;
+    let mut card = card.enter_broadcast(late);
+    for (counter, block) in (u128::from(u32::MAX)..).zip(&blocks) {
+        let bytes =
+            written(|out| writer.wrap(&CApdu::new(Cla::GP, 0x3C, 0, 0).with_data(block), out)).unwrap();
+        let mut icv = counter.to_be_bytes();
+        ecb_block(&key(1), &mut icv);
+        let mut data = [&block[..], &[0x80], &[0; 11]].concat();
+        cbc_encrypt(&key(1), &icv, &mut data).unwrap();
+        assert_eq!(bytes[5..37], data, "counter {counter:X}");
+        assert_eq!(hear(&mut card, &bytes).as_ref(), Ok(block));
+    }
+    assert_eq!(card.checkpoint().unwrap().counter, u64::from(u32::MAX) + 3);
 }
 
 #[test]

@@ -67,6 +67,10 @@ impl StatusWord {
     pub const CLA_NOT_SUPPORTED: Self = Self(0x6E00);
     /// 6F00: no precise diagnosis.
     pub const UNKNOWN: Self = Self(0x6F00);
+    /// 9484: algorithm not supported (GPC Table 11-78, PUT KEY).
+    pub const ALGORITHM_NOT_SUPPORTED: Self = Self(0x9484);
+    /// 9485: invalid key check value (GPC Table 11-78, PUT KEY).
+    pub const INVALID_KEY_CHECK_VALUE: Self = Self(0x9485);
 
     /// 61xx: `available` more bytes are ready for GET RESPONSE; 256 or more is coded as 00.
     pub const fn more_data(available: usize) -> Self {

@@ -13,6 +13,10 @@ pub struct Host {
     channel: HostChannel,
     pub interface: Interface,
     pub logical_channel: u8,
+    /// INITIALIZE UPDATE and EXTERNAL AUTHENTICATE, as they went.
+    pub opening: [Vec<u8>; 2],
+    /// The sequence counter that the card used.
+    pub sequence_counter: Option<u32>,
 }
 
 /// A command's bytes.
@@ -84,6 +88,8 @@ impl Host {
                 channel,
                 interface,
                 logical_channel,
+                opening: [command, authenticate],
+                sequence_counter: response.sequence_counter,
             })
         } else {
             Err(sw)

@@ -110,7 +110,19 @@ fn derive(k: &AesKey, label: &str, context: &[u8]) -> AesKey {
 
 impl Broadcast {
     pub fn new(keys: &Keys, custody: Custody, manifest: &Manifest, image: &[u8], block: usize) -> Self {
-        let (counter, chaining) = (7u32, [0x5C; 16]);
+        Self::from_counter(7, keys, custody, manifest, image, block)
+    }
+
+    /// The same with this encryption counter for its first command.
+    pub fn from_counter(
+        counter: u32,
+        keys: &Keys,
+        custody: Custody,
+        manifest: &Manifest,
+        image: &[u8],
+        block: usize,
+    ) -> Self {
+        let chaining = [0x5C; 16];
         let bk = [keys.bk_enc.as_bytes(), keys.bk_mac.as_bytes()].concat();
         let package_id = manifest.package_id;
         let mut body = image.to_vec();

@@ -7,12 +7,11 @@ mod update;
 
 use sekisho_apdu::gp::{ApplicationLifeCycle, CardLifeCycle};
 use sekisho_apdu::{StatusWord, Writer};
-use sekisho_keys::KeySet;
 use sekisho_nvm::Flash;
 
 use crate::applet::Context;
 use crate::container::{CardRecord, ISD_INDEX, store_entry};
-use crate::keys::{KVN_INITIAL, KeyStore};
+use crate::keys::{KID_FIRST, KVN_INITIAL, KVN_KOS, KeyRecord, KeyStore, is_platforms};
 use crate::nvm::{Kind, RESERVE};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
@@ -128,41 +127,33 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
         self.keys().sequence(kvn)
     }
 
-    /// PUT KEY with an SCP03 key set: adds key version `kvn` (`replaces` 00), or puts it in the place of version `replaces`. The first one
-    /// added takes the place of the initial keys, version FF.
+    /// PUT KEY: adds keys to version `kvn` (`replaces` 00), or puts them in the place of keys of version `replaces`, which has the number `kvn`
+    /// from then on. The first whole key set of the owner takes the place of the initial keys, version FF.
     ///
     /// # Errors
-    /// 6A88 when there is nothing to replace; 6A80 for a version that cannot be, is there already, or differs in key length from the
-    /// replaced one; 6A84.
-    pub fn put_scp_keys(&mut self, replaces: u8, kvn: u8, set: &KeySet) -> Result<(), Refusal> {
+    /// 6985 for a version of the platform (61 to 64); 6A88 when there is nothing to replace; 6A80 for a version or a key that cannot be there,
+    /// a key that is there already or of another type, or one whose value stands in another version; 6A84.
+    pub fn put_keys(&mut self, replaces: u8, kvn: u8, keys: &KeyRecord) -> Result<(), Refusal> {
+        leave_platform(replaces)?;
+        leave_platform(kvn)?;
         if kvn == KVN_INITIAL {
             // Initial keys come from the factory.
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
-        self.keys().put_scp_set(replaces, kvn, set)
+        self.keys().put(replaces, kvn, keys)
     }
 
-    /// PUT KEY with one key of the broadcast update: K-AUT, Kos, `K_MAC` or the designer's public key (uncompressed, 65 bytes).
+    /// DELETE `[key]`: a key version, its key `kid`, or the keys `kid` of all versions.
     ///
     /// # Errors
-    /// As [`Issuer::put_scp_keys`].
-    pub fn put_single_key(
-        &mut self,
-        replaces: u8,
-        kvn: u8,
-        kid: u8,
-        kind: u8,
-        value: &[u8],
-    ) -> Result<(), Refusal> {
-        self.keys().put_single(replaces, kvn, kid, kind, value)
-    }
-
-    /// DELETE `[key]`: a key version, or its key `kid` where versions have but one.
-    ///
-    /// # Errors
-    /// 6A88 when it is not there; 6985 for the last SCP03 key set, or a part of one.
-    pub fn delete_key(&mut self, kvn: u8, kid: Option<u8>) -> Result<(), Refusal> {
+    /// 6985 for a version of the platform, for the last SCP03 key set and for a part of one; 6A88 when there is no such key.
+    pub fn delete_keys(&mut self, kvn: Option<u8>, kid: Option<u8>) -> Result<(), Refusal> {
         self.context.system.effects.essential = true;
+        match kvn {
+            Some(kvn) => leave_platform(kvn)?,
+            None if kid == Some(KID_FIRST) => leave_platform(KVN_KOS)?,
+            None => {}
+        }
         self.keys().delete(kvn, kid)
     }
 
@@ -179,4 +170,12 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
         let nvm = &self.context.records.nvm;
         Ok(nvm.store.free(nvm.flash)?.saturating_sub(RESERVE))
     }
+}
+
+/// Kos, `K_MAC` and the designer's key are no business of who holds SCP03 keys, whether they are there or not (6985).
+fn leave_platform(kvn: u8) -> Result<(), Refusal> {
+    if is_platforms(kvn) {
+        return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+    }
+    Ok(())
 }

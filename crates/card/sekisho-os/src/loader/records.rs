@@ -136,14 +136,16 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    pub(super) const LEN: usize = 2 + 4 + 4 + 16;
+    pub(super) const LEN: usize = 2 + 4 + 8 + 16;
+    /// Of version 0.1, which kept the low four bytes of the counter and never let it grow past them.
+    const LEN_0_1: usize = 2 + 4 + 4 + 16;
 
     pub(super) fn encode(&self) -> Result<[u8; Self::LEN], BufferFull> {
         let mut bytes = [0; Self::LEN];
         let mut out = Writer::new(&mut bytes);
         out.u16(self.next_block)?;
         out.u32(self.written)?;
-        out.u32(self.channel.counter)?;
+        out.u64(self.channel.counter)?;
         out.bytes(&self.channel.chaining)?;
         Ok(bytes)
     }
@@ -152,7 +154,11 @@ impl Checkpoint {
         let mut reader = Reader::new(bytes);
         let (next_block, written) = (reader.u16()?, reader.u32()?);
         let channel = BroadcastCheckpoint {
-            counter: reader.u32()?,
+            counter: if bytes.len() == Self::LEN_0_1 {
+                reader.u32()?.into()
+            } else {
+                reader.u64()?
+            },
             chaining: reader.array()?,
         };
         reader.finish()?;

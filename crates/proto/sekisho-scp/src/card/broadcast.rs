@@ -34,8 +34,8 @@ impl fmt::Debug for BroadcastStart {
 /// Where a broadcast stands between two commands: stored with the blocks it belongs to, it lets a torn write go on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BroadcastCheckpoint {
-    /// The encryption counter of the next command.
-    pub counter: u32,
+    /// The encryption counter of the next command. It has gone past 32 bits where CHANGE MODE's began high.
+    pub counter: u64,
     /// The MAC chaining value of the next command.
     pub chaining: MacChainingValue,
 }
@@ -73,7 +73,7 @@ impl BroadcastChannel {
             mac: start.bk_mac.clone(),
             mode: MacMode::S8,
             chaining: start.chaining,
-            next_counter: start.counter,
+            next_counter: start.counter.into(),
         });
         Self { saved, command }
     }

@@ -43,7 +43,7 @@ struct Keys {
     command: CommandProtection,
     s_rmac: AesKey,
     /// The encryption counter of the command whose response is due.
-    response_due: Option<u32>,
+    response_due: Option<u64>,
 }
 
 impl fmt::Debug for SecureChannel {

@@ -15,7 +15,7 @@ const SCP03: u8 = 0x03;
 /// The sequence counter has three bytes (6.2.2.1).
 const SEQUENCE_COUNTER_MAX: u32 = 0xFF_FFFF;
 /// The counter of the first command after EXTERNAL AUTHENTICATE (6.2.6).
-const FIRST_COUNTER: u32 = 1;
+const FIRST_COUNTER: u64 = 1;
 
 /// Derivation constants (Table 4-1).
 const CARD_CRYPTOGRAM: u8 = 0x00;

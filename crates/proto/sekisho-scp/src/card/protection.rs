@@ -17,8 +17,9 @@ pub(super) struct CommandProtection {
     #[zeroize(skip)]
     pub(super) mode: MacMode,
     pub(super) chaining: MacChainingValue,
-    /// The encryption counter of the next command.
-    pub(super) next_counter: u32,
+    /// The encryption counter of the next command, a 16-byte number (6.2.6): it begins with 32 bits at most, and no channel lives long enough for
+    /// 64.
+    pub(super) next_counter: u64,
 }
 
 impl CommandProtection {
@@ -61,7 +62,7 @@ impl CommandProtection {
     }
 
     /// Counts the command. It counts also when it has no data field (6.2.6).
-    pub(super) fn count(&mut self) -> Result<u32, ScpError> {
+    pub(super) fn count(&mut self) -> Result<u64, ScpError> {
         let counter = self.next_counter;
         self.next_counter = counter.checked_add(1).ok_or(ScpError::CounterExhausted)?;
         Ok(counter)
@@ -71,7 +72,7 @@ impl CommandProtection {
     /// that encipher even those.
     pub(super) fn decrypt<'b>(
         &self,
-        counter: u32,
+        counter: u64,
         data: &[u8],
         buf: &'b mut [u8],
     ) -> Result<&'b [u8], ScpError> {
@@ -85,13 +86,16 @@ impl CommandProtection {
     }
 
     /// The ICV of the response to the command of `counter` (6.2.7).
-    pub(super) fn response_icv(&self, counter: u32) -> [u8; 16] {
+    pub(super) fn response_icv(&self, counter: u64) -> [u8; 16] {
         self.icv(counter, RESPONSE_ICV)
     }
 
-    fn icv(&self, counter: u32, first: u8) -> [u8; 16] {
-        let [a, b, c, d] = counter.to_be_bytes();
-        let mut block = [first, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d];
+    fn icv(&self, counter: u64, first: u8) -> [u8; 16] {
+        let [_, rest @ ..] = u128::from(counter).to_be_bytes();
+        let mut block = [first; 16];
+        for (to, from) in block.iter_mut().skip(1).zip(rest) {
+            *to = from;
+        }
         ecb_block(&self.enc, &mut block);
         block
     }

@@ -19,13 +19,13 @@ impl fmt::Debug for BroadcastWriter {
 
 impl BroadcastWriter {
     /// Starts with the encryption counter and the MAC chaining value that CHANGE MODE will give to each card.
-    pub const fn new(bk_enc: AesKey, bk_mac: AesKey, counter: u32, chaining: MacChainingValue) -> Self {
+    pub fn new(bk_enc: AesKey, bk_mac: AesKey, counter: u32, chaining: MacChainingValue) -> Self {
         Self(CommandWrapper {
             enc: bk_enc,
             mac: bk_mac,
             mode: MacMode::S8,
             chaining,
-            counter,
+            counter: counter.into(),
         })
     }
 

@@ -14,7 +14,7 @@ pub(super) struct CommandWrapper {
     pub(super) mode: MacMode,
     pub(super) chaining: MacChainingValue,
     /// The encryption counter of the next command.
-    pub(super) counter: u32,
+    pub(super) counter: u64,
 }
 
 impl CommandWrapper {
@@ -46,7 +46,7 @@ impl CommandWrapper {
         out: &mut Writer<'_>,
     ) -> Result<MacChainingValue, ScpError> {
         // The card counts on after the last value too, and could not.
-        if self.counter == u32::MAX {
+        if self.counter == u64::MAX {
             return Err(ScpError::CounterExhausted);
         }
         let padding = if encrypt && !command.data.is_empty() {
@@ -113,7 +113,7 @@ fn write_le(ne: Option<u32>, extended: bool, out: &mut Writer<'_>) -> Result<(),
     Ok(())
 }
 
-fn command_icv(enc: &AesKey, counter: u32) -> [u8; 16] {
+fn command_icv(enc: &AesKey, counter: u64) -> [u8; 16] {
     let mut icv = u128::from(counter).to_be_bytes();
     ecb_block(enc, &mut icv);
     icv

@@ -52,12 +52,18 @@ pub mod ins {
 pub mod key_type {
     /// AES, 16, 24 or 32 bytes.
     pub const AES: u8 = 0x88;
+    /// Exponent of an RSA public key.
+    pub const RSA_PUBLIC_EXPONENT: u8 = 0xA0;
+    /// Modulus of an RSA public key.
+    pub const RSA_PUBLIC_MODULUS: u8 = 0xA1;
     /// ECC public key.
     pub const ECC_PUBLIC: u8 = 0xB0;
     /// ECC private key.
     pub const ECC_PRIVATE: u8 = 0xB1;
     /// Reference of ECC key parameters.
     pub const ECC_PARAMETERS_REFERENCE: u8 = 0xF0;
+    /// Extended format: the type is in the next byte, the length has two (GPC Table 11-29).
+    pub const EXTENDED_FORMAT: u8 = 0xFF;
 }
 
 /// Tags of the data objects used here.
