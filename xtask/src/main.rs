@@ -1,8 +1,9 @@
-//! Developer tasks: `cargo xtask layers | tidy | applets`.
+//! Developer tasks: `cargo xtask layers | tidy | pages | applets`.
 #![allow(clippy::print_stdout)]
 
 mod applets;
 mod layers;
+mod pages;
 mod tidy;
 
 use anyhow::Result;
@@ -22,6 +23,8 @@ enum Task {
     Layers,
     /// Checks file and function lengths, leftover marks and IO below the host ring.
     Tidy,
+    /// Checks that the pages' links lead somewhere and that each threat of SECURITY.md names tests that exist.
+    Pages,
     /// Builds the OS parts in applets/ for wasm32.
     Applets {
         /// Builds nothing anew: compares what is built with what is committed.
@@ -40,6 +43,7 @@ fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Layers => layers::check(&root()),
         Task::Tidy => tidy::check(&root()),
+        Task::Pages => pages::check(&root()),
         Task::Applets { check } => applets::run(&root(), check),
     }
 }
