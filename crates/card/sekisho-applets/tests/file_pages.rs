@@ -4,12 +4,13 @@
 
 mod common;
 
-use common::script::Runner;
+use common::script::{InProcess, Runner};
 use common::{Script, Scripted, SeededRng, files, profile};
 use sekisho_applets::file_system;
 use sekisho_keys::sha256;
 use sekisho_messaging::setup::Policy;
 use sekisho_os::{Interface, SecureElement};
+use sekisho_scp::MacMode;
 
 const FILES: &str = include_str!("../../../../docs/spec/file-system-applet.md");
 const ROLLING: &str = include_str!("../../../../docs/spec/rolling-secure-messaging.md");
@@ -23,7 +24,8 @@ fn conversations_of_the_page() {
         .collect();
     assert_eq!(blocks.len(), 1);
     for block in blocks {
-        Runner::new(files::card(), profile()).run("file-system-applet.md", block);
+        Runner::new(InProcess::new(files::card(), profile()), MacMode::S8)
+            .run("file-system-applet.md", block);
     }
 }
 

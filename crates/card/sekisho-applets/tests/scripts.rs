@@ -1,30 +1,44 @@
 //! The scripts of `tests/scripts`, each on a new card with the initial keys.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // test support
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // test support
 
 mod common;
 
-use common::script::Runner;
+use common::script::{InProcess, Runner};
 use common::{initial_keys, new_card_with, profile};
 use sekisho_os::Profile;
 use sekisho_scp::ScpParameter;
 
 fn run_with(name: &str, script: &str, profile: Profile) {
     let card = new_card_with(&profile, 0xFF, &initial_keys());
-    Runner::new(card, profile).run(name, script);
+    let mode = profile.scp.mac_mode();
+    Runner::new(InProcess::new(card, profile), mode).run(name, script);
 }
 
 macro_rules! scripts {
-    ($($name:ident)*) => {$(
-        #[test]
-        fn $name() {
-            let file = concat!(stringify!($name), ".apdu");
-            run_with(file, include_str!(concat!("scripts/", stringify!($name), ".apdu")), profile());
-        }
-    )*};
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                let file = concat!(stringify!($name), ".apdu");
+                let script = include_str!(concat!("../../../../tests/scripts/", stringify!($name), ".apdu"));
+                run_with(file, script, profile());
+            }
+        )*
+
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
 }
 
-scripts! { select channels get_data get_response secure_channel get_status keys keys_aes192 life_cycle store_data chaining update_commands files file_rules file_keys file_messaging yubikit_extended yubikit_short }
+scripts! {
+    select channels chaining get_data get_response get_status store_data
+    secure_channel keys keys_aes192 life_cycle update_commands
+    files file_rules file_keys file_messaging
+    gpshell3 smartcardio opensc yubikit_extended yubikit_short
+}
+
+/// The script for any parameter "i".
+const PARAMETERS: &str = include_str!("../../../../tests/scripts/parameters.apdu");
 
 #[test]
 fn random_card_challenge_and_s16() {
@@ -33,7 +47,22 @@ fn random_card_challenge_and_s16() {
             scp: ScpParameter::new(i).unwrap(),
             ..profile()
         };
-        let script = include_str!("scripts/parameters.apdu");
-        run_with("parameters.apdu", script, profile);
+        run_with("parameters.apdu", PARAMETERS, profile);
+    }
+}
+
+#[test]
+fn no_script_is_left_out() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/scripts");
+    let files = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let scripts = files.filter(|path| path.extension().is_some_and(|end| end == "apdu"));
+    for script in scripts {
+        let name = script.file_stem().unwrap().to_str().unwrap().to_owned();
+        assert!(
+            NAMES.contains(&name.as_str()) || name == "parameters",
+            "{name} is not played"
+        );
     }
 }

@@ -16,6 +16,7 @@ use sekisho_os::{
 };
 
 use super::host::encode;
+use super::script::Line;
 use super::{Card, SeededRng, initial_keys, key, personalisation, profile, send_on};
 
 /// The test card on this flash.
@@ -53,7 +54,7 @@ pub fn card() -> Card {
     card_on(super::flash(), &profile(), Policy::every_mode())
 }
 
-pub fn select(card: &mut Card, interface: Interface) {
+pub fn select(card: &mut dyn Line, interface: Interface) {
     let answer = send_on(
         card,
         interface,
@@ -90,7 +91,7 @@ pub struct Reader {
 impl Reader {
     /// Opens secure messaging; the status word when the card refuses.
     pub fn open(
-        card: &mut Card,
+        card: &mut dyn Line,
         interface: Interface,
         mode: Mode,
         lanes: Lanes,
@@ -100,7 +101,7 @@ impl Reader {
     }
 
     pub fn open_with(
-        card: &mut Card,
+        card: &mut dyn Line,
         interface: Interface,
         mode: Mode,
         lanes: Lanes,
@@ -150,7 +151,7 @@ impl Reader {
         self.sent.clone()
     }
 
-    pub fn transmit(&self, card: &mut Card, protected: &[u8]) -> Vec<u8> {
+    pub fn transmit(&self, card: &mut dyn Line, protected: &[u8]) -> Vec<u8> {
         send_on(card, self.interface, protected)
     }
 
@@ -162,7 +163,7 @@ impl Reader {
     }
 
     /// A whole exchange.
-    pub fn send(&mut self, card: &mut Card, capdu: &[u8]) -> Vec<u8> {
+    pub fn send(&mut self, card: &mut dyn Line, capdu: &[u8]) -> Vec<u8> {
         let protected = self.protect(capdu);
         let answer = self.transmit(card, &protected);
         self.accept(&answer)
@@ -170,7 +171,7 @@ impl Reader {
     }
 
     /// REFRESH KEYS.
-    pub fn refresh(&mut self, card: &mut Card) {
+    pub fn refresh(&mut self, card: &mut dyn Line) {
         let own = EphemeralKey::generate(&mut self.rng).unwrap();
         let public = own.public_key();
         let answer = self.send(card, &encode(&refresh_command(&public)));
@@ -182,7 +183,7 @@ impl Reader {
 }
 
 /// A command in the clear: its data, or the status word.
-pub fn plain(card: &mut Card, interface: Interface, capdu: &[u8]) -> Result<Vec<u8>, u16> {
+pub fn plain(card: &mut dyn Line, interface: Interface, capdu: &[u8]) -> Result<Vec<u8>, u16> {
     let mut answer = send_on(card, interface, capdu);
     let sw = super::sw(&answer);
     answer.truncate(answer.len() - 2);
@@ -190,7 +191,7 @@ pub fn plain(card: &mut Card, interface: Interface, capdu: &[u8]) -> Result<Vec<
 }
 
 /// Proves key EXTERNAL 1.
-pub fn authenticate(card: &mut Card, interface: Interface) {
+pub fn authenticate(card: &mut dyn Line, interface: Interface) {
     let challenge = plain(card, interface, &[0x00, 0x84, 0, 0, 16]).unwrap();
     let mac = sekisho_keys::cmac(&key(&test_key::EXTERNAL), &[&challenge]);
     plain(

@@ -7,7 +7,8 @@ use sekisho_os::Interface;
 use sekisho_scp::host::{Challenge, HostChannel, InitializeUpdateResponse, SessionKeys};
 use sekisho_scp::{MacMode, SecurityLevel};
 
-use super::{Card, send_on};
+use super::script::Line;
+use super::send_on;
 
 pub struct Host {
     channel: HostChannel,
@@ -40,13 +41,13 @@ pub fn initialize_update(kvn: u8, mode: MacMode, logical_channel: u8) -> Vec<u8>
 
 impl Host {
     /// Opens a secure channel on the basic logical channel of the contacts.
-    pub fn open(card: &mut Card, kvn: u8, keys: &KeySet, level: SecurityLevel) -> Self {
+    pub fn open(card: &mut dyn Line, kvn: u8, keys: &KeySet, level: SecurityLevel) -> Self {
         Self::open_on(card, Interface::Iso7816Contact, 0, kvn, keys, level, MacMode::S8).unwrap()
     }
 
     /// Opens a secure channel; the status word of the command that failed otherwise.
     pub fn open_on(
-        card: &mut Card,
+        card: &mut dyn Line,
         interface: Interface,
         logical_channel: u8,
         kvn: u8,
@@ -112,7 +113,7 @@ impl Host {
     }
 
     /// Sends a plain C-APDU through the secure channel and gives the plain R-APDU.
-    pub fn send(&mut self, card: &mut Card, plain: &[u8]) -> Vec<u8> {
+    pub fn send(&mut self, card: &mut dyn Line, plain: &[u8]) -> Vec<u8> {
         let command = self.wrap(plain);
         let rapdu = send_on(card, self.interface, &command);
         self.unwrap(&rapdu)
