@@ -84,6 +84,7 @@ fn authorisation() -> Result<(f64, usize)> {
         let request = AuthoriseRequest {
             se_id: SeId([0, 0, 0, 0, 0, 0, a, b, c, d]),
             kvn: KVN_SCP,
+            scp_parameter: 0x70,
             campaign: Campaign(1),
             sequence_counter: 1,
             is_staged: false,

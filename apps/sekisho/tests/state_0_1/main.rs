@@ -4,8 +4,8 @@
 //! on a copy, and [`frozen`] holds the digest of the list of digests.
 //!
 //! # When the engine of OS parts changes
-//! The staged updates are parts of ABI 1. [`cards::ABI_1_RUNS`] says whether today's engine runs them. Set it to `false` when it does not any more: AUTHORIZE ACTION
-//! then has to answer 9505 with nothing else changed, and the card has to take a part of the present ABI afterwards.
+//! The staged updates are parts of ABI 1. [`cards::ABI_1_RUNS`] says whether today's engine runs them. Set it to `false` when it does not any more: an active part of
+//! ABI 1 then is refused by a status word that is not 6F00, AUTHORIZE ACTION answers 9505 with nothing else changed, and the card takes a part of the present ABI afterwards.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

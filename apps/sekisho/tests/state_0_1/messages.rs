@@ -161,6 +161,7 @@ fn equ_and_p_aut_belong_together() {
     let request = sekisho_hsm::AuthoriseRequest {
         se_id: se(),
         kvn: 0x30,
+        scp_parameter: 0x70,
         campaign: campaign(),
         sequence_counter: COUNTER,
         is_staged: false,

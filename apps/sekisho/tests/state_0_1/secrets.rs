@@ -86,5 +86,5 @@ fn a_new_card_is_made_from_a_personalisation_file_of_then() {
     let file = sekisho_hsm::PersoFile::parse(&frozen::text("perso.json")).unwrap();
     assert!(open_channel(&mut card.reader(), 0x30, &file.scp().unwrap()).is_some());
     assert_eq!(loader_state(&mut card.reader()).version, 1);
-    assert_eq!(meter(&card, 5).1, 5);
+    assert_eq!(meter(&card, 5).unwrap().1, 5);
 }

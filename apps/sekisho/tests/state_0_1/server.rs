@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cards::{ABI_1_RUNS, loader_state, meter, se_id};
+use crate::cards::{ABI_1_RUNS, loader_state, meter, of_abi_1, se_id};
 use crate::frozen::{self, PASSPHRASE};
 use crate::process::{CardProcess, Guarded, SEKISHO, repository};
 
@@ -181,7 +181,7 @@ fn staged_updates_are_written_to_their_end_and_the_card_takes_a_new_one() {
     ] {
         let card = system.card(flash);
         assert_eq!(staged(&card), at, "{flash}");
-        assert_eq!(meter(&card, 1), (1, 1), "{flash}");
+        assert_eq!(meter(&card, 1), of_abi_1((1, 1)), "{flash}");
         let (_, results) = system.agent(number, &card, &[]);
         let (result, resumes) = (&results[0], at.0 == 1);
         assert_eq!(result["campaign"], campaign, "{flash}");
@@ -192,14 +192,18 @@ fn staged_updates_are_written_to_their_end_and_the_card_takes_a_new_one() {
         );
         if ABI_1_RUNS {
             assert_eq!(result["result"], "activated", "{flash}: {result}");
-            assert_eq!(meter(&card, 2), (2, 3), "{flash}: the state survives");
+            assert_eq!(meter(&card, 2), Some((2, 3)), "{flash}: the state survives");
         } else {
             assert_eq!(
                 (&result["result"], &result["sw"]),
                 (&json!("refused"), &json!("9505")),
                 "{flash}: {result}"
             );
-            assert_eq!(meter(&card, 2), (1, 3), "{flash}: nothing has changed");
+            assert_eq!(
+                loader_state(&mut card.reader()).version,
+                1,
+                "{flash}: nothing has changed"
+            );
             assert_eq!(staged(&card).0, 2, "{flash}: what is staged stays so");
         }
     }
@@ -224,7 +228,12 @@ fn staged_updates_are_written_to_their_end_and_the_card_takes_a_new_one() {
         );
         assert_eq!(results[0]["campaign"], new);
         assert_eq!(loader_state(&mut card.reader()).version, 3, "{flash}");
-        assert_eq!(meter(&card, 4).1, 7, "{flash}: the state survives");
+        let register = if ABI_1_RUNS { 7 } else { 4 };
+        assert_eq!(
+            meter(&card, 4).unwrap().1,
+            register,
+            "{flash}: the state survives"
+        );
     }
 }
 

@@ -4,10 +4,10 @@ use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, Cla, Writer};
 use sekisho_link::{AuthorisationWriter, Campaign, PackageBody, PackageSource, SeId, codes};
 use sekisho_scp::host::HostChannel;
-use sekisho_scp::{MacMode, SecurityLevel};
+use sekisho_scp::{MacMode, ScpParameter, SecurityLevel};
 use zeroize::Zeroizing;
 
-use crate::{Hsm, Result};
+use crate::{Hsm, HsmError, Result};
 
 /// Bytes of P_AUT at most.
 const MAX: usize = 512;
@@ -15,6 +15,10 @@ const MAX: usize = 512;
 const COMMAND_MAX: usize = 261;
 /// The commands before the bulk: INITIALIZE UPDATE, EXTERNAL AUTHENTICATE, CHANGE MODE.
 const SPLICE: u8 = 3;
+/// The security level of an authorisation's secure channel.
+const LEVEL: SecurityLevel = SecurityLevel::FULL;
+/// What it is made for: 8 bytes of challenge, cryptogram and MAC.
+const MODE: MacMode = MacMode::S8;
 
 /// What is to be authorised.
 pub struct AuthoriseRequest<'a> {
@@ -22,6 +26,8 @@ pub struct AuthoriseRequest<'a> {
     pub se_id: SeId,
     /// Version of its SCP03 key set.
     pub kvn: u8,
+    /// Its SCP03 parameter "i", as its device says.
+    pub scp_parameter: u8,
     /// The campaign.
     pub campaign: Campaign,
     /// The sequence counter that the SE will use: its last one plus one.
@@ -32,11 +38,30 @@ pub struct AuthoriseRequest<'a> {
     pub package: &'a PackageSource<'a>,
 }
 
+/// Refuses an SE for whose SCP03 no authorisation can be made: every bit of "i" is looked at (Amd D Table 5-1; spec 4.4).
+fn check_parameter(i: u8) -> Result<()> {
+    let refused = |why| Err(HsmError::Parameter { i, why });
+    let Some(parameter) = ScpParameter::new(i) else {
+        return refused("it is none of SCP03: a reserved bit, or R-ENCRYPTION without R-MAC");
+    };
+    if parameter.mac_mode() != MODE {
+        return refused("the SE is one of S16, and authorisations are made for S8");
+    }
+    if !parameter.pseudo_random() {
+        return refused("its card challenge is random, and authorisations are made ahead");
+    }
+    if !parameter.allows(LEVEL) {
+        return refused("it has no R-MAC or no R-ENCRYPTION, and authorisations are of level 33");
+    }
+    Ok(())
+}
+
 /// Makes P_AUT.
 ///
 /// # Errors
-/// [`crate::HsmError`].
+/// [`HsmError::Parameter`] for an SE that no authorisation can be made for; [`HsmError`].
 pub fn authorise(hsm: &dyn Hsm, request: &AuthoriseRequest<'_>) -> Result<Vec<u8>> {
+    check_parameter(request.scp_parameter)?;
     let splice = if request.is_staged { 0 } else { SPLICE };
     let AuthoriseRequest {
         se_id,
@@ -50,7 +75,7 @@ pub fn authorise(hsm: &dyn Hsm, request: &AuthoriseRequest<'_>) -> Result<Vec<u8
     let card_challenge = hsm.card_challenge(se_id, kvn, sequence_counter)?;
     let keys = hsm.scp03_session(se_id, kvn, &host_challenge, &card_challenge)?;
     let cryptogram = keys.host_cryptogram(&host_challenge, &card_challenge)?;
-    let mut channel = HostChannel::new(keys, MacMode::S8);
+    let mut channel = HostChannel::new(keys, MODE);
 
     let mut buf = [0; MAX];
     let mut p_aut = AuthorisationWriter::new(&mut buf, se_id, campaign, sequence_counter, splice)?;
@@ -64,7 +89,7 @@ pub fn authorise(hsm: &dyn Hsm, request: &AuthoriseRequest<'_>) -> Result<Vec<u8
     p_aut.command(out.written())?;
 
     let mut out = Writer::new(&mut command);
-    channel.external_authenticate(SecurityLevel::FULL, &cryptogram, &mut out)?;
+    channel.external_authenticate(LEVEL, &cryptogram, &mut out)?;
     p_aut.command(out.written())?;
 
     if !request.is_staged {

@@ -50,6 +50,14 @@ pub enum HsmError {
     /// The request does not fit together.
     #[error("{0}")]
     Request(&'static str),
+    /// No authorisation can be made for an SE with this SCP03 parameter "i".
+    #[error("SCP03 parameter i={i:02X}: {why}")]
+    Parameter {
+        /// The parameter.
+        i: u8,
+        /// What is against it.
+        why: &'static str,
+    },
     /// The secure channel refused.
     #[error("secure channel: {0}")]
     SecureChannel(#[from] ScpError),

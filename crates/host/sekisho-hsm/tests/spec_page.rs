@@ -156,6 +156,7 @@ fn custody(custody: Custody, suffix: &str) {
     let request = AuthoriseRequest {
         se_id: se_id(),
         kvn: KVN_SCP,
+        scp_parameter: 0x70,
         campaign: campaign(),
         sequence_counter: 1,
         is_staged: false,

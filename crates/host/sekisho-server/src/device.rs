@@ -7,9 +7,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use sekisho_apdu::Writer;
-use sekisho_hsm::{AuthoriseRequest, authorise};
+use sekisho_hsm::{AuthoriseRequest, HsmError, authorise};
 use sekisho_keys::ct_eq;
-use sekisho_link::{Access, Campaign, Equ, Offer, Outcome, Package, SeId, Staging, Status, Verdict};
+use sekisho_link::{Access, Campaign, Equ, Offer, Outcome, Package, Receipt, SeId, Staging, Status, Verdict};
 use sekisho_store::{
     Access as DeviceAccess, Issue, Issued, Report, State as CampaignState, Target, TargetState,
 };
@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::policy;
 use crate::problem::Problem;
 use crate::ranges;
+use crate::receipts::{self, Expected};
 
 type Shared = State<Arc<App>>;
 
@@ -175,11 +176,11 @@ async fn equ(
 
 /// Makes the authorisation, which does not leave before it is durable.
 async fn make(app: &App, equ: &Equ, kvn: u8) -> Result<Issue, Problem> {
-    // Bit 10 of "i": pseudo-random card challenge; without it nothing can be made ahead.
-    if equ.scp_parameter & 0x10 == 0 || equ.kvn != kvn {
-        return Err(Problem::forbidden(
-            "the SE's key version or SCP03 parameter is not the registered one",
-        ));
+    if equ.kvn != kvn {
+        return Err(Problem::forbidden(format!(
+            "the SE's key version is {:02X}, the registered one {kvn:02X}",
+            equ.kvn
+        )));
     }
     let sequence_counter = equ.sequence_counter + 1;
     if sequence_counter > 0x00FF_FFFF {
@@ -188,24 +189,28 @@ async fn make(app: &App, equ: &Equ, kvn: u8) -> Result<Issue, Problem> {
         ));
     }
     let bulk = app.bulk(equ.campaign).await?;
-    let package = Package::decode(&bulk.package).map_err(|error| {
-        tracing::error!(%error, "stored package");
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal error",
-            "the stored package is unreadable",
-        )
-    })?;
+    let package = stored(&bulk.package)?;
+    let manifest = &package.source.manifest;
+    if equ.state.target != manifest.target {
+        return Err(Problem::bad_request(
+            "the state is of another target than the package",
+        ));
+    }
     let is_staged = equ.state.campaign == equ.campaign && equ.state.staging == Staging::Complete;
     let request = AuthoriseRequest {
         se_id: equ.se_id,
         kvn,
+        scp_parameter: equ.scp_parameter,
         campaign: equ.campaign,
         sequence_counter,
         is_staged,
         package: &package.source,
     };
-    let bytes = app.metrics.time(|| authorise(&*app.hsm, &request))?;
+    let made = app.metrics.time(|| authorise(&*app.hsm, &request));
+    let bytes = made.map_err(|error| match error {
+        HsmError::Parameter { .. } => Problem::forbidden(error.to_string()),
+        error => error.into(),
+    })?;
     let resumes = equ.state.campaign == equ.campaign && equ.state.staging != Staging::Nothing;
     let splice = if is_staged { 0 } else { 3 };
     Ok(Issue {
@@ -214,8 +219,22 @@ async fn make(app: &App, equ: &Equ, kvn: u8) -> Result<Issue, Problem> {
         sequence_counter,
         splice,
         resumes,
+        // One that is the package's already says nothing of the version before.
+        version_before: Some(equ.state.version).filter(|version| *version < manifest.version),
         bytes,
         at: now(),
+    })
+}
+
+/// A package out of the database.
+fn stored(bytes: &[u8]) -> Result<Package<'_>, Problem> {
+    Package::decode(bytes).map_err(|error| {
+        tracing::error!(%error, "stored package");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal error",
+            "the stored package is unreadable",
+        )
     })
 }
 
@@ -258,37 +277,43 @@ async fn judge_status(app: &App, status: &Status, target: Target) -> Result<(Rep
         detail,
         at: now(),
     };
-    if let Some(receipt) = &status.receipt {
-        let mac = app
-            .hsm
-            .mac_with_k_aut(status.se_id, &receipt.message(status.se_id))?;
-        let is_true = ct_eq(&mac, &receipt.mac) && receipt.campaign == status.campaign;
-        if is_true && receipt.action == sekisho_link::codes::ACTION_ACTIVATE && receipt.version == row.version
-        {
-            Metrics::add(&app.metrics.receipts, 1);
-            let detail = format!("version {} to {}", receipt.previous_version, receipt.version);
-            let report = report(TargetState::Updated, "updated", detail);
-            return Ok((
-                Report {
-                    version: Some(receipt.version),
-                    ..report
-                },
-                allowed,
-            ));
-        }
-        if !is_true {
-            Metrics::add(&app.metrics.false_receipts, 1);
-        }
-    }
+    // It is proved, and whatever is said later changes nothing.
     if target.state == TargetState::Updated {
         return Ok((report(TargetState::Updated, "repeated", String::new()), allowed));
+    }
+    let mut no_proof = None;
+    if let Some(receipt) = &status.receipt {
+        match verify_receipt(app, status, receipt, &target).await? {
+            Ok(()) => {
+                Metrics::add(&app.metrics.receipts, 1);
+                let detail = format!("version {} to {}", receipt.previous_version, receipt.version);
+                let updated = Report {
+                    version: Some(receipt.version),
+                    ..report(TargetState::Updated, "updated", detail)
+                };
+                return Ok((updated, allowed));
+            }
+            Err(why) => {
+                Metrics::add(&app.metrics.false_receipts, 1);
+                no_proof = Some(why);
+            }
+        }
+    }
+    if target.state == TargetState::Pending {
+        // No authorisation has left: there is nothing that can have failed.
+        let said = no_proof.map_or_else(String::new, |why| format!("its receipt is no proof: {why}"));
+        return Ok((report(target.state, "unasked", said), policy::RETRY));
     }
     Metrics::add(&app.metrics.failures, 1);
     let (state, verdict) = policy::after_failure(target.attempts + 1, row.attempts_max);
     let detail = match status.outcome {
         Outcome::Refused => format!("the SE refused step {} with {:04X}", status.step, status.sw.0),
         Outcome::DeviceFailed => "the device failed before the SE answered".to_owned(),
-        Outcome::Activated | Outcome::Discarded => "no valid receipt".to_owned(),
+        Outcome::Activated | Outcome::Discarded => "the device says it is done".to_owned(),
+    };
+    let detail = match &no_proof {
+        Some(why) => format!("{detail}; its receipt is no proof: {why}"),
+        None => detail,
     };
     let blocks = verdict.access == Access::Blocked;
     let kind = if blocks { "failed" } else { "refused" };
@@ -300,4 +325,25 @@ async fn judge_status(app: &App, status: &Status, target: Target) -> Result<(Rep
         },
         verdict,
     ))
+}
+
+/// Whether a receipt is this SE's and proves this campaign's update; if not, why.
+async fn verify_receipt(
+    app: &App,
+    status: &Status,
+    receipt: &Receipt,
+    target: &Target,
+) -> Result<Result<(), &'static str>, Problem> {
+    let message = receipt.message(status.se_id);
+    if !ct_eq(&app.hsm.mac_with_k_aut(status.se_id, &message)?, &receipt.mac) {
+        return Ok(Err("its MAC is wrong"));
+    }
+    let proved = app.store.device(status.se_id).await?.version;
+    let bulk = app.bulk(status.campaign).await?;
+    let expected = Expected {
+        campaign: status.campaign,
+        manifest: &stored(&bulk.package)?.source.manifest,
+        version_before: target.version_before.or((proved > 0).then_some(proved)),
+    };
+    Ok(receipts::check(receipt, &expected))
 }

@@ -18,6 +18,7 @@ pub mod paging;
 pub mod policy;
 mod problem;
 mod ranges;
+mod receipts;
 mod tls;
 
 pub use authority::{Authority, AuthorityError};

@@ -8,6 +8,12 @@ const RETRY_FIRST: u32 = 2;
 /// Seconds before a repetition at most.
 const RETRY_MAX: u32 = 3600;
 
+/// Try again soon: what a device is told that reports a failure before anything was asked of it.
+pub const RETRY: Verdict = Verdict {
+    access: Access::Retry,
+    retry_after: RETRY_FIRST,
+};
+
 /// What is to be done with a campaign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {

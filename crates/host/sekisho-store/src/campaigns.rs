@@ -231,17 +231,23 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when it is none; [`StoreError::Database`].
     pub async fn target(&self, id: Campaign, se_id: SeId) -> Result<Target> {
-        let row =
-            sqlx::query("SELECT cohort, state, attempts FROM targets WHERE campaign = $1 AND se_id = $2")
-                .bind(id.to_string())
-                .bind(se_id.to_string())
-                .fetch_optional(&self.pool)
-                .await?
-                .ok_or(StoreError::NotFound("target"))?;
+        let row = sqlx::query(
+            "SELECT cohort, state, attempts, version_before FROM targets WHERE campaign = $1 AND se_id = $2",
+        )
+        .bind(id.to_string())
+        .bind(se_id.to_string())
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::NotFound("target"))?;
+        let version_before: Option<i64> = row.try_get("version_before")?;
         Ok(Target {
             is_canary: row.try_get::<i64, _>("cohort")? == 0,
             state: parsed(&row, "state")?,
             attempts: number(&row, "attempts")?,
+            version_before: version_before
+                .map(u32::try_from)
+                .transpose()
+                .map_err(|_| StoreError::Unreadable("version_before"))?,
         })
     }
 

@@ -177,6 +177,8 @@ pub struct Target {
     pub state: TargetState,
     /// Reported failures.
     pub attempts: u32,
+    /// The version that the SE said it had when it last asked, not updated yet; `None`: it has not asked.
+    pub version_before: Option<u32>,
 }
 
 /// An authorisation about to leave.
@@ -192,6 +194,8 @@ pub struct Issue {
     pub splice: u8,
     /// Whether it goes on after a torn write.
     pub resumes: bool,
+    /// The version that the SE says it has, if that is one before the package's.
+    pub version_before: Option<u32>,
     /// P_AUT.
     pub bytes: Vec<u8>,
     /// Unix seconds.

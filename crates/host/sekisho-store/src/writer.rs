@@ -120,11 +120,11 @@ async fn issue_one(transaction: &mut Transaction<'_, Sqlite>, issue: &Issue) -> 
     .await?;
     if let Some(row) = known {
         let is_same = row.get::<String, _>(0) == campaign && row.get::<i64, _>(1) == i64::from(issue.splice);
-        return Ok(if is_same {
-            Issued::Leaves(row.get(2))
-        } else {
-            Issued::CounterUsed
-        });
+        if !is_same {
+            return Ok(Issued::CounterUsed);
+        }
+        note_version(transaction, issue).await?;
+        return Ok(Issued::Leaves(row.get(2)));
     }
     sqlx::query("INSERT INTO authorisations (se_id, sequence_counter, campaign, splice, bytes) VALUES ($1, $2, $3, $4, $5)")
         .bind(&se_id)
@@ -141,6 +141,7 @@ async fn issue_one(transaction: &mut Transaction<'_, Sqlite>, issue: &Issue) -> 
         .bind(&se_id)
         .execute(&mut **transaction)
         .await?;
+    note_version(transaction, issue).await?;
     let detail = format!("counter {}, {} bytes", issue.sequence_counter, issue.bytes.len());
     log(
         transaction,
@@ -152,6 +153,22 @@ async fn issue_one(transaction: &mut Transaction<'_, Sqlite>, issue: &Issue) -> 
     )
     .await?;
     Ok(Issued::Leaves(issue.bytes.clone()))
+}
+
+/// What the SE's receipt will have to call the previous version.
+async fn note_version(transaction: &mut Transaction<'_, Sqlite>, issue: &Issue) -> Result<()> {
+    let Some(version) = issue.version_before else {
+        return Ok(());
+    };
+    sqlx::query(
+        "UPDATE targets SET version_before = $1 WHERE campaign = $2 AND se_id = $3 AND state <> 'updated'",
+    )
+    .bind(i64::from(version))
+    .bind(issue.campaign.to_string())
+    .bind(issue.se_id.to_string())
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
 }
 
 async fn report_one(transaction: &mut Transaction<'_, Sqlite>, report: &Report) -> Result<()> {

@@ -55,7 +55,7 @@ impl LoaderState {
     /// Reads the value.
     ///
     /// # Errors
-    /// [`DecodeError`] when it is not exactly one value.
+    /// [`DecodeError`] when it is not exactly one value, or its fields contradict each other.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         if reader.u8()? != Self::FORMAT {
@@ -70,7 +70,9 @@ impl LoaderState {
         };
         let (campaign, next_block) = (Campaign(reader.u64()?), reader.u16()?);
         reader.finish()?;
-        if slot > 1 {
+        // A campaign and a block belong to something that is staged.
+        let is_empty = campaign == Campaign(0) && next_block == 0;
+        if slot > 1 || (staging == Staging::Nothing && !is_empty) {
             return Err(DecodeError::Value);
         }
         Ok(Self {

@@ -66,7 +66,7 @@ impl Receipt {
     /// Reads a receipt.
     ///
     /// # Errors
-    /// [`DecodeError`] when it is not exactly one receipt.
+    /// [`DecodeError`] when it is not exactly one receipt, or one of discarding that says that something has changed.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         if reader.u8()? != Self::FORMAT {
@@ -86,6 +86,10 @@ impl Receipt {
             mac: reader.array()?,
         };
         reader.finish()?;
+        let changes_nothing = receipt.version == receipt.previous_version && receipt.digest == [0; 32];
+        if action == codes::ACTION_DISCARD && !changes_nothing {
+            return Err(DecodeError::Value);
+        }
         Ok(receipt)
     }
 }

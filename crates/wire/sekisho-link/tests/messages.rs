@@ -255,6 +255,53 @@ fn inner_contradictions_are_refused() {
 }
 
 #[test]
+fn a_receipt_of_discarding_changes_nothing() {
+    let discarded = Receipt {
+        action: codes::ACTION_DISCARD,
+        version: 1,
+        digest: [0; 32],
+        ..receipt()
+    };
+    assert_eq!(Receipt::decode(&discarded.encode()), Ok(discarded));
+    for wrong in [
+        Receipt {
+            version: 2,
+            ..discarded
+        },
+        Receipt {
+            previous_version: 0,
+            ..discarded
+        },
+        Receipt {
+            digest: [1; 32],
+            ..discarded
+        },
+    ] {
+        assert!(Receipt::decode(&wrong.encode()).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn where_nothing_is_staged_there_is_no_campaign_and_no_block() {
+    let empty = LoaderState {
+        staging: Staging::Nothing,
+        campaign: Campaign(0),
+        next_block: 0,
+        ..state()
+    };
+    let is_one = |state: LoaderState| LoaderState::decode(&written(|out| state.encode(out).unwrap())).is_ok();
+    assert!(is_one(empty));
+    assert!(!is_one(LoaderState {
+        campaign: Campaign(9),
+        ..empty
+    }));
+    assert!(!is_one(LoaderState {
+        next_block: 1,
+        ..empty
+    }));
+}
+
+#[test]
 fn a_full_buffer_is_an_error() {
     assert!(PSeWriter::new(&mut [0; 11], Custody::Hsm).is_err());
     assert!(AuthorisationWriter::new(&mut [0; 27], SeId([0; 10]), Campaign(0), 0, 0).is_err());
