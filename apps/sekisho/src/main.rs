@@ -35,3 +35,14 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    /// Every subcommand, with every option: clap finds names that are used twice only when it is asked, and then panics.
+    #[test]
+    fn the_whole_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}
