@@ -30,7 +30,8 @@ impl About {
             .and_then(|v| v.try_into().ok())
             .map(SeId);
         let state = get_data(se, interface, 0xDF20).and_then(|v| LoaderState::decode(&v).ok());
-        let keys = get_data(se, interface, 0x00E0).unwrap_or_default();
+        let templates = (0..=u8::MAX).map_while(|index| object(se, interface, [index, 0xE0], 0xE0));
+        let keys: Vec<u8> = templates.flatten().collect();
         let files = files(se, interface);
         se.reset(interface);
         Self {
@@ -54,7 +55,16 @@ impl About {
 
 /// The value of a data object; the GlobalPlatform class gets it in its TLV.
 fn get_data<F: Flash>(se: &mut VirtualSe<F>, interface: Interface, tag: u16) -> Option<Vec<u8>> {
-    let [p1, p2] = tag.to_be_bytes();
+    object(se, interface, tag.to_be_bytes(), tag)
+}
+
+/// The value of the data object that P1P2 asks for.
+fn object<F: Flash>(
+    se: &mut VirtualSe<F>,
+    interface: Interface,
+    [p1, p2]: [u8; 2],
+    tag: u16,
+) -> Option<Vec<u8>> {
     let mut out = [0; 1024];
     let len = se.transmit(interface, &[0x80, 0xCA, p1, p2, 0x00], &mut out);
     let (data, sw) = out.get(..len)?.split_last_chunk::<2>()?;

@@ -11,7 +11,8 @@
 mod record;
 
 use sekisho_apdu::gp::key_type;
-use sekisho_apdu::{StatusWord, Writer};
+use sekisho_apdu::tlv::Tlv;
+use sekisho_apdu::{Reader, StatusWord, Writer};
 use sekisho_keys::p256sig::VerifyingKey;
 use sekisho_keys::{AesKey, KeySet};
 use sekisho_nvm::Flash;
@@ -37,6 +38,12 @@ const KVN_PLATFORM_LAST: u8 = 0x64;
 pub(crate) const KID_FIRST: u8 = 0x01;
 /// KID of the last key of an SCP03 key set.
 const KID_LAST: u8 = 0x03;
+
+/// Longest value of a key information template: with tag and length 239 bytes, which after padding and with the R-MAC of S16 fit a short
+/// response.
+const TEMPLATE_VALUE_MAX: usize = 236;
+/// Longest key information of one version: 16 keys, more of which no record holds.
+const VERSION_INFORMATION_MAX: usize = 128;
 
 /// The sequence counter has three bytes (Amd D 6.2.2.1).
 const SEQUENCE_MAX: u32 = 0x00FF_FFFF;
@@ -316,10 +323,32 @@ impl<F: Flash> KeyStore<'_, '_, F> {
         self.put_directory(&Directory::empty())
     }
 
-    /// The value of the key information template (GPC 11.3.3.1.1).
-    pub(crate) fn information(&mut self, out: &mut Writer<'_>) -> Result<(), Refusal> {
+    /// The value of key information template number `index` (GPC 11.3.3.1.1): whole data objects, as many as fit. 6A88 behind the last.
+    pub(crate) fn information(&mut self, index: u8, out: &mut Writer<'_>) -> Result<(), Refusal> {
+        let (mut template, mut len) = (0, 0);
         for kvn in self.directory()?.versions() {
-            self.record(*kvn)?.information(*kvn, out)?;
+            let mut of_version = [0; VERSION_INFORMATION_MAX];
+            let mut w = Writer::new(&mut of_version);
+            self.record(*kvn)?.information(*kvn, &mut w)?;
+            let mut rest: &[u8] = w.written();
+            while !rest.is_empty() {
+                let mut reader = Reader::new(rest);
+                Tlv::read(&mut reader)?;
+                let (object, others) = rest
+                    .split_at_checked(rest.len() - reader.len())
+                    .ok_or(wrong_data())?;
+                if len + object.len() > TEMPLATE_VALUE_MAX {
+                    (template, len) = (template + 1, 0);
+                }
+                len += object.len();
+                if template == u32::from(index) {
+                    out.bytes(object)?;
+                }
+                rest = others;
+            }
+        }
+        if u32::from(index) > template {
+            return Err(not_found());
         }
         Ok(())
     }

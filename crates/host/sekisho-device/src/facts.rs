@@ -15,6 +15,8 @@ const NOT_FOUND: u16 = 0x6A88;
 
 /// Key version numbers of SCP03 key sets (Amd D 7.1.1: 30 to 3F); FF are the initial keys of an SE that nobody owns yet.
 const SCP03_KVNS: core::ops::RangeInclusive<u8> = 0x30..=0x3F;
+/// Tag of the key information template, and P1P2 of the first one.
+const KEY_INFORMATION: u16 = 0x00E0;
 /// KVN 00 asks for the default key set (GPC 11.3.2).
 const DEFAULT_KVN: u8 = 0x00;
 /// OID of the secure channel protocol up to its last two bytes: 1.2.840.114283.4.scp.i (GPC H.2).
@@ -55,7 +57,7 @@ impl Facts {
         let se_id = required(card, 0x00CF, "SE-id (00CF)")?;
         let counter = required(card, 0x00C1, "sequence counter (00C1)")?;
         let state = required(card, 0xDF20, "loader state (DF20)")?;
-        let keys = required(card, 0x00E0, "key information (00E0)")?;
+        let keys = key_information(card)?;
         let card_data = required(card, 0x0066, "card data (0066)")?;
         Ok(Self {
             se_id: SeId(se_id.try_into().map_err(|_| AgentError::Data("SE-id"))?),
@@ -116,6 +118,21 @@ fn required(card: &mut dyn Card, tag: u16, name: &'static str) -> Result<Vec<u8>
         command: name,
         sw: NOT_FOUND,
     })
+}
+
+/// Key information: templates 00E0, 01E0 and so on, until there is none (GPC 11.3.3.1.1).
+fn key_information(card: &mut dyn Card) -> Result<Vec<u8>, AgentError> {
+    let mut all = required(card, KEY_INFORMATION, "key information (00E0)")?;
+    for index in 1..=u8::MAX {
+        let [_, p2] = KEY_INFORMATION.to_be_bytes();
+        let Response { data, sw } = exchange(card, &[0x80, 0xCA, index, p2, 0x00])?;
+        match single(&data, KEY_INFORMATION) {
+            Some(more) if sw == 0x9000 => all.extend(more),
+            // Whatever a card says of a template that it has not.
+            _ => break,
+        }
+    }
+    Ok(all)
 }
 
 /// GET DATA: the value of a data object; `None` when there is none.

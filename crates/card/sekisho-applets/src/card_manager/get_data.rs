@@ -1,9 +1,12 @@
 //! GET DATA (GPC 11.3) and the FCI.
 
-use sekisho_apdu::gp::tag;
+use sekisho_apdu::gp::{TagList, tag};
+use sekisho_apdu::tlv::Tlv;
 use sekisho_apdu::{BufferFull, CApdu, StatusWord, Writer};
 use sekisho_nvm::Flash;
 use sekisho_os::{Issuer, MESSAGING_POLICY, Outcome, Profile, Refusal};
+
+use super::wrong_data;
 
 /// Tags of P1P2.
 pub(super) const IIN: u16 = 0x0042;
@@ -11,9 +14,12 @@ pub(super) const CIN: u16 = 0x0045;
 const CARD_DATA: u16 = 0x0066;
 const CARD_CAPABILITIES: u16 = 0x0067;
 const SEQUENCE_COUNTER: u16 = 0x00C1;
+/// Confirmation counter: receipts of delegated management given so far (GPC 11.3.3.1).
+const CONFIRMATION_COUNTER: u16 = 0x00C2;
 const KEY_DIVERSIFICATION_DATA: u16 = 0x00CF;
 const SECURITY_LEVEL: u16 = 0x00D3;
-const KEY_INFORMATION: u16 = 0x00E0;
+/// P2 of key information; P1 is the number of the template.
+const KEY_INFORMATION: u8 = 0xE0;
 const LIST_OF_APPLICATIONS: u16 = 0x2F00;
 const CPLC: u16 = 0x9F7F;
 /// Broadcast update, 2.4.
@@ -37,6 +43,14 @@ const RECOGNITION: [u8; 46] = [
 const SCP03_KEYS: u8 = 0x07;
 /// Supported load file data block hash algorithms: SHA-256 (GPC H.4).
 const SHA_256: u8 = 0x02;
+
+/// IIN and CIN of an SE to which none was given: digits that no issuer has (major industry identifier 9 with a country of ISO 3166-1's
+/// user-assigned codes; ISO/IEC 7812-1), and the SE-id.
+const IIN_UNASSIGNED: [u8; 4] = [0x99, 0x99, 0x00, 0x00];
+
+/// The date of everything in the production data, as the SE has no calendar: day 330 of a year that ends in 6, when this operating
+/// system was released (one digit of the year, three of the day, in BCD).
+const RELEASE_DATE: [u8; 2] = [0x63, 0x30];
 
 /// Longest stored data object.
 pub(super) const STORED_MAX: usize = 32;
@@ -66,25 +80,48 @@ pub(super) fn process<F: Flash>(
     capdu: &CApdu<'_>,
     out: &mut Writer<'_>,
 ) -> Outcome {
-    let tag = capdu.p1p2();
-    if capdu.cla.proprietary() && tag != LIST_OF_APPLICATIONS {
-        out.tlv_with(tag.into(), |w| value(issuer, tag, w))?;
+    let tag = match capdu.p1p2() {
+        LIST_OF_APPLICATIONS => {
+            applications(issuer, tag_list(capdu.data)?, out)?;
+            return Ok(StatusWord::NO_ERROR);
+        }
+        // P1 counts the templates (GPC 11.3.3.1.1).
+        _ if capdu.p2 == KEY_INFORMATION => KEY_INFORMATION.into(),
+        tag => tag,
+    };
+    if capdu.cla.proprietary() {
+        out.tlv_with(tag.into(), |w| value(issuer, capdu, w))?;
     } else {
-        value(issuer, tag, out)?;
+        value(issuer, capdu, out)?;
     }
     Ok(StatusWord::NO_ERROR)
 }
 
-fn value<F: Flash>(issuer: &mut Issuer<'_, '_, F>, tag: u16, w: &mut Writer<'_>) -> Result<(), Refusal> {
+/// The tag list of a command's data field; all tags when it has none.
+fn tag_list(data: &[u8]) -> Result<TagList<'_>, Refusal> {
+    match Tlv::parse(data) {
+        _ if data.is_empty() => Ok(TagList::ALL),
+        Ok(list) if list.tag.0 == tag::TAG_LIST => Ok(TagList::parse(list.value)?),
+        _ => Err(wrong_data()),
+    }
+}
+
+fn value<F: Flash>(
+    issuer: &mut Issuer<'_, '_, F>,
+    capdu: &CApdu<'_>,
+    w: &mut Writer<'_>,
+) -> Result<(), Refusal> {
+    let tag = capdu.p1p2();
     match tag {
+        _ if capdu.p2 == KEY_INFORMATION => issuer.key_information(capdu.p1, w),
         IIN | CIN | MESSAGING_POLICY => stored(issuer, tag, w),
         CARD_DATA => Ok(recognition(issuer.profile(), w)?),
         CARD_CAPABILITIES => Ok(capabilities(issuer.profile(), w)?),
+        // No receipt has ever been given: there is no delegated management.
+        CONFIRMATION_COUNTER => Ok(w.bytes(&[0x00, 0x00])?),
         SEQUENCE_COUNTER => Ok(w.u24(issuer.sequence_counter()?)?),
         KEY_DIVERSIFICATION_DATA => Ok(w.bytes(issuer.se_id())?),
         SECURITY_LEVEL => Ok(w.u8(issuer.security_level())?),
-        KEY_INFORMATION => issuer.key_information(w),
-        LIST_OF_APPLICATIONS => Ok(applications(issuer, w)?),
         CPLC => Ok(production_data(issuer.se_id(), w)?),
         EXTENDED_CARD_RESOURCES => resources(issuer, w),
         UPDATE_STATE => issuer.update_state(w),
@@ -95,10 +132,12 @@ fn value<F: Flash>(issuer: &mut Issuer<'_, '_, F>, tag: u16, w: &mut Writer<'_>)
 
 fn stored<F: Flash>(issuer: &mut Issuer<'_, '_, F>, tag: u16, w: &mut Writer<'_>) -> Result<(), Refusal> {
     let mut bytes = [0; STORED_MAX];
-    let len = issuer
-        .data_object(tag, &mut bytes)?
-        .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
-    Ok(w.bytes(bytes.get(..len).unwrap_or_default())?)
+    match (issuer.data_object(tag, &mut bytes)?, tag) {
+        (Some(len), _) => Ok(w.bytes(bytes.get(..len).unwrap_or_default())?),
+        (None, IIN) => Ok(w.bytes(&IIN_UNASSIGNED)?),
+        (None, CIN) => Ok(w.bytes(issuer.se_id())?),
+        _ => Err(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)),
+    }
 }
 
 /// Card capability information (GPC H.4). No privilege can be given to an application yet, and no security domain be made.
@@ -112,9 +151,19 @@ fn capabilities(profile: &Profile, w: &mut Writer<'_>) -> Result<(), BufferFull>
     w.tlv(0x83, &[SHA_256])
 }
 
-fn applications<F: Flash>(issuer: &Issuer<'_, '_, F>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
+fn applications<F: Flash>(
+    issuer: &Issuer<'_, '_, F>,
+    tags: TagList<'_>,
+    w: &mut Writer<'_>,
+) -> Result<(), BufferFull> {
     for (_, entry) in issuer.registry().applications() {
-        w.tlv_with(0x61, |w| w.tlv(tag::AID, entry.aid.as_bytes()))?;
+        w.tlv_with(0x61, |w| {
+            if tags.names(tag::AID) {
+                w.tlv(tag::AID, entry.aid.as_bytes())
+            } else {
+                Ok(())
+            }
+        })?;
     }
     Ok(())
 }
@@ -122,12 +171,21 @@ fn applications<F: Flash>(issuer: &Issuer<'_, '_, F>, w: &mut Writer<'_>) -> Res
 /// Card production life cycle data, 42 bytes. What the SE does not know of its making is zero; the serial number is from the SE-id.
 fn production_data(se_id: &[u8; 10], w: &mut Writer<'_>) -> Result<(), BufferFull> {
     let [.., b0, b1, s0, s1, s2, s3] = *se_id;
+    let date = &RELEASE_DATE;
     // IC fabricator, IC type, operating system id, its release date and level, IC fabrication date.
-    w.bytes(&[0, 0, 0, 0, b'S', b'K', 0, 0, 0, 1, 0, 0])?;
+    w.bytes(&[0, 0, 0, 0, b'S', b'K'])?;
+    w.bytes(date)?;
+    w.bytes(&[0, 1])?;
+    w.bytes(date)?;
     // IC serial number, IC batch.
     w.bytes(&[s0, s1, s2, s3, b0, b1])?;
-    // Module, embedding, pre-personalisation and personalisation: who, when, on which equipment.
-    w.bytes(&[0; 24])
+    // Module, embedding, pre-personalisation and personalisation: who, when, and for the last two on which equipment.
+    for equipment in [&[][..], &[], &[0; 4], &[0; 4]] {
+        w.bytes(&[0, 0])?;
+        w.bytes(date)?;
+        w.bytes(equipment)?;
+    }
+    Ok(())
 }
 
 /// Extended card resources information (ETSI TS 102 226, 8.2.1.7.2): applications, free non-volatile and volatile memory.

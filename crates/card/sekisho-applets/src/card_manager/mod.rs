@@ -7,6 +7,8 @@ mod status;
 mod store_data;
 mod update;
 
+use store_data::Blocks;
+
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_nvm::Flash;
@@ -20,10 +22,11 @@ pub(crate) const fn wrong_p1p2() -> Refusal {
     Refusal(StatusWord::INCORRECT_P1P2)
 }
 
-/// The card manager. All it remembers between commands is how far GET STATUS has come.
+/// The card manager. All it remembers between commands is how far GET STATUS and STORE DATA have come.
 #[derive(Debug, Default)]
 pub struct CardManager {
     cursor: Option<Cursor>,
+    blocks: Blocks,
 }
 
 /// Where GET STATUS [get next occurrence] goes on.
@@ -67,6 +70,10 @@ impl CardManager {
     ) -> Outcome {
         let authenticated = context.authenticated().is_some();
         let place = context.place();
+        let session = context.session();
+        if capdu.ins != ins::STORE_DATA {
+            self.blocks.end(place);
+        }
         let mut issuer = issuer(context)?;
         rules::check(capdu, issuer.life_cycle(), authenticated)?;
         match capdu.ins {
@@ -80,7 +87,7 @@ impl CardManager {
             ins::SET_STATUS => status::set_status(&mut issuer, capdu),
             ins::PUT_KEY => put_key::process(&mut issuer, capdu, out),
             ins::DELETE => put_key::delete(&mut issuer, capdu, out),
-            ins::STORE_DATA => store_data::process(&mut issuer, capdu),
+            ins::STORE_DATA => store_data::process(&mut self.blocks, (place, session), &mut issuer, capdu),
             ins::CHANGE_MODE => update::change_mode(&mut issuer, capdu),
             ins::WRITE => update::write(&mut issuer, capdu),
             ins::AUTHORIZE_ACTION => update::authorize_action(&mut issuer, capdu, out),
@@ -93,5 +100,6 @@ impl CardManager {
         if self.cursor.is_some_and(|cursor| cursor.place == place) {
             self.cursor = None;
         }
+        self.blocks.end(place);
     }
 }

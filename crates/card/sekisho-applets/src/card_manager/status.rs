@@ -1,7 +1,8 @@
 //! GET STATUS (GPC 11.4) and SET STATUS (GPC 11.10).
 
-use sekisho_apdu::gp::{CardLifeCycle, RegistryEntry, tag};
-use sekisho_apdu::{Aid, CApdu, PartialAid, StatusWord, Writer, tlv};
+use sekisho_apdu::gp::{CardLifeCycle, RegistryEntry, TagList, tag};
+use sekisho_apdu::tlv::TlvReader;
+use sekisho_apdu::{Aid, CApdu, PartialAid, StatusWord, Writer};
 use sekisho_nvm::Flash;
 use sekisho_os::{Entry, Issuer, Kind, Module, Outcome, Place, Refusal, Registry};
 
@@ -40,8 +41,7 @@ impl CardManager {
             return Err(wrong_p1p2());
         }
         let start = self.start(place, p1, capdu.p2)?;
-        let wanted = tlv::find(capdu.data, tag::AID)?.ok_or(wrong_data())?;
-        let wanted = PartialAid::try_from(wanted).map_err(|_| wrong_data())?;
+        let (wanted, tags) = criteria(capdu.data)?;
         self.cursor = None;
         // The search criterion does not count for the issuer security domain (GPC 11.4.2.1).
         let fits = |entry: &Entry| p1 == ISSUER_SECURITY_DOMAIN || entry.aid.matches_partial(&wanted);
@@ -50,7 +50,7 @@ impl CardManager {
                 continue;
             }
             let before = out.len();
-            show(registry, life_cycle, p1, entry, out)?;
+            show(registry, life_cycle, p1, entry, tags, out)?;
             if out.len() > ANSWER_MAX {
                 out.truncate(before);
                 self.cursor = Some(Cursor {
@@ -83,6 +83,22 @@ impl CardManager {
     }
 }
 
+/// The search criteria (GPC 11.4.2.3): an AID or its beginning, and a tag list if there is one. One that is not honoured is refused.
+fn criteria(data: &[u8]) -> Result<(PartialAid, TagList<'_>), Refusal> {
+    let (mut wanted, mut tags) = (None, TagList::ALL);
+    for object in TlvReader::new(data) {
+        let object = object?;
+        match object.tag.0 {
+            tag::AID if wanted.is_none() => {
+                wanted = Some(PartialAid::try_from(object.value).map_err(|_| wrong_data())?);
+            }
+            tag::TAG_LIST => tags = TagList::parse(object.value)?,
+            _ => return Err(wrong_data()),
+        }
+    }
+    Ok((wanted.ok_or(wrong_data())?, tags))
+}
+
 fn is_meant(p1: u8, entry: &Entry) -> bool {
     match entry.kind {
         Kind::Application if entry.module == Module::CARD_MANAGER => p1 == ISSUER_SECURITY_DOMAIN,
@@ -96,6 +112,7 @@ fn show(
     life_cycle: CardLifeCycle,
     p1: u8,
     entry: &Entry,
+    tags: TagList<'_>,
     out: &mut Writer<'_>,
 ) -> Result<(), Refusal> {
     let aid_of = |index: Option<u8>| -> Option<Aid> { registry.get(index?).map(|entry| entry.aid) };
@@ -115,7 +132,7 @@ fn show(
         Kind::ExecutableLoadFile { .. } => {}
     }
     shown.security_domain = aid_of(entry.security_domain);
-    Ok(shown.encode(out)?)
+    Ok(shown.encode(tags, out)?)
 }
 
 pub(super) fn set_status<F: Flash>(issuer: &mut Issuer<'_, '_, F>, capdu: &CApdu<'_>) -> Outcome {
@@ -185,10 +202,10 @@ mod tests {
         loop {
             let (data, sw) = ask(&mut manager, PLACE, &registry, p2);
             assert!(data.len() <= ANSWER_MAX && !data.is_empty());
-            for object in tlv::TlvReader::new(&data) {
+            for object in TlvReader::new(&data) {
                 let entry = object.unwrap();
                 assert_eq!(entry.tag.0, tag::REGISTRY_DATA);
-                seen.push(tlv::find(entry.value, tag::AID).unwrap().unwrap()[15]);
+                seen.push(sekisho_apdu::tlv::find(entry.value, tag::AID).unwrap().unwrap()[15]);
             }
             pieces += 1;
             if sw == 0x9000 {

@@ -110,12 +110,12 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
         self.context.records.put(Kind::DataObject, tag, value)
     }
 
-    /// Writes the value of the key information template (GPC 11.3.3.1.1).
+    /// Writes the value of key information template number `index` (GPC 11.3.3.1.1).
     ///
     /// # Errors
-    /// 6581, 6A84.
-    pub fn key_information(&mut self, out: &mut Writer<'_>) -> Result<(), Refusal> {
-        self.keys().information(out)
+    /// 6A88 behind the last template; 6581, 6A84.
+    pub fn key_information(&mut self, index: u8, out: &mut Writer<'_>) -> Result<(), Refusal> {
+        self.keys().information(index, out)
     }
 
     /// The last sequence counter of the default key set (GET DATA 00C1).

@@ -77,7 +77,9 @@ impl Se {
         match (p1, p2) {
             (0x00, 0xCF) => tlv(&[0xCF], &SE_ID.0),
             (0x00, 0xC1) => tlv(&[0xC1], &self.counter.to_be_bytes()[1..]),
-            (0x00, 0xE0) => tlv(&[0xE0], &[0xC0, 4, 1, 0x30, 0x88, 16]),
+            // In two templates, as of an SE with many keys.
+            (0x00, 0xE0) => tlv(&[0xE0], &[0xC0, 4, 1, 0x01, 0x88, 16]),
+            (0x01, 0xE0) => tlv(&[0xE0], &[0xC0, 4, 1, 0x30, 0x88, 16]),
             (0x00, 0x66) => tlv(
                 &[0x66],
                 &[

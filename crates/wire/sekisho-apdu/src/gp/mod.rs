@@ -6,7 +6,7 @@ mod registry;
 
 pub use life_cycle::{ApplicationLifeCycle, CardLifeCycle, ELF_LOADED, SecurityDomainLifeCycle};
 pub use privileges::Privileges;
-pub use registry::{KeyInformation, RegistryEntry};
+pub use registry::{KeyInformation, RegistryEntry, TagList};
 
 /// Instruction codes.
 pub mod ins {

@@ -2,6 +2,8 @@
 
 use super::{Privileges, tag};
 use crate::aid::Aid;
+use crate::reader::{DecodeError, Reader};
+use crate::tlv::Tag;
 use crate::writer::{BufferFull, Writer};
 
 /// One on-card entity as GET STATUS shows it: template E3 (GPC Tables 11-36 and 11-37).
@@ -40,34 +42,69 @@ impl<'a> RegistryEntry<'a> {
         }
     }
 
-    /// Appends the template to `out`.
+    /// Appends the template to `out`, with the data objects that `wanted` names.
     ///
     /// # Errors
     /// [`BufferFull`], and nothing is written: GET STATUS then answers 6310 with what there is.
-    pub fn encode(&self, out: &mut Writer<'_>) -> Result<(), BufferFull> {
+    pub fn encode(&self, wanted: TagList<'_>, out: &mut Writer<'_>) -> Result<(), BufferFull> {
         out.tlv_with(tag::REGISTRY_DATA, |w| {
-            w.tlv(tag::AID, self.aid.as_bytes())?;
-            w.tlv(tag::LIFE_CYCLE, &[self.life_cycle])?;
+            let mut object = |tag, value: &[u8]| {
+                if wanted.names(tag) {
+                    w.tlv(tag, value)
+                } else {
+                    Ok(())
+                }
+            };
+            object(tag::AID, self.aid.as_bytes())?;
+            object(tag::LIFE_CYCLE, &[self.life_cycle])?;
             if let Some(privileges) = self.privileges {
-                w.tlv(tag::PRIVILEGES, &privileges.to_bytes())?;
+                object(tag::PRIVILEGES, &privileges.to_bytes())?;
             }
             for parameter in self.implicit_selection {
-                w.tlv(tag::IMPLICIT_SELECTION, &[*parameter])?;
+                object(tag::IMPLICIT_SELECTION, &[*parameter])?;
             }
             if let Some(aid) = self.executable_load_file {
-                w.tlv(tag::EXECUTABLE_LOAD_FILE, aid.as_bytes())?;
+                object(tag::EXECUTABLE_LOAD_FILE, aid.as_bytes())?;
             }
             if !self.version.is_empty() {
-                w.tlv(tag::VERSION, self.version)?;
+                object(tag::VERSION, self.version)?;
             }
             for module in self.modules {
-                w.tlv(tag::EXECUTABLE_MODULE, module.as_bytes())?;
+                object(tag::EXECUTABLE_MODULE, module.as_bytes())?;
             }
             if let Some(aid) = self.security_domain {
-                w.tlv(tag::SECURITY_DOMAIN, aid.as_bytes())?;
+                object(tag::SECURITY_DOMAIN, aid.as_bytes())?;
             }
             Ok(())
         })
+    }
+}
+
+/// A tag list (5C): which data objects the answer is to have (GPC 11.4.2.3; ISO/IEC 7816-4, 8.4.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TagList<'a>(&'a [u8]);
+
+impl<'a> TagList<'a> {
+    /// No list, which asks for everything, as an empty one does.
+    pub const ALL: Self = Self(&[]);
+
+    /// The value of data object 5C: tag fields, one after the other.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when it is something else.
+    pub fn parse(value: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(value);
+        while !reader.is_empty() {
+            Tag::read(&mut reader)?;
+        }
+        Ok(Self(value))
+    }
+
+    /// Whether the answer is to have a data object.
+    pub fn names(&self, tag: u32) -> bool {
+        let mut reader = Reader::new(self.0);
+        self.0.is_empty()
+            || core::iter::from_fn(|| Tag::read(&mut reader).ok()).any(|named| named == Tag(tag))
     }
 }
 
@@ -110,7 +147,7 @@ mod tests {
         let mut entry = RegistryEntry::new(aid, CardLifeCycle::Secured.to_byte());
         let mut buf = [0; 100];
         let mut w = Writer::new(&mut buf);
-        entry.encode(&mut w).unwrap();
+        entry.encode(TagList::ALL, &mut w).unwrap();
         assert_eq!(w.written(), b"\xE3\x0B\x4F\x05\xA0\0\0\x01\x51\x9F\x70\x01\x0F");
 
         entry.privileges = Some(Privileges::SECURITY_DOMAIN);
@@ -121,10 +158,38 @@ mod tests {
         entry.modules = &modules;
         entry.security_domain = Some(aid);
         let mut w = Writer::new(&mut buf);
-        entry.encode(&mut w).unwrap();
+        entry.encode(TagList::ALL, &mut w).unwrap();
         let expected = b"\xE3\x33\x4F\x05\xA0\0\0\x01\x51\x9F\x70\x01\x0F\xC5\x03\x80\0\0\xCF\x01\x80\xC4\x05\xA0\0\0\x01\x51\
             \xCE\x02\x01\0\x84\x05\xA0\0\0\x01\x51\x84\x05\xA0\0\0\x01\x51\xCC\x05\xA0\0\0\x01\x51";
         assert_eq!(w.written(), expected);
+    }
+
+    #[test]
+    fn a_tag_list_names_what_comes() {
+        let aid = Aid::try_from(&[0xA0, 0, 0, 1, 0x51][..]).unwrap();
+        let entry = RegistryEntry {
+            privileges: Some(Privileges::SECURITY_DOMAIN),
+            security_domain: Some(aid),
+            ..RegistryEntry::new(aid, CardLifeCycle::Secured.to_byte())
+        };
+        for (list, expected) in [
+            (&[0x4F][..], &b"\xE3\x07\x4F\x05\xA0\0\0\x01\x51"[..]),
+            // In the order of the template, each once.
+            (
+                &[0xC5, 0x9F, 0x70, 0xC5],
+                b"\xE3\x09\x9F\x70\x01\x0F\xC5\x03\x80\0\0",
+            ),
+            (&[0x84, 0x5F, 0x50], b"\xE3\0"),
+        ] {
+            let mut buf = [0; 100];
+            let mut w = Writer::new(&mut buf);
+            entry.encode(TagList::parse(list).unwrap(), &mut w).unwrap();
+            assert_eq!(w.written(), expected, "{list:02X?}");
+        }
+        assert_eq!(TagList::parse(&[]), Ok(TagList::ALL));
+        for cut in [&[0x4F, 0x9F][..], &[0x5F, 0x80, 0x01]] {
+            assert!(TagList::parse(cut).is_err(), "{cut:02X?}");
+        }
     }
 
     #[test]
