@@ -32,6 +32,8 @@ use sekisho_scp::host::{Challenge, SessionKeys};
 
 /// KVN of the SCP03 key set with which SEs leave personalisation (spec section 1).
 pub const KVN_SCP: u8 = 0x30;
+/// KVNs of SCP03 key sets (Amd D 7.1.1). No session keys come out of a key of another version: 60 is K-AUT, which makes codes and receipts.
+pub const SCP03_KVNS: std::ops::RangeInclusive<u8> = 0x30..=0x3F;
 /// KVN of K-AUT.
 pub const KVN_AUT: u8 = 0x60;
 /// AID of the issuer security domain (GPC H.1.3); it enters the pseudo-random card challenge.
@@ -58,6 +60,9 @@ pub enum HsmError {
         /// What is against it.
         why: &'static str,
     },
+    /// Keys of this version open no SCP03 secure channel.
+    #[error("key version {0:02X}: those of SCP03 are 30 to 3F")]
+    KeyVersion(u8),
     /// The secure channel refused.
     #[error("secure channel: {0}")]
     SecureChannel(#[from] ScpError),
@@ -122,7 +127,7 @@ pub trait Hsm: Send + Sync {
     /// Session keys of one SCP03 session.
     ///
     /// # Errors
-    /// [`HsmError`].
+    /// [`HsmError::KeyVersion`] for a key that is not of SCP03 ([`SCP03_KVNS`]); [`HsmError`].
     fn scp03_session(
         &self,
         se_id: SeId,
@@ -134,7 +139,7 @@ pub trait Hsm: Send + Sync {
     /// The card challenge that the SE will answer with when its sequence counter is `sequence_counter`.
     ///
     /// # Errors
-    /// [`HsmError`].
+    /// As [`Hsm::scp03_session`].
     fn card_challenge(&self, se_id: SeId, kvn: u8, sequence_counter: u32) -> Result<Challenge>;
 
     /// The host challenge of an authorisation (spec 4.5).

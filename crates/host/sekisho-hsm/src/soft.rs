@@ -9,7 +9,9 @@ use sekisho_scp::host::{Challenge, SessionKeys, pseudo_random_card_challenge};
 use zeroize::Zeroizing;
 
 use crate::sealed::{self, Purpose};
-use crate::{BroadcastKeySet, FileKey, Hsm, HsmError, ISD_AID, KVN_AUT, KVN_SCP, PersoKeys, Result};
+use crate::{
+    BroadcastKeySet, FileKey, Hsm, HsmError, ISD_AID, KVN_AUT, KVN_SCP, PersoKeys, Result, SCP03_KVNS,
+};
 
 /// The operating system's randomness.
 pub(crate) struct SystemRng(pub(crate) std::result::Result<(), getrandom::Error>);
@@ -105,13 +107,20 @@ impl SoftHsm {
         Self::from_keys(&sealed::read(path, Purpose::Keystore, passphrase)?)
     }
 
-    fn scp_keys(&self, se_id: SeId, kvn: u8) -> KeySet {
-        let key = |kid| diversify::key(&self.master, &se_id.0, kvn, kid);
-        KeySet {
-            enc: key(1),
-            mac: key(2),
-            dek: key(3),
+    fn scp_key(&self, se_id: SeId, kvn: u8, kid: u8) -> Result<AesKey> {
+        if SCP03_KVNS.contains(&kvn) {
+            Ok(diversify::key(&self.master, &se_id.0, kvn, kid))
+        } else {
+            Err(HsmError::KeyVersion(kvn))
         }
+    }
+
+    fn scp_keys(&self, se_id: SeId, kvn: u8) -> Result<KeySet> {
+        Ok(KeySet {
+            enc: self.scp_key(se_id, kvn, 1)?,
+            mac: self.scp_key(se_id, kvn, 2)?,
+            dek: self.scp_key(se_id, kvn, 3)?,
+        })
     }
 
     fn k_aut(&self, se_id: SeId) -> AesKey {
@@ -128,16 +137,15 @@ impl Hsm for SoftHsm {
         card_challenge: &Challenge,
     ) -> Result<SessionKeys> {
         Ok(SessionKeys::derive(
-            &self.scp_keys(se_id, kvn),
+            &self.scp_keys(se_id, kvn)?,
             host_challenge,
             card_challenge,
         )?)
     }
 
     fn card_challenge(&self, se_id: SeId, kvn: u8, sequence_counter: u32) -> Result<Challenge> {
-        let k_enc = diversify::key(&self.master, &se_id.0, kvn, 1);
         Ok(pseudo_random_card_challenge(
-            &k_enc,
+            &self.scp_key(se_id, kvn, 1)?,
             sequence_counter,
             &ISD_AID,
             MacMode::S8,
@@ -214,7 +222,7 @@ impl Hsm for SoftHsm {
 
     fn perso(&self, se_id: SeId) -> Result<PersoKeys> {
         Ok(PersoKeys {
-            scp: self.scp_keys(se_id, KVN_SCP),
+            scp: self.scp_keys(se_id, KVN_SCP)?,
             k_aut: self.k_aut(se_id),
         })
     }

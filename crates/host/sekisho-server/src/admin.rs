@@ -7,7 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use sekisho_hsm::broadcast_package;
+use sekisho_hsm::{HsmError, SCP03_KVNS, broadcast_package};
 use sekisho_keys::{p256sig::VerifyingKey, sha256};
 use sekisho_link::{Campaign, Delivery, DeliveryParts, Package, SeId, codes};
 use sekisho_store::{CampaignRow, CohortCounts, Counts, NewCampaign, State as CampaignState};
@@ -89,6 +89,9 @@ async fn register(State(app): Shared, bytes: Bytes) -> Answer {
     let mut tokens = Vec::with_capacity(wanted.len());
     for device in &wanted {
         let id = se_id(&device.se_id)?;
+        if !SCP03_KVNS.contains(&device.kvn) {
+            return Err(Problem::bad_request(HsmError::KeyVersion(device.kvn).to_string()));
+        }
         devices.push((id, device.kvn));
         tokens.push(json!({ "se_id": id.to_string(), "link_token": hex::encode(app.hsm.link_token(id)?) }));
     }

@@ -208,7 +208,7 @@ async fn make(app: &App, equ: &Equ, kvn: u8) -> Result<Issue, Problem> {
     };
     let made = app.metrics.time(|| authorise(&*app.hsm, &request));
     let bytes = made.map_err(|error| match error {
-        HsmError::Parameter { .. } => Problem::forbidden(error.to_string()),
+        HsmError::Parameter { .. } | HsmError::KeyVersion(_) => Problem::forbidden(error.to_string()),
         error => error.into(),
     })?;
     let resumes = equ.state.campaign == equ.campaign && equ.state.staging != Staging::Nothing;

@@ -142,6 +142,12 @@ fn posts(f: &Fixture, campaign: Campaign) {
             400,
         ),
         (
+            "/api/v1/devices".to_owned(),
+            &*admin,
+            &br#"[{"se_id":"0102030405060708090b","kvn":96}]"#[..],
+            400,
+        ),
+        (
             "/api/v1/packages?designer=00".to_owned(),
             &*admin,
             &b"SKPK"[..],
