@@ -255,8 +255,10 @@ fn outcome(status: &Status) -> String {
         (Outcome::Activated, None) => "updated".to_owned(),
         (Outcome::Discarded, _) => "what was staged has been discarded".to_owned(),
         (Outcome::Refused, _) => format!(
-            "the secure element refused command {} with {:04X}",
-            status.step, status.sw.0
+            "the secure element refused command {} with {}, {}",
+            status.step,
+            status.sw,
+            status.sw.meaning()
         ),
         (Outcome::DeviceFailed, _) => format!("the secure element did not answer command {}", status.step),
     }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use sekisho_apdu::StatusWord;
 use sekisho_applets::file_system::{self, image::test_key};
 use sekisho_keys::AesKey;
 use sekisho_messaging::schedule::Lanes;
@@ -191,7 +192,7 @@ fn send(
                 "{}: the card answers {:04X}, {}",
                 words::command(&command),
                 answer.sw,
-                words::status(answer.sw)
+                StatusWord(answer.sw).meaning()
             );
         }
     }

@@ -1,13 +1,14 @@
 //! The sequences of the patent's figures 3 to 6, 9 to 12 and 15 to 18 (JP 7206869 B2) with a card.
 
 use anyhow::{Result, bail};
+use sekisho_apdu::StatusWord;
 use sekisho_keys::AesKey;
 use sekisho_messaging::schedule::{Lanes, Selector};
 use sekisho_messaging::setup::{DEFAULT_REFRESH_EVERY, Mode};
 use sekisho_transport::Card;
 
 use super::trace::Trace;
-use super::{Session, Setup, words};
+use super::{Session, Setup};
 
 /// A figure after the opening: number, first and last step, what it does, and the command.
 const STEPS: [(u8, &str, &[u8]); 3] = [
@@ -75,7 +76,11 @@ pub(crate) fn run(
         };
         let answer = session.send_with(card, trace, command, selector)?;
         if !answer.is_ok() {
-            bail!("the card answers {:04X}, {}", answer.sw, words::status(answer.sw));
+            bail!(
+                "the card answers {:04X}, {}",
+                answer.sw,
+                StatusWord(answer.sw).meaning()
+            );
         }
     }
     Ok(())

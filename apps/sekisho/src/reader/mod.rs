@@ -7,7 +7,7 @@ pub(crate) mod trace;
 pub(crate) mod words;
 
 use anyhow::{Context, Result, anyhow, bail};
-use sekisho_apdu::{CApdu, Writer};
+use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_keys::{AesKey, Rng};
 use sekisho_messaging::reader::{MAX_WRONG_ANSWERS, ReaderMessaging};
 use sekisho_messaging::schedule::{Lanes, Schedule, Selector};
@@ -49,7 +49,7 @@ fn expect(response: Response, what: &str) -> Result<Vec<u8>> {
         bail!(
             "{what}: the card answers {:04X}, {}",
             response.sw,
-            words::status(response.sw)
+            StatusWord(response.sw).meaning()
         );
     }
     Ok(response.data)
@@ -156,7 +156,7 @@ impl Session {
             Some(sw) => bail!(
                 "the card has closed secure messaging: {:04X}, {}",
                 sw.0,
-                words::status(sw.0)
+                sw.meaning()
             ),
             None => bail!("{MAX_WRONG_ANSWERS} wrong answers: something stands between reader and card"),
         }

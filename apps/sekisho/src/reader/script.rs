@@ -1,6 +1,7 @@
 //! Scripts for a reader: commands and what the card should answer (`docs/guide/reader.md`).
 
 use anyhow::{Context, Result, anyhow, bail};
+use sekisho_apdu::StatusWord;
 use sekisho_keys::{AesKey, cmac};
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::{DEFAULT_REFRESH_EVERY, Mode};
@@ -106,7 +107,11 @@ impl Run<'_> {
         let mac = cmac(&key, &[&challenge.data]);
         let answer = self.send(&[&[0x00, 0x82, 0x00, number, 16][..], &mac].concat())?;
         if !answer.is_ok() {
-            bail!("the card answers {:04X}", answer.sw);
+            bail!(
+                "the card answers {:04X}, {}",
+                answer.sw,
+                StatusWord(answer.sw).meaning()
+            );
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What a reader shows of its work: for each exchange the numbers of its keys, never the keys, unless secrets may be seen.
 
+use sekisho_apdu::StatusWord;
 use sekisho_messaging::SmError;
 use sekisho_messaging::reader::ReaderMessaging;
 use sekisho_messaging::schedule::Schedule;
@@ -155,7 +156,7 @@ fn answer(response: &Response) {
     };
     show(
         "answer",
-        &format!("{data}{:04X}  {}", response.sw, words::status(response.sw)),
+        &format!("{data}{:04X}  {}", response.sw, StatusWord(response.sw).meaning()),
     );
 }
 

@@ -87,7 +87,13 @@ impl fmt::Display for BootError {
             Self::Channels => f.write_str("the profile asks for no logical channel, or for more than 20"),
             Self::Blank => f.write_str("the secure element has not been personalised"),
             Self::AlreadyMade => f.write_str("the secure element is personalised already"),
-            Self::Refused(sw) => write!(f, "flash or personalisation refused with status word {sw}"),
+            Self::Refused(sw) => {
+                write!(
+                    f,
+                    "flash or personalisation refused with status word {sw}, {}",
+                    sw.meaning()
+                )
+            }
         }
     }
 }

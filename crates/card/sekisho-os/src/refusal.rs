@@ -15,7 +15,7 @@ pub struct Refusal(pub StatusWord);
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "refused with status word {}", self.0)
+        write!(f, "refused with status word {}, {}", self.0, self.0.meaning())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use sekisho_apdu::StatusWord;
 use sekisho_transport::TransportError;
 
 use crate::backend::BackendError;
@@ -13,7 +14,10 @@ pub enum AgentError {
     #[error("secure element: {0}")]
     Card(#[from] TransportError),
     /// The SE answered what it should not.
-    #[error("the secure element answered {command} with {sw:04X}; is it one that takes broadcast updates?")]
+    #[error(
+        "the secure element answered {command} with {sw:04X}, {}; is it one that takes broadcast updates?",
+        StatusWord(*sw).meaning()
+    )]
     Answer {
         /// What it was asked.
         command: &'static str,

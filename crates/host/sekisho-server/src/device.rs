@@ -259,6 +259,12 @@ async fn status(
     Ok(encoded::<{ Verdict::LEN }>(|out| verdict.encode(out)))
 }
 
+/// What the SE refused, in words.
+fn refused(status: &Status) -> String {
+    let sw = status.sw;
+    format!("the SE refused step {} with {sw}, {}", status.step, sw.meaning())
+}
+
 /// What a status means: only a receipt of this SE, for this campaign and this package, is an update.
 async fn judge_status(app: &App, status: &Status, target: Target) -> Result<(Report, Verdict), Problem> {
     let row = app.store.campaign(status.campaign).await?;
@@ -307,7 +313,7 @@ async fn judge_status(app: &App, status: &Status, target: Target) -> Result<(Rep
     Metrics::add(&app.metrics.failures, 1);
     let (state, verdict) = policy::after_failure(target.attempts + 1, row.attempts_max);
     let detail = match status.outcome {
-        Outcome::Refused => format!("the SE refused step {} with {:04X}", status.step, status.sw.0),
+        Outcome::Refused => refused(status),
         Outcome::DeviceFailed => "the device failed before the SE answered".to_owned(),
         Outcome::Activated | Outcome::Discarded => "the device says it is done".to_owned(),
     };
