@@ -10,7 +10,7 @@ use common::tables::Page;
 use sekisho_link::{Authorisation, PSe};
 use sekisho_os::Interface;
 
-const PAGE: Page = Page(include_str!("../../../../docs/spec/broadcast-update.md"));
+const PAGE: Page = Page::new(include_str!("../../../../docs/spec/broadcast-update.md"));
 
 fn send(card: &mut Card, capdu: &[u8]) -> (Vec<u8>, u16) {
     let mut answer = [0; 300];

@@ -5,11 +5,20 @@
 mod common;
 
 use common::issuer::{IssuerBench, made_by};
+use common::poller::{self, PollerBench};
 use common::tables::{Page, Walker, check_page};
 use sekisho_keys::{AesKey, kdf_label};
 use sekisho_os::{COMMAND_DATA_MAX, Profile, RESPONSE_DATA_MAX};
 
-const BROADCAST_UPDATE: Page = Page(include_str!("../../../../docs/spec/broadcast-update.md"));
+const BROADCAST_UPDATE: Page = Page::new(include_str!("../../../../docs/spec/broadcast-update.md"));
+const SECAPP: Page = Page::with_blocks_of(
+    include_str!("../../../../docs/spec/secapp.md"),
+    include_str!("../../../../docs/spec/paging.md"),
+);
+const CARD: Page = Page::with_blocks_of(
+    include_str!("../../../../docs/spec/card.md"),
+    include_str!("../../../../docs/spec/broadcast-update.md"),
+);
 
 /// New cards by the words of the column *from*.
 fn new_cards() -> impl Fn(&str) -> IssuerBench {
@@ -35,10 +44,39 @@ fn broadcast_update() {
     check_page(BROADCAST_UPDATE, "broadcast-update.md", &new_cards());
 }
 
+/// Every command of SecApp in every state (secapp.md, section 5).
+#[test]
+fn sec_app() {
+    let made = poller::made_by(SECAPP, "uid1", true);
+    let moved = poller::made_by(SECAPP, "uid3", true);
+    let blank = poller::made_by(SECAPP, "uid1", false);
+    let page = SECAPP;
+    let nonces: Vec<u8> = (1..=12).collect();
+    let recovery: Vec<u8> = (0x40..=0x4F).collect();
+    check_page(page, "secapp.md", &|kind| match kind {
+        "a new SE" => PollerBench::new(page, made.clone(), &nonces),
+        "a new SE at UID3" => PollerBench::new(page, moved.clone(), &recovery),
+        "a new SE whose SecApp is not personalised" => PollerBench::new(page, blank.clone(), &[]),
+        "a new SE whose flash fails" => {
+            let mut flash = made.clone();
+            flash.cut_after(0, 1);
+            PollerBench::new(page, flash, &nonces)
+        }
+        _ => panic!("what is {kind:?}?"),
+    });
+}
+
+/// GET RESPONSE in every state (card.md).
+#[test]
+fn card() {
+    let flash = made_by(CARD, 0).into_flash();
+    check_page(CARD, "card.md", &|_| IssuerBench::new(CARD, flash.clone()));
+}
+
 /// A status word that the page does not say, and a state that does not follow, are found.
 #[test]
 fn one_changed_word_is_found() {
-    let page = BROADCAST_UPDATE.0;
+    let page = BROADCAST_UPDATE.text;
     for (said, changed) in [
         (
             "| 9504 none | 9504 none | 9000 returned |",
@@ -48,7 +86,7 @@ fn one_changed_word_is_found() {
         ("| 9503 | integrity", "| 9507 | integrity"),
     ] {
         assert!(page.contains(said), "the page does not say {said}");
-        let changed = Page(Box::leak(page.replacen(said, changed, 1).into_boxed_str()));
+        let changed = Page::new(Box::leak(page.replacen(said, changed, 1).into_boxed_str()));
         let new = new_cards();
         let walk = std::panic::AssertUnwindSafe(|| check_page(changed, "changed on purpose", &new));
         assert!(std::panic::catch_unwind(walk).is_err(), "{said} may say anything");
@@ -89,7 +127,7 @@ fn sizes() {
         ("data field of an answer of the SE", RESPONSE_DATA_MAX),
         ("slot of the OS part", profile.slot_bytes),
     ] {
-        let mut lines = BROADCAST_UPDATE.0.lines();
+        let mut lines = BROADCAST_UPDATE.text.lines();
         let line = lines.find(|line| line.strip_prefix("| ").is_some_and(|line| line.starts_with(what)));
         let said = line.unwrap().trim_end_matches(" |").rsplit(' ').next().unwrap();
         assert_eq!(said.replace(',', ""), size.to_string(), "{what}");

@@ -143,8 +143,8 @@ fn row(f: &Fixture, names: &Names, cells: &[&str]) -> Option<String> {
     })
 }
 
-/// Walks the table of the page; prints how many rows that were, and panics with all that differ.
-fn walk(f: &Fixture, names: &Names, page: &str, title: &str) {
+/// Walks the table of a page: how many rows it has, and what differs.
+fn walk(f: &Fixture, names: &Names, page: &str) -> (usize, Vec<String>) {
     let (mut rows, mut wrong, mut inside) = (0, Vec::new(), false);
     for (number, line) in (1..).zip(page.lines()) {
         let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
@@ -155,12 +155,7 @@ fn walk(f: &Fixture, names: &Names, page: &str, title: &str) {
             wrong.extend(row(f, names, &cells).map(|why| format!("line {number}: {line}: {why}")));
         }
     }
-    println!("{title}: {rows} requests");
-    assert!(
-        rows > 0 && wrong.is_empty(),
-        "page and server differ:\n{}",
-        wrong.join("\n")
-    );
+    (rows, wrong)
 }
 
 /// A campaign of the package for the first SE, not started.
@@ -193,8 +188,8 @@ fn receipt(hsm: &SoftHsm, manifest: &Manifest, campaign: Campaign) -> Receipt {
     Receipt { mac, ..receipt }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn broadcast_update() {
+/// A server as the page says, and its table walked.
+async fn walk_broadcast_update(page: &str) -> (usize, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let f = Fixture::start(folder.path(), &Arc::new(SoftHsm::generate().unwrap())).await;
     let ceremony = Ceremony::generate().unwrap();
@@ -230,6 +225,29 @@ async fn broadcast_update() {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
-    walk(&f, &names, BROADCAST_UPDATE, "broadcast-update.md");
+    let walked = walk(&f, &names, page);
     f.server.stop().await;
+    walked
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broadcast_update() {
+    let (rows, wrong) = walk_broadcast_update(BROADCAST_UPDATE).await;
+    println!("broadcast-update.md: {rows} requests");
+    assert!(wrong.is_empty(), "page and server differ:\n{}", wrong.join("\n"));
+    assert!(rows > 50);
+}
+
+/// A status, a body and a header that the page does not say are found.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_changed_word_is_found() {
+    for (said, changed) in [
+        ("| 409 | problem |", "| 403 | problem |"),
+        ("| 206 | `534b444c01` |", "| 206 | `534b444c02` |"),
+        ("| 425 | problem, `Retry-After: 30` |", "| 425 | problem |"),
+    ] {
+        assert!(BROADCAST_UPDATE.contains(said), "the page does not say {said}");
+        let (_, wrong) = walk_broadcast_update(&BROADCAST_UPDATE.replacen(said, changed, 1)).await;
+        assert_eq!(wrong.len(), 1, "{said} may say anything: {wrong:?}");
+    }
 }

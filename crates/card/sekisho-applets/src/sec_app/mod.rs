@@ -35,7 +35,7 @@ pub struct SecApp {
     device: Option<Device>,
     /// An answer whose record is being written: it counts when the record is found in NVM.
     accepted: Option<Accepted>,
-    /// The latest recovery request.
+    /// The latest recovery request, until it has its grant.
     request: Option<([u8; REQUEST], Request)>,
 }
 
@@ -177,7 +177,10 @@ impl SecApp {
         let grant = Grant::open(&key, sealed, grant).map_err(|_| WRONG_DATA)?;
         let before = self.device.as_ref().ok_or(NOT_READY)?.state();
         let state = grant.state(&key, request, before);
-        context.put(STATE_RECORD, &state.record().0)
+        context.put(STATE_RECORD, &state.record().0)?;
+        // One grant for a request: again, it would bring an old identity back, and wear the flash as often as somebody likes.
+        self.request = None;
+        Ok(())
     }
 }
 

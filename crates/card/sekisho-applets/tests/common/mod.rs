@@ -5,6 +5,7 @@
 pub mod files;
 pub mod host;
 pub mod issuer;
+pub mod poller;
 pub mod script;
 pub mod tables;
 pub mod update;
