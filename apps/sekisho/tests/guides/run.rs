@@ -65,7 +65,8 @@ pub fn run(page: &Page, rules: Rules) -> Result<Counts, String> {
             .collect();
         if !missing.is_empty() {
             let what = format!("{at}: this machine lacks {}", missing.join(", "));
-            if rules.needs_all {
+            // Nobody installs root.
+            if rules.needs_all && missing.iter().any(|tool| tool != "root") {
                 return Err(what);
             }
             counts.skipped.push(what);
