@@ -4,6 +4,7 @@ use core::fmt;
 use core::time::Duration;
 use std::sync::Arc;
 
+use sekisho_keys::sha256;
 use sekisho_link::{Campaign, Offer, SeId, Verdict};
 use sekisho_paging::recovery::{GRANT, REQUEST};
 use ureq::http::{Response, StatusCode, header};
@@ -168,6 +169,10 @@ impl HttpsBackend {
         let Some((proof, certificate)) = rest.split_first_chunk() else {
             return Err(malformed);
         };
+        // The SE is told the digest: what is kept beside it has to be what the SE takes it for.
+        if sha256(&[certificate]) != *digest {
+            return Err(malformed);
+        }
         Ok(Certified {
             digest: *digest,
             proof: *proof,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use sekisho_apdu::Writer;
+use sekisho_device::paging::NewKey;
 use sekisho_device::{Backend, BackendError, HttpsBackend, HttpsConfig, LinkToken, Permission};
 use sekisho_link::{Access, Campaign, Offer, SeId, Verdict};
 
@@ -286,4 +287,31 @@ fn a_server_that_says_nothing_is_left() {
         server.backend().offer(SE_ID),
         Err(BackendError::Unreachable(_))
     ));
+}
+
+#[test]
+fn a_certificate_is_the_one_of_its_digest() {
+    let certificate = b"DER of a certificate";
+    let right = [&sekisho_keys::sha256(&[certificate])[..], &[5; 16], certificate].concat();
+    let mut wrong = right.clone();
+    *wrong.last_mut().unwrap() ^= 1;
+    let server = Server::start(vec![
+        http("200 OK", "", &right),
+        http("200 OK", "", &wrong),
+        http("200 OK", "", &right[..47]),
+    ]);
+    let key = NewKey {
+        public_key: [4; 65],
+        signature: [2; 64],
+        proof: [3; 16],
+    };
+    let certified = server.backend().certify(SE_ID, &key).unwrap();
+    assert_eq!(
+        (certified.proof, &certified.certificate[..]),
+        ([5; 16], &certificate[..])
+    );
+    for _ in 0..2 {
+        let error = server.backend().certify(SE_ID, &key).unwrap_err();
+        assert!(matches!(error, BackendError::Malformed(_)), "{error}");
+    }
 }
