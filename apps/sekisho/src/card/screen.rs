@@ -118,6 +118,10 @@ pub(crate) struct Reach<'a> {
     pub(crate) interface: &'a str,
 }
 
+/// The rest of an agent's command, with the server that `sekisho server` is where nobody says otherwise.
+const AGENT: &str =
+    "--server https://127.0.0.1:8443 --ca sekisho-server/certificate.pem --token-file token --once";
+
 /// The first screen.
 pub(crate) fn first_screen(
     about: &About,
@@ -149,17 +153,11 @@ pub(crate) fn first_screen(
         let _ = writeln!(text, "In pcscd's virtual reader (vpcd at {address}). Try:");
         let _ = writeln!(text, "  opensc-tool -l");
         let _ = writeln!(text, "  opensc-tool -a -s 00A4040000 -s 80CADF2000");
-        let _ = writeln!(
-            text,
-            "  sekisho agent --card 'pcsc:Virtual PCD 00 00' --server https://HOST:PORT ..."
-        );
+        let _ = writeln!(text, "  sekisho agent --card 'pcsc:Virtual PCD 00 00' {AGENT}");
     }
     if let Some(address) = reach.listen {
         let _ = writeln!(text, "Listening on {address}, length-prefixed like vpcd. Try:");
-        let _ = writeln!(
-            text,
-            "  sekisho agent --card tcp:{address} --server https://HOST:PORT ..."
-        );
+        let _ = writeln!(text, "  sekisho agent --card tcp:{address} {AGENT}");
         if about.files.is_some() {
             let _ = writeln!(text, "  sekisho reader --card tcp:{address} send 00B0810004");
         }
