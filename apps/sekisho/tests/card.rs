@@ -183,6 +183,70 @@ fn what_cannot_work_is_said_before_anything_is_made() {
     assert_eq!(std::fs::read(path("noise.flash")).unwrap(), [0x5A; 1024 * 1024]);
 }
 
+/// S16 is the card's for life: asked for at its making, in `--s16` or in the personalisation file, and found after every start.
+#[test]
+fn s16_is_chosen_at_personalisation() {
+    let directory = scratch();
+    let path = |name: &str| directory.path().join(name);
+    let sekisho = |arguments: &[&str]| {
+        let output = Command::new(SEKISHO)
+            .args(arguments)
+            .current_dir(directory.path())
+            .env("SEKISHO_PASSPHRASE", "a passphrase of the test")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+    };
+    sekisho(&["hsm", "init"]);
+    sekisho(&["design", "ceremony"]);
+    let se_id = "5EC15400000000000043";
+    sekisho(&["hsm", "perso", "--se-id", se_id, "--s16", "--out", "s16.json"]);
+    sekisho(&["hsm", "perso", "--se-id", se_id, "--out", "s8.json"]);
+    let text = std::fs::read_to_string(path("s8.json")).unwrap();
+    assert!(!text.contains("s16"), "the file of 0.1 is the file of S8");
+    let (s16, s8) = (path("s16.json"), path("s8.json"));
+    for (flash, arguments, length, i) in [
+        ("developer", &["--s16"][..], 16, 0x71),
+        ("developer", &[], 16, 0x71),
+        ("developer", &["--s16"], 16, 0x71),
+        ("plain", &[], 8, 0x70),
+        ("personalised", &["--perso", s16.to_str().unwrap()], 16, 0x71),
+        ("personalised", &[], 16, 0x71),
+        ("s8", &["--perso", s8.to_str().unwrap()], 8, 0x70),
+    ] {
+        let card = CardProcess::start(&path(flash), 0, arguments);
+        assert_eq!(
+            card.screen.iter().any(|line| line.contains("S16")),
+            length == 16,
+            "{flash}"
+        );
+        let mut reader = card.reader();
+        let (data, sw) = send(&mut reader, &[0x80, 0xCA, 0x00, 0x66, 0x00]);
+        assert_eq!(
+            (data.last(), sw),
+            (Some(&i), 0x9000),
+            "{flash}: card recognition data"
+        );
+        // INITIALIZE UPDATE takes a challenge of this length and no other, and names "i" (Amd D 7.1.1).
+        let command = |len: u8| [&[0x80, 0x50, 0, 0, len][..], &vec![7; len.into()], &[0]].concat();
+        let (data, sw) = send(&mut reader, &command(length));
+        assert_eq!(
+            (data.len(), sw),
+            (13 + 2 * usize::from(length) + 3, 0x9000),
+            "{flash}"
+        );
+        assert_eq!(data[12], i);
+        assert_eq!(send(&mut reader, &command(24 - length)).1, 0x6700, "{flash}");
+        card.kill();
+    }
+    let output = run(
+        &directory,
+        &["--listen", "127.0.0.1:0", "--flash", "plain", "--s16"],
+    );
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("card with S8"), "{error}");
+}
+
 #[test]
 fn one_flash_is_one_card() {
     let directory = scratch();

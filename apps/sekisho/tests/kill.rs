@@ -178,6 +178,7 @@ fn socket(hsm: &SoftHsm, ceremony: &Ceremony, se_id: SeId) -> Socket {
     };
     let personalisation = Personalisation {
         se_id: se_id.0,
+        scp_parameter: sekisho_scp::ScpParameter::FULL_S8,
         scp_kvn: KVN_SCP,
         scp: &keys.scp,
         k_aut: &keys.k_aut,

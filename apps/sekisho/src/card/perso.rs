@@ -14,6 +14,7 @@ use sekisho_os::{FactoryApplication, KVN_INITIAL, Module, Personalisation};
 use sekisho_paging::Uid;
 use sekisho_paging::device::{DeviceKey, Record, State};
 use sekisho_paging::keys::{Keyspace, RecoveryKey, Root};
+use sekisho_scp::ScpParameter;
 use zeroize::Zeroizing;
 
 /// The OS part that a new card begins with.
@@ -30,9 +31,19 @@ const INITIAL_KEY: [u8; 16] = [
     0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4A, 0x4B, 0x4C, 0x4D, 0x4E, 0x4F,
 ];
 
+/// Parameter "i" of SCP03, with S16 or with S8.
+const fn parameter(s16: bool) -> ScpParameter {
+    if s16 {
+        ScpParameter::FULL_S16
+    } else {
+        ScpParameter::FULL_S8
+    }
+}
+
 /// What a new card is made with, owned.
 pub(crate) struct Perso {
     pub(crate) se_id: SeId,
+    pub(crate) scp_parameter: ScpParameter,
     pub(crate) scp_kvn: u8,
     pub(crate) scp: KeySet,
     pub(crate) k_aut: AesKey,
@@ -46,13 +57,14 @@ pub(crate) struct Perso {
 }
 
 impl Perso {
-    /// A developer's card: initial keys that everybody knows, KVN FF, a random SE-id, and nothing to be updated with.
-    pub(crate) fn developer() -> Result<Self> {
+    /// A developer's card: initial keys that everybody knows, KVN FF, a random SE-id, and nothing to be updated with; SCP03 with S16 or S8.
+    pub(crate) fn developer(s16: bool) -> Result<Self> {
         let key = || AesKey::new(&INITIAL_KEY).context("initial key");
         let mut se_id = [0; 10];
         getrandom::fill(&mut se_id).context("no randomness for the SE-id")?;
         Ok(Self {
             se_id: SeId(se_id),
+            scp_parameter: parameter(s16),
             scp_kvn: KVN_INITIAL,
             scp: KeySet {
                 enc: key()?,
@@ -82,6 +94,7 @@ impl Perso {
         let [k_aut, kos, k_mac] = file.product_keys()?;
         Ok(Self {
             se_id: file.se_id()?,
+            scp_parameter: parameter(file.s16),
             scp_kvn: file.kvn,
             scp: file.scp()?,
             k_aut,
@@ -118,6 +131,7 @@ impl Perso {
     ) -> Personalisation<'a> {
         Personalisation {
             se_id: self.se_id.0,
+            scp_parameter: self.scp_parameter,
             scp_kvn: self.scp_kvn,
             scp: &self.scp,
             k_aut: &self.k_aut,

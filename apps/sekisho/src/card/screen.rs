@@ -19,6 +19,8 @@ pub(crate) struct About {
     pub(crate) se_id: String,
     pub(crate) part: String,
     pub(crate) keys: String,
+    /// Whether its SCP03 has S16.
+    pub(crate) is_s16: bool,
     /// The file system, and how its secure messaging may be opened; none if there is none.
     pub(crate) files: Option<String>,
 }
@@ -32,6 +34,9 @@ impl About {
         let state = get_data(se, interface, 0xDF20).and_then(|v| LoaderState::decode(&v).ok());
         let templates = (0..=u8::MAX).map_while(|index| object(se, interface, [index, 0xE0], 0xE0));
         let keys: Vec<u8> = templates.flatten().collect();
+        // The last byte of card recognition data is "i" of SCP03, whose bit 1 says S16 (GPC H.2; Amd D Table 5-1).
+        let recognition = get_data(se, interface, 0x0066).unwrap_or_default();
+        let is_s16 = recognition.last().is_some_and(|i| i & 0x01 != 0);
         let files = files(se, interface);
         se.reset(interface);
         Self {
@@ -48,6 +53,7 @@ impl About {
                 },
             ),
             keys: key_versions(&keys),
+            is_s16,
             files,
         }
     }
@@ -144,6 +150,9 @@ pub(crate) fn first_screen(
     line("ATR", &about.atr);
     line("OS part", &about.part);
     line("keys", &about.keys);
+    if about.is_s16 {
+        line("SCP03", "S16: challenges, cryptograms and MACs of 16 bytes");
+    }
     if let Some(files) = &about.files {
         line("files", files);
     }

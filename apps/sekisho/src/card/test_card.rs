@@ -15,7 +15,7 @@ const RAPDU_MAX: usize = 65_538;
 
 /// Makes the test card's SE.
 pub(crate) fn element() -> Result<VirtualSe<RamFlash>> {
-    let (perso, first) = (Perso::developer()?, FirstPart::new()?);
+    let (perso, first) = (Perso::developer(false)?, FirstPart::new()?);
     let records: Vec<_> = perso.files.iter().flat_map(Image::iter).collect();
     let profile = Profile::default();
     let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(4096) + 2;

@@ -102,6 +102,7 @@ fn virtual_se(index: u32, hsm: &SoftHsm, first: &FirstPart) -> Result<VirtualSe<
     let keys = hsm.perso(se_id)?;
     let personalisation = Personalisation {
         se_id: se_id.0,
+        scp_parameter: sekisho_scp::ScpParameter::FULL_S8,
         scp_kvn: KVN_SCP,
         scp: &keys.scp,
         k_aut: &keys.k_aut,

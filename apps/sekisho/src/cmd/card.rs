@@ -58,6 +58,10 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "MODE")]
     allow: Vec<ModeName>,
 
+    /// SCP03 of a new card with challenges, cryptograms and MACs of 16 bytes; with --perso its file says
+    #[arg(long, conflicts_with = "perso")]
+    s16: bool,
+
     /// The interface on which commands come
     #[arg(long, value_enum, default_value_t = InterfaceName::Contact)]
     interface: InterfaceName,
@@ -145,7 +149,7 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
     check_budgets(args, &profile)?;
     let perso = match &args.perso {
         Some(path) => Perso::read(path)?,
-        None => Perso::developer()?,
+        None => Perso::developer(args.s16)?,
     };
     let len = profile.store_bytes + 2 * profile.slot_bytes;
     let flash = FileFlash::open(&args.flash, args.nvm, len)?;
@@ -165,6 +169,12 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
     let objects: [(u16, &[u8]); 1] = [(MESSAGING_POLICY, &policy)];
     let (mut se, found) = element::start(flash, &profile, &perso.borrowed(&first, &applications, &objects))
         .map_err(|error| explain(error, args))?;
+    if found == Start::Found && args.s16 && !About::ask(&mut se, args.interface.interface()).is_s16 {
+        bail!(
+            "{} holds a card with S8, which it keeps; start a new card with another --flash",
+            args.flash.display()
+        );
+    }
     if let (Start::Found, Some(path)) = (found, &args.perso) {
         let se_id = About::ask(&mut se, args.interface.interface()).se_id;
         if se_id != perso.se_id.to_string() {

@@ -61,6 +61,9 @@ enum Command {
         /// The design system's ceremony file, sealed under the same passphrase
         #[arg(long, default_value = "ceremony.sealed")]
         ceremony: PathBuf,
+        /// SCP03 with challenges, cryptograms and MACs of 16 bytes; the server authorises no update of such a card yet
+        #[arg(long)]
+        s16: bool,
         /// The file to write
         #[arg(long, default_value = "perso.json")]
         out: PathBuf,
@@ -98,13 +101,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             se_id,
             keystore,
             ceremony,
+            s16,
             out,
             passphrase,
         } => {
             let passphrase = passphrase.read()?;
             let hsm = SoftHsm::load(keystore, passphrase.as_bytes())?;
             let ceremony = Ceremony::load(ceremony, passphrase.as_bytes())?;
-            let text = serde_json::to_string_pretty(&PersoFile::new(&hsm, &ceremony, *se_id)?)?;
+            let mut file = PersoFile::new(&hsm, &ceremony, *se_id)?;
+            file.s16 = *s16;
+            let text = serde_json::to_string_pretty(&file)?;
             let mut options = std::fs::OpenOptions::new();
             options.write(true).create_new(true);
             #[cfg(unix)]

@@ -66,6 +66,7 @@ impl Fleet {
             let applications = [sec_app(&records)?];
             let personalisation = Personalisation {
                 se_id: id.0,
+                scp_parameter: sekisho_scp::ScpParameter::FULL_S8,
                 scp_kvn: KVN_SCP,
                 scp: &keys.scp,
                 k_aut: &keys.k_aut,

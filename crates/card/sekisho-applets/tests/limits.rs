@@ -7,11 +7,11 @@ mod common;
 
 use common::files::{self, Reader};
 use common::host::Host;
-use common::{initial_keys, new_card, new_card_with, profile, send};
+use common::{initial_keys, new_card, new_card_of, send};
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::Mode;
 use sekisho_os::{COMMAND_DATA_MAX, Interface};
-use sekisho_scp::{MacMode, ScpParameter, SecurityLevel};
+use sekisho_scp::{ScpParameter, SecurityLevel};
 
 /// Lengths around each limit: of the short form, of the buffers with and without padding and MAC, and of the extended form.
 fn lengths() -> impl Iterator<Item = usize> {
@@ -44,17 +44,21 @@ fn sw(answer: &[u8]) -> u16 {
 
 #[test]
 fn a_secure_channel_goes_on_behind_a_command_of_any_length() {
-    for (i, mode) in [(0x70, MacMode::S8), (0x71, MacMode::S16)] {
-        let profile = sekisho_os::Profile {
-            scp: ScpParameter::new(i).unwrap(),
-            ..profile()
-        };
+    for parameter in [ScpParameter::FULL_S8, ScpParameter::FULL_S16] {
         for level in ["01", "03", "11", "13", "33"] {
             let level = SecurityLevel::from_p1(u8::from_str_radix(level, 16).unwrap()).unwrap();
-            let mut card = new_card_with(&profile, 0xFF, &initial_keys());
+            let mut card = new_card_of(parameter);
             let keys = initial_keys();
-            let mut host =
-                Host::open_on(&mut card, Interface::Iso7816Contact, 0, 0, &keys, level, mode).unwrap();
+            let mut host = Host::open_on(
+                &mut card,
+                Interface::Iso7816Contact,
+                0,
+                0,
+                &keys,
+                level,
+                parameter.mac_mode(),
+            )
+            .unwrap();
             for len in lengths() {
                 for header in [
                     [0x80, 0xE2, 0x90, 0x00],

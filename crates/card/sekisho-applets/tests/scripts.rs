@@ -5,14 +5,12 @@
 mod common;
 
 use common::script::{InProcess, Runner};
-use common::{initial_keys, new_card_with, profile};
-use sekisho_os::Profile;
+use common::{new_card_of, profile};
 use sekisho_scp::ScpParameter;
 
-fn run_with(name: &str, script: &str, profile: Profile) {
-    let card = new_card_with(&profile, 0xFF, &initial_keys());
-    let mode = profile.scp.mac_mode();
-    Runner::new(InProcess::new(card, profile), mode).run(name, script);
+fn run_with(name: &str, script: &str, parameter: ScpParameter) {
+    let card = InProcess::new(new_card_of(parameter), profile());
+    Runner::new(card, parameter.mac_mode()).run(name, script);
 }
 
 macro_rules! scripts {
@@ -22,7 +20,7 @@ macro_rules! scripts {
             fn $name() {
                 let file = concat!(stringify!($name), ".apdu");
                 let script = include_str!(concat!("../../../../tests/scripts/", stringify!($name), ".apdu"));
-                run_with(file, script, profile());
+                run_with(file, script, ScpParameter::FULL_S8);
             }
         )*
 
@@ -43,11 +41,7 @@ const PARAMETERS: &str = include_str!("../../../../tests/scripts/parameters.apdu
 #[test]
 fn random_card_challenge_and_s16() {
     for i in [0x00, 0x01, 0x60, 0x61, 0x71] {
-        let profile = Profile {
-            scp: ScpParameter::new(i).unwrap(),
-            ..profile()
-        };
-        run_with("parameters.apdu", PARAMETERS, profile);
+        run_with("parameters.apdu", PARAMETERS, ScpParameter::new(i).unwrap());
     }
 }
 

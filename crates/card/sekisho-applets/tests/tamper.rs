@@ -49,6 +49,7 @@ fn card(k_enc: &AesKey, version: u32) -> Card {
     };
     let personalisation = Personalisation {
         se_id: given("se-id").try_into().unwrap(),
+        scp_parameter: sekisho_scp::ScpParameter::FULL_S8,
         scp_kvn: 0x30,
         scp: &scp,
         k_aut: &key("k-aut"),

@@ -3,6 +3,7 @@
 use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_apdu::{DecodeError, Reader, StatusWord, Writer};
 use sekisho_nvm::Flash;
+use sekisho_scp::ScpParameter;
 
 use crate::interface::ContainerId;
 use crate::nvm::{Kind, Records};
@@ -12,11 +13,13 @@ use crate::registry::{ENTRIES_MAX, ENTRY_RECORD_MAX, Entry, Registry};
 /// Registry index of the issuer security domain, which is selected where nothing else is.
 pub(crate) const ISD_INDEX: u8 = 0;
 
-/// Length of the card record: format, life cycle, SE-id.
-const CARD_RECORD_LEN: usize = 12;
+/// Length of the card record: format, life cycle, SE-id, parameter "i".
+const CARD_RECORD_LEN: usize = 13;
 
 /// Format of the card record.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The format of version 0.1, which has no "i": every card of it has S8.
+const FORMAT_S8: u8 = 1;
 
 /// What the card record holds. It is written last when an SE is made, so that an SE without it has not been made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub(crate) struct CardRecord {
     pub(crate) life_cycle: CardLifeCycle,
     /// SE-id: key diversification data and GET DATA 00CF.
     pub(crate) se_id: [u8; 10],
+    /// SCP03 parameter "i" (Amd D Table 5-1), chosen at personalisation.
+    pub(crate) scp: ScpParameter,
 }
 
 impl CardRecord {
@@ -32,7 +37,7 @@ impl CardRecord {
         match records.get(Kind::Card, 0, &mut bytes)? {
             None => Ok(None),
             // What the store gives back it has checked: a record that does not decode is from an SE of another make.
-            Some(_) => Self::decode(&bytes)
+            Some(len) => Self::decode(bytes.get(..len).unwrap_or_default())
                 .map(Some)
                 .map_err(|_| Refusal(StatusWord::MEMORY_FAILURE)),
         }
@@ -41,10 +46,18 @@ impl CardRecord {
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
         let [format, life_cycle] = r.array()?;
-        let life_cycle = CardLifeCycle::from_byte(life_cycle).filter(|_| format == FORMAT);
+        let life_cycle = CardLifeCycle::from_byte(life_cycle).ok_or(DecodeError::Value)?;
+        let se_id = r.array()?;
+        let scp = match format {
+            FORMAT_S8 => Some(ScpParameter::FULL_S8),
+            FORMAT => ScpParameter::new(r.u8()?),
+            _ => None,
+        };
+        r.finish()?;
         Ok(Self {
-            life_cycle: life_cycle.ok_or(DecodeError::Value)?,
-            se_id: r.array()?,
+            life_cycle,
+            se_id,
+            scp: scp.ok_or(DecodeError::Value)?,
         })
     }
 
@@ -53,6 +66,7 @@ impl CardRecord {
         let mut w = Writer::new(&mut bytes);
         w.bytes(&[FORMAT, self.life_cycle.to_byte()])?;
         w.bytes(&self.se_id)?;
+        w.u8(self.scp.byte())?;
         records.put(Kind::Card, 0, w.written())
     }
 }
@@ -100,4 +114,62 @@ pub(crate) fn store_entry<F: Flash>(
     let mut w = Writer::new(&mut bytes);
     entry.encode(&mut w)?;
     records.put(Kind::Registry, index.into(), w.written())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nvm::tests::Bench;
+
+    const SE_ID: [u8; 10] = *b"0123456789";
+
+    fn stored(bytes: &[u8]) -> Result<Option<CardRecord>, Refusal> {
+        let mut bench = Bench::new();
+        bench.records(1).put(Kind::Card, 0, bytes)?;
+        bench.commit();
+        CardRecord::load(&mut bench.records(1))
+    }
+
+    /// The record of version 0.1, byte by byte.
+    #[test]
+    fn a_card_of_the_first_version_is_one_of_s8_and_stays_what_it_is() {
+        let first = [&[1, 0x0F][..], &SE_ID].concat();
+        let card = stored(&first).unwrap().unwrap();
+        assert_eq!(
+            (card.life_cycle, card.se_id, card.scp.byte()),
+            (CardLifeCycle::Secured, SE_ID, 0x70)
+        );
+        // Written again, as SET STATUS does, it is of the second format and means the same.
+        let mut bench = Bench::new();
+        card.store(&mut bench.records(1)).unwrap();
+        bench.commit();
+        assert_eq!(CardRecord::load(&mut bench.records(1)), Ok(Some(card)));
+        let mut bytes = [0; CARD_RECORD_LEN];
+        bench.records(1).get(Kind::Card, 0, &mut bytes).unwrap();
+        assert_eq!(bytes[..], [&[2, 0x0F][..], &SE_ID, &[0x70]].concat());
+    }
+
+    #[test]
+    fn the_parameter_of_a_card_is_what_it_was_personalised_with() {
+        for parameter in [ScpParameter::FULL_S8, ScpParameter::FULL_S16] {
+            let second = [&[2, 0x01][..], &SE_ID, &[parameter.byte()]].concat();
+            assert_eq!(stored(&second).unwrap().unwrap().scp, parameter);
+        }
+    }
+
+    #[test]
+    fn what_is_no_card_record_starts_no_card() {
+        let refused = Err(Refusal(StatusWord::MEMORY_FAILURE));
+        for wrong in [
+            [&[3, 0x01][..], &SE_ID, &[0x70]].concat(),
+            [&[2, 0x01][..], &SE_ID].concat(),
+            [&[1, 0x01][..], &SE_ID, &[0x70]].concat(),
+            [&[2, 0x02][..], &SE_ID, &[0x70]].concat(),
+            // R-ENCRYPTION without R-MAC; a reserved bit.
+            [&[2, 0x01][..], &SE_ID, &[0x50]].concat(),
+            [&[2, 0x01][..], &SE_ID, &[0x72]].concat(),
+        ] {
+            assert_eq!(stored(&wrong), refused, "{wrong:02X?}");
+        }
+    }
 }

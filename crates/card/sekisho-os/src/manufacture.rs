@@ -7,6 +7,7 @@ use sekisho_apdu::{Aid, StatusWord};
 use sekisho_keys::{AesKey, KeySet};
 use sekisho_link::Manifest;
 use sekisho_nvm::{Flash, Store};
+use sekisho_scp::ScpParameter;
 
 use crate::channels::{CHANNELS_MAX, Channels};
 use crate::container::{CardRecord, Container, ISD_INDEX, store_entry};
@@ -26,6 +27,8 @@ use crate::secure::SecureChannels;
 pub struct Personalisation<'a> {
     /// SE-id: key diversification data of INITIALIZE UPDATE, GET DATA 00CF.
     pub se_id: [u8; 10],
+    /// SCP03 parameter "i": S8 or S16, and what else the SE can (Amd D Table 5-1).
+    pub scp_parameter: ScpParameter,
     /// KVN of the SCP03 key set: 01 to 5F, or FF for initial keys, which the owner's first PUT KEY replaces.
     pub scp_kvn: u8,
     /// The SCP03 key set.
@@ -319,6 +322,7 @@ impl<P: Platform> SecureElement<P> {
         let card = CardRecord {
             life_cycle: personalisation.life_cycle,
             se_id: personalisation.se_id,
+            scp: personalisation.scp_parameter,
         };
         card.store(&mut records)?;
         Ok(staged.commit(&mut nvm, false)?)

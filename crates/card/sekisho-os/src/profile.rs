@@ -1,17 +1,9 @@
 //! What distinguishes one product from another: its ATR, its names and its budgets.
 
 use sekisho_apdu::Aid;
-use sekisho_scp::ScpParameter;
-
 /// AID of the issuer security domain (GPC H.1.3).
 const ISD: Aid = match Aid::new(&[0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00]) {
     Some(aid) => aid,
-    None => unreachable!(),
-};
-
-/// Pseudo-random card challenge, R-MAC, R-ENCRYPTION, S8.
-const SCP: ScpParameter = match ScpParameter::new(0x70) {
-    Some(parameter) => parameter,
     None => unreachable!(),
 };
 
@@ -29,8 +21,6 @@ pub struct Profile {
     pub atr: &'static [u8],
     /// AID of the issuer security domain; it enters the pseudo-random card challenge.
     pub isd_aid: Aid,
-    /// SCP03 parameter "i" (Amd D Table 5-1).
-    pub scp: ScpParameter,
     /// Logical channels of each interface, the basic one included: 1 to 20.
     pub logical_channels: u8,
     /// Flash for the transactional store, in bytes; rounded up to whole pages.
@@ -49,7 +39,6 @@ impl Default for Profile {
         Self {
             atr: &ATR,
             isd_aid: ISD,
-            scp: SCP,
             logical_channels: 4,
             store_bytes: 32 * 1024,
             slot_bytes: 576 * 1024,

@@ -16,6 +16,9 @@ pub struct PersoFile {
     pub se_id: String,
     /// KVN of the SCP03 key set.
     pub kvn: u8,
+    /// Whether its SCP03 has S16: challenges, cryptograms and MACs of 16 bytes. Authorisations are made for S8 alone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub s16: bool,
     /// K-ENC.
     pub k_enc: Zeroizing<String>,
     /// K-MAC of SCP03.
@@ -50,6 +53,11 @@ impl std::fmt::Debug for PersoFile {
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 fn hexed(key: &AesKey) -> Zeroizing<String> {
     Zeroizing::new(hex::encode(key.as_bytes()))
 }
@@ -75,6 +83,7 @@ impl PersoFile {
         Ok(Self {
             se_id: se_id.to_string(),
             kvn: KVN_SCP,
+            s16: false,
             k_enc: hexed(&keys.scp.enc),
             k_mac_scp: hexed(&keys.scp.mac),
             k_dek: hexed(&keys.scp.dek),

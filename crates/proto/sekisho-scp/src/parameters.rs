@@ -110,6 +110,11 @@ const R_ENCRYPTION_SUPPORT: u8 = 0x40;
 pub struct ScpParameter(u8);
 
 impl ScpParameter {
+    /// 70: pseudo-random card challenge, R-MAC, R-ENCRYPTION, S8.
+    pub const FULL_S8: Self = Self(PSEUDO_RANDOM | R_MAC_SUPPORT | R_ENCRYPTION_SUPPORT);
+    /// 71: the same with S16.
+    pub const FULL_S16: Self = Self(Self::FULL_S8.0 | S16);
+
     /// The parameter of a byte; `None` for a reserved bit, or R-ENCRYPTION without R-MAC.
     pub const fn new(i: u8) -> Option<Self> {
         let known = i & !(S16 | PSEUDO_RANDOM | R_MAC_SUPPORT | R_ENCRYPTION_SUPPORT) == 0;

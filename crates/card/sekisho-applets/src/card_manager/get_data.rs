@@ -4,7 +4,7 @@ use sekisho_apdu::gp::{TagList, tag};
 use sekisho_apdu::tlv::Tlv;
 use sekisho_apdu::{BufferFull, CApdu, StatusWord, Writer};
 use sekisho_nvm::Flash;
-use sekisho_os::{Issuer, MESSAGING_POLICY, Outcome, Profile, Refusal};
+use sekisho_os::{Issuer, MESSAGING_POLICY, Outcome, Refusal};
 
 use super::wrong_data;
 
@@ -55,19 +55,22 @@ const RELEASE_DATE: [u8; 2] = [0x63, 0x30];
 /// Longest stored data object.
 pub(super) const STORED_MAX: usize = 32;
 
-fn recognition(profile: &Profile, w: &mut Writer<'_>) -> Result<(), BufferFull> {
+fn recognition<F: Flash>(issuer: &Issuer<'_, '_, F>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
     w.tlv_with(CARD_RECOGNITION_DATA, |w| {
         w.bytes(&RECOGNITION)?;
-        w.u8(profile.scp.byte())
+        w.u8(issuer.scp_parameter().byte())
     })
 }
 
 /// The FCI of the issuer security domain (GPC Table 11-82).
-pub(super) fn file_control_information(profile: &Profile, out: &mut Writer<'_>) -> Result<(), BufferFull> {
+pub(super) fn file_control_information<F: Flash>(
+    issuer: &Issuer<'_, '_, F>,
+    out: &mut Writer<'_>,
+) -> Result<(), BufferFull> {
     out.tlv_with(tag::FCI, |w| {
-        w.tlv(tag::DF_NAME, profile.isd_aid.as_bytes())?;
+        w.tlv(tag::DF_NAME, issuer.profile().isd_aid.as_bytes())?;
         w.tlv_with(tag::FCI_PROPRIETARY, |w| {
-            recognition(profile, w)?;
+            recognition(issuer, w)?;
             // GlobalPlatform's own commands are short (GPC 11.1.5); longer ones are a matter between host and application.
             w.tlv(tag::MAX_COMMAND_LENGTH, &[0xFF])
         })
@@ -115,8 +118,8 @@ fn value<F: Flash>(
     match tag {
         _ if capdu.p2 == KEY_INFORMATION => issuer.key_information(capdu.p1, w),
         IIN | CIN | MESSAGING_POLICY => stored(issuer, tag, w),
-        CARD_DATA => Ok(recognition(issuer.profile(), w)?),
-        CARD_CAPABILITIES => Ok(capabilities(issuer.profile(), w)?),
+        CARD_DATA => Ok(recognition(issuer, w)?),
+        CARD_CAPABILITIES => Ok(capabilities(issuer, w)?),
         // No receipt has ever been given: there is no delegated management.
         CONFIRMATION_COUNTER => Ok(w.bytes(&[0x00, 0x00])?),
         SEQUENCE_COUNTER => Ok(w.u24(issuer.sequence_counter()?)?),
@@ -141,10 +144,10 @@ fn stored<F: Flash>(issuer: &mut Issuer<'_, '_, F>, tag: u16, w: &mut Writer<'_>
 }
 
 /// Card capability information (GPC H.4). No privilege can be given to an application yet, and no security domain be made.
-fn capabilities(profile: &Profile, w: &mut Writer<'_>) -> Result<(), BufferFull> {
+fn capabilities<F: Flash>(issuer: &Issuer<'_, '_, F>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
     w.tlv_with(0xA0, |w| {
         w.tlv(0x80, &[0x03])?;
-        w.tlv(0x81, &[profile.scp.byte()])?;
+        w.tlv(0x81, &[issuer.scp_parameter().byte()])?;
         w.tlv(0x82, &[SCP03_KEYS])
     })?;
     w.tlv(0x82, &[0x00, 0x00, 0x00])?;

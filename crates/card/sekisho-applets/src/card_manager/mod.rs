@@ -53,7 +53,7 @@ impl CardManager {
     pub fn select<F: Flash>(&mut self, context: &mut Context<'_, F>, out: &mut Writer<'_>) -> Outcome {
         self.forget(context.place());
         let issuer = issuer(context)?;
-        get_data::file_control_information(issuer.profile(), out)?;
+        get_data::file_control_information(&issuer, out)?;
         Ok(StatusWord::NO_ERROR)
     }
 

@@ -45,6 +45,7 @@ pub fn made_by(page: Page, without: u8) -> Card {
     let designer = page.block("designer-public").try_into().unwrap();
     let personalisation = Personalisation {
         se_id: page.block("se-id").try_into().unwrap(),
+        scp_parameter: sekisho_scp::ScpParameter::FULL_S8,
         scp_kvn: 0x30,
         scp: &scp_keys(page),
         k_aut: &key(page, "k-aut"),

@@ -15,6 +15,7 @@ use sekisho_applets::Standard;
 use sekisho_keys::{AesKey, KeySet, Rng};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{Interface, Personalisation, Platform, Profile, SecureElement};
+use sekisho_scp::ScpParameter;
 
 /// A generator whose bytes a test can repeat (xorshift64*).
 #[derive(Clone, Debug)]
@@ -97,6 +98,7 @@ pub fn initial_keys() -> KeySet {
 pub fn personalisation<'a>(kvn: u8, keys: &'a KeySet, k_aut: &'a AesKey) -> Personalisation<'a> {
     Personalisation {
         se_id: SE_ID,
+        scp_parameter: ScpParameter::FULL_S8,
         scp_kvn: kvn,
         scp: keys,
         k_aut,
@@ -124,6 +126,16 @@ pub fn new_card_with(profile: &Profile, kvn: u8, keys: &KeySet) -> Card {
         &personalisation(kvn, keys, &k_aut),
     )
     .unwrap()
+}
+
+/// A card with initial keys and this parameter "i" of SCP03.
+pub fn new_card_of(scp_parameter: ScpParameter) -> Card {
+    let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
+    let personalisation = Personalisation {
+        scp_parameter,
+        ..personalisation(0xFF, &keys, &k_aut)
+    };
+    Card::manufacture(flash(), SeededRng(1), &profile(), &personalisation).unwrap()
 }
 
 /// Sends one C-APDU to the contacts.

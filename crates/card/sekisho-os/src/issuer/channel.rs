@@ -24,7 +24,7 @@ impl<F: Flash> Issuer<'_, '_, F> {
         let command = InitializeUpdate::parse(capdu)?;
         let kvn = self.keys().resolve(command.kvn)?;
         let set = self.keys().scp_set(kvn)?;
-        let parameter = self.profile().scp;
+        let parameter = self.scp_parameter();
         let sequence = if parameter.pseudo_random() {
             self.keys().next_sequence(kvn)?
         } else {

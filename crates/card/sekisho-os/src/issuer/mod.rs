@@ -8,6 +8,7 @@ mod update;
 use sekisho_apdu::gp::{ApplicationLifeCycle, CardLifeCycle};
 use sekisho_apdu::{StatusWord, Writer};
 use sekisho_nvm::Flash;
+use sekisho_scp::ScpParameter;
 
 use crate::applet::Context;
 use crate::container::{CardRecord, ISD_INDEX, store_entry};
@@ -37,6 +38,11 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
     /// The SE-id: key diversification data (GET DATA 00CF).
     pub const fn se_id(&self) -> &[u8; 10] {
         &self.context.system.container.card.se_id
+    }
+
+    /// SCP03 parameter "i" of the SE.
+    pub const fn scp_parameter(&self) -> ScpParameter {
+        self.context.system.container.card.scp
     }
 
     /// The card's life cycle state.
