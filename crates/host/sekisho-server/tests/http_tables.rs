@@ -6,13 +6,17 @@ mod support;
 
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_hsm::{Hsm, SoftHsm};
+use sekisho_keys::p256sig::SigningKey;
 use sekisho_link::{Campaign, Custody, Manifest, Package, Receipt, SeId, codes};
+use sekisho_paging::keys::{Keyspace, Root};
+use sekisho_paging::recovery::Request;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use support::{Fixture, answer};
 
 const BROADCAST_UPDATE: &str = include_str!("../../../../docs/spec/broadcast-update.md");
+const PAGING: &str = include_str!("../../../../docs/spec/paging.md");
 
 /// `{se-id}`, `{se-id-2}` and `{se-id-3}`.
 const SES: [SeId; 3] = [SeId([0xA1; 10]), SeId([0xA2; 10]), SeId([0xA3; 10])];
@@ -123,6 +127,9 @@ fn row(f: &Fixture, names: &Names, cells: &[&str]) -> Option<String> {
                 && ["type", "title", "detail"].into_iter().all(words)
         }
         "nothing" => content.is_empty(),
+        bytes if bytes.ends_with(" bytes") => {
+            kind == "application/octet-stream" && bytes == format!("{} bytes", content.len())
+        }
         "text" => !content.is_empty() && kind.starts_with("text/plain"),
         "JSON" => kind == "application/json" && serde_json::from_slice::<Value>(&content).is_ok(),
         pattern => {
@@ -236,6 +243,48 @@ async fn broadcast_update() {
     println!("broadcast-update.md: {rows} requests");
     assert!(wrong.is_empty(), "page and server differ:\n{}", wrong.join("\n"));
     assert!(rows > 50);
+}
+
+/// What a device without an identity, or with a new key pair, asks (paging.md, 8.1).
+#[tokio::test(flavor = "multi_thread")]
+async fn paging() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = Fixture::start(folder.path(), &Arc::new(SoftHsm::generate().unwrap())).await;
+    let wanted = json!({ "se_ids": [SES[0].to_string()] });
+    f.admin("/api/v1/paging/devices", wanted.to_string().as_bytes());
+    let recovery_key = |se_id| Root::new(f.hsm.paging_root(se_id).unwrap()).recovery_key();
+    let request = |se_id: SeId| {
+        let request = Request {
+            se_id: se_id.0,
+            keyspace: Keyspace::default(),
+            nonce: [7; 16],
+        };
+        hex::encode(request.seal(&recovery_key(se_id)))
+    };
+    let key = SigningKey::from_bytes(&[0x11; 32]).unwrap();
+    let public = key.verifying_key().to_sec1();
+    let signature = key.sign_parts(&[&SES[0].0, &public]);
+    let proof = recovery_key(SES[0]).new_key_proof(&SES[0].0, &public);
+    let names = [
+        ("se-id", SES[0].to_string()),
+        ("se-id-3", SES[2].to_string()),
+        ("request", request(SES[0])),
+        ("request-3", request(SES[2])),
+        ("key", hex::encode([&public[..], &signature].concat())),
+        ("proof", hex::encode(proof)),
+    ];
+    let names = names
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    let (rows, wrong) = walk(&f, &names, PAGING);
+    println!("paging.md: {rows} requests");
+    assert!(
+        wrong.is_empty() && rows > 10,
+        "page and server differ:\n{}",
+        wrong.join("\n")
+    );
+    f.server.stop().await;
 }
 
 /// A status, a body and a header that the page does not say are found.
