@@ -4,9 +4,11 @@
 
 mod common;
 
+use common::filing::FilingBench;
 use common::issuer::{IssuerBench, made_by};
 use common::poller::{self, PollerBench};
 use common::tables::{Page, Walker, check_page};
+use common::{Card, SeededRng, profile};
 use sekisho_keys::{AesKey, kdf_label};
 use sekisho_os::{COMMAND_DATA_MAX, Profile, RESPONSE_DATA_MAX};
 
@@ -15,6 +17,7 @@ const SECAPP: Page = Page::with_blocks_of(
     include_str!("../../../../docs/spec/secapp.md"),
     include_str!("../../../../docs/spec/paging.md"),
 );
+const FILES: Page = Page::new(include_str!("../../../../docs/spec/file-system-applet.md"));
 const CARD: Page = Page::with_blocks_of(
     include_str!("../../../../docs/spec/card.md"),
     include_str!("../../../../docs/spec/broadcast-update.md"),
@@ -63,6 +66,16 @@ fn sec_app() {
             PollerBench::new(page, flash, &nonces)
         }
         _ => panic!("what is {kind:?}?"),
+    });
+}
+
+/// Every command of the file system in every state (file-system-applet.md, section 7).
+#[test]
+fn file_system() {
+    let flash = common::files::card().into_flash();
+    check_page(FILES, "file-system-applet.md", &|_| {
+        let card = Card::boot(flash.clone(), SeededRng(3), &profile());
+        FilingBench::new(card.unwrap())
     });
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
 pub mod files;
+pub mod filing;
 pub mod host;
 pub mod issuer;
 pub mod poller;
