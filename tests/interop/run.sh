@@ -135,9 +135,13 @@ printf -- '-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n' >"$wo
 check "sekisho agent reads the SE through PC/SC" shows "secure element $se_id: version 1" \
     "$SEKISHO" agent --once --card "pcsc:$READER" --server https://127.0.0.1:1 --ca "$work/ca.pem" \
     --token 00112233445566778899aabbccddeeff --spool "$work/spool"
-check "sekisho agent names the readers when there is doubt" shows "there are: .*$TRIVIAL" \
+check "sekisho agent takes the only reader that holds a card" shows "secure element $se_id: version 1" \
     "$SEKISHO" agent --once --card pcsc:virtual --server https://127.0.0.1:1 --ca "$work/ca.pem" \
     --token 00112233445566778899aabbccddeeff --spool "$work/spool"
+check "sekisho reader does as well" shows 'answer  *DEADBEEF  9000' \
+    "$SEKISHO" reader --card pcsc: send 00D6810004DEADBEEF 00B0810004
+check "sekisho reader names the readers that there are" shows "no reader is named 'omnikey'; there are: .*$TRIVIAL" \
+    "$SEKISHO" reader --card pcsc:omnikey send 00B0810004
 
 # A broadcast update by a design system, an administrator and a device that know the page alone.
 timeout 120 "$VENV/bin/python" tests/interop/broadcast_client.py "$SEKISHO" >"$work/lines" 2>"$work/trace" || cat "$work/trace" >&2
@@ -182,6 +186,8 @@ cc -O2 -I/usr/include/PCSC -o "$work/apdu_rate" tests/interop/apdu_rate.c -lpcsc
 pids+=($!)
 trivial_is_there() { timeout 5 opensc-tool --reader "$TRIVIAL" --atr; }
 within 15 trivial_is_there || true
+check "sekisho reader names those that hold a card when there is doubt" shows "these hold a card: $READER, $TRIVIAL" \
+    "$SEKISHO" reader --card pcsc:virtual send 00B0810004
 if rates=$("$work/apdu_rate" 11 1000 "$READER" "$TRIVIAL" 2>&1); then
     read -r ours theirs ratio <<<"$rates"
     echo "SELECT through pcscd: $ours/s, trivial card $theirs/s, ratio $ratio"

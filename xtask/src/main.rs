@@ -1,10 +1,12 @@
 //! Developer tasks: `cargo xtask layers | tidy | pages | applets`.
+#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)]
 
 mod applets;
 mod layers;
 mod pages;
 mod tidy;
+mod unsafe_code;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

@@ -1,4 +1,4 @@
-//! The style guide as a check: lengths, leftover marks, and IO below the host ring.
+//! The style guide as a check: lengths, leftover marks, IO below the host ring, and where unsafe code may be.
 
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -41,6 +41,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         };
         files += 1;
         check_text(name, &text, &mut wrong);
+        crate::unsafe_code::check(name, &text, &mut wrong);
     }
     for line in &wrong {
         println!("tidy: {line}");

@@ -12,6 +12,8 @@
 //! A PKCS#11 token can stand behind [`Hsm`] with operations that every token has: diversification is `CKM_AES_CBC_ENCRYPT_DATA`,
 //! the rest `CKM_AES_CMAC`; the trait asks for nothing else.
 
+#![forbid(unsafe_code)]
+
 mod authorise;
 mod broadcast;
 pub mod design;

@@ -16,6 +16,8 @@
 //!
 //! Protocol: `docs/spec/paging.md`. What a poll costs beside a bare echo: `sekisho bench paging`.
 
+#![forbid(unsafe_code)]
+
 pub mod alarms;
 mod engine;
 mod intents;

@@ -5,16 +5,31 @@ use std::io;
 /// What can go wrong on the way to a secure element.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    /// The card service is not there, or refused.
+    /// PC/SC's library cannot be opened; the loader says why.
+    #[error(
+        "PC/SC is not installed: the library libpcsclite.so.1 cannot be opened ({0}). On Debian and Ubuntu: apt-get install pcscd, which brings libpcsclite1"
+    )]
+    NoPcsc(String),
+    /// PC/SC refused, or its service is not there.
     #[error("PC/SC: {0}")]
-    Pcsc(#[from] pcsc::Error),
-    /// No reader, or more than one, has this in its name.
-    #[error("no single reader is named '{wanted}'; there are: {present}")]
+    Pcsc(#[from] PcscError),
+    /// No reader has this in its name.
+    #[error("no reader is named '{wanted}'; there are: {present}")]
     NoReader {
         /// What was asked for.
         wanted: String,
         /// The readers' names.
         present: String,
+    },
+    /// Several readers have this in their name, and none of them, or more than one, holds a card.
+    #[error("{readers} fit 'pcsc:{wanted}', and {found}; name one of them whole")]
+    SeveralReaders {
+        /// What was asked for.
+        wanted: String,
+        /// The readers' names.
+        readers: String,
+        /// Which of them hold a card.
+        found: String,
     },
     /// The socket failed.
     #[error("socket: {0}")]
@@ -42,6 +57,45 @@ pub enum TransportError {
     /// The connection was given up after an earlier failure.
     #[error("the connection was given up after an earlier failure; reset the secure element")]
     GivenUp,
+}
+
+/// A code with which PC/SC refuses (`pcsclite.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} ({:08X})", self.words(), self.0)]
+pub struct PcscError(pub u32);
+
+impl PcscError {
+    pub(crate) const INSUFFICIENT_BUFFER: Self = Self(0x8010_0008);
+    pub(crate) const UNKNOWN_READER: Self = Self(0x8010_0009);
+    pub(crate) const TIMEOUT: Self = Self(0x8010_000A);
+    pub(crate) const SHARING_VIOLATION: Self = Self(0x8010_000B);
+    pub(crate) const NO_SMARTCARD: Self = Self(0x8010_000C);
+    pub(crate) const NO_SERVICE: Self = Self(0x8010_001D);
+    pub(crate) const SERVICE_STOPPED: Self = Self(0x8010_001E);
+    pub(crate) const NO_READERS_AVAILABLE: Self = Self(0x8010_002E);
+    pub(crate) const UNRESPONSIVE_CARD: Self = Self(0x8010_0066);
+    pub(crate) const UNPOWERED_CARD: Self = Self(0x8010_0067);
+    pub(crate) const RESET_CARD: Self = Self(0x8010_0068);
+    pub(crate) const REMOVED_CARD: Self = Self(0x8010_0069);
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::INSUFFICIENT_BUFFER => "the answer is longer than there is room for",
+            Self::UNKNOWN_READER => "there is no such reader any more",
+            Self::TIMEOUT => "no answer in time",
+            Self::SHARING_VIOLATION => "another program holds the card",
+            Self::NO_SMARTCARD => "there is no card in the reader",
+            Self::NO_SERVICE | Self::SERVICE_STOPPED => {
+                "its service does not run: start pcscd (Debian and Ubuntu: package pcscd)"
+            }
+            Self::NO_READERS_AVAILABLE => "there is no reader",
+            Self::UNRESPONSIVE_CARD => "the card does not answer to a reset",
+            Self::UNPOWERED_CARD => "the card has no power",
+            Self::RESET_CARD => "another program has reset the card",
+            Self::REMOVED_CARD => "the card has been taken out",
+            _ => "it failed; pcsclite.h says what the code means",
+        }
+    }
 }
 
 /// A response has at least its status word.

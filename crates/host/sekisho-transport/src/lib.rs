@@ -15,10 +15,11 @@ mod pcsc_card;
 mod serve;
 mod socket_card;
 mod stream;
+mod winscard;
 
 pub use card::{Card, InProcessCard, Request};
-pub use error::TransportError;
+pub use error::{PcscError, TransportError};
 pub use exchange::{Response, exchange};
-pub use pcsc_card::{PcscCard, readers};
+pub use pcsc_card::PcscCard;
 pub use serve::{CardSide, Served, Stop, serve_listener, serve_vpcd};
 pub use socket_card::SocketCard;

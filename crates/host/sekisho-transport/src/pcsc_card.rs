@@ -6,30 +6,38 @@ use std::ffi::CString;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 
-use pcsc::{Context, Disposition, Protocol, Protocols, Scope, ShareMode};
-
 use crate::card::Card;
-use crate::error::{TransportError, sound_command, sound_response};
+use crate::error::{PcscError, TransportError, sound_command, sound_response};
 use crate::frame::BODY_MAX;
 use crate::stream::now;
+use crate::winscard::{Connection, Context};
 
 /// How long an SE that comes back may take between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Names of the readers that PC/SC knows.
-///
-/// # Errors
-/// When there is no PC/SC service.
-pub fn readers() -> Result<Vec<String>, TransportError> {
-    let names = match Context::establish(Scope::User)?.list_readers_owned() {
-        Ok(names) => names,
-        Err(pcsc::Error::NoReadersAvailable) => Vec::new(),
-        Err(error) => return Err(error.into()),
-    };
-    Ok(names
-        .iter()
-        .map(|name| name.to_string_lossy().into_owned())
-        .collect())
+/// A reader that PC/SC knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Reader {
+    name: CString,
+    holds_card: bool,
+}
+
+impl Reader {
+    fn name(&self) -> String {
+        self.name.to_string_lossy().into_owned()
+    }
+}
+
+fn readers() -> Result<Vec<Reader>, TransportError> {
+    let context = Context::establish()?;
+    let mut readers = Vec::new();
+    for name in context.readers()? {
+        readers.push(Reader {
+            holds_card: context.holds_card(&name)?,
+            name,
+        });
+    }
+    Ok(readers)
 }
 
 /// A secure element in a PC/SC reader, held exclusively: a secure channel is lost when somebody else talks in between.
@@ -52,20 +60,22 @@ enum Job {
 }
 
 impl PcscCard {
-    /// Connects to the SE in the one reader whose name contains `reader`, whatever the case; an empty name means the only reader.
-    /// `timeout` bounds each answer, and the wait for an SE that comes back after a loss of power.
+    /// Connects to the SE in the reader whose name contains `reader`, whatever the case; an empty name means any. Of several that fit it takes the only one that
+    /// holds a card. `timeout` bounds each answer, and the wait for an SE that is not there yet or comes back after a loss of power.
     ///
     /// # Errors
-    /// When there is no service, no such reader, more than one, or no SE in it.
+    /// When there is no library, no service, no such reader, no SE in it, or more than one reader with a card.
     pub fn open(reader: &str, timeout: Duration) -> Result<Self, TransportError> {
-        let names = readers()?;
-        let chosen = choose(reader, &names)?;
-        let no_reader = |_| TransportError::NoReader {
-            wanted: reader.to_owned(),
-            present: names.join(", "),
+        let begun = now();
+        let reader = loop {
+            match choose(reader, &readers()?) {
+                Choice::One(reader) => break reader,
+                Choice::NoCard(_) if begun.elapsed() < timeout => look_again(),
+                Choice::NoCard(error) | Choice::None(error) => return Err(error),
+            }
         };
         let mut card = Self {
-            reader: CString::new(chosen).map_err(no_reader)?,
+            reader,
             timeout,
             worker: None,
         };
@@ -107,27 +117,53 @@ impl Card for PcscCard {
     }
 }
 
-/// The one reader whose name contains `wanted`, or is it.
-fn choose<'a>(wanted: &str, names: &'a [String]) -> Result<&'a str, TransportError> {
-    if let Some(exact) = names.iter().find(|name| *name == wanted) {
-        return Ok(exact);
+/// Which reader is meant.
+#[derive(Debug)]
+enum Choice {
+    One(CString),
+    /// Several fit and no card is in any of them: one may come yet.
+    NoCard(TransportError),
+    None(TransportError),
+}
+
+/// The reader with this name, or the only one whose name contains it, or the only one of those that holds a card.
+fn choose(wanted: &str, readers: &[Reader]) -> Choice {
+    let names = |readers: &[&Reader]| match readers {
+        [] => "none".to_owned(),
+        some => some
+            .iter()
+            .map(|reader| reader.name())
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    if let Some(exact) = readers.iter().find(|reader| reader.name() == wanted) {
+        return Choice::One(exact.name.clone());
     }
-    let mut fitting = names
+    let fitting: Vec<&Reader> = readers
         .iter()
-        .filter(|name| name.to_lowercase().contains(&wanted.to_lowercase()));
-    match (fitting.next(), fitting.next()) {
-        (Some(name), None) => Ok(name),
-        _ => {
-            let present = if names.is_empty() {
-                "none".to_owned()
-            } else {
-                names.join(", ")
-            };
-            Err(TransportError::NoReader {
-                wanted: wanted.to_owned(),
-                present,
-            })
-        }
+        .filter(|reader| reader.name().to_lowercase().contains(&wanted.to_lowercase()))
+        .collect();
+    let holding: Vec<&Reader> = fitting
+        .iter()
+        .copied()
+        .filter(|reader| reader.holds_card)
+        .collect();
+    match (&fitting[..], &holding[..]) {
+        ([one], _) | (_, [one]) => Choice::One(one.name.clone()),
+        ([], _) => Choice::None(TransportError::NoReader {
+            wanted: wanted.to_owned(),
+            present: names(&readers.iter().collect::<Vec<_>>()),
+        }),
+        (_, []) => Choice::NoCard(TransportError::SeveralReaders {
+            wanted: wanted.to_owned(),
+            readers: names(&fitting),
+            found: "none of them holds a card".to_owned(),
+        }),
+        (_, several) => Choice::None(TransportError::SeveralReaders {
+            wanted: wanted.to_owned(),
+            readers: names(&fitting),
+            found: format!("these hold a card: {}", names(several)),
+        }),
     }
 }
 
@@ -140,7 +176,6 @@ impl Worker {
                 reader,
                 patience,
                 connected: None,
-                is_t0: false,
             };
             while let Ok(job) = inbox.recv() {
                 let result = match job {
@@ -160,40 +195,34 @@ impl Worker {
 struct Held {
     reader: CString,
     patience: Duration,
-    connected: Option<(Context, pcsc::Card)>,
-    is_t0: bool,
+    connected: Option<Connection>,
 }
 
 impl Held {
     fn reset(&mut self) -> Result<Vec<u8>, TransportError> {
-        let reconnected = self
+        let kept = self
             .connected
-            .as_mut()
-            .map(|(_, card)| card.reconnect(ShareMode::Exclusive, Protocols::ANY, Disposition::ResetCard));
-        if !matches!(reconnected, Some(Ok(()))) {
-            self.connected = None;
-            self.connected = Some(connect_within(&self.reader, self.patience)?);
-        }
-        let (_, card) = self.connected.as_ref().ok_or(TransportError::GivenUp)?;
-        let status = card.status2_owned()?;
-        self.is_t0 = status.protocol2() == Some(Protocol::T0);
-        Ok(status.atr().to_vec())
+            .take()
+            .and_then(|mut connected| connected.reset().is_ok().then_some(connected));
+        // What could not be reset is let go of by now: a card that this process holds could not be connected to again.
+        let connected = match kept {
+            Some(connected) => connected,
+            None => connect_within(&self.reader, self.patience)?,
+        };
+        let atr = connected.atr()?;
+        self.connected = Some(connected);
+        Ok(atr)
     }
 
     fn transmit(&self, capdu: &[u8]) -> Result<Vec<u8>, TransportError> {
-        let (_, card) = self.connected.as_ref().ok_or(TransportError::GivenUp)?;
+        let connected = self.connected.as_ref().ok_or(TransportError::GivenUp)?;
         let mut buffer = vec![0; BODY_MAX];
-        let command = if self.is_t0 { without_le(capdu) } else { capdu };
-        Ok(card.transmit(command, &mut buffer)?.to_vec())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Some((_, card)) = self.connected.take() {
-            // Nothing is left to be done when it is gone already.
-            let _ = card.disconnect(Disposition::ResetCard);
-        }
+        let command = if connected.is_t0() {
+            without_le(capdu)
+        } else {
+            capdu
+        };
+        Ok(connected.transmit(command, &mut buffer)?.to_vec())
     }
 }
 
@@ -208,20 +237,19 @@ const fn without_le(capdu: &[u8]) -> &[u8] {
 }
 
 /// Connects, waiting for an SE that is not there yet or is held by somebody else.
-fn connect_within(reader: &CStr, patience: Duration) -> Result<(Context, pcsc::Card), TransportError> {
-    use pcsc::Error::{
-        NoSmartcard, RemovedCard, ResetCard, SharingViolation, UnpoweredCard, UnresponsiveCard,
-    };
+fn connect_within(reader: &CStr, patience: Duration) -> Result<Connection, TransportError> {
     let begun = now();
-    let context = Context::establish(Scope::User)?;
     loop {
-        match context.connect(reader, ShareMode::Exclusive, Protocols::ANY) {
-            Ok(card) => return Ok((context, card)),
+        match Context::establish()?.connect(reader) {
+            Ok(connected) => return Ok(connected),
             Err(
-                NoSmartcard | RemovedCard | ResetCard | SharingViolation | UnpoweredCard | UnresponsiveCard,
-            ) if begun.elapsed() < patience => {
-                look_again();
-            }
+                PcscError::NO_SMARTCARD
+                | PcscError::REMOVED_CARD
+                | PcscError::RESET_CARD
+                | PcscError::SHARING_VIOLATION
+                | PcscError::UNPOWERED_CARD
+                | PcscError::UNRESPONSIVE_CARD,
+            ) if begun.elapsed() < patience => look_again(),
             Err(error) => return Err(error.into()),
         }
     }
@@ -239,8 +267,11 @@ fn look_again() {
 mod tests {
     use super::*;
 
-    fn named(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn reader(name: &str, holds_card: bool) -> Reader {
+        Reader {
+            name: CString::new(name).unwrap(),
+            holds_card,
+        }
     }
 
     #[test]
@@ -262,22 +293,75 @@ mod tests {
 
     #[test]
     fn a_reader_is_chosen_only_when_there_is_no_doubt() {
-        let names = named(&["Virtual PCD 00 00", "Virtual PCD 00 01", "ACS ACR39U 01 00"]);
-        assert_eq!(choose("acr39", &names).unwrap(), "ACS ACR39U 01 00");
-        assert_eq!(choose("Virtual PCD 00 01", &names).unwrap(), "Virtual PCD 00 01");
-        for (wanted, names) in [
-            ("virtual", names.clone()),
-            ("", names.clone()),
-            ("omnikey", names),
-            ("", named(&[])),
+        let virtual_pcd = |slot: u8, holds| reader(&format!("Virtual PCD 00 0{slot}"), holds);
+        let other = |holds| reader("ACS ACR39U 01 00", holds);
+        for (wanted, readers, expected) in [
+            (
+                "acr39",
+                vec![virtual_pcd(0, true), other(false)],
+                "ACS ACR39U 01 00",
+            ),
+            (
+                "Virtual PCD 00 01",
+                vec![virtual_pcd(0, true), virtual_pcd(1, false)],
+                "Virtual PCD 00 01",
+            ),
+            // vpcd's two slots with one card.
+            (
+                "Virtual PCD",
+                vec![virtual_pcd(0, true), virtual_pcd(1, false)],
+                "Virtual PCD 00 00",
+            ),
+            (
+                "virtual",
+                vec![virtual_pcd(0, false), virtual_pcd(1, true)],
+                "Virtual PCD 00 01",
+            ),
+            ("", vec![virtual_pcd(0, false), other(true)], "ACS ACR39U 01 00"),
+            ("", vec![reader("the only one", false)], "the only one"),
+            // A name that another one begins with is still exact.
+            ("A", vec![reader("A", false), reader("AB", true)], "A"),
         ] {
-            assert!(
-                matches!(choose(wanted, &names), Err(TransportError::NoReader { .. })),
-                "{wanted}"
-            );
+            let Choice::One(name) = choose(wanted, &readers) else {
+                panic!("{wanted}: no reader");
+            };
+            assert_eq!(name.to_str().unwrap(), expected, "{wanted}");
         }
-        assert_eq!(choose("", &named(&["the only one"])).unwrap(), "the only one");
-        // A name that another one begins with is still exact.
-        assert_eq!(choose("A", &named(&["A", "AB"])).unwrap(), "A");
+    }
+
+    #[test]
+    fn readers_are_listed_when_there_is_doubt() {
+        let both = |first, second| [reader("A 00 00", first), reader("A 00 01", second)];
+        for (wanted, readers, may_come, parts) in [
+            (
+                "a",
+                &both(true, true)[..],
+                false,
+                &["these hold a card: A 00 00, A 00 01"][..],
+            ),
+            (
+                "a",
+                &both(false, false),
+                true,
+                &["A 00 00, A 00 01 fit 'pcsc:a'", "none of them holds a card"],
+            ),
+            (
+                "omnikey",
+                &both(true, false),
+                false,
+                &["no reader is named 'omnikey'", "A 00 00, A 00 01"],
+            ),
+            ("", &[], false, &["there are: none"]),
+        ] {
+            let (error, waits) = match choose(wanted, readers) {
+                Choice::One(name) => panic!("{wanted}: {name:?}"),
+                Choice::NoCard(error) => (error.to_string(), true),
+                Choice::None(error) => (error.to_string(), false),
+            };
+            assert_eq!(waits, may_come, "{wanted}");
+            for part in parts {
+                assert!(error.contains(part), "{error}");
+            }
+        }
     }
 }
