@@ -1,10 +1,13 @@
-//! The layout check: which ring a package stands in decides what it may depend on.
+//! The layout check: which ring a package stands in decides what it may depend on; and no product has a feature that exists for tests.
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+
+/// Features of packages of this workspace that exist for tests: keys that can be looked at, flash that can be cut, ciphers that no new card has.
+const TEST_FEATURES: [&str; 3] = ["expose-secrets", "test-support", "legacy-tdes"];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ring {
@@ -56,19 +59,63 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         );
     }
     let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata is not JSON")?;
-    let wrong = violations(&metadata, root)?;
+    let mut wrong = violations(&metadata, root)?;
+    wrong.extend(test_features(&metadata)?);
     for line in &wrong {
         println!("layers: {line}");
     }
     if wrong.is_empty() {
-        println!("layers: every dependency points the right way");
+        println!("layers: every dependency points the right way, and no product has a feature for tests");
         Ok(())
     } else {
         bail!(
-            "{} dependencies point the wrong way; see Layout in ARCHITECTURE.md",
+            "{} dependencies are not as they should be; see Layout in ARCHITECTURE.md",
             wrong.len()
         )
     }
+}
+
+/// Where a product would be built with what exists for tests: a dependency that is not one of tests, or a feature that brings such a feature with it.
+fn test_features(metadata: &Value) -> Result<Vec<String>> {
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    let is_for_tests = |feature: &str| {
+        let name = feature.rsplit(['/', ':']).next().unwrap_or(feature);
+        TEST_FEATURES.contains(&name)
+    };
+    let strings = |value: &Value| -> Vec<String> {
+        let items = value.as_array().into_iter().flatten();
+        items
+            .filter_map(|item| item.as_str().map(str::to_owned))
+            .collect()
+    };
+    let mut wrong = Vec::new();
+    for package in packages {
+        let name = package["name"].as_str().unwrap_or_default();
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            if dependency["kind"] == "dev" {
+                continue;
+            }
+            let other = dependency["name"].as_str().unwrap_or_default();
+            for feature in strings(&dependency["features"])
+                .iter()
+                .filter(|feature| is_for_tests(feature))
+            {
+                wrong.push(format!(
+                    "{name} turns on {feature} of {other}, which is for tests"
+                ));
+            }
+        }
+        for (feature, brings) in package["features"].as_object().into_iter().flatten() {
+            for brought in strings(brings).iter().filter(|brought| is_for_tests(brought)) {
+                if !is_for_tests(feature) {
+                    wrong.push(format!(
+                        "{name}: feature {feature} brings {brought}, which is for tests"
+                    ));
+                }
+            }
+        }
+    }
+    Ok(wrong)
 }
 
 fn violations(metadata: &Value, root: &Path) -> Result<Vec<String>> {
@@ -120,5 +167,27 @@ mod tests {
         assert_eq!(violations(&bad, Path::new("/w")).unwrap().len(), 2);
         let lost = json!({ "packages": [package("x", "elsewhere", &[])] });
         assert!(violations(&lost, Path::new("/w")).is_err());
+    }
+
+    #[test]
+    fn no_product_has_a_feature_for_tests() {
+        let package = |kind: Option<&str>, features: &Value| {
+            json!({ "packages": [{ "name": "app", "features": features,
+                "dependencies": [{ "name": "messaging", "kind": kind, "features": ["expose-secrets", "other"] }] }] })
+        };
+        let none = json!({});
+        let found = test_features(&package(None, &none)).unwrap();
+        assert_eq!(
+            found,
+            ["app turns on expose-secrets of messaging, which is for tests"]
+        );
+        assert_eq!(test_features(&package(Some("build"), &none)).unwrap().len(), 1);
+        assert!(test_features(&package(Some("dev"), &none)).unwrap().is_empty());
+        let default = json!({ "default": ["nvm/test-support"], "test-support": ["nvm/test-support"], "fast": ["dep:simd"] });
+        let found = test_features(&package(Some("dev"), &default)).unwrap();
+        assert_eq!(
+            found,
+            ["app: feature default brings nvm/test-support, which is for tests"]
+        );
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod element;
 pub(crate) mod file_flash;
 pub(crate) mod perso;
+pub(crate) mod ram_flash;
 pub(crate) mod screen;
 pub(crate) mod side;
 pub(crate) mod test_card;

@@ -3,12 +3,12 @@
 use anyhow::{Context, Result};
 use sekisho_applets::file_system::image::Image;
 use sekisho_messaging::setup::Policy;
-use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{Interface, MESSAGING_POLICY, Profile};
 use sekisho_transport::{Card, InProcessCard, Request};
 
 use super::element::{self, VirtualSe};
 use super::perso::{FirstPart, Perso, file_system};
+use super::ram_flash::RamFlash;
 
 /// The longest R-APDU.
 const RAPDU_MAX: usize = 65_538;

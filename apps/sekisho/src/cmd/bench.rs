@@ -6,7 +6,6 @@ use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_hsm::{AuthoriseRequest, Hsm, KVN_SCP, SoftHsm, authorise};
 use sekisho_link::{Campaign, Custody, Package, SeId};
-use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{Interface, Personalisation, Profile};
 use serde_json::json;
 use std::hint::black_box;
@@ -15,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::card::element::{self, VirtualSe};
 use crate::card::perso::FirstPart;
+use crate::card::ram_flash::RamFlash;
 use crate::lab::unicast;
 
 /// Measures on this machine: authorisations beside individual wrapping, SELECT, memory of a virtual SE; or polls beside a bare echo; or secure messaging

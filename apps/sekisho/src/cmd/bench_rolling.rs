@@ -11,7 +11,6 @@ use sekisho_messaging::card::{CardMessaging, Received};
 use sekisho_messaging::reader::ReaderMessaging;
 use sekisho_messaging::schedule::{Lanes, Schedule};
 use sekisho_messaging::setup::{CardOpened, DEFAULT_REFRESH_EVERY, Mode, Opened, Policy, open_card};
-use sekisho_nvm::ram::RamFlash;
 use sekisho_os::Interface;
 use sekisho_scp::host::{Challenge, HostChannel, InitializeUpdateResponse, SessionKeys};
 use sekisho_scp::{MacMode, SecurityLevel};
@@ -19,6 +18,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 use crate::card::element::{SystemRng, VirtualSe};
+use crate::card::ram_flash::RamFlash;
 use crate::card::test_card;
 use crate::reader::{Opening, Setup, encode};
 

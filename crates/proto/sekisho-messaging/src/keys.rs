@@ -13,6 +13,7 @@ const PADDING: [u8; 16] = [0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// KSenc and KSmac: what encrypts and authenticates one message. Wiped when dropped.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Keys {
     /// AES-CBC with the IV AES(KSenc, SSC), and AES-CMAC cut to 8 bytes (ICAO 9303-11 section 9.8.6.2, 9.8.7.2).
     Aes {
@@ -97,7 +98,7 @@ impl Keys {
         }
     }
 
-    /// Hands the key bytes to `sink`, for a trace on a test card.
+    /// Hands the key bytes to `sink`, for tests.
     #[cfg(feature = "expose-secrets")]
     pub fn expose(&self, sink: &mut dyn FnMut(&[u8])) {
         match self {

@@ -151,7 +151,7 @@ impl<S: KeySchedule> ReaderMessaging<S> {
         self.open = None;
     }
 
-    /// Hands the keys of the exchange to come to `sink`: KSenc and KSmac of the command, then of the response. For a trace on a test card.
+    /// Hands the keys of the exchange to come to `sink`: KSenc and KSmac of the command, then of the response. For tests.
     #[cfg(feature = "expose-secrets")]
     pub fn expose_exchange(&self, sink: &mut dyn FnMut(&[u8])) {
         if let Some(open) = &self.open

@@ -132,9 +132,9 @@ pub trait KeySchedule {
     /// give list numbers, the others count from 1.
     fn key_numbers(&self) -> (u32, u32);
 
-    /// Hands all secret state to `sink`.
+    /// Hands all secret state to `sink`, for tests.
     #[cfg(feature = "expose-secrets")]
-    fn expose(&self, sink: &mut dyn FnMut(&[u8]));
+    fn expose(&self, _sink: &mut dyn FnMut(&[u8])) {}
 }
 
 /// Why a schedule refuses.
