@@ -38,6 +38,14 @@ const fn embodiment(figure: u8) -> Option<(Mode, u8, &'static str, u8)> {
     }
 }
 
+/// A figure with a sequence, for the command line.
+pub(crate) fn figure(text: &str) -> Result<u8, String> {
+    text.parse()
+        .ok()
+        .filter(|figure| embodiment(*figure).is_some())
+        .ok_or_else(|| "the figures with a sequence are 3 to 6, 9 to 12 and 15 to 18".to_owned())
+}
+
 /// Runs the embodiment of `figure`, from its opening to the figure's end.
 pub(crate) fn run(
     card: &mut dyn Card,
@@ -47,7 +55,7 @@ pub(crate) fn run(
     lanes: Lanes,
 ) -> Result<()> {
     let Some((mode, opening, steps, first)) = embodiment(figure) else {
-        bail!("the figures with a sequence are 3 to 6, 9 to 12 and 15 to 18");
+        bail!("no such figure");
     };
     trace.say(&format!(
         "figure {opening}, steps {steps}: the reader's keys go to the card under MKEY ({})",

@@ -4,13 +4,14 @@ pub(crate) mod figures;
 pub(crate) mod pattern;
 pub(crate) mod script;
 pub(crate) mod trace;
+mod watched;
 pub(crate) mod words;
 
 use anyhow::{Context, Result, anyhow, bail};
-use sekisho_apdu::{CApdu, StatusWord, Writer};
+use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_keys::{AesKey, Rng};
 use sekisho_messaging::reader::{MAX_WRONG_ANSWERS, ReaderMessaging};
-use sekisho_messaging::schedule::{Lanes, Schedule, Selector};
+use sekisho_messaging::schedule::{Lanes, Selector};
 use sekisho_messaging::setup::{
     CHALLENGE_LEN, MAX_OPENING_DATA, Mode, Opened, RatchetOpening, open_reader, refresh_command,
     refresh_secret, wrapped_command,
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::card::element::SystemRng;
 use trace::{Exchange, Trace};
+use watched::{Watch, Watched};
 
 /// Longest protected command: an extended one with all that a data field holds.
 const COMMAND_MAX: usize = 65_536 + 64;
@@ -55,6 +57,14 @@ fn expect(response: Response, what: &str) -> Result<Vec<u8>> {
     Ok(response.data)
 }
 
+/// An AID (ISO/IEC 7816-4, 8.2.1.2).
+pub(crate) fn aid(bytes: &[u8]) -> Result<Vec<u8>> {
+    match Aid::try_from(bytes) {
+        Ok(_) => Ok(bytes.to_vec()),
+        Err(_) => bail!("an AID has 5 to 16 bytes"),
+    }
+}
+
 /// Selects an application by its AID.
 pub(crate) fn select(card: &mut dyn Card, trace: &mut Trace, aid: &[u8]) -> Result<()> {
     let length = u8::try_from(aid.len()).context("an AID has 16 bytes at most")?;
@@ -74,7 +84,9 @@ pub(crate) fn encode(command: &CApdu<'_>) -> Result<Vec<u8>> {
 
 /// Open secure messaging.
 pub(crate) struct Session {
-    messaging: ReaderMessaging<Schedule>,
+    messaging: ReaderMessaging<Watched>,
+    /// Where the keys of the latest exchange lie, when they may be seen.
+    watch: Option<Watch>,
     mkey: AesKey,
     exchanges: u32,
 }
@@ -97,8 +109,10 @@ impl Session {
         })?;
         let opened = opening.finish(mkey, challenge, &answer)?;
         let Opened { schedule, ssc } = opened;
+        let watch = trace.shows_secrets().then(Watch::default);
         Ok(Self {
-            messaging: ReaderMessaging::new(schedule, ssc),
+            messaging: ReaderMessaging::new(Watched::new(schedule, watch.clone()), ssc),
+            watch,
             mkey: mkey.clone(),
             exchanges: 0,
         })
@@ -123,12 +137,14 @@ impl Session {
         selector: Selector,
     ) -> Result<Response> {
         let command = CApdu::parse(capdu).context("this is not a command")?;
-        let mut shown = Exchange::new(self.exchanges + 1, capdu, &self.messaging, trace.shows_secrets());
+        let keys = self.messaging.key_numbers().unwrap_or_default();
         let mut out = vec![0; COMMAND_MAX];
         let sent = match self.messaging.protect(&command, selector, &mut out) {
             Ok(sent) => sent.to_vec(),
             Err(error) => bail!("{error}; open secure messaging again"),
         };
+        let secrets = self.watch.as_ref().map(Watch::take).unwrap_or_default();
+        let mut shown = Exchange::new(self.exchanges + 1, keys, capdu, secrets);
         let mut unprotected = None;
         for _ in 0..MAX_WRONG_ANSWERS {
             let answer = exchange(card, &sent).context("the card does not answer")?;

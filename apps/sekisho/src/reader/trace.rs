@@ -2,8 +2,6 @@
 
 use sekisho_apdu::StatusWord;
 use sekisho_messaging::SmError;
-use sekisho_messaging::reader::ReaderMessaging;
-use sekisho_messaging::schedule::Schedule;
 use sekisho_transport::Response;
 use serde_json::{Value, json};
 
@@ -37,23 +35,14 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(
-        number: u32,
-        plain: &[u8],
-        messaging: &ReaderMessaging<Schedule>,
-        secrets: bool,
-    ) -> Self {
-        let mut seen = Vec::new();
-        if secrets {
-            messaging.expose_exchange(&mut |bytes| seen.push(hex::encode_upper(bytes)));
-        }
+    pub(super) fn new(number: u32, keys: (u32, u32), plain: &[u8], secrets: Vec<String>) -> Self {
         Self {
             number,
-            keys: messaging.key_numbers().unwrap_or_default(),
+            keys,
             plain: plain.to_vec(),
             sent: Vec::new(),
             received: Vec::new(),
-            secrets: seen,
+            secrets,
         }
     }
 
@@ -145,7 +134,7 @@ impl Trace {
     }
 }
 
-/// What `expose_exchange` hands out.
+/// What the secrets of an exchange are.
 const SECRETS: [&str; 4] = ["KSenc", "KSmac", "KSenc resp.", "KSmac resp."];
 
 fn answer(response: &Response) {
