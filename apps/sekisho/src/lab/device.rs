@@ -1,19 +1,22 @@
 //! A device of the lab: its agent, its SE, and what goes wrong with them.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use sekisho_apdu::gp::ins;
 use sekisho_device::paging::{Pager, SecApp, Step, UdpLink};
-use sekisho_device::{Agent, HttpsBackend, HttpsConfig, LinkToken, MemorySpool, Turn};
+use sekisho_device::{Agent, AgentError, HttpsBackend, LinkToken, MemorySpool, Turn};
 use sekisho_link::{Access, SeId};
-use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{Interface, Personalisation, Profile};
 use sekisho_paging::message::Action;
+use sekisho_store::OpenFiles;
 use sekisho_transport::{Card, TransportError};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::faults::{Fault, FaultyBackend};
 use crate::card::element::{self, VirtualSe};
+use crate::card::ram_flash::RamFlash;
 
 /// Flash of a virtual SE.
 const PAGE_SIZE: usize = 4096;
@@ -21,6 +24,10 @@ const PAGE_SIZE: usize = 4096;
 const ANSWER_MAX: usize = 4096;
 /// How often a device that waits for a datagram looks for it.
 const LOOK: Duration = Duration::from_millis(20);
+/// Files without which nothing goes on: connections of the workers with both of their ends, and the databases'.
+const FILES_MIN: usize = 48;
+/// More sockets than this would not be looked at often enough.
+const SOCKETS_MAX: usize = 4096;
 /// How long a device waits after a loss.
 const AFTER_LOSS: Duration = Duration::from_millis(100);
 
@@ -93,6 +100,49 @@ impl Card for Socket {
     }
 }
 
+/// Sockets that devices may have at the same time, while they wait for an answer.
+pub(super) struct Sockets(AtomicUsize);
+
+/// One of the sockets; it is given back when this goes.
+pub(super) struct Permit(Arc<Sockets>);
+
+impl Sockets {
+    /// A share of the files that the process may still open; the rest is for server, database and connections.
+    pub(super) fn of_what_is_left(files: OpenFiles) -> Result<Arc<Self>> {
+        let OpenFiles { open, limit } = files;
+        let left = limit.saturating_sub(open);
+        if left < FILES_MIN {
+            bail!(
+                "too many open files: {open} of {limit} (ulimit -n) before the first device has any, and the lab wants {FILES_MIN} more"
+            );
+        }
+        let sockets = (left - FILES_MIN / 2) / 2;
+        Ok(Arc::new(Self(AtomicUsize::new(sockets.min(SOCKETS_MAX)))))
+    }
+
+    fn take(self: &Arc<Self>) -> Option<Permit> {
+        let one_less = |free: usize| free.checked_sub(1);
+        self.0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less)
+            .ok()
+            .map(|_| Permit(Arc::clone(self)))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// How devices reach the server: connections and sockets are shared, so that a thousand devices need few.
+pub(super) struct Reach {
+    /// With the token of no device.
+    pub(super) https: HttpsBackend,
+    pub(super) paging: SocketAddr,
+    pub(super) sockets: Arc<Sockets>,
+}
+
 /// When a device is to be called again.
 pub(super) enum Next {
     /// It has come to an end.
@@ -105,13 +155,18 @@ pub(super) enum Next {
 pub(super) struct Device {
     pub(super) se_id: SeId,
     pub(super) fault: Option<Fault>,
-    socket: Socket,
+    reader: Socket,
     agent: Agent<FaultyBackend<HttpsBackend>, MemorySpool>,
     pager: Pager,
     link: UdpLink,
+    sockets: Arc<Sockets>,
+    /// Held while a poll is out.
+    socket: Option<Permit>,
     started: Instant,
     /// The message that is being acted on.
     order: Option<u32>,
+    /// What went wrong last.
+    pub(super) trouble: Option<String>,
 }
 
 impl Device {
@@ -119,9 +174,8 @@ impl Device {
         personalisation: &Personalisation<'_>,
         profile: &Profile,
         fault: Option<Fault>,
-        server: &HttpsConfig,
+        server: &Reach,
         token: &str,
-        poll_server: SocketAddr,
     ) -> Result<Self> {
         let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(PAGE_SIZE) + 2;
         let flash = RamFlash::new(PAGE_SIZE, pages);
@@ -135,17 +189,13 @@ impl Device {
         }
         let token =
             LinkToken::new(token).ok_or_else(|| anyhow!("the server gave a link token that is none"))?;
-        let config = HttpsConfig {
-            token,
-            ..server.clone()
-        };
         #[allow(clippy::disallowed_methods, reason = "the lab is where devices wait")]
         let started = Instant::now();
-        let backend = HttpsBackend::new(&config).map_err(|error| anyhow!(error))?;
+        let backend = server.https.shared_with(&token);
         Ok(Self {
             se_id: SeId(personalisation.se_id),
             fault,
-            socket: Socket {
+            reader: Socket {
                 se: Some(se),
                 profile: profile.clone(),
                 fault,
@@ -159,9 +209,12 @@ impl Device {
                 None,
             ),
             pager: Pager::new(),
-            link: UdpLink::new(vec![poll_server])?,
+            link: UdpLink::new(vec![server.paging])?,
+            sockets: Arc::clone(&server.sockets),
+            socket: None,
             started,
             order: None,
+            trouble: None,
         })
     }
 
@@ -170,7 +223,7 @@ impl Device {
         if self.order.is_none() {
             return self.poll();
         }
-        match self.agent.turn(&mut self.socket, &mut |_| ()) {
+        match self.agent.turn(&mut self.reader, &mut |_| ()) {
             // Not for this device, or not yet: the message stays pending, and the next poll is as good as any to ask again.
             Ok(Turn::Nothing | Turn::NotYet(_)) => {
                 self.order = None;
@@ -181,14 +234,31 @@ impl Device {
                 Access::Allowed | Access::Blocked => self.done(),
                 Access::Retry => Next::After(Duration::from_secs(verdict.retry_after.into())),
             },
-            Err(_) => Next::After(AFTER_LOSS),
+            Err(error) => self.failed(&error),
         }
     }
 
+    fn failed(&mut self, error: &AgentError) -> Next {
+        self.trouble = Some(error.to_string());
+        Next::After(AFTER_LOSS)
+    }
+
     fn poll(&mut self) -> Next {
+        if self.socket.is_none() {
+            self.socket = self.sockets.take();
+        }
+        if self.socket.is_none() {
+            return Next::After(LOOK);
+        }
         let step = self
             .pager
-            .turn(&mut self.socket, &mut self.link, self.started.elapsed());
+            .turn(&mut self.reader, &mut self.link, self.started.elapsed());
+        if !self.pager.is_out() {
+            self.socket = None;
+        }
+        if let Some(error) = self.link.failure() {
+            self.trouble = Some(format!("no socket: {error}"));
+        }
         match step {
             Ok(Step::Act(message)) => {
                 if let Action::Update(_) = message.action {
@@ -198,25 +268,25 @@ impl Device {
             }
             Ok(Step::Wait(wait)) => Next::After(wait.min(LOOK)),
             Ok(Step::Recover(_)) => Next::After(LOOK),
-            Err(_) => Next::After(AFTER_LOSS),
+            Err(error) => self.failed(&error),
         }
     }
 
     /// The message has been acted on, which SecApp writes down.
     fn done(&mut self) -> Next {
         let order = self.order.take().unwrap_or_default();
-        match SecApp::select(&mut self.socket).and_then(|mut app| app.done(order)) {
+        match SecApp::select(&mut self.reader).and_then(|mut app| app.done(order)) {
             Ok(()) => Next::Done,
-            Err(_) => {
+            Err(error) => {
                 self.order = Some(order);
-                Next::After(AFTER_LOSS)
+                self.failed(&error)
             }
         }
     }
 
     /// Sends a command and gives data and status word, or `None` when the SE does not answer.
     fn ask(&mut self, capdu: &[u8]) -> Option<(Vec<u8>, u16)> {
-        let mut answer = self.socket.transmit(capdu).ok()?;
+        let mut answer = self.reader.transmit(capdu).ok()?;
         let (low, high) = (answer.pop()?, answer.pop()?);
         Some((answer, u16::from_be_bytes([high, low])))
     }
@@ -236,7 +306,7 @@ impl Device {
         let knows_peak = self
             .ask(&[0x80, 0x24, 0x00, 0x00, 0x00])
             .is_some_and(|(_, sw)| sw == 0x9000);
-        let _ = self.socket.reset();
+        let _ = self.reader.reset();
         if knows_peak == (version >= 2) { version } else { 0 }
     }
 }

@@ -2,17 +2,18 @@
 
 use anyhow::{Context, Result, anyhow};
 use sekisho_apdu::gp::CardLifeCycle;
-use sekisho_device::{HttpsConfig, LinkToken};
+use sekisho_device::{HttpsBackend, HttpsConfig, LinkToken};
 use sekisho_hsm::{Hsm, KVN_SCP};
 use sekisho_link::SeId;
 use sekisho_os::{Personalisation, Profile};
+use sekisho_store::OpenFiles;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Args;
-use super::device::{Device, Next};
+use super::device::{Device, Next, Reach, Sockets};
 use super::faults::Fault;
 use super::system::System;
 use crate::card::perso::{FirstPart, SecAppRecords, sec_app};
@@ -49,15 +50,19 @@ impl Fleet {
         }
         let profile = Profile::default();
         let first = FirstPart::new()?;
-        let server = HttpsConfig {
+        let https = HttpsBackend::new(&HttpsConfig {
             server: format!("https://{}", system.server.device_address),
             authorities: system.server.certificate.clone().into_bytes(),
             token: LinkToken::new(&"0".repeat(32)).ok_or_else(|| anyhow!("link token"))?,
             timeout: Duration::from_secs(30),
+        });
+        let reach = Reach {
+            https: https.map_err(|error| anyhow!(error))?,
+            paging: system.paging()?.engine().local_addr(),
+            sockets: Sockets::of_what_is_left(OpenFiles::count().context("counting open files")?)?,
         };
         let designer = system.ceremony.designer_public();
         let paging = system.provision(runtime, &ids)?;
-        let poll_server = system.paging()?.engine().local_addr();
         let mut devices = Vec::with_capacity(ids.len());
         for (index, ((id, token), (state, recovery))) in (0_u32..).zip(ids.iter().zip(&tokens).zip(&paging)) {
             let keys = system.hsm.perso(*id)?;
@@ -84,7 +89,7 @@ impl Fleet {
                 None
             };
             devices.push(
-                Device::new(&personalisation, &profile, fault, &server, token, poll_server)
+                Device::new(&personalisation, &profile, fault, &reach, token)
                     .with_context(|| format!("SE {id}"))?,
             );
             each();
@@ -150,14 +155,16 @@ impl Fleet {
             under_way.fetch_sub(1, Ordering::SeqCst);
         };
         std::thread::scope(|scope| (0..WORKERS).for_each(|_| drop(scope.spawn(worker))));
-        let left = queue.into_inner().map_or(0, |queue| queue.len());
-        if left > 0 {
-            Err(anyhow!(
-                "{left} devices have come to no end for {} s",
-                STANDSTILL.as_secs()
-            ))
-        } else {
-            Ok(())
+        let left = queue.into_inner().unwrap_or_default();
+        if left.is_empty() {
+            return Ok(());
         }
+        let trouble = left.iter().find_map(|(_, device)| device.trouble.as_deref());
+        Err(anyhow!(
+            "{} devices have come to no end for {} s; the trouble of one of them: {}",
+            left.len(),
+            STANDSTILL.as_secs(),
+            trouble.unwrap_or("none, it waits")
+        ))
     }
 }

@@ -61,16 +61,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Ok(report) = &result {
         report.print(args.json)?;
         if !args.once {
-            say(
-                args,
-                &format!(
-                    "\nThe live page stays up at {} until Ctrl-C; --once ends here.",
-                    system.page()
-                ),
-            );
-            runtime
-                .block_on(tokio::signal::ctrl_c())
-                .context("waiting for Ctrl-C")?;
+            let waits = || {
+                say(
+                    args,
+                    &format!(
+                        "\nThe live page stays up at {} until Ctrl-C; --once ends here.",
+                        system.page()
+                    ),
+                );
+            };
+            runtime.block_on(crate::leftovers::stopped_after(waits))?;
         }
     }
     system.stop(&runtime);

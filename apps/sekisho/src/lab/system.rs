@@ -11,12 +11,12 @@ use sekisho_server::{Certificate, Config, Server};
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::Args;
 use super::fleet::Fleet;
 use crate::admin_client::AdminClient;
+use crate::leftovers::Folder;
 
 /// The part that the campaign brings.
 static NEXT_PART: &[u8] = include_bytes!("../../../../applets/prebuilt/meter-v2.wasm");
@@ -37,7 +37,7 @@ pub(super) struct System {
     pub(super) admin: AdminClient,
     /// The update in the clear, as the rival ways would have to send it.
     pub(super) image: Vec<u8>,
-    _folder: TempDir,
+    _folder: Folder,
 }
 
 /// How many of the devices go first.
@@ -47,7 +47,7 @@ pub(super) fn canary(devices: u32) -> u32 {
 
 impl System {
     pub(super) fn start(runtime: &Runtime, args: &Args) -> Result<Self> {
-        let folder = tempfile::tempdir().context("making a temporary folder")?;
+        let folder = Folder::new()?;
         let hsm = Arc::new(SoftHsm::generate()?);
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let config = Config {

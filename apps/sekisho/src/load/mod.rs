@@ -14,6 +14,8 @@ use std::time::Duration;
 use drive::{Drive, Outcome};
 use fleet::TestFleet;
 
+use crate::leftovers::{Folder, stopped};
+
 /// Loads a server with simulated devices
 #[derive(Parser)]
 pub(crate) struct Args {
@@ -123,13 +125,7 @@ fn serve(args: &Serve) -> Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(async {
-            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-            tokio::select! {
-                result = tokio::signal::ctrl_c() => result,
-                _ = terminate.recv() => Ok(()),
-            }
-        })?;
+        .block_on(stopped())?;
     engine.stop().context("the last snapshot")?;
     Ok(ExitCode::SUCCESS)
 }
@@ -137,7 +133,7 @@ fn serve(args: &Serve) -> Result<ExitCode> {
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 fn paging(args: &Paging) -> Result<ExitCode> {
     let fleet = args.fleet.fleet();
-    let folder = tempfile::tempdir().context("making a temporary folder")?;
+    let folder = Folder::new()?;
     let engine = match args.server {
         Some(_) => None,
         None => {

@@ -103,12 +103,20 @@ impl HttpsBackend {
             .timeout_per_read(Some(config.timeout))
             .build()
             .into();
-        let authorization = Zeroizing::new(format!("Bearer {}", *config.token.0));
         Ok(Self {
             http,
             root: format!("{root}/device/v1"),
-            authorization,
+            authorization: bearer(&config.token),
         })
+    }
+
+    /// Another device's way to the same server, over the same connections: for who carries many devices in one process.
+    pub fn shared_with(&self, token: &LinkToken) -> Self {
+        Self {
+            http: self.http.clone(),
+            root: self.root.clone(),
+            authorization: bearer(token),
+        }
     }
 
     fn get(&self, path: &str) -> RequestBuilder<ureq::typestate::WithoutBody> {
@@ -123,6 +131,10 @@ impl HttpsBackend {
             .send(body)
             .map_err(unreachable)
     }
+}
+
+fn bearer(token: &LinkToken) -> Zeroizing<String> {
+    Zeroizing::new(format!("Bearer {}", *token.0))
 }
 
 /// The server's answer to a new public key.

@@ -18,6 +18,8 @@
 //!
 //! Protocol: `docs/spec/broadcast-update.md`, sections 4.3 to 5.
 
+#![forbid(unsafe_code)]
+
 mod agent;
 mod backend;
 mod backoff;

@@ -42,6 +42,9 @@ pub trait Link {
     /// One that has come, if there is one: its length. It may be anything.
     fn receive(&mut self, out: &mut [u8]) -> Option<usize>;
 
+    /// No answer is waited for until the next [`Link::send`]: what was held for one is let go.
+    fn rest(&mut self);
+
     /// The last poll got no answer: another source port, and the next server's address if there are several.
     fn turn_away(&mut self);
 }
@@ -81,7 +84,7 @@ impl<'c> SecApp<'c> {
         if response.is_ok() {
             Ok(Self(card))
         } else {
-            Err(refused("SELECT of SecApp", response.sw))
+            Err(AgentError::answer("SELECT of SecApp", response.sw))
         }
     }
 
@@ -105,7 +108,7 @@ impl<'c> SecApp<'c> {
     ) -> Result<[u8; N], AgentError> {
         let (data, sw) = self.send(ins, p1, data)?;
         if sw != 0x9000 {
-            return Err(refused(name, sw));
+            return Err(AgentError::answer(name, sw));
         }
         data.try_into().map_err(|_| AgentError::Data(name))
     }
@@ -136,7 +139,7 @@ impl<'c> SecApp<'c> {
                     sent,
                 }))
             }
-            (_, sw) => Err(refused("ANSWER", sw)),
+            (_, sw) => Err(AgentError::answer("ANSWER", sw)),
         }
     }
 
@@ -157,7 +160,7 @@ impl<'c> SecApp<'c> {
     pub fn done(&mut self, order: u32) -> Result<(), AgentError> {
         match self.send(0x26, 0, &order.to_be_bytes())? {
             (_, 0x9000 | NOT_THERE) => Ok(()),
-            (_, sw) => Err(refused("DONE", sw)),
+            (_, sw) => Err(AgentError::answer("DONE", sw)),
         }
     }
 
@@ -189,7 +192,7 @@ impl<'c> SecApp<'c> {
         match self.send(0x2C, 0, grant)? {
             (_, 0x9000) => Ok(true),
             (_, WRONG_DATA) => Ok(false),
-            (_, sw) => Err(refused("GRANT", sw)),
+            (_, sw) => Err(AgentError::answer("GRANT", sw)),
         }
     }
 
@@ -218,10 +221,6 @@ impl<'c> SecApp<'c> {
         let _: [u8; 0] = self.ask("CERTIFIED", 0x48, 0, &[&digest[..], proof].concat())?;
         Ok(())
     }
-}
-
-const fn refused(command: &'static str, sw: u16) -> AgentError {
-    AgentError::Answer { command, sw }
 }
 
 const fn read_message(bytes: [u8; 9]) -> Message {
@@ -306,6 +305,7 @@ impl Pager {
         }
         if let Some(heard) = self.take(&mut app, link)? {
             self.is_out = false;
+            link.rest();
             self.proposed = false;
             self.reason = Reason::Periodic;
             self.due = Some(now + app.wait()?.0);
@@ -349,51 +349,67 @@ impl Pager {
     }
 }
 
-/// A UDP socket to one of several servers.
+/// The way to one of several servers over UDP. It has a socket while an answer is waited for, and none in between: each poll has a port of its own.
 #[derive(Debug)]
 pub struct UdpLink {
     servers: Vec<SocketAddr>,
     at: usize,
-    socket: UdpSocket,
+    socket: Option<UdpSocket>,
+    failure: Option<io::Error>,
 }
 
 impl UdpLink {
     /// A link to the first of these servers, and to the others in turn when one does not answer.
     ///
     /// # Errors
-    /// That of the socket, and [`io::ErrorKind::InvalidInput`] without a server.
+    /// That of a socket, and [`io::ErrorKind::InvalidInput`] without a server.
     pub fn new(servers: Vec<SocketAddr>) -> io::Result<Self> {
         let first = servers.first().ok_or(io::ErrorKind::InvalidInput)?;
-        let socket = open(*first)?;
+        // What is wrong with the network of this machine is better known now than taken for a loss later.
+        drop(open(*first)?);
         Ok(Self {
             servers,
             at: 0,
-            socket,
+            socket: None,
+            failure: None,
         })
     }
 
     /// Goes to the server of this number, from 0 on; false when there is none.
     pub fn use_server(&mut self, number: usize) -> bool {
-        let Some(socket) = self.servers.get(number).and_then(|server| open(*server).ok()) else {
+        if number >= self.servers.len() {
             return false;
-        };
+        }
         self.at = number;
-        self.socket = socket;
+        self.socket = None;
         true
+    }
+
+    /// Why the latest poll had no socket, if it had none.
+    pub const fn failure(&self) -> Option<&io::Error> {
+        self.failure.as_ref()
     }
 
     /// Waits until a datagram comes, for at most this long: for an agent that has nothing else to do.
     pub fn wait(&self, at_most: Duration) {
+        let Some(socket) = &self.socket else {
+            sleep(at_most);
+            return;
+        };
         let wait = || -> io::Result<()> {
-            self.socket.set_nonblocking(false)?;
-            self.socket
-                .set_read_timeout(Some(at_most.max(Duration::from_millis(1))))?;
-            let _ = self.socket.peek(&mut [0]);
-            self.socket.set_nonblocking(true)
+            socket.set_nonblocking(false)?;
+            socket.set_read_timeout(Some(at_most.max(Duration::from_millis(1))))?;
+            let _ = socket.peek(&mut [0]);
+            socket.set_nonblocking(true)
         };
         // What goes wrong with the socket is seen when it is used.
         let _ = wait();
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "an agent that has nothing else to do")]
+fn sleep(time: Duration) {
+    std::thread::sleep(time);
 }
 
 fn open(server: SocketAddr) -> io::Result<UdpSocket> {
@@ -411,12 +427,23 @@ fn open(server: SocketAddr) -> io::Result<UdpSocket> {
 
 impl Link for UdpLink {
     fn send(&mut self, datagram: &[u8]) {
-        let _ = self.socket.send(datagram);
+        if self.socket.is_none()
+            && let Some(server) = self.servers.get(self.at)
+        {
+            match open(*server) {
+                Ok(socket) => (self.socket, self.failure) = (Some(socket), None),
+                Err(error) => self.failure = Some(error),
+            }
+        }
+        if let Some(socket) = &self.socket {
+            let _ = socket.send(datagram);
+        }
     }
 
     fn receive(&mut self, out: &mut [u8]) -> Option<usize> {
+        let socket = self.socket.as_ref()?;
         loop {
-            match self.socket.recv(out) {
+            match socket.recv(out) {
                 Ok(len) => return Some(len),
                 // What ICMP says of an earlier datagram.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
@@ -425,10 +452,12 @@ impl Link for UdpLink {
         }
     }
 
+    fn rest(&mut self) {
+        self.socket = None;
+    }
+
     fn turn_away(&mut self) {
         self.at = (self.at + 1) % self.servers.len().max(1);
-        if let Some(socket) = self.servers.get(self.at).and_then(|server| open(*server).ok()) {
-            self.socket = socket;
-        }
+        self.socket = None;
     }
 }

@@ -7,6 +7,8 @@
 //! Two listeners: the **device endpoint** over TLS, and **administration** (API, page, health, metrics), by default on loopback.
 //! The server holds no key: it asks the [`Hsm`].
 
+#![forbid(unsafe_code)]
+
 mod admin;
 mod admin_paging;
 mod app;

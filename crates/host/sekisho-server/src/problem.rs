@@ -65,7 +65,12 @@ impl From<StoreError> for Problem {
                 Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "store unavailable",
-                    "nothing was changed; try again",
+                    match error {
+                        StoreError::Files(_) => {
+                            "nothing was changed; the server has too many open files (ulimit -n)"
+                        }
+                        _ => "nothing was changed; try again",
+                    },
                 )
             }
         }

@@ -5,12 +5,16 @@
 //! What the paging servers share is a database of its own, SQLite or PostgreSQL ([`paging`]).
 //! Rules that need no database, such as when a campaign pauses, are the server's; times are arguments.
 
+#![forbid(unsafe_code)]
+
 mod campaigns;
 mod devices;
+mod files;
 mod model;
 pub mod paging;
 mod writer;
 
+pub use files::{OpenFiles, files_ran_out};
 pub use model::{
     Access, CampaignRow, CohortCounts, Counts, DeviceRow, Event, Issue, Issued, NewCampaign, Report, State,
     Target, TargetState,
@@ -28,10 +32,13 @@ use std::time::Duration;
 pub enum StoreError {
     /// The database failed.
     #[error("database: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     /// The schema could not be brought up to date.
     #[error("schema: {0}")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    Migration(sqlx::migrate::MigrateError),
+    /// The database could not open a file, since the process has as many as it may.
+    #[error("too many open files (ulimit -n): {0}")]
+    Files(String),
     /// There is no such thing.
     #[error("no such {0}")]
     NotFound(&'static str),
@@ -44,6 +51,38 @@ pub enum StoreError {
     /// The writer has stopped.
     #[error("the store is shutting down")]
     Closed,
+}
+
+/// Whether a database says that a file or a connection could not be opened.
+fn is_open_failure(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        // SQLITE_CANTOPEN.
+        sqlx::Error::Database(error) => error.code().as_deref() == Some("14"),
+        _ => false,
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_open_failure(&error) && files_ran_out() {
+            Self::Files(error.to_string())
+        } else {
+            Self::Database(error)
+        }
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for StoreError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
+        match error {
+            Execute(cause) | ExecuteMigration(cause, _) if is_open_failure(&cause) && files_ran_out() => {
+                Self::Files(cause.to_string())
+            }
+            error => Self::Migration(error),
+        }
+    }
 }
 
 /// The result of a call of the store.

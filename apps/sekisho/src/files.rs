@@ -1,0 +1,98 @@
+//! How many files may be open, and who may read them.
+//!
+//! What the binary writes is for its owner alone, whatever writes it, SQLite and its side files included: the process begins with the umask 077. What is for
+//! everybody is published, by name. Files of an earlier version, or of a careless copy, are closed when they are used.
+
+use anyhow::{Context, Result};
+use nix::sys::stat::{Mode, umask};
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// More than any run needs; some machines allow a thousand million, and programs that look at each of them.
+const ENOUGH: u64 = 1 << 20;
+
+/// Raises the soft limit to the hard one, as every process may. That it cannot be raised is no reason to end: most runs need far fewer.
+pub(crate) fn raise_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(ENOUGH)), hard);
+    }
+}
+
+/// The umask that the process was started with.
+static UMASK: OnceLock<u32> = OnceLock::new();
+
+/// From here on new files and folders are for their owner alone.
+pub(crate) fn keep_private() {
+    let before = umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    UMASK.get_or_init(|| before.bits());
+}
+
+/// Lets everybody read a file, or enter a folder, as far as the user's own umask does.
+pub(crate) fn publish(path: &Path) -> Result<()> {
+    let set = || {
+        let most = if fs::metadata(path)?.is_dir() {
+            0o755
+        } else {
+            0o644
+        };
+        fs::set_permissions(
+            path,
+            Permissions::from_mode(most & !UMASK.get().copied().unwrap_or(0)),
+        )
+    };
+    set().with_context(|| format!("cannot set the mode of {}", path.display()))
+}
+
+/// Writes a file that everybody may read.
+pub(crate) fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    publish(path)
+}
+
+/// A folder of secrets: made if need be; the files that are in it, and in folders of its own, are closed to others, but for the public ones.
+pub(crate) fn private_folder(path: &Path, public: &[&str]) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+    for entry in fs::read_dir(path).with_context(|| format!("cannot look into {}", path.display()))? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            private_folder(&entry.path(), &[])?;
+        } else if kind.is_file() && !public.iter().any(|name| entry.file_name() == *name) {
+            close(&entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Closes a file to others, with the side files that SQLite keeps beside a database. One that is not there needs nothing.
+#[allow(clippy::print_stderr)]
+pub(crate) fn close(path: &Path) {
+    for end in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        let path = PathBuf::from(name);
+        let mode = match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => metadata.permissions().mode(),
+            _ => continue,
+        };
+        if mode & 0o077 == 0 {
+            continue;
+        }
+        match fs::set_permissions(&path, Permissions::from_mode(mode & 0o700)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                eprintln!(
+                    "warning: others may read {}, and that cannot be changed: {error}",
+                    path.display()
+                );
+            }
+            _ => {}
+        }
+    }
+}
