@@ -1,12 +1,16 @@
 //! Sekisho: a secure-element platform in one binary.
 //!
-//! Each subcommand lives in its own module under `cmd` and has an `Args` (clap) and a `run`. Exit codes: 0 done, 1 it failed,
-//! 2 the command line was wrong. Machines ask for `--json` and get one object on standard output; progress goes to standard error.
+//! Each subcommand lives in its own module under `cmd` and has an `Args` (clap) and a `run`. Exit codes:
+//! `docs/guide/exit-codes.md`. Machines ask for `--json` and get one object on standard output; progress goes to standard error.
+
+#![forbid(unsafe_code)]
 
 mod admin_client;
 mod card;
 mod cmd;
+mod files;
 mod lab;
+mod leftovers;
 mod load;
 mod reader;
 
@@ -27,22 +31,53 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    files::raise_limit();
+    files::keep_private();
     match cmd::run(cli.command) {
         Ok(code) => code,
         Err(error) => {
             cmd::report(&error);
-            ExitCode::FAILURE
+            cmd::exit_code(&error)
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::Cli;
+    use clap::{Command, CommandFactory};
+    use std::collections::BTreeMap;
+
+    /// What each environment variable is for, as the help of each argument says that reads it.
+    fn variables(command: &Command, found: &mut BTreeMap<String, Vec<String>>) {
+        for argument in command.get_arguments() {
+            if let Some(name) = argument.get_env() {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                let meanings = found.entry(name.to_string_lossy().into_owned()).or_default();
+                meanings.push(help);
+                meanings.sort();
+                meanings.dedup();
+            }
+        }
+        for command in command.get_subcommands() {
+            variables(command, found);
+        }
+    }
 
     /// Every subcommand, with every option: clap finds names that are used twice only when it is asked, and then panics.
     #[test]
     fn the_whole_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_environment_variable_has_one_meaning() {
+        let mut found = BTreeMap::new();
+        variables(&Cli::command(), &mut found);
+        assert!(found.len() >= 10, "{found:?}");
+        for (name, meanings) in found {
+            assert!(name.starts_with("SEKISHO_"), "{name}");
+            assert_eq!(meanings.len(), 1, "{name}: {meanings:?}");
+        }
     }
 }

@@ -281,6 +281,32 @@ fn a_card_that_loses_power_again_and_again_is_updated_in_one_turn() {
     assert_eq!(add(&card, 1).0, 2);
 }
 
+/// A card of another design system: it refuses what this one's designer has signed, and the server lets it try again, then no more.
+#[test]
+fn a_card_that_refuses_is_to_try_again_and_then_blocked() {
+    let system = System::start(Custody::Hsm, 0);
+    system.open_campaign();
+    let text = std::fs::read_to_string(system.path("perso.json")).unwrap();
+    let mut perso: Value = serde_json::from_str(&text).unwrap();
+    perso["designer"] = json!(hex::encode(Ceremony::generate().unwrap().designer_public()));
+    std::fs::write(system.path("perso.json"), perso.to_string()).unwrap();
+    let card = system.card(0);
+    let mut codes = Vec::new();
+    loop {
+        let output = system.agent(&card.address).output().unwrap();
+        codes.push(output.status.code());
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("\"sw\":\"9501\""), "{said}");
+        assert!(codes.len() < 10, "{codes:?}");
+        if codes.last() != Some(&Some(75)) {
+            break;
+        }
+    }
+    assert!(codes.len() > 1, "{codes:?}");
+    assert_eq!(codes.last(), Some(&Some(77)));
+    assert_eq!(add(&card, 1).0, 1);
+}
+
 /// Options and their values.
 type Options<'a> = &'a [(&'a str, &'a str)];
 
@@ -321,15 +347,15 @@ fn what_is_wrong_is_said_and_nothing_is_changed() {
     let (ca, token) = (("--ca", "ca.pem"), ("--token-file", "token"));
     let cases: [(&str, Options<'_>, i32, &str); 9] = [
         (&tcp, &[("--ca", "other.pem"), token], 1, "certificate"),
-        (&tcp, &[("--ca", "no-token"), token], 1, "no certificate"),
+        (&tcp, &[("--ca", "no-token"), token], 2, "no certificate"),
         (
             &tcp,
             &[("--ca", "missing.pem"), token],
-            1,
+            2,
             "cannot read the authority file missing.pem",
         ),
         (&tcp, &[ca, ("--token-file", "other-token")], 1, "401"),
-        (&tcp, &[ca, ("--token-file", "no-token")], 1, "32 hexadecimal"),
+        (&tcp, &[ca, ("--token-file", "no-token")], 2, "32 hexadecimal"),
         (&tcp, &[ca], 2, "--token"),
         ("usb:1", &[ca, token], 2, "pcsc:READER"),
         ("tcp:127.0.0.1:1", &[ca, token], 1, "sekisho card --listen"),

@@ -39,8 +39,18 @@ fn shown(args: &[&str]) -> Vec<Value> {
 
 /// It fails with exit code 1 and says this.
 fn refused(args: &[&str], why: &str) -> Output {
+    ends(1, args, why)
+}
+
+/// It was asked wrongly: exit code 2, this on standard error, and nothing before it.
+fn asked_wrongly(args: &[&str], why: &str) {
+    let output = ends(2, args, why);
+    assert!(output.stdout.is_empty(), "{args:?}: {}", text(&output.stdout));
+}
+
+fn ends(code: i32, args: &[&str], why: &str) -> Output {
     let output = reader(args);
-    assert_eq!(output.status.code(), Some(1), "{args:?}");
+    assert_eq!(output.status.code(), Some(code), "{args:?}");
     assert!(
         text(&output.stderr).contains(why),
         "{args:?}: {}",
@@ -86,7 +96,7 @@ fn figures_show_which_key_protects_what() {
             "{figure}"
         );
     }
-    refused(&["figure", "8"], "3 to 6, 9 to 12 and 15 to 18");
+    asked_wrongly(&["figure", "8"], "3 to 6, 9 to 12 and 15 to 18");
 }
 
 #[test]
@@ -129,7 +139,7 @@ fn keys_are_never_shown_but_on_the_test_card() {
     let key = key.to_str().unwrap();
     let wrong = ["--key-file", key, "send", "00B0810004"];
     refused(&wrong, "the card has closed secure messaging: 6988");
-    refused(&[&["--show-secrets"], &wrong[..]].concat(), "no key is shown");
+    asked_wrongly(&[&["--show-secrets"], &wrong[..]].concat(), "no key is shown");
     refused(
         &["--key-file", key, "send", "--mode", "legacy-xor", "00B0810004"],
         "6A80",
@@ -143,11 +153,11 @@ fn keys_are_never_shown_but_on_the_test_card() {
     assert_ne!(keys[0], keys[1]);
     std::fs::write(folder.path().join("short"), "0011\n").unwrap();
     let short = folder.path().join("short");
-    refused(
+    asked_wrongly(
         &["--key-file", short.to_str().unwrap(), "figure", "3"],
         "16, 24 or 32 bytes",
     );
-    refused(
+    asked_wrongly(
         &["--key-file", "/does/not/exist", "figure", "3"],
         "cannot read /does/not/exist",
     );
@@ -189,18 +199,56 @@ fn scripts_say_where_they_differ() {
     assert!(text(&output.stdout).ends_with("7 answers as expected\n"));
     for (from, to, why) in [
         ("0102????", "0103????", "line 11: < 0103???? 9000"),
-        ("0102????", "01020", "not a pattern"),
-        ("reset", "rest", "no such verb"),
-        ("ratchet", "ratched", "no mode ratched"),
-        ("refresh 3", "refresh", "refresh N"),
         ("authenticate 1", "authenticate 2", "the card answers 6A88"),
-        ("> 00A4020C020011", "> 00A4020C02001", "not hexadecimal bytes"),
-        ("> 00A4020C020011", "> 00A4020C050011", "not a command"),
     ] {
         std::fs::write(path, script.replacen(from, to, 1)).unwrap();
         refused(&["run", path], why);
     }
-    refused(&["run", "/does/not/exist"], "cannot read /does/not/exist");
+    for (from, to, why) in [
+        ("0102????", "01020", "not a pattern"),
+        ("reset", "rest", "no such verb"),
+        ("ratchet", "ratched", "no mode ratched"),
+        ("refresh 3", "refresh", "refresh N"),
+        ("> 00A4020C020011", "> 00A4020C02001", "not hexadecimal bytes"),
+        ("> 00A4020C020011", "> 00A4020C050011", "not a command"),
+    ] {
+        std::fs::write(path, script.replacen(from, to, 1)).unwrap();
+        asked_wrongly(&["run", path], why);
+    }
+    asked_wrongly(&["run", "/does/not/exist"], "cannot read /does/not/exist");
+}
+
+/// Where the card is, somebody listens who would hear of it.
+#[test]
+fn no_card_is_spoken_to_by_what_is_asked_wrongly() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let at = format!("tcp:{}", listener.local_addr().unwrap());
+    let folder = scratch();
+    let path = folder.path().join("script");
+    let path = path.to_str().unwrap();
+    let last = "> 00B0000004\n< 9000\n> 00B0000004\n< 9000\nopen rot13\n";
+    std::fs::write(path, last).unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "no key\n").unwrap();
+    let key = key.to_str().unwrap();
+    for (args, why) in [
+        (&["run", path][..], "line 5: open rot13"),
+        (&["run", "missing"], "cannot read missing"),
+        (&["send", "00B0000004", "zz"], "hexadecimal"),
+        (&["send", "00D0000004DE"], "not a command"),
+        (&["figure", "7"], "figures with a sequence"),
+        (&["--aid", "zz", "send", "00B0000004"], "hexadecimal"),
+        (
+            &["--key-file", key, "send", "00B0000004"],
+            "MKEY is not in hexadecimal digits",
+        ),
+        (&["--timeout", "0", "send", "00B0000004"], "timeout"),
+    ] {
+        asked_wrongly(&[&["--card", &at], args].concat(), why);
+        let error = listener.accept().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{args:?}");
+    }
 }
 
 /// Passes vpcd's frames on, and damages the answers that `damage` names, counted from 0.

@@ -16,6 +16,9 @@ use sekisho_link::{Access, Outcome, Status};
 use sekisho_transport::{Card, PcscCard, SocketCard};
 use serde_json::{Value, json};
 
+use super::{OrUsage as _, refuse_variable, usage};
+use crate::files;
+
 /// How often an agent that has nothing to do asks again.
 const IDLE: Duration = Duration::from_secs(300);
 /// Exit code of `--once` when the server asks for another try: EX_TEMPFAIL of sysexits.h.
@@ -26,12 +29,12 @@ const BLOCKED: u8 = 77;
 /// Update a secure element: download, ask for permission, play, report
 ///
 /// It can be stopped and started at any moment, in any way; it goes on where it was. With --once: exit code 0 nothing to do or network access
-/// allowed, 75 try again later, 77 blocked, 1 failed.
+/// allowed, 75 try again later, 77 blocked, 1 failed, 2 asked wrongly.
 #[derive(ClapArgs)]
 pub(crate) struct Args {
     /// The management server
-    #[arg(long, value_name = "https://HOST:PORT", env = "SEKISHO_SERVER")]
-    server: String,
+    #[arg(long, value_name = "https://HOST:PORT", env = "SEKISHO_DEVICE_URL")]
+    server: Option<String>,
 
     /// Certificate (PEM) of the authority that vouches for the server; no other is trusted
     #[arg(long, value_name = "FILE")]
@@ -121,13 +124,15 @@ impl CardAt {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let timeout = Duration::from_secs(args.timeout);
     let backend = HttpsBackend::new(&HttpsConfig {
-        server: args.server.clone(),
-        authorities: read(&args.ca, "authority")?,
-        token: token(args)?,
+        server: server(args)?,
+        authorities: read(&args.ca, "authority").or_usage()?,
+        token: token(args).or_usage()?,
         timeout,
     })
-    .map_err(|text| anyhow!("{text}; see --server and --ca"))?;
+    .map_err(|text| anyhow!("{text}; see --server and --ca"))
+    .or_usage()?;
     let limit = args.limit << 20;
+    files::private_folder(&args.spool, &[])?;
     let spool = DiskSpool::open(&args.spool, limit)
         .with_context(|| format!("cannot use --spool {}", args.spool.display()))?;
     let mut agent = Agent::new(backend, spool, limit, args.mob_dir.clone().map(into_directory));
@@ -161,11 +166,26 @@ pub(super) fn pause(wait: Duration) {
 }
 
 fn into_directory(directory: PathBuf) -> HandOver {
-    Box::new(move |campaign, p_mob| hand_over(&directory, campaign, p_mob).map(drop))
+    Box::new(move |campaign, p_mob| {
+        // For the device's other programs.
+        let path = hand_over(&directory, campaign, p_mob)?;
+        [&directory, &path]
+            .into_iter()
+            .try_for_each(|path| files::publish(path))
+            .map_err(std::io::Error::other)
+    })
 }
 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read the {what} file {}", path.display()))
+}
+
+fn server(args: &Args) -> Result<String> {
+    if let Some(server) = &args.server {
+        return Ok(server.clone());
+    }
+    refuse_variable("SEKISHO_SERVER", "SEKISHO_DEVICE_URL, or give --server")?;
+    usage("where is the server? Give --server https://HOST:PORT, or set SEKISHO_DEVICE_URL".to_owned())
 }
 
 fn token(args: &Args) -> Result<LinkToken> {
@@ -211,7 +231,7 @@ pub(super) fn next(turn: &Result<Turn>, backoff: &mut Backoff) -> Result<(Durati
 }
 
 /// The exit code of `--once`.
-fn conclude(turn: Result<Turn>, is_json: bool) -> Result<ExitCode> {
+pub(super) fn conclude(turn: Result<Turn>, is_json: bool) -> Result<ExitCode> {
     let turn = turn?;
     if !is_json {
         print_line(&describe(&turn));

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::agent::{self, Args, Progress};
+use crate::files;
 
 /// How often the agent looks around while it waits.
 const LOOK: Duration = Duration::from_secs(60);
@@ -48,9 +49,9 @@ pub(super) fn run(args: &Args, agent: &mut PagedAgent) -> Result<ExitCode> {
                 paged.link.wait(wait.min(LOOK));
             }
             Ok(Step::Act(message)) => {
-                paged.act(&mut *card, message)?;
+                let code = paged.act(&mut *card, message)?;
                 if args.once && message.action != Action::Nothing {
-                    return Ok(ExitCode::SUCCESS);
+                    return Ok(code);
                 }
             }
             Ok(Step::Recover(request)) => {
@@ -80,8 +81,9 @@ pub(super) fn run(args: &Args, agent: &mut PagedAgent) -> Result<ExitCode> {
 }
 
 impl Paged<'_> {
-    /// Does what a verified message says, and tells SecApp when it is done.
-    fn act(&mut self, card: &mut dyn Card, message: Message) -> Result<()> {
+    /// Does what a verified message says, and tells SecApp when it is done. With `--once`, gives the exit code.
+    fn act(&mut self, card: &mut dyn Card, message: Message) -> Result<ExitCode> {
+        let mut code = ExitCode::SUCCESS;
         match message.action {
             Action::Update(delay) | Action::OpenHttps(delay) => {
                 self.say(
@@ -89,7 +91,7 @@ impl Paged<'_> {
                     &format!("message {}: {}", message.order, words(message.action)),
                 );
                 agent::pause(Duration::from_secs(delay.into()));
-                self.update(card)?;
+                code = self.update(card)?;
             }
             Action::GenerateKeys(1) => self.new_keys(card)?,
             Action::TransportIdentity(number) => {
@@ -109,11 +111,12 @@ impl Paged<'_> {
                 &format!("message {}: {}", message.order, words(action)),
             ),
         }
-        Ok(SecApp::select(card)?.done(message.order)?)
+        SecApp::select(card)?.done(message.order)?;
+        Ok(code)
     }
 
     /// The turns of the agent, until there is nothing left to do.
-    fn update(&mut self, card: &mut dyn Card) -> Result<()> {
+    fn update(&mut self, card: &mut dyn Card) -> Result<ExitCode> {
         let mut backoff = Backoff::new();
         loop {
             let turn = self
@@ -124,19 +127,18 @@ impl Paged<'_> {
                 agent::print_line(&agent::as_json(&turn).to_string());
             }
             if self.args.once {
-                turn?;
-                return Ok(());
+                return agent::conclude(turn, self.args.json);
             }
             if let Ok(done @ (Turn::Nothing | Turn::Blocked(_))) = &turn {
                 self.progress.say(&agent::describe(done));
-                return Ok(());
+                return Ok(ExitCode::SUCCESS);
             }
             if let Ok(Turn::Ended { verdict, .. }) = &turn
                 && verdict.access != sekisho_link::Access::Retry
             {
                 self.progress
                     .say(&agent::describe(turn.as_ref().unwrap_or(&Turn::Nothing)));
-                return Ok(());
+                return Ok(ExitCode::SUCCESS);
             }
             let (wait, words) = agent::next(&turn, &mut backoff)?;
             self.progress.say(&words);
@@ -150,8 +152,7 @@ impl Paged<'_> {
         let key = SecApp::select(card)?.new_key()?;
         let certified = self.agent.backend().certify(se_id, &key)?;
         let path = self.args.spool.join("certificate.der");
-        std::fs::write(&path, &certified.certificate)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        files::write_public(&path, &certified.certificate)?;
         SecApp::select(card)?.certified(&certified.digest, &certified.proof)?;
         self.say(
             "new_keys",

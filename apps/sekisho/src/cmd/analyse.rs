@@ -1,6 +1,6 @@
 //! `sekisho analyse rolling`: how weak the patent's key schedules are, and what the ratchet does instead. Reproducible: the same seed, the same numbers.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use sekisho_keys::{Rng, sha256};
 use sekisho_messaging::analysis::{
@@ -170,7 +170,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let numbers = Numbers::new(args);
     if let Some(directory) = &args.svg {
         let path = directory.join("rolling-and.svg");
-        std::fs::write(&path, svg(&numbers)).with_context(|| format!("cannot write {}", path.display()))?;
+        crate::files::write_public(&path, svg(&numbers).as_bytes())?;
     }
     print(args, &numbers)?;
     Ok(ExitCode::SUCCESS)

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::leftovers::Folder;
 use crate::load::fleet::TestFleet;
 
 /// Devices that poll in a round, and rounds: medians are taken.
@@ -208,7 +209,7 @@ const fn fleet(random: bool, rolling: bool, devices: u32) -> TestFleet {
 
 /// Rounds of one fleet, between rounds of the echo.
 fn measure(fleet: &TestFleet, echo: &mut Client, echoes: &mut Vec<Round>) -> Result<(Round, f64)> {
-    let folder = tempfile::tempdir()?;
+    let folder = Folder::new()?;
     let directory = fleet.random.then(|| folder.path().to_owned());
     let engine = fleet.engine("127.0.0.1:0".parse()?, 1, directory, Some(0))?;
     let mut devices = fleet.make()?;
@@ -229,7 +230,7 @@ fn measure(fleet: &TestFleet, echo: &mut Client, echoes: &mut Vec<Round>) -> Res
 /// Many devices: memory, snapshot, restart, and the rate with all of them registered.
 #[allow(clippy::disallowed_methods, reason = "a measurement")]
 fn many(devices: u32) -> Result<Value> {
-    let folder = tempfile::tempdir()?;
+    let folder = Folder::new()?;
     let fleet = fleet(false, false, devices);
     let any = "127.0.0.1:0".parse()?;
     let before = super::bench::resident()?;

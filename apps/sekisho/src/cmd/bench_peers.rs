@@ -3,8 +3,10 @@
 
 use anyhow::{Context, Result};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use crate::leftovers::{Folder, Process};
 
 /// A peer's figures for each question.
 pub(super) struct Peer {
@@ -17,16 +19,6 @@ pub(super) struct Peer {
 
 /// Starts a peer in a folder and asks it.
 type Measurement = fn(&Path) -> Result<Peer>;
-
-/// A server that ends with its owner.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// CPU time of a process in nanoseconds.
 fn cpu(process: u32) -> Result<u64> {
@@ -62,7 +54,7 @@ fn is_there(program: &str) -> bool {
     std::env::var("PATH").is_ok_and(|path| path.split(':').any(found)) || found("/usr/sbin")
 }
 
-fn start(folder: &Path, program: &str, args: &[&str]) -> Result<Server> {
+fn start(folder: &Path, program: &str, args: &[&str]) -> Result<Process> {
     let program = if Path::new("/usr/sbin").join(program).exists() {
         format!("/usr/sbin/{program}")
     } else {
@@ -75,11 +67,11 @@ fn start(folder: &Path, program: &str, args: &[&str]) -> Result<Server> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let server = Server(
+    let server = Process::new(
         command
             .spawn()
             .with_context(|| format!("{program} does not start"))?,
-    );
+    )?;
     #[allow(clippy::disallowed_methods, reason = "a server needs a moment")]
     std::thread::sleep(Duration::from_millis(1500));
     Ok(server)
@@ -96,10 +88,10 @@ fn run(folder: &Path, program: &str, args: &[&str]) -> Result<String> {
 }
 
 /// Measures a server over what `ask` does, which gives how many questions it asked.
-fn measure(name: &'static str, server: &Server, ask: impl FnOnce() -> Result<u64>) -> Result<Peer> {
-    let (before, (bytes, packets)) = (cpu(server.0.id())?, loopback()?);
+fn measure(name: &'static str, server: &Process, ask: impl FnOnce() -> Result<u64>) -> Result<Peer> {
+    let (before, (bytes, packets)) = (cpu(server.id())?, loopback()?);
     let asked = ask()?.max(1) as f64;
-    let (after, (bytes_after, packets_after)) = (cpu(server.0.id())?, loopback()?);
+    let (after, (bytes_after, packets_after)) = (cpu(server.id())?, loopback()?);
     Ok(Peer {
         name,
         micros: (after - before) as f64 / 1e3 / asked,
@@ -215,7 +207,7 @@ fn coap(folder: &Path) -> Result<Peer> {
 
 /// All peers that are installed, and the names of those that are not or would not run.
 pub(super) fn measure_all() -> Result<(Vec<Peer>, Vec<String>)> {
-    let folder = tempfile::tempdir()?;
+    let folder = Folder::new()?;
     let mut peers = Vec::new();
     let mut absent = Vec::new();
     let all: [(&str, &[&str], Measurement); 3] = [

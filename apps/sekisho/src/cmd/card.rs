@@ -14,15 +14,16 @@ use sekisho_applets::file_system::image::Image;
 use sekisho_messaging::setup::Policy;
 use sekisho_os::{BootError, Interface, MESSAGING_POLICY, Profile};
 use sekisho_transport::{Served, Stop, serve_listener, serve_vpcd};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::reader::ModeName;
+use super::{OrUsage as _, usage};
 use crate::card::element::{self, Start};
 use crate::card::file_flash::{FileFlash, LARGEST, PAGE};
 use crate::card::perso::{FirstPart, Perso, SecAppRecords, file_system, sec_app};
 use crate::card::screen::{About, Reach, first_screen};
 use crate::card::side::{OnInterface, SharedSe};
+use crate::files;
 
 /// Be a virtual secure element: in pcscd's virtual reader, behind a TCP port, or both
 ///
@@ -118,6 +119,14 @@ fn size(text: &str) -> Result<usize, String> {
 /// Runs the card until it is stopped.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Before anything is made: a port in use must not leave a card behind.
+    if let Some(address) = args.listen
+        && !address.ip().is_loopback()
+    {
+        return usage(format!(
+            "{address} is open to others, and whoever connects holds the card; listen on 127.0.0.1:{} and forward it if you must",
+            address.port()
+        ));
+    }
     let listener = args.listen.map(listen).transpose()?;
     let (se, start, kib) = start(args)?;
     let interface = args.interface.interface();
@@ -133,12 +142,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {
-    if !address.ip().is_loopback() {
-        bail!(
-            "{address} is open to others, and whoever connects holds the card; listen on 127.0.0.1:{} and forward it if you must",
-            address.port()
-        );
-    }
     TcpListener::bind(address).with_context(|| format!("cannot listen on {address}; is another card there?"))
 }
 
@@ -146,12 +149,16 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
 fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
     let mut profile = Profile::default();
     profile.ram = args.ram.unwrap_or(profile.ram);
-    check_budgets(args, &profile)?;
+    check_budgets(args, &profile).or_usage()?;
     let perso = match &args.perso {
-        Some(path) => Perso::read(path)?,
+        Some(path) => {
+            files::close(path);
+            Perso::read(path)?
+        }
         None => Perso::developer(args.s16)?,
     };
     let len = profile.store_bytes + 2 * profile.slot_bytes;
+    files::close(&args.flash);
     let flash = FileFlash::open(&args.flash, args.nvm, len)?;
     let kib = flash.len() / 1024;
     profile.slot_bytes = flash.len().saturating_sub(profile.store_bytes) / 2 / PAGE * PAGE;
@@ -269,10 +276,8 @@ fn serve(
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => Ok(()),
-            _ = terminate.recv() => Ok(()),
+            result = crate::leftovers::stopped() => result,
             end = ends.recv() => end.unwrap_or(Ok(())).context("the listener failed"),
         }
     });

@@ -9,7 +9,9 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::secret::Passphrase;
+use super::OrUsage as _;
+use super::secret::{self, Passphrase};
+use crate::files;
 
 /// The design system: key ceremony, packages
 #[derive(Parser)]
@@ -104,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             passphrase,
         } => {
             let bytes = read(module)?;
-            let ceremony = Ceremony::load(ceremony, passphrase.read()?.as_bytes())?;
+            let ceremony = secret::ceremony(ceremony, &passphrase.read()?)?;
             let custody = match custody {
                 Maker::Hsm => Custody::Hsm,
                 Maker::Design => Custody::DesignSystem,
@@ -117,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                     custody,
                 },
             )?;
-            std::fs::write(out, &package).with_context(|| format!("cannot write {}", out.display()))?;
+            files::write_public(out, &package)?;
             println!(
                 "{}: version {version}, {} bytes of module, {} bytes of package",
                 out.display(),
@@ -127,13 +129,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         Command::Inspect { package, json } => inspect(package, *json)?,
         Command::Verify { package, designer } => {
-            let bytes = read(package)?;
-            let parsed = decode(package, &bytes)?;
             let key = hex::decode(designer)
                 .ok()
                 .and_then(|key| <[u8; 65]>::try_from(key).ok());
             let key = key.and_then(|key| VerifyingKey::from_sec1(&key).ok());
-            let key = key.context("--designer: an uncompressed P-256 point has 130 hexadecimal digits")?;
+            let key = key
+                .context("--designer: an uncompressed P-256 point has 130 hexadecimal digits")
+                .or_usage()?;
+            let bytes = read(package)?;
+            let parsed = decode(package, &bytes)?;
             if !verify(&parsed, &key) {
                 bail!(
                     "{}: not signed by this designer, or changed since",

@@ -12,9 +12,9 @@ use crate::admin_client::AdminClient;
 /// Administers a fleet through the server's API
 #[derive(Parser)]
 pub(crate) struct Args {
-    /// The server's administration address
-    #[arg(long, env = "SEKISHO_SERVER", default_value = "http://127.0.0.1:8440")]
-    server: String,
+    /// The server's administration address [default: http://127.0.0.1:8440]
+    #[arg(long, value_name = "http://HOST:PORT", env = "SEKISHO_ADMIN_URL")]
+    server: Option<String>,
     /// File with the administrators' token
     #[arg(long, default_value = "sekisho-server/admin.token")]
     token_file: PathBuf,
@@ -228,11 +228,19 @@ fn paging(client: &AdminClient, command: &Paging) -> Result<Value> {
     }
 }
 
+fn server(args: &Args) -> Result<String> {
+    if let Some(server) = &args.server {
+        return Ok(server.clone());
+    }
+    super::refuse_variable("SEKISHO_SERVER", "SEKISHO_ADMIN_URL, or give --server")?;
+    Ok("http://127.0.0.1:8440".to_owned())
+}
+
 #[allow(clippy::print_stdout)]
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let token = String::from_utf8(read(&args.token_file)?).context("the token file holds no text")?;
-    let client = AdminClient::new(&args.server, token.trim());
+    let client = AdminClient::new(&server(args)?, token.trim());
     let answer = match &args.command {
         Command::Register { se_ids, kvn } => {
             let devices: Vec<_> = se_ids

@@ -2,14 +2,14 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use sekisho_hsm::design::Ceremony;
 use sekisho_hsm::{FileKey, Hsm, PersoFile, SoftHsm};
 use sekisho_link::SeId;
+use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::secret::Passphrase;
+use super::secret::{self, Passphrase};
 
 /// The server's keystore in software
 #[derive(Parser)]
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             println!("{}: keystore made, sealed", out.display());
         }
         Command::Check { keystore, passphrase } => {
-            SoftHsm::load(keystore, passphrase.read()?.as_bytes())?.self_test()?;
+            secret::keystore(keystore, &passphrase.read()?)?.self_test()?;
             println!("{}: opens, and its self-test passes", keystore.display());
         }
         Command::FileKey {
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             keystore,
             passphrase,
         } => {
-            let hsm = SoftHsm::load(keystore, passphrase.read()?.as_bytes())?;
+            let hsm = secret::keystore(keystore, &passphrase.read()?)?;
             let key = if *external {
                 FileKey::External
             } else {
@@ -106,18 +106,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             passphrase,
         } => {
             let passphrase = passphrase.read()?;
-            let hsm = SoftHsm::load(keystore, passphrase.as_bytes())?;
-            let ceremony = Ceremony::load(ceremony, passphrase.as_bytes())?;
+            let hsm = secret::keystore(keystore, &passphrase)?;
+            let ceremony = secret::ceremony(ceremony, &passphrase)?;
             let mut file = PersoFile::new(&hsm, &ceremony, *se_id)?;
             file.s16 = *s16;
             let text = serde_json::to_string_pretty(&file)?;
-            let mut options = std::fs::OpenOptions::new();
-            options.write(true).create_new(true);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let written = options
-                .open(out)
-                .and_then(|mut file| file.write_all(text.as_bytes()));
+            let written = File::create_new(out).and_then(|mut file| file.write_all(text.as_bytes()));
             written.with_context(|| format!("cannot write {}", out.display()))?;
             println!(
                 "{}: personalisation of SE {se_id}, keys in the clear",

@@ -17,8 +17,9 @@ mod reader;
 pub(crate) mod secret;
 mod server;
 
-use anyhow::Error;
+use anyhow::{Error, Result};
 use clap::Subcommand;
+use core::fmt;
 use std::process::ExitCode;
 
 /// What the binary can do.
@@ -56,11 +57,72 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Error> {
     }
 }
 
+/// What was asked is wrong: the command line, an environment variable, or a file of the user's own writing. Nothing has been done yet. Exit code 2, as
+/// of what clap refuses.
+pub(crate) struct Usage(Error);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl core::error::Error for Usage {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// Marks a failure as one of what was asked.
+pub(crate) trait OrUsage<T> {
+    /// An error becomes [`Usage`].
+    fn or_usage(self) -> Result<T>;
+}
+
+impl<T> OrUsage<T> for Result<T> {
+    fn or_usage(self) -> Self {
+        self.map_err(|error| Error::new(Usage(error)))
+    }
+}
+
+/// Refuses what was asked, in a sentence.
+pub(crate) fn usage<T>(sentence: String) -> Result<T> {
+    Err(Error::new(Usage(Error::msg(sentence))))
+}
+
+/// Refuses what a variable of the environment says by a name that had two meanings.
+pub(crate) fn refuse_variable(old: &str, instead: &str) -> Result<()> {
+    match std::env::var_os(old) {
+        Some(_) => usage(format!(
+            "{old} is not read here: it had two meanings. Set {instead}"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The exit code of an error.
+pub(crate) fn exit_code(error: &Error) -> ExitCode {
+    if error.is::<Usage>() {
+        ExitCode::from(2)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
 /// Prints an error and its causes, one line each, on standard error.
 #[allow(clippy::print_stderr)]
 pub(crate) fn report(error: &Error) {
     eprintln!("error: {error}");
     for cause in error.chain().skip(1) {
         eprintln!("  because: {cause}");
+    }
+    if sekisho_store::files_ran_out() {
+        eprintln!("  because: too many open files, or nearly; ulimit -n says how many there may be");
     }
 }

@@ -3,7 +3,6 @@
 use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use clap::{Parser, ValueEnum};
-use sekisho_hsm::SoftHsm;
 use sekisho_server::paging::{Paging, PagingConfig, Scheme};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -11,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::secret::Passphrase;
+use super::OrUsage as _;
+use super::secret::{self, Passphrase};
+use crate::files;
 
 /// Where identities come from.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
@@ -96,9 +97,9 @@ impl Options {
 pub(crate) struct Args {
     #[command(flatten)]
     options: Options,
-    /// Folder of snapshot and journal, and of the database if none is named
-    #[arg(long, default_value = "sekisho-paging", env = "SEKISHO_FOLDER")]
-    folder: PathBuf,
+    /// Folder of snapshot and journal, and of the database if none is named [default: sekisho-paging]
+    #[arg(long, env = "SEKISHO_PAGING_FOLDER")]
+    folder: Option<PathBuf>,
     /// Be a local server: answer for the devices of this file, from `sekisho fleet paging delegate`, with no database and no keystore
     #[arg(long, value_name = "FILE", conflicts_with = "keystore")]
     local: Option<PathBuf>,
@@ -109,18 +110,32 @@ pub(crate) struct Args {
     passphrase: Passphrase,
 }
 
+fn folder(args: &Args) -> Result<PathBuf> {
+    if let Some(folder) = &args.folder {
+        return Ok(folder.clone());
+    }
+    super::refuse_variable(
+        "SEKISHO_FOLDER",
+        "SEKISHO_PAGING_FOLDER, or give --folder (SEKISHO_FOLDER is the management server's)",
+    )?;
+    Ok(PathBuf::from("sekisho-paging"))
+}
+
 #[allow(clippy::print_stderr)]
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let config = args.options.config(Table::default(), &args.folder);
-    let config = config.context("where shall it listen? --paging-address 0.0.0.0:8442");
+    let folder = folder(args)?;
+    let config = args.options.config(Table::default(), &folder);
+    let config = config
+        .context("where shall it listen? --paging-address 0.0.0.0:8442")
+        .or_usage()?;
     if let Some(file) = &args.local {
-        return super::paging_local::run(file, &args.passphrase, &config?, &args.folder);
+        return super::paging_local::run(file, &args.passphrase, &config, &folder);
     }
-    let hsm = SoftHsm::load(&args.keystore, args.passphrase.read()?.as_bytes())
-        .context("the keystore does not open; sekisho hsm init makes one")?;
-    std::fs::create_dir_all(&args.folder)
-        .with_context(|| format!("cannot make {}", args.folder.display()))?;
-    let config = config?;
+    let hsm = secret::keystore(&args.keystore, &args.passphrase.read()?)?;
+    files::private_folder(&folder, &[])?;
+    if let Some(database) = config.database.strip_prefix("sqlite:") {
+        files::close(Path::new(database));
+    }
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
@@ -128,11 +143,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let paging = Arc::new(Paging::start(config, Arc::new(hsm)).await?);
             eprintln!("paging         udp {}", paging.engine().local_addr());
             let looking = tokio::spawn(Arc::clone(&paging).run());
-            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-            tokio::select! {
-                result = tokio::signal::ctrl_c() => result?,
-                _ = terminate.recv() => {}
-            }
+            crate::leftovers::stopped().await?;
             eprintln!("stopping");
             looking.abort();
             paging.stop().await;

@@ -22,6 +22,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::secret::Passphrase;
 use crate::admin_client::AdminClient;
+use crate::files;
 
 /// Time between two snapshots.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
@@ -81,8 +82,7 @@ pub(super) fn move_to(client: &AdminClient, se_id: SeId, domain: u8) -> Result<(
 /// Sends the devices to the domain, which this server answers for as well, and writes the file. The local server's orders come last: they are above
 /// that of the move.
 pub(super) fn give(client: &AdminClient, se_ids: &[SeId], domain: u8, file: &Give) -> Result<Value> {
-    let hsm = SoftHsm::load(&file.keystore, file.passphrase.read()?.as_bytes())
-        .context("the keystore does not open")?;
+    let hsm = super::secret::keystore(&file.keystore, &file.passphrase.read()?)?;
     let local = Zeroizing::new(
         std::fs::read_to_string(&file.local_passphrase_file)
             .with_context(|| format!("cannot read {}", file.local_passphrase_file.display()))?,
@@ -230,10 +230,11 @@ pub(super) fn run(
     config: &PagingConfig,
     folder: &Path,
 ) -> Result<ExitCode> {
+    files::close(file);
     let content = sealed::read(file, Purpose::Delegation, passphrase.read()?.as_bytes())
         .with_context(|| format!("{} does not open", file.display()))?;
     let delegation: Delegation = serde_json::from_slice(&content).context("this is no delegation")?;
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    files::private_folder(folder, &[])?;
     let engine = Arc::new(start(&delegation, config)?);
     let mut messages = Messages::open(&folder.join("messages"), &delegation, &engine)?;
     eprintln!("paging         udp {}", engine.local_addr());
@@ -254,14 +255,7 @@ pub(super) fn run(
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(async {
-            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-            tokio::select! {
-                result = tokio::signal::ctrl_c() => result?,
-                _ = terminate.recv() => {}
-            }
-            Ok::<(), anyhow::Error>(())
-        })?;
+        .block_on(crate::leftovers::stopped())?;
     eprintln!("stopping");
     engine.checkpoint()?;
     Ok(ExitCode::SUCCESS)

@@ -1,5 +1,6 @@
 //! `sekisho reader`: talk to a card by secure messaging.
 
+use core::fmt;
 use core::time::Duration;
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -16,7 +17,9 @@ use sekisho_transport::Card;
 use zeroize::Zeroizing;
 
 use super::agent::CardAt;
+use super::{OrUsage as _, usage};
 use crate::card::test_card;
+use crate::reader::script::Script;
 use crate::reader::trace::{Style, Trace};
 use crate::reader::{Session, Setup, figures, script, select, words};
 
@@ -35,8 +38,8 @@ pub(crate) struct Args {
     key_file: Option<PathBuf>,
 
     /// AID of the application
-    #[arg(long, value_name = "HEX", default_value_t = hex::encode_upper(file_system::AID))]
-    aid: String,
+    #[arg(long, value_name = "HEX", default_value_t = Bytes(file_system::AID.to_vec()), value_parser = aid)]
+    aid: Bytes,
 
     /// Show keys as well; with the test card's MKEY alone
     #[arg(long)]
@@ -68,12 +71,13 @@ enum What {
         #[arg(long, value_name = "EXCHANGES", default_value_t = DEFAULT_REFRESH_EVERY, value_parser = clap::value_parser!(u16).range(1..))]
         refresh: u16,
         /// Commands in hexadecimal digits
-        #[arg(required = true, value_name = "APDU")]
-        commands: Vec<String>,
+        #[arg(required = true, value_name = "APDU", value_parser = command)]
+        commands: Vec<Bytes>,
     },
     /// Run a sequence of the patent from its opening: figures 3 to 6 (XOR), 9 to 12 (list), 15 to 18 (operations)
     Figure {
         /// The figure with which to end
+        #[arg(value_parser = figures::figure)]
         number: u8,
         /// A key for commands and another for responses
         #[arg(long)]
@@ -84,6 +88,29 @@ enum What {
         /// The script; - for standard input
         script: PathBuf,
     },
+}
+
+/// Bytes, written in hexadecimal digits.
+#[derive(Clone, Debug)]
+struct Bytes(Vec<u8>);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode_upper(&self.0))
+    }
+}
+
+fn aid(text: &str) -> Result<Bytes, String> {
+    let bytes = hex::decode(text).map_err(|error| format!("not hexadecimal bytes: {error}"))?;
+    crate::reader::aid(&bytes)
+        .map(Bytes)
+        .map_err(|error| error.to_string())
+}
+
+fn command(text: &str) -> Result<Bytes, String> {
+    script::command(text)
+        .map(Bytes)
+        .map_err(|error| error.to_string())
 }
 
 /// Modes by name.
@@ -130,20 +157,23 @@ fn where_card_is(text: &str) -> Result<At, String> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let mkey = mkey(args)?;
+    let mkey = mkey(args).or_usage()?;
     if args.show_secrets && mkey.as_bytes() != test_key::MKEY {
-        bail!("--show-secrets is for the test card: with another MKEY no key is shown");
+        return usage("--show-secrets is for the test card: with another MKEY no key is shown".to_owned());
     }
+    let script = match &args.what {
+        What::Run { script } => Some(parse(script).or_usage()?),
+        _ => None,
+    };
     let style = if args.json { Style::Json } else { Style::Text };
     let mut trace = Trace::new(style, args.show_secrets);
-    let aid = hex::decode(&args.aid).context("--aid: not hexadecimal bytes")?;
     let mut card: Box<dyn Card> = match &args.card {
         At::Virtual => Box::new(test_card::new()?),
         At::Elsewhere(at) => at.open(Duration::from_secs(args.timeout))?,
     };
     let lanes = |separate: bool| if separate { Lanes::Separate } else { Lanes::Shared };
-    if !matches!(args.what, What::Run { .. }) {
-        select(&mut *card, &mut trace, &aid)?;
+    if script.is_none() {
+        select(&mut *card, &mut trace, &args.aid.0)?;
     }
     match &args.what {
         What::Send {
@@ -162,10 +192,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         What::Figure { number, separate } => {
             figures::run(&mut *card, &mut trace, &mkey, *number, lanes(*separate))?;
         }
-        What::Run { script } => {
-            let text = read(script)?;
-            let good = script::run(&mut *card, &mut trace, &mkey, &text)
-                .with_context(|| script.display().to_string())?;
+        What::Run { script: path } => {
+            let good = script.map_or(Ok(0), |script| script.run(&mut *card, &mut trace, &mkey));
+            let good = good.with_context(|| path.display().to_string())?;
             trace.say(&format!("{good} answers as expected"));
         }
     }
@@ -178,19 +207,15 @@ fn send(
     trace: &mut Trace,
     mkey: &AesKey,
     setup: Setup,
-    commands: &[String],
+    commands: &[Bytes],
 ) -> Result<ExitCode> {
-    let commands = commands
-        .iter()
-        .map(|text| hex::decode(text).with_context(|| format!("{text}: not hexadecimal bytes")))
-        .collect::<Result<Vec<_>>>()?;
     let mut session = Session::open(card, trace, mkey, setup)?;
-    for command in commands {
-        let answer = session.send(card, trace, &command)?;
+    for Bytes(command) in commands {
+        let answer = session.send(card, trace, command)?;
         if !matches!(answer.sw >> 8, 0x90 | 0x62 | 0x63) {
             bail!(
                 "{}: the card answers {:04X}, {}",
-                words::command(&command),
+                words::command(command),
                 answer.sw,
                 StatusWord(answer.sw).meaning()
             );
@@ -208,6 +233,10 @@ fn read(path: &PathBuf) -> Result<String> {
         return Ok(text);
     }
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn parse(path: &PathBuf) -> Result<Script> {
+    Script::parse(&read(path)?).with_context(|| path.display().to_string())
 }
 
 fn mkey(args: &Args) -> Result<AesKey> {

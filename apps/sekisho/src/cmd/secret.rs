@@ -2,8 +2,35 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use std::path::PathBuf;
+use sekisho_hsm::SoftHsm;
+use sekisho_hsm::design::Ceremony;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
+
+use super::OrUsage as _;
+use crate::files;
+
+/// Opens a keystore, which is closed to others first.
+pub(crate) fn keystore(path: &Path, passphrase: &str) -> Result<SoftHsm> {
+    files::close(path);
+    SoftHsm::load(path, passphrase.as_bytes()).with_context(|| {
+        format!(
+            "the keystore {} does not open; sekisho hsm init makes one",
+            path.display()
+        )
+    })
+}
+
+/// Opens a ceremony file, which is closed to others first.
+pub(crate) fn ceremony(path: &Path, passphrase: &str) -> Result<Ceremony> {
+    files::close(path);
+    Ceremony::load(path, passphrase.as_bytes()).with_context(|| {
+        format!(
+            "the ceremony file {} does not open; sekisho design ceremony makes one",
+            path.display()
+        )
+    })
+}
 
 /// Where the passphrase comes from.
 #[derive(Args)]
@@ -14,7 +41,15 @@ pub(crate) struct Passphrase {
 }
 
 impl Passphrase {
+    /// The passphrase.
+    ///
+    /// # Errors
+    /// [`super::Usage`].
     pub(crate) fn read(&self) -> Result<Zeroizing<String>> {
+        self.given().or_usage()
+    }
+
+    fn given(&self) -> Result<Zeroizing<String>> {
         let text = match &self.passphrase_file {
             Some(path) => {
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?

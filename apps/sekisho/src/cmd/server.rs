@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use super::OrUsage as _;
 use super::paging;
-use super::secret::Passphrase;
+use super::secret::{self, Passphrase};
+use crate::files;
 
 /// The management server: campaigns, device endpoint over TLS, administration with a live page
 #[derive(Parser)]
@@ -43,6 +45,9 @@ pub(crate) struct Args {
     passphrase: Passphrase,
 }
 
+/// Files of the folder that are for everybody.
+const PUBLIC: [&str; 2] = ["certificate.pem", "authority.pem"];
+
 /// The configuration file; what the command line says goes before it.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,7 +70,7 @@ fn file(path: Option<&Path>) -> Result<File> {
 
 #[allow(clippy::print_stderr)]
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let file = file(args.config.as_deref())?;
+    let file = file(args.config.as_deref()).or_usage()?;
     let folder = args
         .folder
         .clone()
@@ -76,8 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .clone()
         .or(file.keystore)
         .unwrap_or_else(|| PathBuf::from("keystore.sealed"));
-    let hsm = SoftHsm::load(&keystore, args.passphrase.read()?.as_bytes())
-        .context("the keystore does not open; sekisho hsm init makes one")?;
+    let hsm = secret::keystore(&keystore, &args.passphrase.read()?)?;
     let address = |given: Option<SocketAddr>, filed: Option<SocketAddr>, port| {
         given
             .or(filed)
@@ -92,7 +96,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    files::private_folder(&folder, &PUBLIC)?;
+    // Devices find there what they pin.
+    files::publish(&folder)?;
     let config = Config {
         device_address,
         admin_address,
@@ -124,14 +130,17 @@ async fn serve(config: Config, hsm: SoftHsm, folder: &Path) -> Result<ExitCode> 
     if let Some(paging) = &server.paging {
         eprintln!("paging         udp {}", paging.engine().local_addr());
     }
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result?,
-        _ = terminate.recv() => {}
-    }
+    crate::leftovers::stopped().await?;
     eprintln!("stopping");
     server.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a file of the folder that is for everybody, or makes it.
+fn published(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
+    let text = kept(path, make)?;
+    files::publish(path)?;
+    Ok(text)
 }
 
 /// Reads a file of the folder, or makes it for its owner's eyes only.
@@ -146,11 +155,7 @@ fn kept(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
     let text = make()?;
     // Whole or not at all: a file that a crash left empty would be taken for the real one.
     let beside = path.with_extension("new");
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = options.open(&beside).and_then(|mut file| {
+    let written = std::fs::File::create(&beside).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()
     });
@@ -173,7 +178,7 @@ fn authority_key(folder: &Path) -> Result<String> {
     let key = kept(&folder.join("authority.key"), || Ok(Authority::new_key()?))?;
     // What verifies the certificates of the SEs' keys is for everybody.
     let certificate = Authority::new(&key)?.certificate().to_owned();
-    kept(&folder.join("authority.pem"), || Ok(certificate))?;
+    published(&folder.join("authority.pem"), || Ok(certificate))?;
     Ok(key)
 }
 
@@ -189,6 +194,6 @@ fn certificate(folder: &Path, names: &[String]) -> Result<Certificate> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let made = Certificate::self_signed(&names)?;
     let key = kept(&key, || Ok(made.key.clone()))?;
-    let chain = kept(&chain, || Ok(made.chain.clone()))?;
+    let chain = published(&chain, || Ok(made.chain.clone()))?;
     Ok(Certificate { chain, key })
 }

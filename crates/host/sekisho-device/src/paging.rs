@@ -84,7 +84,7 @@ impl<'c> SecApp<'c> {
         if response.is_ok() {
             Ok(Self(card))
         } else {
-            Err(AgentError::answer("SELECT of SecApp", response.sw))
+            Err(refused("SELECT of SecApp", response.sw))
         }
     }
 
@@ -108,7 +108,7 @@ impl<'c> SecApp<'c> {
     ) -> Result<[u8; N], AgentError> {
         let (data, sw) = self.send(ins, p1, data)?;
         if sw != 0x9000 {
-            return Err(AgentError::answer(name, sw));
+            return Err(refused(name, sw));
         }
         data.try_into().map_err(|_| AgentError::Data(name))
     }
@@ -139,7 +139,7 @@ impl<'c> SecApp<'c> {
                     sent,
                 }))
             }
-            (_, sw) => Err(AgentError::answer("ANSWER", sw)),
+            (_, sw) => Err(refused("ANSWER", sw)),
         }
     }
 
@@ -160,7 +160,7 @@ impl<'c> SecApp<'c> {
     pub fn done(&mut self, order: u32) -> Result<(), AgentError> {
         match self.send(0x26, 0, &order.to_be_bytes())? {
             (_, 0x9000 | NOT_THERE) => Ok(()),
-            (_, sw) => Err(AgentError::answer("DONE", sw)),
+            (_, sw) => Err(refused("DONE", sw)),
         }
     }
 
@@ -192,7 +192,7 @@ impl<'c> SecApp<'c> {
         match self.send(0x2C, 0, grant)? {
             (_, 0x9000) => Ok(true),
             (_, WRONG_DATA) => Ok(false),
-            (_, sw) => Err(AgentError::answer("GRANT", sw)),
+            (_, sw) => Err(refused("GRANT", sw)),
         }
     }
 
@@ -221,6 +221,10 @@ impl<'c> SecApp<'c> {
         let _: [u8; 0] = self.ask("CERTIFIED", 0x48, 0, &[&digest[..], proof].concat())?;
         Ok(())
     }
+}
+
+const fn refused(command: &'static str, sw: u16) -> AgentError {
+    AgentError::Answer { command, sw }
 }
 
 const fn read_message(bytes: [u8; 9]) -> Message {
