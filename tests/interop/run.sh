@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Foreign software against `sekisho card` through pcscd and its virtual reader (vpcd): opensc-tool, pcsc_scan, scriptor, yubikit, a reader
-# in Python for secure messaging, a whole broadcast update in Python; then the rate
+# Foreign software against `sekisho card` through pcscd and its virtual reader (vpcd): opensc-tool, pcsc_scan, scriptor, yubikit, Java's
+# smartcardio where there is a JDK, a reader in Python for secure messaging, a whole broadcast update in Python; then the rate
 # of commands beside that of a trivial card. Ends with "N passed, N failed".
 #
 # Runs in network and mount namespaces of its own, since vpcd listens on all addresses without authentication, and so that a pcscd of the
@@ -167,6 +167,17 @@ for figure in 6 12 18; do
 done
 timeout 60 "$VENV/bin/python" tests/interop/rolling_client.py "$READER" >"$work/lines" 2>"$work/trace" || cat "$work/trace" >&2
 count "a reader in Python"
+
+# Java's own smart card classes, where there is a JDK: they cut Le off on T=0 and fetch in the class of the command.
+if command -v javac >/dev/null; then
+    javac -d "$work" tests/interop/Smartcardio.java
+    library=$(ldconfig -p | sed -n 's/.*=> \(.*libpcsclite\.so\.1\)$/\1/p' | head -1)
+    timeout 60 java "-Dsun.security.smartcardio.library=$library" -cp "$work" Smartcardio "$READER" >"$work/lines" 2>"$work/trace" ||
+        { cat "$work/trace" >&2; fail "Java's smartcardio ran to its end"; }
+    count "Java's smartcardio"
+else
+    echo "no javac here: Java's smartcardio is not tried"
+fi
 
 yubikit() {
     timeout 60 "$VENV/bin/python" tests/interop/yubikit_scp03.py "$READER" "$@" >"$work/lines" 2>"$work/trace" || cat "$work/trace" >&2

@@ -9,10 +9,10 @@ mod process;
 use std::path::{Path, PathBuf};
 
 use common::script::{CardUnderTest, Line, Runner};
-use common::{Card, PAGE, files, new_card};
+use common::{Card, PAGE, files, new_card_of};
 use process::CardProcess;
 use sekisho_os::Interface;
-use sekisho_scp::MacMode;
+use sekisho_scp::ScpParameter;
 use sekisho_transport::{Card as _, SocketCard};
 
 /// The first bytes of a flash file, in a page of their own; behind it stands the complement of the flash.
@@ -99,7 +99,13 @@ fn every_script_of_one_interface_is_answered_alike_behind_a_socket() {
             println!("{name}: in process alone");
             continue;
         }
-        Runner::new(Process::new(new_card()), MacMode::S8).run(&name, &script);
+        let parameter = if name.contains("s16") {
+            ScpParameter::FULL_S16
+        } else {
+            ScpParameter::FULL_S8
+        };
+        let card = Process::new(new_card_of(parameter));
+        Runner::new(card, parameter.mac_mode()).run(&name, &script);
         played += 1;
     }
     println!("{played} scripts played to sekisho card");

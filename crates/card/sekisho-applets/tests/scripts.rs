@@ -32,11 +32,17 @@ scripts! {
     select channels chaining get_data get_response get_status store_data
     secure_channel keys keys_aes192 life_cycle update_commands
     files file_rules file_keys file_messaging
-    gpshell3 smartcardio opensc yubikit_extended yubikit_short
+    gpshell3 smartcardio opensc gp yubikit_extended yubikit_short
 }
 
 /// The script for any parameter "i".
 const PARAMETERS: &str = include_str!("../../../../tests/scripts/parameters.apdu");
+
+#[test]
+fn gp_s16() {
+    let script = include_str!("../../../../tests/scripts/gp_s16.apdu");
+    run_with("gp_s16.apdu", script, ScpParameter::FULL_S16);
+}
 
 #[test]
 fn random_card_challenge_and_s16() {
@@ -55,7 +61,7 @@ fn no_script_is_left_out() {
     for script in scripts {
         let name = script.file_stem().unwrap().to_str().unwrap().to_owned();
         assert!(
-            NAMES.contains(&name.as_str()) || name == "parameters",
+            NAMES.contains(&name.as_str()) || ["gp_s16", "parameters"].contains(&name.as_str()),
             "{name} is not played"
         );
     }
