@@ -114,7 +114,7 @@ fn a_changed_line_of_output_fails() {
     fails(&block("$ echo error >&2"), "the output is");
     fails(&block("$ sekisho --version\nsekisho 77.[..]"), "the output is");
     fails(
-        "<!-- varies: 5 -->\n```console\n$ echo 5 s\n5 m\n```",
+        "<!-- varies: 15 -->\n```console\n$ echo 15 s\n15 m\n```",
         "the output is",
     );
 }
@@ -177,7 +177,11 @@ fn commands_that_would_escape_the_test_are_refused() {
     fails("```console\n$ true\n", "no end");
     fails("<!-- not run: -->\n```console\n$ true\n```", "says nothing");
     fails("<!-- not sure: why -->\n```console\n$ true\n```", "means nothing");
-    fails("<!-- varies: 5 -->\n```console\n$ true\n```", "is not there");
+    fails("<!-- varies: 15 -->\n```console\n$ true\n```", "is not there");
+    fails(
+        "<!-- varies: 5 -->\n```console\n$ echo 5\n5\n```",
+        "too many places",
+    );
     // A comment with a blank line behind it belongs to no block.
     fails("<!-- not run: why -->\n\n```console\n$ false\n```", "exit code 1");
 }

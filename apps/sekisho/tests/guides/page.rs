@@ -153,6 +153,12 @@ impl Block {
             }
         }
         for value in &notes.varies {
+            if value.len() < 2 {
+                return at(
+                    0,
+                    &format!("\"{value}\" is in too many places to vary: take in what is around it"),
+                );
+            }
             let mut shown = commands.iter().flat_map(|command| &command.expected);
             if !shown.any(|line| line.contains(value)) {
                 return at(0, &format!("\"{value}\" varies, but is not there"));
