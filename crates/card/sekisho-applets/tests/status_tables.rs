@@ -23,9 +23,13 @@ const CARD: Page = Page::with_blocks_of(
     include_str!("../../../../docs/spec/broadcast-update.md"),
 );
 
+const KEYS: Page = Page::with_blocks_of(
+    include_str!("../../../../docs/spec/keys.md"),
+    include_str!("../../../../docs/spec/broadcast-update.md"),
+);
+
 /// New cards by the words of the column *from*.
-fn new_cards() -> impl Fn(&str) -> IssuerBench {
-    let page = BROADCAST_UPDATE;
+fn new_cards(page: Page) -> impl Fn(&str) -> IssuerBench {
     let made = [0, 0x61, 0x62, 0x63].map(|without| (without, made_by(page, without).into_flash()));
     move |kind| {
         let without = kind.strip_prefix("a new SE without key version ");
@@ -44,7 +48,11 @@ fn new_cards() -> impl Fn(&str) -> IssuerBench {
 /// Every command of the broadcast update in every state (broadcast-update.md, section 7).
 #[test]
 fn broadcast_update() {
-    check_page(BROADCAST_UPDATE, "broadcast-update.md", &new_cards());
+    check_page(
+        BROADCAST_UPDATE,
+        "broadcast-update.md",
+        &new_cards(BROADCAST_UPDATE),
+    );
 }
 
 /// Every command of SecApp in every state (secapp.md, section 5).
@@ -79,11 +87,16 @@ fn file_system() {
     });
 }
 
-/// GET RESPONSE in every state (card.md).
+/// GET RESPONSE in every state (card.md, section 6).
 #[test]
 fn card() {
-    let flash = made_by(CARD, 0).into_flash();
-    check_page(CARD, "card.md", &|_| IssuerBench::new(CARD, flash.clone()));
+    check_page(CARD, "card.md", &new_cards(CARD));
+}
+
+/// PUT KEY and DELETE in every state (keys.md, section 6).
+#[test]
+fn keys() {
+    check_page(KEYS, "keys.md", &new_cards(KEYS));
 }
 
 /// A status word that the page does not say, and a state that does not follow, are found.
@@ -100,7 +113,7 @@ fn one_changed_word_is_found() {
     ] {
         assert!(page.contains(said), "the page does not say {said}");
         let changed = Page::new(Box::leak(page.replacen(said, changed, 1).into_boxed_str()));
-        let new = new_cards();
+        let new = new_cards(changed);
         let walk = std::panic::AssertUnwindSafe(|| check_page(changed, "changed on purpose", &new));
         assert!(std::panic::catch_unwind(walk).is_err(), "{said} may say anything");
     }
@@ -114,7 +127,7 @@ fn the_integrity_key_is_kept_and_wiped() {
     let bk_mac = AesKey::new(&page.block("bk-mac-03")).unwrap();
     kdf_label(&bk_mac, b"SK integrity", &page.block("package-id"), &mut k_int);
     let is_there = |bench: &IssuerBench| bench.flash().windows(16).any(|bytes| bytes == k_int);
-    let new = new_cards();
+    let new = new_cards(page);
     let walker = Walker::new(page, &new);
     let mut bench = walker.enter("broadcast 03");
     assert!(!is_there(&bench), "before block 0");

@@ -13,7 +13,7 @@ use sekisho_scp::host::{
 use sekisho_scp::{MacMode, SecurityLevel};
 
 use super::tables::{Bench, Command, Page};
-use super::{Card, SeededRng, flash, profile, send};
+use super::{Card, SeededRng, flash, profile, send, send_on};
 
 fn key(page: Page, name: &str) -> AesKey {
     AesKey::new(&page.block(name)).unwrap()
@@ -63,6 +63,7 @@ pub fn made_by(page: Page, without: u8) -> Card {
 /// A card on the contacts, and what a host knows of its secure channel. The column *sent*:
 ///
 /// * `as it is`: header, Lc, data, Le;
+/// * `on SPI`: the same on another interface;
 /// * `bytes`: the header column is all that is sent;
 /// * `protected`: as the secure channel or broadcast mode asks for that the host has opened; as it is while there is none;
 /// * `signed`: the same, with the designer's signature over the data field (as over a manifest) behind it;
@@ -182,6 +183,7 @@ impl Bench for IssuerBench {
         let (plain, answer) = match &*command.sent {
             "as it is" => (plain.clone(), send(&mut self.card, &plain)),
             "bytes" => return send(&mut self.card, &command.header),
+            "on SPI" => return send_on(&mut self.card, Interface::Spi, &plain),
             "protected" => (plain.clone(), self.protected(&plain)),
             "signed" => {
                 let plain = command.with(&self.signature(&command.data));
