@@ -96,3 +96,41 @@ pub(crate) fn close(path: &Path) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_closed_is_for_its_owner_and_what_is_published_for_everybody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["database", "database-wal", "other"] {
+            fs::write(path(name), b"").unwrap();
+            fs::set_permissions(path(name), Permissions::from_mode(0o644)).unwrap();
+        }
+        close(&path("database"));
+        close(&path("missing"));
+        assert_eq!(
+            ["database", "database-wal", "other"].map(|name| mode(&path(name))),
+            [0o600, 0o600, 0o644]
+        );
+        publish(&path("database")).unwrap();
+        assert_eq!(mode(&path("database")), 0o644);
+        fs::create_dir(path("inner")).unwrap();
+        fs::rename(path("other"), path("inner/other")).unwrap();
+        private_folder(folder.path(), &["database"]).unwrap();
+        assert_eq!(
+            ["database", "inner/other"].map(|name| mode(&path(name))),
+            [0o644, 0o600]
+        );
+        fs::set_permissions(path("inner"), Permissions::from_mode(0o700)).unwrap();
+        publish(&path("inner")).unwrap();
+        assert_eq!(mode(&path("inner")), 0o755);
+        assert!(publish(&path("missing")).is_err());
+    }
+}

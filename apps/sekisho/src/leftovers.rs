@@ -1,4 +1,4 @@
-//! What must not stay behind when a signal ends a command: temporary folders, and servers of others that it has started.
+//! What must not stay behind when a signal, or a reader that goes away, ends a command: temporary folders, and servers of others that it has started.
 //!
 //! A signal ends a process without its destructors. So the first leftover starts a thread that waits for SIGINT and SIGTERM, clears up, and ends the process
 //! with 128 and the signal's number, as a shell would show it.
@@ -102,6 +102,19 @@ pub(crate) async fn stopped_after(say: impl FnOnce()) -> Result<()> {
         _ = terminate.recv() => {}
     }
     Ok(())
+}
+
+/// Ends the process as SIGPIPE would when standard output or error is closed: `println!` panics then, since Rust's programs ignore that signal (and the card, which
+/// writes without `println!`, goes on without a reader).
+pub(crate) fn end_when_nobody_reads() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to std") && text.contains("Broken pipe") {
+            end(Signal::SIGPIPE as i32);
+        }
+        usual(info);
+    }));
 }
 
 /// Starts to wait for a signal, once.

@@ -30,6 +30,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    leftovers::end_when_nobody_reads();
     let cli = Cli::parse();
     files::raise_limit();
     files::keep_private();

@@ -201,6 +201,29 @@ fn no_temporary_folder_stays_when_a_signal_ends_it() {
     assert_eq!(interrupted(&load, Signal::SIGINT, "making"), Some(130));
 }
 
+#[test]
+fn it_ends_without_a_word_when_nobody_reads() {
+    let folder = scratch();
+    for args in [
+        &["lab", "--devices", "2", "--once"][..],
+        &["reader", "send", "00B0810004"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = run(Command::new(SEKISHO)
+            .args(args)
+            .env("TMPDIR", folder.path())
+            .stdout(writer));
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(141), "{args:?}: {said}");
+        assert!(!said.contains("panicked"), "{args:?}: {said}");
+        assert!(
+            std::fs::read_dir(folder.path()).unwrap().next().is_none(),
+            "{args:?}"
+        );
+    }
+}
+
 /// A command with the umask that most people have.
 fn usual(folder: &Path) -> Command {
     let mut command = Command::new("sh");
@@ -252,7 +275,7 @@ fn modes(folder: &Path, found: &mut BTreeMap<String, u32>) {
 }
 
 /// What is for everybody; what a test has written itself does not count.
-const PUBLIC: [&str; 4] = ["certificate.pem", "authority.pem", "update.skpk", "1.pmob"];
+const PUBLIC: [&str; 3] = ["certificate.pem", "authority.pem", "update.skpk"];
 
 fn check_modes(folder: &Path, expected: &[&str]) {
     let mut found = BTreeMap::new();
