@@ -5,9 +5,7 @@
 
 mod process;
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
+use process::memory::Memory;
 use process::{CardProcess, scratch, send};
 use sekisho_apdu::{CApdu, Writer};
 use sekisho_applets::file_system::{AID, image::test_key};
@@ -111,31 +109,9 @@ fn mkey() -> AesKey {
     AesKey::aes128(test_key::MKEY)
 }
 
-/// All memory of a process that can be written: heap, stacks, data; the card's RAM is in it.
-fn memory(process: u32) -> Vec<Vec<u8>> {
-    let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
-    let memory = File::open(format!("/proc/{process}/mem")).unwrap();
-    let mut regions = Vec::new();
-    for line in maps.lines().filter(|line| line.contains(" rw")) {
-        let (range, _) = line.split_once(' ').unwrap();
-        let (from, to) = range.split_once('-').unwrap();
-        let [from, to] = [from, to].map(|hex| u64::from_str_radix(hex, 16).unwrap());
-        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
-        // A guard page or a region of the kernel's cannot be read.
-        if memory.read_exact_at(&mut bytes, from).is_ok() {
-            regions.push(bytes);
-        }
-    }
-    assert!(
-        !regions.is_empty(),
-        "the memory of a child process cannot be read here: see kernel.yama.ptrace_scope"
-    );
-    regions
-}
-
-fn holds(memory: &[Vec<u8>], key: &[u8]) -> bool {
+fn holds(memory: &Memory, key: &[u8]) -> bool {
     memory
-        .iter()
+        .regions()
         .any(|region| region.windows(key.len()).any(|window| window == key))
 }
 
@@ -163,8 +139,8 @@ fn mac_key_from(chain: &[u8], ssc: &[u8; 16]) -> AesKey {
 }
 
 /// Tries every 16 bytes of memory as chain key and as KSmac of a past command.
-fn opens(memory: &[Vec<u8>], past: &Past) -> bool {
-    memory.iter().any(|region| {
+fn opens(memory: &Memory, past: &Past) -> bool {
+    memory.regions().any(|region| {
         region
             .windows(16)
             .filter(|window| window.iter().filter(|byte| **byte == 0).count() < 6)
@@ -193,7 +169,7 @@ fn past_commands_cannot_be_opened_from_the_cards_memory() {
                 reader.refresh(&mut card);
             }
         }
-        let memory = memory(process.id());
+        let memory = Memory::of(process.id());
         // The search finds what is there: the chain key of the exchange to come, by its bytes and by what it opens.
         let chain = reader.chain();
         assert!(holds(&memory, &chain), "the current chain key must be somewhere");

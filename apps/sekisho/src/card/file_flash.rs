@@ -13,6 +13,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use sekisho_nvm::Flash;
+use zeroize::Zeroizing;
 
 /// Bytes of a page.
 pub(crate) const PAGE: usize = 4096;
@@ -128,8 +129,13 @@ impl Flash for FileFlash {
         let end = address.checked_add(bytes.len()).ok_or_else(range_error)?;
         let content = self.content.get_mut(address..end).ok_or_else(range_error)?;
         // Like any flash: a written zero stays one until the page is erased.
-        let new: Vec<u8> = content.iter().zip(bytes).map(|(old, new)| old & new).collect();
-        let complement: Vec<u8> = new.iter().map(|byte| !byte).collect();
+        let new: Zeroizing<Vec<u8>> = content
+            .iter()
+            .zip(bytes)
+            .map(|(old, new)| old & new)
+            .collect::<Vec<_>>()
+            .into();
+        let complement: Zeroizing<Vec<u8>> = new.iter().map(|byte| !byte).collect::<Vec<_>>().into();
         self.file.write_all_at(&complement, (PAGE + address) as u64)?;
         content.copy_from_slice(&new);
         Ok(())

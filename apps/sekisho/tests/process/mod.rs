@@ -7,6 +7,9 @@
     clippy::disallowed_methods
 )] // test support
 
+#[cfg(target_os = "linux")]
+pub mod memory;
+
 use core::time::Duration;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -94,6 +94,7 @@ fn a_changed_bit_ends_the_secure_channel() {
     let keys = common::initial_keys();
     let store_data = hex::decode("80E29000044202AABB").unwrap();
     let get_data = hex::decode("80CA004200").unwrap();
+    let before = send(&mut card, &get_data);
     for bit in 0.. {
         let mut host = Host::open(&mut card, 0xFF, &keys, SecurityLevel::FULL);
         let mut changed = host.wrap(&store_data);
@@ -110,6 +111,6 @@ fn a_changed_bit_ends_the_secure_channel() {
         let met = !matches!(answer, 0x6881 | 0x6700 | 0x9000 | 0x6E00);
         assert!(sw(&send(&mut card, &next)) == 0x6982 || !met, "bit {bit}");
         card.reset(Interface::Iso7816Contact);
-        assert_eq!(send(&mut card, &get_data), [0x6A, 0x88], "bit {bit}");
+        assert_eq!(send(&mut card, &get_data), before, "bit {bit}");
     }
 }

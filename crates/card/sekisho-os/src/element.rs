@@ -50,8 +50,6 @@ pub(crate) struct Core<P: Platform> {
     pub(crate) channels: Channels,
     pub(crate) secure: SecureChannels,
     pub(crate) messaging: Messagings,
-    /// The command has worked with keys of secure messaging: the stack is to be wiped behind it.
-    pub(crate) used_keys: bool,
     /// The flash has failed: what it holds is only known again after a new boot.
     pub(crate) mute: bool,
     /// RAM that the budget leaves, in bytes.
@@ -112,9 +110,7 @@ impl<P: Platform> SecureElement<P> {
             return 0;
         }
         let len = self.answer(interface, capdu, out);
-        if core::mem::take(&mut self.core.used_keys) {
-            stack::wipe(self.core.profile.stack);
-        }
+        stack::wipe(self.core.profile.stack);
         len
     }
 

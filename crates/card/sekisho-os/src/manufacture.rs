@@ -21,6 +21,7 @@ use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Module};
 use crate::secure::SecureChannels;
+use crate::stack;
 
 /// What an SE gets in the factory.
 #[derive(Debug)]
@@ -185,7 +186,16 @@ impl<P: Platform> SecureElement<P> {
     ///
     /// # Errors
     /// [`BootFailure`]; with [`BootError::Blank`] the flash is to be given to [`SecureElement::manufacture`].
-    pub fn boot(mut flash: P::Flash, rng: P::Rng, profile: &Profile) -> Result<Self, BootFailure<P::Flash>> {
+    pub fn boot(flash: P::Flash, rng: P::Rng, profile: &Profile) -> Result<Self, BootFailure<P::Flash>> {
+        let started = Self::start(flash, rng, profile);
+        // Records have been read, and moved if the store was left untidy: keys are among them.
+        stack::wipe(profile.stack);
+        started
+    }
+
+    /// Not inlined: [`stack::wipe`] wipes what is below its caller.
+    #[inline(never)]
+    fn start(mut flash: P::Flash, rng: P::Rng, profile: &Profile) -> Result<Self, BootFailure<P::Flash>> {
         match Self::load(&mut flash, profile) {
             Ok((persistent, Some(container))) => match Self::start_loader(&mut flash, profile, persistent) {
                 Ok((persistent, loader)) => {
@@ -212,7 +222,9 @@ impl<P: Platform> SecureElement<P> {
         profile: &Profile,
         personalisation: &Personalisation<'_>,
     ) -> Result<Self, BootFailure<P::Flash>> {
-        match Self::make(&mut flash, profile, personalisation) {
+        let made = Self::make(&mut flash, profile, personalisation);
+        stack::wipe(profile.stack);
+        match made {
             Ok(()) => Self::boot(flash, rng, profile),
             Err(error) => Err(BootFailure { error, flash }),
         }
@@ -280,12 +292,12 @@ impl<P: Platform> SecureElement<P> {
             channels: Channels::new(profile.logical_channels, ISD_INDEX),
             secure: SecureChannels::new(),
             messaging: Messagings::new(),
-            used_keys: false,
             mute: false,
             free_ram: free_ram::<P>(profile),
         })
     }
 
+    #[inline(never)]
     fn make(
         flash: &mut P::Flash,
         profile: &Profile,

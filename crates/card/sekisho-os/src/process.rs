@@ -112,19 +112,16 @@ impl<P: Platform> Core<P> {
         let fresh = effects.refresh.take().filter(|_| outcome.is_ok());
         self.respond(place, protection, fresh.as_deref(), data, sw, response);
         answered.zeroize();
-        if protection != Protection::None {
-            // A decrypted command may carry keys.
-            wipe(plain, command);
-        }
+        // A decrypted command may carry keys, or what the fleet alone may read.
+        wipe(plain, command);
         if outcome.is_ok() {
             if let Some(mode) = effects.mode {
                 self.change_mode(place, mode);
             }
-            if let Some(opened) = effects.opened {
-                self.used_keys = true;
-                if let Some(gone) = self.messaging.open(place, opened) {
-                    self.channels.renew(gone);
-                }
+            if let Some(opened) = effects.opened
+                && let Some(gone) = self.messaging.open(place, opened)
+            {
+                self.channels.renew(gone);
             }
         }
     }
@@ -153,7 +150,6 @@ impl<P: Platform> Core<P> {
         command: &CApdu<'_>,
         plain: &'b mut [u8],
     ) -> Result<Admission<'b>, Refusal> {
-        self.used_keys = true;
         match self.messaging.receive(place, command, plain) {
             Ok(Some(command)) => Ok(Admission::Command(Admitted {
                 command,
@@ -219,18 +215,18 @@ impl<P: Platform> Core<P> {
         };
         match state {
             _ if starts && !state.is_broadcast() => Ok(in_the_clear),
-            State::Aborted => Err(refused),
-            State::Initiated { .. } | State::None if continues => Ok(in_the_clear),
-            State::Initiated { .. } | State::None => {
+            State::Aborted(_) => Err(refused),
+            State::Initiated { .. } | State::None(_) if continues => Ok(in_the_clear),
+            State::Initiated { .. } | State::None(_) => {
                 // Whatever comes between INITIALIZE UPDATE and EXTERNAL AUTHENTICATE breaks the opening off.
-                *state = State::None;
+                *state = State::NONE;
                 if indicated { Err(refused) } else { Ok(in_the_clear) }
             }
             State::Open(OpenChannel { channel, .. }) => match channel.unwrap(command, plain) {
                 Ok(command) => Ok(admitted(command, Protection::SecureChannel)),
                 Err(ScpError::TooLong) => Ok(Admission::TooLong(Protection::SecureChannel)),
                 Err(error) => {
-                    *state = State::Aborted;
+                    *state = State::ABORTED;
                     Err(error.into())
                 }
             },
@@ -322,7 +318,7 @@ impl<P: Platform> Core<P> {
         if done.is_err()
             && let Some(state @ State::Initiated { .. }) = self.secure.get(place)
         {
-            *state = State::None;
+            *state = State::NONE;
         }
         done
     }
@@ -384,21 +380,10 @@ impl<P: Platform> Core<P> {
         let Some(state) = self.secure.get(place) else {
             return self.loader.abort();
         };
-        *state = match (state.take(), mode) {
-            (State::Open(OpenChannel { channel, dek }), ModeChange::Broadcast { start, resume }) => {
-                let mut channel = channel.enter_broadcast(start);
-                if let Some(checkpoint) = resume {
-                    channel.resume_at(&checkpoint);
-                }
-                State::Broadcast { channel, dek }
-            }
-            (State::Broadcast { channel, dek }, ModeChange::Saved) => State::Open(OpenChannel {
-                channel: channel.return_to_saved(),
-                dek,
-            }),
-            // The answer could not be protected: there is no channel left to change.
-            _ => State::None,
-        };
+        match mode {
+            ModeChange::Broadcast { start, resume } => state.enter_broadcast(start, resume.as_ref()),
+            ModeChange::Saved => state.leave_broadcast(self.profile.stack),
+        }
         if !state.is_broadcast() {
             self.loader.abort();
         }

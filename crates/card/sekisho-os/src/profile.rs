@@ -27,7 +27,7 @@ pub struct Profile {
     pub store_bytes: usize,
     /// Flash for each of the two slots of the OS part, in bytes; rounded up to whole pages.
     pub slot_bytes: usize,
-    /// Stack that a command may use, in bytes; wiped behind one that worked with keys which must not be found later.
+    /// Stack that a command may use, in bytes; wiped behind each one, which may have worked with keys.
     pub stack: usize,
     /// RAM that the SE may use, in bytes: its own state, and what is left for the OS part.
     pub ram: usize,
@@ -42,7 +42,7 @@ impl Default for Profile {
             logical_channels: 4,
             store_bytes: 32 * 1024,
             slot_bytes: 576 * 1024,
-            stack: 32 * 1024,
+            stack: 48 * 1024,
             ram: 256 * 1024,
         }
     }

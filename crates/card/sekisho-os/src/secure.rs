@@ -1,9 +1,12 @@
 //! The secure channels: which one is open on a logical channel, and how far its opening has come.
 
 use sekisho_keys::AesKey;
-use sekisho_scp::card::{Authenticated, BroadcastChannel, Initiated, SecureChannel};
+use sekisho_scp::card::{
+    Authenticated, BroadcastChannel, BroadcastCheckpoint, BroadcastStart, Initiated, SecureChannel,
+};
 
 use crate::interface::Place;
+use crate::stack;
 
 /// Secure channels of the whole SE at one moment. One more is refused (6A84); none is closed in favour of another (GPC 10.2.3).
 pub(crate) const SECURE_CHANNELS_MAX: usize = 4;
@@ -15,13 +18,21 @@ pub(crate) struct OpenChannel {
     pub(crate) dek: AesKey,
 }
 
+/// As long as the longest state: a state without keys that is written over one with keys leaves nothing of it. A value without contents would
+/// leave what it is shorter by, or bring along what stood where it was made.
+#[allow(dead_code)] // written, never read
+pub(crate) struct Zeros([u8; size_of::<BroadcastChannel>() + size_of::<AesKey>()]);
+
+const ZEROS: Zeros = Zeros([0; size_of::<BroadcastChannel>() + size_of::<AesKey>()]);
+
 /// The secure channel of one logical channel.
+#[allow(dead_code)] // zeros are written, never read
 pub(crate) enum State {
     /// None; commands come in the clear and are not authenticated.
-    None,
+    None(Zeros),
     /// It was open and met a security error: every command but INITIALIZE UPDATE is refused until the application session ends
     /// (GPC 10.2.3, Amd D 5.6).
-    Aborted,
+    Aborted(Zeros),
     /// INITIALIZE UPDATE has been answered.
     Initiated { initiated: Initiated, dek: AesKey },
     /// Open.
@@ -31,9 +42,63 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// Takes the state away; none is left.
+    /// No secure channel.
+    pub(crate) const NONE: Self = Self::None(ZEROS);
+    /// One that met a security error.
+    pub(crate) const ABORTED: Self = Self::Aborted(ZEROS);
+
+    /// Takes the state away; none is left, nor any byte of its keys, which stay where they were when a value is merely moved.
     pub(crate) fn take(&mut self) -> Self {
-        core::mem::replace(self, Self::None)
+        let taken = match self {
+            Self::None(_) => Self::NONE,
+            Self::Aborted(_) => Self::ABORTED,
+            Self::Initiated { initiated, dek } => Self::Initiated {
+                initiated: initiated.take(),
+                dek: dek.clone(),
+            },
+            Self::Open(OpenChannel { channel, dek }) => Self::Open(OpenChannel {
+                channel: channel.take(),
+                dek: dek.clone(),
+            }),
+            Self::Broadcast { channel, dek } => Self::Broadcast {
+                channel: channel.take(),
+                dek: dek.clone(),
+            },
+        };
+        *self = Self::NONE;
+        taken
+    }
+
+    /// Saves the individual channel and goes to broadcast mode, at a checkpoint if there is one.
+    pub(crate) fn enter_broadcast(&mut self, start: BroadcastStart, resume: Option<&BroadcastCheckpoint>) {
+        if let Self::Open(OpenChannel { channel, dek }) = self.take() {
+            let mut channel = channel.enter_broadcast(start);
+            if let Some(checkpoint) = resume {
+                channel.resume_at(checkpoint);
+            }
+            *self = Self::Broadcast { channel, dek };
+        }
+    }
+
+    /// Returns to the saved individual channel; `stack` is how much of the stack holds what has been moved.
+    ///
+    /// [`State::Open`] is shorter than [`State::Broadcast`], and a value that is moved may take with it what stood behind its end: the broadcast
+    /// keys, were the stack below this function not wiped before the value is made.
+    #[inline(never)]
+    pub(crate) fn leave_broadcast(&mut self, stack: usize) {
+        if let Self::Broadcast { channel, dek } = self.take() {
+            let open = OpenChannel {
+                channel: channel.return_to_saved(),
+                dek,
+            };
+            stack::wipe(stack);
+            self.settle(open);
+        }
+    }
+
+    #[inline(never)]
+    fn settle(&mut self, open: OpenChannel) {
+        *self = Self::Open(open);
     }
 
     pub(crate) const fn is_broadcast(&self) -> bool {
@@ -55,7 +120,7 @@ impl SecureChannels {
             [const {
                 Slot {
                     owner: None,
-                    state: State::None,
+                    state: State::NONE,
                 }
             }; SECURE_CHANNELS_MAX],
         )
@@ -83,7 +148,11 @@ impl SecureChannels {
             .0
             .iter()
             .position(|slot| slot.owner == Some(place))
-            .or_else(|| self.0.iter().position(|slot| matches!(slot.state, State::None)))?;
+            .or_else(|| {
+                self.0
+                    .iter()
+                    .position(|slot| matches!(slot.state, State::None(_)))
+            })?;
         let slot = self.0.get_mut(at)?;
         slot.owner = Some(place);
         Some(&mut slot.state)
@@ -97,7 +166,7 @@ impl SecureChannels {
                 was_broadcast |= slot.state.is_broadcast();
                 *slot = Slot {
                     owner: None,
-                    state: State::None,
+                    state: State::NONE,
                 };
             }
         }

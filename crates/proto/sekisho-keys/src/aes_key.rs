@@ -11,11 +11,12 @@ use crate::KeyLengthError;
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct AesKey(pub(crate) Bytes);
 
-/// One variant for each key length, so that no operation can meet a key that its cipher does not take.
+/// One variant for each key length, so that no operation can meet a key that its cipher does not take. All are filled up with zeros to the same
+/// length: a value that is moved would else take with it whatever stood where it is shorter.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(crate) enum Bytes {
-    Aes128([u8; 16]),
-    Aes192([u8; 24]),
+    Aes128([u8; 16], [u8; 16]),
+    Aes192([u8; 24], [u8; 8]),
     Aes256([u8; 32]),
 }
 
@@ -32,7 +33,7 @@ impl AesKey {
 
     /// An AES-128 key.
     pub const fn aes128(bytes: [u8; 16]) -> Self {
-        Self(Bytes::Aes128(bytes))
+        Self(Bytes::Aes128(bytes, [0; 16]))
     }
 
     /// A key of random bytes.
@@ -47,8 +48,8 @@ impl AesKey {
 
     fn zero(len: usize) -> Result<Self, KeyLengthError> {
         match len {
-            16 => Ok(Self(Bytes::Aes128([0; 16]))),
-            24 => Ok(Self(Bytes::Aes192([0; 24]))),
+            16 => Ok(Self(Bytes::Aes128([0; 16], [0; 16]))),
+            24 => Ok(Self(Bytes::Aes192([0; 24], [0; 8]))),
             32 => Ok(Self(Bytes::Aes256([0; 32]))),
             _ => Err(KeyLengthError),
         }
@@ -66,16 +67,16 @@ impl AesKey {
     /// The key itself: only to store it, to wrap it, or to hand it to a token.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
-            Bytes::Aes128(bytes) => bytes,
-            Bytes::Aes192(bytes) => bytes,
+            Bytes::Aes128(bytes, _) => bytes,
+            Bytes::Aes192(bytes, _) => bytes,
             Bytes::Aes256(bytes) => bytes,
         }
     }
 
     fn as_mut_bytes(&mut self) -> &mut [u8] {
         match &mut self.0 {
-            Bytes::Aes128(bytes) => bytes,
-            Bytes::Aes192(bytes) => bytes,
+            Bytes::Aes128(bytes, _) => bytes,
+            Bytes::Aes192(bytes, _) => bytes,
             Bytes::Aes256(bytes) => bytes,
         }
     }
@@ -132,11 +133,11 @@ macro_rules! with_cipher {
     };
     (@ $aes128:ident $aes192:ident $aes256:ident, $key:expr, $cipher:ident => $body:expr) => {
         match &$key.0 {
-            $crate::aes_key::Bytes::Aes128(bytes) => {
+            $crate::aes_key::Bytes::Aes128(bytes, _) => {
                 let $cipher = <aes::$aes128 as aes::cipher::KeyInit>::new(bytes.into());
                 $body
             }
-            $crate::aes_key::Bytes::Aes192(bytes) => {
+            $crate::aes_key::Bytes::Aes192(bytes, _) => {
                 let $cipher = <aes::$aes192 as aes::cipher::KeyInit>::new(bytes.into());
                 $body
             }

@@ -29,8 +29,8 @@ impl Cmac {
     /// Starts a MAC under `key`.
     pub fn new(key: &AesKey) -> Self {
         Self(match &key.0 {
-            Bytes::Aes128(bytes) => Engine::Aes128(start(bytes.into())),
-            Bytes::Aes192(bytes) => Engine::Aes192(start(bytes.into())),
+            Bytes::Aes128(bytes, _) => Engine::Aes128(start(bytes.into())),
+            Bytes::Aes192(bytes, _) => Engine::Aes192(start(bytes.into())),
             Bytes::Aes256(bytes) => Engine::Aes256(start(bytes.into())),
         })
     }

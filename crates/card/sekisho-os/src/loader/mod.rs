@@ -31,7 +31,7 @@ use crate::nvm::Nvm;
 use crate::part;
 use commands::AuthorizeAction;
 use records::{ActivePart, CARRY, CHECKPOINT, Checkpoint, PART, RECEIPT, STAGING, Staged};
-use staging::Broadcast;
+use staging::{Broadcast, Place};
 
 /// Largest flash page that the page buffer holds.
 const PAGE_MAX: usize = 4096;
@@ -56,7 +56,7 @@ pub struct Loader {
     active: Option<ActivePart>,
     /// What GET DATA says of the staged image: state, campaign, the block from which it can go on.
     staged: (Staging, Campaign, u16),
-    broadcast: Option<Broadcast>,
+    broadcast: Place,
     /// RAM for the OS part, in bytes.
     part_ram: usize,
 }
@@ -74,7 +74,7 @@ impl Loader {
         let mut loader = Self {
             active,
             staged: (Staging::Nothing, Campaign(0), 0),
-            broadcast: None,
+            broadcast: Place::EMPTY,
             part_ram,
         };
         loader.reload(nvm)?;
@@ -154,16 +154,6 @@ impl Loader {
         self.active.map_or(0, |active| 1 - active.slot)
     }
 
-    /// Whether a part may replace the active one.
-    fn check_version(&self, manifest: &Manifest) -> Result<(), StatusWord> {
-        let active = self.version();
-        if manifest.version > active && active >= manifest.min_previous {
-            Ok(())
-        } else {
-            Err(status::ROLLBACK)
-        }
-    }
-
     /// CHANGE MODE to broadcast mode: looks for a checkpoint of the same broadcast and gives the state of its secure channel; any other
     /// is deleted.
     ///
@@ -190,10 +180,10 @@ impl Loader {
                 &[Op::Remove(STAGING), Op::Remove(CHECKPOINT), Op::Remove(CARRY)],
             )?;
             self.reload(nvm)?;
-            self.broadcast = Some(Broadcast::new(begin));
+            self.broadcast = Place::Taken(Broadcast::new(begin));
             return Ok(None);
         };
-        self.broadcast = Some(Broadcast::resume(nvm, begin, staged, &checkpoint)?);
+        self.broadcast = Place::Taken(Broadcast::resume(nvm, begin, staged, &checkpoint)?);
         Ok(Some(checkpoint.channel))
     }
 
@@ -209,27 +199,41 @@ impl Loader {
         after: &BroadcastCheckpoint,
         designer: Option<&VerifyingKey>,
     ) -> Result<(), StatusWord> {
-        let mut broadcast = self
+        let done = self.write_in_place(nvm, block, data, after, designer);
+        if done.is_err() {
+            self.broadcast = Place::EMPTY;
+        }
+        done
+    }
+
+    /// [`Loader::write`] on the broadcast where it stands: moved away and back it would leave its keys behind.
+    fn write_in_place<F: Flash>(
+        &mut self,
+        nvm: &mut Nvm<'_, F>,
+        block: u16,
+        data: &[u8],
+        after: &BroadcastCheckpoint,
+        designer: Option<&VerifyingKey>,
+    ) -> Result<(), StatusWord> {
+        let region = slot(nvm, self.inactive_slot())?;
+        let active = self.version();
+        let broadcast = self
             .broadcast
-            .take()
+            .get_mut()
             .ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?;
         broadcast.expect(block)?;
         if block == 0 {
             let designer = designer.ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
             let manifest = staging::read_manifest(data, designer)?;
-            self.check_version(&manifest)?;
-            let region = slot(nvm, self.inactive_slot())?;
+            check_version(active, &manifest)?;
             if length(&manifest)? > region.len(nvm.flash) {
                 return Err(StatusWord::NOT_ENOUGH_MEMORY);
             }
             broadcast.begin(nvm, manifest, after)?;
         } else {
-            let region = slot(nvm, self.inactive_slot())?;
             broadcast.block(nvm, &region, data, after)?;
         }
-        self.reload(nvm)?;
-        self.broadcast = Some(broadcast);
-        Ok(())
+        self.reload(nvm)
     }
 
     /// CHANGE MODE back.
@@ -237,20 +241,18 @@ impl Loader {
     /// # Errors
     /// 9504 before the image is whole.
     pub fn finish<F: Flash>(&mut self, _nvm: &mut Nvm<'_, F>) -> Result<(), StatusWord> {
-        let broadcast = self
-            .broadcast
-            .take()
-            .ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?;
-        if broadcast.is_complete() {
-            Ok(())
-        } else {
-            Err(status::SEQUENCE)
+        let is_complete = self.broadcast.get().map(Broadcast::is_complete);
+        self.broadcast = Place::EMPTY;
+        match is_complete {
+            None => Err(StatusWord::CONDITIONS_NOT_SATISFIED),
+            Some(true) => Ok(()),
+            Some(false) => Err(status::SEQUENCE),
         }
     }
 
     /// Broadcast mode has ended otherwise: its keys and its page buffer are wiped; what stands in NVM stays.
     pub fn abort(&mut self) {
-        self.broadcast = None;
+        self.broadcast = Place::EMPTY;
     }
 
     /// AUTHORIZE ACTION; appends the receipt to the answer.
@@ -299,7 +301,7 @@ impl Loader {
                     &codes::activate_message(&manifest, *campaign, se_id),
                     individual_code,
                 )?;
-                self.check_version(&manifest)?;
+                check_version(self.version(), &manifest)?;
                 let image = self.image(nvm, self.inactive_slot(), &manifest)?;
                 part::validate(&image).map_err(|_| status::CODE)?;
                 self.activate(nvm, k_aut, se_id, *campaign, manifest, out)
@@ -366,7 +368,7 @@ impl Loader {
         ];
         commit(nvm, &ops)?;
         self.active = Some(active);
-        self.broadcast = None;
+        self.broadcast = Place::EMPTY;
         self.reload(nvm)?;
         out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
     }
@@ -389,7 +391,7 @@ impl Loader {
                 Op::Remove(CARRY),
             ],
         )?;
-        self.broadcast = None;
+        self.broadcast = Place::EMPTY;
         self.reload(nvm)?;
         slot(nvm, self.inactive_slot())?
             .wipe(nvm.flash)
@@ -470,6 +472,15 @@ fn slot<F: Flash>(nvm: &Nvm<'_, F>, number: u8) -> Result<Region, StatusWord> {
         .get(usize::from(number))
         .ok_or(StatusWord::MEMORY_FAILURE)?;
     Ok(Region::new(pages.clone()))
+}
+
+/// Whether a part may replace the active one, which has this version.
+fn check_version(active: u32, manifest: &Manifest) -> Result<(), StatusWord> {
+    if manifest.version > active && active >= manifest.min_previous {
+        Ok(())
+    } else {
+        Err(status::ROLLBACK)
+    }
 }
 
 /// One transaction of the loader.

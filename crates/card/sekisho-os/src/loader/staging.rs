@@ -82,6 +82,31 @@ pub(super) struct Broadcast {
     filled: usize,
 }
 
+/// The place of a broadcast in the loader. Empty it is zero all over, whatever was there before: a mere `None` would leave what it does not need.
+#[allow(clippy::large_enum_variant, dead_code)] // one of them is always there; zeros are written, never read
+pub(super) enum Place {
+    Empty([u8; size_of::<Broadcast>()]),
+    Taken(Broadcast),
+}
+
+impl Place {
+    pub(super) const EMPTY: Self = Self::Empty([0; size_of::<Broadcast>()]);
+
+    pub(super) const fn get(&self) -> Option<&Broadcast> {
+        match self {
+            Self::Empty(_) => None,
+            Self::Taken(broadcast) => Some(broadcast),
+        }
+    }
+
+    pub(super) const fn get_mut(&mut self) -> Option<&mut Broadcast> {
+        match self {
+            Self::Empty(_) => None,
+            Self::Taken(broadcast) => Some(broadcast),
+        }
+    }
+}
+
 impl Drop for Broadcast {
     fn drop(&mut self) {
         self.page.zeroize();

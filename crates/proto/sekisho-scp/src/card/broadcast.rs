@@ -78,6 +78,17 @@ impl BroadcastChannel {
         Self { saved, command }
     }
 
+    /// Takes the channel out of its place, where a closed one is left, as [`SecureChannel::take`].
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let taken = Self {
+            saved: self.saved.take(),
+            command: self.command.clone(),
+        };
+        self.command = None;
+        taken
+    }
+
     /// Goes on from a checkpoint instead of the start. To be called before the first command.
     pub fn resume_at(&mut self, checkpoint: &BroadcastCheckpoint) {
         if let Some(command) = &mut self.command {

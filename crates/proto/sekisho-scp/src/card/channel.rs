@@ -39,6 +39,7 @@ pub struct SecureChannel {
     keys: Option<Keys>,
 }
 
+#[derive(Clone)]
 struct Keys {
     command: CommandProtection,
     s_rmac: AesKey,
@@ -83,6 +84,18 @@ impl SecureChannel {
         } else {
             None
         }
+    }
+
+    /// Takes the channel out of its place, where a closed one is left: a mere move would leave the keys behind.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let Authenticated { level, kvn } = self.authenticated;
+        let taken = Self {
+            authenticated: Authenticated::new(level, kvn),
+            keys: self.keys.clone(),
+        };
+        self.close();
+        taken
     }
 
     /// Erases the keys. Nothing opens the channel again.

@@ -57,7 +57,10 @@ impl<'a> InitializeUpdate<'a> {
 }
 
 /// A secure channel that is initiated, not authenticated. It has one try.
-pub struct Initiated {
+pub struct Initiated(Option<Opening>);
+
+#[derive(Clone)]
+struct Opening {
     parameter: ScpParameter,
     kvn: u8,
     s_enc: AesKey,
@@ -69,7 +72,7 @@ pub struct Initiated {
 impl fmt::Debug for Initiated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Initiated")
-            .field("kvn", &self.kvn)
+            .field("kvn", &self.0.as_ref().map(|opening| opening.kvn))
             .finish_non_exhaustive()
     }
 }
@@ -119,7 +122,7 @@ pub fn initiate(
 
     let s_mac = kdf_session_key(&keys.mac, S_MAC, context);
     let card_cryptogram = cryptogram(&s_mac, CARD_CRYPTOGRAM, mode, context);
-    let initiated = Initiated {
+    let initiated = Opening {
         parameter: i,
         kvn,
         s_enc: kdf_session_key(&keys.enc, S_ENC, context),
@@ -137,7 +140,7 @@ pub fn initiate(
         if i.pseudo_random() { out.u24(seq) } else { Ok(()) }
     };
     response(out).inspect_err(|_| out.truncate(start))?;
-    Ok(initiated)
+    Ok(Initiated(Some(initiated)))
 }
 
 /// The pseudo-random card challenge (6.2.2.1).
@@ -167,12 +170,27 @@ const fn bits(mode: MacMode) -> u16 {
 }
 
 impl Initiated {
+    /// Takes the opening out of its place, where nothing is left: a mere move would leave its keys behind.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let taken = Self(self.0.clone());
+        self.0 = None;
+        taken
+    }
+
     /// Checks EXTERNAL AUTHENTICATE, the whole C-APDU as it came. Success or not, there is no second try with these keys.
     ///
     /// # Errors
     /// [`ScpError::Cryptogram`] before [`ScpError::Mac`], as a host with other keys has both wrong; [`ScpError::Command`] for another
-    /// command; [`ScpError::Parameter`] for a level that is none or that parameter "i" does not allow; [`ScpError::Length`].
+    /// command; [`ScpError::Parameter`] for a level that is none or that parameter "i" does not allow; [`ScpError::Length`];
+    /// [`ScpError::Closed`] where [`Initiated::take`] has left nothing.
     pub fn authenticate(self, capdu_bytes: &[u8]) -> Result<SecureChannel, ScpError> {
+        self.0.ok_or(ScpError::Closed)?.authenticate(capdu_bytes)
+    }
+}
+
+impl Opening {
+    fn authenticate(self, capdu_bytes: &[u8]) -> Result<SecureChannel, ScpError> {
         let command = CApdu::parse(capdu_bytes)?;
         if command.ins != ins::EXTERNAL_AUTHENTICATE {
             return Err(ScpError::Command);

@@ -10,7 +10,7 @@ use crate::{MacChainingValue, MacMode, ScpError};
 const RESPONSE_ICV: u8 = 0x80;
 
 /// What the verification of commands goes on from one to the next.
-#[derive(Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(super) struct CommandProtection {
     pub(super) enc: AesKey,
     pub(super) mac: AesKey,

@@ -1,0 +1,108 @@
+//! What stands in the memory of a process, looked at from outside.
+
+use core::ops::Range;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Bytes of a secret that are looked for at a time: half of a key is half of the work.
+const PIECE: usize = 8;
+
+/// All memory of a process that it can write: heap, stacks, data. The RAM of a card is in it, and its flash, which is a file that it has read.
+pub struct Memory(Vec<(u64, Vec<u8>)>);
+
+/// A secret by its name.
+pub struct Secret {
+    pub name: String,
+    pub bytes: Vec<u8>,
+}
+
+impl Secret {
+    pub fn new(name: impl Into<String>, bytes: &[u8]) -> Self {
+        Self {
+            name: name.into(),
+            bytes: bytes.to_vec(),
+        }
+    }
+}
+
+impl Memory {
+    pub fn of(process: u32) -> Self {
+        let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+        let memory = File::open(format!("/proc/{process}/mem")).unwrap();
+        let mut regions = Vec::new();
+        for line in maps.lines().filter(|line| line.contains(" rw")) {
+            let (range, _) = line.split_once(' ').unwrap();
+            let (from, to) = range.split_once('-').unwrap();
+            let [from, to] = [from, to].map(|hex| u64::from_str_radix(hex, 16).unwrap());
+            let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+            // A guard page or a region of the kernel's cannot be read.
+            if memory.read_exact_at(&mut bytes, from).is_ok() {
+                regions.push((from, bytes));
+            }
+        }
+        assert!(
+            !regions.is_empty(),
+            "the memory of a child process cannot be read here: see kernel.yama.ptrace_scope"
+        );
+        Self(regions)
+    }
+
+    /// The regions' bytes.
+    pub fn regions(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(|(_, bytes)| &bytes[..])
+    }
+
+    /// Where the flash of a card stands: the one place that is the content of its file, which holds the complement of each byte behind its first
+    /// page (`apps/sekisho/src/card/file_flash.rs`).
+    pub fn flash(&self, file: &Path) -> Range<u64> {
+        let mut content = std::fs::read(file).unwrap().split_off(4096);
+        content.iter_mut().for_each(|byte| *byte = !*byte);
+        let head = &content[..64];
+        let mut places = self.0.iter().flat_map(|(from, bytes)| {
+            let starts = bytes.windows(head.len()).enumerate();
+            let found = starts.filter(|(at, window)| *window == head && bytes[*at..].starts_with(&content));
+            found.map(|(at, _)| *from + at as u64).collect::<Vec<_>>()
+        });
+        let start = places.next().unwrap();
+        assert_eq!(places.next(), None, "the flash stands in memory twice");
+        start..start + content.len() as u64
+    }
+
+    /// The names of the secrets of which a piece stands anywhere but in `left_out`, each with where.
+    pub fn holds(&self, secrets: &[Secret], left_out: &Range<u64>) -> Vec<String> {
+        let pieces: Vec<_> = secrets
+            .iter()
+            .flat_map(|secret| {
+                let pieces = secret.bytes.chunks_exact(PIECE);
+                pieces.map(|piece| (u64::from_ne_bytes(piece.try_into().unwrap()), &secret.name))
+            })
+            .collect();
+        // One look for each byte of memory: most are gone after the first comparison.
+        let mut starts = [false; 1 << 16];
+        for (piece, _) in &pieces {
+            starts[usize::try_from(piece & 0xFFFF).unwrap()] = true;
+        }
+        let mut found: Vec<(&String, Vec<u64>)> = Vec::new();
+        for (from, bytes) in &self.0 {
+            for (at, window) in bytes.windows(PIECE).enumerate() {
+                if !starts[usize::from(u16::from_ne_bytes([window[0], window[1]]))] {
+                    continue;
+                }
+                let address = from + at as u64;
+                let word = u64::from_ne_bytes(window.try_into().unwrap());
+                for (_, name) in pieces.iter().filter(|(piece, _)| *piece == word) {
+                    if left_out.contains(&address) {
+                        continue;
+                    }
+                    match found.iter_mut().find(|(known, _)| known == name) {
+                        Some((_, places)) => places.push(address),
+                        None => found.push((name, vec![address])),
+                    }
+                }
+            }
+        }
+        let tell = |(name, places): (&String, Vec<u64>)| format!("{name} at {places:x?}");
+        found.into_iter().map(tell).collect()
+    }
+}

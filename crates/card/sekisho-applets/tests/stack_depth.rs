@@ -1,0 +1,119 @@
+//! How much stack a command uses, measured from outside: what [`Profile::stack`] wipes behind each command must cover it.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs::File;
+use std::hint::black_box;
+use std::os::unix::fs::FileExt;
+
+use common::host::Host;
+use common::update::{Broadcast, Custody, Keys, V2, manifest};
+use common::{flash, profile, send, sw};
+use sekisho_os::Profile;
+use sekisho_scp::SecurityLevel;
+
+/// Stack that is looked at.
+const LOOKED_AT: usize = 512 * 1024;
+const PAINT: u8 = 0xA5;
+const PIECE: usize = 1024;
+
+/// Paints so much of the stack below its caller.
+#[inline(never)]
+fn paint(bytes: usize) {
+    let mut piece = [0u8; PIECE];
+    piece.fill(PAINT);
+    black_box(&mut piece);
+    if let Some(rest) = bytes.checked_sub(PIECE) {
+        paint(rest);
+    }
+    black_box(&piece);
+}
+
+/// Bytes of stack that `work` used below this function's frame.
+#[inline(never)]
+fn depth(work: impl FnOnce()) -> usize {
+    let here = black_box(0u64);
+    let top = std::ptr::from_ref(&here).addr() as u64;
+    let memory = File::open("/proc/self/mem").unwrap();
+    let (mut before, mut after) = (vec![0; LOOKED_AT], vec![0; LOOKED_AT]);
+    let from = top - LOOKED_AT as u64;
+    paint(LOOKED_AT);
+    memory.read_exact_at(&mut before, from).unwrap();
+    work();
+    memory.read_exact_at(&mut after, from).unwrap();
+    let deepest = before
+        .iter()
+        .zip(&after)
+        .position(|(before, after)| before != after);
+    LOOKED_AT - deepest.unwrap()
+}
+
+/// The profile with nothing wiped, so that the wiping itself is not measured.
+fn unwiped() -> Profile {
+    Profile {
+        stack: 0,
+        ..profile()
+    }
+}
+
+#[test]
+fn every_command_with_keys_fits_what_is_wiped() {
+    let run = || {
+        let keys = Keys::new();
+        let mut deepest = Vec::new();
+        for custody in [Custody::Design, Custody::Hsm] {
+            let broadcast = Broadcast::new(&keys, custody, &manifest(2, 1, V2), V2, 239);
+            let mut card = keys.card(flash(), &unwiped());
+            let card = &mut card;
+            let mut host = None;
+            let opening = depth(|| host = Some(keys.open(card, SecurityLevel::FULL)));
+            deepest.push((opening, "opening".to_owned()));
+            let host: &mut Host = host.as_mut().unwrap();
+            let change_mode = host.wrap(&broadcast.change_mode);
+            let mut answer = Vec::new();
+            deepest.push((
+                depth(|| answer = send(card, &change_mode)),
+                "CHANGE MODE".to_owned(),
+            ));
+            assert_eq!(sw(&host.unwrap(&answer)), 0x9000);
+            for (block, command) in broadcast.commands.iter().enumerate() {
+                let used = depth(|| answer = send(card, command));
+                assert_eq!(sw(&answer), 0x9000);
+                deepest.push((used, format!("{custody:?}, command {block} of P_SE")));
+            }
+            let activate = host.wrap(&broadcast.activate);
+            deepest.push((
+                depth(|| answer = send(card, &activate)),
+                "AUTHORIZE ACTION".to_owned(),
+            ));
+            assert_eq!(sw(&host.unwrap(&answer)), 0x9000);
+        }
+        deepest.sort();
+        deepest
+    };
+    let thread = std::thread::Builder::new().stack_size(4 << 20).spawn(run);
+    let deepest = thread.unwrap().join().unwrap();
+    println!("{deepest:#?}");
+    let (most, what) = deepest.last().unwrap();
+    assert!(
+        *most <= Profile::default().stack,
+        "{what} uses {most} bytes of stack"
+    );
+}
+
+/// The measure itself: a function that uses so much is seen to.
+#[test]
+fn the_measure_sees_what_a_function_uses() {
+    let work = || {
+        let array = [1u8; 40 * 1024];
+        black_box(&array);
+    };
+    let thread = std::thread::Builder::new()
+        .stack_size(4 << 20)
+        .spawn(move || depth(work));
+    let used = thread.unwrap().join().unwrap();
+    assert!((40 * 1024..60 * 1024).contains(&used), "{used}");
+}
