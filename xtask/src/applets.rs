@@ -15,17 +15,20 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
     let flags = format!("--remap-path-prefix={}=/applets", folder.display());
     let status = Command::new("cargo")
         .args(["build", "--release", "--locked", "--quiet", "--config"])
-        .arg(format!("target.wasm32-unknown-unknown.rustflags=[\"{flags}\"]"))
+        .arg(format!("target.wasm32v1-none.rustflags=[\"{flags}\"]"))
         .env("CARGO_TARGET_DIR", &target)
         .current_dir(&folder)
         .status()
         .context("cargo did not run")?;
     if !status.success() {
-        bail!("the parts do not build; is the target wasm32-unknown-unknown installed (rustup target add)?");
+        bail!("the parts do not build; is the target wasm32v1-none installed (rustup target add)?");
+    }
+    if check {
+        test_sdk(&folder, &target)?;
     }
     for (package, stem) in PARTS {
         let built = target
-            .join("wasm32-unknown-unknown/release")
+            .join("wasm32v1-none/release")
             .join(stem)
             .with_extension("wasm");
         let kept = folder.join("prebuilt").join(package).with_extension("wasm");
@@ -40,4 +43,33 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The development kit's own tests run here, not on wasm.
+fn test_sdk(folder: &Path, target: &Path) -> Result<()> {
+    let version = Command::new("rustc")
+        .arg("-vV")
+        .output()
+        .context("rustc did not run")?;
+    let version = String::from_utf8(version.stdout)?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    let status = Command::new("cargo")
+        .args([
+            "test",
+            "--locked",
+            "--quiet",
+            "--package",
+            "os-part-sdk",
+            "--target",
+        ])
+        .arg(host.context("rustc does not say its host")?)
+        .env("CARGO_TARGET_DIR", target)
+        .current_dir(folder)
+        .status()
+        .context("cargo did not run")?;
+    if status.success() {
+        Ok(())
+    } else {
+        bail!("the development kit's tests fail")
+    }
 }

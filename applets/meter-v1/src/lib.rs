@@ -10,15 +10,17 @@
 //! from zero after 65,535.
 #![no_std]
 
-use os_part_sdk::{Answer, Command, INS_NOT_SUPPORTED, StatusWord, WRONG_LENGTH, get, os_part, put, version};
+use os_part_sdk::{
+    Answer, Command, INS_NOT_SUPPORTED, NO_ERROR, StatusWord, WRONG_LENGTH, get, os_part, put, version,
+};
 
-const REGISTER: i32 = 0;
+const REGISTER: u32 = 0;
 
-fn answer(command: &Command<'_>) -> Result<Answer, StatusWord> {
+fn process(command: &Command<'_>, answer: &mut Answer<'_>) -> Result<StatusWord, StatusWord> {
     let register = get(REGISTER).map_or(0, u32::from_be_bytes);
-    match command.ins {
-        0x10 => Ok(Answer::number(version())),
-        0x20 => Ok(Answer::number(register)),
+    let number = match command.ins {
+        0x10 => version(),
+        0x20 => register,
         0x22 => {
             let amount = command
                 .data
@@ -27,10 +29,12 @@ fn answer(command: &Command<'_>) -> Result<Answer, StatusWord> {
                 .map_err(|_| WRONG_LENGTH)?;
             let sum = u32::from((register as u16).wrapping_add(amount));
             put(REGISTER, &sum.to_be_bytes())?;
-            Ok(Answer::number(sum))
+            sum
         }
-        _ => Err(INS_NOT_SUPPORTED),
-    }
+        _ => return Err(INS_NOT_SUPPORTED),
+    };
+    answer.push_u32(number)?;
+    Ok(NO_ERROR)
 }
 
-os_part!(answer);
+os_part!(process);

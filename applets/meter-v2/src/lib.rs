@@ -11,18 +11,19 @@
 #![no_std]
 
 use os_part_sdk::{
-    Answer, Command, INCORRECT_DATA, INS_NOT_SUPPORTED, StatusWord, WRONG_LENGTH, get, os_part, put, version,
+    Answer, Command, INCORRECT_DATA, INS_NOT_SUPPORTED, NO_ERROR, StatusWord, WRONG_LENGTH, get, os_part,
+    put, version,
 };
 
-const REGISTER: i32 = 0;
-const PEAK: i32 = 1;
+const REGISTER: u32 = 0;
+const PEAK: u32 = 1;
 
-fn answer(command: &Command<'_>) -> Result<Answer, StatusWord> {
+fn process(command: &Command<'_>, answer: &mut Answer<'_>) -> Result<StatusWord, StatusWord> {
     let register = get(REGISTER).map_or(0, u32::from_be_bytes);
     let peak = get(PEAK).map_or(0, u16::from_be_bytes);
-    match command.ins {
-        0x10 => Ok(Answer::number(version())),
-        0x20 => Ok(Answer::number(register)),
+    let number = match command.ins {
+        0x10 => version(),
+        0x20 => register,
         0x22 => {
             let amount = command
                 .data
@@ -35,11 +36,13 @@ fn answer(command: &Command<'_>) -> Result<Answer, StatusWord> {
                 .ok_or(INCORRECT_DATA)?;
             put(REGISTER, &sum.to_be_bytes())?;
             put(PEAK, &peak.max(amount).to_be_bytes())?;
-            Ok(Answer::number(sum))
+            sum
         }
-        0x24 => Ok(Answer::number(u32::from(peak))),
-        _ => Err(INS_NOT_SUPPORTED),
-    }
+        0x24 => u32::from(peak),
+        _ => return Err(INS_NOT_SUPPORTED),
+    };
+    answer.push_u32(number)?;
+    Ok(NO_ERROR)
 }
 
-os_part!(answer);
+os_part!(process);

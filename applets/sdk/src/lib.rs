@@ -1,135 +1,267 @@
-//! Host ABI 1 (`docs/spec/os-part.md`) for OS parts: the buffer, the command in it, the records of the part.
+//! Host ABI 2 (`docs/spec/os-part.md`) for OS parts: the command, the answer, the records of the part, random bytes.
 //!
-//! A part implements one function from [`Command`] to [`Answer`] and names it in [`os_part!`].
+//! A part implements one function from a [`Command`] to an [`Answer`] and names it in [`os_part!`]:
+//!
+//! ```
+//! # use os_part_sdk::{Answer, Command, INS_NOT_SUPPORTED, NO_ERROR, StatusWord};
+//! fn process(command: &Command<'_>, answer: &mut Answer<'_>) -> Result<StatusWord, StatusWord> {
+//!     match (command.cla, command.ins) {
+//!         (0x80, 0x10) => answer.push(command.data).map(|()| NO_ERROR),
+//!         _ => Err(INS_NOT_SUPPORTED),
+//!     }
+//! }
+//! ```
 #![no_std]
 
-/// Size of the buffer through which commands come and answers go.
+/// Version of the host ABI.
+pub const ABI: i32 = 2;
+/// Bytes of the buffer through which commands come and answers go.
 pub const BUFFER_SIZE: usize = 1024;
+/// Bytes of an answer without its status word.
+pub const ANSWER_MAX: usize = BUFFER_SIZE - 2;
+/// Bytes of a record at most; their indices are 0 to 15.
+pub const RECORD_MAX: usize = 256;
 
+#[cfg(target_arch = "wasm32")]
 #[link(wasm_import_module = "sekisho")]
 unsafe extern "C" {
     #[link_name = "get"]
-    fn host_get(index: i32, at: *mut u8, room: i32) -> i32;
+    fn host_get(index: u32, at: *mut u8, room: usize) -> i32;
     #[link_name = "put"]
-    fn host_put(index: i32, at: *const u8, len: i32) -> i32;
+    fn host_put(index: u32, at: *const u8, len: usize) -> i32;
+    #[link_name = "remove"]
+    fn host_remove(index: u32) -> i32;
+    #[link_name = "random"]
+    fn host_random(at: *mut u8, len: usize) -> i32;
     #[link_name = "version"]
-    fn host_version() -> i32;
+    fn host_version() -> u32;
 }
+
+/// Without a secure element there are no records: for tests of a part's own logic on the machine where it is written.
+#[cfg(not(target_arch = "wasm32"))]
+mod nothing {
+    pub(crate) unsafe fn host_get(_: u32, _: *mut u8, _: usize) -> i32 {
+        -1
+    }
+    pub(crate) unsafe fn host_put(_: u32, _: *const u8, _: usize) -> i32 {
+        -2
+    }
+    pub(crate) unsafe fn host_remove(_: u32) -> i32 {
+        -2
+    }
+    pub(crate) unsafe fn host_random(_: *mut u8, _: usize) -> i32 {
+        -2
+    }
+    pub(crate) unsafe fn host_version() -> u32 {
+        0
+    }
+}
+#[cfg(not(target_arch = "wasm32"))]
+use nothing::{host_get, host_put, host_random, host_remove, host_version};
 
 /// Version of this part, as its manifest says.
 pub fn version() -> u32 {
     // SAFETY: the host's function takes and touches nothing.
-    unsafe { host_version() }.cast_unsigned()
+    unsafe { host_version() }
+}
+
+/// Reads record `index` into `out` and gives its length; `None` when there is none. [`NOT_ENOUGH_MEMORY`] when it does not fit, or there is no such
+/// index.
+pub fn read(index: u32, out: &mut [u8]) -> Result<Option<usize>, StatusWord> {
+    // SAFETY: the host writes at most `room` bytes at a pointer that is good for them.
+    match unsafe { host_get(index, out.as_mut_ptr(), out.len()) } {
+        -1 => Ok(None),
+        len => usize::try_from(len).map(Some).map_err(|_| NOT_ENOUGH_MEMORY),
+    }
 }
 
 /// Reads record `index` if it is `N` bytes long.
-pub fn get<const N: usize>(index: i32) -> Option<[u8; N]> {
+pub fn get<const N: usize>(index: u32) -> Option<[u8; N]> {
     let mut value = [0; N];
-    // SAFETY: the host writes at most `room` bytes at a pointer that is good for `N`.
-    let len = unsafe { host_get(index, value.as_mut_ptr(), i32::try_from(N).ok()?) };
-    (usize::try_from(len) == Ok(N)).then_some(value)
+    (read(index, &mut value) == Ok(Some(N))).then_some(value)
 }
 
 /// Writes record `index`; it lasts if the command succeeds.
-pub fn put(index: i32, value: &[u8]) -> Result<(), StatusWord> {
-    let len = i32::try_from(value.len()).map_err(|_| NOT_ENOUGH_MEMORY)?;
+pub fn put(index: u32, value: &[u8]) -> Result<(), StatusWord> {
     // SAFETY: the host reads `len` bytes at a pointer that is good for them.
-    if unsafe { host_put(index, value.as_ptr(), len) } == 0 {
+    done(unsafe { host_put(index, value.as_ptr(), value.len()) })
+}
+
+/// Removes record `index`; it is gone if the command succeeds.
+pub fn remove(index: u32) -> Result<(), StatusWord> {
+    // SAFETY: the host's function touches no memory.
+    done(unsafe { host_remove(index) })
+}
+
+/// Fills `out` with random bytes: 64 in one command at most.
+pub fn random(out: &mut [u8]) -> Result<(), StatusWord> {
+    // SAFETY: the host writes `len` bytes at a pointer that is good for them.
+    done(unsafe { host_random(out.as_mut_ptr(), out.len()) })
+}
+
+fn done(answer: i32) -> Result<(), StatusWord> {
+    if answer == 0 {
         Ok(())
     } else {
         Err(NOT_ENOUGH_MEMORY)
     }
 }
 
-/// SW1SW2.
+/// SW1SW2. 61XX, 65XX, 6CXX and what is below 6000 are the secure element's own.
 pub type StatusWord = u16;
 /// No error.
 pub const NO_ERROR: StatusWord = 0x9000;
 /// Wrong length.
 pub const WRONG_LENGTH: StatusWord = 0x6700;
+/// Conditions of use not satisfied.
+pub const CONDITIONS_NOT_SATISFIED: StatusWord = 0x6985;
 /// Incorrect parameters in the command data field.
 pub const INCORRECT_DATA: StatusWord = 0x6A80;
 /// Not enough memory.
 pub const NOT_ENOUGH_MEMORY: StatusWord = 0x6A84;
+/// Incorrect parameters P1-P2.
+pub const INCORRECT_P1P2: StatusWord = 0x6A86;
 /// Instruction not supported.
 pub const INS_NOT_SUPPORTED: StatusWord = 0x6D00;
+/// Class not supported.
+pub const CLA_NOT_SUPPORTED: StatusWord = 0x6E00;
 
-/// A short C-APDU.
+/// A C-APDU, short or extended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Command<'a> {
+    /// CLA, as it came.
+    pub cla: u8,
     /// INS.
     pub ins: u8,
+    /// P1.
+    pub p1: u8,
+    /// P2.
+    pub p2: u8,
     /// The command data field.
     pub data: &'a [u8],
+    /// Ne: how many bytes the sender expects at most, 1 to 65,536; `None` without an Le field.
+    pub ne: Option<u32>,
 }
 
 impl<'a> Command<'a> {
-    /// Reads a short C-APDU; the SE has checked it before.
+    /// Reads a C-APDU (ISO/IEC 7816-3, 12.1.3); the secure element has checked it before.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let ([_, ins, _, _], body) = bytes.split_first_chunk()?;
-        let data = match body {
-            [] | [_] => &[],
-            [0, ..] => return None,
-            [lc, rest @ ..] => rest.get(..usize::from(*lc))?,
+        let ([cla, ins, p1, p2], body) = bytes.split_first_chunk()?;
+        let (data, le): (&[u8], &[u8]) = match body {
+            [] => (&[], &[]),
+            [_] => (&[], body),
+            [0, le @ ..] if le.len() == 2 => (&[], le),
+            [0, high, low, rest @ ..] => {
+                rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?
+            }
+            [lc, rest @ ..] => rest.split_at_checked(usize::from(*lc))?,
         };
-        Some(Self { ins: *ins, data })
+        let ne = match le {
+            [] => None,
+            [0] => Some(0x100),
+            [le] => Some(u32::from(*le)),
+            [0, 0] => Some(0x1_0000),
+            [high, low] => Some(u32::from(u16::from_be_bytes([*high, *low]))),
+            _ => return None,
+        };
+        Some(Self {
+            cla: *cla,
+            ins: *ins,
+            p1: *p1,
+            p2: *p2,
+            data,
+            ne,
+        })
     }
 }
 
-/// Response data of up to eight bytes.
-#[derive(Default)]
-pub struct Answer {
-    bytes: [u8; 8],
+/// Response data, up to [`ANSWER_MAX`] bytes. What the sender's Ne does not take waits in the secure element for GET RESPONSE.
+pub struct Answer<'a> {
+    bytes: &'a mut [u8],
     len: usize,
 }
 
-impl Answer {
-    /// An answer of one number.
-    pub fn number(value: u32) -> Self {
-        let mut answer = Self::default();
-        answer.bytes[..4].copy_from_slice(&value.to_be_bytes());
-        answer.len = 4;
-        answer
+impl<'a> Answer<'a> {
+    /// An answer in `bytes`.
+    pub fn new(bytes: &'a mut [u8]) -> Self {
+        Self { bytes, len: 0 }
     }
 
-    /// The answer's bytes.
+    /// Appends `bytes`.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), StatusWord> {
+        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
+        copy(room.get_mut(..bytes.len()).ok_or(NOT_ENOUGH_MEMORY)?, bytes);
+        self.len += bytes.len();
+        Ok(())
+    }
+
+    /// Appends a number, big endian.
+    pub fn push_u32(&mut self, number: u32) -> Result<(), StatusWord> {
+        self.push(&number.to_be_bytes())
+    }
+
+    /// The answer so far.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 
-/// Makes the exports of ABI 1 from a function `fn(&Command) -> Result<Answer, StatusWord>`.
+/// Copies byte by byte: WebAssembly 1.0 has no instruction for it, and the function that the compiler would put in its place is longer than all of this.
+fn copy(to: &mut [u8], from: &[u8]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        // SAFETY: a reference is good for a write. Volatile, so that the loop stays a loop.
+        unsafe { core::ptr::write_volatile(to, *from) };
+    }
+}
+
+/// Runs `process` on the command in the first `len` bytes of `buffer`, with room for the answer beside it; gives the R-APDU's length.
+pub fn run(
+    buffer: &mut [u8; BUFFER_SIZE],
+    room: &mut [u8; ANSWER_MAX],
+    len: usize,
+    process: impl FnOnce(&Command<'_>, &mut Answer<'_>) -> Result<StatusWord, StatusWord>,
+) -> usize {
+    let mut answer = Answer::new(room);
+    let command = buffer.get(..len).and_then(Command::parse);
+    let result = command.map_or(Err(WRONG_LENGTH), |command| process(&command, &mut answer));
+    let (data, sw) = match result {
+        Ok(sw) => (answer.as_bytes(), sw),
+        Err(sw) => (&[][..], sw),
+    };
+    let (to, rest) = buffer.split_at_mut(data.len().min(ANSWER_MAX));
+    copy(to, data);
+    copy(rest, &sw.to_be_bytes());
+    to.len() + 2
+}
+
+/// Makes the exports of ABI 2 from a function `fn(&Command, &mut Answer) -> Result<StatusWord, StatusWord>`: `Ok` gives the answer's bytes with a status word
+/// of success or warning, `Err` a status word alone. What the part wrote lasts with 9000, 62XX and 63XX.
 #[macro_export]
 macro_rules! os_part {
     ($process:path) => {
-        static mut BUFFER: [u8; $crate::BUFFER_SIZE] = [0; $crate::BUFFER_SIZE];
+        static mut __OS_PART_BUFFER: [u8; $crate::BUFFER_SIZE] = [0; $crate::BUFFER_SIZE];
+        static mut __OS_PART_ROOM: [u8; $crate::ANSWER_MAX] = [0; $crate::ANSWER_MAX];
 
-        #[unsafe(no_mangle)]
-        extern "C" fn abi() -> i32 {
-            1
+        #[unsafe(export_name = "abi")]
+        extern "C" fn __os_part_abi() -> i32 {
+            $crate::ABI
         }
 
-        #[unsafe(no_mangle)]
-        extern "C" fn buffer() -> i32 {
-            (&raw const BUFFER) as i32
+        #[unsafe(export_name = "buffer")]
+        extern "C" fn __os_part_buffer() -> *const u8 {
+            (&raw const __OS_PART_BUFFER).cast()
         }
 
-        #[unsafe(no_mangle)]
-        extern "C" fn process(len: i32) -> i32 {
-            // SAFETY: there is one thread, and no other reference to the buffer while this one lives.
-            let buffer = unsafe { &mut *(&raw mut BUFFER) };
-            let command = usize::try_from(len)
-                .ok()
-                .and_then(|len| buffer.get(..len))
-                .and_then($crate::Command::parse);
-            let result = command.map_or(Err($crate::WRONG_LENGTH), |command| $process(&command));
-            let (answer, sw) = match result {
-                Ok(answer) => (answer, $crate::NO_ERROR),
-                Err(sw) => ($crate::Answer::default(), sw),
+        #[unsafe(export_name = "process")]
+        extern "C" fn __os_part_process(len: usize) -> usize {
+            // SAFETY: there is one thread, and no other reference to the two while these live.
+            let (buffer, room) = unsafe {
+                (
+                    &mut *(&raw mut __OS_PART_BUFFER),
+                    &mut *(&raw mut __OS_PART_ROOM),
+                )
             };
-            let data = answer.as_bytes();
-            buffer[..data.len()].copy_from_slice(data);
-            buffer[data.len()..data.len() + 2].copy_from_slice(&sw.to_be_bytes());
-            data.len() as i32 + 2
+            $crate::run(buffer, room, len, $process)
         }
 
         #[cfg(target_arch = "wasm32")]
@@ -138,4 +270,57 @@ macro_rules! os_part {
             core::arch::wasm32::unreachable()
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: [u8; 4] = [0x80, 0x10, 0x20, 0x30];
+
+    fn parse(body: &[u8]) -> Option<([u8; 4], usize, Option<u32>)> {
+        let mut bytes = [0; 2048];
+        let all = bytes.get_mut(..4 + body.len())?;
+        all[..4].copy_from_slice(&HEAD);
+        all[4..].copy_from_slice(body);
+        let command = Command::parse(all)?;
+        let head = [command.cla, command.ins, command.p1, command.p2];
+        Some((head, command.data.len(), command.ne))
+    }
+
+    #[test]
+    fn every_form_of_a_command() {
+        assert_eq!(parse(&[]), Some((HEAD, 0, None)));
+        assert_eq!(parse(&[0]), Some((HEAD, 0, Some(256))));
+        assert_eq!(parse(&[9]), Some((HEAD, 0, Some(9))));
+        assert_eq!(parse(&[2, 1, 2]), Some((HEAD, 2, None)));
+        assert_eq!(parse(&[2, 1, 2, 7]), Some((HEAD, 2, Some(7))));
+        assert_eq!(parse(&[0, 0, 0]), Some((HEAD, 0, Some(65536))));
+        assert_eq!(parse(&[0, 1, 0]), Some((HEAD, 0, Some(256))));
+        let mut long = [0x5A; 303];
+        long[..3].copy_from_slice(&[0, 1, 0x2A]);
+        assert_eq!(parse(&long[..301]), Some((HEAD, 298, None)));
+        assert_eq!(parse(&long), Some((HEAD, 298, Some(0x5A5A))));
+        assert_eq!(parse(&[5, 1, 2]), None);
+        assert_eq!(Command::parse(&HEAD[..3]), None);
+    }
+
+    #[test]
+    fn an_answer_is_as_long_as_the_buffer_and_no_longer() {
+        let mut buffer = [0; BUFFER_SIZE];
+        let mut room = [0; ANSWER_MAX];
+        buffer[..4].copy_from_slice(&HEAD);
+        let fill = |len: usize| {
+            move |_: &Command<'_>, answer: &mut Answer<'_>| {
+                for _ in 0..len {
+                    answer.push(&[7])?;
+                }
+                Ok(NO_ERROR)
+            }
+        };
+        assert_eq!(run(&mut buffer, &mut room, 4, fill(ANSWER_MAX)), BUFFER_SIZE);
+        assert_eq!(buffer[ANSWER_MAX..], [0x90, 0x00]);
+        assert_eq!(run(&mut buffer, &mut room, 4, fill(ANSWER_MAX + 1)), 2);
+        assert_eq!(buffer[..2], NOT_ENOUGH_MEMORY.to_be_bytes());
+    }
 }

@@ -169,7 +169,7 @@ fn socket(hsm: &SoftHsm, ceremony: &Ceremony, se_id: SeId) -> Socket {
     let first = Manifest {
         target: Manifest::OS_PART,
         code_format: Manifest::WEBASSEMBLY,
-        abi: 1,
+        abi: Manifest::ABI,
         version: 1,
         min_previous: 0,
         length: u32::try_from(METER_1.len()).unwrap(),

@@ -6,6 +6,7 @@
 //! What has been written is with the kernel when the call returns: it survives a kill -9 of the process at any moment, though not
 //! a failure of the machine's own power.
 
+use core::ops::Range;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -122,6 +123,10 @@ impl Flash for FileFlash {
         Ok(())
     }
 
+    fn mapped(&self, range: Range<usize>) -> Option<&[u8]> {
+        self.content.get(range)
+    }
+
     fn write(&mut self, address: usize, bytes: &[u8]) -> io::Result<()> {
         if !address.is_multiple_of(WORD) || !bytes.len().is_multiple_of(WORD) {
             return Err(range_error());
@@ -179,6 +184,8 @@ mod tests {
         assert_eq!(flash.pages(), 2, "the file says how long it is");
         flash.read(PAGE, &mut word).unwrap();
         assert_eq!(word, [0xF0, 0x0F, 0x81, 0x00], "bits only fall");
+        assert_eq!(flash.mapped(PAGE..PAGE + 4), Some(&word[..]));
+        assert_eq!(flash.mapped(2 * PAGE - 1..2 * PAGE + 1), None);
         flash.read(0, &mut word).unwrap();
         assert_eq!(word, [0xFF; 4]);
         std::fs::remove_file(&path).unwrap();

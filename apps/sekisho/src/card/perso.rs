@@ -1,5 +1,6 @@
 //! What a new card is made with.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
@@ -19,9 +20,8 @@ use zeroize::Zeroizing;
 
 /// The OS part that a new card begins with.
 static FIRST_PART: &[u8] = include_bytes!("../../../../applets/prebuilt/meter-v1.wasm");
-/// Its version, and the ABI that it is written for (docs/spec/os-part.md).
+/// Its version.
 const FIRST_VERSION: u32 = 1;
-const ABI: u8 = 1;
 
 /// Polling interval of a new card in seconds: a quarter of an hour, until the server says otherwise.
 const INTERVAL: u32 = 900;
@@ -149,30 +149,33 @@ impl Perso {
 /// The OS part that a new card begins with, and its manifest, which needs no signature in the factory.
 pub(crate) struct FirstPart {
     manifest: Manifest,
-    image: &'static [u8],
+    image: Cow<'static, [u8]>,
 }
 
 impl FirstPart {
     pub(crate) fn new() -> Result<Self> {
+        Self::of(FIRST_VERSION, FIRST_PART)
+    }
+
+    /// Another one than the meter.
+    pub(crate) fn of(version: u32, image: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
+        let image = image.into();
         let manifest = Manifest {
             target: Manifest::OS_PART,
             code_format: Manifest::WEBASSEMBLY,
-            abi: ABI,
-            version: FIRST_VERSION,
+            abi: Manifest::ABI,
+            version,
             min_previous: 0,
-            length: u32::try_from(FIRST_PART.len()).context("the first OS part is too long")?,
+            length: u32::try_from(image.len()).context("the first OS part is too long")?,
             package_id: [0; 16],
-            digest: sha256(&[FIRST_PART]),
+            digest: sha256(&[&image]),
         };
-        Ok(Self {
-            manifest,
-            image: FIRST_PART,
-        })
+        Ok(Self { manifest, image })
     }
 
     /// As the secure element takes it.
-    pub(crate) const fn parts(&self) -> (&Manifest, &'static [u8]) {
-        (&self.manifest, self.image)
+    pub(crate) fn parts(&self) -> (&Manifest, &[u8]) {
+        (&self.manifest, &self.image)
     }
 }
 

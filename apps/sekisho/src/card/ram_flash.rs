@@ -1,5 +1,7 @@
 //! Flash in memory, whose power can be cut: for virtual SEs by the thousand.
 
+use core::ops::Range;
+
 use sekisho_nvm::Flash;
 
 /// Bytes of a word (see [`Flash`]).
@@ -133,6 +135,14 @@ impl Flash for RamFlash {
             rest = tail;
         }
         Ok(())
+    }
+
+    /// Inside a page that has been written: the pages are apart in memory.
+    fn mapped(&self, range: Range<usize>) -> Option<&[u8]> {
+        let page = self.pages.get(range.start / self.page_size)?.as_deref()?;
+        let offset = range.start % self.page_size;
+        let bytes = page.get(offset..offset.checked_add(range.len())?)?;
+        (!self.is_off).then_some(bytes)
     }
 
     fn write(&mut self, address: usize, bytes: &[u8]) -> Result<(), RamError> {

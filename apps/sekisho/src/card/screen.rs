@@ -9,7 +9,7 @@ use sekisho_applets::file_system;
 use sekisho_link::{LoaderState, SeId};
 use sekisho_messaging::setup::{Mode, Policy};
 use sekisho_nvm::Flash;
-use sekisho_os::{Interface, MESSAGING_POLICY};
+use sekisho_os::{Interface, MESSAGING_POLICY, PartState};
 
 use super::element::{Start, VirtualSe};
 
@@ -38,24 +38,29 @@ impl About {
         let recognition = get_data(se, interface, 0x0066).unwrap_or_default();
         let is_s16 = recognition.last().is_some_and(|i| i & 0x01 != 0);
         let files = files(se, interface);
+        let part = se.part();
         se.reset(interface);
         Self {
             atr: hex::encode_upper(se.atr()),
             se_id: se_id.map_or_else(|| "unknown".to_owned(), |id| id.to_string()),
-            part: state.map_or_else(
-                || "none".to_owned(),
-                |s| {
-                    format!(
-                        "version {} in slot {}",
-                        s.version,
-                        if s.slot == 0 { 'A' } else { 'B' }
-                    )
-                },
-            ),
+            part: state.map_or_else(|| "none".to_owned(), |state| os_part(&state, part)),
             keys: key_versions(&keys),
             is_s16,
             files,
         }
+    }
+}
+
+/// Version and slot of the OS part; and what to do about one that this card holds but does not run.
+fn os_part(state: &LoaderState, part: Option<PartState>) -> String {
+    let slot = if state.slot == 0 { 'A' } else { 'B' };
+    let version = format!("version {} in slot {slot}", state.version);
+    match part.filter(|part| !part.runs) {
+        Some(part) => format!(
+            "{version}, written for host ABI {}; this card runs ABI {} and answers 6D00 until it is updated",
+            part.abi, state.abi
+        ),
+        None => version,
     }
 }
 

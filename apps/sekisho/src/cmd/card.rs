@@ -102,7 +102,7 @@ impl InterfaceName {
 }
 
 /// Bytes, with K or M for KiB or MiB.
-fn size(text: &str) -> Result<usize, String> {
+pub(super) fn size(text: &str) -> Result<usize, String> {
     let (digits, unit) = match text.strip_suffix(['K', 'k']) {
         Some(digits) => (digits, 1024),
         None => text

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::OrUsage as _;
+use super::part;
 use super::secret::{self, Passphrase};
 use crate::files;
 
@@ -50,8 +51,26 @@ enum Command {
         /// The ceremony file
         #[arg(long, default_value = "ceremony.sealed")]
         ceremony: PathBuf,
+        /// RAM budget of the secure elements that it is for, in bytes, as 256K
+        #[arg(long, value_name = "SIZE", value_parser = super::card::size)]
+        ram: Option<usize>,
         #[command(flatten)]
         passphrase: Passphrase,
+    },
+    /// Run commands in a module, on a virtual secure element made for it
+    #[command(disable_version_flag = true)] // --version is the part's
+    Try {
+        /// The module
+        module: PathBuf,
+        /// Commands to it, one after the other, in hexadecimal digits; it is selected already
+        #[arg(required = true, value_name = "APDU")]
+        commands: Vec<String>,
+        /// Version that the module is told
+        #[arg(long, default_value_t = 1)]
+        version: u32,
+        /// RAM budget of the secure element, in bytes, as 256K
+        #[arg(long, value_name = "SIZE", value_parser = super::card::size)]
+        ram: Option<usize>,
     },
     /// Show what a package says
     Inspect {
@@ -82,20 +101,7 @@ enum Maker {
 #[allow(clippy::print_stdout)]
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.command {
-        Command::Ceremony { out, passphrase } => {
-            let ceremony = Ceremony::generate()?;
-            ceremony.save(out, passphrase.read()?.as_bytes())?;
-            let (kos, k_mac) = ceremony.check_values();
-            let designer = ceremony.designer_public();
-            println!(
-                "ceremony file  {} (sealed; keep it off line, with its passphrase elsewhere)",
-                out.display()
-            );
-            println!("Kos            key check value {}", hex::encode_upper(kos));
-            println!("K_MAC          key check value {}", hex::encode_upper(k_mac));
-            println!("designer       {}", hex::encode(designer));
-            println!("fingerprint    {}", hex::encode(sha256(&[&designer])));
-        }
+        Command::Ceremony { out, passphrase } => ceremony(out, passphrase)?,
         Command::Pack {
             module,
             version,
@@ -103,9 +109,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             custody,
             out,
             ceremony,
+            ram,
             passphrase,
         } => {
             let bytes = read(module)?;
+            part::check(module, &bytes, &part::profile(*ram))?;
             let ceremony = secret::ceremony(ceremony, &passphrase.read()?)?;
             let custody = match custody {
                 Maker::Hsm => Custody::Hsm,
@@ -127,6 +135,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 package.len()
             );
         }
+        Command::Try {
+            module,
+            commands,
+            version,
+            ram,
+        } => try_module(module, commands, *version, *ram)?,
         Command::Inspect { package, json } => inspect(package, *json)?,
         Command::Verify { package, designer } => {
             let key = hex::decode(designer)
@@ -148,6 +162,35 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[allow(clippy::print_stdout)]
+fn ceremony(out: &Path, passphrase: &Passphrase) -> Result<()> {
+    let ceremony = Ceremony::generate()?;
+    ceremony.save(out, passphrase.read()?.as_bytes())?;
+    let (kos, k_mac) = ceremony.check_values();
+    let designer = ceremony.designer_public();
+    println!(
+        "ceremony file  {} (sealed; keep it off line, with its passphrase elsewhere)",
+        out.display()
+    );
+    println!("Kos            key check value {}", hex::encode_upper(kos));
+    println!("K_MAC          key check value {}", hex::encode_upper(k_mac));
+    println!("designer       {}", hex::encode(designer));
+    println!("fingerprint    {}", hex::encode(sha256(&[&designer])));
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)]
+fn try_module(module: &Path, commands: &[String], version: u32, ram: Option<usize>) -> Result<()> {
+    let commands = part::commands(commands).or_usage()?;
+    let mut trial = part::Trial::new(module, read(module)?, version, &part::profile(ram))?;
+    for capdu in commands {
+        let (data, sw, words) = trial.send(&capdu);
+        let answer = hex::encode_upper(data);
+        println!("{} -> {answer}{sw:04X}  {words}", hex::encode_upper(&capdu));
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -13,6 +13,7 @@ mod fleet;
 mod hsm;
 mod paging;
 mod paging_local;
+mod part;
 mod reader;
 pub(crate) mod secret;
 mod server;

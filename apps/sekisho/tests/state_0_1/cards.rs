@@ -10,9 +10,6 @@ use crate::frozen;
 use crate::process::{CardProcess, count, initial_keys, key_set, open_channel, send};
 use crate::server::ok;
 
-/// Whether today's engine runs the OS parts of ABI 1 that the frozen cards hold or have staged.
-pub(crate) const ABI_1_RUNS: bool = true;
-
 /// SELECT of the OS part, of the file system.
 const SELECT_PART: &[u8] = b"\x00\xA4\x04\x00\x07\xF0SKOS\x00\x01";
 const SELECT_FILES: &[u8] = b"\x00\xA4\x04\x00\x07\xF0SKOS\x04\x01";
@@ -29,26 +26,30 @@ pub(crate) fn se_id(number: u8) -> String {
     format!("5ec154000000000000{number:02x}")
 }
 
-/// What the meter answers: its version, and its register after adding. `None`: the OS part does not run, and the card says so.
-pub(crate) fn meter(card: &CardProcess, amount: u8) -> Option<(u8, u32)> {
+/// What the meter answers: its version, and its register after adding.
+pub(crate) fn meter(card: &CardProcess, amount: u8) -> (u8, u32) {
     let mut reader = card.reader();
-    let add = [0x80, 0x22, 0, 0, 2, 0, amount, 0];
-    let mut answers = Vec::new();
-    for command in [SELECT_PART, &[0x80, 0x10, 0, 0, 0], &add] {
-        let (data, sw) = send(&mut reader, command);
-        if sw != 0x9000 {
-            assert_ne!(sw, 0x6F00, "a card knows why it refuses");
-            return None;
-        }
-        answers.push(data);
-    }
-    let register = answers[2].iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
-    Some((*answers[1].last().unwrap(), register))
+    assert_eq!(send(&mut reader, SELECT_PART).1, 0x9000);
+    let (version, sw) = send(&mut reader, &[0x80, 0x10, 0, 0, 0]);
+    assert_eq!(sw, 0x9000);
+    let (register, sw) = send(&mut reader, &[0x80, 0x22, 0, 0, 2, 0, amount, 0]);
+    assert_eq!(sw, 0x9000);
+    let register = register.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+    (*version.last().unwrap(), register)
 }
 
-/// What the meter answers if it is an OS part of ABI 1.
-pub(crate) fn of_abi_1(answer: (u8, u32)) -> Option<(u8, u32)> {
-    ABI_1_RUNS.then_some(answer)
+/// The OS part of a card of then is written for host ABI 1: it is there, is not run, and the first screen says what to do.
+pub(crate) fn rests(card: &CardProcess) {
+    let mut reader = card.reader();
+    assert_eq!(send(&mut reader, SELECT_PART).1, 0x9000);
+    for command in [&[0x80, 0x10, 0, 0, 0][..], &[0x80, 0x22, 0, 0, 2, 0, 1, 0]] {
+        assert_eq!(send(&mut reader, command), (vec![], 0x6D00));
+    }
+    let line = card.says("OS part");
+    assert!(
+        line.contains("written for host ABI 1; this card runs ABI 2") && line.contains("until it is updated"),
+        "{line}"
+    );
 }
 
 /// A data object with a tag of two bytes: its value.
@@ -85,7 +86,7 @@ fn a_developers_card_goes_on() {
     let card = CardProcess::start(&flash, 0, &[]);
     assert_eq!(card.says("SE-id"), "c233e111d2759817bf79");
     assert!(card.says("OS part").starts_with("version 1 in slot A"));
-    assert_eq!(meter(&card, 1), of_abi_1((1, 43)));
+    rests(&card);
     let mut reader = card.reader();
     // The one INITIALIZE UPDATE of then was number 1.
     assert_eq!(count(&mut reader), Some(2));
@@ -207,7 +208,7 @@ fn a_card_of_the_fleet_keeps_part_receipt_keys_and_files() {
     let perso = sekisho_hsm::PersoFile::parse(&frozen::text("perso.json")).unwrap();
     assert!(open_channel(&mut reader, 0x30, &perso.scp().unwrap()).is_some());
     drop(reader);
-    assert_eq!(meter(&card, 2), of_abi_1((2, 42)));
+    rests(&card);
     let mkey = folder.path().join("mkey");
     std::fs::write(&mkey, perso.file_mkey.as_ref().unwrap().as_bytes()).unwrap();
     let read = file_0011(&card, &["--key-file", mkey.to_str().unwrap()], "00B0000004");

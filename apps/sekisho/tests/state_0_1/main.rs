@@ -3,9 +3,9 @@
 //! The bytes are in `tests/state/0.1/`, made by the binary of that commit; `README.md` there says how. They are never edited: each test works
 //! on a copy, and [`frozen`] holds the digest of the list of digests.
 //!
-//! # When the engine of OS parts changes
-//! The staged updates are parts of ABI 1. [`cards::ABI_1_RUNS`] says whether today's engine runs them. Set it to `false` when it does not any more: an active part of
-//! ABI 1 then is refused by a status word that is not 6F00, AUTHORIZE ACTION answers 9505 with nothing else changed, and the card takes a part of the present ABI afterwards.
+//! # OS parts
+//! Those of then are written for host ABI 1, which is not run any more: staged ones are written to their end and then refused with 9505, active ones stay where they
+//! are and are answered for with 6D00, and each card takes a part of the present ABI afterwards, which finds the records.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -255,7 +255,80 @@ fn the_saved_channel_comes_back_once_and_wants_its_own_protection() {
     // And in the clear nothing is authorised.
     select_isd(&mut setup.card);
     assert_eq!(sw(&send(&mut setup.card, &setup.broadcast.activate)), 0x6982);
-    assert_eq!(update_state(&mut setup.card), (1, 2, 6));
+    // Block 0 and those of the image.
+    let blocks = u16::try_from(1 + V2.len().div_ceil(239)).unwrap();
+    assert_eq!(update_state(&mut setup.card), (1, 2, blocks));
+}
+
+/// A module with every export of the ABI, in which something is replaced.
+fn module(replaced: &str, by: &str) -> Vec<u8> {
+    let good = r#"(module (memory (export "memory") 1) (table 1 funcref)
+        (func (export "abi") (result i32) i32.const 2) (func (export "buffer") (result i32) i32.const 0)
+        (func (export "process") (param i32) (result i32) (i32.store16 (i32.const 0) (i32.const 0x0090)) (i32.const 2)))"#;
+    assert!(good.contains(replaced));
+    wat::parse_str(good.replace(replaced, by)).unwrap()
+}
+
+/// What an SE activates, runs: everything else is 9505 at AUTHORIZE ACTION, the part that was active answers on, and the next update is taken.
+#[test]
+fn what_would_not_run_is_refused_at_activation_and_the_card_goes_on() {
+    let keys = Keys::new();
+    let mut card = keys.card(flash(), &profile());
+    let floats = "(func (param f32)) (table 1 funcref)";
+    let parts = [
+        ("no module at all", b"\0asm\x01\0\0\0".to_vec()),
+        ("noise", vec![0x5A; 8]),
+        ("more memory than there is RAM", module(" 1)", " 200)")),
+        ("a table of millions", module("(table 1 ", "(table 100000000 ")),
+        ("a table one too large", module("(table 1 ", "(table 1025 ")),
+        ("floats", module("(table 1 funcref)", floats)),
+        (
+            "a start function",
+            module("(table 1 funcref)", "(func $s) (start $s)"),
+        ),
+        (
+            "an import that is not there",
+            module("(module", r#"(module (import "sekisho" "key" (func))"#),
+        ),
+        ("host ABI 1", module("i32.const 2)", "i32.const 1)")),
+        (
+            "a buffer outside the memory",
+            module("i32.const 0)", "i32.const 64513)"),
+        ),
+        ("no process", module(r#"(export "process")"#, "")),
+        (
+            "bulk memory",
+            module(
+                "(param i32) (result i32)",
+                "(param i32) (result i32) (memory.fill (i32.const 0) (i32.const 0) (i32.const 0))",
+            ),
+        ),
+    ];
+    for (register, (what, image)) in (1_u8..).zip(&parts) {
+        let broadcast = Broadcast::new(&keys, Custody::Hsm, &manifest(2, 1, image), image, 239);
+        let mut host = keys.open(&mut card, FULL);
+        assert_eq!(broadcast.play(&mut card, &mut host, 0), 0x9000, "{what}");
+        assert_eq!(sw(&host.send(&mut card, &broadcast.activate)), 0x9505, "{what}");
+        select_isd(&mut card);
+        let (version, staging, _) = update_state(&mut card);
+        assert_eq!((version, staging), (1, 2), "{what}");
+        let add = [0x80, 0x22, 0, 0, 2, 0, 1];
+        assert_eq!(meter(&mut card, &add), [0, 0, 0, register, 0x90, 0], "{what}");
+        select_isd(&mut card);
+        let mut host = keys.open(&mut card, FULL);
+        assert_eq!(
+            sw(&host.send(&mut card, &broadcast.activate)),
+            0x9505,
+            "{what}, again"
+        );
+        assert_eq!(sw(&host.send(&mut card, &broadcast.discard)), 0x9000, "{what}");
+    }
+    select_isd(&mut card);
+    let broadcast = Broadcast::new(&keys, Custody::Hsm, &manifest(2, 1, V2), V2, 239);
+    let mut host = keys.open(&mut card, FULL);
+    assert_eq!(broadcast.play(&mut card, &mut host, 0), 0x9000);
+    assert_eq!(sw(&host.send(&mut card, &broadcast.activate)), 0x9000);
+    assert_eq!(meter(&mut card, &[0x80, 0x10, 0, 0, 0]), [0, 0, 0, 2, 0x90, 0]);
 }
 
 #[test]

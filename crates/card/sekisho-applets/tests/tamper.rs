@@ -35,7 +35,7 @@ fn card(k_enc: &AesKey, version: u32) -> Card {
     let first = Manifest {
         target: Manifest::OS_PART,
         code_format: Manifest::WEBASSEMBLY,
-        abi: 1,
+        abi: Manifest::ABI,
         version,
         min_previous: 0,
         length: u32::try_from(module.len()).unwrap(),

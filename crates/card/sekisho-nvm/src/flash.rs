@@ -25,6 +25,13 @@ pub trait Flash {
     /// What the flash says; a range outside it.
     fn read(&self, address: usize, out: &mut [u8]) -> Result<(), Self::Error>;
 
+    /// The bytes at `range`, where they stand, if the flash can be addressed like memory; `None` if it cannot, or not there, or not now: then they
+    /// are [read](Self::read).
+    fn mapped(&self, range: Range<usize>) -> Option<&[u8]> {
+        let _ = range;
+        None
+    }
+
     /// Writes whole words, in ascending order, across pages too: turns ones into zeros. When it returns, it is done.
     ///
     /// # Errors
@@ -95,6 +102,12 @@ impl Region {
     pub fn read<F: Flash>(&self, flash: &F, offset: usize, out: &mut [u8]) -> Result<(), Error<F::Error>> {
         let address = self.address(flash, offset, out.len())?;
         flash.read(address, out).map_err(Error::Flash)
+    }
+
+    /// `len` bytes from `offset`, where they stand; `None` outside the region, or if the flash does not [map](Flash::mapped) them.
+    pub fn mapped<'f, F: Flash>(&self, flash: &'f F, offset: usize, len: usize) -> Option<&'f [u8]> {
+        let address = self.address(flash, offset, len).ok()?;
+        flash.mapped(address..address + len)
     }
 
     /// Writes whole words at `offset`, which is a multiple of [`WORD`], into a page that has been erased.

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::flash::{Flash, WORD};
 
@@ -252,6 +253,16 @@ impl Flash for RamFlash {
             rest = tail;
         }
         Ok(())
+    }
+
+    /// Inside a page that has been written: its pages are apart in memory, so that blank ones take none.
+    fn mapped(&self, range: Range<usize>) -> Option<&[u8]> {
+        if self.is_off {
+            return None;
+        }
+        let page = self.pages.get(range.start / self.page_size)?.as_deref()?;
+        let offset = range.start % self.page_size;
+        page.get(offset..offset.checked_add(range.len())?)
     }
 
     fn write(&mut self, address: usize, bytes: &[u8]) -> Result<(), RamError> {

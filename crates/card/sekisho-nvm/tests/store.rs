@@ -6,7 +6,7 @@ mod common;
 
 use common::{Model, contents, value};
 use sekisho_nvm::ram::RamFlash;
-use sekisho_nvm::{Error, Key, Op, Store};
+use sekisho_nvm::{Error, Flash, Key, Op, Region, Store};
 
 const PAGE: usize = 256;
 const PAGES: usize = 8;
@@ -54,6 +54,37 @@ fn full_changes_nothing_and_removing_makes_room() {
     wanted.insert(Key(0), vec![8; 48]);
     assert_eq!(contents(&store, &flash), wanted);
     assert_eq!(store.free(&flash).unwrap(), 48 + 2 * 60);
+}
+
+/// What a flash maps is what it reads; the flash in RAM maps inside its pages, and nothing while the power is off.
+#[test]
+fn mapped_bytes_are_those_that_are_read() {
+    let mut flash = RamFlash::new(256, 4);
+    let region = Region::new(1..3);
+    region.write(&mut flash, 0, &[7; 300]).unwrap();
+    for (offset, len, is_mapped) in [
+        (0, 256, true),
+        (256, 44, true),
+        (100, 0, true),
+        (250, 6, true),
+        (250, 7, false),
+        (0, 513, false),
+        (512, 1, false),
+        (usize::MAX, 2, false),
+    ] {
+        let mapped = region.mapped(&flash, offset, len);
+        assert_eq!(mapped.is_some(), is_mapped, "{offset} {len}");
+        if let Some(mapped) = mapped {
+            let mut read = vec![0; len];
+            region.read(&flash, offset, &mut read).unwrap();
+            assert_eq!(mapped, read);
+        }
+    }
+    // A blank page takes no memory, so there is nothing to map.
+    assert_eq!(flash.mapped(0..4), None);
+    flash.cut_after(0, 1);
+    assert!(region.write(&mut flash, 300, &[0; 4]).is_err());
+    assert_eq!(region.mapped(&flash, 0, 4), None);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::chaining::{COMMAND_DATA_MAX, Chain, Segment};
 use crate::channels::Channels;
 use crate::container::{Container, ISD_INDEX};
 use crate::interface::{ContainerId, Interface, Pairing, Place};
-use crate::loader::Loader;
+use crate::loader::{Loader, PartState};
 use crate::messaging::Messagings;
 use crate::nvm::{Layout, Staged};
 use crate::profile::Profile;
@@ -197,6 +197,16 @@ impl<P: Platform> SecureElement<P> {
         self.buffers.response.drop_waiting(is_gone);
         self.core.channels.reset(interface, ISD_INDEX);
         self.core.end_secure(is_gone);
+    }
+
+    /// What is known of the active OS part; `None` when there is none.
+    pub fn part(&self) -> Option<PartState> {
+        self.core.loader.part()
+    }
+
+    /// RAM that an SE of this profile gives its OS part, in bytes.
+    pub const fn part_ram(profile: &Profile) -> usize {
+        crate::manufacture::free_ram::<P>(profile)
     }
 
     /// The answer to reset.

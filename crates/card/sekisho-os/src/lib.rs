@@ -28,13 +28,12 @@
 //!
 //! # Memory
 //!
-//! No heap, but for the wasm engine that runs the OS part. The state of an SE is one value of fixed size; what does not fit is
+//! No heap, but for the wasm engine that runs the OS part, within [`Profile::ram`]. The state of an SE is one value of fixed size; what does not fit is
 //! answered with 6A84.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 
-extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
@@ -66,7 +65,12 @@ pub use element::{Platform, SecureElement};
 pub use interface::{ContainerId, Interface, Place};
 pub use issuer::Issuer;
 pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord};
+pub use loader::PartState;
 pub use manufacture::{BootError, BootFailure, FactoryApplication, Personalisation};
+pub use part::{
+    ABI as PART_ABI, BUFFER as PART_BUFFER, FUEL as PART_FUEL, FUEL_OF_A_NUMBER as PART_FUEL_OF_A_NUMBER,
+    NoPart, PartFailure, check as check_part,
+};
 pub use profile::Profile;
 pub use refusal::{Outcome, Refusal};
 pub use registry::{ENTRIES_MAX, Entry, Kind, Module, Registry};

@@ -316,7 +316,8 @@ impl<P: Platform> SecureElement<P> {
             layout: &layout,
         };
         if let Some((manifest, image)) = personalisation.part {
-            Loader::install_initial(&mut nvm, manifest, image).map_err(BootError::Refused)?;
+            Loader::install_initial(&mut nvm, manifest, image, free_ram::<P>(profile))
+                .map_err(BootError::Refused)?;
         }
         let mut staged = Staged::new();
         let mut records = Records {

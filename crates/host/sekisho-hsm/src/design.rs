@@ -141,7 +141,7 @@ impl Ceremony {
         let manifest = Manifest {
             target: Manifest::OS_PART,
             code_format: Manifest::WEBASSEMBLY,
-            abi: 1,
+            abi: Manifest::ABI,
             version: options.version,
             min_previous: options.min_previous,
             length: u32::try_from(module.len()).map_err(|_| HsmError::TooLong)?,

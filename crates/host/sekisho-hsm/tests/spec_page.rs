@@ -189,7 +189,7 @@ fn the_messages_before_it() {
         target: 1,
         slot: 0,
         version: 1,
-        abi: 1,
+        abi: Manifest::ABI,
         staging: Staging::Nothing,
         campaign: Campaign(0),
         next_block: 0,

@@ -5,7 +5,7 @@ mod support;
 
 use sekisho_hsm::SoftHsm;
 use sekisho_hsm::design::{Ceremony, PackOptions};
-use sekisho_link::{Campaign, Custody, Equ, LoaderState, SeId, Staging};
+use sekisho_link::{Campaign, Custody, Equ, LoaderState, Manifest, SeId, Staging};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use support::{Answer, Fixture};
@@ -54,7 +54,7 @@ fn equ(campaign: Campaign, sequence_counter: u32) -> Vec<u8> {
         target: 1,
         slot: 0,
         version: 1,
-        abi: 1,
+        abi: Manifest::ABI,
         staging: Staging::Nothing,
         campaign: Campaign(0),
         next_block: 0,

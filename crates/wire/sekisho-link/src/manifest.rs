@@ -33,6 +33,8 @@ impl Manifest {
     pub const OS_PART: u8 = 1;
     /// Code format: WebAssembly.
     pub const WEBASSEMBLY: u8 = 1;
+    /// Version of the host ABI of WebAssembly modules (`docs/spec/os-part.md`).
+    pub const ABI: u8 = 2;
 
     /// Reads a manifest. Target, code format and ABI are the reader's to judge.
     ///

@@ -70,7 +70,7 @@ pub fn manifest(version: u32, min_previous: u32, image: &[u8]) -> Manifest {
     Manifest {
         target: 1,
         code_format: 1,
-        abi: 1,
+        abi: Manifest::ABI,
         version,
         min_previous,
         length: image.len().try_into().unwrap(),

@@ -26,9 +26,10 @@ use sekisho_keys::{AesKey, Rng, Sha256, cmac, ct_eq};
 use sekisho_link::{Campaign, Custody, LoaderState, Manifest, SeId, Staging, codes};
 use sekisho_nvm::{Flash, Op, Region};
 use sekisho_scp::card::BroadcastCheckpoint;
+use sekisho_wasm::Why;
 
 use crate::nvm::Nvm;
-use crate::part;
+use crate::part::{self, NoPart, PartFailure, Placed};
 use commands::AuthorizeAction;
 use records::{ActivePart, CARRY, CHECKPOINT, Checkpoint, PART, RECEIPT, STAGING, Staged};
 use staging::{Broadcast, Place};
@@ -59,6 +60,21 @@ pub struct Loader {
     broadcast: Place,
     /// RAM for the OS part, in bytes.
     part_ram: usize,
+    /// Why the part's last command was answered 6F00.
+    failure: Option<PartFailure>,
+}
+
+/// What is known of the active OS part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartState {
+    /// Its version.
+    pub version: u32,
+    /// The host ABI that it is written for.
+    pub abi: u8,
+    /// Whether this operating system runs it.
+    pub runs: bool,
+    /// Why its last command was answered 6F00.
+    pub failure: Option<PartFailure>,
 }
 
 impl Loader {
@@ -76,6 +92,7 @@ impl Loader {
             staged: (Staging::Nothing, Campaign(0), 0),
             broadcast: Place::EMPTY,
             part_ram,
+            failure: None,
         };
         loader.reload(nvm)?;
         Ok(loader)
@@ -90,19 +107,21 @@ impl Loader {
         Ok(())
     }
 
-    /// Puts the first OS part into slot A: a factory step, before the card record makes the SE one.
+    /// Puts the first OS part into slot A: a factory step, before the card record makes the SE one. `part_ram` is what it may use.
     ///
     /// # Errors
-    /// 9505 when the module does not load, 9503 when it is not the one of the manifest, 6A84 when it is too long, 6581.
+    /// 9505 when the module is not for this SE, 9503 when it is not the one of the manifest, 6A84 when it is too long, 6581.
     pub fn install_initial<F: Flash>(
         nvm: &mut Nvm<'_, F>,
         manifest: &Manifest,
         image: &[u8],
+        part_ram: usize,
     ) -> Result<(), StatusWord> {
         if sekisho_keys::sha256(&[image]) != manifest.digest || image.len() != length(manifest)? {
             return Err(status::INTEGRITY);
         }
-        part::validate(image).map_err(|_| status::CODE)?;
+        check_code_format(manifest)?;
+        part::check(image, part_ram).map_err(|_| status::CODE)?;
         let region = slot(nvm, 0)?;
         if image.len() > region.len(nvm.flash) {
             return Err(StatusWord::NOT_ENOUGH_MEMORY);
@@ -302,8 +321,7 @@ impl Loader {
                     individual_code,
                 )?;
                 check_version(self.version(), &manifest)?;
-                let image = self.image(nvm, self.inactive_slot(), &manifest)?;
-                part::validate(&image).map_err(|_| status::CODE)?;
+                self.check_code(nvm, &manifest)?;
                 self.activate(nvm, k_aut, se_id, *campaign, manifest, out)
             }
         }
@@ -399,26 +417,48 @@ impl Loader {
         out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
     }
 
-    /// The image in a slot.
-    fn image<F: Flash>(
+    /// Whether what is staged would run: it is loaded as a command loads it.
+    fn check_code<F: Flash>(&self, nvm: &Nvm<'_, F>, manifest: &Manifest) -> Result<(), StatusWord> {
+        check_code_format(manifest)?;
+        let placed = self.placed(nvm, self.inactive_slot(), manifest)?;
+        let checked = placed.with_image(nvm.flash, |image| part::validate(image, self.part_ram));
+        checked.map_err(|why| match why {
+            NoPart::Module(refusal) if refusal.why == Why::Read => StatusWord::MEMORY_FAILURE,
+            _ => status::CODE,
+        })
+    }
+
+    /// A part in a slot.
+    fn placed<F: Flash>(
         &self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &Nvm<'_, F>,
         number: u8,
         manifest: &Manifest,
-    ) -> Result<alloc::vec::Vec<u8>, StatusWord> {
-        let len = length(manifest)?;
-        let region = slot(nvm, number)?;
+    ) -> Result<Placed, StatusWord> {
+        let (region, len) = (slot(nvm, number)?, length(manifest)?);
         if len > region.len(nvm.flash) {
             return Err(StatusWord::MEMORY_FAILURE);
         }
-        let mut image = alloc::vec![0; len];
-        region
-            .read(nvm.flash, 0, &mut image)
-            .map_err(|_| StatusWord::MEMORY_FAILURE)?;
-        Ok(image)
+        Ok(Placed {
+            region,
+            len,
+            version: manifest.version,
+            ram: self.part_ram,
+        })
     }
 
-    /// The active OS part answers a command, in a fresh instance; its writes are committed if it succeeds.
+    /// The active OS part, whether it runs or not.
+    pub fn part(&self) -> Option<PartState> {
+        self.active.map(|active| PartState {
+            version: active.manifest.version,
+            abi: active.manifest.abi,
+            runs: check_code_format(&active.manifest).is_ok(),
+            failure: self.failure,
+        })
+    }
+
+    /// The active OS part answers a command, in a fresh instance; its writes are committed if it succeeds. A part that was activated by an operating
+    /// system of another host ABI stays where it is and answers nothing: 6D00, as if there were none.
     pub fn part_process<F: Flash>(
         &mut self,
         nvm: &mut Nvm<'_, F>,
@@ -426,22 +466,29 @@ impl Loader {
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> StatusWord {
-        let Some(active) = self.active else {
+        self.failure = None;
+        let Some(active) = self
+            .active
+            .filter(|active| check_code_format(&active.manifest).is_ok())
+        else {
             return StatusWord::INS_NOT_SUPPORTED;
         };
-        let image = match self.image(nvm, active.slot, &active.manifest) {
-            Ok(image) => image,
+        let placed = match self.placed(nvm, active.slot, &active.manifest) {
+            Ok(placed) => placed,
             Err(sw) => return sw,
         };
-        part::process(
-            nvm,
-            rng,
-            &image,
-            active.manifest.version,
-            self.part_ram,
-            capdu,
-            out,
-        )
+        let (sw, failure) = part::process(nvm, rng, &placed, capdu, out);
+        self.failure = failure;
+        sw
+    }
+}
+
+/// Whether this SE runs such code at all.
+const fn check_code_format(manifest: &Manifest) -> Result<(), StatusWord> {
+    if manifest.code_format == Manifest::WEBASSEMBLY && manifest.abi == part::ABI {
+        Ok(())
+    } else {
+        Err(status::CODE)
     }
 }
 

@@ -9,9 +9,8 @@ use sekisho_scp::card::BroadcastCheckpoint;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::records::{CARRY, CHECKPOINT, Checkpoint, STAGING, Staged};
-use super::{BroadcastBegin, PAGE_MAX, length, status};
+use super::{BroadcastBegin, PAGE_MAX, check_code_format, length, status};
 use crate::nvm::Nvm;
-use crate::part;
 
 /// Block 0: the manifest and the designer's signature.
 const SIGNATURE_LEN: usize = 64;
@@ -31,9 +30,7 @@ pub(super) fn read_manifest(data: &[u8], designer: &VerifyingKey) -> Result<Mani
     designer
         .verify_parts(&[codes::MANIFEST_SIGNATURE_PREFIX, bytes], signature)
         .map_err(|_| status::SIGNATURE)?;
-    if manifest.code_format != Manifest::WEBASSEMBLY || manifest.abi != part::ABI {
-        return Err(status::CODE);
-    }
+    check_code_format(&manifest)?;
     Ok(manifest)
 }
 

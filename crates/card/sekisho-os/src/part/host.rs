@@ -1,11 +1,9 @@
-//! What a module can ask of the SE: its own records, random bytes, its version. Nothing else is linked.
+//! What a module can ask of the SE: its own records, random bytes, its version. Nothing else is there to be imported.
 
-use alloc::vec::Vec;
-
-use wasmi::{Caller, Error, Extern, Linker, StoreLimits};
+use sekisho_wasm::{Budget, Bytes, Exhausted, Host, Import, Memory, OutOfBounds, Trap};
 
 /// Records of the part.
-pub(super) const RECORDS: u16 = 16;
+pub(super) const RECORDS: usize = 16;
 /// Bytes of a record at most.
 pub(super) const RECORD_MAX: usize = 256;
 /// Random bytes that one command may ask for.
@@ -15,131 +13,153 @@ const RANDOM: usize = 64;
 const ABSENT: i32 = -1;
 const REFUSED: i32 = -2;
 
-/// The module does not load, or has done what it may not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Failure;
-
 /// A record, as the module sees it.
-#[derive(Default)]
-pub(super) struct Record {
-    pub(super) value: Option<Vec<u8>>,
-    pub(super) changed: bool,
+#[derive(Clone, Copy, Default)]
+struct Record {
+    len: Option<usize>,
+    is_changed: bool,
 }
 
-/// The state behind the host's functions.
-pub(super) struct Host {
-    pub(super) records: [Record; RECORDS as usize],
+/// The state behind the host's functions. The room for all records is taken at once, so that a module's need does not depend on what it has written.
+pub(super) struct Part {
+    bytes: Bytes,
+    records: [Record; RECORDS],
     pub(super) random: [u8; RANDOM],
     random_used: usize,
     version: u32,
-    /// Bytes of memory that the module may have.
-    pub(super) limits: usize,
-    pub(super) limiter: StoreLimits,
 }
 
-impl Host {
-    pub(super) fn new(version: u32, limits: usize) -> Self {
-        Self {
-            records: Default::default(),
+/// A change of a record: its index, and its value or that it is removed.
+pub(super) type Change<'a> = (usize, Option<&'a [u8]>);
+
+impl Part {
+    pub(super) fn new(budget: &Budget, version: u32) -> Result<Self, Exhausted> {
+        Ok(Self {
+            bytes: Bytes::zeros(budget, RECORDS * RECORD_MAX)?,
+            records: [Record::default(); RECORDS],
             random: [0; RANDOM],
             random_used: 0,
             version,
-            limits,
-            limiter: StoreLimits::default(),
+        })
+    }
+
+    /// Puts a record that NVM holds, without changing it: `read` fills the room for it and gives its length.
+    pub(super) fn load<E>(
+        &mut self,
+        index: usize,
+        read: impl FnOnce(&mut [u8]) -> Result<Option<usize>, E>,
+    ) -> Result<(), E> {
+        let room = self.bytes.as_mut_slice().chunks_exact_mut(RECORD_MAX).nth(index);
+        let len = read(room.unwrap_or_default())?;
+        if let Some(record) = self.records.get_mut(index) {
+            record.len = len;
+        }
+        Ok(())
+    }
+
+    /// What the module has changed.
+    pub(super) fn changes(&self) -> impl Iterator<Item = Change<'_>> {
+        let bytes = self.bytes.as_slice().chunks_exact(RECORD_MAX);
+        let all = self.records.iter().zip(bytes).enumerate();
+        all.filter(|(_, (record, _))| record.is_changed)
+            .map(|(index, (record, bytes))| (index, record.len.and_then(|len| bytes.get(..len))))
+    }
+
+    /// A record's place: its state and its room. The index is any number at all.
+    fn place(&mut self, index: i32) -> Option<(&mut Record, &mut [u8])> {
+        let index = usize::try_from(index).ok()?;
+        let room = self
+            .bytes
+            .as_mut_slice()
+            .chunks_exact_mut(RECORD_MAX)
+            .nth(index)?;
+        Some((self.records.get_mut(index)?, room))
+    }
+
+    fn get(&mut self, index: i32, at: i32, room: i32, memory: &mut dyn Memory) -> Result<i32, Trap> {
+        let Some((record, bytes)) = self.place(index) else {
+            return Ok(REFUSED);
+        };
+        let Some(value) = record.len.and_then(|len| bytes.get(..len)) else {
+            return Ok(ABSENT);
+        };
+        if value.len() > unsigned(room) {
+            return Ok(REFUSED);
+        }
+        memory.write(at.cast_unsigned(), value).map_err(outside)?;
+        Ok(i32::try_from(value.len()).unwrap_or(REFUSED))
+    }
+
+    fn put(&mut self, index: i32, at: i32, len: i32, memory: &dyn Memory) -> Result<i32, Trap> {
+        let Some((record, bytes)) = self.place(index) else {
+            return Ok(REFUSED);
+        };
+        let len = unsigned(len);
+        let Some(value) = bytes.get_mut(..len) else {
+            return Ok(REFUSED);
+        };
+        memory.read(at.cast_unsigned(), value).map_err(outside)?;
+        *record = Record {
+            len: Some(len),
+            is_changed: true,
+        };
+        Ok(0)
+    }
+
+    fn remove(&mut self, index: i32) -> i32 {
+        let Some((record, _)) = self.place(index) else {
+            return REFUSED;
+        };
+        *record = Record {
+            len: None,
+            is_changed: true,
+        };
+        0
+    }
+
+    fn random(&mut self, at: i32, len: i32, memory: &mut dyn Memory) -> Result<i32, Trap> {
+        let end = self.random_used.saturating_add(unsigned(len));
+        let Some(bytes) = self.random.get(self.random_used..end) else {
+            return Ok(REFUSED);
+        };
+        memory.write(at.cast_unsigned(), bytes).map_err(outside)?;
+        self.random_used = end;
+        Ok(0)
+    }
+}
+
+/// A length is any number at all; above two thousand million it is one that nothing has.
+fn unsigned(len: i32) -> usize {
+    usize::try_from(len.cast_unsigned()).unwrap_or(usize::MAX)
+}
+
+fn outside(_: OutOfBounds) -> Trap {
+    Trap::Memory
+}
+
+impl Host for Part {
+    const MODULE: &'static str = "sekisho";
+    const FUNCTIONS: &'static [Import] = &[
+        import("get", 3),
+        import("put", 3),
+        import("remove", 1),
+        import("random", 2),
+        import("version", 0),
+    ];
+
+    fn call(&mut self, index: usize, args: &[i32; 4], memory: &mut dyn Memory) -> Result<i32, Trap> {
+        let [a, b, c, _] = *args;
+        match index {
+            0 => self.get(a, b, c, memory),
+            1 => self.put(a, b, c, memory),
+            2 => Ok(self.remove(a)),
+            3 => self.random(a, b, memory),
+            4 => Ok(self.version.cast_signed()),
+            _ => Err(Trap::Host),
         }
     }
-
-    fn record(&mut self, index: i32) -> Option<&mut Record> {
-        self.records.get_mut(usize::try_from(index).ok()?)
-    }
 }
 
-/// A range of the module's memory, as its pointer and length say; both are any numbers at all.
-fn range(at: i32, len: i32) -> Option<(usize, usize)> {
-    Some((usize::try_from(at).ok()?, usize::try_from(len).ok()?))
-}
-
-/// Copies `bytes` into the module's memory: a range outside it traps.
-fn give(caller: &mut Caller<'_, Host>, at: usize, bytes: &[u8]) -> Result<(), Error> {
-    let memory = caller.get_export("memory").and_then(Extern::into_memory);
-    memory
-        .ok_or_else(|| Error::new("no memory"))?
-        .write(caller, at, bytes)
-        .map_err(|_| Error::new("range"))
-}
-
-fn get(mut caller: Caller<'_, Host>, index: i32, at: i32, room: i32) -> Result<i32, Error> {
-    let Some((at, room)) = range(at, room) else {
-        return Ok(REFUSED);
-    };
-    let Some(record) = caller.data_mut().record(index) else {
-        return Ok(REFUSED);
-    };
-    let Some(value) = record.value.clone() else {
-        return Ok(ABSENT);
-    };
-    if value.len() > room {
-        return Ok(REFUSED);
-    }
-    give(&mut caller, at, &value)?;
-    Ok(i32::try_from(value.len()).unwrap_or(REFUSED))
-}
-
-fn put(mut caller: Caller<'_, Host>, index: i32, at: i32, len: i32) -> Result<i32, Error> {
-    let Some((at, len)) = range(at, len).filter(|(_, len)| *len <= RECORD_MAX) else {
-        return Ok(REFUSED);
-    };
-    let memory = caller.get_export("memory").and_then(Extern::into_memory);
-    let memory = memory.ok_or_else(|| Error::new("no memory"))?;
-    let mut value = alloc::vec![0; len];
-    memory
-        .read(&caller, at, &mut value)
-        .map_err(|_| Error::new("range"))?;
-    let Some(record) = caller.data_mut().record(index) else {
-        return Ok(REFUSED);
-    };
-    *record = Record {
-        value: Some(value),
-        changed: true,
-    };
-    Ok(0)
-}
-
-fn remove(mut caller: Caller<'_, Host>, index: i32) -> i32 {
-    let Some(record) = caller.data_mut().record(index) else {
-        return REFUSED;
-    };
-    *record = Record {
-        value: None,
-        changed: true,
-    };
-    0
-}
-
-fn random(mut caller: Caller<'_, Host>, at: i32, len: i32) -> Result<i32, Error> {
-    let Some((at, len)) = range(at, len) else {
-        return Ok(REFUSED);
-    };
-    let host = caller.data_mut();
-    let end = host.random_used.saturating_add(len);
-    let Some(bytes) = host.random.get(host.random_used..end).map(<[u8]>::to_vec) else {
-        return Ok(REFUSED);
-    };
-    host.random_used = end;
-    give(&mut caller, at, &bytes)?;
-    Ok(0)
-}
-
-fn version(caller: Caller<'_, Host>) -> i32 {
-    caller.data().version.cast_signed()
-}
-
-/// Links the host's functions.
-pub(super) fn link(linker: &mut Linker<Host>) -> Result<(), wasmi::errors::LinkerError> {
-    linker.func_wrap("sekisho", "get", get)?;
-    linker.func_wrap("sekisho", "put", put)?;
-    linker.func_wrap("sekisho", "remove", remove)?;
-    linker.func_wrap("sekisho", "random", random)?;
-    linker.func_wrap("sekisho", "version", version)?;
-    Ok(())
+const fn import(name: &'static str, params: usize) -> Import {
+    Import { name, params }
 }

@@ -2,197 +2,275 @@
 //!
 //! Every command runs in a fresh instance: what is to last is written through the host's `put`, and is committed with everything else the command
 //! wrote if, and only if, the module answers with a status word of success or warning. Nothing that a module does can reach beyond its own records:
-//! it has no other import, its memory is bounded by the SE's RAM budget, its running time by fuel.
+//! it has no other import, everything it needs is bounded by [`Limits`], its running time by fuel.
+//!
+//! What [`check`] lets pass runs: it loads the module as a command does, with the same limits and the same budget.
 
 mod host;
 #[cfg(test)]
 mod tests;
 
-use alloc::vec;
+use core::fmt;
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
-use sekisho_nvm::{Flash, Op};
-use wasmi::{CompilationMode, Config, Engine, Linker, Module, Store, StoreLimitsBuilder};
+use sekisho_nvm::{Flash, Op, Region};
+use sekisho_wasm::{Budget, Engine, Image, Limits, Memory, Module, ReadFailed, Trap, Value, ValueType, Why};
 
 use crate::loader::part_data;
 use crate::nvm::Nvm;
-use host::{Failure, Host, RECORD_MAX, RECORDS};
+use crate::response::RESPONSE_DATA_MAX;
+use host::{Part, RECORDS};
 
 /// Version of the host ABI.
-pub(crate) const ABI: u8 = 1;
-/// Fuel of one command: about one unit for each instruction.
-const FUEL: u64 = 2_000_000;
-/// Bytes of the module's buffer that the SE uses at most: a C-APDU goes in, an R-APDU comes out.
-const BUFFER: usize = 1024;
+pub const ABI: u8 = sekisho_link::Manifest::ABI;
+/// Instructions of `process`.
+pub const FUEL: u32 = 2_000_000;
+/// Instructions of `abi` and of `buffer`, each.
+pub const FUEL_OF_A_NUMBER: u32 = 1_000;
+/// Bytes of the module's buffer: a C-APDU goes in, an R-APDU comes out.
+pub const BUFFER: usize = 1024;
 
-fn engine() -> Engine {
-    let mut config = Config::default();
-    config
-        .consume_fuel(true)
-        .compilation_mode(CompilationMode::Lazy)
-        .ignore_custom_sections(true)
-        .allow_start_fn(false)
-        .floats(false)
-        .wasm_custom_page_sizes(true)
-        .set_max_recursion_depth(128)
-        .set_max_stack_height(16 * 1024)
-        .set_max_cached_stacks(1);
-    Engine::new(&config)
+const _: () = assert!(
+    BUFFER - 2 <= RESPONSE_DATA_MAX,
+    "an answer must not fail after its commit"
+);
+
+/// Why a module is no OS part of this SE: 9505.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoPart {
+    /// The module does not load.
+    Module(sekisho_wasm::Refusal),
+    /// Something is not exported, or not with this type.
+    Export(&'static str),
+    /// A function that gives a number did not.
+    Trap(&'static str, Trap),
+    /// Another host ABI.
+    Abi(i32),
+    /// The buffer is not inside the memory.
+    Buffer(u32),
 }
 
-/// Whether `image` is a module that this SE can run: valid throughout, every import known, every export there, and it says the ABI.
-pub(crate) fn validate(image: &[u8]) -> Result<(), Failure> {
-    let mut config = Config::default();
-    // Eager: every function is validated now, not when it is first called.
-    config
-        .consume_fuel(true)
-        .compilation_mode(CompilationMode::Eager)
-        .ignore_custom_sections(true)
-        .allow_start_fn(false)
-        .floats(false)
-        .wasm_custom_page_sizes(true);
-    let engine = Engine::new(&config);
-    let module = Module::new(&engine, image).map_err(|_| Failure)?;
-    let mut store = Store::new(&engine, Host::new(0, usize::MAX));
-    store.set_fuel(FUEL).map_err(|_| Failure)?;
-    let instance = linker(&engine)?
-        .instantiate_and_start(&mut store, &module)
-        .map_err(|_| Failure)?;
-    instance.get_memory(&store, "memory").ok_or(Failure)?;
-    instance
-        .get_typed_func::<(), i32>(&store, "buffer")
-        .map_err(|_| Failure)?;
-    instance
-        .get_typed_func::<i32, i32>(&store, "process")
-        .map_err(|_| Failure)?;
-    let abi = instance
-        .get_typed_func::<(), i32>(&store, "abi")
-        .map_err(|_| Failure)?;
-    if abi.call(&mut store, ()).map_err(|_| Failure)? == i32::from(ABI) {
-        Ok(())
-    } else {
-        Err(Failure)
+impl fmt::Display for NoPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Module(refusal) => write!(f, "{refusal}"),
+            Self::Export(what) => write!(f, "it does not export {what}"),
+            Self::Trap(name, trap) => write!(f, "calling {name} failed: {trap}"),
+            Self::Abi(abi) => write!(f, "it is written for host ABI {abi}; this is {ABI}"),
+            Self::Buffer(at) => write!(
+                f,
+                "its buffer of {BUFFER} bytes at {at:08X} is not inside its memory"
+            ),
+        }
     }
 }
 
-fn linker(engine: &Engine) -> Result<Linker<Host>, Failure> {
-    let mut linker = Linker::new(engine);
-    host::link(&mut linker).map_err(|_| Failure)?;
-    Ok(linker)
+impl core::error::Error for NoPart {}
+
+/// Why a command was answered 6F00.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartFailure {
+    /// It trapped.
+    Trap(Trap),
+    /// Its answer has this length, which none has.
+    Length(i32),
+    /// It gave a status word that is the SE's own.
+    StatusWord(u16),
 }
 
-/// Runs a command in a fresh instance of `image`; `ram` is the memory it may have, in bytes.
+impl fmt::Display for PartFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trap(trap) => write!(f, "{trap}"),
+            Self::Length(len) => write!(f, "an answer has 2 to {BUFFER} bytes, not {len}"),
+            Self::StatusWord(sw) => write!(f, "{sw:04X} is the secure element's own"),
+        }
+    }
+}
+
+type Instance<'b> = Module<'b, Part>;
+
+/// Whether `image` is an OS part that an SE can run which gives it `ram` bytes: valid throughout, within every limit, every import known, every export
+/// there, and it says the ABI.
 ///
-/// A module that traps, runs out of fuel or answers with less than a status word: 6F00, and nothing is written.
+/// # Errors
+/// [`NoPart`].
+pub fn check(image: &[u8], ram: usize) -> Result<(), NoPart> {
+    validate(&mut Image::mapped(image), ram)
+}
+
+/// [`check`], wherever the image stands.
+pub(crate) fn validate(image: &mut Image<'_>, ram: usize) -> Result<(), NoPart> {
+    let exhausted = |_| {
+        NoPart::Module(sekisho_wasm::Refusal {
+            at: 0,
+            why: Why::Heap,
+        })
+    };
+    let budget = Budget::new(ram).map_err(exhausted)?;
+    let part = Part::new(&budget, 0).map_err(exhausted)?;
+    let mut module = Instance::load(&budget, image, &Limits::os_part(ram), part).map_err(NoPart::Module)?;
+    for (name, params, what) in [
+        ("abi", &[][..], "abi: () -> i32"),
+        ("buffer", &[], "buffer: () -> i32"),
+        ("process", &[ValueType::I32], "process: (i32) -> i32"),
+    ] {
+        if !module.has(name, params, Some(ValueType::I32)) {
+            return Err(NoPart::Export(what));
+        }
+    }
+    let abi = number(&mut module, "abi").map_err(|trap| NoPart::Trap("abi", trap))?;
+    if abi != i32::from(ABI) {
+        return Err(NoPart::Abi(abi));
+    }
+    let at = number(&mut module, "buffer").map_err(|trap| NoPart::Trap("buffer", trap))?;
+    let at = at.cast_unsigned();
+    let memory = module.memory().ok_or(NoPart::Export("memory"))?;
+    memory.read(at, &mut [0; BUFFER]).map_err(|_| NoPart::Buffer(at))
+}
+
+/// Calls a function that gives a number.
+fn number(module: &mut Instance<'_>, name: &str) -> Result<i32, Trap> {
+    match module.call(name, &[], FUEL_OF_A_NUMBER)? {
+        Some(Value::I32(number)) => Ok(number),
+        _ => Err(Trap::NoFunction),
+    }
+}
+
+/// An OS part in its slot.
+pub(crate) struct Placed {
+    pub(crate) region: Region,
+    pub(crate) len: usize,
+    pub(crate) version: u32,
+    /// RAM that it may have, in bytes.
+    pub(crate) ram: usize,
+}
+
+impl Placed {
+    /// Gives `look` the image: where it stands if the flash maps it, else in pieces.
+    pub(crate) fn with_image<F: Flash, T>(&self, flash: &F, look: impl FnOnce(&mut Image<'_>) -> T) -> T {
+        if let Some(bytes) = self.region.mapped(flash, 0, self.len) {
+            return look(&mut Image::mapped(bytes));
+        }
+        let mut read = |at: usize, out: &mut [u8]| self.region.read(flash, at, out).map_err(|_| ReadFailed);
+        look(&mut Image::read(self.len, &mut read))
+    }
+}
+
+/// What a command came to: its status word, or why it has none of its own.
+enum End {
+    Word(StatusWord),
+    Failed(PartFailure),
+}
+
+impl From<StatusWord> for End {
+    fn from(sw: StatusWord) -> Self {
+        Self::Word(sw)
+    }
+}
+
+impl From<crate::Refusal> for End {
+    fn from(refusal: crate::Refusal) -> Self {
+        Self::Word(refusal.0)
+    }
+}
+
+impl From<Trap> for End {
+    fn from(trap: Trap) -> Self {
+        Self::Failed(PartFailure::Trap(trap))
+    }
+}
+
+/// Runs a command in a fresh instance of the part. A module that traps, runs out of fuel or answers with less than a status word: 6F00, nothing is
+/// written, and the failure says why.
 pub(crate) fn process<F: Flash>(
     nvm: &mut Nvm<'_, F>,
     rng: &mut dyn Rng,
-    image: &[u8],
-    version: u32,
-    ram: usize,
+    placed: &Placed,
     capdu: &CApdu<'_>,
     out: &mut Writer<'_>,
-) -> StatusWord {
-    let mut host = Host::new(version, ram);
-    rng.fill(&mut host.random);
-    if let Err(sw) = load_records(nvm, &mut host) {
-        return sw;
+) -> (StatusWord, Option<PartFailure>) {
+    match run(nvm, rng, placed, capdu, out) {
+        Ok(sw) | Err(End::Word(sw)) => (sw, None),
+        Err(End::Failed(failure)) => (StatusWord::UNKNOWN, Some(failure)),
     }
+}
+
+fn run<F: Flash>(
+    nvm: &mut Nvm<'_, F>,
+    rng: &mut dyn Rng,
+    placed: &Placed,
+    capdu: &CApdu<'_>,
+    out: &mut Writer<'_>,
+) -> Result<StatusWord, End> {
     let mut buffer = [0; BUFFER];
-    let Ok((len, host)) = run(host, image, capdu, &mut buffer) else {
-        return StatusWord::UNKNOWN;
-    };
-    let Some((data, [sw1, sw2])) = buffer
-        .get(..len)
-        .and_then(|answer| answer.split_last_chunk::<2>())
-    else {
-        return StatusWord::UNKNOWN;
+    let mut command = Writer::new(&mut buffer);
+    capdu.encode(&mut command).map_err(|_| StatusWord::WRONG_LENGTH)?;
+    let command_len = command.len();
+    let no_memory = |_| StatusWord::NOT_ENOUGH_MEMORY;
+    let budget = Budget::new(placed.ram).map_err(no_memory)?;
+    let mut part = Part::new(&budget, placed.version).map_err(no_memory)?;
+    rng.fill(&mut part.random);
+    for index in 0..RECORDS {
+        part.load(index, |room| nvm.get(record(index), room))?;
+    }
+    let limits = Limits::os_part(placed.ram);
+    let loaded = placed.with_image(nvm.flash, |image| Instance::load(&budget, image, &limits, part));
+    let mut module = loaded.map_err(|refusal| match refusal.why {
+        Why::Heap | Why::Limit("bytes of memory", _) => StatusWord::NOT_ENOUGH_MEMORY,
+        Why::Read => StatusWord::MEMORY_FAILURE,
+        // Only an image that has been checked becomes the active one.
+        _ => StatusWord::UNKNOWN,
+    })?;
+    let len = exchange(&mut module, &mut buffer, command_len)?;
+    let answer = usize::try_from(len).ok().and_then(|len| buffer.get(..len));
+    let Some((data, [sw1, sw2])) = answer.and_then(|answer| answer.split_last_chunk::<2>()) else {
+        return Err(End::Failed(PartFailure::Length(len)));
     };
     let sw = StatusWord(u16::from_be_bytes([*sw1, *sw2]));
     // A module must not look as if the flash had failed, or as if there were more to fetch.
     if matches!(sw.sw1(), 0x61 | 0x65 | 0x6C) || sw.sw1() < 0x60 {
-        return StatusWord::UNKNOWN;
+        return Err(End::Failed(PartFailure::StatusWord(sw.0)));
     }
-    if sw.is_success_or_warning()
-        && let Err(sw) = commit_records(nvm, &host)
-    {
-        return sw;
+    if sw.is_success_or_warning() {
+        module.host(|part| commit(nvm, part))?;
     }
-    if out.bytes(data).is_err() {
-        StatusWord::NOT_ENOUGH_MEMORY
-    } else {
-        sw
-    }
+    out.bytes(data).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)?;
+    Ok(sw)
 }
 
-/// Gives the length of the answer in `buffer`, and the host with what the module wrote.
-fn run(
-    host: Host,
-    image: &[u8],
-    capdu: &CApdu<'_>,
-    buffer: &mut [u8; BUFFER],
-) -> Result<(usize, Host), Failure> {
-    let engine = engine();
-    let module = Module::new(&engine, image).map_err(|_| Failure)?;
-    let limits = host.limits;
-    let mut store = Store::new(&engine, host);
-    store.limiter(|host| &mut host.limiter);
-    store.data_mut().limiter = StoreLimitsBuilder::new()
-        .memory_size(limits)
-        .table_elements(1024)
-        .instances(1)
-        .tables(1)
-        .memories(1)
-        .build();
-    store.set_fuel(FUEL).map_err(|_| Failure)?;
-    let instance = linker(&engine)?
-        .instantiate_and_start(&mut store, &module)
-        .map_err(|_| Failure)?;
-    let memory = instance.get_memory(&store, "memory").ok_or(Failure)?;
-    let at = instance
-        .get_typed_func::<(), i32>(&store, "buffer")
-        .map_err(|_| Failure)?;
-    let at = at.call(&mut store, ()).map_err(|_| Failure)?;
-    let at = usize::try_from(at).map_err(|_| Failure)?;
-
-    let mut command = Writer::new(buffer);
-    capdu.encode(&mut command).map_err(|_| Failure)?;
-    memory
-        .write(&mut store, at, command.written())
-        .map_err(|_| Failure)?;
-    let len = i32::try_from(command.len()).map_err(|_| Failure)?;
-    let process = instance
-        .get_typed_func::<i32, i32>(&store, "process")
-        .map_err(|_| Failure)?;
-    let len = process.call(&mut store, len).map_err(|_| Failure)?;
-    let len = usize::try_from(len).map_err(|_| Failure)?;
-    memory
-        .read(&store, at, buffer.get_mut(..len).ok_or(Failure)?)
-        .map_err(|_| Failure)?;
-    Ok((len, store.into_data()))
+/// Puts the command into the module's buffer, lets it process it, and takes the answer out; gives the answer's length.
+fn exchange(module: &mut Instance<'_>, buffer: &mut [u8; BUFFER], command_len: usize) -> Result<i32, Trap> {
+    let at = number(module, "buffer")?.cast_unsigned();
+    let command = buffer.get(..command_len).ok_or(Trap::Memory)?;
+    let mut memory = module.memory().ok_or(Trap::Memory)?;
+    memory.write(at, command).map_err(|_| Trap::Memory)?;
+    let args = [Value::I32(i32::try_from(command_len).map_err(|_| Trap::Memory)?)];
+    let Some(Value::I32(len)) = module.call("process", &args, FUEL)? else {
+        return Err(Trap::NoFunction);
+    };
+    if let Some(answer) = usize::try_from(len).ok().and_then(|len| buffer.get_mut(..len)) {
+        let memory = module.memory().ok_or(Trap::Memory)?;
+        memory.read(at, answer).map_err(|_| Trap::Memory)?;
+    }
+    Ok(len)
 }
 
-/// The part's records, as the host shows them to the module.
-fn load_records<F: Flash>(nvm: &mut Nvm<'_, F>, host: &mut Host) -> Result<(), StatusWord> {
-    let mut buf = [0; RECORD_MAX];
-    for (index, record) in (0..RECORDS).zip(host.records.iter_mut()) {
-        let len = nvm.get(part_data(index), &mut buf).map_err(|refusal| refusal.0)?;
-        record.value = len.and_then(|len| buf.get(..len)).map(<[u8]>::to_vec);
-    }
-    Ok(())
+fn record(index: usize) -> sekisho_nvm::Key {
+    part_data(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
 /// Writes what the module has changed, in one transaction.
-fn commit_records<F: Flash>(nvm: &mut Nvm<'_, F>, host: &Host) -> Result<(), StatusWord> {
-    let mut ops = vec![];
-    for (index, record) in (0..RECORDS).zip(&host.records) {
-        if record.changed {
-            ops.push(match &record.value {
-                Some(value) => Op::Put(part_data(index), value),
-                None => Op::Remove(part_data(index)),
-            });
-        }
+fn commit<F: Flash>(nvm: &mut Nvm<'_, F>, part: &Part) -> Result<(), crate::Refusal> {
+    let mut ops = [const { Op::Remove(part_data(0)) }; RECORDS];
+    let mut count = 0;
+    for (op, (index, value)) in ops.iter_mut().zip(part.changes()) {
+        *op = match value {
+            Some(value) => Op::Put(record(index), value),
+            None => Op::Remove(record(index)),
+        };
+        count += 1;
     }
-    Ok(nvm.commit_more(&ops)?)
+    nvm.commit_more(ops.get(..count).unwrap_or_default())
 }

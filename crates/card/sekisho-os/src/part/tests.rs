@@ -1,4 +1,4 @@
-//! Modules that mean harm: none is more than a status word, and none writes.
+//! Modules that mean harm: none is more than a status word, none writes, and none becomes the active part that would not run.
 
 use std::format;
 use std::string::String;
@@ -6,12 +6,16 @@ use std::vec::Vec;
 
 use sekisho_apdu::{CApdu, Cla, StatusWord, Writer};
 use sekisho_keys::Rng;
-use sekisho_nvm::Store;
 use sekisho_nvm::ram::RamFlash;
+use sekisho_nvm::{Flash, Region, Store};
 
-use super::{process, validate};
-use crate::loader::part_data;
-use crate::nvm::{Layout, Nvm};
+use super::*;
+use crate::nvm::Layout;
+
+/// RAM of the tests' part: two pages of memory and what the engine needs beside them.
+const RAM: usize = 2 * 65536 + 32 * 1024;
+/// Pages of 4096 bytes: a store of two, a slot of many.
+const SLOT: core::ops::Range<usize> = 2..22;
 
 struct Zeros;
 
@@ -27,35 +31,97 @@ fn module(memory: &str, body: &str) -> Vec<u8> {
         r#"(module
             (import "sekisho" "get" (func $get (param i32 i32 i32) (result i32)))
             (import "sekisho" "put" (func $put (param i32 i32 i32) (result i32)))
+            (import "sekisho" "remove" (func $remove (param i32) (result i32)))
             (import "sekisho" "random" (func $random (param i32 i32) (result i32)))
+            (import "sekisho" "version" (func $version (result i32)))
             (memory (export "memory") {memory})
-            (func (export "abi") (result i32) i32.const 1)
+            (func (export "abi") (result i32) i32.const 2)
             (func (export "buffer") (result i32) i32.const 0)
             (func $ok (result i32) (i32.store16 (i32.const 0) (i32.const 0x0090)) i32.const 2)
-            (func (export "process") (param i32) (result i32) {body}))"#
+            (func $process (export "process") (param i32) (result i32) {body}))"#
     );
     wat::parse_str(text).unwrap()
 }
 
+/// A flash whose bytes are not mapped, or in one piece.
+struct TestFlash {
+    flash: RamFlash,
+    copy: Option<Vec<u8>>,
+}
+
+impl Flash for TestFlash {
+    type Error = sekisho_nvm::ram::RamError;
+
+    fn page_size(&self) -> usize {
+        self.flash.page_size()
+    }
+
+    fn pages(&self) -> usize {
+        self.flash.pages()
+    }
+
+    fn read(&self, address: usize, out: &mut [u8]) -> Result<(), Self::Error> {
+        self.flash.read(address, out)
+    }
+
+    fn mapped(&self, range: core::ops::Range<usize>) -> Option<&[u8]> {
+        self.copy.as_ref()?.get(range)
+    }
+
+    fn write(&mut self, address: usize, bytes: &[u8]) -> Result<(), Self::Error> {
+        self.flash.write(address, bytes)
+    }
+
+    fn erase(&mut self, page: usize) -> Result<(), Self::Error> {
+        self.flash.erase(page)
+    }
+}
+
 /// Runs one command in `image`; gives its status word, and whether record 0 is there afterwards.
-fn run(image: &[u8]) -> (u16, bool) {
-    let mut flash = RamFlash::new(4096, 4);
+fn run_with(image: &[u8], ram: usize, is_mapped: bool, command: &CApdu<'_>) -> (u16, bool) {
+    let mut flash = TestFlash {
+        flash: RamFlash::new(4096, SLOT.end),
+        copy: None,
+    };
     let mut store = Store::format(&mut flash, 0..2).unwrap();
+    let region = Region::new(SLOT);
+    let whole = image.len().next_multiple_of(4);
+    let mut bytes = image.to_vec();
+    bytes.resize(whole, 0xFF);
+    region.write(&mut flash, 0, &bytes).unwrap();
+    if is_mapped {
+        let mut copy = std::vec![0; SLOT.end * 4096];
+        flash.read(0, &mut copy).unwrap();
+        flash.copy = Some(copy);
+    }
     let layout = Layout {
         store: 0..2,
-        slots: [2..3, 3..4],
+        slots: [SLOT, SLOT],
     };
     let mut nvm = Nvm {
         flash: &mut flash,
         store: &mut store,
         layout: &layout,
     };
+    let placed = Placed {
+        region,
+        len: image.len(),
+        version: 7,
+        ram,
+    };
     let mut buf = [0; 2048];
     let mut out = Writer::new(&mut buf);
-    let command = CApdu::new(Cla::GP, 0x10, 0, 0);
-    let StatusWord(sw) = process(&mut nvm, &mut Zeros, image, 7, 128 * 1024, &command, &mut out);
+    let (StatusWord(sw), failure) = process(&mut nvm, &mut Zeros, &placed, command, &mut out);
+    assert_eq!(failure.is_some(), sw == 0x6F00, "6F00 has a reason");
     let written = nvm.get(part_data(0), &mut [0; 300]).unwrap().is_some();
     (sw, written)
+}
+
+fn run(image: &[u8]) -> (u16, bool) {
+    let command = CApdu::new(Cla::GP, 0x10, 0, 0);
+    let mapped = run_with(image, RAM, true, &command);
+    assert_eq!(run_with(image, RAM, false, &command), mapped, "read in pieces");
+    mapped
 }
 
 const PUT: &str = "(drop (call $put (i32.const 0) (i32.const 0) (i32.const 4)))";
@@ -63,7 +129,7 @@ const PUT: &str = "(drop (call $put (i32.const 0) (i32.const 0) (i32.const 4)))"
 #[test]
 fn a_good_module_answers_and_writes() {
     let image = module("1", &format!("{PUT} (call $ok)"));
-    assert!(validate(&image).is_ok());
+    assert_eq!(check(&image, RAM), Ok(()));
     assert_eq!(run(&image), (0x9000, true));
     let error = format!("{PUT} (i32.store16 (i32.const 0) (i32.const 0x806A)) (i32.const 2)");
     assert_eq!(
@@ -75,7 +141,6 @@ fn a_good_module_answers_and_writes() {
 
 #[test]
 fn what_a_module_does_wrong_is_6f00_and_writes_nothing() {
-    let endless: String = "(func $f (call $f))".into();
     for (what, body) in [
         ("endless loop", "(loop $l (br $l)) (call $ok)"),
         ("trap", "unreachable"),
@@ -87,14 +152,7 @@ fn what_a_module_does_wrong_is_6f00_and_writes_nothing() {
         ("no status word", "(i32.const 1)"),
         ("negative length", "(i32.const -1)"),
         ("length beyond the buffer", "(i32.const 1025)"),
-        (
-            "put from outside",
-            "(drop (call $put (i32.const 1) (i32.const -1) (i32.const 200))) (i32.const 0)",
-        ),
-        (
-            "random to outside",
-            "(drop (call $random (i32.const 65535) (i32.const 64))) (call $ok)",
-        ),
+        ("endless recursion", "(call $process (local.get 0))"),
         (
             "more to fetch",
             "(i32.store16 (i32.const 0) (i32.const 0x1061)) (i32.const 2)",
@@ -105,58 +163,204 @@ fn what_a_module_does_wrong_is_6f00_and_writes_nothing() {
         ),
     ] {
         let image = module("1", &format!("{PUT} {body}"));
+        assert_eq!(check(&image, RAM), Ok(()), "{what}");
         assert_eq!(run(&image), (0x6F00, false), "{what}");
     }
-    assert!(wat::parse_str(format!("(module {endless})")).is_ok());
-    let recursive = module("1", "(call 6 (local.get 0))");
-    assert_eq!(run(&recursive), (0x6F00, false), "endless recursion");
+}
+
+/// The page: an address outside the memory traps, 80000000 and above like any other; index and length are looked at before it.
+#[test]
+fn an_address_outside_the_memory_traps_whatever_its_highest_bit() {
+    for address in ["65536", "65535", "0x7FFFFFFF", "0x80000000", "-1"] {
+        for call in [
+            format!("(call $put (i32.const 1) (i32.const {address}) (i32.const 200))"),
+            format!("(call $get (i32.const 0) (i32.const {address}) (i32.const 200))"),
+            format!("(call $random (i32.const {address}) (i32.const 64))"),
+        ] {
+            let image = module("1", &format!("{PUT} (drop {call}) (call $ok)"));
+            assert_eq!(run(&image), (0x6F00, false), "{call}");
+        }
+    }
 }
 
 #[test]
 fn what_the_host_refuses_is_minus_two() {
-    for call in [
-        "(call $put (i32.const 16) (i32.const 0) (i32.const 4))",
-        "(call $put (i32.const -1) (i32.const 0) (i32.const 4))",
-        "(call $put (i32.const 1) (i32.const 0) (i32.const 257))",
-        "(call $put (i32.const 1) (i32.const 0) (i32.const -1))",
-        "(call $get (i32.const 16) (i32.const 0) (i32.const 4))",
-        "(call $random (i32.const 0) (i32.const 65))",
+    for (call, answer) in [
+        ("(call $put (i32.const 16) (i32.const -1) (i32.const 4))", -2),
+        ("(call $put (i32.const -1) (i32.const 0) (i32.const 4))", -2),
+        ("(call $put (i32.const 1) (i32.const 0) (i32.const 257))", -2),
+        ("(call $put (i32.const 1) (i32.const -1) (i32.const -1))", -2),
+        ("(call $get (i32.const 16) (i32.const 0) (i32.const 4))", -2),
+        ("(call $get (i32.const 0) (i32.const -1) (i32.const 3))", -2),
+        ("(call $get (i32.const 1) (i32.const -1) (i32.const 3))", -1),
+        ("(call $get (i32.const 0) (i32.const 8) (i32.const 4))", 4),
+        ("(call $get (i32.const 0) (i32.const 8) (i32.const -1))", 4),
+        ("(call $remove (i32.const 16))", -2),
+        ("(call $remove (i32.const 3))", 0),
+        ("(call $random (i32.const -1) (i32.const 65))", -2),
+        ("(call $random (i32.const 0) (i32.const -1))", -2),
+        ("(call $random (i32.const 0) (i32.const 64))", 0),
+        ("(call $version)", 7),
     ] {
         let image = module(
             "1",
-            &format!("(if (i32.ne {call} (i32.const -2)) (then unreachable)) (call $ok)"),
+            &format!("{PUT} (if (i32.ne {call} (i32.const {answer})) (then unreachable)) (call $ok)"),
         );
         assert_eq!(run(&image).0, 0x9000, "{call}");
+    }
+    // Sixty-four random bytes are all that a command has.
+    let twice = "(drop (call $random (i32.const 0) (i32.const 60)))
+        (if (i32.ne (call $random (i32.const 0) (i32.const 5)) (i32.const -2)) (then unreachable)) (call $ok)";
+    assert_eq!(run(&module("1", twice)).0, 0x9000);
+}
+
+/// What a module needs is its need at each command: what does not fit is refused before it is active.
+#[test]
+fn what_does_not_fit_into_the_budget_does_not_become_active() {
+    let ok = "(call $ok)";
+    assert_eq!(check(&module("2", ok), RAM), Ok(()));
+    for memory in ["3", "200", "60000"] {
+        let image = module(memory, ok);
+        assert!(
+            matches!(check(&image, RAM), Err(NoPart::Module(_))),
+            "{memory} pages"
+        );
+        assert_eq!(
+            run_with(&image, RAM, true, &CApdu::new(Cla::GP, 0, 0, 0)),
+            (0x6A84, false),
+            "if it had been"
+        );
+    }
+    // Any budget: what the check lets pass runs, whatever the part has written, and what it does not lets nothing happen.
+    let image = module("1", &format!("{PUT} (call $ok)"));
+    let mut outcomes = [0; 2];
+    for ram in (0..96 * 1024).step_by(331) {
+        let is_part = check(&image, ram).is_ok();
+        let expected = if is_part { (0x9000, true) } else { (0x6A84, false) };
+        assert_eq!(
+            run_with(&image, ram, ram % 2 == 0, &CApdu::new(Cla::GP, 0, 0, 0)),
+            expected,
+            "{ram}"
+        );
+        outcomes[usize::from(is_part)] += 1;
+    }
+    assert!(outcomes.iter().all(|count| *count > 5), "{outcomes:?}");
+}
+
+#[test]
+fn a_memory_does_not_grow() {
+    let grow = "(if (i32.ne (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable)) (call $ok)";
+    assert_eq!(run(&module("1", grow)).0, 0x9000);
+}
+
+#[test]
+fn a_command_longer_than_the_buffer_is_6700() {
+    let image = module("1", "(call $ok)");
+    // Header and a length of three bytes; without Le 1,017 bytes of data fill the buffer.
+    for (len, sw) in [(1017, 0x9000), (1018, 0x6700), (2048, 0x6700)] {
+        let data = std::vec![0x5A; len];
+        let command = CApdu {
+            data: &data,
+            ..CApdu::new(Cla::GP, 0x10, 0, 0)
+        };
+        assert_eq!(run_with(&image, RAM, true, &command).0, sw, "{len}");
+    }
+}
+
+/// `process` may execute 2,000,000 instructions and no more: each round of this loop is five.
+#[test]
+fn the_fuel_of_a_command_is_exact() {
+    let spin = |rounds: u32| {
+        let image = module(
+            "1",
+            &format!(
+                "(local $i i32) (local.set $i (i32.const {rounds}))
+                (loop (br_if 0 (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))
+                (i32.store16 (i32.const 0) (i32.const 0x0090)) nop nop (drop (i32.const 0)) (i32.const 2)"
+            ),
+        );
+        run_with(&image, RAM, true, &CApdu::new(Cla::GP, 0, 0, 0)).0
+    };
+    // Two before the loop; three to store, two to drop, one for the length, one for the end.
+    let rounds = (FUEL - 9) / 5;
+    assert_eq!(spin(rounds), 0x9000);
+    assert_eq!(spin(rounds + 1), 0x6F00);
+}
+
+#[test]
+fn modules_that_are_none_are_refused_by_name() {
+    let good = module("1", "(call $ok)");
+    // One cut gives a module again: the one before the names, which are a section that means nothing.
+    let whole = (0..good.len())
+        .filter(|cut| check(&good[..*cut], RAM).is_ok())
+        .count();
+    assert_eq!(whole, 1);
+    let text = |memory: &str, abi: &str, buffer: &str, process: &str| {
+        format!(
+            r#"(module {memory} (func (export "abi") (result i32) {abi}) (func (export "buffer") (result i32) {buffer}) {process})"#
+        )
+    };
+    let memory = r#"(memory (export "memory") 1)"#;
+    let process = r#"(func (export "process") (param i32) (result i32) i32.const 0)"#;
+    let cases: [(String, NoPart); 9] = [
+        ("(module)".into(), NoPart::Export("abi: () -> i32")),
+        (
+            text("(memory 1)", "i32.const 2", "i32.const 0", process),
+            NoPart::Export("memory"),
+        ),
+        (
+            text("", "i32.const 2", "i32.const 0", process),
+            NoPart::Export("memory"),
+        ),
+        (
+            text(
+                memory,
+                "i32.const 2",
+                "i32.const 0",
+                r#"(func (export "process"))"#,
+            ),
+            NoPart::Export("process: (i32) -> i32"),
+        ),
+        (
+            text(memory, "i32.const 1", "i32.const 0", process),
+            NoPart::Abi(1),
+        ),
+        (
+            text(memory, "(loop $l (br $l)) i32.const 2", "i32.const 0", process),
+            NoPart::Trap("abi", Trap::Fuel),
+        ),
+        (
+            text(memory, "i32.const 2", "unreachable", process),
+            NoPart::Trap("buffer", Trap::Unreachable),
+        ),
+        (
+            text(memory, "i32.const 2", "i32.const 64513", process),
+            NoPart::Buffer(64513),
+        ),
+        (
+            text(memory, "i32.const 2", "i32.const -1", process),
+            NoPart::Buffer(0xFFFF_FFFF),
+        ),
+    ];
+    for (text, why) in cases {
+        assert_eq!(
+            check(&wat::parse_str(&text).unwrap(), RAM),
+            Err(why.clone()),
+            "{text}"
+        );
+        assert!(!format!("{why}").is_empty());
     }
 }
 
 #[test]
-fn memory_has_a_budget() {
-    // Two pages are 128 KiB, the budget; a third is refused when it grows, and when it begins with it.
-    let grow = "(if (i32.ne (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable)) (call $ok)";
-    assert_eq!(run(&module("2", grow)).0, 0x9000);
-    assert_eq!(run(&module("3", "(call $ok)")).0, 0x6F00);
-    assert_eq!(run(&module("60000", "(call $ok)")).0, 0x6F00);
-}
-
-#[test]
-fn modules_that_are_none_do_not_load() {
-    let good = module("1", "(call $ok)");
-    // One cut gives a module again: the one before the names, which are a section that means nothing.
-    let whole = (0..good.len())
-        .filter(|cut| validate(&good[..*cut]).is_ok())
-        .count();
-    assert_eq!(whole, 1);
+fn modules_that_the_engine_or_the_scan_refuses_are_none() {
     for text in [
-        "(module)",
         r#"(module (import "sekisho" "key" (func (param i32))))"#,
-        r#"(module (memory (export "memory") 1) (func (export "abi") (result i32) i32.const 2)
-            (func (export "buffer") (result i32) i32.const 0) (func (export "process") (param i32) (result i32) i32.const 0))"#,
-        r#"(module (memory (export "memory") 1) (func $s) (start $s) (func (export "abi") (result i32) i32.const 1)
-            (func (export "buffer") (result i32) i32.const 0) (func (export "process") (param i32) (result i32) i32.const 0))"#,
-        r#"(module (memory (export "memory") 1) (func (export "abi") (result i32) (loop $l (br $l)) i32.const 1)
-            (func (export "buffer") (result i32) i32.const 0) (func (export "process") (param i32) (result i32) i32.const 0))"#,
+        r#"(module (import "sekisho" "version" (func (result i64))))"#,
+        r#"(module (memory (export "memory") 1) (func $s) (start $s))"#,
+        "(module (table 100000000 funcref))",
     ] {
-        assert!(validate(&wat::parse_str(text).unwrap()).is_err(), "{text}");
+        let refused = check(&wat::parse_str(text).unwrap(), RAM);
+        assert!(matches!(refused, Err(NoPart::Module(_))), "{text}: {refused:?}");
     }
 }

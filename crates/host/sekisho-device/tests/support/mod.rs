@@ -10,8 +10,8 @@ use sekisho_apdu::Writer;
 use sekisho_device::{Backend, BackendError, Part, Permission};
 use sekisho_keys::sha256;
 use sekisho_link::{
-    Access, AuthorisationWriter, Campaign, Custody, DeliveryParts, Equ, LoaderState, Offer, PSeWriter,
-    Receipt, SeId, Staging, Status, Verdict, codes,
+    Access, AuthorisationWriter, Campaign, Custody, DeliveryParts, Equ, LoaderState, Manifest, Offer,
+    PSeWriter, Receipt, SeId, Staging, Status, Verdict, codes,
 };
 use sekisho_transport::{Card, TransportError};
 
@@ -52,7 +52,7 @@ impl Se {
             target: 1,
             slot: 0,
             version: 1,
-            abi: 1,
+            abi: Manifest::ABI,
             staging: Staging::Nothing,
             campaign: Campaign(0),
             next_block: 0,
