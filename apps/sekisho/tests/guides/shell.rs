@@ -34,6 +34,8 @@ const OWN: [&[&str]; 2] = [
 ];
 /// What a new network namespace lacks, and where pcscd has its socket.
 const FURNISH: &str = "ip link set lo up && mount -t tmpfs tmpfs /run && ";
+/// As many files as most machines allow; where there are fewer, those.
+const FILES: &str = "{ ulimit -n 1024 || true; } 2>/dev/null";
 /// Takes numbers of commands on standard input; answers with exit code and the last job's process id. The commands themselves see neither
 /// end of it.
 const LOOP: &str = r#"
@@ -129,7 +131,7 @@ impl Shell {
         let path = std::env::var("PATH").unwrap_or_default();
         command
             .args(["--noprofile", "--norc", "-c"])
-            .arg(format!("{furnish} true || exit\n{END}\n{LOOP}"))
+            .arg(format!("{furnish} {FILES} || exit\n{END}\n{LOOP}"))
             .current_dir(folder)
             .env_clear()
             .envs(std::env::vars().filter(|(name, _)| name == "RUSTUP_TOOLCHAIN"))
