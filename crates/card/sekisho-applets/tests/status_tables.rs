@@ -87,7 +87,7 @@ fn file_system() {
     });
 }
 
-/// GET RESPONSE in every state (card.md, section 6).
+/// GET RESPONSE in every state (card.md, section 7).
 #[test]
 fn card() {
     check_page(CARD, "card.md", &new_cards(CARD));

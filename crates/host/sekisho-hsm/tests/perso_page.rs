@@ -10,9 +10,12 @@ const PAGE: &str = include_str!("../../../../docs/spec/broadcast-update.md");
 
 struct Field {
     name: String,
-    /// Lengths in bytes; none for a number.
+    /// Lengths in bytes; none for what is not hex.
     lengths: Vec<usize>,
+    is_flag: bool,
     may_be_missing: bool,
+    /// Missing it means what it says, and is left out when a file is made.
+    has_default: bool,
 }
 
 fn fields() -> Vec<Field> {
@@ -28,7 +31,9 @@ fn fields() -> Vec<Field> {
                 .split(", ")
                 .filter_map(|text| text.parse().ok())
                 .collect(),
-            may_be_missing: cells[4] == "yes",
+            is_flag: cells[2] == "true or false",
+            may_be_missing: cells[4].starts_with("yes"),
+            has_default: cells[4].starts_with("yes: "),
         }
     };
     rows.map(field).collect()
@@ -37,6 +42,7 @@ fn fields() -> Vec<Field> {
 /// A value of that length, different in each field.
 fn value(at: usize, field: &Field, length: usize) -> Value {
     match (&*field.name, length) {
+        (_, 0) if field.is_flag => json!(true),
         (_, 0) => json!(0x30),
         // A public key is a point: the page's own.
         ("designer", _) => {
@@ -128,7 +134,8 @@ fn the_file_that_is_made_has_the_fields_of_the_page() {
     let Value::Object(made) = serde_json::to_value(&made).unwrap() else {
         panic!("no object");
     };
-    let mut of_page: Vec<_> = fields().into_iter().map(|field| field.name).collect();
+    let always = fields().into_iter().filter(|field| !field.has_default);
+    let mut of_page: Vec<_> = always.map(|field| field.name).collect();
     let mut of_file: Vec<_> = made.keys().cloned().collect();
     of_page.sort_unstable();
     of_file.sort_unstable();
