@@ -25,6 +25,26 @@ pub(crate) fn raise_limit() {
     }
 }
 
+/// Says when a server has no files left, and when it has some again: whoever connects meanwhile only sees that nobody answers.
+#[allow(clippy::print_stderr)]
+pub(crate) async fn say_when_they_run_out() {
+    let mut ticks = tokio::time::interval(std::time::Duration::from_secs(1));
+    let mut is_told = false;
+    loop {
+        ticks.tick().await;
+        let ran_out = sekisho_store::files_ran_out();
+        if ran_out != is_told {
+            let what = if ran_out {
+                "too many open files (ulimit -n): who connects now has to wait"
+            } else {
+                "there is room for connections again"
+            };
+            eprintln!("files          {what}");
+            is_told = ran_out;
+        }
+    }
+}
+
 /// The umask that the process was started with.
 static UMASK: OnceLock<u32> = OnceLock::new();
 

@@ -1,11 +1,17 @@
 //! A machine with a C compiler and nothing else: what the binary needs to start, and what it says when something is not there.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
 #![cfg(target_os = "linux")]
 
 mod process;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -118,6 +124,52 @@ fn when_files_run_out_it_says_so() {
             "{limit}: {said}"
         );
     }
+}
+
+/// A server whose connections take all of its files says so, and that it goes on when they are gone.
+#[test]
+fn a_server_says_when_its_files_run_out() {
+    let folder = scratch();
+    ok(folder.path(), &["hsm", "init"]);
+    let any = "127.0.0.1:0";
+    let script = "ulimit -n 48 && exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        script,
+        SEKISHO,
+        "server",
+        "--device-address",
+        any,
+        "--admin-address",
+        any,
+    ]);
+    let command = command
+        .current_dir(folder.path())
+        .env("SEKISHO_PASSPHRASE", "a passphrase of the test");
+    let mut server = Guarded(command.stderr(Stdio::piped()).spawn().unwrap());
+    let lines = BufReader::new(server.0.stderr.take().unwrap()).lines();
+    let (says, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| says.send(line)));
+    let hear = |what: &str| loop {
+        let line = said.recv_timeout(Duration::from_secs(30)).expect(what);
+        if line.contains(what) {
+            return line;
+        }
+    };
+    let address = hear("devices");
+    let address = address
+        .split_once("https://")
+        .unwrap()
+        .1
+        .split(' ')
+        .next()
+        .unwrap()
+        .to_owned();
+    let connections: Vec<_> = (0..64).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    hear("too many open files");
+    drop(connections);
+    hear("room for connections again");
 }
 
 #[test]

@@ -141,9 +141,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .build()?
         .block_on(async {
             let paging = Arc::new(Paging::start(config, Arc::new(hsm)).await?);
-            eprintln!("paging         udp {}", paging.engine().local_addr());
             let looking = tokio::spawn(Arc::clone(&paging).run());
-            crate::leftovers::stopped().await?;
+            let say = || eprintln!("paging         udp {}", paging.engine().local_addr());
+            crate::leftovers::stopped_after(say).await?;
             eprintln!("stopping");
             looking.abort();
             paging.stop().await;

@@ -14,6 +14,7 @@ use super::OrUsage as _;
 use super::paging;
 use super::secret::{self, Passphrase};
 use crate::files;
+use crate::leftovers::stopped_after;
 
 /// The management server: campaigns, device endpoint over TLS, administration with a live page
 #[derive(Parser)]
@@ -117,20 +118,24 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 #[allow(clippy::print_stderr)]
 async fn serve(config: Config, hsm: SoftHsm, folder: &Path) -> Result<ExitCode> {
     let server = Server::start(config, Arc::new(hsm)).await?;
-    eprintln!(
-        "devices        https://{}  (they pin {})",
-        server.device_address,
-        folder.join("certificate.pem").display()
-    );
-    eprintln!(
-        "administration http://{}/  (token in {})",
-        server.admin_address,
-        folder.join("admin.token").display()
-    );
-    if let Some(paging) = &server.paging {
-        eprintln!("paging         udp {}", paging.engine().local_addr());
-    }
-    crate::leftovers::stopped().await?;
+    let say = || {
+        eprintln!(
+            "devices        https://{}  (they pin {})",
+            server.device_address,
+            folder.join("certificate.pem").display()
+        );
+        eprintln!(
+            "administration http://{}/  (token in {})",
+            server.admin_address,
+            folder.join("admin.token").display()
+        );
+        if let Some(paging) = &server.paging {
+            eprintln!("paging         udp {}", paging.engine().local_addr());
+        }
+    };
+    let files = tokio::spawn(files::say_when_they_run_out());
+    stopped_after(say).await?;
+    files.abort();
     eprintln!("stopping");
     server.stop().await;
     Ok(ExitCode::SUCCESS)

@@ -14,7 +14,7 @@ use std::time::Duration;
 use drive::{Drive, Outcome};
 use fleet::TestFleet;
 
-use crate::leftovers::{Folder, stopped};
+use crate::leftovers::{Folder, stopped_after};
 
 /// Loads a server with simulated devices
 #[derive(Parser)]
@@ -117,15 +117,17 @@ impl Fleet {
 fn serve(args: &Serve) -> Result<ExitCode> {
     let fleet = args.fleet.fleet();
     let engine = fleet.engine(args.listen, args.threads, args.directory.clone(), None)?;
-    eprintln!(
-        "paging         udp {}  ({} devices with test keys)",
-        engine.local_addr(),
-        fleet.devices
-    );
+    let say = || {
+        eprintln!(
+            "paging         udp {}  ({} devices with test keys)",
+            engine.local_addr(),
+            fleet.devices
+        );
+    };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(stopped())?;
+        .block_on(stopped_after(say))?;
     engine.stop().context("the last snapshot")?;
     Ok(ExitCode::SUCCESS)
 }
