@@ -56,7 +56,7 @@ fuzz_target!(|data: &[u8]| {
     }];
     let personalisation = Personalisation {
         se_id: [1; 10],
-        scp_parameter: sekisho_scp::ScpParameter::FULL_S8,
+        scp_parameter: sekisho_os::ScpParameter::FULL_S8,
         scp_kvn: 0x30,
         scp: &scp,
         k_aut: &key(),

@@ -247,6 +247,28 @@ fn s16_is_chosen_at_personalisation() {
     assert!(error.contains("card with S8"), "{error}");
 }
 
+/// Key information of so many versions comes in two templates; the first screen reads both.
+#[test]
+fn the_first_screen_names_every_key_version() {
+    let directory = scratch();
+    let flash = directory.path().join("card.flash");
+    let card = CardProcess::start(&flash, 0, &[]);
+    let mut reader = card.reader();
+    let keys = initial_keys();
+    let mut channel = open_channel(&mut reader, 0xFF, &keys).unwrap();
+    let mut expected = String::from("KVN");
+    for kvn in 1..=15 {
+        let command = put_keys(&mut channel, &keys.dek, 0, kvn, &key_set(kvn));
+        let rapdu = reader.transmit(&command).unwrap();
+        let answer = channel.unwrap_response(&rapdu, &mut [0; 300]).unwrap().sw;
+        assert!(answer.is_success(), "{kvn}: {answer}");
+        expected += &format!(" {kvn:02X}");
+    }
+    card.kill();
+    let card = CardProcess::start(&flash, 0, &[]);
+    assert_eq!(card.says("keys"), expected + " 60");
+}
+
 #[test]
 fn one_flash_is_one_card() {
     let directory = scratch();

@@ -75,3 +75,4 @@ pub use profile::Profile;
 pub use refusal::{Outcome, Refusal};
 pub use registry::{ENTRIES_MAX, Entry, Kind, Module, Registry};
 pub use response::RESPONSE_DATA_MAX;
+pub use sekisho_scp::ScpParameter;
