@@ -24,7 +24,7 @@ use run::{Counts, Rules, repository};
 use shell::own_namespaces;
 
 /// A command of a guide that takes longer is hung.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 /// Blocks that may stand in the pages without being run.
 const MOST_NOT_RUN: usize = 4;
 

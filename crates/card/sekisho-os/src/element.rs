@@ -109,8 +109,13 @@ impl<P: Platform> SecureElement<P> {
         if out.len() < 2 {
             return 0;
         }
+        // What selects, opens or closes while there is no key in the SE's RAM, and touches no record, leaves none on the stack.
+        let has_no_keys = self.core.secure.is_empty() && self.core.messaging.is_empty();
+        self.buffers.scratch.staged.worked = false;
         let len = self.answer(interface, capdu, out);
-        stack::wipe(self.core.profile.stack);
+        if !has_no_keys || self.buffers.scratch.staged.worked {
+            stack::wipe(self.core.profile.stack);
+        }
         len
     }
 

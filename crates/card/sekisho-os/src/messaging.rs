@@ -31,6 +31,11 @@ impl Messagings {
         found.map(|(_, messaging)| messaging)
     }
 
+    /// Whether no logical channel has any.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+
     pub(crate) fn is_open(&self, place: Place) -> bool {
         self.0.iter().flatten().any(|(owner, _)| *owner == place)
     }

@@ -118,6 +118,8 @@ pub(crate) struct Staged {
     len: usize,
     records: [(Key, Option<(u16, u16)>); STAGED_RECORDS_MAX],
     count: usize,
+    /// Whether the command has been given to an application, or has read or written a record: it may have worked with keys.
+    pub(crate) worked: bool,
 }
 
 impl Staged {
@@ -127,6 +129,7 @@ impl Staged {
             len: 0,
             records: [(Key(0), None); STAGED_RECORDS_MAX],
             count: 0,
+            worked: false,
         }
     }
 
@@ -154,6 +157,7 @@ impl Staged {
     }
 
     fn stage(&mut self, key: Key, value: Option<&[u8]>) -> Result<(), Refusal> {
+        self.worked = true;
         let full = Refusal(StatusWord::NOT_ENOUGH_MEMORY);
         let known = self
             .records
@@ -228,6 +232,7 @@ impl<F: Flash> Records<'_, F> {
     }
 
     fn get_key(&mut self, key: Key, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+        self.staged.worked = true;
         match self.staged.find(key) {
             None => self.nvm.get(key, out),
             Some(None) => Ok(None),

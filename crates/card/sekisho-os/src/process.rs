@@ -86,6 +86,7 @@ impl<P: Platform> Core<P> {
             answer,
             staged,
         } = scratch;
+        staged.worked = true;
         let admitted = match self.admit(place, command, plain) {
             Ok(Admission::Command(admitted)) => admitted,
             Ok(Admission::Again) => return response.set_protected(self.messaging.last_answer(place)),

@@ -27,7 +27,7 @@ pub struct Profile {
     pub store_bytes: usize,
     /// Flash for each of the two slots of the OS part, in bytes; rounded up to whole pages.
     pub slot_bytes: usize,
-    /// Stack that a command may use, in bytes; wiped behind each one, which may have worked with keys.
+    /// Stack that a command may use, in bytes; wiped behind each one that may have worked with keys.
     pub stack: usize,
     /// RAM that the SE may use, in bytes: its own state, and what is left for the OS part.
     pub ram: usize,

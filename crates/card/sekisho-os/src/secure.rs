@@ -173,6 +173,11 @@ impl SecureChannels {
         was_broadcast
     }
 
+    /// Whether no logical channel has any, nor is opening one.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.iter().all(|slot| matches!(slot.state, State::None(_)))
+    }
+
     /// Whether a logical channel is in broadcast mode: there can be one at a time, as there is one loader.
     pub(crate) fn any_broadcast(&self) -> bool {
         self.0.iter().any(|slot| slot.state.is_broadcast())
