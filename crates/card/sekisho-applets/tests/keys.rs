@@ -324,7 +324,20 @@ fn attempts(dek: &AesKey, kvn: u8, point: &[u8; 65]) -> Vec<Vec<u8>> {
         vec![0x80, 0xE4, 0, 0, 6, 0xD0, 1, 1, 0xD2, 1, kvn],
         vec![0x80, 0xE4, 0, 0, 6, 0xD2, 1, kvn, 0xD0, 1, 9],
         vec![0x80, 0xE4, 0, 0, 3, 0xD0, 1, 1],
+        // Beside a version that may go, beside what makes no sense, and named twice.
+        vec![0x80, 0xE4, 0, 0, 6, 0xD2, 1, kvn, 0xD2, 1, 0x60],
+        vec![0x80, 0xE4, 0, 0, 6, 0xD2, 1, 0x60, 0xD2, 1, kvn],
+        vec![0x80, 0xE4, 0, 0, 5, 0xB6, 0, 0xD2, 1, kvn],
+        vec![0x80, 0xE4, 0, 0, 5, 0xD2, 1, kvn, 0x4F, 0],
     ]);
+    // What is wrong with the rest does not show.
+    let wrong_check_value = [&aes[..aes.len() - 1], &[aes.last().unwrap() ^ 1]].concat();
+    let des = vec![0x80, 0x10, 0x00];
+    for p1 in [0, kvn] {
+        commands.push(put_key(p1, 0x00, kvn, std::slice::from_ref(&aes)));
+        commands.push(put_key(p1, 0x01, kvn, std::slice::from_ref(&wrong_check_value)));
+        commands.push(put_key(p1, 0x01, kvn, std::slice::from_ref(&des)));
+    }
     commands
 }
 
@@ -393,7 +406,7 @@ fn the_platforms_keys_are_out_of_reach_of_scp03_keys() {
             );
         }
     }
-    assert_eq!(refused, 2 * 5 * 4 * 32 * 3);
+    assert_eq!(refused, 2 * 5 * 4 * 42 * 3);
 }
 
 /// A second design system that holds all SCP03 keys of an SE, and K-AUT besides, activates nothing on it.
@@ -566,6 +579,68 @@ fn put_key_of_every_kind_that_hosts_send() {
         assert_eq!(answer, expected, "{what}: {answer:04X}");
     }
     assert_eq!(information(&mut host, &mut card), before);
+}
+
+/// K-AUT has one number, and a DELETE that names two versions means none.
+#[test]
+fn k_aut_keeps_its_number_and_goes_alone() {
+    let mut card = new_card();
+    let (mut host, dek) = initial(&mut card);
+    let field = |byte| [aes_field(&dek, &key(&[byte; 16]))];
+    for kvn in [0x65, 0x7F, 0x01] {
+        assert_eq!(
+            sw(&host.send(&mut card, &put_key(0x60, 1, kvn, &field(0xB1)))),
+            0x6A80,
+            "60 to {kvn:02X}"
+        );
+    }
+    assert_eq!(
+        sw(&host.send(&mut card, &put_key(0, 1, 0x65, &field(0xB2)))),
+        0x9000
+    );
+    assert_eq!(
+        sw(&host.send(&mut card, &put_key(0x65, 1, 0x60, &field(0xB3)))),
+        0x6A80
+    );
+    assert_eq!(
+        sw(&host.send(&mut card, &put_key(0x65, 1, 0x7F, &field(0xB4)))),
+        0x9000
+    );
+    let before = information(&mut host, &mut card);
+    for twice in ["D20160D2017F", "D00101D00101D20160", "D20160D20160"] {
+        let data = hex::decode(twice).unwrap();
+        let command = [&[0x80, 0xE4, 0, 0, u8::try_from(data.len()).unwrap()][..], &data].concat();
+        assert_eq!(sw(&host.send(&mut card, &command)), 0x6A80, "{twice}");
+    }
+    assert_eq!(information(&mut host, &mut card), before);
+}
+
+/// Level 00 proves who opened the channel, and nothing about who sends in it.
+#[test]
+fn a_channel_without_mac_changes_no_card() {
+    let mut card = new_card();
+    let dek = initial_keys().dek;
+    let level_00 = SecurityLevel::from_p1(0x00).unwrap();
+    let mut host = Host::open(&mut card, 0xFF, &initial_keys(), level_00);
+    let before = card.flash().image().to_vec();
+    for command in [
+        put_set(&dek, 0, 1, &set(0x41, 0x42, 0x43, 16)),
+        delete(0x60).to_vec(),
+        hex::decode("80E290000442021122").unwrap(),
+        hex::decode("80F0800700").unwrap(),
+    ] {
+        assert_eq!(
+            sw(&host.send(&mut card, &command)),
+            0x6982,
+            "{}",
+            hex::encode_upper(&command)
+        );
+    }
+    assert_eq!(card.flash().image(), before);
+    assert_eq!(
+        sw(&host.send(&mut card, &hex::decode("80F28002024F0000").unwrap())),
+        0x9000
+    );
 }
 
 /// GlobalPlatform's own chaining (GPC 11.8.2.1): the command is secured once and cut afterwards, with one C-MAC for the whole, over a length in

@@ -71,7 +71,7 @@ fn a_secure_channel_goes_on_behind_a_command_of_any_length() {
                         "{len} bytes: {:04X}",
                         sw(&answer)
                     );
-                    if len > COMMAND_DATA_MAX && level.c_decryption() {
+                    if len > COMMAND_DATA_MAX {
                         assert_eq!(answer, [0x67, 0x00], "{len} bytes at {level:?}");
                     }
                 }
@@ -132,6 +132,36 @@ fn a_command_in_the_clear_of_any_length_is_answered_in_words() {
                 says_what_is_wrong(sw) || matches!(sw, 0x6982 | 0x6A82),
                 "{len} bytes: {sw:04X}"
             );
+            if len > COMMAND_DATA_MAX && header[1] != 0xA4 {
+                assert_eq!(sw, 0x6700, "{len} bytes");
+            }
+        }
+    }
+}
+
+/// As much fits into a chain as into one command: the C-MAC of the whole comes on top.
+#[test]
+fn a_chain_takes_as_much_as_an_extended_command() {
+    for (level, fits, too_long) in [("01", 2048, 2049), ("33", 2047, 2048)] {
+        let level = SecurityLevel::from_p1(u8::from_str_radix(level, 16).unwrap()).unwrap();
+        for (len, expected) in [(fits, 0x9484), (too_long, 0x6700)] {
+            let mut card = new_card();
+            let mut host = Host::open(&mut card, 0xFF, &initial_keys(), level);
+            let whole = host.wrap(&command([0x80, 0xD8, 0x00, 0x81], len));
+            let [cla, ins, p1, p2, _, _, _, data @ ..] = &whole[..] else {
+                panic!("no extended command");
+            };
+            let mut parts = data.chunks(255).peekable();
+            while let Some(part) = parts.next() {
+                let more = if parts.peek().is_some() { 0x80 } else { 0 };
+                let sent = [
+                    &[*cla, *ins, p1 | more, *p2, u8::try_from(part.len()).unwrap()][..],
+                    part,
+                ]
+                .concat();
+                let answer = sw(&send(&mut card, &sent));
+                assert_eq!(answer, if more == 0 { expected } else { 0x9000 }, "{len} bytes");
+            }
         }
     }
 }

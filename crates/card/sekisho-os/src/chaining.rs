@@ -10,8 +10,11 @@ use zeroize::Zeroize;
 
 use crate::interface::Place;
 
-/// Longest data field of a command, chained or extended.
+/// Longest data field of a command, chained or extended, without its C-MAC.
 pub const COMMAND_DATA_MAX: usize = 2048;
+
+/// Room of a chain: the C-MAC comes with the last segment (Amd D 6.2.4), and is not seen before.
+const CHAIN_MAX: usize = COMMAND_DATA_MAX + 16;
 
 /// P1: more commands follow (GPC Tables 11-22 and 11-65).
 const MORE_COMMANDS: u8 = 0x80;
@@ -26,7 +29,7 @@ pub(crate) struct Chain {
     owner: Option<Place>,
     /// CLA without the chaining bit, INS, P1, P2: equal in all segments.
     header: [u8; 4],
-    data: [u8; COMMAND_DATA_MAX],
+    data: [u8; CHAIN_MAX],
     len: usize,
 }
 
@@ -45,7 +48,7 @@ impl Chain {
         Self {
             owner: None,
             header: [0; 4],
-            data: [0; COMMAND_DATA_MAX],
+            data: [0; CHAIN_MAX],
             len: 0,
         }
     }

@@ -70,6 +70,11 @@ const fn is_scp(kvn: u8) -> bool {
     matches!(kvn, 0x01..=0x5F | KVN_INITIAL)
 }
 
+/// Whether the one version's number may become the other's: those of SCP03 among themselves, those that nothing uses likewise; K-AUT's stays.
+const fn may_become(a: u8, b: u8) -> bool {
+    (is_scp(a) && is_scp(b)) || (matches!(a, 0x65..=0x7F) && matches!(b, 0x65..=0x7F))
+}
+
 /// Whether these keys may stand in a version.
 fn may_stand(kvn: u8, record: &KeyRecord) -> bool {
     match kvn {
@@ -242,7 +247,7 @@ impl<F: Flash> KeyStore<'_, '_, F> {
         let is_alike = new.keys().all(|key| new.is_alike(&old, key.kid));
         // A version gets another number as a whole, and one that nothing has yet; what opens secure channels goes on doing so.
         let is_whole = old.keys().all(|key| new.has(key.kid));
-        let may_move = is_whole && !directory.contains(kvn) && is_scp(kvn) == is_scp(replaces);
+        let may_move = is_whole && !directory.contains(kvn) && may_become(replaces, kvn);
         if is_alike && (kvn == replaces || may_move) {
             old.with(new)
         } else {

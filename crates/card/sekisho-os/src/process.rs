@@ -7,6 +7,7 @@ use sekisho_scp::ScpError;
 use zeroize::Zeroize;
 
 use crate::applet::{Applets, Context, Effects, Protection, System};
+use crate::chaining::COMMAND_DATA_MAX;
 use crate::container::{Container, ISD_INDEX};
 use crate::element::{Core, Platform, Scratch};
 use crate::interface::Place;
@@ -88,9 +89,9 @@ impl<P: Platform> Core<P> {
         } = scratch;
         staged.worked = true;
         let admitted = match self.admit(place, command, plain) {
-            Ok(Admission::Command(admitted)) => admitted,
+            Ok(Admission::Command(admitted)) if admitted.command.data.len() <= COMMAND_DATA_MAX => admitted,
             Ok(Admission::Again) => return response.set_protected(self.messaging.last_answer(place)),
-            Ok(Admission::TooLong(protection)) => {
+            Ok(Admission::TooLong(protection) | Admission::Command(Admitted { protection, .. })) => {
                 wipe(plain, command);
                 return self.respond(place, protection, None, &[], StatusWord::WRONG_LENGTH, response);
             }

@@ -7,6 +7,7 @@ mod status;
 mod store_data;
 mod update;
 
+use rules::Came;
 use store_data::Blocks;
 
 use sekisho_apdu::gp::ins;
@@ -68,14 +69,18 @@ impl CardManager {
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> Outcome {
-        let authenticated = context.authenticated().is_some();
+        let came = match context.authenticated().map(|proof| proof.level()) {
+            None => Came::Clear,
+            Some(level) if level.c_mac() => Came::Protected,
+            Some(_) => Came::Authenticated,
+        };
         let place = context.place();
         let session = context.session();
         if capdu.ins != ins::STORE_DATA {
             self.blocks.end(place);
         }
         let mut issuer = issuer(context)?;
-        rules::check(capdu, issuer.life_cycle(), authenticated)?;
+        rules::check(capdu, issuer.life_cycle(), came)?;
         match capdu.ins {
             ins::GET_DATA => get_data::process(&mut issuer, capdu, out),
             ins::INITIALIZE_UPDATE => {

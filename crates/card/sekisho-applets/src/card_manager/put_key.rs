@@ -13,6 +13,9 @@ use super::{wrong_data, wrong_p1p2};
 
 /// P2: multiple keys (GPC Table 11-66).
 const MULTIPLE: u8 = 0x80;
+/// DELETE: tags of key identifier and key version number (GPC 11.2.2.3.2).
+const KID: u32 = 0xD0;
+const KVN: u32 = 0xD2;
 /// An AES key after padding to whole blocks.
 const ENCRYPTED_MAX: usize = 32;
 /// A modulus of 1,024 to 2,048 bits; an exponent of one to four bytes.
@@ -42,7 +45,9 @@ pub(super) fn process<F: Flash>(
     out: &mut Writer<'_>,
 ) -> Outcome {
     let mut reader = Reader::new(capdu.data);
+    issuer.leave_platform(capdu.p1)?;
     let kvn = reader.u8()?;
+    issuer.leave_platform(kvn)?;
     out.u8(kvn)?;
     let mut keys = KeyRecord::new();
     let mut kid = capdu.p2 & !MULTIPLE;
@@ -169,12 +174,18 @@ pub(super) fn delete<F: Flash>(
     capdu: &CApdu<'_>,
     out: &mut Writer<'_>,
 ) -> Outcome {
+    // Whatever else the data field says.
+    for object in TlvReader::new(capdu.data).map_while(Result::ok) {
+        if let (KVN, [version]) = (object.tag.0, object.value) {
+            issuer.leave_platform(*version)?;
+        }
+    }
     let (mut kid, mut kvn) = (None, None);
     for object in TlvReader::new(capdu.data) {
         let object = object?;
         match (object.tag.0, object.value) {
-            (0xD0, [id]) => kid = Some(*id),
-            (0xD2, [version]) => kvn = Some(*version),
+            (KID, [id]) if kid.is_none() => kid = Some(*id),
+            (KVN, [version]) if kvn.is_none() => kvn = Some(*version),
             (0x4F, aid) => {
                 let known = issuer
                     .registry()

@@ -35,6 +35,19 @@ enum Access {
     Clear,
     /// An open secure channel.
     Authenticated,
+    /// An open secure channel whose commands have a C-MAC: whoever is in the line of one without (level 00) is not to change anything.
+    Protected,
+}
+
+/// How a command came.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Came {
+    /// Through no open secure channel.
+    Clear,
+    /// Through one of level 00.
+    Authenticated,
+    /// Through one with C-MAC.
+    Protected,
 }
 
 struct Rule {
@@ -78,26 +91,21 @@ const RULES: [Rule; 12] = [
         ins::SET_STATUS,
         Class::GlobalPlatform,
         Until::Locked,
-        Access::Authenticated,
+        Access::Protected,
     ),
     rule(
         ins::PUT_KEY,
         Class::GlobalPlatform,
         Until::Secured,
-        Access::Authenticated,
+        Access::Protected,
     ),
     rule(
         ins::DELETE,
         Class::GlobalPlatform,
         Until::Secured,
-        Access::Authenticated,
+        Access::Protected,
     ),
-    rule(
-        ins::STORE_DATA,
-        Class::Both,
-        Until::Secured,
-        Access::Authenticated,
-    ),
+    rule(ins::STORE_DATA, Class::Both, Until::Secured, Access::Protected),
     // The update's own rules (broadcast update, 2.1 to 2.3): which secure channel, at which level.
     rule(
         ins::CHANGE_MODE,
@@ -115,11 +123,7 @@ const RULES: [Rule; 12] = [
 ];
 
 /// Checks instruction, class, life cycle and security status, in this order.
-pub(super) fn check(
-    capdu: &CApdu<'_>,
-    life_cycle: CardLifeCycle,
-    authenticated: bool,
-) -> Result<(), Refusal> {
+pub(super) fn check(capdu: &CApdu<'_>, life_cycle: CardLifeCycle, came: Came) -> Result<(), Refusal> {
     let rule = RULES
         .iter()
         .find(|rule| rule.ins == capdu.ins)
@@ -137,10 +141,15 @@ pub(super) fn check(
         Until::Locked => CardLifeCycle::CardLocked,
         Until::Terminated => CardLifeCycle::Terminated,
     };
-    if life_cycle > last || (rule.access == Access::Clear && authenticated) {
+    if life_cycle > last || (rule.access == Access::Clear && came != Came::Clear) {
         return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
     }
-    if rule.access == Access::Authenticated && !authenticated {
+    let least = match rule.access {
+        Access::Anyone | Access::Clear => Came::Clear,
+        Access::Authenticated => Came::Authenticated,
+        Access::Protected => Came::Protected,
+    };
+    if came < least {
         return Err(Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED));
     }
     Ok(())
@@ -168,15 +177,11 @@ mod tests {
             for cla in [0x00, 0x80] {
                 write!(table, " {cla:02X} {:02X}  |", rule.ins).unwrap();
                 for state in states {
-                    let sw = |authenticated| match check(
-                        &CApdu::new(Cla(cla), rule.ins, 0, 0),
-                        state,
-                        authenticated,
-                    ) {
+                    let sw = |came| match check(&CApdu::new(Cla(cla), rule.ins, 0, 0), state, came) {
                         Ok(()) => StatusWord::NO_ERROR,
                         Err(refusal) => refusal.0,
                     };
-                    write!(table, " {} {}", sw(false), sw(true)).unwrap();
+                    write!(table, " {} {}", sw(Came::Clear), sw(Came::Protected)).unwrap();
                 }
                 table.push('\n');
             }
@@ -185,9 +190,29 @@ mod tests {
     }
 
     #[test]
+    fn a_channel_without_mac_changes_nothing() {
+        for ins in [ins::SET_STATUS, ins::PUT_KEY, ins::DELETE, ins::STORE_DATA] {
+            let at_level_00 = check(
+                &CApdu::new(Cla(0x80), ins, 0, 0),
+                CardLifeCycle::OpReady,
+                Came::Authenticated,
+            );
+            assert_eq!(
+                at_level_00,
+                Err(Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED)),
+                "{ins:02X}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_not_in_the_table_is_not_there() {
         for ins in (0..=0xFF).filter(|ins| RULES.iter().all(|rule| rule.ins != *ins)) {
-            let refused = check(&CApdu::new(Cla(0x80), ins, 0, 0), CardLifeCycle::OpReady, true);
+            let refused = check(
+                &CApdu::new(Cla(0x80), ins, 0, 0),
+                CardLifeCycle::OpReady,
+                Came::Protected,
+            );
             assert_eq!(refused, Err(Refusal(StatusWord::INS_NOT_SUPPORTED)));
         }
     }

@@ -140,13 +140,25 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
     /// 6985 for a version of the platform (61 to 64); 6A88 when there is nothing to replace; 6A80 for a version or a key that cannot be there,
     /// a key that is there already or of another type, or one whose value stands in another version; 6A84.
     pub fn put_keys(&mut self, replaces: u8, kvn: u8, keys: &KeyRecord) -> Result<(), Refusal> {
-        leave_platform(replaces)?;
-        leave_platform(kvn)?;
+        self.leave_platform(replaces)?;
+        self.leave_platform(kvn)?;
         if kvn == KVN_INITIAL {
             // Initial keys come from the factory.
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
         self.keys().put(replaces, kvn, keys)
+    }
+
+    /// Kos, `K_MAC` and the designer's key are no business of who holds SCP03 keys, whether they are there or not.
+    ///
+    /// # Errors
+    /// 6985 for a version of the platform (61 to 64).
+    pub const fn leave_platform(&self, kvn: u8) -> Result<(), Refusal> {
+        if is_platforms(kvn) {
+            Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
+        } else {
+            Ok(())
+        }
     }
 
     /// DELETE `[key]`: a key version, its key `kid`, or the keys `kid` of all versions.
@@ -156,8 +168,8 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
     pub fn delete_keys(&mut self, kvn: Option<u8>, kid: Option<u8>) -> Result<(), Refusal> {
         self.context.system.effects.essential = true;
         match kvn {
-            Some(kvn) => leave_platform(kvn)?,
-            None if kid == Some(KID_FIRST) => leave_platform(KVN_KOS)?,
+            Some(kvn) => self.leave_platform(kvn)?,
+            None if kid == Some(KID_FIRST) => self.leave_platform(KVN_KOS)?,
             None => {}
         }
         self.keys().delete(kvn, kid)
@@ -176,12 +188,4 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
         let nvm = &self.context.records.nvm;
         Ok(nvm.store.free(nvm.flash)?.saturating_sub(RESERVE))
     }
-}
-
-/// Kos, `K_MAC` and the designer's key are no business of who holds SCP03 keys, whether they are there or not (6985).
-fn leave_platform(kvn: u8) -> Result<(), Refusal> {
-    if is_platforms(kvn) {
-        return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
-    }
-    Ok(())
 }
