@@ -147,7 +147,7 @@ fn what_cannot_work_is_said_before_anything_is_made() {
     std::fs::write(path("noise.flash"), [0x5A; 1024 * 1024]).unwrap();
     std::fs::write(path("perso.json"), r#"{"se_id": "12"}"#).unwrap();
     let listen = ["--listen", "127.0.0.1:0"];
-    let cases: [(&[&str], i32, &str); 11] = [
+    let cases: [(&[&str], i32, &str); 12] = [
         (&[], 2, "--vpcd"),
         (&["--listen", "nowhere"], 2, "--listen"),
         (
@@ -158,6 +158,11 @@ fn what_cannot_work_is_said_before_anything_is_made() {
         (&["--listen", "127.0.0.1:0", "--interface", "usb"], 2, "contact"),
         (&["--listen", "0.0.0.0:0"], 2, "127.0.0.1"),
         (&["--ram", "1K"], 2, "is the least"),
+        (
+            &["--ram", "24K", "--flash", "blank.flash"],
+            1,
+            "more than --ram leaves it",
+        ),
         (&["--nvm", "100001"], 2, "whole pages"),
         (&["--nvm", "32K"], 2, "is the least"),
         (&["--perso", "missing.json"], 1, "missing.json"),

@@ -227,6 +227,9 @@ fn explain(error: BootError, args: &Args) -> anyhow::Error {
                 args.nvm.map_or_else(|| "bytes".to_owned(), |n| n.to_string())
             )
         }
+        BootError::Refused(sekisho_os::loader::status::CODE) => {
+            "its OS part needs more than --ram leaves it".to_owned()
+        }
         _ => format!(
             "if {} is not worth keeping, start again with another --flash",
             args.flash.display()

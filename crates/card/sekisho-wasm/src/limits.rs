@@ -60,7 +60,7 @@ impl Limits {
             segments: 256,
             locals: 1024,
             local_groups: 128,
-            targets: 1024,
+            targets: 256,
             stack: 2048,
             heap: ram,
         }
