@@ -3,13 +3,14 @@
 //! What the binary writes is for its owner alone, whatever writes it, SQLite and its side files included: the process begins with the umask 077. What is for
 //! everybody is published, by name. Files of an earlier version, or of a careless copy, are closed when they are used.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::sys::stat::{Mode, umask};
 use std::fs::{self, Permissions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use tempfile::NamedTempFile;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -70,10 +71,41 @@ pub(crate) fn publish(path: &Path) -> Result<()> {
     set().with_context(|| format!("cannot set the mode of {}", path.display()))
 }
 
-/// Writes a file that everybody may read.
+/// Writes a file that everybody may read; one that was there is whole until the new one is.
 pub(crate) fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
-    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    let write = || {
+        written_beside(path, bytes)?
+            .persist(path)
+            .map_err(io::Error::from)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))?;
     publish(path)
+}
+
+/// Writes a file for the owner alone, whole or not at all. One that is there stays.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        written_beside(path, bytes)?
+            .persist_noclobber(path)
+            .map_err(io::Error::from)
+    };
+    match write() {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            bail!("{}: there is such a file already", path.display())
+        }
+        written => written
+            .map(drop)
+            .with_context(|| format!("cannot write {}", path.display())),
+    }
+}
+
+/// A file with these bytes in the folder of `path`, which goes unless it is given that name.
+fn written_beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut file = NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    Ok(file)
 }
 
 /// A folder of secrets: made if need be; the files that are in it, and in folders of its own, are closed to others, but for the public ones.

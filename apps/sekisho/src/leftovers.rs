@@ -4,6 +4,7 @@
 //! with 128 and the signal's number, as a shell would show it.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,14 +105,19 @@ pub(crate) async fn stopped_after(say: impl FnOnce()) -> Result<()> {
     Ok(())
 }
 
-/// Ends the process as SIGPIPE would when standard output or error is closed: `println!` panics then, since Rust's programs ignore that signal (and the card, which
-/// writes without `println!`, goes on without a reader).
-pub(crate) fn end_when_nobody_reads() {
+/// Ends the process, cleared up, where a library panics for what is no fault of the program: `println!` when standard output is closed, as SIGPIPE would end it, or when
+/// the disk behind it is full (the card, which writes without `println!`, goes on without a reader); tokio when there is no file left to hear signals with.
+pub(crate) fn end_without_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let text = info.payload_as_str().unwrap_or_default();
-        if text.starts_with("failed printing to std") && text.contains("Broken pipe") {
-            end(Signal::SIGPIPE as i32);
+        let is_printing = text.starts_with("failed printing to std");
+        if is_printing && text.contains("Broken pipe") {
+            end(128 + Signal::SIGPIPE as i32);
+        }
+        if is_printing || text.contains("Too many open files") {
+            let _ = writeln!(std::io::stderr(), "error: {text}");
+            end(1);
         }
         usual(info);
     }));
@@ -136,7 +142,7 @@ fn watch() -> Result<()> {
                     }
                 });
                 if !IS_AWAITED.load(Ordering::SeqCst) {
-                    end(number.as_raw_value());
+                    end(128 + number.as_raw_value());
                 }
             })?;
         Ok(())
@@ -152,7 +158,7 @@ fn watch() -> Result<()> {
     clippy::disallowed_methods,
     reason = "a signal ends the process, and the main thread is busy"
 )]
-fn end(number: i32) -> ! {
+fn end(code: i32) -> ! {
     let leftovers = leftovers();
     for leftover in leftovers.iter() {
         match leftover {
@@ -169,5 +175,5 @@ fn end(number: i32) -> ! {
             }
         }
     }
-    std::process::exit(128 + number)
+    std::process::exit(code)
 }

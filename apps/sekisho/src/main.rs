@@ -30,7 +30,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    leftovers::end_when_nobody_reads();
+    leftovers::end_without_panic();
     let cli = Cli::parse();
     files::raise_limit();
     files::keep_private();

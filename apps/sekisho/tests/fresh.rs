@@ -276,6 +276,50 @@ fn it_ends_without_a_word_when_nobody_reads() {
     }
 }
 
+#[test]
+fn a_full_disk_behind_what_it_says_is_no_panic() {
+    let folder = scratch();
+    for args in [
+        &["lab", "--devices", "2", "--once"][..],
+        &["reader", "send", "00B0810004"],
+        &["analyse", "rolling", "--json"],
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = run(Command::new(SEKISHO)
+            .args(args)
+            .env("TMPDIR", folder.path())
+            .stdout(full));
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(
+            said.contains("No space left") && !said.contains("panicked"),
+            "{args:?}: {said}"
+        );
+        assert!(
+            std::fs::read_dir(folder.path()).unwrap().next().is_none(),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn no_file_left_to_hear_signals_with_is_no_panic() {
+    let folder = scratch();
+    let mut ran_out = 0;
+    for files in 4..12 {
+        let output = run(Command::new("sh")
+            .arg("-c")
+            .arg(format!(
+                "ulimit -n {files}; exec {SEKISHO} lab --devices 1 --once"
+            ))
+            .env("TMPDIR", folder.path()));
+        let said = text(&output.stderr);
+        assert!(!said.contains("panicked"), "{files} files: {said}");
+        ran_out += usize::from(output.status.code() == Some(1));
+    }
+    assert!(ran_out > 0);
+}
+
 /// A command with the umask that most people have.
 fn usual(folder: &Path) -> Command {
     let mut command = Command::new("sh");

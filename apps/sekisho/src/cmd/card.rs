@@ -40,7 +40,7 @@ pub(crate) struct Args {
     perso: Option<PathBuf>,
 
     /// Connect to pcscd's virtual reader (vpcd); second reader: port 35964
-    #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:35963")]
+    #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:35963", value_parser = host_and_port)]
     vpcd: Option<String>,
 
     /// Listen here for readers; port 0 takes a free one. Loopback only: whoever connects holds the card
@@ -216,6 +216,16 @@ fn check_budgets(args: &Args, profile: &Profile) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// A reader's address: what follows the last colon is a port.
+fn host_and_port(text: &str) -> Result<String, &'static str> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse().is_ok_and(|port: u16| port > 0) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("write HOST:PORT"),
+    }
 }
 
 /// What to do about a card that does not start.

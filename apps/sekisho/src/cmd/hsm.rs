@@ -1,11 +1,11 @@
 //! `sekisho hsm`: the software keystore.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+
+use crate::files;
 use clap::{Parser, Subcommand};
 use sekisho_hsm::{FileKey, Hsm, PersoFile, SoftHsm};
 use sekisho_link::SeId;
-use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -111,8 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let mut file = PersoFile::new(&hsm, &ceremony, *se_id)?;
             file.s16 = *s16;
             let text = serde_json::to_string_pretty(&file)?;
-            let written = File::create_new(out).and_then(|mut file| file.write_all(text.as_bytes()));
-            written.with_context(|| format!("cannot write {}", out.display()))?;
+            files::write_new(out, text.as_bytes())?;
             println!(
                 "{}: personalisation of SE {se_id}, keys in the clear",
                 out.display()

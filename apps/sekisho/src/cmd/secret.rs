@@ -15,8 +15,9 @@ pub(crate) fn keystore(path: &Path, passphrase: &str) -> Result<SoftHsm> {
     files::close(path);
     SoftHsm::load(path, passphrase.as_bytes()).with_context(|| {
         format!(
-            "the keystore {} does not open; sekisho hsm init makes one",
-            path.display()
+            "the keystore {} does not open{}",
+            path.display(),
+            unless_it_is_there(path, "sekisho hsm init")
         )
     })
 }
@@ -26,10 +27,20 @@ pub(crate) fn ceremony(path: &Path, passphrase: &str) -> Result<Ceremony> {
     files::close(path);
     Ceremony::load(path, passphrase.as_bytes()).with_context(|| {
         format!(
-            "the ceremony file {} does not open; sekisho design ceremony makes one",
-            path.display()
+            "the ceremony file {} does not open{}",
+            path.display(),
+            unless_it_is_there(path, "sekisho design ceremony")
         )
     })
+}
+
+/// What makes a file that is missing. One that is there is not to be made again for a wrong passphrase.
+fn unless_it_is_there(path: &Path, command: &str) -> String {
+    if path.exists() {
+        String::new()
+    } else {
+        format!("; {command} makes one")
+    }
 }
 
 /// Where the passphrase comes from.

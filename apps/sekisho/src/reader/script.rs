@@ -111,6 +111,9 @@ fn bytes(text: &str) -> Result<Vec<u8>> {
 pub(crate) fn command(text: &str) -> Result<Vec<u8>> {
     let capdu = bytes(text)?;
     CApdu::parse(&capdu).map_err(|_| anyhow!("not a command: CLA INS P1 P2 [Lc data] [Le]"))?;
+    if capdu.first() == Some(&0xFF) {
+        bail!("not a command: class FF is none (ISO/IEC 7816-4, 5.4.1)");
+    }
     Ok(capdu)
 }
 
@@ -119,6 +122,7 @@ impl Step {
         let (verb, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         Ok(match verb {
             "select" => Self::Select(super::aid(&bytes(rest)?)?),
+            "reset" | "refresh" if !rest.trim().is_empty() => bail!("nothing follows {verb}"),
             "reset" => Self::Reset,
             "open" => Self::Open(setup(rest)?),
             "refresh" => Self::Refresh,
@@ -139,7 +143,7 @@ impl Step {
                 Self::Plain(sent)
             }
             "<" => {
-                if pattern::matches(rest, &[]).is_none() {
+                if rest.trim().is_empty() || pattern::matches(rest, &[]).is_none() {
                     bail!("not a pattern: hexadecimal bytes, ?? for any of them, ... for any number");
                 }
                 Self::Expect(rest.to_owned())
@@ -246,15 +250,17 @@ fn setup(text: &str) -> Result<Setup> {
         lanes: Lanes::Shared,
         refresh_every: DEFAULT_REFRESH_EVERY,
     };
+    let mut has_refresh = false;
     while let Some(word) = words.next() {
         match word {
-            "separate" => setup.lanes = Lanes::Separate,
-            "refresh" => {
+            "separate" if setup.lanes != Lanes::Separate => setup.lanes = Lanes::Separate,
+            "refresh" if mode == Mode::Ratchet && !has_refresh => {
+                has_refresh = true;
                 let number = words.next().and_then(|number| number.parse().ok());
                 let number = number.filter(|number| *number > 0);
                 setup.refresh_every = number.context("refresh N: after how many exchanges")?;
             }
-            _ => bail!("{word}: only separate and refresh N may follow the mode"),
+            _ => bail!("{word}: separate may follow the mode, and refresh N the ratchet, once each"),
         }
     }
     Ok(setup)
@@ -290,8 +296,15 @@ mod tests {
             ),
             ("select zz", "not hexadecimal"),
             ("open rot13", "no mode rot13"),
-            ("open fixed refresh 0", "after how many exchanges"),
-            ("open fixed often", "only separate and refresh"),
+            ("open ratchet refresh 0", "after how many exchanges"),
+            ("open fixed often", "once each"),
+            ("open fixed refresh 3", "once each"),
+            ("open ratchet separate separate", "once each"),
+            ("open ratchet refresh 3 refresh 4", "once each"),
+            ("reset now", "nothing follows"),
+            ("refresh 3", "nothing follows"),
+            ("> FFB0000004", "class FF"),
+            ("<", "not a pattern"),
             ("authenticate 1", "write the key's number and the key"),
             ("authenticate 15 00112233445566778899AABBCCDDEEFF", "1 to 14"),
             ("authenticate 1 00", "16, 24 or 32 bytes"),
