@@ -325,7 +325,13 @@ fn range_start(response: &Response<Body>) -> Option<u32> {
 }
 
 fn unreachable(error: ureq::Error) -> BackendError {
-    BackendError::Unreachable(error.to_string())
+    let text = error.to_string();
+    BackendError::Unreachable(if text.contains("CaUsedAsEndEntity") {
+        "the server's certificate is that of an authority (CA:TRUE); a server needs one of its own (CA:FALSE)"
+            .to_owned()
+    } else {
+        text
+    })
 }
 
 #[cfg(test)]

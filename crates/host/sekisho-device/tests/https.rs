@@ -24,14 +24,21 @@ struct Server {
 impl Server {
     /// Answers one connection after the other, each with the next of these.
     fn start(answers: Vec<Vec<u8>>) -> Self {
-        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        Self::start_as(rcgen::IsCa::NoCa, answers)
+    }
+
+    fn start_as(is_ca: rcgen::IsCa, answers: Vec<Vec<u8>>) -> Self {
+        let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.is_ca = is_ca;
+        let own = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&own).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(own.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
+            .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -51,7 +58,7 @@ impl Server {
         });
         Self {
             address,
-            certificate: made.cert.pem(),
+            certificate: certificate.pem(),
             requests,
         }
     }
@@ -270,6 +277,15 @@ fn another_servers_certificate_is_not_trusted_and_gets_nothing() {
         server.requests.lock().unwrap().iter().all(String::is_empty),
         "not even the token"
     );
+}
+
+/// As `openssl req -x509` makes it, unless it is told otherwise.
+#[test]
+fn a_certificate_of_an_authority_is_named() {
+    let authority = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let server = Server::start_as(authority, vec![http("204 No Content", "", &[])]);
+    let refused = server.backend().offer(SE_ID).unwrap_err().to_string();
+    assert!(refused.contains("CA:FALSE"), "{refused}");
 }
 
 #[test]
