@@ -18,14 +18,14 @@ use super::faults::{Fault, FaultyBackend};
 use crate::card::element::{self, VirtualSe};
 use crate::card::ram_flash::RamFlash;
 
-/// Flash of a virtual SE.
-const PAGE_SIZE: usize = 4096;
 /// An R-APDU with the most data that a short command can ask for.
 const ANSWER_MAX: usize = 4096;
 /// How often a device that waits for a datagram looks for it.
 const LOOK: Duration = Duration::from_millis(20);
-/// Files without which nothing goes on: connections of the workers with both of their ends, and the databases'.
-const FILES_MIN: usize = 48;
+/// Files without which nothing goes on: the server's own and the databases', and the connections of the workers with both of their ends.
+const FILES_MIN: usize = 80;
+/// Of what is left beside a server that runs: the connections of the workers.
+const FILES_OF_WORKERS: usize = 24;
 /// More sockets than this would not be looked at often enough.
 const SOCKETS_MAX: usize = 4096;
 /// How long a device waits after a loss.
@@ -100,6 +100,17 @@ impl Card for Socket {
     }
 }
 
+/// Refuses to start with too few files. Later it would be told in other words: a server that can open none lets its own devices wait.
+pub(super) fn enough_files(files: OpenFiles) -> Result<()> {
+    let OpenFiles { open, limit } = files;
+    if files.left() < FILES_MIN {
+        bail!(
+            "too many open files: {open} of {limit} (ulimit -n) at the start, and the lab wants {FILES_MIN} more"
+        );
+    }
+    Ok(())
+}
+
 /// Sockets that devices may have at the same time, while they wait for an answer.
 pub(super) struct Sockets(AtomicUsize);
 
@@ -107,17 +118,10 @@ pub(super) struct Sockets(AtomicUsize);
 pub(super) struct Permit(Arc<Sockets>);
 
 impl Sockets {
-    /// A share of the files that the process may still open; the rest is for server, database and connections.
-    pub(super) fn of_what_is_left(files: OpenFiles) -> Result<Arc<Self>> {
-        let OpenFiles { open, limit } = files;
-        let left = limit.saturating_sub(open);
-        if left < FILES_MIN {
-            bail!(
-                "too many open files: {open} of {limit} (ulimit -n) before the first device has any, and the lab wants {FILES_MIN} more"
-            );
-        }
-        let sockets = (left - FILES_MIN / 2) / 2;
-        Ok(Arc::new(Self(AtomicUsize::new(sockets.min(SOCKETS_MAX)))))
+    /// A share of the files that the process may still open; the rest is for connections.
+    pub(super) fn of_what_is_left(files: OpenFiles) -> Arc<Self> {
+        let sockets = files.left().saturating_sub(FILES_OF_WORKERS) / 2;
+        Arc::new(Self(AtomicUsize::new(sockets.clamp(1, SOCKETS_MAX))))
     }
 
     fn take(self: &Arc<Self>) -> Option<Permit> {
@@ -177,8 +181,7 @@ impl Device {
         server: &Reach,
         token: &str,
     ) -> Result<Self> {
-        let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(PAGE_SIZE) + 2;
-        let flash = RamFlash::new(PAGE_SIZE, pages);
+        let flash = RamFlash::for_profile(profile);
         let (mut se, _) = element::start(flash, profile, personalisation)?;
         if fault == Some(Fault::PowerCut) {
             // Somewhere among the pages of the update; which one, and how it tears, is the SE's own number.

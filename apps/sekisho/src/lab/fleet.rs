@@ -59,7 +59,7 @@ impl Fleet {
         let reach = Reach {
             https: https.map_err(|error| anyhow!(error))?,
             paging: system.paging()?.engine().local_addr(),
-            sockets: Sockets::of_what_is_left(OpenFiles::count().context("counting open files")?)?,
+            sockets: Sockets::of_what_is_left(OpenFiles::count().context("counting open files")?),
         };
         let designer = system.ceremony.designer_public();
         let paging = system.provision(runtime, &ids)?;

@@ -13,6 +13,7 @@ pub(crate) mod unicast;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use sekisho_store::OpenFiles;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    device::enough_files(OpenFiles::count().context("counting open files")?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

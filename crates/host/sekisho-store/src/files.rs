@@ -29,13 +29,18 @@ impl OpenFiles {
             limit: soft_limit(&limits).unwrap_or(usize::MAX),
         })
     }
+
+    /// How many it may still open.
+    pub fn left(&self) -> usize {
+        self.limit.saturating_sub(self.open)
+    }
 }
 
 /// Whether the process has as many files open as it may, or nearly. What fails then fails for all sorts of reasons: a database "cannot be opened", a
 /// connection is "refused".
 pub fn files_ran_out() -> bool {
     match OpenFiles::count() {
-        Ok(files) => files.open.saturating_add(SPARE) > files.limit,
+        Ok(files) => files.left() < SPARE,
         Err(error) => error.raw_os_error().is_some_and(|code| TOO_MANY.contains(&code)),
     }
 }
