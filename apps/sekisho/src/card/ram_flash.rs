@@ -3,6 +3,9 @@
 use core::ops::Range;
 
 use sekisho_nvm::Flash;
+use sekisho_os::Profile;
+
+use super::file_flash::PAGE;
 
 /// Bytes of a word (see [`Flash`]).
 const WORD: usize = 4;
@@ -43,6 +46,12 @@ impl RamFlash {
             cut: None,
             is_off: false,
         }
+    }
+
+    /// A blank flash in which an SE of this profile has room: its store and two slots, each rounded up to whole pages.
+    pub(crate) fn for_profile(profile: &Profile) -> Self {
+        let bytes = profile.store_bytes + 2 * profile.slot_bytes;
+        Self::new(PAGE, bytes.div_ceil(PAGE) + 2)
     }
 
     /// Cuts the power inside the `operations`-th write or erasure from now, counted from 0; `seed` says at which word, and how it tears.

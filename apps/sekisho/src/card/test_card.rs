@@ -18,10 +18,9 @@ pub(crate) fn element() -> Result<VirtualSe<RamFlash>> {
     let (perso, first) = (Perso::developer(false)?, FirstPart::new()?);
     let records: Vec<_> = perso.files.iter().flat_map(Image::iter).collect();
     let profile = Profile::default();
-    let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(4096) + 2;
     let policy = Policy::every_mode().to_bytes();
     let (se, _) = element::start(
-        RamFlash::new(4096, pages),
+        RamFlash::for_profile(&profile),
         &profile,
         &perso.borrowed(&first, &[file_system(&records)?], &[(MESSAGING_POLICY, &policy)]),
     )

@@ -115,8 +115,7 @@ fn virtual_se(index: u32, hsm: &SoftHsm, first: &FirstPart) -> Result<VirtualSe<
         life_cycle: CardLifeCycle::Secured,
     };
     let profile = Profile::default();
-    let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(4096) + 2;
-    Ok(element::start(RamFlash::new(4096, pages), &profile, &personalisation)?.0)
+    Ok(element::start(RamFlash::for_profile(&profile), &profile, &personalisation)?.0)
 }
 
 /// Resident memory of this process in bytes.

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use sekisho_apdu::{CApdu, StatusWord};
+use sekisho_apdu::StatusWord;
 use sekisho_os::{Interface, Profile, SecureElement, check_part};
 
 use crate::card::element::{self, HostPlatform, VirtualSe};
 use crate::card::perso::{FirstPart, Perso};
 use crate::card::ram_flash::RamFlash;
+use crate::reader::script;
 
 /// AID of the OS part (docs/spec/os-part.md), selected.
 const SELECT: &[u8] = &[
@@ -48,8 +49,7 @@ impl Trial {
     pub(super) fn new(path: &Path, module: Vec<u8>, version: u32, profile: &Profile) -> Result<Self> {
         check(path, &module, profile)?;
         let (perso, first) = (Perso::developer(false)?, FirstPart::of(version, module)?);
-        let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(4096) + 2;
-        let flash = RamFlash::new(4096, pages);
+        let flash = RamFlash::for_profile(profile);
         let (se, _) = element::start(flash, profile, &perso.borrowed(&first, &[], &[]))
             .context("the virtual secure element does not start")?;
         let mut trial = Self(Box::new(se));
@@ -84,16 +84,6 @@ impl Trial {
 pub(super) fn commands(texts: &[String]) -> Result<Vec<Vec<u8>>> {
     texts
         .iter()
-        .map(|text| {
-            let digits: String = text.split_whitespace().collect();
-            let capdu =
-                hex::decode(&digits).with_context(|| format!("{text}: a C-APDU is hexadecimal digits"))?;
-            match CApdu::parse(&capdu) {
-                Ok(_) => Ok(capdu),
-                Err(_) => bail!(
-                    "{text}: CLA INS P1 P2, then Lc and as many bytes, then Le; each where it is wanted"
-                ),
-            }
-        })
+        .map(|text| script::capdu(text).with_context(|| text.clone()))
         .collect()
 }

@@ -12,35 +12,37 @@ use crate::files;
 
 /// Opens a keystore, which is closed to others first.
 pub(crate) fn keystore(path: &Path, passphrase: &str) -> Result<SoftHsm> {
-    files::close(path);
-    SoftHsm::load(path, passphrase.as_bytes()).with_context(|| {
-        format!(
-            "the keystore {} does not open{}",
-            path.display(),
-            unless_it_is_there(path, "sekisho hsm init")
-        )
-    })
+    open(path, SoftHsm::load, passphrase, "keystore", "sekisho hsm init")
 }
 
 /// Opens a ceremony file, which is closed to others first.
 pub(crate) fn ceremony(path: &Path, passphrase: &str) -> Result<Ceremony> {
-    files::close(path);
-    Ceremony::load(path, passphrase.as_bytes()).with_context(|| {
-        format!(
-            "the ceremony file {} does not open{}",
-            path.display(),
-            unless_it_is_there(path, "sekisho design ceremony")
-        )
-    })
+    open(
+        path,
+        Ceremony::load,
+        passphrase,
+        "ceremony file",
+        "sekisho design ceremony",
+    )
 }
 
-/// What makes a file that is missing. One that is there is not to be made again for a wrong passphrase.
-fn unless_it_is_there(path: &Path, command: &str) -> String {
-    if path.exists() {
-        String::new()
-    } else {
-        format!("; {command} makes one")
-    }
+/// Opens a sealed file. `maker` is named where there is none; one that is there is not to be made again for a wrong passphrase.
+fn open<T>(
+    path: &Path,
+    load: impl FnOnce(&Path, &[u8]) -> sekisho_hsm::Result<T>,
+    passphrase: &str,
+    what: &str,
+    maker: &str,
+) -> Result<T> {
+    files::close(path);
+    load(path, passphrase.as_bytes()).with_context(|| {
+        let advice = if path.exists() {
+            String::new()
+        } else {
+            format!("; {maker} makes one")
+        };
+        format!("the {what} {} does not open{advice}", path.display())
+    })
 }
 
 /// Where the passphrase comes from.

@@ -107,10 +107,16 @@ fn bytes(text: &str) -> Result<Vec<u8>> {
     hex::decode(&digits).map_err(|error| anyhow!("not hexadecimal bytes: {error}"))
 }
 
-/// A command that can be protected.
-pub(crate) fn command(text: &str) -> Result<Vec<u8>> {
+/// A C-APDU.
+pub(crate) fn capdu(text: &str) -> Result<Vec<u8>> {
     let capdu = bytes(text)?;
     CApdu::parse(&capdu).map_err(|_| anyhow!("not a command: CLA INS P1 P2 [Lc data] [Le]"))?;
+    Ok(capdu)
+}
+
+/// A command that can be protected.
+pub(crate) fn command(text: &str) -> Result<Vec<u8>> {
+    let capdu = capdu(text)?;
     if capdu.first() == Some(&0xFF) {
         bail!("not a command: class FF is none (ISO/IEC 7816-4, 5.4.1)");
     }
