@@ -5,11 +5,10 @@ mod common;
 
 use common::*;
 use proptest::prelude::*;
-use sekisho_apdu::Aid;
 use sekisho_applets::sec_app;
 use sekisho_keys::Rng;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{FactoryApplication, Interface, Module, Personalisation, SecureElement};
+use sekisho_os::{Interface, Personalisation, SecureElement};
 use sekisho_paging::device::{DeviceKey, State};
 use sekisho_paging::keys::{Keyspace, PollKey, Root};
 use sekisho_paging::message::{Action, Message};
@@ -73,12 +72,7 @@ fn element_on(flash: RamFlash, rolling: bool, random: Vec<u8>) -> Element {
         (sec_app::STATE_RECORD, &record.0),
         (sec_app::RECOVERY_RECORD, &recovery),
     ];
-    let applications = [FactoryApplication {
-        aid: Aid::try_from(sec_app::AID).unwrap(),
-        load_file: Aid::try_from(sec_app::LOAD_FILE_AID).unwrap(),
-        module: Module::SEC_APP,
-        records: &records,
-    }];
+    let applications = [secapp(&records)];
     let keys = initial_keys();
     let k_aut = key(&[0xA0; 16]);
     let personalisation = Personalisation {

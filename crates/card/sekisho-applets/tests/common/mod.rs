@@ -6,16 +6,18 @@ pub mod files;
 pub mod filing;
 pub mod host;
 pub mod issuer;
+pub mod keys;
 pub mod poller;
 pub mod script;
 pub mod tables;
 pub mod update;
 
+use sekisho_apdu::Aid;
 use sekisho_apdu::gp::CardLifeCycle;
-use sekisho_applets::Standard;
+use sekisho_applets::{Standard, sec_app};
 use sekisho_keys::{AesKey, KeySet, Rng};
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{Interface, Personalisation, Platform, Profile, SecureElement};
+use sekisho_os::{FactoryApplication, Interface, Module, Personalisation, Platform, Profile, SecureElement};
 use sekisho_scp::ScpParameter;
 
 /// A generator whose bytes a test can repeat (xorshift64*).
@@ -151,4 +153,14 @@ pub fn send_on(card: &mut dyn script::Line, interface: Interface, capdu: &[u8]) 
 pub fn sw(rapdu: &[u8]) -> u16 {
     let (_, sw) = rapdu.split_last_chunk().unwrap();
     u16::from_be_bytes(*sw)
+}
+
+/// SecApp as the factory installs it.
+pub fn secapp<'a>(records: &'a [(u16, &'a [u8])]) -> FactoryApplication<'a> {
+    FactoryApplication {
+        aid: Aid::try_from(sec_app::AID).unwrap(),
+        load_file: Aid::try_from(sec_app::LOAD_FILE_AID).unwrap(),
+        module: Module::SEC_APP,
+        records,
+    }
 }

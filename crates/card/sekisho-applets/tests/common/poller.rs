@@ -1,16 +1,15 @@
 //! The bench for docs/spec/secapp.md: SecApp with the state, the keys and the random numbers of docs/spec/paging.md, section 10.
 
-use sekisho_apdu::Aid;
 use sekisho_applets::sec_app;
 use sekisho_keys::{AesKey, cmac};
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{FactoryApplication, Interface, Module, Personalisation, SecureElement};
+use sekisho_os::{Interface, Personalisation, SecureElement};
 use sekisho_paging::Uid;
 use sekisho_paging::device::{DeviceKey, State};
 use sekisho_paging::keys::{Keyspace, Root};
 
 use super::tables::{Bench, Command, Page};
-use super::{Script, Scripted, SeededRng, flash, initial_keys, key, personalisation, profile};
+use super::{Script, Scripted, SeededRng, flash, initial_keys, key, personalisation, profile, secapp};
 
 type Element = SecureElement<Scripted>;
 
@@ -37,12 +36,7 @@ pub fn made_by(page: Page, uid: &str, records: bool) -> RamFlash {
         (sec_app::STATE_RECORD, &record.0),
         (sec_app::RECOVERY_RECORD, &recovery),
     ];
-    let applications = [FactoryApplication {
-        aid: Aid::try_from(sec_app::AID).unwrap(),
-        load_file: Aid::try_from(sec_app::LOAD_FILE_AID).unwrap(),
-        module: Module::SEC_APP,
-        records: if records { &both } else { &[] },
-    }];
+    let applications = [secapp(if records { &both } else { &[] })];
     let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
     let personalisation = Personalisation {
         se_id: page.block("request")[2..12].try_into().unwrap(),
