@@ -1,22 +1,16 @@
-//! The file system in the whole card: secure messaging on a bad line, two readers at once, power cuts, hostile bytes, long data.
+//! The file system in the whole card: secure messaging on a bad line, two readers at once, hostile bytes, long data.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::result_large_err)]
 
 mod common;
 
-use common::files::{self, Reader, authenticate, noise, plain, select};
+use common::files::{self, Reader, append, authenticate, never_in_the_clear, noise, plain, select};
 use common::{Card, SeededRng, send, send_on, sw};
 use proptest::prelude::*;
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::{Mode, Policy};
-use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{Interface, Profile};
+use sekisho_os::Interface;
 
 const CONTACT: Interface = Interface::Iso7816Contact;
-
-/// APPEND RECORD to the cyclic file 0013, which tells how often it was carried out.
-fn append(number: u8) -> Vec<u8> {
-    [&[0x00, 0xE2, 0x00, 0x18, 16][..], &[number; 16]].concat()
-}
 
 /// The newest record of 0013, and how many there are.
 fn newest(card: &mut Card, interface: Interface) -> (Option<u8>, usize) {
@@ -24,12 +18,6 @@ fn newest(card: &mut Card, interface: Interface) -> (Option<u8>, usize) {
     let first = record(card, 1).map(|record| record[0]);
     let count = (1..=4).filter(|number| record(card, *number).is_some()).count();
     (first, count)
-}
-
-/// An answer is protected, or it is a status word and nothing else: what was read never leaves in the clear.
-fn never_in_the_clear(answer: &[u8]) {
-    let protected = answer.len() > 12 && answer[answer.len() - 12..][..2] == [0x8E, 0x08];
-    assert!(answer.len() == 2 || protected, "{}", hex::encode(answer));
 }
 
 /// What a line can do to one exchange.
@@ -398,236 +386,6 @@ fn pieces(card: &mut Card, protected: &[u8]) -> Vec<u8> {
     }
     whole.extend_from_slice(&answer);
     whole
-}
-
-const PAGE: usize = 1024;
-
-fn small_profile() -> Profile {
-    Profile {
-        store_bytes: 12 * PAGE,
-        slot_bytes: 2 * PAGE,
-        ..Profile::default()
-    }
-}
-
-fn boot(flash: RamFlash) -> Result<Card, RamFlash> {
-    let mut card = Card::boot(flash, SeededRng(3), &small_profile()).map_err(|failure| failure.flash)?;
-    select(&mut card, CONTACT);
-    Ok(card)
-}
-
-/// The card after a cut, with further cuts while it starts.
-fn recover(card: Card, seed: u64) -> Card {
-    let mut flash = card.into_flash();
-    for cut in 0.. {
-        flash.power_on();
-        flash.cut_after(cut, seed);
-        let started = Card::boot(flash, SeededRng(3), &small_profile());
-        flash = started.map_or_else(|failure| failure.flash, Card::into_flash);
-        if !flash.is_off() {
-            break;
-        }
-    }
-    flash.power_on();
-    boot(flash).unwrap_or_else(|_| panic!("the card does not start"))
-}
-
-fn made() -> RamFlash {
-    files::card_on(RamFlash::strict(PAGE, 16), &small_profile(), Policy::every_mode()).into_flash()
-}
-
-/// Cuts the power at each flash operation of `action`: what is there afterwards is the state before or the state after.
-fn sweep(
-    name: &str,
-    prepare: impl Fn(&mut Card),
-    action: impl Fn(&mut Card),
-    see: impl Fn(&mut Card) -> String,
-) {
-    let mut ready = boot(made()).unwrap_or_else(|_| panic!("the card does not start"));
-    prepare(&mut ready);
-    let ready = ready.into_flash();
-    let mut whole = boot(ready.clone()).unwrap_or_else(|_| panic!("the card does not start"));
-    let before = see(&mut whole);
-    try_authenticate(&mut whole);
-    action(&mut whole);
-    let after = see(&mut whole);
-    assert_ne!(before, after, "{name}");
-    let mut seen = [0, 0];
-    for seed in 0..4 {
-        for cut in 0.. {
-            let mut flash = ready.clone();
-            flash.cut_after(cut, seed);
-            let mut card = boot(flash).unwrap_or_else(|_| panic!("starting a tidy card writes nothing"));
-            try_authenticate(&mut card);
-            action(&mut card);
-            let is_whole = !card.flash().is_off();
-            let mut card = recover(card, seed);
-            let found = see(&mut card);
-            let which = [&before, &after].iter().position(|state| **state == found);
-            let which = which.unwrap_or_else(|| panic!("{name}: cut {cut} seed {seed}: {found}"));
-            seen[which] += 1;
-            if is_whole {
-                break;
-            }
-        }
-    }
-    assert!(seen[0] > 0 && seen[1] > 0, "{name}: {seen:?}");
-}
-
-/// Proves key EXTERNAL 1, unless the power goes.
-fn try_authenticate(card: &mut Card) {
-    if let Ok(challenge) = plain(card, CONTACT, &[0x00, 0x84, 0, 0, 16]) {
-        let external = common::key(&sekisho_applets::file_system::image::test_key::EXTERNAL);
-        let mac = sekisho_keys::cmac(&external, &[&challenge]);
-        send(card, &[&[0x00, 0x82, 0x00, 0x01, 16][..], &mac].concat());
-    }
-}
-
-fn quiet(card: &mut Card, capdu: &str) {
-    send(card, &hex::decode(capdu).unwrap());
-}
-
-fn shown(card: &mut Card, capdus: &[&str]) -> String {
-    card.reset(CONTACT);
-    select(card, CONTACT);
-    capdus
-        .iter()
-        .map(|capdu| hex::encode(send(card, &hex::decode(capdu).unwrap())) + " ")
-        .collect()
-}
-
-#[test]
-fn power_cuts_at_every_write() {
-    // A free file of 300 bytes, over three records of NVM.
-    let long = |card: &mut Card| {
-        authenticate(card, CONTACT);
-        quiet(card, "00E000001762158002012C82020121830240018801308C0407000000");
-    };
-    let write = format!("00D6867800{:04X}{}", 180, "A5".repeat(180));
-    let read = ["00B0860000012C"];
-    sweep(
-        "UPDATE BINARY",
-        long,
-        |card| quiet(card, &write),
-        |card| shown(card, &read),
-    );
-
-    let cyclic = |card: &mut Card| {
-        authenticate(card, CONTACT);
-        quiet(
-            card,
-            "00E000001662148205062100020383024005880130 8C0407000000"
-                .replace(' ', "")
-                .as_str(),
-        );
-        quiet(card, "00E20030020101");
-        quiet(card, "00E20030020202");
-        quiet(card, "00E20030020303");
-    };
-    let records = ["00B2013400", "00B2023400", "00B2033400", "00B2043400"];
-    sweep(
-        "APPEND RECORD",
-        cyclic,
-        |card| quiet(card, "00E20030020404"),
-        |card| shown(card, &records),
-    );
-    sweep(
-        "UPDATE RECORD",
-        cyclic,
-        |card| quiet(card, "00DC0234020909"),
-        |card| shown(card, &records),
-    );
-
-    let create = "00E000001762158002000A82020101830240018801308C0407000000";
-    let there = ["00A40004024001", "00B0860000"];
-    let nothing = |_: &mut Card| {};
-    sweep(
-        "CREATE FILE",
-        nothing,
-        |card| quiet(card, create),
-        |card| shown(card, &there),
-    );
-    sweep(
-        "DELETE FILE",
-        long,
-        |card| quiet(card, "00E40000024001"),
-        |card| shown(card, &there),
-    );
-    let pins = |card: &mut Card| {
-        let with = |card: &mut Card, pin: &str| shown(card, &[&format!("0020000104{pin}")]) == "9000 ";
-        let (old, new) = (with(card, "31323334"), with(card, "35353535"));
-        assert!(old != new, "one PIN is the PIN");
-        format!("{old}")
-    };
-    sweep(
-        "CHANGE REFERENCE DATA",
-        nothing,
-        |card| quiet(card, "00240001083132333435353535"),
-        pins,
-    );
-}
-
-/// The same under secure messaging, where the card has lost the session with the power and has changed all or nothing.
-#[test]
-fn power_cuts_under_secure_messaging() {
-    for mode in [Mode::Ratchet, Mode::LegacyOperations] {
-        let action = |card: &mut Card| {
-            if let Ok(mut reader) = Reader::open(card, CONTACT, mode, Lanes::Separate, 9) {
-                for capdu in [&append(7), &[0x00, 0xD6, 0x81, 0x7E, 0x04, 1, 2, 3, 4][..]] {
-                    let protected = reader.protect(capdu);
-                    let answer = reader.transmit(card, &protected);
-                    never_in_the_clear(&answer);
-                    if reader.accept(&answer).is_err() {
-                        return;
-                    }
-                }
-            }
-        };
-        let see = |card: &mut Card| {
-            let cyclic = shown(card, &["00B2011C00"]);
-            let mut reader = Reader::open(card, CONTACT, mode, Lanes::Shared, 9).unwrap();
-            let bytes = reader.send(card, &[0x00, 0xB0, 0x81, 0x7E, 0x04]);
-            // The second command is carried out after the first, so there are three states: none, one, both.
-            let is_one = cyclic.ends_with("9000 ") && bytes[..4] == [0; 4];
-            if is_one {
-                "6a83 00000000".to_owned()
-            } else {
-                cyclic + &hex::encode(&bytes[..4])
-            }
-        };
-        sweep(mode.name(), |_| (), action, see);
-    }
-}
-
-/// A try is spent before anything is compared. As long as none is spent, who cuts the power sees the same with the right PIN and with a wrong one.
-#[test]
-fn no_pin_is_found_by_cutting_the_power() {
-    let made = made();
-    let mut spent = 0;
-    for seed in 0..6 {
-        for cut in 0.. {
-            let run = |pin: &str| {
-                let mut flash = made.clone();
-                flash.cut_after(cut, seed);
-                let mut card = boot(flash).unwrap_or_else(|_| panic!("starting writes nothing"));
-                let answer = send(&mut card, &hex::decode(format!("0020000104{pin}")).unwrap());
-                let is_off = card.flash().is_off();
-                let mut card = recover(card, seed);
-                (answer, is_off, shown(&mut card, &["00200001"]))
-            };
-            let (right, wrong) = (run("31323334"), run("31323335"));
-            assert!(matches!(wrong.2.as_str(), "63c3 " | "63c2 "), "{}", wrong.2);
-            if wrong.2 == "63c3 " {
-                assert_eq!(right, wrong, "cut {cut} seed {seed}");
-            } else {
-                spent += 1;
-            }
-            if !wrong.1 && !right.1 {
-                break;
-            }
-        }
-    }
-    assert!(spent > 6);
 }
 
 /// A key that is changed or deleted is gone from the flash.

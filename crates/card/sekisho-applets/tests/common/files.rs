@@ -208,3 +208,14 @@ pub fn noise(rng: &mut SeededRng, len: usize) -> Vec<u8> {
     rng.fill(&mut out);
     out
 }
+
+/// APPEND RECORD to the cyclic file 0013, which tells how often it was carried out.
+pub fn append(number: u8) -> Vec<u8> {
+    [&[0x00, 0xE2, 0x00, 0x18, 16][..], &[number; 16]].concat()
+}
+
+/// An answer is protected, or it is a status word and nothing else: what was read never leaves in the clear.
+pub fn never_in_the_clear(answer: &[u8]) {
+    let protected = answer.len() > 12 && answer[answer.len() - 12..][..2] == [0x8E, 0x08];
+    assert!(answer.len() == 2 || protected, "{}", hex::encode(answer));
+}
