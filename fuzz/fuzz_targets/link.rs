@@ -2,7 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sekisho_link::{Authorisation, Delivery, Equ, LoaderState, Manifest, Offer, PSe, Package, Receipt, Status, Verdict};
+use sekisho_link::{
+    Authorisation, Delivery, Equ, KeyChange, LoaderState, Manifest, Offer, PSe, Package, Receipt, Refusal, Status, Verdict,
+};
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(manifest) = Manifest::decode(data) {
@@ -18,5 +20,6 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(p_aut.commands().count(), p_aut.len());
     }
     let _ = (Package::decode(data), Delivery::decode(data), Offer::decode(data), Equ::decode(data));
+    let _ = (KeyChange::decode(data), Refusal::decode(data));
     let _ = (LoaderState::decode(data), Status::decode(data), Verdict::decode(data));
 });

@@ -82,7 +82,7 @@ impl Backend for Recording {
     fn permission(&mut self, se_id: SeId, equ: &[u8]) -> Result<Permission, BackendError> {
         let permission = self.inner.permission(se_id, equ)?;
         if let Permission::Granted(bytes) = &permission {
-            let counter = Authorisation::decode(bytes).unwrap().sequence_counter;
+            let counter = Authorisation::decode(bytes).unwrap().head.sequence_counter;
             let mut seen = self.seen.lock().unwrap();
             let first = seen.entry((se_id, counter)).or_insert_with(|| bytes.clone());
             assert_eq!(first, bytes, "counter {counter} of {se_id} was used twice");

@@ -265,7 +265,7 @@ pub(super) fn describe(turn: &Turn) -> String {
 }
 
 fn outcome(status: &Status) -> String {
-    match (status.outcome, status.receipt) {
+    match (status.outcome, status.receipt()) {
         (Outcome::Activated, Some(receipt)) => {
             format!(
                 "updated from version {} to {}",
@@ -306,8 +306,8 @@ pub(super) fn as_json(turn: &Result<Turn>) -> Value {
             "step": status.step,
             "sw": format!("{:04X}", status.sw.0),
             "resumed_at": resumed_at,
-            "version_before": status.receipt.map(|r| r.previous_version),
-            "version_after": status.receipt.map(|r| r.version),
+            "version_before": status.receipt().map(|r| r.previous_version),
+            "version_after": status.receipt().map(|r| r.version),
             "access": match verdict.access {
                 Access::Allowed => "allowed",
                 Access::Retry => "retry",

@@ -101,7 +101,7 @@ impl<B: Backend> Backend for FaultyBackend<B> {
     fn status(&mut self, se_id: SeId, st: &[u8]) -> Result<Verdict, BackendError> {
         if self.fault == Some(Fault::ForgedReceipt)
             && self.left > 0
-            && let Ok(Status { receipt: Some(_), .. }) = Status::decode(st)
+            && let Ok(Status { proof: Some(_), .. }) = Status::decode(st)
         {
             self.left -= 1;
             let mut forged = st.to_vec();

@@ -5,7 +5,8 @@ use sekisho_hsm::{Hsm, SoftHsm};
 use sekisho_keys::sha256;
 use sekisho_link::{
     Access, Authorisation, AuthorisationWriter, Campaign, Custody, Delivery, Equ, LoaderState, Manifest,
-    Offer, Outcome, PSe, PSeWriter, Package, PackageBody, Receipt, SeId, Staging, Status, Verdict,
+    Offer, Outcome, PSe, PSeWriter, Package, PackageBody, Proof, Receipt, SeId, Staging, States, Status,
+    Verdict, Version, Wants,
 };
 use sekisho_paging::datagram::Sealer;
 use sekisho_paging::keys::{Keyspace, Root};
@@ -133,25 +134,29 @@ fn equ_and_p_aut_belong_together() {
         next_block: 0,
     };
     let expected = Equ {
+        version: Version::One,
         se_id: se(),
         campaign: campaign(),
         kvn: 0x30,
         scp_parameter: 0x70,
         sequence_counter: COUNTER - 1,
-        state,
+        wants: Wants::BOTH,
+        pauses: 0,
+        proof: &[],
+        states: States::new(&[state]).unwrap(),
     };
     assert_eq!(equ, expected);
     assert_eq!(written(|out| equ.encode(out)), bytes);
 
     let bytes = frozen::read("messages/p-aut");
     let p_aut = Authorisation::decode(&bytes).unwrap();
-    assert_eq!((p_aut.se_id, p_aut.campaign), (se(), campaign()));
+    assert_eq!((p_aut.head.se_id, p_aut.head.campaign), (se(), campaign()));
     assert_eq!(
-        (p_aut.sequence_counter, p_aut.splice, p_aut.len()),
+        (p_aut.head.sequence_counter, p_aut.head.splices[0], p_aut.len()),
         (COUNTER, 3, 4)
     );
     let mut buffer = [0; 512];
-    let mut out = AuthorisationWriter::new(&mut buffer, se(), campaign(), COUNTER, 3).unwrap();
+    let mut out = AuthorisationWriter::new(&mut buffer, &p_aut.head).unwrap();
     p_aut.commands().for_each(|command| out.command(command).unwrap());
     let length = out.finish().unwrap();
     assert_eq!(buffer[..length], bytes);
@@ -193,7 +198,7 @@ fn st_receipt_and_verdict_belong_together() {
         (status.outcome, status.sw),
         (Outcome::Activated, StatusWord(0x9000))
     );
-    assert_eq!(status.receipt, Some(receipt));
+    assert_eq!(status.proof, Some(Proof::Receipt(receipt)));
     assert_eq!(written(|out| status.encode(out)), bytes);
 
     let bytes = frozen::read("messages/verdict");

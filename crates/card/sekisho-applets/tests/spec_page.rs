@@ -24,7 +24,7 @@ fn play(p_aut: &str, p_se: &str) {
     let (p_aut, p_se) = (PAGE.block(p_aut), PAGE.block(p_se));
     let p_aut = Authorisation::decode(&p_aut).unwrap();
     let p_se = PSe::decode(&p_se).unwrap();
-    let splice = usize::from(p_aut.splice);
+    let splice = usize::from(p_aut.head.splices[0]);
     let commands = p_aut
         .commands()
         .take(splice)

@@ -76,7 +76,7 @@ fn commands() -> Vec<Vec<u8>> {
     let (p_aut, p_se) = (given("p-aut-04"), given("p-se-04"));
     let p_aut = Authorisation::decode(&p_aut).unwrap();
     let p_se = PSe::decode(&p_se).unwrap();
-    let splice = usize::from(p_aut.splice);
+    let splice = usize::from(p_aut.head.splices[0]);
     let spliced = p_aut
         .commands()
         .take(splice)

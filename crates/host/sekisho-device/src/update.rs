@@ -5,7 +5,8 @@
 use sekisho_apdu::{StatusWord, Writer};
 use sekisho_keys::sha256;
 use sekisho_link::{
-    Authorisation, Campaign, Delivery, Equ, Offer, Outcome, PSe, Receipt, SeId, Status, codes,
+    Authorisation, Campaign, Delivery, Equ, Offer, Outcome, PSe, Proof, Receipt, SeId, States, Status,
+    Version, Wants, codes,
 };
 
 use crate::error::AgentError;
@@ -52,15 +53,22 @@ impl Preloaded {
 
     /// EQU, the request for permission (step E116).
     pub fn request(&self, facts: &Facts) -> Vec<u8> {
+        let Some(states) = States::new(&[facts.state]) else {
+            return Vec::new();
+        };
         let equ = Equ {
+            version: Version::One,
             se_id: facts.se_id,
             campaign: self.campaign,
             kvn: facts.kvn,
             scp_parameter: facts.scp_parameter,
             sequence_counter: facts.sequence_counter,
-            state: facts.state,
+            wants: Wants::BOTH,
+            pauses: 0,
+            proof: &[],
+            states,
         };
-        encoded(&mut [0; Equ::LEN], |out| equ.encode(out))
+        encoded(&mut [0; Equ::MAX_LEN], |out| equ.encode(out))
     }
 
     /// Puts P_SE's commands after P_AUT's first `splice` ones (step E132), from the block on that the SE expects. Splice 0: there is no bulk to send.
@@ -70,16 +78,16 @@ impl Preloaded {
     pub fn splice<'a>(&'a self, facts: &Facts, p_aut: &'a [u8]) -> Result<Performance<'a>, AgentError> {
         let wrong = AgentError::Authorisation;
         let authorisation = Authorisation::decode(p_aut).map_err(|_| wrong("it is malformed"))?;
-        if authorisation.se_id != facts.se_id {
+        if authorisation.head.se_id != facts.se_id {
             return Err(wrong("it is for another secure element"));
         }
-        if authorisation.campaign != self.campaign {
+        if authorisation.head.campaign != self.campaign {
             return Err(wrong("it is for another campaign"));
         }
-        if authorisation.sequence_counter != facts.sequence_counter + 1 {
+        if authorisation.head.sequence_counter != facts.sequence_counter + 1 {
             return Err(wrong("it is for another sequence counter"));
         }
-        let splice = usize::from(authorisation.splice);
+        let splice = authorisation.head.splices.first().copied().map_or(0, usize::from);
         let mut commands: Vec<_> = authorisation.commands().take(splice).collect();
         let mut resumed_at = 0;
         if splice > 0 {
@@ -165,12 +173,13 @@ impl<'a> Performance<'a> {
         Ended {
             is_complete: self.position == self.commands.len(),
             status: Status {
+                version: Version::One,
                 se_id: self.se_id,
                 campaign: self.campaign,
                 outcome,
-                step: u8::try_from(self.position).unwrap_or(u8::MAX),
+                step: u16::try_from(self.position).unwrap_or(u16::MAX),
                 sw,
-                receipt: None,
+                proof: None,
             },
         }
     }
@@ -187,12 +196,13 @@ impl Ended {
     /// An SE that had been updated before this turn began: only its receipt is left to be reported.
     pub const fn earlier(se_id: SeId, campaign: Campaign) -> Self {
         let status = Status {
+            version: Version::One,
             se_id,
             campaign,
             outcome: Outcome::DeviceFailed,
             step: 0,
             sw: StatusWord::NO_ERROR,
-            receipt: None,
+            proof: None,
         };
         Self {
             is_complete: true,
@@ -219,7 +229,7 @@ impl Ended {
         Status {
             outcome,
             sw: StatusWord::NO_ERROR,
-            receipt,
+            proof: receipt.map(Proof::Receipt),
             ..self.status
         }
     }

@@ -47,7 +47,7 @@ fn an_update_goes_through_in_one_turn() {
     );
     let server = server.0.borrow();
     assert_eq!(server.reports.len(), 1);
-    assert_eq!(server.reports[0].receipt, se.receipt);
+    assert_eq!(server.reports[0].receipt(), se.receipt);
     assert_eq!(server.equs[0].kvn, 0x30);
     assert_eq!(
         (server.equs[0].scp_parameter, server.equs[0].sequence_counter),
@@ -141,7 +141,7 @@ fn a_refusal_is_reported_with_its_step() {
         (status.sw.0, usize::from(status.step)),
         (0x9503, 3 + usize::from(BLOCKS) + 1)
     );
-    assert_eq!(status.receipt, None);
+    assert_eq!(status.proof, None);
 }
 
 #[test]

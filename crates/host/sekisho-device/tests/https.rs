@@ -10,7 +10,7 @@ use std::thread;
 use sekisho_apdu::Writer;
 use sekisho_device::paging::NewKey;
 use sekisho_device::{Backend, BackendError, HttpsBackend, HttpsConfig, LinkToken, Permission};
-use sekisho_link::{Access, Campaign, Offer, SeId, Verdict};
+use sekisho_link::{Access, Campaign, Offer, SeId, Verdict, Version};
 
 const TOKEN: &str = "00112233445566778899aabbccddeeff";
 const SE_ID: SeId = SeId([0xAB; 10]);
@@ -120,6 +120,8 @@ fn written(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
 #[test]
 fn offers_and_their_absence() {
     let offer = Offer {
+        version: Version::One,
+        target: 1,
         campaign: Campaign(3),
         bytes: 70_000,
         sha256: [7; 32],

@@ -2,7 +2,9 @@
 
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, Cla, Writer};
-use sekisho_link::{AuthorisationWriter, Campaign, PackageBody, PackageSource, SeId, codes};
+use sekisho_link::{
+    AuthorisationHead, AuthorisationWriter, Campaign, PackageBody, PackageSource, SeId, Version, Wants, codes,
+};
 use sekisho_scp::host::HostChannel;
 use sekisho_scp::{MacMode, ScpParameter, SecurityLevel};
 use zeroize::Zeroizing;
@@ -78,7 +80,21 @@ pub fn authorise(hsm: &dyn Hsm, request: &AuthoriseRequest<'_>) -> Result<Vec<u8
     let mut channel = HostChannel::new(keys, MODE);
 
     let mut buf = [0; MAX];
-    let mut p_aut = AuthorisationWriter::new(&mut buf, se_id, campaign, sequence_counter, splice)?;
+    let (wants, splices) = if request.is_staged {
+        (Wants::ACTIVATE, &[][..])
+    } else {
+        (Wants::BOTH, &[SPLICE][..])
+    };
+    let head = AuthorisationHead {
+        version: Version::One,
+        se_id,
+        campaign,
+        sequence_counter,
+        target: package.manifest.target,
+        wants,
+        splices,
+    };
+    let mut p_aut = AuthorisationWriter::new(&mut buf, &head)?;
     let mut command = [0; COMMAND_MAX];
 
     let mut out = Writer::new(&mut command);

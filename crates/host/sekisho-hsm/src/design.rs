@@ -5,7 +5,7 @@ use std::path::Path;
 use sekisho_apdu::Writer;
 use sekisho_keys::p256sig::{SigningKey, VerifyingKey};
 use sekisho_keys::{AesKey, cmac, ctr_xor, kcv_aes, kdf_label, key_wrap, sha256};
-use sekisho_link::{Custody, Manifest, Package, PackageBody, PackageSource, codes};
+use sekisho_link::{Custody, Manifest, Package, PackageBody, PackageSource, Version, codes};
 use sekisho_scp::host::BroadcastWriter;
 use zeroize::Zeroizing;
 
@@ -161,6 +161,7 @@ impl Ceremony {
                     ciphertext: &ciphertext,
                 };
                 self.seal(&PackageSource {
+                    version: Version::One,
                     manifest,
                     signature,
                     design_code: cmac(&self.k_mac, &[&message]),
@@ -183,6 +184,7 @@ impl Ceremony {
                     p_se: &p_se,
                 };
                 self.seal(&PackageSource {
+                    version: Version::One,
                     manifest,
                     signature,
                     design_code: cmac(&k_int, &[&message]),
@@ -203,7 +205,7 @@ impl Ceremony {
         source.encode_unsigned(&mut out)?;
         let signature = self
             .designer
-            .sign_parts(&[codes::PACKAGE_SIGNATURE_PREFIX, out.written()]);
+            .sign_parts(&[codes::package_signature_prefix(source.version), out.written()]);
         out.bytes(&signature)?;
         let len = out.len();
         bytes.truncate(len);
@@ -262,7 +264,10 @@ pub fn verify(package: &Package<'_>, designer: &VerifyingKey) -> bool {
         .is_ok()
         && designer
             .verify_parts(
-                &[codes::PACKAGE_SIGNATURE_PREFIX, package.signed],
+                &[
+                    codes::package_signature_prefix(package.source.version),
+                    package.signed,
+                ],
                 &package.package_signature,
             )
             .is_ok()

@@ -196,12 +196,16 @@ fn the_messages_before_it() {
     };
     let (se_id, campaign) = (se_id(), campaign());
     let equ = Equ {
+        version: Version::One,
         se_id,
         campaign,
         kvn: KVN_SCP,
         scp_parameter: 0x70,
         sequence_counter: 0,
-        state,
+        wants: Wants::BOTH,
+        pauses: 0,
+        proof: &[],
+        states: States::new(&[state]).unwrap(),
     };
     check("equ", &written(|out| equ.encode(out)));
 
@@ -215,6 +219,8 @@ fn the_messages_before_it() {
     check("delivery", &delivery);
     let bytes = u32::try_from(delivery.len()).unwrap();
     let offer = Offer {
+        version: Version::One,
+        target: 1,
         campaign,
         bytes,
         sha256: sha256(&[&delivery]),
@@ -243,12 +249,13 @@ fn the_messages_after_it() {
     check("receipt", &receipt.encode());
     let (outcome, sw, receipt) = (Outcome::Activated, StatusWord::NO_ERROR, Some(receipt));
     let status = Status {
+        version: Version::One,
         se_id,
         campaign,
         outcome,
         step: 0,
         sw,
-        receipt,
+        proof: receipt.map(Proof::Receipt),
     };
     check("status", &written(|out| status.encode(out)));
     let verdict = Verdict {

@@ -158,7 +158,7 @@ async fn upload(State(app): Shared, Query(query): Query<Designer>, bytes: Bytes)
             &package.source.signature,
         ),
         (
-            codes::PACKAGE_SIGNATURE_PREFIX,
+            codes::package_signature_prefix(package.source.version),
             package.signed,
             &package.package_signature,
         ),

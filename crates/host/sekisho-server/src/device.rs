@@ -9,7 +9,10 @@ use axum::routing::{get, post};
 use sekisho_apdu::Writer;
 use sekisho_hsm::{AuthoriseRequest, HsmError, authorise};
 use sekisho_keys::ct_eq;
-use sekisho_link::{Access, Campaign, Equ, Offer, Outcome, Package, Receipt, SeId, Staging, Status, Verdict};
+use sekisho_link::{
+    Access, Campaign, Equ, Manifest, Offer, Outcome, Package, Receipt, SeId, Staging, Status, Verdict,
+    Version,
+};
 use sekisho_store::{
     Access as DeviceAccess, Issue, Issued, Report, State as CampaignState, Target, TargetState,
 };
@@ -85,11 +88,13 @@ async fn offer(
     };
     let row = app.store.campaign(campaign).await?;
     let offer = Offer {
+        version: Version::One,
         campaign,
+        target: Manifest::OS_PART,
         bytes: row.delivery_bytes,
         sha256: row.delivery_sha256,
     };
-    Ok(encoded::<{ Offer::LEN }>(|out| offer.encode(out)))
+    Ok(encoded::<{ Offer::MAX_LEN }>(|out| offer.encode(out)))
 }
 
 async fn delivery(
@@ -142,6 +147,14 @@ async fn admit(app: &App, campaign: Campaign, se_id: SeId) -> Result<u8, Problem
     }
 }
 
+/// These URLs speak version 1.
+fn first_version(version: Version) -> Result<(), Problem> {
+    match version {
+        Version::One => Ok(()),
+        Version::Two => Err(Problem::bad_request("this URL takes messages of version 1")),
+    }
+}
+
 async fn equ(
     State(app): Shared,
     Path(se_id): Path<String>,
@@ -150,6 +163,7 @@ async fn equ(
 ) -> Result<Response, Problem> {
     let se_id = app.device(&se_id, &headers)?;
     let equ = Equ::decode(&body).map_err(|error| Problem::bad_request(format!("this is no EQU: {error}")))?;
+    first_version(equ.version)?;
     if equ.se_id != se_id {
         return Err(Problem::bad_request(
             "the SE in the body is not the one of the path",
@@ -175,7 +189,7 @@ async fn equ(
 }
 
 /// Makes the authorisation, which does not leave before it is durable.
-async fn make(app: &App, equ: &Equ, kvn: u8) -> Result<Issue, Problem> {
+async fn make(app: &App, equ: &Equ<'_>, kvn: u8) -> Result<Issue, Problem> {
     if equ.kvn != kvn {
         return Err(Problem::forbidden(format!(
             "the SE's key version is {:02X}, the registered one {kvn:02X}",
@@ -191,12 +205,11 @@ async fn make(app: &App, equ: &Equ, kvn: u8) -> Result<Issue, Problem> {
     let bulk = app.bulk(equ.campaign).await?;
     let package = stored(&bulk.package)?;
     let manifest = &package.source.manifest;
-    if equ.state.target != manifest.target {
-        return Err(Problem::bad_request(
-            "the state is of another target than the package",
-        ));
-    }
-    let is_staged = equ.state.campaign == equ.campaign && equ.state.staging == Staging::Complete;
+    let state = equ
+        .states
+        .of(manifest.target)
+        .ok_or_else(|| Problem::bad_request("the state is of another target than the package"))?;
+    let is_staged = state.campaign == equ.campaign && state.staging == Staging::Complete;
     let request = AuthoriseRequest {
         se_id: equ.se_id,
         kvn,
@@ -211,7 +224,7 @@ async fn make(app: &App, equ: &Equ, kvn: u8) -> Result<Issue, Problem> {
         HsmError::Parameter { .. } | HsmError::KeyVersion(_) => Problem::forbidden(error.to_string()),
         error => error.into(),
     })?;
-    let resumes = equ.state.campaign == equ.campaign && equ.state.staging != Staging::Nothing;
+    let resumes = state.campaign == equ.campaign && state.staging != Staging::Nothing;
     let splice = if is_staged { 0 } else { 3 };
     Ok(Issue {
         se_id: equ.se_id,
@@ -220,7 +233,7 @@ async fn make(app: &App, equ: &Equ, kvn: u8) -> Result<Issue, Problem> {
         splice,
         resumes,
         // One that is the package's already says nothing of the version before.
-        version_before: Some(equ.state.version).filter(|version| *version < manifest.version),
+        version_before: Some(state.version).filter(|version| *version < manifest.version),
         bytes,
         at: now(),
     })
@@ -247,6 +260,7 @@ async fn status(
     let se_id = app.device(&se_id, &headers)?;
     let status =
         Status::decode(&body).map_err(|error| Problem::bad_request(format!("this is no ST: {error}")))?;
+    first_version(status.version)?;
     if status.se_id != se_id {
         return Err(Problem::bad_request(
             "the SE in the body is not the one of the path",
@@ -288,7 +302,7 @@ async fn judge_status(app: &App, status: &Status, target: Target) -> Result<(Rep
         return Ok((report(TargetState::Updated, "repeated", String::new()), allowed));
     }
     let mut no_proof = None;
-    if let Some(receipt) = &status.receipt {
+    if let Some(receipt) = &status.receipt() {
         match verify_receipt(app, status, receipt, &target).await? {
             Ok(()) => {
                 Metrics::add(&app.metrics.receipts, 1);

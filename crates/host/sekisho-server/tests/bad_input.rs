@@ -5,7 +5,7 @@ mod support;
 
 use sekisho_hsm::SoftHsm;
 use sekisho_hsm::design::{Ceremony, PackOptions};
-use sekisho_link::{Campaign, Custody, Equ, LoaderState, Manifest, SeId, Staging};
+use sekisho_link::{Campaign, Custody, Equ, LoaderState, Manifest, SeId, Staging, States, Version, Wants};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use support::{Answer, Fixture};
@@ -60,16 +60,21 @@ fn equ(campaign: Campaign, sequence_counter: u32) -> Vec<u8> {
         next_block: 0,
     };
     let equ = Equ {
+        version: Version::One,
         se_id: SE,
         campaign,
         kvn: 0x30,
         scp_parameter: 0x70,
         sequence_counter,
-        state,
+        wants: Wants::BOTH,
+        pauses: 0,
+        proof: &[],
+        states: States::new(&[state]).unwrap(),
     };
-    let mut buf = [0; Equ::LEN];
-    equ.encode(&mut sekisho_apdu::Writer::new(&mut buf)).unwrap();
-    buf.to_vec()
+    let mut buf = [0; Equ::MAX_LEN];
+    let mut out = sekisho_apdu::Writer::new(&mut buf);
+    equ.encode(&mut out).unwrap();
+    out.written().to_vec()
 }
 
 #[tokio::test(flavor = "multi_thread")]

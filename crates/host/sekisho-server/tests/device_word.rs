@@ -7,8 +7,8 @@ use sekisho_apdu::{StatusWord, Writer};
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_hsm::{Hsm, SoftHsm};
 use sekisho_link::{
-    Access, Campaign, Custody, Equ, LoaderState, Manifest, Outcome, Package, Receipt, SeId, Staging, Status,
-    Verdict,
+    Access, Campaign, Custody, Equ, LoaderState, Manifest, Outcome, Package, Proof, Receipt, SeId, Staging,
+    States, Status, Verdict, Version, Wants,
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -69,12 +69,13 @@ impl Fixture {
 
     fn say(&self, campaign: Campaign, outcome: Outcome, sw: StatusWord, receipt: Option<Receipt>) -> Verdict {
         let status = Status {
+            version: Version::One,
             se_id: SE,
             campaign,
             outcome,
             step: 0,
             sw,
-            receipt,
+            proof: receipt.map(Proof::Receipt),
         };
         let mut buffer = [0; Status::MAX_LEN];
         let mut out = Writer::new(&mut buffer);
@@ -107,16 +108,25 @@ impl Fixture {
         state: LoaderState,
     ) -> Answer {
         let equ = Equ {
+            version: Version::One,
             se_id: SE,
             campaign,
             kvn: 0x30,
             scp_parameter,
             sequence_counter,
-            state,
+            wants: Wants::BOTH,
+            pauses: 0,
+            proof: &[],
+            states: States::new(&[state]).unwrap(),
         };
-        let mut buffer = [0; Equ::LEN];
-        equ.encode(&mut Writer::new(&mut buffer)).unwrap();
-        self.post(&format!("/device/v1/{SE}/equ"), &self.link_token(SE), &buffer)
+        let mut buffer = [0; Equ::MAX_LEN];
+        let mut out = Writer::new(&mut buffer);
+        equ.encode(&mut out).unwrap();
+        self.post(
+            &format!("/device/v1/{SE}/equ"),
+            &self.link_token(SE),
+            out.written(),
+        )
     }
 }
 

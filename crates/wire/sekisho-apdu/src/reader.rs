@@ -16,6 +16,8 @@ pub enum DecodeError {
     Length,
     /// A field holds a value that its definition excludes.
     Value,
+    /// What its definition lays out and nothing here does.
+    Unsupported,
 }
 
 impl fmt::Display for DecodeError {
@@ -26,6 +28,7 @@ impl fmt::Display for DecodeError {
             Self::Tag => "malformed tag field",
             Self::Length => "malformed length field",
             Self::Value => "value out of range",
+            Self::Unsupported => "laid out, and not taken here",
         })
     }
 }

@@ -2,12 +2,17 @@
 
 use sekisho_apdu::{BufferFull, Writer};
 
-use crate::{Campaign, Manifest, SeId};
+use crate::{Campaign, Manifest, SeId, Version};
 
 /// Prefix of what the designer signs about a manifest.
 pub const MANIFEST_SIGNATURE_PREFIX: &[u8] = b"sekisho manifest v1\0";
 /// Prefix of what the designer signs about a package.
-pub const PACKAGE_SIGNATURE_PREFIX: &[u8] = b"sekisho package v1\0";
+pub const fn package_signature_prefix(version: Version) -> &'static [u8] {
+    match version {
+        Version::One => b"sekisho package v1\0",
+        Version::Two => b"sekisho package v2\0",
+    }
+}
 
 /// Label of the key that wraps the broadcast key set under Kos (custody 03); no context, 16 bytes.
 pub const LABEL_KEY_WRAP: &[u8] = b"SK key wrap";
@@ -21,11 +26,17 @@ pub const LABEL_BROADCAST: &[u8] = b"SK broadcast";
 pub const LABEL_RESUME: &[u8] = b"SK resume";
 /// Label of the host challenge under K_HCH; context SE-id, sequence counter, campaign, splice, 8 bytes.
 pub const LABEL_HOST_CHALLENGE: &[u8] = b"SK host challenge";
+/// Label of the host challenge under K_HCH that covers all that a script does; [`script_challenge_context`], 8 bytes.
+pub const LABEL_SCRIPT_CHALLENGE: &[u8] = b"SK host challenge 2";
+/// Label of the key that wraps the design system's new keys, under Kos or under the SE's Key-DEK; [`key_change_context`]; 16 bytes.
+pub const LABEL_KEY_CHANGE: &[u8] = b"SK key change";
 
 /// AUTHORIZE ACTION's P1: activate.
 pub const ACTION_ACTIVATE: u8 = 0x01;
 /// AUTHORIZE ACTION's P1: discard.
 pub const ACTION_DISCARD: u8 = 0x02;
+/// Action of a refusal in broadcast mode: to load.
+pub const ACTION_LOAD: u8 = 0x03;
 
 /// Collects fields into a fixed array; the sizes are proved by the tests below.
 fn message<const N: usize>(write: impl FnOnce(&mut Writer<'_>) -> Result<(), BufferFull>) -> [u8; N] {
@@ -106,6 +117,29 @@ pub fn host_challenge_context(
     })
 }
 
+/// Context of the host challenge's derivation; `sequence_counter` is a 24-bit number, `script` the SHA-256 of the script in the clear (spec 4.5).
+pub fn script_challenge_context(
+    se_id: SeId,
+    sequence_counter: u32,
+    campaign: Campaign,
+    script: &[u8; 32],
+) -> [u8; 53] {
+    message(|out| {
+        out.bytes(&se_id.0)?;
+        out.u24(sequence_counter)?;
+        out.u64(campaign.0)?;
+        out.bytes(script)
+    })
+}
+
+/// Context of the key that wraps new keys for one SE. The one for all SEs has the package's identity alone.
+pub fn key_change_context(package_id: &[u8; 16], se_id: SeId) -> [u8; 26] {
+    message(|out| {
+        out.bytes(package_id)?;
+        out.bytes(&se_id.0)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +169,12 @@ mod tests {
             host_challenge_context(SeId([2; 10]), 0x01_0203, Campaign(1), 3)[21],
             3
         );
+        assert_eq!(
+            script_challenge_context(SeId([2; 10]), 0x01_0203, Campaign(1), &[9; 32])[52],
+            9
+        );
+        assert_eq!(key_change_context(&[7; 16], SeId([2; 10]))[25], 2);
         assert_eq!(crate::Receipt::message_len(), 69);
+        assert_eq!(crate::Refusal::message_len(), 72);
     }
 }

@@ -8,11 +8,11 @@ const FORMAT: u8 = 1;
 /// What an image is and what it may replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// Which part: [`Manifest::OS_PART`].
+    /// Which part: [`Manifest::OS_PART`] or [`Manifest::KEYS`].
     pub target: u8,
-    /// How the code is written: [`Manifest::WEBASSEMBLY`].
+    /// How the code is written: [`Manifest::WEBASSEMBLY`], or [`Manifest::NO_CODE`].
     pub code_format: u8,
-    /// Version of the host ABI that the code wants.
+    /// Version of the host ABI that the code wants; 0 where there is none.
     pub abi: u8,
     /// Version of this image.
     pub version: u32,
@@ -31,6 +31,10 @@ impl Manifest {
     pub const LEN: usize = 64;
     /// Target: the OS part.
     pub const OS_PART: u8 = 1;
+    /// Target: the design system's keys, whose image is a [`KeyChange`](crate::KeyChange).
+    pub const KEYS: u8 = 2;
+    /// Code format and ABI of an image that is no code.
+    pub const NO_CODE: u8 = 0;
     /// Code format: WebAssembly.
     pub const WEBASSEMBLY: u8 = 1;
     /// Version of the host ABI of WebAssembly modules (`docs/spec/os-part.md`).

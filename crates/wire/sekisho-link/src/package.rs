@@ -2,9 +2,13 @@
 
 use sekisho_apdu::{BufferFull, DecodeError, Reader, Writer};
 
-use crate::{Custody, Manifest, PSe, length, open};
+use crate::{Custody, Manifest, PSe, Version, length, open};
 
 const NAME: &[u8; 4] = b"SKPK";
+/// Parts of a package of version 2: more are laid out and not built.
+const PARTS: u8 = 1;
+/// Bytes of P_MOB in a package of version 2: any is laid out and not built.
+const P_MOB: u32 = 0;
 
 /// What differs between the custody variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub enum PackageBody<'a> {
 /// What a package says, before it is signed and after it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackageSource<'a> {
+    /// The version that it is written in.
+    pub version: Version,
     /// The manifest.
     pub manifest: Manifest,
     /// The designer's signature over the manifest.
@@ -56,10 +62,16 @@ impl PackageSource<'_> {
     pub fn encode_unsigned(&self, out: &mut Writer<'_>) -> Result<(), BufferFull> {
         let long = |bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| BufferFull);
         out.bytes(NAME)?;
-        out.bytes(&[crate::VERSION, self.custody() as u8])?;
+        out.bytes(&[self.version as u8, self.custody() as u8])?;
+        if self.version == Version::Two {
+            out.u8(PARTS)?;
+        }
         out.bytes(&self.manifest.encode())?;
         out.bytes(&self.signature)?;
         out.bytes(&self.design_code)?;
+        if self.version == Version::Two {
+            out.u32(P_MOB)?;
+        }
         match self.body {
             PackageBody::DesignSystem {
                 counter,
@@ -97,15 +109,22 @@ impl<'a> Package<'a> {
     /// Reads a package.
     ///
     /// # Errors
-    /// [`DecodeError`] when it is not exactly one package, or its parts do not agree with each other.
+    /// [`DecodeError::Unsupported`] for one of several parts or with P_MOB; [`DecodeError`] when it is not exactly one package, or its parts do not
+    /// agree with each other.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let (signed, package_signature) = bytes.split_last_chunk::<64>().ok_or(DecodeError::UnexpectedEnd)?;
         let mut reader = Reader::new(signed);
-        open(&mut reader, NAME)?;
+        let version = open(&mut reader, NAME)?;
         let custody = Custody::try_from(reader.u8()?)?;
+        if version == Version::Two && reader.u8()? != PARTS {
+            return Err(DecodeError::Unsupported);
+        }
         let manifest = Manifest::decode(reader.take(Manifest::LEN)?)?;
         let signature = reader.array()?;
         let design_code = reader.array()?;
+        if version == Version::Two && reader.u32()? != P_MOB {
+            return Err(DecodeError::Unsupported);
+        }
         let body = match custody {
             Custody::DesignSystem => Self::design_system_body(&mut reader)?,
             Custody::Hsm => {
@@ -120,6 +139,7 @@ impl<'a> Package<'a> {
         };
         reader.finish()?;
         let source = PackageSource {
+            version,
             manifest,
             signature,
             design_code,

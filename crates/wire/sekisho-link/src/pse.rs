@@ -2,9 +2,10 @@
 
 use sekisho_apdu::{BufferFull, DecodeError, Reader, Writer};
 
-use crate::{Custody, length, open};
+use crate::{Custody, Version, length, open_1};
 
 const NAME: &[u8; 4] = b"SKPS";
+const VERSION: Version = Version::One;
 /// Offset of count and bytes, which are known last.
 const COUNTS_AT: usize = 6;
 
@@ -23,7 +24,7 @@ impl<'a> PSe<'a> {
     /// [`DecodeError`] when it is not exactly one P_SE.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
-        open(&mut reader, NAME)?;
+        open_1(&mut reader, NAME)?;
         let custody = Custody::try_from(reader.u8()?)?;
         let count = reader.u16()?;
         let announced = length(reader.u32()?)?;
@@ -84,7 +85,7 @@ impl<'a> PSeWriter<'a> {
     pub fn new(buf: &'a mut [u8], custody: Custody) -> Result<Self, BufferFull> {
         let mut out = Writer::new(buf);
         out.bytes(NAME)?;
-        out.bytes(&[crate::VERSION, custody as u8])?;
+        out.bytes(&[VERSION as u8, custody as u8])?;
         out.u16(0)?;
         out.u32(0)?;
         Ok(Self { out, count: 0 })

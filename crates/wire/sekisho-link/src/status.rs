@@ -2,7 +2,7 @@
 
 use sekisho_apdu::{BufferFull, DecodeError, Reader, StatusWord, Writer};
 
-use crate::{Campaign, Receipt, SeId, open};
+use crate::{Campaign, Receipt, Refusal, SeId, Version, open, open_1};
 
 /// How an update ended, in the words of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,27 +18,46 @@ pub enum Outcome {
     Discarded = 3,
 }
 
+/// What an SE itself says of the end, under its K-AUT; not verified here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// What it did.
+    Receipt(Receipt),
+    /// What it did not.
+    Refusal(Refusal),
+}
+
 /// ST: what a device reports of its SE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
+    /// The version that it is written in. One has no refusals, and no step above FF.
+    pub version: Version,
     /// The SE.
     pub se_id: SeId,
     /// The campaign.
     pub campaign: Campaign,
     /// How it ended.
     pub outcome: Outcome,
-    /// Index of the refused command in the spliced sequence, at most FF.
-    pub step: u8,
+    /// Index of the refused command in the spliced sequence; the last number that its version can say stands for those above.
+    pub step: u16,
     /// Its status word.
     pub sw: StatusWord,
-    /// The SE's receipt, if there is one; not verified here.
-    pub receipt: Option<Receipt>,
+    /// The SE's own word, if there is one.
+    pub proof: Option<Proof>,
 }
 
 impl Status {
+    /// The SE's receipt, if there is one.
+    pub const fn receipt(&self) -> Option<Receipt> {
+        match self.proof {
+            Some(Proof::Receipt(receipt)) => Some(receipt),
+            _ => None,
+        }
+    }
+
     const NAME: &'static [u8; 4] = b"SKST";
     /// Bytes of ST at most.
-    pub const MAX_LEN: usize = 4 + 1 + 10 + 8 + 1 + 1 + 2 + 1 + Receipt::LEN;
+    pub const MAX_LEN: usize = 4 + 1 + 10 + 8 + 1 + 2 + 2 + 1 + Refusal::LEN;
 
     /// Writes ST.
     ///
@@ -46,19 +65,28 @@ impl Status {
     /// [`BufferFull`] when it does not fit.
     pub fn encode(&self, out: &mut Writer<'_>) -> Result<(), BufferFull> {
         out.bytes(Self::NAME)?;
-        out.u8(crate::VERSION)?;
+        out.u8(self.version as u8)?;
         out.bytes(&self.se_id.0)?;
         out.u64(self.campaign.0)?;
-        out.bytes(&[self.outcome as u8, self.step])?;
-        out.bytes(&self.sw.bytes())?;
-        match &self.receipt {
-            None => out.u8(0),
-            Some(receipt) => {
-                let bytes = receipt.encode();
-                out.u8(u8::try_from(bytes.len()).map_err(|_| BufferFull)?)?;
-                out.bytes(&bytes)
-            }
+        out.u8(self.outcome as u8)?;
+        match self.version {
+            Version::One => out.u8(u8::try_from(self.step).unwrap_or(u8::MAX))?,
+            Version::Two => out.u16(self.step)?,
         }
+        out.bytes(&self.sw.bytes())?;
+        let (receipt, refusal) = match &self.proof {
+            None => (None, None),
+            Some(Proof::Receipt(receipt)) => (Some(receipt.encode()), None),
+            Some(Proof::Refusal(_)) if self.version == Version::One => (None, None),
+            Some(Proof::Refusal(refusal)) => (None, Some(refusal.encode())),
+        };
+        let bytes: &[u8] = match (&receipt, &refusal) {
+            (Some(receipt), _) => receipt,
+            (None, Some(refusal)) => refusal,
+            (None, None) => &[],
+        };
+        out.u8(u8::try_from(bytes.len()).map_err(|_| BufferFull)?)?;
+        out.bytes(bytes)
     }
 
     /// Reads ST.
@@ -67,7 +95,7 @@ impl Status {
     /// [`DecodeError`] when it is not exactly one ST.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
-        open(&mut reader, Self::NAME)?;
+        let version = open(&mut reader, Self::NAME)?;
         let (se_id, campaign) = (SeId(reader.array()?), Campaign(reader.u64()?));
         let outcome = match reader.u8()? {
             0 => Outcome::Activated,
@@ -76,19 +104,27 @@ impl Status {
             3 => Outcome::Discarded,
             _ => return Err(DecodeError::Value),
         };
-        let (step, sw, len) = (reader.u8()?, StatusWord(reader.u16()?), reader.u8()?);
-        let receipt = match len {
-            0 => None,
-            len => Some(Receipt::decode(reader.take(usize::from(len))?)?),
+        let step = match version {
+            Version::One => reader.u8()?.into(),
+            Version::Two => reader.u16()?,
+        };
+        let (sw, len) = (StatusWord(reader.u16()?), reader.u8()?);
+        let proof = match reader.take(len.into())? {
+            [] => None,
+            bytes if version == Version::Two && bytes.len() == Refusal::LEN => {
+                Some(Proof::Refusal(Refusal::decode(bytes)?))
+            }
+            bytes => Some(Proof::Receipt(Receipt::decode(bytes)?)),
         };
         reader.finish()?;
         Ok(Self {
+            version,
             se_id,
             campaign,
             outcome,
             step,
             sw,
-            receipt,
+            proof,
         })
     }
 }
@@ -116,6 +152,7 @@ pub struct Verdict {
 
 impl Verdict {
     const NAME: &'static [u8; 4] = b"SKVD";
+    const VERSION: Version = Version::One;
     /// Bytes of a verdict.
     pub const LEN: usize = 10;
 
@@ -125,7 +162,7 @@ impl Verdict {
     /// [`BufferFull`] below [`Verdict::LEN`] bytes.
     pub fn encode(&self, out: &mut Writer<'_>) -> Result<(), BufferFull> {
         out.bytes(Self::NAME)?;
-        out.bytes(&[crate::VERSION, self.access as u8])?;
+        out.bytes(&[Self::VERSION as u8, self.access as u8])?;
         out.u32(self.retry_after)
     }
 
@@ -135,7 +172,7 @@ impl Verdict {
     /// [`DecodeError`] when it is not exactly one verdict.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
-        open(&mut reader, Self::NAME)?;
+        open_1(&mut reader, Self::NAME)?;
         let access = match reader.u8()? {
             0 => Access::Allowed,
             1 => Access::Retry,

@@ -59,7 +59,42 @@ fn p_se(custody: Custody) -> Vec<u8> {
     buf[..len].to_vec()
 }
 
-fn package(custody: Custody) -> Vec<u8> {
+fn refusal() -> Refusal {
+    Refusal {
+        action: 3,
+        target: 2,
+        campaign: Campaign(9),
+        sequence_counter: 0x01_0203,
+        sw: StatusWord(0x9504),
+        block: 0x0405,
+        version: 1,
+        digest: [0x22; 32],
+        mac: [0x33; 16],
+    }
+}
+
+fn keys_state() -> LoaderState {
+    LoaderState {
+        target: 2,
+        slot: 0,
+        version: 1,
+        abi: 0,
+        staging: Staging::Nothing,
+        campaign: Campaign(0),
+        next_block: 0,
+    }
+}
+
+fn key_change() -> Vec<u8> {
+    let change = KeyChange {
+        wrapped: Some(&[6; 40]),
+        designer: Some([4; 65]),
+        is_individual: false,
+    };
+    written(|out| change.encode(out).unwrap())
+}
+
+fn package(version: Version, custody: Custody) -> Vec<u8> {
     let p_se = p_se(custody);
     let body = match custody {
         Custody::Hsm => PackageBody::Hsm {
@@ -73,6 +108,7 @@ fn package(custody: Custody) -> Vec<u8> {
         },
     };
     let source = PackageSource {
+        version,
         manifest: manifest(),
         signature: [3; 64],
         design_code: [4; 16],
@@ -83,9 +119,21 @@ fn package(custody: Custody) -> Vec<u8> {
     bytes
 }
 
-fn authorisation() -> Vec<u8> {
+fn head(version: Version, splices: &[u8]) -> AuthorisationHead<'_> {
+    AuthorisationHead {
+        version,
+        se_id: SeId([8; 10]),
+        campaign: Campaign(9),
+        sequence_counter: 3,
+        target: 1,
+        wants: Wants::BOTH,
+        splices,
+    }
+}
+
+fn authorisation(head: &AuthorisationHead<'_>) -> Vec<u8> {
     let mut buf = [0; 256];
-    let mut out = AuthorisationWriter::new(&mut buf, SeId([8; 10]), Campaign(9), 3, 1).unwrap();
+    let mut out = AuthorisationWriter::new(&mut buf, head).unwrap();
     out.command(&[0x80, 0x50, 0x30, 0x00]).unwrap();
     out.command(&[0x84, 0x3E, 0x01, 0x00]).unwrap();
     let len = out.finish().unwrap();
@@ -110,45 +158,71 @@ type Message = (&'static str, Vec<u8>, fn(&[u8]) -> bool);
 
 fn messages() -> Vec<Message> {
     let equ = Equ {
+        version: Version::One,
         se_id: SeId([8; 10]),
         campaign: Campaign(9),
         kvn: 0x30,
         scp_parameter: 0x70,
         sequence_counter: 2,
-        state: state(),
+        wants: Wants::BOTH,
+        pauses: 0,
+        proof: &[],
+        states: States::new(&[state()]).unwrap(),
     };
     let status = Status {
+        version: Version::One,
         se_id: SeId([8; 10]),
         campaign: Campaign(9),
         outcome: Outcome::Activated,
         step: 0,
         sw: StatusWord::NO_ERROR,
-        receipt: Some(receipt()),
+        proof: Some(Proof::Receipt(receipt())),
     };
     let refused = Status {
         outcome: Outcome::Refused,
         step: 3,
         sw: StatusWord(0x9501),
-        receipt: None,
+        proof: None,
         ..status
+    };
+    let status_2 = Status {
+        version: Version::Two,
+        step: 0x0102,
+        proof: Some(Proof::Refusal(refusal())),
+        ..refused
+    };
+    let equ_2 = Equ {
+        version: Version::Two,
+        wants: Wants::LOAD,
+        pauses: 2,
+        proof: &[7; 3],
+        states: States::new(&[state(), keys_state()]).unwrap(),
+        ..equ
     };
     let verdict = Verdict {
         access: Access::Retry,
         retry_after: 60,
     };
     let offer = Offer {
+        version: Version::One,
+        target: 1,
         campaign: Campaign(9),
         bytes: 1000,
         sha256: [1; 32],
+    };
+    let offer_2 = Offer {
+        version: Version::Two,
+        target: 2,
+        ..offer
     };
     vec![
         ("manifest", manifest().encode().to_vec(), |b| {
             Manifest::decode(b).is_ok()
         }),
-        ("package 03", package(Custody::DesignSystem), |b| {
+        ("package 03", package(Version::One, Custody::DesignSystem), |b| {
             Package::decode(b).is_ok()
         }),
-        ("package 04", package(Custody::Hsm), |b| {
+        ("package 04", package(Version::One, Custody::Hsm), |b| {
             Package::decode(b).is_ok()
         }),
         ("P_SE", p_se(Custody::Hsm), |b| PSe::decode(b).is_ok()),
@@ -159,7 +233,9 @@ fn messages() -> Vec<Message> {
         ("EQU", written(|out| equ.encode(out).unwrap()), |b| {
             Equ::decode(b).is_ok()
         }),
-        ("P_AUT", authorisation(), |b| Authorisation::decode(b).is_ok()),
+        ("P_AUT", authorisation(&head(Version::One, &[1])), |b| {
+            Authorisation::decode(b).is_ok()
+        }),
         ("receipt", receipt().encode().to_vec(), |b| {
             Receipt::decode(b).is_ok()
         }),
@@ -172,6 +248,25 @@ fn messages() -> Vec<Message> {
         ("verdict", written(|out| verdict.encode(out).unwrap()), |b| {
             Verdict::decode(b).is_ok()
         }),
+        ("package 2", package(Version::Two, Custody::Hsm), |b| {
+            Package::decode(b).is_ok()
+        }),
+        ("offer 2", written(|out| offer_2.encode(out).unwrap()), |b| {
+            Offer::decode(b).is_ok()
+        }),
+        ("EQU 2", written(|out| equ_2.encode(out).unwrap()), |b| {
+            Equ::decode(b).is_ok()
+        }),
+        ("P_AUT 2", authorisation(&head(Version::Two, &[1, 2])), |b| {
+            Authorisation::decode(b).is_ok()
+        }),
+        ("ST 2", written(|out| status_2.encode(out).unwrap()), |b| {
+            Status::decode(b).is_ok()
+        }),
+        ("refusal", refusal().encode().to_vec(), |b| {
+            Refusal::decode(b).is_ok()
+        }),
+        ("key change", key_change(), |b| KeyChange::decode(b).is_ok()),
         ("loader state", written(|out| state().encode(out).unwrap()), |b| {
             LoaderState::decode(b).is_ok()
         }),
@@ -194,7 +289,7 @@ fn messages_take_exactly_their_own_length() {
 fn values_read_back() {
     assert_eq!(Manifest::decode(&manifest().encode()), Ok(manifest()));
     assert_eq!(Receipt::decode(&receipt().encode()), Ok(receipt()));
-    let bytes = package(Custody::DesignSystem);
+    let bytes = package(Version::One, Custody::DesignSystem);
     let read = Package::decode(&bytes).unwrap();
     assert_eq!(
         (read.source.custody(), read.package_signature, read.signed.len()),
@@ -207,16 +302,16 @@ fn values_read_back() {
         (read.len(), commands),
         (2, vec![vec![0x84, 0x3C, 0, 0, 1, 0xAA], vec![0x84, 0x3A, 0, 0]])
     );
-    let bytes = authorisation();
+    let bytes = authorisation(&head(Version::One, &[1]));
     let read = Authorisation::decode(&bytes).unwrap();
     assert_eq!(
         (
-            read.sequence_counter,
-            read.splice,
+            read.head.sequence_counter,
+            read.head.splices,
             read.len(),
             read.commands().count()
         ),
-        (3, 1, 2, 2)
+        (3, &[1][..], 2, 2)
     );
     let bytes = delivery();
     let read = Delivery::decode(&bytes).unwrap();
@@ -227,7 +322,7 @@ fn values_read_back() {
 fn inner_contradictions_are_refused() {
     // Another version, another name.
     for (name, bytes, is_one) in messages() {
-        for at in 0..if matches!(name, "manifest" | "receipt" | "loader state") {
+        for at in 0..if matches!(name, "manifest" | "receipt" | "refusal" | "loader state") {
             1
         } else {
             5
@@ -238,15 +333,15 @@ fn inner_contradictions_are_refused() {
         }
     }
     // A ciphertext that is not as long as the manifest says; P_SE of the other custody inside a package.
-    let mut wrong = package(Custody::Hsm);
+    let mut wrong = package(Version::One, Custody::Hsm);
     wrong[6 + 12 + 3] = 4;
     assert!(Package::decode(&wrong).is_err());
-    let mut wrong = package(Custody::DesignSystem);
+    let mut wrong = package(Version::One, Custody::DesignSystem);
     let at = wrong.windows(4).position(|w| w == b"SKPS").unwrap() + 5;
     wrong[at] = 4;
     assert!(Package::decode(&wrong).is_err());
     // More commands before the splice than there are; an action, slot or staging that does not exist.
-    let mut wrong = authorisation();
+    let mut wrong = authorisation(&head(Version::One, &[1]));
     wrong[26] = 3;
     assert!(Authorisation::decode(&wrong).is_err());
     let mut wrong = receipt().encode();
@@ -304,10 +399,114 @@ fn where_nothing_is_staged_there_is_no_campaign_and_no_block() {
 #[test]
 fn a_full_buffer_is_an_error() {
     assert!(PSeWriter::new(&mut [0; 11], Custody::Hsm).is_err());
-    assert!(AuthorisationWriter::new(&mut [0; 27], SeId([0; 10]), Campaign(0), 0, 0).is_err());
+    assert!(AuthorisationWriter::new(&mut [0; 27], &head(Version::One, &[1])).is_err());
     let mut buf = [0; 14];
     let mut out = PSeWriter::new(&mut buf, Custody::Hsm).unwrap();
     assert!(out.command(&[0; 1]).is_err());
+}
+
+#[test]
+fn version_2_reads_back() {
+    let bytes = authorisation(&head(Version::Two, &[1, 2]));
+    let read = Authorisation::decode(&bytes).unwrap();
+    assert_eq!(
+        (read.head, read.commands().count()),
+        (head(Version::Two, &[1, 2]), 2)
+    );
+    assert_eq!(Refusal::decode(&refusal().encode()), Ok(refusal()));
+    let bytes = key_change();
+    let read = KeyChange::decode(&bytes).unwrap();
+    assert_eq!(
+        (read.wrapped, read.designer, read.is_individual),
+        (Some(&[6; 40][..]), Some([4; 65]), false)
+    );
+    for (name, bytes, _) in messages() {
+        match name {
+            "EQU 2" => {
+                let read = Equ::decode(&bytes).unwrap();
+                assert_eq!(written(|out| read.encode(out).unwrap()), bytes);
+                assert_eq!(
+                    (read.wants, read.pauses, read.proof),
+                    (Wants::LOAD, 2, &[7; 3][..])
+                );
+                assert_eq!(read.states.of(2), Some(keys_state()));
+            }
+            "ST 2" => {
+                let read = Status::decode(&bytes).unwrap();
+                assert_eq!((read.step, read.receipt()), (0x0102, None));
+                assert_eq!(read.proof, Some(Proof::Refusal(refusal())));
+            }
+            "offer 2" => assert_eq!(Offer::decode(&bytes).unwrap().target, 2),
+            _ => {}
+        }
+    }
+}
+
+/// What version 2 lays out and nothing does yet is told apart from what is wrong.
+#[test]
+fn what_is_only_laid_out_is_named() {
+    let find = |name| messages().into_iter().find(|m| m.0 == name).unwrap().1;
+    let mut places = find("offer 2");
+    *places.last_mut().unwrap() = 1;
+    assert_eq!(Offer::decode(&places), Err(DecodeError::Unsupported));
+    for at in [6, 7 + 64 + 64 + 16 + 3] {
+        let mut bytes = find("package 2");
+        bytes[at] += 1;
+        assert_eq!(Package::decode(&bytes), Err(DecodeError::Unsupported), "{at}");
+    }
+    let mut pairing = find("key change");
+    pairing[5] |= 4;
+    assert_eq!(KeyChange::decode(&pairing), Err(DecodeError::Unsupported));
+}
+
+#[test]
+fn version_2_contradictions_are_refused() {
+    // Splices that do not grow, or lie behind the last command; a target twice; a refusal of a command that went well, or of no action.
+    for splices in [&[0][..], &[1, 1], &[2, 1], &[3]] {
+        let bytes = authorisation(&head(Version::Two, splices));
+        assert!(Authorisation::decode(&bytes).is_err(), "{splices:?}");
+    }
+    assert_eq!(States::new(&[state(), state()]), None);
+    assert_eq!(States::new(&[]), None);
+    for wrong in [
+        Refusal {
+            sw: StatusWord::NO_ERROR,
+            ..refusal()
+        },
+        Refusal {
+            action: 4,
+            ..refusal()
+        },
+        Refusal {
+            action: 0,
+            ..refusal()
+        },
+    ] {
+        assert!(Refusal::decode(&wrong.encode()).is_err(), "{wrong:?}");
+    }
+    // A key change that changes nothing, one for an SE that wraps nothing, unknown bits, a length that cannot be.
+    for which in [0, 0x80, 0x82, 0x11, 0x09] {
+        let mut bytes = key_change();
+        bytes[5] = which;
+        assert_eq!(KeyChange::decode(&bytes), Err(DecodeError::Value), "{which:02x}");
+    }
+    let mut bytes = key_change();
+    bytes[6] = 41;
+    assert_eq!(KeyChange::decode(&bytes), Err(DecodeError::Length));
+    // Version 1 cannot say what version 2 says.
+    for head in [
+        head(Version::One, &[1, 2]),
+        head(Version::One, &[]),
+        AuthorisationHead {
+            target: 2,
+            ..head(Version::One, &[1])
+        },
+    ] {
+        assert!(
+            AuthorisationWriter::new(&mut [0; 256], &head).is_err(),
+            "{head:?}"
+        );
+    }
 }
 
 /// The bytes of version 1. If this fails, do not change the test: messages of version 1 are out there.
@@ -350,7 +549,7 @@ fn version_1_bytes_are_frozen() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..400), at in 0_usize..13, flip in any::<(u16, u8)>()) {
+    fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..400), at in 0_usize..20, flip in any::<(u16, u8)>()) {
         let (_, mut known, is_one) = messages().swap_remove(at);
         let _ = is_one(&bytes);
         let len = known.len();

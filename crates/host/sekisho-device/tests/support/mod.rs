@@ -10,8 +10,8 @@ use sekisho_apdu::Writer;
 use sekisho_device::{Backend, BackendError, Part, Permission};
 use sekisho_keys::sha256;
 use sekisho_link::{
-    Access, AuthorisationWriter, Campaign, Custody, DeliveryParts, Equ, LoaderState, Manifest, Offer,
-    PSeWriter, Receipt, SeId, Staging, Status, Verdict, codes,
+    Access, AuthorisationHead, AuthorisationWriter, Campaign, Custody, DeliveryParts, Equ, LoaderState,
+    Manifest, Offer, PSeWriter, Receipt, SeId, Staging, Status, Verdict, Version, Wants, codes,
 };
 use sekisho_transport::{Card, TransportError};
 
@@ -225,7 +225,7 @@ pub struct Server {
     pub fails_in: Option<u32>,
     pub verdict: Verdict,
     pub reports: Vec<Status>,
-    pub equs: Vec<Equ>,
+    pub equs: Vec<Equ<'static>>,
     /// Answers a range with this offset instead of the right one.
     pub wrong_offset: Option<u32>,
     /// Sends so many bytes too many.
@@ -288,6 +288,8 @@ impl Server {
 
     pub fn offer_it(&mut self) {
         self.offer = Some(Offer {
+            version: Version::One,
+            target: 1,
             campaign: CAMPAIGN,
             bytes: u32::try_from(self.delivery.len()).unwrap(),
             sha256: sha256(&[&self.delivery]),
@@ -311,7 +313,22 @@ impl Server {
 /// An authorisation for the SE above: its INITIALIZE UPDATE names the counter for which it is made.
 pub fn authorisation(se_id: SeId, campaign: Campaign, counter: u32, splice: u8) -> Vec<u8> {
     let mut bytes = vec![0; 400];
-    let mut writer = AuthorisationWriter::new(&mut bytes, se_id, campaign, counter, splice).unwrap();
+    let splices = [splice];
+    let (wants, splices) = if splice == 0 {
+        (Wants::ACTIVATE, &[][..])
+    } else {
+        (Wants::BOTH, &splices[..])
+    };
+    let head = AuthorisationHead {
+        version: Version::One,
+        se_id,
+        campaign,
+        sequence_counter: counter,
+        target: 1,
+        wants,
+        splices,
+    };
+    let mut writer = AuthorisationWriter::new(&mut bytes, &head).unwrap();
     let mut challenge = [0; 8];
     challenge[..4].copy_from_slice(&counter.to_be_bytes());
     writer
@@ -376,11 +393,12 @@ impl Backend for Shared {
         let mut server = self.0.borrow_mut();
         server.request()?;
         let equ = Equ::decode(equ).unwrap();
-        server.equs.push(equ);
+        assert!(equ.proof.is_empty());
+        server.equs.push(Equ { proof: &[], ..equ });
         if let Some(permission) = server.permissions.pop() {
             return Ok(permission);
         }
-        let splice = if equ.state.staging == Staging::Complete {
+        let splice = if equ.states.of(1).unwrap().staging == Staging::Complete {
             0
         } else {
             3
