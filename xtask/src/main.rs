@@ -37,7 +37,9 @@ enum Task {
 
 /// The workspace's root folder.
 fn root() -> PathBuf {
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let manifest = PathBuf::from(
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()),
+    );
     manifest.parent().map(PathBuf::from).unwrap_or(manifest)
 }
 
