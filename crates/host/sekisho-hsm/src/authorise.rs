@@ -58,6 +58,24 @@ fn check_parameter(i: u8) -> Result<()> {
     Ok(())
 }
 
+/// P_AUT's head, in version 1.
+const fn head(request: &AuthoriseRequest<'_>) -> AuthorisationHead<'static> {
+    let (wants, splices) = if request.is_staged {
+        (Wants::ACTIVATE, [].as_slice())
+    } else {
+        (Wants::BOTH, [SPLICE].as_slice())
+    };
+    AuthorisationHead {
+        version: Version::One,
+        se_id: request.se_id,
+        campaign: request.campaign,
+        sequence_counter: request.sequence_counter,
+        target: request.package.manifest.target,
+        wants,
+        splices,
+    }
+}
+
 /// Makes P_AUT.
 ///
 /// # Errors
@@ -80,21 +98,7 @@ pub fn authorise(hsm: &dyn Hsm, request: &AuthoriseRequest<'_>) -> Result<Vec<u8
     let mut channel = HostChannel::new(keys, MODE);
 
     let mut buf = [0; MAX];
-    let (wants, splices) = if request.is_staged {
-        (Wants::ACTIVATE, &[][..])
-    } else {
-        (Wants::BOTH, &[SPLICE][..])
-    };
-    let head = AuthorisationHead {
-        version: Version::One,
-        se_id,
-        campaign,
-        sequence_counter,
-        target: package.manifest.target,
-        wants,
-        splices,
-    };
-    let mut p_aut = AuthorisationWriter::new(&mut buf, &head)?;
+    let mut p_aut = AuthorisationWriter::new(&mut buf, &head(request))?;
     let mut command = [0; COMMAND_MAX];
 
     let mut out = Writer::new(&mut command);

@@ -156,8 +156,8 @@ fn delivery() -> Vec<u8> {
 /// Each message's bytes and whether a byte string is one.
 type Message = (&'static str, Vec<u8>, fn(&[u8]) -> bool);
 
-fn messages() -> Vec<Message> {
-    let equ = Equ {
+fn equ() -> Equ<'static> {
+    Equ {
         version: Version::One,
         se_id: SeId([8; 10]),
         campaign: Campaign(9),
@@ -168,8 +168,11 @@ fn messages() -> Vec<Message> {
         pauses: 0,
         proof: &[],
         states: States::new(&[state()]).unwrap(),
-    };
-    let status = Status {
+    }
+}
+
+fn status() -> Status {
+    Status {
         version: Version::One,
         se_id: SeId([8; 10]),
         campaign: Campaign(9),
@@ -177,44 +180,42 @@ fn messages() -> Vec<Message> {
         step: 0,
         sw: StatusWord::NO_ERROR,
         proof: Some(Proof::Receipt(receipt())),
-    };
-    let refused = Status {
+    }
+}
+
+fn refused() -> Status {
+    Status {
         outcome: Outcome::Refused,
         step: 3,
         sw: StatusWord(0x9501),
         proof: None,
-        ..status
-    };
-    let status_2 = Status {
-        version: Version::Two,
-        step: 0x0102,
-        proof: Some(Proof::Refusal(refusal())),
-        ..refused
-    };
-    let equ_2 = Equ {
-        version: Version::Two,
-        wants: Wants::LOAD,
-        pauses: 2,
-        proof: &[7; 3],
-        states: States::new(&[state(), keys_state()]).unwrap(),
-        ..equ
-    };
-    let verdict = Verdict {
-        access: Access::Retry,
-        retry_after: 60,
-    };
-    let offer = Offer {
+        ..status()
+    }
+}
+
+fn offer() -> Offer {
+    Offer {
         version: Version::One,
         target: 1,
         campaign: Campaign(9),
         bytes: 1000,
         sha256: [1; 32],
+    }
+}
+
+fn messages() -> Vec<Message> {
+    [messages_of_version_1(), messages_of_version_2()].concat()
+}
+
+fn messages_of_version_1() -> Vec<Message> {
+    let equ = equ();
+    let status = status();
+    let refused = refused();
+    let verdict = Verdict {
+        access: Access::Retry,
+        retry_after: 60,
     };
-    let offer_2 = Offer {
-        version: Version::Two,
-        target: 2,
-        ..offer
-    };
+    let offer = offer();
     vec![
         ("manifest", manifest().encode().to_vec(), |b| {
             Manifest::decode(b).is_ok()
@@ -248,6 +249,33 @@ fn messages() -> Vec<Message> {
         ("verdict", written(|out| verdict.encode(out).unwrap()), |b| {
             Verdict::decode(b).is_ok()
         }),
+        ("loader state", written(|out| state().encode(out).unwrap()), |b| {
+            LoaderState::decode(b).is_ok()
+        }),
+    ]
+}
+
+fn messages_of_version_2() -> Vec<Message> {
+    let status_2 = Status {
+        version: Version::Two,
+        step: 0x0102,
+        proof: Some(Proof::Refusal(refusal())),
+        ..refused()
+    };
+    let equ_2 = Equ {
+        version: Version::Two,
+        wants: Wants::LOAD,
+        pauses: 2,
+        proof: &[7; 3],
+        states: States::new(&[state(), keys_state()]).unwrap(),
+        ..equ()
+    };
+    let offer_2 = Offer {
+        version: Version::Two,
+        target: 2,
+        ..offer()
+    };
+    vec![
         ("package 2", package(Version::Two, Custody::Hsm), |b| {
             Package::decode(b).is_ok()
         }),
@@ -267,9 +295,6 @@ fn messages() -> Vec<Message> {
             Refusal::decode(b).is_ok()
         }),
         ("key change", key_change(), |b| KeyChange::decode(b).is_ok()),
-        ("loader state", written(|out| state().encode(out).unwrap()), |b| {
-            LoaderState::decode(b).is_ok()
-        }),
     ]
 }
 
