@@ -88,9 +88,14 @@ class Session:
         return plain, sw
 
 
+MKEY = page.named("MKEY")
+
+
 def open_wrapped(card, mode, separate, keys, schedule):
     challenge = card.challenge()
-    card.ok(page.opening(mode, separate, keys))
+    command, confirmation = page.opening(MKEY, challenge, mode, separate, keys)
+    if card.ok(command) != confirmation:
+        raise ValueError("the card does not confirm the opening")
     return Session(card, challenge, schedule)
 
 
@@ -100,17 +105,29 @@ def fixed(card, separate):
     return open_wrapped(card, 0, separate, keys, lambda ssc: (*pairs, b""))
 
 
-def xor(card, separate):
+def old_and_current(card, mode, separate, operations):
+    """The operations take turns over the old and the current key."""
     keys = [os.urandom(16) for _ in range(4 if separate else 2)]
     lanes = [keys[:2], keys[-2:]]
+    done = [0]
 
     def schedule(_ssc):
         now = [current for _, current in lanes]
+        operation = operations[done[0] % len(operations)]
+        done[0] += 1
         for lane in lanes if separate else lanes[:1]:
-            lane[:] = [lane[1], page.xor(*lane)]
+            lane[:] = [lane[1], operation(*lane)]
         return (now[0],) * 2, (now[1] if separate else now[0],) * 2, b""
 
-    return open_wrapped(card, 1, separate, keys, schedule)
+    return open_wrapped(card, mode, separate, keys, schedule)
+
+
+def xor(card, separate):
+    return old_and_current(card, 1, separate, [page.xor])
+
+
+def turns(card, separate):
+    return old_and_current(card, 4, separate, [page.xor, page.land])
 
 
 def listed(card, separate):
@@ -156,10 +173,13 @@ def agree(key, peer):
 def ratchet(card, separate):
     challenge = card.challenge()
     own = ec.generate_private_key(ec.SECP256R1())
-    data = b"\x00\x03" + public(own)
-    card_key = card.ok(bytes([0x80, 0x5A, 0x10, separate, len(data)]) + data + b"\x00")
-    transcript = sha256(bytes([0x10, separate]) + challenge + data + card_key).digest()
-    chain = [page.combine(b"sekisho sm open", transcript, agree(own, card_key))[:16]]
+    command = page.ratchet_opening(separate, public(own), 3)
+    answer = card.ok(command)
+    card_key, confirmation = answer[:65], answer[65:]
+    first, expected = page.ratchet_opened(MKEY, challenge, command, card_key, agree(own, card_key))
+    if confirmation != expected:
+        raise ValueError("the card does not confirm the opening")
+    chain = [first]
 
     def schedule(ssc):
         chain[0], command_keys, response_keys = page.ratchet_keys(chain[0], ssc, separate)
@@ -175,7 +195,7 @@ def refresh(session):
     card_key, sw = session.send("805C0000", public(own), 256)
     if sw != 0x9000:
         raise ValueError(f"refresh: {sw:04X}")
-    secret = page.combine(b"sekisho sm fresh", sha256(public(own) + card_key).digest(), agree(own, card_key))
+    secret = page.combine(MKEY, b"sekisho sm fresh", sha256(public(own) + card_key).digest(), agree(own, card_key))
     session.chain[0] = sha256(b"sekisho sm refresh" + session.chain[0] + secret).digest()[:16]
 
 
@@ -190,7 +210,7 @@ def work(session, value):
 
 def main():
     card = Card(sys.argv[1])
-    for opener in (fixed, xor, listed, operations, ratchet):
+    for opener in (fixed, xor, listed, operations, turns, ratchet):
         for separate in (0, 1):
             name = f"{opener.__name__}, {'separate keys' if separate else 'one key'}"
             try:

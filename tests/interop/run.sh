@@ -97,7 +97,7 @@ listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1"); }
 card_is_there() { timeout 5 opensc-tool --reader "$READER" --atr; }
 start_card() {
     "$SEKISHO" card --flash "$work/card.flash" --vpcd 127.0.0.1:35963 \
-        --allow fixed,legacy-xor,legacy-list,legacy-operations >"$work/screen" 2>"$work/card.log" &
+        --allow fixed,legacy-xor,legacy-list,legacy-operations,legacy-turns >"$work/screen" 2>"$work/card.log" &
     card=$!
     pids+=("$card")
     # pcscd believes in a card that was killed for a moment longer: wait until the new one says that it is connected.

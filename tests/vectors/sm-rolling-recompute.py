@@ -102,38 +102,64 @@ def three_steps_with_pairs(out, prefix, keys, selectors):
             response_keys, ssc.next(), bytes.fromhex(reply), bytes.fromhex(status))
 
 
-def opening(p1, p2, keys):
-    data = aes_key_wrap(named("MKEY"), b"".join(keys))
-    length = bytes([len(data)]) if len(data) < 256 else b"\x00" + len(data).to_bytes(2, "big")
-    return bytes([0x80, 0x5A, p1, p2]) + length + data
+def kdf(key, label, context, length):
+    """SP 800-108 in counter mode over AES-CMAC."""
+    bits = (8 * length).to_bytes(2, "big")
+    blocks = (cmac(key, bytes([i]) + label + b"\x00" + context + bits) for i in range(1, -(-length // 16) + 1))
+    return b"".join(blocks)[:length]
+
+
+def opening_header(mode, separate):
+    return bytes([0x80, 0x5A, mode, 0x10 | separate])
+
+
+def opening(mkey, challenge, mode, separate, keys):
+    """SESSION KEY DECRYPTION with wrapped keys, and the card's answer to it."""
+    header = opening_header(mode, separate)
+    data = aes_key_wrap(kdf(mkey, b"sekisho sm wrap", header + challenge, len(mkey)), b"".join(keys))
+    transcript = sha256(header + challenge + data).digest()
+    answer = cmac(kdf(mkey, b"sekisho sm confirm", transcript, 16), transcript)
+    short = len(data) < 256
+    length = bytes([len(data)]) if short else b"\x00" + len(data).to_bytes(2, "big")
+    return header + length + data + (b"\x00" if short else b"\x01\x00"), answer
 
 
 def legacy(out):
+    def opened(prefix, mode, separate, keys):
+        out[f"{prefix}-open"], out[f"{prefix}-open-response"] = opening(
+            named("MKEY"), named("challenge"), mode, separate, keys)
+
     k0, k1, r0, r1 = (named(name) for name in ("K0", "K1", "R0", "R1"))
     none = [b""] * 3
     pair, answer_pair = [named("KSenc"), named("KSmac")], [named("KSenc R"), named("KSmac R")]
-    out["fixed-open"] = opening(0, 0, pair)
+    opened("fixed", 0, 0, pair)
     three_steps_with_pairs(out, "fixed", [(pair, pair)] * 3, none)
-    out["fixed-separate-open"] = opening(0, 1, pair + answer_pair)
+    opened("fixed-separate", 0, 1, pair + answer_pair)
     three_steps_with_pairs(out, "fixed-separate", [(pair, answer_pair)] * 3, none)
 
-    out["xor-open"] = opening(1, 0, [k0, k1])
+    opened("xor", 1, 0, [k0, k1])
     three_steps(out, "xor", [(k1, k1), (xor(k0, k1),) * 2, (k0, k0)], none)
-    out["xor-separate-open"] = opening(1, 1, [k0, k1, r0, r1])
+    opened("xor-separate", 1, 1, [k0, k1, r0, r1])
     three_steps(out, "xor-separate", [(k1, r1), (xor(k0, k1), xor(r0, r1)), (k0, r0)], none)
 
+    k2, r2 = xor(k0, k1), xor(r0, r1)
+    opened("turns", 4, 0, [k0, k1])
+    three_steps(out, "turns", [(k1, k1), (k2, k2), (land(k1, k2),) * 2], none)
+    opened("turns-separate", 4, 1, [k0, k1, r0, r1])
+    three_steps(out, "turns-separate", [(k1, r1), (k2, r2), (land(k1, k2), land(r1, r2))], none)
+
     k = [None] + [named(f"K{i}") for i in range(1, 19)]
-    out["list-open"] = opening(2, 0, k[1:])
+    opened("list", 2, 0, k[1:])
     three_steps(out, "list", [(k[1],) * 2, (k[12],) * 2, (k[5],) * 2], [[12], [5], [17]])
-    out["list-separate-open"] = opening(2, 1, k[1:])
+    opened("list-separate", 2, 1, k[1:])
     three_steps(out, "list-separate", [(k[1], k[2]), (k[12], k[3]), (k[5], k[18])], [[12, 3], [5, 18], [0, 0]])
 
     ek = [None] + [named(f"EK{i}") for i in range(1, 19)]
     second = xor(ek[1], ek[12])
-    out["operations-open"] = opening(3, 0, ek[1:])
+    opened("operations", 3, 0, ek[1:])
     three_steps(out, "operations", [(ek[1],) * 2, (second,) * 2, (land(second, ek[5]),) * 2], [[12], [5], [17]])
     other = xor(ek[2], ek[3])
-    out["operations-separate-open"] = opening(3, 1, ek[1:])
+    opened("operations-separate", 3, 1, ek[1:])
     three_steps(out, "operations-separate",
                 [(ek[1], ek[2]), (second, other), (land(second, ek[5]), land(other, ek[9]))],
                 [[12, 3], [5, 9], [0, 0]])
@@ -144,10 +170,20 @@ def ephemeral(name):
     return key, key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
 
-def combine(label, transcript, secret):
-    kdf = b"".join(
-        cmac(named("MKEY"), bytes([i]) + b"sekisho sm agree" + b"\x00" + transcript + b"\x01\x00") for i in (1, 2))
-    return sha256(label + kdf + secret + transcript).digest()
+def combine(mkey, label, transcript, secret):
+    return sha256(label + kdf(mkey, b"sekisho sm agree", transcript, 32) + secret + transcript).digest()
+
+
+def ratchet_opening(separate, reader_key, every):
+    data = every.to_bytes(2, "big") + reader_key
+    return opening_header(0x10, separate) + bytes([len(data)]) + data + b"\x00"
+
+
+def ratchet_opened(mkey, challenge, command, card_key, secret):
+    """The first chain key and the confirmation."""
+    transcript = sha256(command[:4] + challenge + command[5:-1] + card_key).digest()
+    confirmation = cmac(combine(mkey, b"sekisho sm confirm", transcript, secret)[:16], transcript)
+    return combine(mkey, b"sekisho sm open", transcript, secret)[:len(mkey)], confirmation
 
 
 def ratchet_keys(chain, ssc, separate):
@@ -157,11 +193,10 @@ def ratchet_keys(chain, ssc, separate):
 
 def ratchet(out, prefix, separate):
     (reader, reader_key), (card, card_key) = ephemeral("reader 1"), ephemeral("card 1")
-    data = b"\x00\x03" + reader_key
-    out[f"{prefix}-open"] = bytes([0x80, 0x5A, 0x10, separate, len(data)]) + data + b"\x00"
-    out[f"{prefix}-open-response"] = card_key
-    transcript = sha256(bytes([0x10, separate]) + named("challenge") + data + card_key).digest()
-    chain = combine(b"sekisho sm open", transcript, reader.exchange(ec.ECDH(), card.public_key()))[:16]
+    opening_command = ratchet_opening(separate, reader_key, 3)
+    chain, confirmation = ratchet_opened(named("MKEY"), named("challenge"), opening_command, card_key,
+                                         reader.exchange(ec.ECDH(), card.public_key()))
+    out[f"{prefix}-open"], out[f"{prefix}-open-response"] = opening_command, card_key + confirmation
     out[f"{prefix}-chain-1"] = chain
     ssc = Counter(named("challenge"))
 
@@ -176,7 +211,7 @@ def ratchet(out, prefix, separate):
         chain = exchange(chain, name, header, bytes.fromhex(data), ne, bytes.fromhex(reply), status)
     (reader, reader_key), (card, card_key) = ephemeral("reader 2"), ephemeral("card 2")
     chain = exchange(chain, "refresh", "805C0000", reader_key, 256, card_key, "9000")
-    secret = combine(b"sekisho sm fresh", sha256(reader_key + card_key).digest(),
+    secret = combine(named("MKEY"), b"sekisho sm fresh", sha256(reader_key + card_key).digest(),
                      reader.exchange(ec.ECDH(), card.public_key()))
     chain = sha256(b"sekisho sm refresh" + chain + secret).digest()[:16]
     out[f"{prefix}-chain-5"] = chain
@@ -186,7 +221,8 @@ def ratchet(out, prefix, separate):
 
 
 def main():
-    expected = {"mkey": named("MKEY"), "challenge": named("challenge"), "reader-ephemeral": sha256(b"reader 1").digest()}
+    expected = {"mkey": named("MKEY"), "wrapping-key": kdf(named("MKEY"), b"sekisho sm wrap", opening_header(0, 0) + named("challenge"), 16),
+                "challenge": named("challenge"), "reader-ephemeral": sha256(b"reader 1").digest()}
     legacy(expected)
     ratchet(expected, "ratchet", 0)
     ratchet(expected, "ratchet-separate", 1)

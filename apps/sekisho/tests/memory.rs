@@ -7,7 +7,7 @@ mod process;
 
 use process::memory::Memory;
 use process::{CardProcess, scratch, send};
-use sekisho_apdu::{CApdu, Writer};
+use sekisho_apdu::{CApdu, Cla, Writer};
 use sekisho_applets::file_system::{AID, image::test_key};
 use sekisho_keys::{AesKey, Rng, cmac, ecb_block};
 use sekisho_messaging::EphemeralKey;
@@ -56,7 +56,7 @@ impl Reader {
     fn open(card: &mut dyn Card, lanes: Lanes) -> Self {
         data(card, &[&[0x00, 0xA4, 0x04, 0x00, 0x07], AID].concat());
         let challenge: [u8; 16] = data(card, &[0x00, 0x84, 0, 0, 16]).try_into().unwrap();
-        let opening = RatchetOpening::new(EphemeralKey::generate(&mut System).unwrap(), lanes, 256);
+        let opening = RatchetOpening::new(EphemeralKey::generate(&mut System).unwrap(), lanes, Cla::GP, 256);
         let answer = data(card, &encode(&opening.command()));
         let opened = opening.finish(&mkey(), challenge, &answer).unwrap();
         Self {

@@ -141,11 +141,12 @@ fn operations_to_reuse(rng: &mut Seeded, keys: u32) -> u32 {
     u32::MAX
 }
 
-const SUBJECTS: [(Subject, &str); 5] = [
+const SUBJECTS: [(Subject, &str); 6] = [
     (Subject::Fixed, "fixed"),
     (Subject::LegacyXor, "legacy-xor"),
     (Subject::LegacyList, "legacy-list"),
     (Subject::LegacyOperations, "legacy-operations"),
+    (Subject::LegacyTurns, "legacy-turns"),
     (Subject::Ratchet, "ratchet"),
 ];
 

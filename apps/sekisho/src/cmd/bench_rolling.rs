@@ -10,7 +10,9 @@ use sekisho_keys::{AesKey, KeySet};
 use sekisho_messaging::card::{CardMessaging, Received};
 use sekisho_messaging::reader::ReaderMessaging;
 use sekisho_messaging::schedule::{Lanes, Schedule};
-use sekisho_messaging::setup::{CardOpened, DEFAULT_REFRESH_EVERY, Mode, Opened, Policy, open_card};
+use sekisho_messaging::setup::{
+    CardOpened, DEFAULT_REFRESH_EVERY, Mode, OPENING_ANSWER_MAX, Opened, Policy, open_card,
+};
 use sekisho_os::Interface;
 use sekisho_scp::host::{Challenge, HostChannel, InitializeUpdateResponse, SessionKeys};
 use sekisho_scp::{MacMode, SecurityLevel};
@@ -46,7 +48,7 @@ enum Row {
     Scp03,
 }
 
-const ROWS: [(Row, &str); 9] = [
+const ROWS: [(Row, &str); 10] = [
     (Row::Rolling(Mode::Fixed, Lanes::Shared), "fixed keys"),
     (Row::Rolling(Mode::Ratchet, Lanes::Shared), "ratchet"),
     (
@@ -63,6 +65,7 @@ const ROWS: [(Row, &str); 9] = [
         Row::Rolling(Mode::LegacyOperations, Lanes::Separate),
         "legacy-operations, separate",
     ),
+    (Row::Rolling(Mode::LegacyTurns, Lanes::Shared), "legacy-turns"),
     (Row::Plain, "in the clear"),
     (Row::Scp03, "new SCP03 session each"),
 ];
@@ -138,9 +141,9 @@ impl Bench {
             .ok(&[0x00, 0x84, 0, 0, 16])?
             .try_into()
             .map_err(|_| anyhow!("challenge"))?;
-        let opening = Opening::new(&mkey(), setup(mode, lanes))?;
-        let answer = self.ok(&opening.command)?;
-        let Opened { schedule, ssc } = opening.finish(&mkey(), challenge, &answer)?;
+        let opening = Opening::new(&mkey(), setup(mode, lanes), challenge)?;
+        let answer = self.ok(&opening.command()?)?;
+        let Opened { schedule, ssc } = opening.finish(&mkey(), &answer)?;
         Ok(ReaderMessaging::new(schedule, ssc))
     }
 }
@@ -160,6 +163,7 @@ const fn setup(mode: Mode, lanes: Lanes) -> Setup {
 const fn exchanges(mode: Mode, lanes: Lanes) -> u32 {
     match (mode, lanes) {
         (Mode::LegacyXor, _) => 3,
+        (Mode::LegacyTurns, _) => 4,
         (Mode::LegacyList, Lanes::Separate) => 8,
         (Mode::LegacyList | Mode::LegacyOperations, _) => 16,
         _ => EXCHANGES,
@@ -195,9 +199,10 @@ fn rolling(bench: &mut Bench, mode: Mode, lanes: Lanes) -> Result<Cost> {
 /// Secure messaging of the card's role alone.
 fn layer(mode: Mode, lanes: Lanes, count: u32) -> Result<f64> {
     let challenge = [7; 16];
-    let opening = Opening::new(&mkey(), setup(mode, lanes))?;
-    let command = CApdu::parse(&opening.command).context("opening")?;
-    let CardOpened { opened, response } = open_card(
+    let opening = Opening::new(&mkey(), setup(mode, lanes), challenge)?;
+    let command = opening.command()?;
+    let command = CApdu::parse(&command).context("opening")?;
+    let CardOpened { opened, answer } = open_card(
         &Policy::every_mode(),
         &mkey(),
         challenge,
@@ -205,8 +210,8 @@ fn layer(mode: Mode, lanes: Lanes, count: u32) -> Result<f64> {
         &mut SystemRng,
     )?;
     let mut card: CardMessaging<_, 300> = CardMessaging::new(opened.schedule, opened.ssc);
-    let answer = response.map_or_else(Vec::new, |key| key.to_vec());
-    let Opened { schedule, ssc } = opening.finish(&mkey(), challenge, &answer)?;
+    let mut confirmed = [0; OPENING_ANSWER_MAX];
+    let Opened { schedule, ssc } = opening.finish(&mkey(), answer.write(&mut confirmed))?;
     let mut reader = ReaderMessaging::new(schedule, ssc);
     let mut watch = Watch::default();
     let (mut sent, mut plain, mut data) = ([0; 300], [0; 300], [0; 300]);

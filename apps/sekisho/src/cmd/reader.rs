@@ -126,6 +126,8 @@ pub(crate) enum ModeName {
     LegacyList,
     /// Its third
     LegacyOperations,
+    /// Its claims 2 and 5: XOR and AND of old and current key, in turn
+    LegacyTurns,
 }
 
 impl ModeName {
@@ -136,6 +138,7 @@ impl ModeName {
             Self::LegacyXor => Mode::LegacyXor,
             Self::LegacyList => Mode::LegacyList,
             Self::LegacyOperations => Mode::LegacyOperations,
+            Self::LegacyTurns => Mode::LegacyTurns,
         }
     }
 }

@@ -8,13 +8,12 @@ mod watched;
 pub(crate) mod words;
 
 use anyhow::{Context, Result, anyhow, bail};
-use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
+use sekisho_apdu::{Aid, CApdu, Cla, StatusWord, Writer};
 use sekisho_keys::{AesKey, Rng};
 use sekisho_messaging::reader::{MAX_WRONG_ANSWERS, ReaderMessaging};
-use sekisho_messaging::schedule::{Lanes, Selector};
+use sekisho_messaging::schedule::{Lanes, ScheduleError, Selector};
 use sekisho_messaging::setup::{
-    CHALLENGE_LEN, MAX_OPENING_DATA, Mode, Opened, RatchetOpening, open_reader, refresh_command,
-    refresh_secret, wrapped_command,
+    CHALLENGE_LEN, KeysOpening, Mode, Opened, RatchetOpening, refresh_command, refresh_secret,
 };
 use sekisho_messaging::{EphemeralKey, SmError};
 use sekisho_transport::{Card, Response, exchange};
@@ -99,16 +98,18 @@ impl Session {
         let challenge: [u8; CHALLENGE_LEN] = challenge
             .try_into()
             .map_err(|_| anyhow!("the card's challenge is not 16 bytes long"))?;
-        let opening = Opening::new(mkey, setup)?;
-        let answer = plain(card, trace, &opening.command)?;
+        let opening = Opening::new(mkey, setup, challenge)?;
+        let answer = plain(card, trace, &opening.command()?)?;
         let answer = expect(answer, "SESSION KEY DECRYPTION").with_context(|| {
             format!(
                 "the card does not open {}; does its security domain allow it, and has it this MKEY?",
                 setup.mode.name()
             )
         })?;
-        let opened = opening.finish(mkey, challenge, &answer)?;
-        let Opened { schedule, ssc } = opened;
+        let Opened { schedule, ssc } = opening.finish(mkey, &answer).context(
+            "the answer to the opening is not that of a card with this MKEY: it has another, or something stands between reader and card. \
+             No command was sent",
+        )?;
         let watch = trace.shows_secrets().then(Watch::default);
         Ok(Self {
             messaging: ReaderMessaging::new(Watched::new(schedule, watch.clone()), ssc),
@@ -193,64 +194,47 @@ impl Session {
 }
 
 /// SESSION KEY DECRYPTION on its way, in any mode.
-pub(crate) struct Opening {
-    setup: Setup,
-    /// The command to send after GET CHALLENGE.
-    pub(crate) command: Vec<u8>,
-    keys: Zeroizing<Vec<[u8; 16]>>,
-    ratchet: Option<RatchetOpening>,
+pub(crate) enum Opening {
+    Keys(Box<KeysOpening>),
+    Ratchet(RatchetOpening, [u8; CHALLENGE_LEN]),
 }
 
 impl Opening {
-    /// Draws what is random and builds the command.
-    pub(crate) fn new(mkey: &AesKey, setup: Setup) -> Result<Self> {
+    /// Draws what is random, for the card that gave this challenge.
+    pub(crate) fn new(mkey: &AesKey, setup: Setup, challenge: [u8; CHALLENGE_LEN]) -> Result<Self> {
         let mut rng = SystemRng;
         if setup.mode == Mode::Ratchet {
             let own = EphemeralKey::generate(&mut rng)?;
-            let ratchet = RatchetOpening::new(own, setup.lanes, setup.refresh_every);
-            return Ok(Self {
-                setup,
-                command: encode(&ratchet.command())?,
-                keys: Zeroizing::default(),
-                ratchet: Some(ratchet),
-            });
+            let opening = RatchetOpening::new(own, setup.lanes, Cla::GP, setup.refresh_every);
+            return Ok(Self::Ratchet(opening, challenge));
         }
         let keys = draw(setup, &mut rng);
-        let mut buf = Zeroizing::new([0; MAX_OPENING_DATA]);
-        let command = encode(&wrapped_command(
-            mkey,
-            setup.mode,
-            setup.lanes,
-            &keys,
-            buf.as_mut(),
-        )?)?;
-        Ok(Self {
-            setup,
-            command,
-            keys,
-            ratchet: None,
-        })
+        let opening = KeysOpening::new(mkey, (setup.mode, setup.lanes), Cla::GP, &keys, challenge)?;
+        Ok(Self::Keys(Box::new(opening)))
     }
 
-    /// The reader's end, from the card's answer.
-    pub(crate) fn finish(
-        self,
-        mkey: &AesKey,
-        challenge: [u8; CHALLENGE_LEN],
-        answer: &[u8],
-    ) -> Result<Opened> {
-        Ok(match self.ratchet {
-            Some(ratchet) => ratchet.finish(mkey, challenge, answer)?,
-            None => open_reader(self.setup.mode, self.setup.lanes, &self.keys, challenge)?,
-        })
+    /// The command to send.
+    pub(crate) fn command(&self) -> Result<Vec<u8>> {
+        match self {
+            Self::Keys(opening) => encode(&opening.command()),
+            Self::Ratchet(opening, _) => encode(&opening.command()),
+        }
+    }
+
+    /// The reader's end, if the card's answer confirms the opening.
+    pub(crate) fn finish(self, mkey: &AesKey, answer: &[u8]) -> Result<Opened, ScheduleError> {
+        match self {
+            Self::Keys(opening) => opening.finish(answer),
+            Self::Ratchet(opening, challenge) => opening.finish(mkey, challenge, answer),
+        }
     }
 }
 
 /// Random session keys, as many as the mode takes (figure 3: step S1, 9: S41, 15: S81).
 fn draw(setup: Setup, rng: &mut dyn Rng) -> Zeroizing<Vec<[u8; 16]>> {
     let count = match (setup.mode, setup.lanes) {
-        (Mode::Fixed | Mode::LegacyXor, Lanes::Shared) => 2,
-        (Mode::Fixed | Mode::LegacyXor, Lanes::Separate) => 4,
+        (Mode::Fixed | Mode::LegacyXor | Mode::LegacyTurns, Lanes::Shared) => 2,
+        (Mode::Fixed | Mode::LegacyXor | Mode::LegacyTurns, Lanes::Separate) => 4,
         _ => LIST,
     };
     let mut keys = Zeroizing::new(vec![[0; 16]; count]);

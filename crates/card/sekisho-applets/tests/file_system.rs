@@ -115,7 +115,13 @@ proptest! {
             if reader.messaging.refresh_due() {
                 reader.refresh(&mut card);
             }
-            if mode == Mode::LegacyXor && number > 3 || mode == Mode::LegacyList && number > 9 {
+            let cap = match mode {
+                Mode::LegacyXor => 3,
+                Mode::LegacyTurns => 4,
+                Mode::LegacyList => 9,
+                _ => u8::MAX,
+            };
+            if number > cap {
                 break;
             }
             // The last command is answered again; one before it is old.

@@ -160,17 +160,26 @@ impl<'a, F: Flash> Context<'a, F> {
             .unwrap_or_default())
     }
 
-    /// Opens secure messaging on the logical channel of the command, once its answer is out.
+    /// Whether secure messaging can be opened on the logical channel of the command.
     ///
     /// # Errors
-    /// 6985 when the logical channel has a secure channel, 6A84 when too many have secure messaging.
-    pub fn open_messaging(&mut self, opened: Opened) -> Result<(), Refusal> {
+    /// 6985 when the logical channel has a secure channel or secure messaging, 6A84 when too many have secure messaging.
+    pub fn can_open_messaging(&mut self) -> Result<(), Refusal> {
         if self.protection != Protection::None || self.system.secure.get(self.place).is_some() {
             return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         }
         if !self.system.messaging.has_room() {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         }
+        Ok(())
+    }
+
+    /// Opens secure messaging on the logical channel of the command, once its answer is out.
+    ///
+    /// # Errors
+    /// As of [`Context::can_open_messaging`].
+    pub fn open_messaging(&mut self, opened: Opened) -> Result<(), Refusal> {
+        self.can_open_messaging()?;
         self.system.effects.opened = Some(opened);
         Ok(())
     }

@@ -227,6 +227,8 @@ pub enum Subject {
     LegacyList,
     /// Embodiment 3.
     LegacyOperations,
+    /// Claims 2 and 5: XOR and AND of the old and the current key, in turn.
+    LegacyTurns,
     /// The ratchet.
     Ratchet,
 }
@@ -255,8 +257,8 @@ pub struct Exposure {
 
 /// What `known` gives away of an exchange that it does not contain. `keys` is the length of the list (embodiments 2 and 3).
 ///
-/// Embodiment 3 with one or two session keys: only key repeats count here; what leaks about the operation keys besides is
-/// [`operation_key_bits`].
+/// Embodiment 3 with one or two session keys, and claims 2 and 5 with one: only whole keys count here; what leaks about the operation keys besides
+/// is [`operation_key_bits`], and a key that is an AND shows half of the bits of those that it came from.
 pub const fn exposure(subject: Subject, known: Known, keys: u32) -> Exposure {
     use Readable::{All, OneIn};
     match (subject, known) {
@@ -268,7 +270,14 @@ pub const fn exposure(subject: Subject, known: Known, keys: u32) -> Exposure {
         (Subject::LegacyXor, Known::OneExchange) => same(OneIn(3)),
         (Subject::LegacyList, Known::OneExchange) => same(OneIn(keys)),
         (Subject::LegacyList, Known::TwoExchanges) => same(OneIn(keys / 2)),
-        (Subject::LegacyOperations, Known::OneExchange | Known::TwoExchanges) => same(Readable::None),
+        (Subject::LegacyOperations, Known::OneExchange | Known::TwoExchanges)
+        | (Subject::LegacyTurns, Known::OneExchange) => same(Readable::None),
+        // Two keys in a row give all that follow. Backwards XOR can be undone and AND cannot: of the three exchanges that lie before K2, K3 or
+        // K4 and its successor, one.
+        (Subject::LegacyTurns, Known::TwoExchanges | Known::State) => Exposure {
+            past: OneIn(3),
+            future: All,
+        },
         _ => same(All),
     }
 }

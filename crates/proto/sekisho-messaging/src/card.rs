@@ -7,7 +7,7 @@ use crate::error::SmError;
 use crate::keys::Keys;
 use crate::objects::{Cursor, MAC_LEN, MAC_OBJECT_LEN, Objects, STATUS_OBJECT_LEN, cryptogram_len};
 use crate::schedule::{KeySchedule, ScheduleError};
-use crate::setup::INS_REFRESH;
+use crate::setup::is_refresh;
 use crate::ssc::Ssc;
 
 /// Secure messaging at the card: protected commands in, plain commands out, protected answers back.
@@ -126,7 +126,7 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
             return Err(SmError::IncorrectObjects);
         }
         let ne = objects.ne()?;
-        if open.schedule.refresh_due() && command.ins != INS_REFRESH {
+        if open.schedule.refresh_due() && !is_refresh(cla, command) {
             return Err(ScheduleError::RefreshDue.into());
         }
         let too_long = objects.exceeds(plain);

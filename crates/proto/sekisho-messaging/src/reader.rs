@@ -7,7 +7,7 @@ use crate::error::SmError;
 use crate::keys::Keys;
 use crate::objects::{Cursor, MAC_OBJECT_LEN, Objects, cryptogram_len, le_len};
 use crate::schedule::{KeySchedule, Next, ScheduleError, Selector};
-use crate::setup::INS_REFRESH;
+use crate::setup::is_refresh;
 use crate::ssc::Ssc;
 
 /// Wrong answers to one command after which the reader closes: each is a chance to guess an 8-byte MAC.
@@ -86,7 +86,7 @@ impl<S: KeySchedule> ReaderMessaging<S> {
         if selector.as_bytes().len() != open.schedule.selector_len() {
             return Err(ScheduleError::BadSelector.into());
         }
-        if open.schedule.refresh_due() && command.ins != INS_REFRESH {
+        if open.schedule.refresh_due() && !is_refresh(command.cla, command) {
             return Err(ScheduleError::RefreshDue.into());
         }
         let ssc = open.ssc.next();

@@ -230,6 +230,39 @@ fn what_two_session_keys_tell_of_the_operation_key() {
     }
 }
 
+/// Of the keys K1 to K4 of claims 2 and 5, two in a row give all that follow, and one of the three that lie before such a pair.
+#[test]
+fn what_one_and_two_keys_tell_of_operations_in_turn() {
+    let mut rng = TestRng::new(11);
+    let (k0, k1) = (random_key(&mut rng), random_key(&mut rng));
+    let k2 = k0.xor(&k1);
+    let (k3, k4) = (k1.and(&k2), k2.xor(&k1.and(&k2)));
+    assert_eq!(k3.and(&k4), LegacyKey::default());
+    let keys = [k1, k2, k3, k4];
+    let mut before = (0, 0);
+    for at in 0..3 {
+        // What follows is the rule itself. Backwards: the key that went in with XOR comes out again.
+        let undone = keys[at].xor(&keys[at + 1]);
+        before.0 += at;
+        before.1 += keys[..at].iter().filter(|key| **key == undone).count();
+    }
+    assert_eq!(before, (3, 1));
+    let expected = Exposure {
+        past: Readable::OneIn(3),
+        future: Readable::All,
+    };
+    assert_eq!(exposure(Subject::LegacyTurns, Known::TwoExchanges, 0), expected);
+    assert_eq!(exposure(Subject::LegacyTurns, Known::State, 0), expected);
+    assert_eq!(
+        exposure(Subject::LegacyTurns, Known::OneExchange, 0).past,
+        Readable::None
+    );
+    assert_eq!(
+        exposure(Subject::LegacyTurns, Known::StateAndMasterKey, 0).past,
+        Readable::All
+    );
+}
+
 #[test]
 fn only_the_ratchet_keeps_the_past() {
     let subjects = [

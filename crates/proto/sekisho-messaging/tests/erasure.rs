@@ -7,9 +7,10 @@ mod common;
 use std::collections::HashSet;
 
 use common::*;
+use sekisho_apdu::Cla;
 use sekisho_keys::{AesKey, cmac};
 use sekisho_messaging::schedule::{KeySchedule, Lanes, Ratchet, Schedule, Selector};
-use sekisho_messaging::setup::{Policy, RatchetOpening, open_card};
+use sekisho_messaging::setup::{OPENING_ANSWER_MAX, Policy, RatchetOpening, open_card};
 use sekisho_messaging::{EphemeralKey, Keys, Ssc};
 
 /// One recorded exchange, with the key bytes that protected it, as a test may know them.
@@ -226,7 +227,7 @@ fn with_mkey_and_the_recorded_opening_the_ratchet_stays_shut() {
     let mkey = AesKey::new(&named("MKEY")).unwrap();
     let open = |reader_seed: u64, card_seed: u64| {
         let own = EphemeralKey::generate(&mut TestRng::new(reader_seed)).unwrap();
-        let opening = RatchetOpening::new(own, Lanes::Shared, 9);
+        let opening = RatchetOpening::new(own, Lanes::Shared, Cla::GP, 9);
         let mut rng = TestRng::new(card_seed);
         let card = open_card(
             &Policy::new(),
@@ -237,7 +238,11 @@ fn with_mkey_and_the_recorded_opening_the_ratchet_stays_shut() {
         )
         .unwrap();
         let reader = opening
-            .finish(&mkey, named("challenge"), &card.response.unwrap())
+            .finish(
+                &mkey,
+                named("challenge"),
+                card.answer.write(&mut [0; OPENING_ANSWER_MAX]),
+            )
             .unwrap();
         let chain = |schedule: &Schedule| state_of(|sink| schedule.expose(sink));
         assert_eq!(chain(&reader.schedule), chain(&card.opened.schedule));

@@ -5,14 +5,14 @@
 mod common;
 
 use common::*;
-use sekisho_apdu::CApdu;
+use sekisho_apdu::{CApdu, Cla};
 use sekisho_keys::{AesKey, Rng, sha256};
 use sekisho_messaging::EphemeralKey;
 use sekisho_messaging::card::CardMessaging;
 use sekisho_messaging::reader::ReaderMessaging;
 use sekisho_messaging::schedule::{KeySchedule, Lanes, Schedule, ScheduleError, Selector};
 use sekisho_messaging::setup::{
-    Mode, Policy, RatchetOpening, open_card, open_reader, refresh_command, refresh_secret, wrapped_command,
+    KeysOpening, Mode, OPENING_ANSWER_MAX, Policy, RatchetOpening, open_card, refresh_command, refresh_secret,
 };
 
 const PAGE: &str = include_str!("../../../../docs/spec/rolling-secure-messaging.md");
@@ -64,20 +64,21 @@ type Ends = (ReaderMessaging<Schedule>, CardMessaging<Schedule, ANSWER>);
 
 /// Figures 3, 9 and 15: the keys go to the card under MKEY.
 fn open_legacy(checked: &mut Checked, prefix: &str, mode: Mode, lanes: Lanes, keys: &[[u8; 16]]) -> Ends {
-    let mut buf = [0; 600];
-    let command = wrapped_command(&mkey(), mode, lanes, keys, &mut buf).unwrap();
-    checked.check(&format!("{prefix}-open"), &encode(&command));
+    let opening = KeysOpening::new(&mkey(), (mode, lanes), Cla::GP, keys, named("challenge")).unwrap();
+    checked.check(&format!("{prefix}-open"), &encode(&opening.command()));
     let policy = Policy::new().allow(mode);
     let card = open_card(
         &policy,
         &mkey(),
         named("challenge"),
-        &command,
+        &opening.command(),
         &mut TestRng::new(0),
     )
     .unwrap();
-    assert!(card.response.is_none());
-    let reader = open_reader(mode, lanes, keys, named("challenge")).unwrap();
+    let mut answer = [0; OPENING_ANSWER_MAX];
+    let answer = card.answer.write(&mut answer);
+    checked.check(&format!("{prefix}-open-response"), answer);
+    let reader = opening.finish(answer).unwrap();
     (
         ReaderMessaging::new(reader.schedule, reader.ssc),
         CardMessaging::new(card.opened.schedule, card.opened.ssc),
@@ -174,7 +175,7 @@ fn fixed_keys() {
             [expected; 3],
         );
     }
-    checked.finish(14);
+    checked.finish(16);
 }
 
 #[test]
@@ -193,7 +194,7 @@ fn embodiment_1_figures_3_to_6() {
         [(k1, k1), (k2, k2), (k3, k3)],
     );
     exhausted(&mut ends);
-    checked.finish(7);
+    checked.finish(8);
 }
 
 #[test]
@@ -217,7 +218,41 @@ fn embodiment_1_with_separate_keys() {
         expected,
     );
     exhausted(&mut ends);
-    checked.finish(7);
+    checked.finish(8);
+}
+
+/// XOR, AND, XOR: K1, K0 XOR K1, K1 AND K2, and, not shown, K2 XOR K3.
+#[test]
+fn claims_2_and_5() {
+    let mut checked = Checked::default();
+    let keys = ["K0", "K1", "R0", "R1"].map(named);
+    let [k0, k1, r0, r1] = keys;
+    let (k2, r2) = (xor(k0, k1), xor(r0, r1));
+    let (k3, r3) = (and(k1, k2), and(r1, r2));
+    for (prefix, lanes, keys, expected) in [
+        ("turns", Lanes::Shared, &keys[..2], [(k1, k1), (k2, k2), (k3, k3)]),
+        (
+            "turns-separate",
+            Lanes::Separate,
+            &keys[..],
+            [(k1, r1), (k2, r2), (k3, r3)],
+        ),
+    ] {
+        let mut ends = open_legacy(&mut checked, prefix, Mode::LegacyTurns, lanes, keys);
+        three_steps(&mut checked, prefix, &mut ends, [Selector::NONE; 3], expected);
+        let (reader, card) = &mut ends;
+        let left = state_of(|sink| card.expose(sink));
+        assert!(contains(&left, &xor(k2, k3)), "the fourth key is ready");
+        exchange(
+            reader,
+            card,
+            Selector::NONE,
+            &unhex(STEPS[2].1),
+            &unhex(STEPS[2].2),
+        );
+        exhausted(&mut ends);
+    }
+    checked.finish(16);
 }
 
 #[test]
@@ -236,7 +271,7 @@ fn embodiment_2_figures_9_to_12() {
         [key(1), key(12), key(5)],
     );
     assert_eq!(ends.0.key_numbers(), Some((17, 17)));
-    checked.finish(7);
+    checked.finish(8);
 }
 
 #[test]
@@ -259,7 +294,7 @@ fn embodiment_2_with_separate_keys() {
         selectors,
         [key(1, 2), key(12, 3), key(5, 18)],
     );
-    checked.finish(7);
+    checked.finish(8);
 }
 
 #[test]
@@ -287,7 +322,7 @@ fn embodiment_3_figures_15_to_18() {
     );
     assert!(contains(&state_of(|sink| ends.0.expose(sink)), &k4));
     assert!(contains(&state_of(|sink| ends.1.expose(sink)), &k4));
-    checked.finish(7);
+    checked.finish(8);
 }
 
 #[test]
@@ -306,7 +341,7 @@ fn embodiment_3_with_separate_keys() {
     let selectors = [Selector::pair(12, 3), Selector::pair(5, 9), Selector::pair(0, 0)];
     let keys = [(ek[0], ek[1]), second, third];
     three_steps(&mut checked, "operations-separate", &mut ends, selectors, keys);
-    checked.finish(7);
+    checked.finish(8);
 }
 
 fn ephemeral(name: &str) -> EphemeralKey {
@@ -314,7 +349,7 @@ fn ephemeral(name: &str) -> EphemeralKey {
 }
 
 fn open_ratchet(checked: &mut Checked, prefix: &str, lanes: Lanes) -> Ends {
-    let opening = RatchetOpening::new(ephemeral("reader 1"), lanes, 3);
+    let opening = RatchetOpening::new(ephemeral("reader 1"), lanes, Cla::GP, 3);
     checked.check(&format!("{prefix}-open"), &encode(&opening.command()));
     let mut rng = Script(sha256(&[b"card 1"]).to_vec());
     let card = open_card(
@@ -325,9 +360,10 @@ fn open_ratchet(checked: &mut Checked, prefix: &str, lanes: Lanes) -> Ends {
         &mut rng,
     )
     .unwrap();
-    let response = card.response.unwrap();
-    checked.check(&format!("{prefix}-open-response"), &response);
-    let reader = opening.finish(&mkey(), named("challenge"), &response).unwrap();
+    let mut response = [0; OPENING_ANSWER_MAX];
+    let response = card.answer.write(&mut response);
+    checked.check(&format!("{prefix}-open-response"), response);
+    let reader = opening.finish(&mkey(), named("challenge"), response).unwrap();
     let chain = state_of(|sink| reader.schedule.expose(sink))[..16].to_vec();
     checked.check(&format!("{prefix}-chain-1"), &chain);
     (
@@ -400,7 +436,7 @@ fn the_page_names_every_block_once_and_its_named_keys_are_right() {
     sorted.sort_unstable();
     sorted.dedup();
     assert_eq!(names.len(), sorted.len());
-    assert_eq!(names.len(), 8 * 7 + 2 * 13 + 3);
+    assert_eq!(names.len(), 10 * 8 + 2 * 13 + 4);
     assert_eq!(worked("mkey"), hex::encode(named("MKEY")));
     assert_eq!(worked("challenge"), hex::encode(named("challenge")));
     assert_eq!(worked("reader-ephemeral"), hex::encode(sha256(&[b"reader 1"])));

@@ -151,7 +151,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
-    fn a_bad_line_never_breaks_the_step(faults in faults(), kind in 0..4_usize, lane in 0..2_usize, seed: u64) {
+    fn a_bad_line_never_breaks_the_step(faults in faults(), kind in 0..5_usize, lane in 0..2_usize, seed: u64) {
         let mut line = Line::new(pair(KINDS[kind], LANES[lane]), seed);
         for fault in faults {
             let selector = line.reader.propose(&mut line.rng);
@@ -189,7 +189,7 @@ proptest! {
 
     #[test]
     fn an_attack_closes_the_card_and_nothing_opens_it(
-        before in 0..3_u32, kind in 0..4_usize, lane in 0..2_usize, at in 0..1000_u64, seed: u64,
+        before in 0..3_u32, kind in 0..5_usize, lane in 0..2_usize, at in 0..1000_u64, seed: u64,
         fault in prop_oneof![Just(Fault::DamageCommand), Just(Fault::OldCommand), Just(Fault::PlainCommand)],
     ) {
         let mut line = Line::new(pair(KINDS[kind], LANES[lane]), seed);

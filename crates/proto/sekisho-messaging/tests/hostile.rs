@@ -389,7 +389,7 @@ proptest! {
         ins: u8,
         ne in prop::option::of(1..=65536_u32),
         extended: bool,
-        kind in 0..4_usize,
+        kind in 0..5_usize,
         lane in 0..2_usize,
     ) {
         let (mut reader, mut card) = ends(pair(KINDS[kind], LANES[lane]));

@@ -6,15 +6,13 @@ mod common;
 use std::collections::HashSet;
 
 use common::*;
-use sekisho_apdu::CApdu;
+use sekisho_apdu::{CApdu, Cla};
 use sekisho_keys::AesKey;
 use sekisho_messaging::schedule::{
-    KeySchedule, KeyTable, Lanes, LegacyKey, LegacyList, LegacyOperations, LegacyXor, MAX_KEYS, Operation,
-    PATENT_OPERATIONS, Ratchet, ScheduleError, Selector, XOR_CAP, xor_session,
+    KeySchedule, KeyTable, Lanes, LegacyKey, LegacyList, LegacyOperations, LegacyPair, MAX_KEYS, Operation,
+    PATENT_OPERATIONS, Ratchet, ScheduleError, Selector, TURNS, TURNS_CAP, XOR, XOR_CAP, xor_session,
 };
-use sekisho_messaging::setup::{
-    MAX_OPENING_DATA, Mode, Policy, RatchetOpening, open_card, open_reader, wrapped_command,
-};
+use sekisho_messaging::setup::{KeysOpening, Mode, OPENING_ANSWER_MAX, Policy, RatchetOpening, open_card};
 use sekisho_messaging::{EphemeralKey, Ssc};
 
 const SSC: Ssc = Ssc::aes([0; 16]);
@@ -31,7 +29,7 @@ fn advance(schedule: &mut dyn KeySchedule, selector: Selector) -> Result<(), Sch
 #[test]
 fn xor_refuses_zero_and_equal_keys_and_ends_after_three() {
     let (a, b, zero) = (named("a"), named("b"), [0; 16]);
-    let xor = |keys: &[[u8; 16]]| LegacyXor::new(Lanes::Shared, keys).err();
+    let xor = |keys: &[[u8; 16]]| LegacyPair::new(XOR, Lanes::Shared, keys).err();
     assert_eq!(xor(&[a, a]), Some(ScheduleError::RepeatedKey));
     assert_eq!(xor(&[zero, a]), Some(ScheduleError::ZeroKey));
     assert_eq!(xor(&[a, zero]), Some(ScheduleError::ZeroKey));
@@ -39,13 +37,13 @@ fn xor_refuses_zero_and_equal_keys_and_ends_after_three() {
     assert_eq!(xor(&[a, b, a, b]), Some(ScheduleError::BadKeys));
     // Separate keys: no key of one lane may ever come in the other.
     let third = LegacyKey(a).xor(&LegacyKey(b)).0;
-    let separate = |keys: &[[u8; 16]]| LegacyXor::new(Lanes::Separate, keys).err();
+    let separate = |keys: &[[u8; 16]]| LegacyPair::new(XOR, Lanes::Separate, keys).err();
     assert_eq!(
         separate(&[a, b, third, named("c")]),
         Some(ScheduleError::RepeatedKey)
     );
     assert_eq!(separate(&[a, b, named("c"), named("d")]), None);
-    let mut schedule = LegacyXor::new(Lanes::Shared, &[a, b]).unwrap();
+    let mut schedule = LegacyPair::new(XOR, Lanes::Shared, &[a, b]).unwrap();
     for _ in 0..XOR_CAP {
         advance(&mut schedule, Selector::NONE).unwrap();
     }
@@ -54,6 +52,40 @@ fn xor_refuses_zero_and_equal_keys_and_ends_after_three() {
         Err(ScheduleError::Exhausted)
     );
     assert_eq!(schedule.refresh(&[1; 32]), Err(ScheduleError::NoRefresh));
+}
+
+/// XOR and AND in turn (claims 2 and 5): K1, K0 XOR K1, K1 AND NOT K0, K0 AND NOT K1; the fifth is zero for every pair.
+#[test]
+fn turns_end_before_the_zero_key_that_always_comes() {
+    let (a, b) = (named("a"), named("b"));
+    let (k0, k1) = (LegacyKey(a), LegacyKey(b));
+    let not = |key: &LegacyKey| key.xor(&LegacyKey([0xFF; 16]));
+    let expected = [k1.clone(), k0.xor(&k1), k1.and(&not(&k0)), k0.and(&not(&k1))];
+    assert!(expected[2].and(&expected[3]).is_zero());
+    let mut schedule = LegacyPair::new(TURNS, Lanes::Shared, &[a, b]).unwrap();
+    assert_eq!(usize::from(TURNS_CAP), expected.len());
+    for key in &expected {
+        let mut used = vec![];
+        let exchange = schedule.exchange(SSC).unwrap();
+        exchange.command.expose(&mut |bytes| used.push(bytes.to_vec()));
+        assert_eq!(used, [key.0, key.0]);
+        schedule.advance(exchange.next, &[]).unwrap();
+    }
+    assert_eq!(
+        advance(&mut schedule, Selector::NONE),
+        Err(ScheduleError::Exhausted)
+    );
+    // A zero or repeated key among the four is refused at the opening: K1 within K0 makes the third zero, K0 within K1 the third the
+    // second again.
+    let within = k0.and(&k1).0;
+    let turns = |keys: &[[u8; 16]]| LegacyPair::new(TURNS, Lanes::Shared, keys).err();
+    assert_eq!(turns(&[a, within]), Some(ScheduleError::ZeroKey));
+    assert_eq!(turns(&[within, a]), Some(ScheduleError::RepeatedKey));
+    assert_eq!(turns(&[a, a]), Some(ScheduleError::RepeatedKey));
+    assert_eq!(turns(&[[0; 16], a]), Some(ScheduleError::ZeroKey));
+    assert_eq!(turns(&[a]), Some(ScheduleError::BadKeys));
+    let separate = LegacyPair::new(TURNS, Lanes::Separate, &[a, b, named("c"), b]).err();
+    assert_eq!(separate, Some(ScheduleError::RepeatedKey));
 }
 
 #[test]
@@ -275,6 +307,20 @@ fn an_operation_can_be_added() {
     assert_eq!(key, expected.0);
 }
 
+fn wrapped(mode: Mode, keys: &[[u8; 16]]) -> KeysOpening {
+    KeysOpening::new(&mkey(), (mode, Lanes::Shared), Cla::GP, keys, [0; 16]).unwrap()
+}
+
+/// Any bytes, wrapped as the page says for this P1 with one key for both directions.
+fn wrapped_bytes(p1: u8, bytes: &[u8]) -> Vec<u8> {
+    let context = [&[0x80, 0x5A, p1, 0x10], &[0; 16][..]].concat();
+    let mut key = [0; 16];
+    sekisho_keys::kdf_label(&mkey(), b"sekisho sm wrap", &context, &mut key);
+    let mut out = vec![0; bytes.len() + 8];
+    sekisho_keys::key_wrap(&AesKey::aes128(key), bytes, &mut out).unwrap();
+    out
+}
+
 #[test]
 fn legacy_modes_are_shut_unless_the_policy_names_them() {
     let keys = named_list("K", 18);
@@ -282,10 +328,11 @@ fn legacy_modes_are_shut_unless_the_policy_names_them() {
         (Mode::LegacyXor, 2),
         (Mode::LegacyList, 18),
         (Mode::LegacyOperations, 18),
+        (Mode::LegacyTurns, 2),
     ];
     for (mode, count) in modes {
-        let mut buf = [0; MAX_OPENING_DATA];
-        let command = wrapped_command(&mkey(), mode, Lanes::Shared, &keys[..count], &mut buf).unwrap();
+        let opening = wrapped(mode, &keys[..count]);
+        let command = opening.command();
         for (allowed, _) in modes {
             let policy = Policy::new().allow(allowed);
             let result = open_card(&policy, &mkey(), [0; 16], &command, &mut TestRng::new(0)).err();
@@ -302,8 +349,8 @@ fn legacy_modes_are_shut_unless_the_policy_names_them() {
 fn openings_that_are_wrong_are_refused() {
     let keys = named_list("K", 18);
     let policy = Policy::new().allow(Mode::LegacyList).allow(Mode::LegacyXor);
-    let mut buf = [0; MAX_OPENING_DATA];
-    let command = wrapped_command(&mkey(), Mode::LegacyList, Lanes::Shared, &keys, &mut buf).unwrap();
+    let opening = wrapped(Mode::LegacyList, &keys);
+    let command = opening.command();
     let data = command.data.to_vec();
     let open =
         |command: &CApdu<'_>| open_card(&policy, &mkey(), [0; 16], command, &mut TestRng::new(0)).err();
@@ -324,18 +371,57 @@ fn openings_that_are_wrong_are_refused() {
         open(&command.with_data(&[0; 700])),
         Some(ScheduleError::BadKeyData)
     );
-    assert_eq!(open(&CApdu { p1: 4, ..command }), Some(ScheduleError::NotAllowed));
-    assert_eq!(open(&CApdu { p2: 2, ..command }), Some(ScheduleError::NotAllowed));
+    // Every other P1 and P2: another mode or other lanes have another wrapping key, and the rest is no opening of this version.
+    for p1 in (0..=0xFF).filter(|p1| *p1 != command.p1) {
+        let refused = match Mode::from_p1(p1) {
+            Some(mode) if policy.allows(mode) && mode != Mode::Ratchet => ScheduleError::BadKeyData,
+            Some(Mode::Ratchet) => ScheduleError::NotAllowed,
+            _ => ScheduleError::NotAllowed,
+        };
+        assert_eq!(open(&CApdu { p1, ..command }), Some(refused), "P1 {p1:02X}");
+    }
+    for p2 in (0..=0xFF).filter(|p2| *p2 != command.p2) {
+        let refused = if p2 == 0x11 {
+            ScheduleError::BadKeyData
+        } else {
+            ScheduleError::NotAllowed
+        };
+        assert_eq!(open(&CApdu { p2, ..command }), Some(refused), "P2 {p2:02X}");
+    }
     assert_eq!(
-        open(&CApdu { p1: 1, ..command }),
+        open(&CApdu {
+            cla: Cla(0x81),
+            ..command
+        }),
+        Some(ScheduleError::BadKeyData)
+    );
+    // The wrong number of keys for a mode, and half a key at the end: neither does the reader send them.
+    let xor = CApdu { p1: 1, ..command };
+    let many = wrapped_bytes(1, keys.as_flattened());
+    assert_eq!(
+        open(&xor.with_data(&many)),
         Some(ScheduleError::BadKeys),
         "18 keys are no K0 and K1"
     );
-    // Half a key at the end.
-    let mut buf = [0; 64];
-    sekisho_keys::key_wrap(&mkey(), &[7; 40], &mut buf[..48]).unwrap();
-    assert_eq!(open(&command.with_data(&buf[..48])), Some(ScheduleError::BadKeys));
-    assert!(open_reader(Mode::Ratchet, Lanes::Shared, &keys, [0; 16]).is_err());
+    let equal = wrapped_bytes(1, &[7; 32]);
+    assert_eq!(open(&xor.with_data(&equal)), Some(ScheduleError::RepeatedKey));
+    let half = wrapped_bytes(2, &[7; 40]);
+    assert_eq!(open(&command.with_data(&half)), Some(ScheduleError::BadKeys));
+    for (mode, keys, why) in [
+        (Mode::LegacyXor, &keys[..], ScheduleError::BadKeys),
+        (Mode::LegacyXor, &[[7; 16]; 2], ScheduleError::RepeatedKey),
+        (Mode::LegacyTurns, &[[0; 16], [7; 16]], ScheduleError::ZeroKey),
+        (Mode::Ratchet, &keys[..], ScheduleError::NotAllowed),
+    ] {
+        let how = (mode, Lanes::Shared);
+        assert_eq!(
+            KeysOpening::new(&mkey(), how, Cla::GP, keys, [0; 16]).err(),
+            Some(why)
+        );
+    }
+    // The key of the opening opens at this challenge alone.
+    let again = open_card(&policy, &mkey(), [1; 16], &command, &mut TestRng::new(0)).err();
+    assert_eq!(again, Some(ScheduleError::BadKeyData));
 }
 
 #[test]
@@ -344,6 +430,7 @@ fn ratchet_openings_that_are_wrong_are_refused() {
         RatchetOpening::new(
             EphemeralKey::generate(&mut TestRng::new(1)).unwrap(),
             Lanes::Shared,
+            Cla::GP,
             every,
         )
     };
@@ -375,13 +462,19 @@ fn ratchet_openings_that_are_wrong_are_refused() {
     assert_eq!(with(&Vec::clear), refused);
     assert_eq!(with(&|data| data.push(0)), refused);
     // The card's answer likewise at the reader.
-    assert!(good.finish(&mkey(), [0; 16], &[4; 65]).is_err());
+    let bad = good.finish(&mkey(), [0; 16], &[4; OPENING_ANSWER_MAX]).err();
+    assert_eq!(bad, Some(ScheduleError::BadKeyData));
 }
 
 #[test]
 fn a_different_mkey_challenge_or_lane_gives_different_keys() {
     let chain = |mkey_name: &str, challenge: u8, lanes: Lanes| {
-        let opening = RatchetOpening::new(EphemeralKey::generate(&mut TestRng::new(1)).unwrap(), lanes, 5);
+        let opening = RatchetOpening::new(
+            EphemeralKey::generate(&mut TestRng::new(1)).unwrap(),
+            lanes,
+            Cla::GP,
+            5,
+        );
         let mkey = AesKey::new(&named(mkey_name)).unwrap();
         let mut rng = TestRng::new(2);
         let card = open_card(

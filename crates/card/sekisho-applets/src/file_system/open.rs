@@ -2,7 +2,7 @@
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_messaging::schedule::ScheduleError;
-use sekisho_messaging::setup::{open_card, refresh_secret};
+use sekisho_messaging::setup::{OPENING_ANSWER_MAX, open_card, refresh_secret};
 use sekisho_messaging::{EphemeralKey, PUBLIC_KEY_LEN};
 use sekisho_nvm::Flash;
 use sekisho_os::{Outcome, Refusal};
@@ -22,14 +22,13 @@ impl<F: Flash> Work<'_, '_, F> {
     pub(super) fn open_messaging(&mut self, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let challenge = self.session.take_challenge().filter(|c| c.len == 16);
         let challenge = challenge.ok_or(CONDITIONS)?.bytes;
+        self.context.can_open_messaging()?;
         let file = self.tree.key(self.session.df, Usage::Messaging, MKEY);
         let file = file.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
         let policy = self.context.messaging_policy()?;
         let mkey = self.aes_key(file)?;
         let opened = open_card(&policy, &mkey, challenge, capdu, self.context.rng()).map_err(refused)?;
-        if let Some(public_key) = &opened.response {
-            out.bytes(public_key)?;
-        }
+        out.bytes(opened.answer.write(&mut [0; OPENING_ANSWER_MAX]))?;
         self.context.open_messaging(opened.opened)?;
         self.session.messaging_key = Some(file);
         Ok(StatusWord::NO_ERROR)

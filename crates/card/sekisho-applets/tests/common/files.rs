@@ -1,13 +1,13 @@
 //! A card with a file system, and the reader that talks to it by secure messaging.
 
-use sekisho_apdu::{Aid, CApdu};
+use sekisho_apdu::{Aid, CApdu, Cla};
 use sekisho_applets::file_system::{self, image::Image, image::test_key};
 use sekisho_keys::{AesKey, Rng, sha256};
 use sekisho_messaging::EphemeralKey;
 use sekisho_messaging::reader::ReaderMessaging;
 use sekisho_messaging::schedule::{Lanes, Schedule};
 use sekisho_messaging::setup::{
-    Mode, Opened, Policy, RatchetOpening, open_reader, refresh_command, refresh_secret, wrapped_command,
+    KeysOpening, Mode, Opened, Policy, RatchetOpening, refresh_command, refresh_secret,
 };
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
@@ -72,7 +72,7 @@ pub fn named(name: &str) -> [u8; 16] {
 pub fn keys_of(mode: Mode, lanes: Lanes) -> Vec<[u8; 16]> {
     let pairs = if lanes == Lanes::Separate { 4 } else { 2 };
     let count = match mode {
-        Mode::Fixed | Mode::LegacyXor => pairs,
+        Mode::Fixed | Mode::LegacyXor | Mode::LegacyTurns => pairs,
         _ => 18,
     };
     (0..count).map(|n| named(&format!("session {n}"))).collect()
@@ -116,16 +116,15 @@ impl Reader {
         let opened = match mode {
             Mode::Ratchet => {
                 let own = EphemeralKey::generate(&mut rng).unwrap();
-                let opening = RatchetOpening::new(own, lanes, every);
+                let opening = RatchetOpening::new(own, lanes, Cla::GP, every);
                 let answer = plain(card, interface, &encode(&opening.command()))?;
                 opening.finish(&mkey, challenge, &answer).unwrap()
             }
             _ => {
                 let keys = keys_of(mode, lanes);
-                let mut buf = [0; 600];
-                let command = wrapped_command(&mkey, mode, lanes, &keys, &mut buf).unwrap();
-                plain(card, interface, &encode(&command))?;
-                open_reader(mode, lanes, &keys, challenge).unwrap()
+                let opening = KeysOpening::new(&mkey, (mode, lanes), Cla::GP, &keys, challenge).unwrap();
+                let answer = plain(card, interface, &encode(&opening.command()))?;
+                opening.finish(&answer).unwrap()
             }
         };
         let Opened { schedule, ssc } = opened;

@@ -6,9 +6,9 @@
 mod fixed;
 mod list;
 mod operations;
+mod pair;
 mod ratchet;
 mod table;
-mod xor;
 
 use core::fmt;
 
@@ -23,9 +23,9 @@ pub use list::LegacyList;
 pub use operations::{
     LegacyOperations, OPERATIONS_CAP, Operation, PATENT_OPERATIONS, and_session, xor_previous, xor_session,
 };
+pub use pair::{LegacyPair, PairOperation, PairRule, TURNS, TURNS_CAP, XOR, XOR_CAP};
 pub use ratchet::Ratchet;
 pub use table::{KeyTable, LegacyKey, MAX_KEYS};
-pub use xor::{LegacyXor, XOR_CAP};
 
 /// Whether command and response are protected by the same key or each by its own (last paragraphs of JP 7206869 B2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +159,8 @@ pub enum ScheduleError {
     NoRefresh,
     /// Keys under MKEY that do not unwrap, or no point of the curve.
     BadKeyData,
+    /// Reader: the answer to the opening was not made with this MKEY.
+    NotConfirmed,
 }
 
 impl ScheduleError {
@@ -168,7 +170,7 @@ impl ScheduleError {
             Self::ZeroKey | Self::RepeatedKey | Self::BadKeys | Self::BadKeyData => {
                 StatusWord::INCORRECT_DATA
             }
-            Self::BadSelector => StatusWord::SM_OBJECTS_INCORRECT,
+            Self::BadSelector | Self::NotConfirmed => StatusWord::SM_OBJECTS_INCORRECT,
             Self::Exhausted | Self::NotAllowed | Self::RefreshDue | Self::NoRefresh => {
                 StatusWord::CONDITIONS_NOT_SATISFIED
             }
@@ -188,6 +190,7 @@ impl fmt::Display for ScheduleError {
             Self::RefreshDue => "refresh due",
             Self::NoRefresh => "schedule takes no refresh",
             Self::BadKeyData => "key data does not unwrap",
+            Self::NotConfirmed => "the answer to the opening was not made with this MKEY",
         })
     }
 }
@@ -205,11 +208,13 @@ pub enum Schedule {
     /// The same keys for every exchange.
     Fixed(Fixed),
     /// Embodiment 1 of JP 7206869 B2.
-    LegacyXor(LegacyXor),
+    LegacyXor(LegacyPair),
     /// Embodiment 2.
     LegacyList(LegacyList),
     /// Embodiment 3.
     LegacyOperations(LegacyOperations),
+    /// Claims 2 and 5: operations over the old and the current key, in turn.
+    LegacyTurns(LegacyPair),
 }
 
 impl Schedule {
@@ -220,6 +225,7 @@ impl Schedule {
             Self::LegacyXor(schedule) => schedule,
             Self::LegacyList(schedule) => schedule,
             Self::LegacyOperations(schedule) => schedule,
+            Self::LegacyTurns(schedule) => schedule,
         }
     }
 
@@ -230,6 +236,7 @@ impl Schedule {
             Self::LegacyXor(schedule) => schedule,
             Self::LegacyList(schedule) => schedule,
             Self::LegacyOperations(schedule) => schedule,
+            Self::LegacyTurns(schedule) => schedule,
         }
     }
 }

@@ -10,8 +10,8 @@ use sekisho_keys::{AesKey, Rng, sha256};
 use sekisho_messaging::card::{CardMessaging, Received};
 use sekisho_messaging::reader::ReaderMessaging;
 use sekisho_messaging::schedule::{
-    Fixed, KeySchedule, KeyTable, Lanes, LegacyList, LegacyOperations, LegacyXor, PATENT_OPERATIONS, Ratchet,
-    Schedule, Selector,
+    Fixed, KeySchedule, KeyTable, Lanes, LegacyList, LegacyOperations, LegacyPair, PATENT_OPERATIONS,
+    Ratchet, Schedule, Selector, TURNS, XOR,
 };
 use sekisho_messaging::{Keys, Ssc};
 
@@ -73,12 +73,11 @@ pub fn unhex(text: &str) -> Vec<u8> {
 
 /// Every kind of schedule, made twice: once for each end.
 pub fn pair(kind: &str, lanes: Lanes) -> (Schedule, Schedule) {
+    let pairs = if lanes == Lanes::Shared { 2 } else { 4 };
     let list = |prefix: &str, count| KeyTable::new(&named_list(prefix, count)).unwrap();
     let make = || match kind {
-        "xor" => {
-            let count = if lanes == Lanes::Shared { 2 } else { 4 };
-            Schedule::LegacyXor(LegacyXor::new(lanes, &named_list("X", count)).unwrap())
-        }
+        "xor" => Schedule::LegacyXor(LegacyPair::new(XOR, lanes, &named_list("X", pairs)).unwrap()),
+        "turns" => Schedule::LegacyTurns(LegacyPair::new(TURNS, lanes, &named_list("X", pairs)).unwrap()),
         "list" => Schedule::LegacyList(LegacyList::new(lanes, list("K", 18))),
         "operations" => Schedule::LegacyOperations(
             LegacyOperations::new(lanes, list("EK", 18), PATENT_OPERATIONS).unwrap(),
@@ -92,7 +91,7 @@ pub fn pair(kind: &str, lanes: Lanes) -> (Schedule, Schedule) {
     (make(), make())
 }
 
-pub const KINDS: [&str; 4] = ["ratchet", "xor", "list", "operations"];
+pub const KINDS: [&str; 5] = ["ratchet", "xor", "list", "operations", "turns"];
 pub const LANES: [Lanes; 2] = [Lanes::Shared, Lanes::Separate];
 
 pub fn start() -> Ssc {
