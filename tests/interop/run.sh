@@ -149,7 +149,7 @@ count "a broadcast update in Python"
 check "it came to its end" grep -q "^ok there is nothing more" "$work/lines"
 
 # The worked bytes of the specification pages, computed a second time from their words alone.
-for page in paging sm-rolling; do
+for page in broadcast paging sm-rolling; do
     check "python-cryptography computes the bytes of the page on $page" "$VENV/bin/python" "tests/vectors/$page-recompute.py"
 done
 

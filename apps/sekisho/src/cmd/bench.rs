@@ -5,7 +5,7 @@ use clap::{Parser, ValueEnum};
 use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_hsm::{AuthoriseRequest, Hsm, KVN_SCP, SoftHsm, authorise};
-use sekisho_link::{Campaign, Custody, Package, SeId};
+use sekisho_link::{Campaign, Custody, Package, SeId, Version, Wants};
 use sekisho_os::{Interface, Personalisation, Profile};
 use serde_json::json;
 use std::hint::black_box;
@@ -87,7 +87,10 @@ fn authorisation() -> Result<(f64, usize)> {
             scp_parameter: 0x70,
             campaign: Campaign(1),
             sequence_counter: 1,
-            is_staged: false,
+            version: Version::Two,
+            wants: Wants::BOTH,
+            pauses: 0,
+            key_set_apart: false,
             package: &package.source,
         };
         bytes = black_box(authorise(&hsm, &request)?).len();

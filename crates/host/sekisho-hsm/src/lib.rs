@@ -3,6 +3,7 @@
 //! * [`Hsm`]: master keys stay in; what comes out is worth one SCP03 session, one campaign or one code. [`SoftHsm`] is the software keystore,
 //!   sealed at rest under a passphrase ([`sealed`]).
 //! * [`authorise`]: a whole P_AUT, made before the SE is on line.
+//! * [`is_of`]: whether a receipt or a refusal is the SE's.
 //! * [`broadcast_package`]: P_SE, made once for a campaign.
 //! * [`design`]: what the design system holds and does: Kos, `K_MAC`, the designer's key; packages.
 //! * [`PersoFile`]: what a card is personalised with.
@@ -18,12 +19,14 @@ mod authorise;
 mod broadcast;
 pub mod design;
 mod perso;
+mod proof;
 pub mod sealed;
 mod soft;
 
-pub use authorise::{AuthoriseRequest, authorise};
+pub use authorise::{AuthoriseRequest, PAUSES_MAX, authorise};
 pub use broadcast::broadcast_package;
 pub use perso::PersoFile;
+pub use proof::is_of;
 pub use soft::SoftHsm;
 
 use sekisho_apdu::{Aid, ApduError, BufferFull};
@@ -144,7 +147,7 @@ pub trait Hsm: Send + Sync {
     /// As [`Hsm::scp03_session`].
     fn card_challenge(&self, se_id: SeId, kvn: u8, sequence_counter: u32) -> Result<Challenge>;
 
-    /// The host challenge of an authorisation (spec 4.5).
+    /// The host challenge of an authorisation; `script` is the SHA-256 of all that it does (spec 4.5).
     ///
     /// # Errors
     /// [`HsmError`].
@@ -153,14 +156,14 @@ pub trait Hsm: Send + Sync {
         se_id: SeId,
         sequence_counter: u32,
         campaign: Campaign,
-        splice: u8,
+        script: &[u8; 32],
     ) -> Result<Challenge>;
 
-    /// CMAC under the SE's K-AUT: the individual code, and the receipt's MAC.
+    /// CMAC under the K-AUT that goes with the SE's SCP03 key set `kvn`: individual codes, and the MACs of receipts and refusals.
     ///
     /// # Errors
-    /// [`HsmError`].
-    fn mac_with_k_aut(&self, se_id: SeId, message: &[u8]) -> Result<[u8; 16]>;
+    /// [`HsmError::KeyVersion`] for a version that is not of SCP03 ([`SCP03_KVNS`]); [`HsmError`].
+    fn mac_with_k_aut(&self, se_id: SeId, kvn: u8, message: &[u8]) -> Result<[u8; 16]>;
 
     /// The broadcast key set of a campaign in custody 04.
     ///

@@ -123,8 +123,13 @@ impl SoftHsm {
         })
     }
 
-    fn k_aut(&self, se_id: SeId) -> AesKey {
-        diversify::key(&self.master, &se_id.0, KVN_AUT, 1)
+    /// K-AUT's generations are numbered as the SCP03 key sets that they go with: KID 01 for KVN 30, and so on (spec section 1).
+    fn k_aut(&self, se_id: SeId, kvn: u8) -> Result<AesKey> {
+        if !SCP03_KVNS.contains(&kvn) {
+            return Err(HsmError::KeyVersion(kvn));
+        }
+        let kid = 1 + (kvn - SCP03_KVNS.start());
+        Ok(diversify::key(&self.master, &se_id.0, KVN_AUT, kid))
     }
 }
 
@@ -157,9 +162,9 @@ impl Hsm for SoftHsm {
         se_id: SeId,
         sequence_counter: u32,
         campaign: Campaign,
-        splice: u8,
+        script: &[u8; 32],
     ) -> Result<Challenge> {
-        let context = codes::host_challenge_context(se_id, sequence_counter, campaign, splice);
+        let context = codes::host_challenge_context(se_id, sequence_counter, campaign, script);
         let mut challenge = [0; 8];
         kdf_label(
             &self.host_challenge,
@@ -170,8 +175,8 @@ impl Hsm for SoftHsm {
         Ok(Challenge::try_from(&challenge[..])?)
     }
 
-    fn mac_with_k_aut(&self, se_id: SeId, message: &[u8]) -> Result<[u8; 16]> {
-        Ok(cmac(&self.k_aut(se_id), &[message]))
+    fn mac_with_k_aut(&self, se_id: SeId, kvn: u8, message: &[u8]) -> Result<[u8; 16]> {
+        Ok(cmac(&self.k_aut(se_id, kvn)?, &[message]))
     }
 
     fn broadcast_keys(&self, campaign: Campaign, package_id: &[u8; 16]) -> Result<BroadcastKeySet> {
@@ -223,7 +228,7 @@ impl Hsm for SoftHsm {
     fn perso(&self, se_id: SeId) -> Result<PersoKeys> {
         Ok(PersoKeys {
             scp: self.scp_keys(se_id, KVN_SCP)?,
-            k_aut: self.k_aut(se_id),
+            k_aut: self.k_aut(se_id, KVN_SCP)?,
         })
     }
 

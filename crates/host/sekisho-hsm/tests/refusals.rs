@@ -3,7 +3,7 @@
 
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_hsm::{AuthoriseRequest, Hsm, HsmError, KVN_SCP, SoftHsm, authorise};
-use sekisho_link::{Campaign, Custody, Package, SeId};
+use sekisho_link::{Campaign, Custody, Package, SeId, Version, Wants};
 
 const SE: SeId = SeId([7; 10]);
 
@@ -24,7 +24,10 @@ fn request<'a>(package: &'a Package<'a>, kvn: u8, scp_parameter: u8) -> Authoris
         scp_parameter,
         campaign: Campaign(1),
         sequence_counter: 1,
-        is_staged: false,
+        version: Version::Two,
+        wants: Wants::BOTH,
+        pauses: 0,
+        key_set_apart: false,
         package: &package.source,
     }
 }

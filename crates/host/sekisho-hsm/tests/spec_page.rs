@@ -9,7 +9,7 @@ use sekisho_keys::p256sig::SigningKey;
 use sekisho_keys::{AesKey, cmac, sha256};
 use sekisho_link::*;
 use sekisho_scp::MacMode;
-use sekisho_scp::host::pseudo_random_card_challenge;
+use sekisho_scp::host::{Challenge, pseudo_random_card_challenge};
 
 const PAGE: &str = include_str!("../../../../docs/spec/broadcast-update.md");
 
@@ -99,14 +99,90 @@ fn keys_of_the_se() {
     check("k-mac-scp", keys.scp.mac.as_bytes());
     check("k-dek", keys.scp.dek.as_bytes());
     check("k-aut", keys.k_aut.as_bytes());
+    // Its generation of the next key set, as a server meets it: by its codes.
+    let next = AesKey::new(&given("k-aut-31")).unwrap();
+    let code = hsm().mac_with_k_aut(se_id(), 0x31, b"code").unwrap();
+    assert_eq!(code, cmac(&next, &[b"code"]));
     check("designer-public", &ceremony().designer_public());
+}
+
+/// A script of the page in the clear (4.5): the two commands of the channel, and those given.
+fn script(splices: &[u8], commands: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = vec![u8::try_from(splices.len()).unwrap()];
+    bytes.extend(splices);
+    bytes.push(u8::try_from(2 + commands.len()).unwrap());
+    let channel = [
+        [&[0x80, 0x50, KVN_SCP, 0x00, 0x08][..], &[0; 9]].concat(),
+        vec![0x84, 0x82, 0x33, 0x00],
+    ];
+    for command in channel.iter().chain(commands) {
+        bytes.extend(u16::try_from(command.len()).unwrap().to_be_bytes());
+        bytes.extend(command);
+    }
+    bytes
+}
+
+/// A command of it.
+fn clear(header: [u8; 4], data: &[&[u8]]) -> Vec<u8> {
+    let data = data.concat();
+    let lc = [u8::try_from(data.len()).unwrap()];
+    let lc = if data.is_empty() { &[][..] } else { &lc };
+    [&header[..], lc, &data, &[0]].concat()
+}
+
+fn key_set(custody: Custody) -> Vec<u8> {
+    let first = given("campaign");
+    let counter = [0, 0, 0, 1];
+    match custody {
+        Custody::Hsm => {
+            let keys = [given("chaining-04"), given("bk-enc-04"), given("bk-mac-04")].concat();
+            [&first[..], &counter, &keys].concat()
+        }
+        Custody::DesignSystem => {
+            let bytes = given("package-03");
+            let PackageBody::DesignSystem { wrapped_keys, .. } = Package::decode(&bytes).unwrap().source.body
+            else {
+                panic!("custody");
+            };
+            [&first[..], &counter, &given("chaining-03"), wrapped_keys].concat()
+        }
+    }
+}
+
+fn activate(suffix: &str) -> Vec<u8> {
+    let code = given(&format!("design-code-{suffix}"));
+    clear(
+        [0x80, 0x3E, 0x01, 0x00],
+        &[&given("campaign"), &code, &given("individual-code")],
+    )
+}
+
+fn change_mode(custody: Custody) -> Vec<u8> {
+    clear([0x80, 0x3A, 0x01, custody as u8], &[&key_set(custody)])
+}
+
+/// The script of the page, and the challenge that comes of it.
+fn check_script(suffix: &str, counter: u32, script: &[u8]) -> Challenge {
+    check(&format!("script-{suffix}"), script);
+    let digest = sha256(&[script]);
+    let host = hsm()
+        .host_challenge(se_id(), counter, campaign(), &digest)
+        .unwrap();
+    let name = format!("host-challenge-{suffix}");
+    check(name.strip_suffix("-04").unwrap_or(&name), host.as_bytes());
+    host
 }
 
 #[test]
 fn session_keys() {
-    let host = hsm().host_challenge(se_id(), 1, campaign(), 3).unwrap();
+    let host = check_script(
+        "04",
+        1,
+        &script(&[3], &[change_mode(Custody::Hsm), activate("04")]),
+    );
+    let commands = [change_mode(Custody::DesignSystem), activate("03")];
+    check_script("03", 1, &script(&[3], &commands));
     let card = hsm().card_challenge(se_id(), KVN_SCP, 1).unwrap();
-    check("host-challenge", host.as_bytes());
     check("card-challenge", card.as_bytes());
     let aid = Aid::try_from(&*given("isd-aid")).unwrap();
     let k_enc = AesKey::new(&given("k-enc")).unwrap();
@@ -119,7 +195,7 @@ fn session_keys() {
 }
 
 /// P_AUT's commands have the header and the Le that the table of 4.5 says.
-fn check_commands(p_aut: &[u8], custody: Custody) {
+fn check_commands(p_aut: &[u8], custody: Custody, names: &[&str]) {
     let (_, table) = PAGE.split_once("| command | header | data | Le |\n").unwrap();
     let rows: Vec<_> = table
         .lines()
@@ -128,8 +204,9 @@ fn check_commands(p_aut: &[u8], custody: Custody) {
         .map(|line| line.split(" | ").map(str::trim).collect::<Vec<_>>())
         .collect();
     let p_aut = Authorisation::decode(p_aut).unwrap();
-    assert_eq!(p_aut.len(), rows.len());
-    for (row, command) in rows.iter().zip(p_aut.commands()) {
+    assert_eq!(p_aut.len(), names.len());
+    for (name, command) in names.iter().zip(p_aut.commands()) {
+        let row = rows.iter().find(|row| row[0] == format!("| {name}")).unwrap();
         let custody = format!("{:02X}", custody as u8);
         let kvn = format!("{KVN_SCP:02X}");
         let header = row[1]
@@ -159,12 +236,65 @@ fn custody(custody: Custody, suffix: &str) {
         scp_parameter: 0x70,
         campaign: campaign(),
         sequence_counter: 1,
-        is_staged: false,
+        version: Version::One,
+        wants: Wants::BOTH,
+        pauses: 0,
+        key_set_apart: false,
         package: &package,
     };
     let p_aut = authorise(&hsm, &request).unwrap();
     check(&format!("p-aut-{suffix}"), &p_aut);
-    check_commands(&p_aut, custody);
+    let channel = ["INITIALIZE UPDATE", "EXTERNAL AUTHENTICATE"];
+    let [one, two] = channel;
+    check_commands(&p_aut, custody, &[one, two, "CHANGE MODE", "AUTHORIZE ACTION"]);
+    let first = AuthoriseRequest {
+        version: Version::Two,
+        ..request
+    };
+    let p_aut_2 = authorise(&hsm, &first).unwrap();
+    check(&format!("p-aut-2-{suffix}"), &p_aut_2);
+    let (first_p_aut, second_p_aut) = (
+        Authorisation::decode(&p_aut).unwrap(),
+        Authorisation::decode(&p_aut_2).unwrap(),
+    );
+    assert!(first_p_aut.commands().eq(second_p_aut.commands()));
+    if custody != Custody::Hsm {
+        return;
+    }
+    let load = AuthoriseRequest {
+        sequence_counter: 2,
+        wants: Wants::LOAD,
+        pauses: 1,
+        key_set_apart: true,
+        ..first
+    };
+    let p_aut = authorise(&hsm, &load).unwrap();
+    check("p-aut-2-load", &p_aut);
+    let enter = ["KEY SET", "CHANGE MODE", "LEAVE"];
+    check_commands(&p_aut, custody, &[&channel[..], &enter, &enter].concat());
+    let activate = AuthoriseRequest {
+        sequence_counter: 3,
+        wants: Wants::ACTIVATE,
+        pauses: 0,
+        key_set_apart: false,
+        ..load
+    };
+    let p_aut = authorise(&hsm, &activate).unwrap();
+    check("p-aut-2-activate", &p_aut);
+    check_commands(&p_aut, custody, &[one, two, "AUTHORIZE ACTION"]);
+}
+
+/// Loading with one pause and the key set apart, and activating alone.
+#[test]
+fn other_scripts() {
+    let campaign = given("campaign");
+    let enter = [
+        clear([0x80, 0x3A, 0x02, 0x04], &[&key_set(Custody::Hsm)]),
+        clear([0x80, 0x3A, 0x01, 0x04], &[&campaign]),
+        clear([0x80, 0x3A, 0x00, 0x01], &[]),
+    ];
+    check_script("load", 2, &script(&[4, 7], &[&enter[..], &enter].concat()));
+    check_script("activate", 3, &script(&[], &[activate("04")]));
 }
 
 #[test]
@@ -233,9 +363,15 @@ fn the_messages_after_it() {
     let (se_id, campaign) = (se_id(), campaign());
     let manifest = Manifest::decode(&given("manifest")).unwrap();
     let message = codes::activate_message(&manifest, campaign, se_id);
-    check("individual-code", &hsm().mac_with_k_aut(se_id, &message).unwrap());
+    check(
+        "individual-code",
+        &hsm().mac_with_k_aut(se_id, KVN_SCP, &message).unwrap(),
+    );
     let message = codes::discard_message(campaign, se_id);
-    check("discard-code", &hsm().mac_with_k_aut(se_id, &message).unwrap());
+    check(
+        "discard-code",
+        &hsm().mac_with_k_aut(se_id, KVN_SCP, &message).unwrap(),
+    );
     let mut receipt = Receipt {
         action: codes::ACTION_ACTIVATE,
         target: 1,

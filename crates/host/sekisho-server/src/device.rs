@@ -7,11 +7,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use sekisho_apdu::Writer;
-use sekisho_hsm::{AuthoriseRequest, HsmError, authorise};
-use sekisho_keys::ct_eq;
+use sekisho_hsm::{AuthoriseRequest, HsmError, authorise, is_of};
 use sekisho_link::{
-    Access, Campaign, Equ, Manifest, Offer, Outcome, Package, Receipt, SeId, Staging, Status, Verdict,
-    Version,
+    Access, Campaign, Equ, Manifest, Offer, Outcome, Package, Proof, Receipt, SeId, Staging, Status, Verdict,
+    Version, Wants,
 };
 use sekisho_store::{
     Access as DeviceAccess, Issue, Issued, Report, State as CampaignState, Target, TargetState,
@@ -216,7 +215,10 @@ async fn make(app: &App, equ: &Equ<'_>, kvn: u8) -> Result<Issue, Problem> {
         scp_parameter: equ.scp_parameter,
         campaign: equ.campaign,
         sequence_counter,
-        is_staged,
+        version: Version::One,
+        wants: if is_staged { Wants::ACTIVATE } else { Wants::BOTH },
+        pauses: 0,
+        key_set_apart: false,
         package: &package.source,
     };
     let made = app.metrics.time(|| authorise(&*app.hsm, &request));
@@ -354,11 +356,11 @@ async fn verify_receipt(
     receipt: &Receipt,
     target: &Target,
 ) -> Result<Result<(), &'static str>, Problem> {
-    let message = receipt.message(status.se_id);
-    if !ct_eq(&app.hsm.mac_with_k_aut(status.se_id, &message)?, &receipt.mac) {
+    let device = app.store.device(status.se_id).await?;
+    if !is_of(&*app.hsm, status.se_id, device.kvn, &Proof::Receipt(*receipt))? {
         return Ok(Err("its MAC is wrong"));
     }
-    let proved = app.store.device(status.se_id).await?.version;
+    let proved = device.version;
     let bulk = app.bulk(status.campaign).await?;
     let expected = Expected {
         campaign: status.campaign,

@@ -62,7 +62,7 @@ impl Fixture {
 
     /// Reports a receipt with a right MAC.
     fn report(&self, campaign: Campaign, receipt: Receipt) -> Verdict {
-        let mac = self.hsm.mac_with_k_aut(SE, &receipt.message(SE)).unwrap();
+        let mac = self.hsm.mac_with_k_aut(SE, 0x30, &receipt.message(SE)).unwrap();
         let receipt = Some(Receipt { mac, ..receipt });
         self.say(campaign, Outcome::Activated, StatusWord::NO_ERROR, receipt)
     }

@@ -191,7 +191,9 @@ fn receipt(hsm: &SoftHsm, manifest: &Manifest, campaign: Campaign) -> Receipt {
         digest: manifest.digest,
         mac: [0; 16],
     };
-    let mac = hsm.mac_with_k_aut(SES[0], &receipt.message(SES[0])).unwrap();
+    let mac = hsm
+        .mac_with_k_aut(SES[0], 0x30, &receipt.message(SES[0]))
+        .unwrap();
     Receipt { mac, ..receipt }
 }
 

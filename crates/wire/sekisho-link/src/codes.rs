@@ -24,10 +24,8 @@ pub const LABEL_INTEGRITY: &[u8] = b"SK integrity";
 pub const LABEL_BROADCAST: &[u8] = b"SK broadcast";
 /// Label of the resume check under BK-MAC; context campaign, 16 bytes of which 8 are used.
 pub const LABEL_RESUME: &[u8] = b"SK resume";
-/// Label of the host challenge under K_HCH; context SE-id, sequence counter, campaign, splice, 8 bytes.
-pub const LABEL_HOST_CHALLENGE: &[u8] = b"SK host challenge";
-/// Label of the host challenge under K_HCH that covers all that a script does; [`script_challenge_context`], 8 bytes.
-pub const LABEL_SCRIPT_CHALLENGE: &[u8] = b"SK host challenge 2";
+/// Label of the host challenge under K_HCH, which covers all that a script does; [`host_challenge_context`], 8 bytes.
+pub const LABEL_HOST_CHALLENGE: &[u8] = b"SK host challenge 2";
 /// Label of the key that wraps the design system's new keys, under Kos or under the SE's Key-DEK; [`key_change_context`]; 16 bytes.
 pub const LABEL_KEY_CHANGE: &[u8] = b"SK key change";
 
@@ -102,23 +100,8 @@ pub fn broadcast_context(campaign: Campaign, package_id: &[u8; 16]) -> [u8; 24] 
     })
 }
 
-/// Context of the host challenge's derivation; `sequence_counter` is a 24-bit number.
-pub fn host_challenge_context(
-    se_id: SeId,
-    sequence_counter: u32,
-    campaign: Campaign,
-    splice: u8,
-) -> [u8; 22] {
-    message(|out| {
-        out.bytes(&se_id.0)?;
-        out.u24(sequence_counter)?;
-        out.u64(campaign.0)?;
-        out.u8(splice)
-    })
-}
-
 /// Context of the host challenge's derivation; `sequence_counter` is a 24-bit number, `script` the SHA-256 of the script in the clear (spec 4.5).
-pub fn script_challenge_context(
+pub fn host_challenge_context(
     se_id: SeId,
     sequence_counter: u32,
     campaign: Campaign,
@@ -166,11 +149,7 @@ mod tests {
         );
         assert_eq!(broadcast_context(Campaign(1), &[7; 16])[23], 7);
         assert_eq!(
-            host_challenge_context(SeId([2; 10]), 0x01_0203, Campaign(1), 3)[21],
-            3
-        );
-        assert_eq!(
-            script_challenge_context(SeId([2; 10]), 0x01_0203, Campaign(1), &[9; 32])[52],
+            host_challenge_context(SeId([2; 10]), 0x01_0203, Campaign(1), &[9; 32])[52],
             9
         );
         assert_eq!(key_change_context(&[7; 16], SeId([2; 10]))[25], 2);
