@@ -380,11 +380,74 @@ fn long_data() {
     assert_eq!(reader.accept(&answer).unwrap(), [0x90, 0x00]);
 }
 
-/// A command in short form, its answer fetched with GET RESPONSE.
+/// What was asked for comes, or a warning says that it is less: nothing is cut without a word.
+#[test]
+fn long_reads_say_what_is_missing() {
+    let mut card = files::card();
+    select(&mut card, CONTACT);
+    authenticate(&mut card, CONTACT);
+    let fcp = hex::decode("62158002100082020121830240018801308C0407000000").unwrap();
+    plain(
+        &mut card,
+        CONTACT,
+        &[&[0x00, 0xE0, 0x00, 0x00, 0x17], &fcp[..]].concat(),
+    )
+    .unwrap();
+    plain(&mut card, CONTACT, &[0x00, 0xA4, 0x00, 0x0C, 0x02, 0x40, 0x01]).unwrap();
+    let content = noise(&mut SeededRng(11), 4096);
+    for (at, bytes) in (0_u16..).step_by(512).zip(content.chunks(512)) {
+        let [high, low] = at.to_be_bytes();
+        plain(
+            &mut card,
+            CONTACT,
+            &[&[0x00, 0xD6, high, low, 0x00, 0x02, 0x00], bytes].concat(),
+        )
+        .unwrap();
+    }
+    let mut words = std::collections::BTreeSet::new();
+    for protected in [false, true] {
+        let mut reader =
+            protected.then(|| Reader::open(&mut card, CONTACT, Mode::Fixed, Lanes::Shared, 9).unwrap());
+        for offset in [0_u16, 1, 3000, 3071, 3072, 3073, 3840, 4095, 4096] {
+            for ne in [
+                1_usize, 255, 256, 257, 1000, 1023, 1024, 1025, 2000, 4096, 65535, 65536,
+            ] {
+                let [high, low] = offset.to_be_bytes();
+                let [.., ne_high, ne_low] = ne.to_be_bytes();
+                let read = [0x00, 0xB0, high, low, 0x00, ne_high, ne_low];
+                let answer = match &mut reader {
+                    Some(reader) => reader.send(&mut card, &read),
+                    None => fetched(&mut card, &read),
+                };
+                let left = &content[offset.into()..];
+                let (data, sw) = answer.split_at(answer.len() - 2);
+                assert_eq!(data, &left[..left.len().min(data.len())], "{offset}, {ne}");
+                // 256 and 65536 ask for all that there is.
+                let asked = if matches!(ne, 256 | 65536) { left.len() } else { ne };
+                let whole = data.len() == asked;
+                assert_eq!(
+                    sw,
+                    if whole { [0x90, 0x00] } else { [0x62, 0x82] },
+                    "{offset}, {ne}"
+                );
+                assert!(whole || data.len() == left.len().min(1024), "{offset}, {ne}");
+                words.insert(sw.to_vec());
+            }
+        }
+    }
+    assert_eq!(words.len(), 2);
+}
+
+/// A protected command in short form, its answer fetched with GET RESPONSE.
 fn pieces(card: &mut Card, protected: &[u8]) -> Vec<u8> {
     let data = &protected[7..protected.len() - 2];
     let lc = u8::try_from(data.len()).unwrap();
-    let mut answer = send(card, &[&protected[..4], &[lc], data, &[0]].concat());
+    fetched(card, &[&protected[..4], &[lc], data, &[0]].concat())
+}
+
+/// The whole answer to a command, with GET RESPONSE as long as there is more.
+fn fetched(card: &mut Card, capdu: &[u8]) -> Vec<u8> {
+    let mut answer = send(card, capdu);
     let mut whole = Vec::new();
     while answer[answer.len() - 2] == 0x61 {
         whole.extend_from_slice(&answer[..answer.len() - 2]);

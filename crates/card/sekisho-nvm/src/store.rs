@@ -176,6 +176,14 @@ impl Store {
         Ok(Some(record.len))
     }
 
+    /// Length of the value of `key`, or `None` when there is no such record.
+    ///
+    /// # Errors
+    /// [`Error::Flash`], [`Error::Corrupted`].
+    pub fn len_of<F: Flash>(&self, flash: &F, key: Key) -> Result<Option<usize>, Error<F::Error>> {
+        Ok(self.live(flash, key)?.map(|record| record.len))
+    }
+
     /// The least live key above `after` (from the beginning for `None`): walks over all keys in order.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use crate::container::Container;
 use crate::interface::{ContainerId, Interface, Place};
 use crate::issuer::Issuer;
 use crate::loader::Loader;
-use crate::messaging::Messagings;
+use crate::messaging::{Credential, Messagings, Revoked};
 use crate::nvm::{Kind, Records};
 use crate::profile::Profile;
 use crate::refusal::{Outcome, Refusal};
@@ -72,7 +72,9 @@ pub(crate) struct Effects {
     /// The secure channel changes its mode once the answer has been protected.
     pub(crate) mode: Option<crate::issuer::ModeChange>,
     /// Secure messaging begins once the answer is out.
-    pub(crate) opened: Option<Opened>,
+    pub(crate) opened: Option<(Credential, Opened)>,
+    /// Secure messaging that this has opened ends, on whichever logical channel, once the answer is out.
+    pub(crate) revoked: Option<Revoked>,
     /// Goes into the keys of secure messaging, from the next command on.
     pub(crate) refresh: Option<Zeroizing<[u8; 32]>>,
 }
@@ -160,6 +162,18 @@ impl<'a, F: Flash> Context<'a, F> {
             .unwrap_or_default())
     }
 
+    const fn credential(&self, number: u16) -> Credential {
+        Credential {
+            application: self.application,
+            number,
+        }
+    }
+
+    /// Whether there is secure messaging on a logical channel.
+    pub fn has_messaging(&self, place: Place) -> bool {
+        self.system.messaging.is_open(place)
+    }
+
     /// Whether secure messaging can be opened on the logical channel of the command.
     ///
     /// # Errors
@@ -174,14 +188,21 @@ impl<'a, F: Flash> Context<'a, F> {
         Ok(())
     }
 
-    /// Opens secure messaging on the logical channel of the command, once its answer is out.
+    /// Opens secure messaging on the logical channel of the command, once its answer is out. `key` is the application's number for the key that
+    /// opens it: [`Context::revoke_messaging`] with the same number ends it.
     ///
     /// # Errors
     /// As of [`Context::can_open_messaging`].
-    pub fn open_messaging(&mut self, opened: Opened) -> Result<(), Refusal> {
+    pub fn open_messaging(&mut self, key: u16, opened: Opened) -> Result<(), Refusal> {
         self.can_open_messaging()?;
-        self.system.effects.opened = Some(opened);
+        self.system.effects.opened = Some((self.credential(key), opened));
         Ok(())
+    }
+
+    /// Ends what a key of the application has opened, on every logical channel of every interface, when the command has succeeded and its answer
+    /// is out: the key has another value, or is gone.
+    pub fn revoke_messaging(&mut self, key: u16) {
+        self.system.effects.revoked = Some(Revoked::One(self.credential(key)));
     }
 
     /// Mixes a fresh secret into the keys of all commands after this one, which came under secure messaging.
@@ -195,7 +216,7 @@ impl<'a, F: Flash> Context<'a, F> {
     /// # Errors
     /// 6581 when the flash fails, 6A84 when it is full.
     pub fn commit_now(&mut self) -> Result<(), Refusal> {
-        self.records.staged.commit(&mut self.records.nvm, true)?;
+        self.records.staged.commit(&mut self.records.nvm, false)?;
         self.records.staged.clear();
         Ok(())
     }

@@ -46,6 +46,17 @@ impl Channels {
         channels
     }
 
+    /// Every logical channel that there can be, open or not.
+    pub(crate) fn places() -> impl Iterator<Item = Place> {
+        let numbers = |interface| {
+            (0_u8..).take(CHANNELS_MAX).map(move |logical_channel| Place {
+                interface,
+                logical_channel,
+            })
+        };
+        Interface::ALL.into_iter().flat_map(numbers)
+    }
+
     const fn new_session(&mut self) -> u32 {
         self.sessions = self.sessions.wrapping_add(1);
         self.sessions

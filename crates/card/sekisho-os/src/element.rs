@@ -13,7 +13,7 @@ use crate::channels::Channels;
 use crate::container::{Container, ISD_INDEX};
 use crate::interface::{ContainerId, Interface, Pairing, Place};
 use crate::loader::{Loader, PartState};
-use crate::messaging::Messagings;
+use crate::messaging::{self, Messagings};
 use crate::nvm::{Layout, Staged};
 use crate::profile::Profile;
 use crate::response::{RESPONSE_DATA_MAX, Response};
@@ -174,6 +174,12 @@ impl<P: Platform> SecureElement<P> {
             response,
             scratch,
         } = &mut self.buffers;
+        if self.core.messaging.is_open(place) && !messaging::is_meant_by(command.cla) {
+            // In the clear, whatever it is: SELECT, MANAGE CHANNEL and the first of a chain as well.
+            chain.clear_at(|owner| owner == place);
+            self.core.end_messaging(place);
+            return response.set(|_| StatusWord::SM_OBJECTS_MISSING);
+        }
         let security_domain = self.core.channels.selected(place) == Some(ISD_INDEX);
         match chain.accept(place, command, security_domain) {
             Segment::Whole => self.core.process(place, command, scratch, response),
@@ -182,7 +188,13 @@ impl<P: Platform> SecureElement<P> {
                     .process(place, &chain.assembled(command), scratch, response);
                 chain.clear();
             }
-            Segment::Answer(sw) => response.set(|_| sw),
+            Segment::Answer(sw) => {
+                if sw == StatusWord::WRONG_LENGTH {
+                    // Longer than any command, so that its MAC will not be seen.
+                    self.core.end_messaging(place);
+                }
+                response.set(|_| sw);
+            }
         }
         if command.ins == ins::MANAGE_CHANNEL {
             chain.clear_at(|owner| !self.core.channels.is_open(owner));

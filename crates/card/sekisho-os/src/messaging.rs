@@ -1,7 +1,7 @@
 //! ISO 7816-4 secure messaging on logical channels, beside the secure channels of SCP03. An application opens it with keys of its own; from
 //! the answer to that command on, the logical channel takes protected commands alone.
 
-use sekisho_apdu::{CApdu, StatusWord};
+use sekisho_apdu::{CApdu, Cla, SecureMessaging, StatusWord};
 use sekisho_messaging::SmError;
 use sekisho_messaging::card::CardMessaging;
 use sekisho_messaging::schedule::Schedule;
@@ -18,8 +18,41 @@ const ANSWER_MAX: usize = RESPONSE_ROOM + 2;
 
 type Messaging = CardMessaging<Schedule, ANSWER_MAX>;
 
+/// What opened secure messaging: a key of an application, by the number that the application gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Credential {
+    /// Registry index of the application.
+    pub(crate) application: u8,
+    /// The application's own number.
+    pub(crate) number: u16,
+}
+
+/// What opens secure messaging no longer, so that what it opened ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Revoked {
+    /// One credential.
+    One(Credential),
+    /// Whatever was opened under the policy as it was.
+    All,
+}
+
+/// Whether a class byte says that the command is protected, with its header (ISO/IEC 7816-4, 5.4.1: 0C on logical channels 0 to 3, 20 on 4 to 19).
+pub(crate) fn is_meant_by(cla: Cla) -> bool {
+    match cla.secure_messaging() {
+        SecureMessaging::IsoHeader => true,
+        SecureMessaging::Proprietary => cla.logical_channel() > 3,
+        _ => false,
+    }
+}
+
+struct Slot {
+    owner: Place,
+    credential: Credential,
+    messaging: Messaging,
+}
+
 /// The secure messaging of all logical channels.
-pub(crate) struct Messagings([Option<(Place, Messaging)>; MESSAGINGS_MAX]);
+pub(crate) struct Messagings([Option<Slot>; MESSAGINGS_MAX]);
 
 impl Messagings {
     pub(crate) const fn new() -> Self {
@@ -27,8 +60,8 @@ impl Messagings {
     }
 
     fn get(&mut self, place: Place) -> Option<&mut Messaging> {
-        let found = self.0.iter_mut().flatten().find(|(owner, _)| *owner == place);
-        found.map(|(_, messaging)| messaging)
+        let found = self.0.iter_mut().flatten().find(|slot| slot.owner == place);
+        found.map(|slot| &mut slot.messaging)
     }
 
     /// Whether no logical channel has any.
@@ -37,14 +70,12 @@ impl Messagings {
     }
 
     pub(crate) fn is_open(&self, place: Place) -> bool {
-        self.0.iter().flatten().any(|(owner, _)| *owner == place)
+        self.0.iter().flatten().any(|slot| slot.owner == place)
     }
 
     /// Where one more can be opened: a free place, or one whose reader has proved nothing yet, so that nobody keeps others out without a key.
     fn room(&self) -> Option<usize> {
-        let unproved = |slot: &Option<(Place, Messaging)>| {
-            slot.as_ref().is_some_and(|(_, messaging)| !messaging.is_proved())
-        };
+        let unproved = |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| !slot.messaging.is_proved());
         let free = self.0.iter().position(Option::is_none);
         free.or_else(|| self.0.iter().position(unproved))
     }
@@ -55,11 +86,24 @@ impl Messagings {
     }
 
     /// Opens; gives the logical channel that had to make room, if one had to.
-    pub(crate) fn open(&mut self, place: Place, opened: Opened) -> Option<Place> {
+    pub(crate) fn open(&mut self, place: Place, credential: Credential, opened: Opened) -> Option<Place> {
         let at = self.room()?;
         let slot = self.0.get_mut(at)?;
-        let before = slot.replace((place, Messaging::new(opened.schedule, opened.ssc)));
-        before.map(|(place, _)| place)
+        let before = slot.replace(Slot {
+            owner: place,
+            credential,
+            messaging: Messaging::new(opened.schedule, opened.ssc),
+        });
+        before.map(|before| before.owner)
+    }
+
+    /// A logical channel whose secure messaging was opened by what has been revoked.
+    pub(crate) fn opened_by(&self, revoked: Revoked) -> Option<Place> {
+        let is_gone = |slot: &&Slot| match revoked {
+            Revoked::One(credential) => slot.credential == credential,
+            Revoked::All => true,
+        };
+        self.0.iter().flatten().find(is_gone).map(|slot| slot.owner)
     }
 
     /// Takes a command: the plain one, or `None` when it is the last command once more.
@@ -99,7 +143,7 @@ impl Messagings {
     /// Ends the secure messaging of the logical channels that `is_gone` names, and wipes its keys.
     pub(crate) fn end(&mut self, is_gone: impl Fn(Place) -> bool) {
         for slot in &mut self.0 {
-            if slot.as_ref().is_some_and(|(owner, _)| is_gone(*owner)) {
+            if slot.as_ref().is_some_and(|slot| is_gone(slot.owner)) {
                 *slot = None;
             }
         }

@@ -46,25 +46,46 @@ impl<F: Flash> Nvm<'_, F> {
         Ok(self.store.get(self.flash, key, out)?)
     }
 
-    /// Commits what adds to the records: all or nothing, and nothing that eats into the [`RESERVE`].
+    /// Commits, all or nothing, what leaves the [`RESERVE`] alone: what makes the records longer in all must leave as much free as that, and
+    /// what puts new values in the place of others that are as long goes as long as the store takes it.
     ///
     /// # Errors
     /// 6A84 when there is no room, 6581 when the flash fails.
     pub fn commit_more(&mut self, ops: &[Op<'_>]) -> Result<(), Refusal> {
-        let need = ops.iter().map(record_len).sum::<usize>();
-        let adds = ops.iter().any(|op| matches!(op, Op::Put(..)));
-        if adds && self.store.free(self.flash)? < need.saturating_add(RESERVE) {
+        let free = self.store.free(self.flash)?;
+        let added = ops.iter().map(added).sum::<usize>();
+        if added > 0 && free < added.saturating_add(RESERVE) && free < self.growth(ops, added)? {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         }
         Ok(self.store.commit(self.flash, ops)?)
     }
+
+    /// What is to be free for `ops`, which write records of `added` bytes: nothing but what they write, if it is not longer than what they replace.
+    fn growth(&self, ops: &[Op<'_>], added: usize) -> Result<usize, Refusal> {
+        let mut replaced = 0_usize;
+        for (index, op) in ops.iter().enumerate() {
+            let is_first = !ops.iter().take(index).any(|before| before.key() == op.key());
+            if is_first && let Some(len) = self.store.len_of(self.flash, op.key())? {
+                replaced = replaced.saturating_add(record_len(len));
+            }
+        }
+        Ok(match added.saturating_sub(replaced) {
+            0 => 0,
+            growth => growth.saturating_add(RESERVE),
+        })
+    }
 }
 
 /// Bytes of a record in the store, its head included (`sekisho-nvm`, format).
-const fn record_len(op: &Op<'_>) -> usize {
+const fn record_len(value_len: usize) -> usize {
+    12 + value_len.next_multiple_of(4)
+}
+
+/// Bytes of the record that an operation writes to stay.
+const fn added(op: &Op<'_>) -> usize {
     match op {
-        Op::Put(_, value) => 12 + value.len().next_multiple_of(4),
-        Op::Remove(_) => 12,
+        Op::Put(_, value) => record_len(value.len()),
+        Op::Remove(_) => 0,
     }
 }
 

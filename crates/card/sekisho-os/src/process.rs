@@ -8,10 +8,12 @@ use zeroize::Zeroize;
 
 use crate::applet::{Applets, Context, Effects, Protection, System};
 use crate::chaining::COMMAND_DATA_MAX;
+use crate::channels::Channels;
 use crate::container::{Container, ISD_INDEX};
 use crate::element::{Core, Platform, Scratch};
 use crate::interface::Place;
 use crate::issuer::ModeChange;
+use crate::messaging::Revoked;
 use crate::nvm::{Nvm, Records, Staged};
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, Module};
@@ -58,7 +60,7 @@ impl<P: Platform> Core<P> {
             }
         }
         // Under secure messaging the application has no command in common with the operating system.
-        if self.messaging.is_open(place) && command.cla.secure_messaging() != SecureMessaging::None {
+        if self.messaging.is_open(place) {
             return self.dispatch(place, command, scratch, response);
         }
         if select::is_by_name(command) {
@@ -120,12 +122,39 @@ impl<P: Platform> Core<P> {
             if let Some(mode) = effects.mode {
                 self.change_mode(place, mode);
             }
-            if let Some(opened) = effects.opened
-                && let Some(gone) = self.messaging.open(place, opened)
+            if let Some((credential, opened)) = effects.opened
+                && let Some(gone) = self.messaging.open(place, credential, opened)
             {
                 self.channels.renew(gone);
             }
+            self.end_revoked(effects.revoked, effects.reload);
         }
+    }
+
+    /// Ends what the command has taken the ground from: secure messaging whose key or policy is another now, and the application sessions of
+    /// applications that cannot be used any more. What was proved to these is not proved when they are unlocked.
+    fn end_revoked(&mut self, revoked: Option<Revoked>, reloaded: bool) {
+        if let Some(revoked) = revoked {
+            while let Some(place) = self.messaging.opened_by(revoked) {
+                self.end_messaging(place);
+            }
+        }
+        if reloaded {
+            for place in Channels::places() {
+                let selected = self.channels.selected(place);
+                if selected.is_some_and(|index| self.usable(index).is_none()) {
+                    self.end_messaging(place);
+                    self.channels.renew(place);
+                }
+            }
+        }
+    }
+
+    /// The registry's entry of an application that may process commands: neither it nor the card is locked.
+    fn usable(&self, index: u8) -> Option<&Entry> {
+        let entry = self.container.registry.get(index)?;
+        let card_is_open = self.container.card.life_cycle < CardLifeCycle::CardLocked;
+        (index == ISD_INDEX || card_is_open && entry.is_selectable()).then_some(entry)
     }
 
     /// Answers under the protection that the command came with.
@@ -249,12 +278,8 @@ impl<P: Platform> Core<P> {
     ) -> Outcome {
         let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
         let index = self.channels.selected(place).ok_or(refused)?;
-        let entry = *self.container.registry.get(index).ok_or(refused)?;
-        let card_is_open = self.container.card.life_cycle < CardLifeCycle::CardLocked;
-        if index != ISD_INDEX && !(card_is_open && entry.is_selectable()) {
-            // Locked, by itself or with the card, while it was selected.
-            return Err(refused);
-        }
+        // It may have been locked, by itself or with the card, while it was selected.
+        let entry = *self.usable(index).ok_or(refused)?;
         if entry.module == Module::OS_PART {
             let mut nvm = Nvm {
                 flash: &mut self.flash,

@@ -10,21 +10,19 @@ use super::file::{CHUNK, Kind, Writing};
 use super::tree::record;
 use super::{CONDITIONS, NO_MEMORY, NOT_FOUND, Work};
 
-/// 6282: the file ends before Ne bytes.
-pub(super) const END_REACHED: StatusWord = StatusWord(0x6282);
+/// 6282: fewer bytes than were asked for.
+pub(super) const FEWER: StatusWord = StatusWord(0x6282);
 
-/// How much to answer of what is left, and with which status word. Ne of 256 or 65536 asks for all that there is.
+/// How much to answer of what is left, and with which status word. Ne of 256 or 65536 asks for all that there is. What one answer does not hold is
+/// left out with a warning, as what the file does not have.
 pub(super) fn portion(left: usize, ne: u32) -> (usize, StatusWord) {
-    let ne = match ne {
-        256 | 65536 => usize::MAX,
+    let asked = match ne {
+        256 | 65536 => left,
         ne => usize::try_from(ne).unwrap_or(usize::MAX),
     };
-    let sw = if ne != usize::MAX && ne > left {
-        END_REACHED
-    } else {
-        StatusWord::NO_ERROR
-    };
-    (left.min(ne).min(RESPONSE_DATA_MAX), sw)
+    let len = left.min(asked).min(RESPONSE_DATA_MAX);
+    let sw = if len < asked { FEWER } else { StatusWord::NO_ERROR };
+    (len, sw)
 }
 
 impl Writing {

@@ -2,6 +2,7 @@
 
 use sekisho_apdu::tlv::{self, TlvReader};
 use sekisho_apdu::{BufferFull, DecodeError, Reader, Writer};
+use sekisho_keys::ct_eq;
 use sekisho_os::Refusal;
 use zeroize::Zeroizing;
 
@@ -23,7 +24,8 @@ pub(super) const PARTS_MAX: u8 = 32;
 pub(super) const SIZE_MAX: u16 = 4096;
 /// Longest value of a key or a PIN.
 const SECRET_MAX: usize = 32;
-/// Longest PIN.
+/// Shortest and longest PIN.
+pub(super) const PIN_MIN: usize = 4;
 pub(super) const PIN_MAX: usize = 16;
 
 /// File descriptor bytes (ISO/IEC 7816-4, Table 14).
@@ -89,7 +91,7 @@ impl Usage {
     /// Whether a value can be of this usage: a PIN of 4 to 16 bytes, an AES key.
     fn takes(self, secret: &[u8]) -> bool {
         match self {
-            Self::Pin => (4..=PIN_MAX).contains(&secret.len()),
+            Self::Pin => (PIN_MIN..=PIN_MAX).contains(&secret.len()),
             _ => matches!(secret.len(), 16 | 24 | 32),
         }
     }
@@ -169,6 +171,24 @@ impl Secret {
     pub(super) fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
+
+    /// Whether this is the PIN that somebody gives.
+    pub(super) fn is_pin(&self, given: &[u8]) -> bool {
+        let same = ct_eq(pin_block(self.as_bytes()).as_ref(), pin_block(given).as_ref());
+        same && given.len() <= PIN_MAX
+    }
+}
+
+/// A PIN with its length, always as long, so that comparing takes the same time whatever it is.
+fn pin_block(pin: &[u8]) -> Zeroizing<[u8; PIN_MAX + 1]> {
+    let mut block = Zeroizing::new([0; PIN_MAX + 1]);
+    for (to, from) in block.iter_mut().zip(pin) {
+        *to = *from;
+    }
+    if let Some(last) = block.last_mut() {
+        *last = u8::try_from(pin.len()).unwrap_or(u8::MAX);
+    }
+    block
 }
 
 /// A file to be made: its head, and the value of a key or a PIN.

@@ -6,11 +6,10 @@ use sekisho_apdu::{StatusWord, Writer};
 use sekisho_keys::{AesKey, cmac, ct_eq};
 use sekisho_nvm::Flash;
 use sekisho_os::{Outcome, Refusal};
-use zeroize::Zeroizing;
 
 use super::access::{Access, INCOMPATIBLE, NO_CURRENT_EF};
 use super::command::Reference;
-use super::file::{Kind, PIN_MAX, Secret, Usage};
+use super::file::{Kind, PIN_MAX, PIN_MIN, Secret, Usage};
 use super::session::Challenge;
 use super::tree::{MF, record};
 use super::{CONDITIONS, WRONG_DATA, WRONG_LENGTH, Work};
@@ -20,18 +19,6 @@ const BLOCKED: Refusal = Refusal(StatusWord::AUTHENTICATION_METHOD_BLOCKED);
 
 /// Longest data of INTERNAL AUTHENTICATE.
 const INTERNAL_DATA_MAX: usize = 64;
-
-/// A PIN with its length, always as long, so that comparing takes the same time whatever it is.
-fn pin_block(pin: &[u8]) -> Zeroizing<[u8; PIN_MAX + 1]> {
-    let mut block = Zeroizing::new([0; PIN_MAX + 1]);
-    for (to, from) in block.iter_mut().zip(pin) {
-        *to = *from;
-    }
-    if let Some(last) = block.last_mut() {
-        *last = u8::try_from(pin.len()).unwrap_or(u8::MAX);
-    }
-    block
-}
 
 impl<F: Flash> Work<'_, '_, F> {
     /// The key file that a command names, with its usage and its number of tries.
@@ -63,38 +50,45 @@ impl<F: Flash> Work<'_, '_, F> {
         Ok(left[0])
     }
 
-    /// Spends a try, then compares; a success gives all tries back and is remembered. 63Cx tells how many are left.
+    /// Writes how many tries are left, now.
+    fn set_tries(&mut self, file: u8, left: u8) -> Result<(), Refusal> {
+        self.context.put(record::tries(file), &[left])?;
+        self.context.commit_now()
+    }
+
+    /// Spends a try, then compares; a success gives all tries back, in flash, and is remembered then. 63Cx tells how many are left; who spends the
+    /// last one wrong takes from everybody what the key had proved.
     fn attempt(
         &mut self,
         (file, tries): (u8, u8),
         compare: impl FnOnce(&mut Self) -> Result<bool, Refusal>,
     ) -> Outcome {
         let left = self.tries_left(file)?.checked_sub(1).ok_or(BLOCKED)?;
-        self.context.put(record::tries(file), &[left])?;
-        self.context.commit_now()?;
+        self.set_tries(file, left)?;
         self.session.set_proved(file, false);
         if !compare(self)? {
+            if left == 0 {
+                self.revoke(file);
+            }
             return Err(Refusal(StatusWord::retries_left(left)));
         }
-        self.context.put(record::tries(file), &[tries])?;
+        self.set_tries(file, tries)?;
         self.session.set_proved(file, true);
         Ok(StatusWord::NO_ERROR)
     }
 
-    /// Compares a PIN.
-    fn attempt_pin(&mut self, file: (u8, u8), pin: &[u8]) -> Outcome {
-        self.attempt(file, |work| {
-            let secret = work.secret(file.0)?;
-            let same = ct_eq(pin_block(secret.as_bytes()).as_ref(), pin_block(pin).as_ref());
-            Ok(same && pin.len() <= PIN_MAX)
-        })
+    /// Gives a key file another value. Nobody has proved that one.
+    fn replace(&mut self, file: u8, value: &[u8]) -> Result<(), Refusal> {
+        self.context.put(record::secret(file), value)?;
+        self.revoke(file);
+        Ok(())
     }
 
     /// VERIFY; without data it only tells whether the PIN has been proved, or how many tries there are.
     pub(super) fn verify(&mut self, key: Reference, data: &[u8]) -> Outcome {
         let file = self.key_file(key, Usage::Pin)?;
         if !data.is_empty() {
-            return self.attempt_pin(file, data);
+            return self.attempt(file, |work| Ok(work.secret(file.0)?.is_pin(data)));
         }
         if self.session.is_proved(file.0) {
             return Ok(StatusWord::NO_ERROR);
@@ -105,15 +99,23 @@ impl<F: Flash> Work<'_, '_, F> {
         }
     }
 
-    /// CHANGE REFERENCE DATA: who knows the old PIN may set a new one.
+    /// CHANGE REFERENCE DATA: who knows the old PIN may set a new one. Where the old one ends the card alone knows, so that nothing is said of
+    /// either before a try is spent on the old one, but what depends on no PIN.
     pub(super) fn change_pin(&mut self, key: Reference, data: &[u8]) -> Outcome {
         let file = self.key_file(key, Usage::Pin)?;
-        let len = self.secret(file.0)?.as_bytes().len();
-        let (old, new) = data.split_at_checked(len).ok_or(WRONG_LENGTH)?;
-        // A new PIN that cannot be one costs no try.
+        if !(2 * PIN_MIN..=2 * PIN_MAX).contains(&data.len()) {
+            return Err(WRONG_LENGTH);
+        }
+        let mut new = None;
+        self.attempt(file, |work| {
+            let secret = work.secret(file.0)?;
+            let (old, rest) = data.split_at(secret.as_bytes().len().min(data.len()));
+            new = Some(rest);
+            Ok(secret.is_pin(old))
+        })?;
+        let new = new.ok_or(WRONG_LENGTH)?;
         Secret::of(Usage::Pin, new)?;
-        self.attempt_pin(file, old)?;
-        self.context.put(record::secret(file.0), new)?;
+        self.replace(file.0, new)?;
         Ok(StatusWord::NO_ERROR)
     }
 
@@ -121,9 +123,8 @@ impl<F: Flash> Work<'_, '_, F> {
     pub(super) fn set_key(&mut self, key: Option<Reference>, value: &[u8]) -> Outcome {
         let (file, usage, tries) = self.updatable(key)?;
         Secret::of(usage, value)?;
-        self.context.put(record::secret(file), value)?;
+        self.replace(file, value)?;
         self.context.put(record::tries(file), &[tries])?;
-        self.session.set_proved(file, false);
         Ok(StatusWord::NO_ERROR)
     }
 

@@ -28,6 +28,8 @@ impl<F: Flash> Work<'_, '_, F> {
         self.is_free(df, &new.head)?;
         let file = self.tree.free().ok_or(NO_MEMORY)?;
         new.store(file, |index, value| self.context.put(index, value))?;
+        // Nobody has proved a key that has not been there.
+        self.revoke(file);
         Ok(Done {
             sw: StatusWord::NO_ERROR,
             file: Some(file),
@@ -73,6 +75,7 @@ impl<F: Flash> Work<'_, '_, F> {
                 self.context.remove(index)?;
             }
         }
+        self.revoke(file);
         Ok(Done {
             sw: StatusWord::NO_ERROR,
             file: Some(file),

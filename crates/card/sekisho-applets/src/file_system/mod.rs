@@ -50,6 +50,8 @@ struct Work<'w, 'a, F: Flash> {
     tree: &'w Tree,
     session: &'w mut Session,
     context: &'w mut Context<'a, F>,
+    /// A key file of which nothing that was proved with it counts any more.
+    revoked: Option<u8>,
 }
 
 impl FileSystem {
@@ -84,8 +86,13 @@ impl FileSystem {
             tree: &self.tree,
             session: self.sessions.of(context),
             context,
+            revoked: None,
         };
         let outcome = work.run(command, out);
+        // Also when it is refused: the last wrong try is.
+        if let Some(key) = work.revoked {
+            self.sessions.revoke(key);
+        }
         if changes {
             // What NVM has is known again when the command has been committed, or dropped.
             if let Ok(gone) = &outcome {
@@ -111,6 +118,13 @@ impl From<StatusWord> for Done {
 }
 
 impl<F: Flash> Work<'_, '_, F> {
+    /// The key of this file is another one, blocked or gone: what was proved with it is proved no more, in no session on whatever channel, and
+    /// what it has opened ends. The one place from which that is done.
+    fn revoke(&mut self, key: u8) {
+        self.revoked = Some(key);
+        self.context.revoke_messaging(key.into());
+    }
+
     fn run(&mut self, command: Command<'_>, out: &mut Writer<'_>) -> Result<Done, Refusal> {
         let sw = match command {
             Command::SelectFile { how, answer } => self.select_file(how, answer, out)?,

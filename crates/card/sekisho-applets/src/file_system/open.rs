@@ -29,7 +29,7 @@ impl<F: Flash> Work<'_, '_, F> {
         let mkey = self.aes_key(file)?;
         let opened = open_card(&policy, &mkey, challenge, capdu, self.context.rng()).map_err(refused)?;
         out.bytes(opened.answer.write(&mut [0; OPENING_ANSWER_MAX]))?;
-        self.context.open_messaging(opened.opened)?;
+        self.context.open_messaging(file.into(), opened.opened)?;
         self.session.messaging_key = Some(file);
         Ok(StatusWord::NO_ERROR)
     }

@@ -6,7 +6,7 @@ use sekisho_os::{Outcome, Refusal};
 
 use super::access::NO_CURRENT_EF;
 use super::command::{Answer, How, next_step};
-use super::tree::{MF, MF_FID};
+use super::tree::{MF, MF_FID, NO_DF};
 use super::{NOT_FOUND, Work};
 
 impl<F: Flash> Work<'_, '_, F> {
@@ -34,7 +34,7 @@ impl<F: Flash> Work<'_, '_, F> {
             How::Any(Some(fid)) => self.near(current, fid),
             How::ChildDf(fid) => self.child(current, fid, true),
             How::Ef(fid) => self.child(current, fid, false),
-            How::Parent => Some(self.tree.parent(current)),
+            How::Parent => Some(self.tree.parent(current)).filter(|above| *above != NO_DF),
             How::Name(name) => self
                 .tree
                 .iter()

@@ -4,7 +4,7 @@ use sekisho_nvm::Flash;
 use sekisho_os::{Context, Place};
 use zeroize::Zeroize;
 
-use super::tree::MF;
+use super::tree::{MF, NO_DF};
 
 /// Application sessions that are remembered at one moment. One more takes the place of the one that has waited longest, whose reader begins at
 /// the MF again, with nothing proved.
@@ -84,17 +84,20 @@ impl Session {
         self.challenge.take()
     }
 
-    fn forget(&mut self, file: u8) {
-        self.set_proved(file, false);
-        if self.messaging_key == Some(file) {
+    fn revoke(&mut self, key: u8) {
+        self.set_proved(key, false);
+        if self.messaging_key == Some(key) {
             self.messaging_key = None;
         }
+    }
+
+    fn forget(&mut self, file: u8) {
         if self.ef == Some(file) {
             self.ef = None;
             self.record = 0;
         }
         if self.df == file {
-            self.select_df(MF);
+            self.select_df(NO_DF);
         }
     }
 }
@@ -125,7 +128,12 @@ impl Sessions {
             .iter()
             .position(|slot| slot.as_ref().is_some_and(|s| s.place == place));
         let at = known.unwrap_or_else(|| {
-            let age = |slot: &Option<Session>| slot.as_ref().map_or(u32::MAX, |s| clock.wrapping_sub(s.used));
+            // What comes under secure messaging is not to mean other files than those that its reader has selected.
+            let age = |slot: &Option<Session>| match slot {
+                None => u32::MAX,
+                Some(s) if context.has_messaging(s.place) => 0,
+                Some(s) => clock.wrapping_sub(s.used),
+            };
             let oldest = self.slots.iter().enumerate().max_by_key(|(_, slot)| age(slot));
             oldest.map_or(0, |(at, _)| at)
         });
@@ -146,7 +154,15 @@ impl Sessions {
         session
     }
 
-    /// Forgets what was known of a file that is new or gone.
+    /// Takes away what was proved with a key, whoever proved it.
+    pub(super) fn revoke(&mut self, key: u8) {
+        self.slots
+            .iter_mut()
+            .flatten()
+            .for_each(|session| session.revoke(key));
+    }
+
+    /// Forgets where a file that is new or gone was selected.
     pub(super) fn forget(&mut self, file: Option<u8>) {
         if let Some(file) = file {
             self.slots

@@ -11,6 +11,8 @@ pub(super) const FILES_MAX: u8 = 32;
 
 /// Number of the MF.
 pub(super) const MF: u8 = 0;
+/// Number of no DF: the current one of a session whose DF has been deleted. There is nothing in it, nor above it.
+pub(super) const NO_DF: u8 = 0xFF;
 /// Identifier of the MF (ISO/IEC 7816-4, 7.3.1.2).
 pub(super) const MF_FID: u16 = 0x3F00;
 
@@ -99,7 +101,7 @@ impl Tree {
 
     /// The DF above; the MF's is the MF.
     pub(super) fn parent(&self, file: u8) -> u8 {
-        self.get(file).map_or(MF, |head| head.parent)
+        self.get(file).map_or(NO_DF, |head| head.parent)
     }
 
     /// A free number.
@@ -115,7 +117,7 @@ impl Tree {
             if let Some(key) = self.key_in(at, usage, number) {
                 return Some(key);
             }
-            if at == MF {
+            if matches!(at, MF | NO_DF) {
                 return None;
             }
             at = self.parent(at);

@@ -55,10 +55,15 @@ pub fn card() -> Card {
 }
 
 pub fn select(card: &mut dyn Line, interface: Interface) {
+    select_on(card, interface, 0);
+}
+
+/// SELECT by AID on a logical channel.
+pub fn select_on(card: &mut dyn Line, interface: Interface, channel: u8) {
     let answer = send_on(
         card,
         interface,
-        &[&[0x00, 0xA4, 0x04, 0x00, 0x07], file_system::AID].concat(),
+        &[&[channel, 0xA4, 0x04, 0x00, 0x07], file_system::AID].concat(),
     );
     assert!(answer.ends_with(&[0x90, 0x00]), "{}", hex::encode(answer));
 }
@@ -108,21 +113,44 @@ impl Reader {
         every: u16,
         mkey: &[u8; 16],
     ) -> Result<Self, u16> {
+        Self::begin(card, (interface, 0), mode, lanes, every, mkey)
+    }
+
+    /// The same on a logical channel.
+    pub fn open_on(
+        card: &mut dyn Line,
+        place: (Interface, u8),
+        mode: Mode,
+        lanes: Lanes,
+        every: u16,
+    ) -> Result<Self, u16> {
+        Self::begin(card, place, mode, lanes, every, &test_key::MKEY)
+    }
+
+    fn begin(
+        card: &mut dyn Line,
+        (interface, channel): (Interface, u8),
+        mode: Mode,
+        lanes: Lanes,
+        every: u16,
+        mkey: &[u8; 16],
+    ) -> Result<Self, u16> {
+        let cla = Cla::GP.with_logical_channel(channel).unwrap();
         let mkey = key(mkey);
         let mut rng = SeededRng(77);
-        let challenge: [u8; 16] = plain(card, interface, &[0x00, 0x84, 0, 0, 16])?
+        let challenge: [u8; 16] = plain(card, interface, &[channel, 0x84, 0, 0, 16])?
             .try_into()
             .unwrap();
         let opened = match mode {
             Mode::Ratchet => {
                 let own = EphemeralKey::generate(&mut rng).unwrap();
-                let opening = RatchetOpening::new(own, lanes, Cla::GP, every);
+                let opening = RatchetOpening::new(own, lanes, cla, every);
                 let answer = plain(card, interface, &encode(&opening.command()))?;
                 opening.finish(&mkey, challenge, &answer).unwrap()
             }
             _ => {
                 let keys = keys_of(mode, lanes);
-                let opening = KeysOpening::new(&mkey, (mode, lanes), Cla::GP, &keys, challenge).unwrap();
+                let opening = KeysOpening::new(&mkey, (mode, lanes), cla, &keys, challenge).unwrap();
                 let answer = plain(card, interface, &encode(&opening.command()))?;
                 opening.finish(&answer).unwrap()
             }
@@ -191,12 +219,17 @@ pub fn plain(card: &mut dyn Line, interface: Interface, capdu: &[u8]) -> Result<
 
 /// Proves key EXTERNAL 1.
 pub fn authenticate(card: &mut dyn Line, interface: Interface) {
-    let challenge = plain(card, interface, &[0x00, 0x84, 0, 0, 16]).unwrap();
-    let mac = sekisho_keys::cmac(&key(&test_key::EXTERNAL), &[&challenge]);
+    authenticate_with(card, (interface, 0), &test_key::EXTERNAL);
+}
+
+/// Proves key EXTERNAL 1, which has this value, on a logical channel.
+pub fn authenticate_with(card: &mut dyn Line, (interface, channel): (Interface, u8), external: &[u8; 16]) {
+    let challenge = plain(card, interface, &[channel, 0x84, 0, 0, 16]).unwrap();
+    let mac = sekisho_keys::cmac(&key(external), &[&challenge]);
     plain(
         card,
         interface,
-        &[&[0x00, 0x82, 0x00, 0x01, 16][..], &mac].concat(),
+        &[&[channel, 0x82, 0x00, 0x01, 16][..], &mac].concat(),
     )
     .unwrap();
 }

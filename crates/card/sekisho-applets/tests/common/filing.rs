@@ -6,9 +6,9 @@ use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::Mode;
 use sekisho_os::Interface;
 
-use super::files::{Reader, select};
+use super::files::{Reader, authenticate, select};
 use super::tables::{Bench, Command};
-use super::{Card, key, send};
+use super::{Card, key, send, send_on};
 
 const CONTACTS: Interface = Interface::Iso7816Contact;
 
@@ -18,9 +18,12 @@ const CONTACTS: Interface = Interface::Iso7816Contact;
 /// * `proved`: with the AES-CMAC of EXTERNAL 1 over the challenge drawn last as data field;
 /// * `opened`: nothing but what opens secure messaging with the ratchet;
 /// * `protected`: under that; as it is while nothing has been opened;
+/// * `elsewhere`: on another interface, by somebody who has proved EXTERNAL 1 there;
 /// * `reset`: a reader's, and the application is selected again.
 pub struct FilingBench {
     card: Card,
+    /// Whether somebody is there on the other interface.
+    elsewhere: bool,
     challenge: Vec<u8>,
     reader: Option<Reader>,
 }
@@ -30,6 +33,7 @@ impl FilingBench {
         select(&mut card, CONTACTS);
         Self {
             card,
+            elsewhere: false,
             challenge: vec![0; 16],
             reader: None,
         }
@@ -73,6 +77,14 @@ impl Bench for FilingBench {
                 Err(sw) => sw.to_be_bytes().to_vec(),
             },
             "protected" => self.protected(&plain),
+            "elsewhere" => {
+                if !self.elsewhere {
+                    select(&mut self.card, Interface::Swp);
+                    authenticate(&mut self.card, Interface::Swp);
+                    self.elsewhere = true;
+                }
+                send_on(&mut self.card, Interface::Swp, &plain)
+            }
             "reset" => {
                 self.card.reset(CONTACTS);
                 select(&mut self.card, CONTACTS);

@@ -10,9 +10,10 @@ use sekisho_apdu::{StatusWord, Writer};
 use sekisho_nvm::Flash;
 use sekisho_scp::ScpParameter;
 
-use crate::applet::Context;
+use crate::applet::{Context, MESSAGING_POLICY};
 use crate::container::{CardRecord, ISD_INDEX, store_entry};
 use crate::keys::{KID_FIRST, KVN_INITIAL, KVN_KOS, KeyRecord, KeyStore, is_platforms};
+use crate::messaging::Revoked;
 use crate::nvm::{Kind, RESERVE};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
@@ -108,11 +109,15 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
         self.context.records.get(Kind::DataObject, tag, out)
     }
 
-    /// Stores the value of a data object.
+    /// Stores the value of a data object. With the policy for readers ([`MESSAGING_POLICY`]) all secure messaging ends that was opened under the
+    /// one before.
     ///
     /// # Errors
     /// 6A84.
     pub fn store_data_object(&mut self, tag: u16, value: &[u8]) -> Result<(), Refusal> {
+        if tag == MESSAGING_POLICY {
+            self.context.system.effects.revoked = Some(Revoked::All);
+        }
         self.context.records.put(Kind::DataObject, tag, value)
     }
 
