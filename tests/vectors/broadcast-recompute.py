@@ -10,7 +10,6 @@ import hashlib
 import re
 import sys
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -121,72 +120,99 @@ NUMBERS = PRIVATE.public_key().public_numbers()
 check("designer-public", b"\4" + length(NUMBERS.x, 32) + length(NUMBERS.y, 32))
 
 
-def signed(name, signature, message):
-    made[name] = signature
-    r, s = (int.from_bytes(signature[i : i + 32], "big") for i in (0, 32))
-    try:
-        PRIVATE.public_key().verify(utils.encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        differ.append(name)
-    return signature
+def signed(message):
+    """The designer's signature: that of RFC 6979, so that it is the same each time. Any other that verifies is as good."""
+    signature = PRIVATE.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
+    return b"".join(length(number, 32) for number in utils.decode_dss_signature(signature))
 
 
 # 6.3
 
-DIGEST = hashlib.sha256(MODULE).digest()
-MANIFEST = b"\1\1\1\2" + length(2, 4) + length(1, 4) + length(len(MODULE), 4) + ID + DIGEST
-check("manifest", MANIFEST)
-SIGNATURE = signed("manifest-signature", block("manifest-signature"), b"sekisho manifest v1\0" + MANIFEST)
 
-# 6.5 and 6.6: the broadcast
+def sha256(data):
+    return hashlib.sha256(data).digest()
 
 
-def design_code(key):
-    return cmac(key, b"SKINTG01" + MANIFEST[1:2] + MANIFEST[4:8] + MANIFEST[12:16] + ID + DIGEST)
+class Part:
+    """A manifest and what follows from it."""
+
+    def __init__(self, target, code_format, abi, version, image, package_id):
+        self.target, self.version, self.image, self.id, self.digest = target, version, image, package_id, sha256(image)
+        self.manifest = bytes([1, target, code_format, abi]) + length(version, 4) + length(1, 4) + length(len(image), 4)
+        self.manifest += package_id + self.digest
+        self.signature = signed(b"sekisho manifest v1\0" + self.manifest)
+
+    def named(self):
+        """What codes say of it."""
+        return bytes([self.target]) + length(self.version, 4) + length(len(self.image), 4)
+
+    def design_code(self, key):
+        return cmac(key, b"SKINTG01" + self.named() + self.id + self.digest)
+
+    def individual_code(self, campaign):
+        return cmac(K_AUT, b"SKAUTH01\1" + self.named() + campaign + SE + self.digest)
+
+    def ciphertext(self):
+        return ctr(kdf(KOS, "SK image", self.id, 16), self.id, self.image)
+
+    def package(self, version, custody, code, body):
+        head = b"SKPK" + bytes([version, custody]) + (b"\1" if version == 2 else b"")
+        head += self.manifest + self.signature + code + (bytes(4) if version == 2 else b"") + body
+        return head + signed(b"sekisho package v" + str(version).encode() + b"\0" + head)
 
 
-def p_se(custody, channel, image):
-    blocks = [clear("803c0000", MANIFEST + SIGNATURE)]
+def p_se(part, custody, channel, image):
+    blocks = [clear("803c0000", part.manifest + part.signature)]
     blocks += [clear(f"803c{n + 1:04x}", image[i : i + 239]) for n, i in enumerate(range(0, len(image), 239))]
     commands = [channel.wrap(command, b"") for command in blocks + [clear("803a0000")]]
     body = listed(commands, 2)
     return b"SKPS\1" + bytes([custody]) + length(len(commands), 2) + length(len(body), 4) + body
 
 
-SET = kdf(K_BK, "SK broadcast", CAMPAIGN + ID, 48)
-BK_ENC, BK_MAC, CHAINING = check("bk-enc-04", SET[:16]), check("bk-mac-04", SET[16:32]), check("chaining-04", SET[32:])
-CODE_04 = check("design-code-04", design_code(K_MAC))
-CIPHERTEXT = ctr(kdf(KOS, "SK image", ID, 16), ID, MODULE)
-P_SE_04 = check("p-se-04", p_se(4, Channel(BK_ENC, BK_MAC, 1, CHAINING), CIPHERTEXT))
+def key_set(campaign, package_id):
+    """BK-ENC, BK-MAC and the chaining value of custody 04."""
+    keys = kdf(K_BK, "SK broadcast", campaign + package_id, 48)
+    return keys[:16], keys[16:32], keys[32:]
+
+
+PART = Part(1, 1, 2, 2, MODULE, ID)
+check("manifest", PART.manifest)
+check("manifest-signature", PART.signature)
+
+# 6.5 and 6.6: the broadcast
+
+BK_ENC, BK_MAC, CHAINING = key_set(CAMPAIGN, ID)
+check("bk-enc-04", BK_ENC)
+check("bk-mac-04", BK_MAC)
+check("chaining-04", CHAINING)
+CODE_04 = check("design-code-04", PART.design_code(K_MAC))
+P_SE_04 = check("p-se-04", p_se(PART, 4, Channel(BK_ENC, BK_MAC, 1, CHAINING), PART.ciphertext()))
 KEYS_04 = CAMPAIGN + length(1, 4) + CHAINING + BK_ENC + BK_MAC
 
 ENC_03, MAC_03, CHAINING_03 = (block(name) for name in ("bk-enc-03", "bk-mac-03", "chaining-03"))
-CODE_03 = check("design-code-03", design_code(kdf(MAC_03, "SK integrity", ID, 16)))
-P_SE_03 = check("p-se-03", p_se(3, Channel(ENC_03, MAC_03, 1, CHAINING_03), MODULE))
+CODE_03 = check("design-code-03", PART.design_code(kdf(MAC_03, "SK integrity", ID, 16)))
+P_SE_03 = check("p-se-03", p_se(PART, 3, Channel(ENC_03, MAC_03, 1, CHAINING_03), MODULE))
 WRAPPED = aes_key_wrap(kdf(KOS, "SK key wrap", b"", 16), ENC_03 + MAC_03)
 KEYS_03 = CAMPAIGN + length(1, 4) + CHAINING_03 + WRAPPED
 
 BODY_03 = length(1, 4) + CHAINING_03 + bytes([len(WRAPPED)]) + WRAPPED + length(len(P_SE_03), 4) + P_SE_03
-BODY_04 = length(len(CIPHERTEXT), 4) + CIPHERTEXT
+BODY_04 = length(len(MODULE), 4) + PART.ciphertext()
 for custody, code, body in ((4, CODE_04, BODY_04), (3, CODE_03, BODY_03)):
-    package = b"SKPK\1" + bytes([custody]) + MANIFEST + SIGNATURE + code + body
-    check(f"package-{custody:02}", package + signed("package-signature", block(f"package-{custody:02}")[-64:], b"sekisho package v1\0" + package))
+    for version, name in ((1, f"package-{custody:02}"), (2, f"package-2-{custody:02}")):
+        check(name, PART.package(version, custody, code, body))
 
 # 4.5: scripts and their P_AUT
 
-INDIVIDUAL = check(
-    "individual-code",
-    cmac(K_AUT, b"SKAUTH01\1" + MANIFEST[1:2] + MANIFEST[4:8] + MANIFEST[12:16] + CAMPAIGN + SE + DIGEST),
-)
+INDIVIDUAL = check("individual-code", PART.individual_code(CAMPAIGN))
 check("discard-code", cmac(K_AUT, b"SKAUTH01\2" + bytes(9) + CAMPAIGN + SE + bytes(32)))
 
 
-def p_aut(name, counter, wants, splices, commands, first_version):
+def p_aut(name, counter, wants, splices, commands, first_version=False, campaign=CAMPAIGN, target=1):
     script = bytes([len(splices)]) + bytes(splices) + bytes([2 + len(commands)])
     script += listed([clear("80503000", bytes(8)), bytes.fromhex("84823300"), *commands], 2)
     check(f"script-{name}", script)
     count = length(counter, 3)
-    host = kdf(K_HCH, "SK host challenge 2", SE + count + CAMPAIGN + hashlib.sha256(script).digest(), 8)
+    host = kdf(K_HCH, "SK host challenge 2", SE + count + campaign + sha256(script), 8)
     check("host-challenge" if name == "04" else f"host-challenge-{name}", host)
     card = scp03(K_ENC, 0x02, 64, count + block("isd-aid"))
     context = host + card
@@ -200,9 +226,9 @@ def p_aut(name, counter, wants, splices, commands, first_version):
     sent = [clear("80503000", host), channel.authenticate(bytes.fromhex("84823300"), scp03(s_mac, 0x01, 64, context))]
     sent += [channel.wrap(command) for command in commands]
     if first_version:
-        head = b"SKAU\1" + SE + CAMPAIGN + count + bytes([splices[0] if splices else 0, len(sent)])
+        head = b"SKAU\1" + SE + campaign + count + bytes([splices[0] if splices else 0, len(sent)])
         check(f"p-aut-{name}", head + listed(sent, 1))
-    head = b"SKAU\2" + SE + CAMPAIGN + count + bytes([1, wants, len(splices), *splices, len(sent)])
+    head = b"SKAU\2" + SE + campaign + count + bytes([target, wants, len(splices), *splices, len(sent)])
     check(f"p-aut-2-{name}", head + listed(sent, 2))
 
 
@@ -210,13 +236,44 @@ ACTIVATE = {name: clear("803e0100", CAMPAIGN + code + INDIVIDUAL) for name, code
 for custody, keys in (("04", KEYS_04), ("03", KEYS_03)):
     p_aut(custody, 1, 3, [3], [clear(f"803a01{custody}", keys), ACTIVATE[custody]], True)
 APART = [clear("803a0204", KEYS_04), clear("803a0104", CAMPAIGN), clear("803a0001")]
-p_aut("load", 2, 1, [4, 7], APART + APART, False)
-p_aut("activate", 3, 2, [], [ACTIVATE["04"]], False)
+p_aut("load", 2, 1, [4, 7], APART + APART)
+p_aut("activate", 3, 2, [], [ACTIVATE["04"]])
 
 # What the SE says
 
-RECEIPT = b"\1\1\1" + CAMPAIGN + length(1, 4) + length(2, 4) + DIGEST
-check("receipt", RECEIPT + cmac(K_AUT, b"SKRCPT01" + SE + RECEIPT))
+
+def receipt(name, part, campaign):
+    body = bytes([1, 1, part.target]) + campaign + length(1, 4) + length(part.version, 4) + part.digest
+    check(name, body + cmac(K_AUT, b"SKRCPT01" + SE + body))
+
+
+receipt("receipt", PART, CAMPAIGN)
+
+# 6.8: the key change
+
+NEXT, CAMPAIGN_KEYS, ID_KEYS = block("kos-next") + block("k-mac-next"), block("campaign-keys"), block("package-id-keys")
+POINT = ec.derive_private_key(int.from_bytes(block("designer-private-next"), "big"), ec.SECP256R1()).public_key()
+DESIGNER = b"\4" + length(POINT.public_numbers().x, 32) + length(POINT.public_numbers().y, 32)
+check("designer-public-next", DESIGNER)
+for suffix, which, kck, counter in (
+    ("", 0x03, kdf(KOS, "SK key change", ID_KEYS, 16), 4),
+    ("-individual", 0x83, kdf(K_DEK, "SK key change", ID_KEYS + SE, 16), 5),
+):
+    wrapped = aes_key_wrap(kck, NEXT)
+    image = check(f"key-change{suffix}", b"SKKC\1" + bytes([which, len(wrapped)]) + wrapped + DESIGNER)
+    name = f"package-keys{suffix}"
+    keys = Part(2, 0, 0, 2, image, ID_KEYS)
+    code = keys.design_code(K_MAC)
+    check(name, keys.package(2, 4, code, length(len(image), 4) + keys.ciphertext()))
+    enc, mac, chaining = key_set(CAMPAIGN_KEYS, ID_KEYS)
+    check(f"p-se-keys{suffix}", p_se(keys, 4, Channel(enc, mac, 1, chaining), keys.ciphertext()))
+    commands = [
+        clear("803a0104", CAMPAIGN_KEYS + length(1, 4) + chaining + enc + mac),
+        clear("803e0100", CAMPAIGN_KEYS + code + keys.individual_code(CAMPAIGN_KEYS)),
+    ]
+    p_aut(f"keys{suffix}", counter, 3, [3], commands, campaign=CAMPAIGN_KEYS, target=2)
+    if not suffix:
+        receipt("receipt-keys", keys, CAMPAIGN_KEYS)
 
 if "--print" in sys.argv:
     for name, value in made.items():

@@ -4,14 +4,14 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use sekisho_hsm::design::{Ceremony, PackOptions, verify};
 use sekisho_keys::{p256sig::VerifyingKey, sha256};
-use sekisho_link::{Custody, Package, PackageBody};
+use sekisho_link::{Custody, Manifest, Package, PackageBody};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::OrUsage as _;
-use super::part;
 use super::secret::{self, Passphrase};
+use super::{part, rotate};
 use crate::files;
 
 /// The design system: key ceremony, packages
@@ -57,6 +57,7 @@ enum Command {
         #[command(flatten)]
         passphrase: Passphrase,
     },
+    Rotate(rotate::Args),
     /// Run commands in a module, on a virtual secure element made for it
     #[command(disable_version_flag = true)] // --version is the part's
     Try {
@@ -91,11 +92,20 @@ enum Command {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Maker {
+pub(super) enum Maker {
     /// The HSM, for each campaign (custody 04)
     Hsm,
     /// The design system, wrapped under Kos (custody 03)
     Design,
+}
+
+impl Maker {
+    pub(super) const fn custody(self) -> Custody {
+        match self {
+            Self::Hsm => Custody::Hsm,
+            Self::Design => Custody::DesignSystem,
+        }
+    }
 }
 
 #[allow(clippy::print_stdout)]
@@ -115,16 +125,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let bytes = read(module)?;
             part::check(module, &bytes, &part::profile(*ram))?;
             let ceremony = secret::ceremony(ceremony, &passphrase.read()?)?;
-            let custody = match custody {
-                Maker::Hsm => Custody::Hsm,
-                Maker::Design => Custody::DesignSystem,
-            };
             let package = ceremony.pack(
                 &bytes,
                 PackOptions {
                     version: *version,
                     min_previous: *min_previous,
-                    custody,
+                    custody: custody.custody(),
                 },
             )?;
             files::write_public(out, &package)?;
@@ -135,6 +141,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 package.len()
             );
         }
+        Command::Rotate(args) => rotate::run(args)?,
         Command::Try {
             module,
             commands,
@@ -158,7 +165,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                     package.display()
                 );
             }
-            println!("{}: both signatures are right", package.display());
+            println!(
+                "{}: both signatures are right; {}",
+                package.display(),
+                target(&parsed.source.manifest)
+            );
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -168,17 +179,23 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn ceremony(out: &Path, passphrase: &Passphrase) -> Result<()> {
     let ceremony = Ceremony::generate()?;
     ceremony.save(out, passphrase.read()?.as_bytes())?;
-    let (kos, k_mac) = ceremony.check_values();
-    let designer = ceremony.designer_public();
     println!(
         "ceremony file  {} (sealed; keep it off line, with its passphrase elsewhere)",
         out.display()
     );
+    show_keys(&ceremony);
+    Ok(())
+}
+
+/// What a ceremony's record names its keys by.
+#[allow(clippy::print_stdout)]
+pub(super) fn show_keys(ceremony: &Ceremony) {
+    let (kos, k_mac) = ceremony.check_values();
+    let designer = ceremony.designer_public();
     println!("Kos            key check value {}", hex::encode_upper(kos));
     println!("K_MAC          key check value {}", hex::encode_upper(k_mac));
     println!("designer       {}", hex::encode(designer));
     println!("fingerprint    {}", hex::encode(sha256(&[&designer])));
-    Ok(())
 }
 
 #[allow(clippy::print_stdout)]
@@ -202,6 +219,16 @@ fn decode<'a>(path: &Path, bytes: &'a [u8]) -> Result<Package<'a>> {
         .with_context(|| format!("{} is no package; sekisho design pack makes one", path.display()))
 }
 
+/// What a package brings, in words.
+fn target(manifest: &Manifest) -> String {
+    let version = manifest.version;
+    match manifest.target {
+        Manifest::OS_PART => format!("target 01, the OS part, version {version}"),
+        Manifest::KEYS => format!("target 02, the design system's keys, version {version}"),
+        other => format!("target {other:02x}, which is unknown here, version {version}"),
+    }
+}
+
 #[allow(clippy::print_stdout)]
 fn inspect(path: &Path, as_json: bool) -> Result<()> {
     let bytes = read(path)?;
@@ -214,6 +241,7 @@ fn inspect(path: &Path, as_json: bool) -> Result<()> {
     let custody = format!("{:02x}", package.source.custody() as u8);
     if as_json {
         let value = json!({
+            "package_version": package.source.version as u8,
             "package_id": hex::encode(manifest.package_id), "custody": custody, "target": manifest.target,
             "code_format": manifest.code_format, "abi": manifest.abi, "version": manifest.version,
             "min_previous": manifest.min_previous, "length": manifest.length, "digest": hex::encode(manifest.digest),
@@ -225,8 +253,9 @@ fn inspect(path: &Path, as_json: bool) -> Result<()> {
     println!("package-id     {}", hex::encode(manifest.package_id));
     println!("custody        {custody}");
     println!(
-        "version        {} (replaces {} and above)",
-        manifest.version, manifest.min_previous
+        "brings         {} (replaces {} and above)",
+        target(&manifest),
+        manifest.min_previous
     );
     println!(
         "image          {} bytes, SHA-256 {}",

@@ -4,12 +4,12 @@ use anyhow::Result;
 
 use crate::files;
 use clap::{Parser, Subcommand};
-use sekisho_hsm::{FileKey, Hsm, PersoFile, SoftHsm};
+use sekisho_hsm::{FileKey, Hsm, IndividualKey, KVN_SCP, PersoFile, SoftHsm};
 use sekisho_link::SeId;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::secret::{self, Passphrase};
+use super::secret::{self, HandOver, Passphrase};
 
 /// The server's keystore in software
 #[derive(Parser)]
@@ -49,6 +49,25 @@ enum Command {
         keystore: PathBuf,
         #[command(flatten)]
         passphrase: Passphrase,
+    },
+    /// Make the key that wraps the design system's new keys for one SE, for `sekisho design rotate --individual`
+    WrappingKey {
+        /// The SE's identity, 20 hexadecimal digits
+        #[arg(long)]
+        se_id: SeId,
+        /// Version of the SCP03 key set that it has
+        #[arg(long, default_value_t = KVN_SCP)]
+        kvn: u8,
+        /// The hand-over file to make; an existing one is not replaced
+        #[arg(long, default_value = "wrapping-key.sealed")]
+        out: PathBuf,
+        /// The keystore
+        #[arg(long, default_value = "keystore.sealed")]
+        keystore: PathBuf,
+        #[command(flatten)]
+        passphrase: Passphrase,
+        #[command(flatten)]
+        hand_over: HandOver,
     },
     /// Write the file that personalises one card; it holds keys in the clear, so delete it when the card is made
     Perso {
@@ -96,6 +115,24 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 FileKey::Messaging
             };
             println!("{}", hex::encode(hsm.file_key(*se_id, key)?.as_ref()));
+        }
+        Command::WrappingKey {
+            se_id,
+            kvn,
+            out,
+            keystore,
+            passphrase,
+            hand_over,
+        } => {
+            let (own, hand_over) = (passphrase.read()?, hand_over.required()?);
+            secret::apart(&own, &hand_over)?;
+            let key = IndividualKey::new(&secret::keystore(keystore, &own)?, *se_id, *kvn)?;
+            key.save(out, hand_over.as_bytes())?;
+            println!(
+                "{}: wraps new keys for SE {se_id} and package {}, sealed",
+                out.display(),
+                hex::encode(key.package_id)
+            );
         }
         Command::Perso {
             se_id,

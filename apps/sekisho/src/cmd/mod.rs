@@ -15,6 +15,7 @@ mod paging;
 mod paging_local;
 mod part;
 mod reader;
+mod rotate;
 pub(crate) mod secret;
 mod server;
 

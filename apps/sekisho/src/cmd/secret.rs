@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use sekisho_hsm::SoftHsm;
 use sekisho_hsm::design::Ceremony;
+use sekisho_hsm::{IndividualKey, SoftHsm};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -23,6 +23,17 @@ pub(crate) fn ceremony(path: &Path, passphrase: &str) -> Result<Ceremony> {
         passphrase,
         "ceremony file",
         "sekisho design ceremony",
+    )
+}
+
+/// Opens the key that wraps new keys for one SE.
+pub(crate) fn individual_key(path: &Path, passphrase: &str) -> Result<IndividualKey> {
+    open(
+        path,
+        IndividualKey::load,
+        passphrase,
+        "hand-over file",
+        "sekisho hsm wrapping-key",
     )
 }
 
@@ -63,22 +74,73 @@ impl Passphrase {
     }
 
     fn given(&self) -> Result<Zeroizing<String>> {
-        let text = match &self.passphrase_file {
-            Some(path) => {
-                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
-            }
-            None => match std::env::var("SEKISHO_PASSPHRASE") {
-                Ok(text) => text,
-                Err(_) => bail!(
-                    "no passphrase: write it to a file and give --passphrase-file, or set SEKISHO_PASSPHRASE"
-                ),
-            },
-        };
-        let text = Zeroizing::new(text);
-        let line = text.lines().next().unwrap_or_default();
-        if line.is_empty() {
-            bail!("the passphrase is empty");
-        }
-        Ok(Zeroizing::new(line.to_owned()))
+        first_line(self.passphrase_file.as_deref(), "SEKISHO_PASSPHRASE")?.context(
+            "no passphrase: write it to a file and give --passphrase-file, or set SEKISHO_PASSPHRASE",
+        )
     }
+}
+
+/// Where the passphrase of a file that goes to another party comes from. It is none of the party's own.
+#[derive(Args)]
+pub(crate) struct HandOver {
+    /// File whose first line is the passphrase of the hand-over file; without it SEKISHO_HANDOVER_PASSPHRASE is used
+    #[arg(long, value_name = "FILE")]
+    handover_passphrase_file: Option<PathBuf>,
+}
+
+impl HandOver {
+    /// The passphrase, if one is given.
+    ///
+    /// # Errors
+    /// [`super::Usage`].
+    pub(crate) fn read(&self) -> Result<Option<Zeroizing<String>>> {
+        first_line(
+            self.handover_passphrase_file.as_deref(),
+            "SEKISHO_HANDOVER_PASSPHRASE",
+        )
+        .or_usage()
+    }
+
+    /// The passphrase.
+    ///
+    /// # Errors
+    /// [`super::Usage`].
+    pub(crate) fn required(&self) -> Result<Zeroizing<String>> {
+        self.read()?
+            .context(
+                "no passphrase for the hand-over file: give --handover-passphrase-file, or set SEKISHO_HANDOVER_PASSPHRASE",
+            )
+            .or_usage()
+    }
+}
+
+/// Refuses a hand-over under the passphrase that seals what is not handed over.
+///
+/// # Errors
+/// [`super::Usage`].
+pub(crate) fn apart(own: &str, hand_over: &str) -> Result<()> {
+    if own == hand_over {
+        return super::usage(
+            "the hand-over file goes to another party: it has a passphrase of its own".to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn first_line(file: Option<&Path>, variable: &str) -> Result<Option<Zeroizing<String>>> {
+    let text = match file {
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+        }
+        None => match std::env::var(variable) {
+            Ok(text) => text,
+            Err(_) => return Ok(None),
+        },
+    };
+    let text = Zeroizing::new(text);
+    let line = text.lines().next().unwrap_or_default();
+    if line.is_empty() {
+        bail!("the passphrase is empty");
+    }
+    Ok(Some(Zeroizing::new(line.to_owned())))
 }

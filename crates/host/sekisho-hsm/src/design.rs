@@ -47,6 +47,39 @@ pub struct PackOptions {
     pub custody: Custody,
 }
 
+/// BK-ENC, BK-MAC and the MAC chaining value before the first command, in custody 03.
+pub type Broadcast = (AesKey, AesKey, [u8; 16]);
+
+/// What a package brings.
+pub(crate) struct Part<'a> {
+    pub(crate) target: u8,
+    pub(crate) code_format: u8,
+    pub(crate) abi: u8,
+    pub(crate) image: &'a [u8],
+}
+
+/// A broadcast key set of the design system's, where it makes it.
+pub(crate) fn new_broadcast(custody: Custody) -> Result<Option<Broadcast>> {
+    match custody {
+        Custody::Hsm => Ok(None),
+        Custody::DesignSystem => {
+            let mut chaining_value = [0; 16];
+            getrandom::fill(&mut chaining_value).map_err(HsmError::Random)?;
+            Ok(Some((new_key()?, new_key()?, chaining_value)))
+        }
+    }
+}
+
+/// Two keys of one length under a key-wrap key (RFC 3394).
+pub(crate) fn wrapped(kek: &AesKey, first: &AesKey, second: &AesKey) -> Result<Vec<u8>> {
+    let mut pair = Zeroizing::new(Vec::with_capacity(64));
+    pair.extend_from_slice(first.as_bytes());
+    pair.extend_from_slice(second.as_bytes());
+    let mut out = vec![0; pair.len() + 8];
+    key_wrap(kek, &pair, &mut out).map_err(|_| HsmError::Request("the keys cannot be wrapped"))?;
+    Ok(out)
+}
+
 impl Ceremony {
     /// Makes new keys.
     ///
@@ -98,6 +131,23 @@ impl Ceremony {
         })
     }
 
+    /// The keys of `new`, but the designer's, which is this one.
+    pub(crate) fn designed_by_this(&self, new: Self) -> Self {
+        Self {
+            designer: self.designer.clone(),
+            ..new
+        }
+    }
+
+    /// The designer's key of `new`, with these keys.
+    pub(crate) fn keyed_by_this(&self, new: Self) -> Self {
+        Self {
+            kos: self.kos.clone(),
+            k_mac: self.k_mac.clone(),
+            ..new
+        }
+    }
+
     /// The designer's public key, uncompressed.
     pub fn designer_public(&self) -> [u8; 65] {
         self.designer.verifying_key().to_sec1()
@@ -115,15 +165,7 @@ impl Ceremony {
     pub fn pack(&self, module: &[u8], options: PackOptions) -> Result<Vec<u8>> {
         let mut package_id = [0; 16];
         getrandom::fill(&mut package_id).map_err(HsmError::Random)?;
-        let broadcast = match options.custody {
-            Custody::Hsm => None,
-            Custody::DesignSystem => {
-                let mut chaining_value = [0; 16];
-                getrandom::fill(&mut chaining_value).map_err(HsmError::Random)?;
-                Some((new_key()?, new_key()?, chaining_value))
-            }
-        };
-        self.pack_with(module, options, package_id, broadcast)
+        self.pack_with(module, options, package_id, new_broadcast(options.custody)?)
     }
 
     /// [`Ceremony::pack`] with what is random given: package-id and, in custody 03, BK-ENC, BK-MAC and chaining value.
@@ -135,61 +177,75 @@ impl Ceremony {
         module: &[u8],
         options: PackOptions,
         package_id: [u8; 16],
-        broadcast: Option<(AesKey, AesKey, [u8; 16])>,
+        broadcast: Option<Broadcast>,
     ) -> Result<Vec<u8>> {
-        check(module, options)?;
-        let manifest = Manifest {
+        check(module)?;
+        let part = Part {
             target: Manifest::OS_PART,
             code_format: Manifest::WEBASSEMBLY,
             abi: Manifest::ABI,
+            image: module,
+        };
+        self.package(&part, options, package_id, broadcast)
+    }
+
+    /// Makes a package of any target.
+    pub(crate) fn package(
+        &self,
+        part: &Part<'_>,
+        options: PackOptions,
+        package_id: [u8; 16],
+        broadcast: Option<Broadcast>,
+    ) -> Result<Vec<u8>> {
+        if options.version == 0 || options.min_previous >= options.version {
+            return Err(HsmError::Request(
+                "the version must be above 0 and above the least version that it may replace",
+            ));
+        }
+        let manifest = Manifest {
+            target: part.target,
+            code_format: part.code_format,
+            abi: part.abi,
             version: options.version,
             min_previous: options.min_previous,
-            length: u32::try_from(module.len()).map_err(|_| HsmError::TooLong)?,
+            length: u32::try_from(part.image.len()).map_err(|_| HsmError::TooLong)?,
             package_id,
-            digest: sha256(&[module]),
+            digest: sha256(&[part.image]),
         };
         let signature = self
             .designer
             .sign_parts(&[codes::MANIFEST_SIGNATURE_PREFIX, &manifest.encode()]);
         let message = codes::design_code_message(&manifest);
+        let source = |design_code, body| PackageSource {
+            version: Version::Two,
+            manifest,
+            signature,
+            design_code,
+            body,
+        };
         match broadcast {
             None => {
                 let image_key = derived(&self.kos, codes::LABEL_IMAGE, &package_id)?;
-                let mut ciphertext = module.to_vec();
+                let mut ciphertext = part.image.to_vec();
                 ctr_xor(&image_key, &package_id, 0, &mut ciphertext).map_err(|_| HsmError::TooLong)?;
                 let body = PackageBody::Hsm {
                     ciphertext: &ciphertext,
                 };
-                self.seal(&PackageSource {
-                    version: Version::One,
-                    manifest,
-                    signature,
-                    design_code: cmac(&self.k_mac, &[&message]),
-                    body,
-                })
+                self.seal(&source(cmac(&self.k_mac, &[&message]), body))
             }
             Some((bk_enc, bk_mac, chaining_value)) => {
                 let k_int = derived(&bk_mac, codes::LABEL_INTEGRITY, &package_id)?;
                 let kek = derived(&self.kos, codes::LABEL_KEY_WRAP, &[])?;
-                let mut pair = Zeroizing::new(bk_enc.as_bytes().to_vec());
-                pair.extend_from_slice(bk_mac.as_bytes());
-                let mut wrapped = vec![0; pair.len() + 8];
-                key_wrap(&kek, &pair, &mut wrapped).map_err(|_| HsmError::Request("broadcast keys"))?;
-                let channel = BroadcastWriter::new(bk_enc, bk_mac, FIRST_COUNTER, chaining_value);
-                let p_se = protect(channel, Custody::DesignSystem, &manifest, &signature, module)?;
+                let wrapped = wrapped(&kek, &bk_enc, &bk_mac)?;
+                let writer = BroadcastWriter::new(bk_enc, bk_mac, FIRST_COUNTER, chaining_value);
+                let p_se = protect(writer, Custody::DesignSystem, &manifest, &signature, part.image)?;
                 let body = PackageBody::DesignSystem {
                     counter: FIRST_COUNTER,
                     chaining_value,
                     wrapped_keys: &wrapped,
                     p_se: &p_se,
                 };
-                self.seal(&PackageSource {
-                    version: Version::One,
-                    manifest,
-                    signature,
-                    design_code: cmac(&k_int, &[&message]),
-                    body,
-                })
+                self.seal(&source(cmac(&k_int, &[&message]), body))
             }
         }
     }
@@ -230,13 +286,13 @@ impl Ceremony {
     }
 }
 
-fn derived(key: &AesKey, label: &[u8], context: &[u8]) -> Result<AesKey> {
+pub(crate) fn derived(key: &AesKey, label: &[u8], context: &[u8]) -> Result<AesKey> {
     let mut out = Zeroizing::new([0; 16]);
     kdf_label(key, label, context, &mut *out);
     AesKey::new(&*out).map_err(|_| HsmError::Request("key length"))
 }
 
-fn check(module: &[u8], options: PackOptions) -> Result<()> {
+fn check(module: &[u8]) -> Result<()> {
     if !module.starts_with(WASM_MAGIC) {
         return Err(HsmError::Request(
             "the module is no WebAssembly module of version 1",
@@ -244,11 +300,6 @@ fn check(module: &[u8], options: PackOptions) -> Result<()> {
     }
     if module.len() > IMAGE_MAX {
         return Err(HsmError::Request("the module is longer than 8 MiB"));
-    }
-    if options.version == 0 || options.min_previous >= options.version {
-        return Err(HsmError::Request(
-            "the version must be above 0 and above the least version that it may replace",
-        ));
     }
     Ok(())
 }

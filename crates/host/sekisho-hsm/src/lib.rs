@@ -6,6 +6,7 @@
 //! * [`is_of`]: whether a receipt or a refusal is the SE's.
 //! * [`broadcast_package`]: P_SE, made once for a campaign.
 //! * [`design`]: what the design system holds and does: Kos, `K_MAC`, the designer's key; packages.
+//! * [`IndividualKey`], [`Renewal`]: the change of the design system's keys in SEs.
 //! * [`PersoFile`]: what a card is personalised with.
 //!
 //! The bytes are those of `docs/spec/broadcast-update.md`.
@@ -18,6 +19,7 @@
 mod authorise;
 mod broadcast;
 pub mod design;
+mod key_change;
 mod perso;
 mod proof;
 pub mod sealed;
@@ -25,6 +27,7 @@ mod soft;
 
 pub use authorise::{AuthoriseRequest, PAUSES_MAX, authorise};
 pub use broadcast::broadcast_package;
+pub use key_change::{IndividualKey, Renewal};
 pub use perso::PersoFile;
 pub use proof::is_of;
 pub use soft::SoftHsm;
@@ -164,6 +167,12 @@ pub trait Hsm: Send + Sync {
     /// # Errors
     /// [`HsmError::KeyVersion`] for a version that is not of SCP03 ([`SCP03_KVNS`]); [`HsmError`].
     fn mac_with_k_aut(&self, se_id: SeId, kvn: u8, message: &[u8]) -> Result<[u8; 16]>;
+
+    /// The key under which the design system wraps its new keys for one SE: of the Key-DEK of its key set `kvn`, for one package (spec 3.1).
+    ///
+    /// # Errors
+    /// As [`Hsm::scp03_session`].
+    fn key_change_key(&self, se_id: SeId, kvn: u8, package_id: &[u8; 16]) -> Result<AesKey>;
 
     /// The broadcast key set of a campaign in custody 04.
     ///

@@ -33,6 +33,12 @@ pub enum Purpose {
     Ceremony = 2,
     /// What a local paging server is given: a ticket key and keys of devices.
     Delegation = 3,
+    /// Hand-over from the design system to whoever makes cards: Kos, `K_MAC`, the designer's public key.
+    Product = 4,
+    /// Hand-over from the HSM to whoever makes cards: individual keys of SEs.
+    Personalisation = 5,
+    /// Hand-over from the HSM to the design system: the key that wraps new keys for one SE.
+    IndividualKey = 6,
 }
 
 fn cipher(passphrase: &[u8], salt: &[u8]) -> Result<XChaCha20Poly1305> {

@@ -179,6 +179,12 @@ impl Hsm for SoftHsm {
         Ok(cmac(&self.k_aut(se_id, kvn)?, &[message]))
     }
 
+    fn key_change_key(&self, se_id: SeId, kvn: u8, package_id: &[u8; 16]) -> Result<AesKey> {
+        let dek = self.scp_key(se_id, kvn, 3)?;
+        let context = codes::key_change_context(package_id, se_id);
+        crate::design::derived(&dek, codes::LABEL_KEY_CHANGE, &context)
+    }
+
     fn broadcast_keys(&self, campaign: Campaign, package_id: &[u8; 16]) -> Result<BroadcastKeySet> {
         let mut out = Zeroizing::new([0; 48]);
         kdf_label(

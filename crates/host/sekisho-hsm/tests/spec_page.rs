@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use sekisho_apdu::{Aid, StatusWord, Writer};
-use sekisho_hsm::design::{Ceremony, PackOptions};
-use sekisho_hsm::{AuthoriseRequest, Hsm, KVN_SCP, SoftHsm, authorise, broadcast_package};
-use sekisho_keys::p256sig::SigningKey;
+use sekisho_hsm::design::{Ceremony, PackOptions, verify};
+use sekisho_hsm::{AuthoriseRequest, Hsm, IndividualKey, KVN_SCP, SoftHsm, authorise, broadcast_package};
+use sekisho_keys::p256sig::{SigningKey, VerifyingKey};
 use sekisho_keys::{AesKey, cmac, sha256};
 use sekisho_link::*;
 use sekisho_scp::MacMode;
@@ -220,68 +220,69 @@ fn check_commands(p_aut: &[u8], custody: Custody, names: &[&str]) {
     }
 }
 
+const CHANNEL: [&str; 2] = ["INITIALIZE UPDATE", "EXTERNAL AUTHENTICATE"];
+
+/// What the page authorises: the package for its SE, to load and to activate.
+fn request<'a>(package: &'a PackageSource<'a>, campaign: Campaign, counter: u32) -> AuthoriseRequest<'a> {
+    AuthoriseRequest {
+        version: Version::Two,
+        se_id: se_id(),
+        kvn: KVN_SCP,
+        scp_parameter: 0x70,
+        campaign,
+        sequence_counter: counter,
+        wants: Wants::BOTH,
+        pauses: 0,
+        key_set_apart: false,
+        package,
+    }
+}
+
+/// A package in version 1, as the design system wrote it before.
+fn in_version_1(source: &PackageSource<'_>) -> Vec<u8> {
+    let source = PackageSource {
+        version: Version::One,
+        ..*source
+    };
+    let mut bytes = written(|out| source.encode_unsigned(out));
+    let designer = SigningKey::from_bytes(&given("designer-private").try_into().unwrap()).unwrap();
+    let signature = designer.sign_parts(&[codes::package_signature_prefix(Version::One), &bytes]);
+    bytes.extend(signature);
+    bytes
+}
+
 fn custody(custody: Custody, suffix: &str) {
     let hsm = hsm();
     let bytes = package(custody);
-    check(&format!("package-{suffix}"), &bytes);
+    check(&format!("package-2-{suffix}"), &bytes);
     let package = Package::decode(&bytes).unwrap().source;
+    let before = in_version_1(&package);
+    check(&format!("package-{suffix}"), &before);
+    let before = Package::decode(&before).unwrap();
+    assert!(
+        verify(&before, &ceremony_verifier())
+            && verify(&Package::decode(&bytes).unwrap(), &ceremony_verifier())
+    );
+    assert_eq!(
+        (before.source.manifest, before.source.body),
+        (package.manifest, package.body)
+    );
     check("manifest", &package.manifest.encode());
     check("manifest-signature", &package.signature);
     check(&format!("design-code-{suffix}"), &package.design_code);
     let p_se = broadcast_package(&hsm, campaign(), &package).unwrap();
     check(&format!("p-se-{suffix}"), &p_se);
-    let request = AuthoriseRequest {
-        se_id: se_id(),
-        kvn: KVN_SCP,
-        scp_parameter: 0x70,
-        campaign: campaign(),
-        sequence_counter: 1,
-        version: Version::One,
-        wants: Wants::BOTH,
-        pauses: 0,
-        key_set_apart: false,
-        package: &package,
-    };
-    let p_aut = authorise(&hsm, &request).unwrap();
-    check(&format!("p-aut-{suffix}"), &p_aut);
-    let channel = ["INITIALIZE UPDATE", "EXTERNAL AUTHENTICATE"];
-    let [one, two] = channel;
-    check_commands(&p_aut, custody, &[one, two, "CHANGE MODE", "AUTHORIZE ACTION"]);
+    let second = request(&package, campaign(), 1);
     let first = AuthoriseRequest {
-        version: Version::Two,
-        ..request
+        version: Version::One,
+        ..second
     };
-    let p_aut_2 = authorise(&hsm, &first).unwrap();
-    check(&format!("p-aut-2-{suffix}"), &p_aut_2);
-    let (first_p_aut, second_p_aut) = (
-        Authorisation::decode(&p_aut).unwrap(),
-        Authorisation::decode(&p_aut_2).unwrap(),
-    );
-    assert!(first_p_aut.commands().eq(second_p_aut.commands()));
-    if custody != Custody::Hsm {
-        return;
-    }
-    let load = AuthoriseRequest {
-        sequence_counter: 2,
-        wants: Wants::LOAD,
-        pauses: 1,
-        key_set_apart: true,
-        ..first
-    };
-    let p_aut = authorise(&hsm, &load).unwrap();
-    check("p-aut-2-load", &p_aut);
-    let enter = ["KEY SET", "CHANGE MODE", "LEAVE"];
-    check_commands(&p_aut, custody, &[&channel[..], &enter, &enter].concat());
-    let activate = AuthoriseRequest {
-        sequence_counter: 3,
-        wants: Wants::ACTIVATE,
-        pauses: 0,
-        key_set_apart: false,
-        ..load
-    };
-    let p_aut = authorise(&hsm, &activate).unwrap();
-    check("p-aut-2-activate", &p_aut);
-    check_commands(&p_aut, custody, &[one, two, "AUTHORIZE ACTION"]);
+    let [first, second] = [first, second].map(|request| authorise(&hsm, &request).unwrap());
+    check(&format!("p-aut-{suffix}"), &first);
+    check(&format!("p-aut-2-{suffix}"), &second);
+    let names = [&CHANNEL[..], &["CHANGE MODE", "AUTHORIZE ACTION"]].concat();
+    check_commands(&first, custody, &names);
+    check_commands(&second, custody, &names);
 }
 
 /// Loading with one pause and the key set apart, and activating alone.
@@ -295,6 +296,86 @@ fn other_scripts() {
     ];
     check_script("load", 2, &script(&[4, 7], &[&enter[..], &enter].concat()));
     check_script("activate", 3, &script(&[], &[activate("04")]));
+    let bytes = package(Custody::Hsm);
+    let package = Package::decode(&bytes).unwrap().source;
+    let load = AuthoriseRequest {
+        wants: Wants::LOAD,
+        pauses: 1,
+        key_set_apart: true,
+        ..request(&package, self::campaign(), 2)
+    };
+    let p_aut = authorise(&hsm(), &load).unwrap();
+    check("p-aut-2-load", &p_aut);
+    let enter = ["KEY SET", "CHANGE MODE", "LEAVE"];
+    check_commands(&p_aut, Custody::Hsm, &[&CHANNEL[..], &enter, &enter].concat());
+    let activate = AuthoriseRequest {
+        wants: Wants::ACTIVATE,
+        ..request(&package, self::campaign(), 3)
+    };
+    let p_aut = authorise(&hsm(), &activate).unwrap();
+    check("p-aut-2-activate", &p_aut);
+    check_commands(
+        &p_aut,
+        Custody::Hsm,
+        &[&CHANNEL[..], &["AUTHORIZE ACTION"]].concat(),
+    );
+}
+
+fn ceremony_verifier() -> VerifyingKey {
+    VerifyingKey::from_sec1(&ceremony().designer_public()).unwrap()
+}
+
+/// The keys that follow (6.8).
+fn next() -> Ceremony {
+    let key = |name| AesKey::new(&given(name)).unwrap();
+    let designer = SigningKey::from_bytes(&given("designer-private-next").try_into().unwrap()).unwrap();
+    Ceremony::from_keys(key("kos-next"), key("k-mac-next"), designer)
+}
+
+fn key_change(suffix: &str, counter: u32, individual: Option<&IndividualKey>) {
+    let options = PackOptions {
+        version: 2,
+        min_previous: 1,
+        custody: Custody::Hsm,
+    };
+    let package_id = given("package-id-keys").try_into().unwrap();
+    let bytes = ceremony()
+        .key_change_with(&next(), options, package_id, individual, None)
+        .unwrap();
+    check(&format!("package-keys{suffix}"), &bytes);
+    let package = Package::decode(&bytes).unwrap();
+    assert!(verify(&package, &ceremony_verifier()));
+    let source = package.source;
+    assert_eq!(
+        (
+            source.manifest.target,
+            source.manifest.code_format,
+            source.manifest.abi
+        ),
+        (Manifest::KEYS, Manifest::NO_CODE, 0)
+    );
+    let image = ceremony().image(&source).unwrap();
+    check(&format!("key-change{suffix}"), &image);
+    let read = KeyChange::decode(&image).unwrap();
+    assert_eq!(
+        (read.is_individual, read.designer),
+        (individual.is_some(), Some(next().designer_public()))
+    );
+    let campaign = Campaign(u64::from_be_bytes(given("campaign-keys").try_into().unwrap()));
+    let p_se = broadcast_package(&hsm(), campaign, &source).unwrap();
+    check(&format!("p-se-keys{suffix}"), &p_se);
+    let p_aut = authorise(&hsm(), &request(&source, campaign, counter)).unwrap();
+    check(&format!("p-aut-2-keys{suffix}"), &p_aut);
+    assert_eq!(Authorisation::decode(&p_aut).unwrap().head.target, Manifest::KEYS);
+}
+
+#[test]
+fn key_changes() {
+    check("designer-public-next", &next().designer_public());
+    key_change("", 4, None);
+    let package_id = given("package-id-keys").try_into().unwrap();
+    let individual = IndividualKey::of_package(&hsm(), se_id(), KVN_SCP, package_id).unwrap();
+    key_change("-individual", 5, Some(&individual));
 }
 
 #[test]
