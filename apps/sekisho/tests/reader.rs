@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use process::{CardProcess, SEKISHO, scratch};
 use serde_json::Value;
@@ -260,8 +261,21 @@ fn no_card_is_spoken_to_by_what_is_asked_wrongly() {
     }
 }
 
-/// Passes vpcd's frames on, and damages the answers that `damage` names, counted from 0.
-fn bad_line(target: String, damage: impl Fn(usize) -> bool + Send + 'static) -> String {
+/// What a bad line makes of an answer.
+#[derive(Clone, Copy)]
+enum Does {
+    Nothing,
+    Damages,
+    /// It never comes.
+    Loses,
+    /// It comes after the reader's patience.
+    Delays(u64),
+    /// It becomes an answer of these bytes.
+    Replaces(&'static [u8]),
+}
+
+/// Passes vpcd's frames on, and does to the answers, counted from 0, what it is told.
+fn bad_line(target: String, does: impl Fn(usize) -> Does + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {
@@ -276,13 +290,21 @@ fn bad_line(target: String, damage: impl Fn(usize) -> bool + Send + 'static) -> 
             }
             let Some(mut answer) = frame(&mut card) else { break };
             if command.len() > 3 {
-                if damage(count) {
-                    let at = answer.len() / 2;
-                    answer[at] ^= 1;
-                }
+                let at = answer.len() / 2;
                 count += 1;
+                match does(count - 1) {
+                    Does::Nothing => {}
+                    Does::Damages => answer[at] ^= 1,
+                    Does::Loses => continue,
+                    Does::Delays(seconds) => thread::sleep(Duration::from_secs(seconds)),
+                    Does::Replaces(bytes) => {
+                        answer = [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+                    }
+                }
             }
-            reader.write_all(&answer).unwrap();
+            if reader.write_all(&answer).is_err() {
+                break;
+            }
         }
     });
     address
@@ -302,7 +324,10 @@ fn a_damaged_answer_is_asked_for_again_and_nothing_is_done_twice() {
     let folder = scratch();
     let card = CardProcess::start(&folder.path().join("flash"), 0, &EVERY);
     // SELECT, GET CHALLENGE, SESSION KEY DECRYPTION, then the first answer is damaged, and of the second the first two.
-    let wire = bad_line(card.address.clone(), |count| matches!(count, 3 | 5 | 6));
+    let wire = bad_line(card.address.clone(), |count| match count {
+        3 | 5 | 6 => Does::Damages,
+        _ => Does::Nothing,
+    });
     let append = ["00E2001810", &"01".repeat(16)].concat();
     let again = ["00E2001810", &"02".repeat(16)].concat();
     let at = format!("tcp:{wire}");
@@ -322,11 +347,97 @@ fn a_damaged_answer_is_asked_for_again_and_nothing_is_done_twice() {
     assert_eq!(commands[4]["data"], "01".repeat(16));
     refused(&["--card", &at, "send", "00B2031C10"], "6A83");
     // Somebody who damages everything is noticed.
-    let wire = bad_line(card.address.clone(), |count| count > 2);
+    let wire = bad_line(card.address.clone(), |count| match count {
+        0..=2 => Does::Nothing,
+        _ => Does::Damages,
+    });
     let at = format!("tcp:{wire}");
     refused(
         &["--card", &at, "send", "00B0810004"],
-        "something stands between reader and card",
+        "8 x secure messaging data objects are incorrect; something stands between reader and card",
+    );
+}
+
+/// Records 1 and 2 of the cyclic file 0013, as first bytes.
+fn newest(address: &str) -> [u8; 2] {
+    let at = format!("tcp:{address}");
+    let read = shown(&["--card", &at, "send", "00B2011C10", "00B2021C10"]);
+    [3, 4].map(|at: usize| hex::decode(read[at]["data"].as_str().unwrap()).unwrap()[0])
+}
+
+/// The card says nothing, or nothing that can be an answer, or says in the clear that all is well: the same bytes again, eight times, and then what came, in words
+/// that promise nothing. Every command is carried out once.
+#[test]
+fn a_reader_that_is_lied_to_asks_again_and_says_what_came() {
+    let folder = scratch();
+    let card = CardProcess::start(&folder.path().join("flash"), 0, &EVERY);
+    let append = |value: u8| ["00E2001810", &hex::encode([value; 16])].concat();
+    let at = format!("tcp:{}", card.address);
+    shown(&["--card", &at, "send", &append(1), &append(2)]);
+    let mut last = 2;
+    // SELECT, GET CHALLENGE and SESSION KEY DECRYPTION are left alone.
+    let does = |count: usize, what: Does, times: usize| match count.checked_sub(3) {
+        Some(at) if at < times => what,
+        _ => Does::Nothing,
+    };
+    for (what, said) in [
+        (Does::Loses, "no answer in time"),
+        (Does::Delays(2), "no answer in time"),
+        (Does::Replaces(&[]), "an answer of 0 bytes"),
+        (Does::Replaces(&[0x90]), "an answer of 1 bytes"),
+        (Does::Replaces(&[0x90, 0x00]), "9000 in the clear"),
+        (Does::Replaces(&[0x69, 0x87]), "6987 in the clear"),
+        (Does::Replaces(&[1, 2, 3, 0x90, 0x00]), "objects are missing"),
+    ] {
+        // Two of them, then the answer. A patience of one second, as some are silent.
+        let wire = bad_line(card.address.clone(), move |count| does(count, what, 2));
+        let at = format!("tcp:{wire}");
+        last += 1;
+        let output = reader(&[
+            "--card",
+            &at,
+            "--timeout",
+            "1",
+            "send",
+            &append(last),
+            "00B2011C10",
+        ]);
+        assert!(output.status.success(), "{said}: {}", text(&output.stderr));
+        let trace = text(&output.stdout);
+        assert!(
+            trace.contains(said) && trace.contains("the same command again"),
+            "{trace}"
+        );
+        assert!(
+            trace.contains(&format!("answer      {}", hex::encode_upper([last; 16]))),
+            "{trace}"
+        );
+        assert_eq!(newest(&card.address), [last, last - 1], "{said}");
+        if matches!(what, Does::Loses | Does::Delays(_)) {
+            continue;
+        }
+        // All eight, and no ninth: that would have been the answer.
+        let wire = bad_line(card.address.clone(), move |count| does(count, what, 8));
+        let at = format!("tcp:{wire}");
+        last += 1;
+        let output = refused(&["--card", &at, "send", &append(last)], "was sent 8 times: 8 x ");
+        let words = text(&output.stderr);
+        assert!(
+            words.contains(said) && words.contains("Whether the command was carried out is not known"),
+            "{words}"
+        );
+        assert!(!words.contains("done"), "{words}");
+        assert_eq!(
+            newest(&card.address),
+            [last, last - 1],
+            "{said}: once, and not eight times"
+        );
+    }
+    let wire = bad_line(card.address.clone(), move |count| does(count, Does::Loses, 99));
+    let at = format!("tcp:{wire}");
+    refused(
+        &["--card", &at, "--timeout", "1", "send", "00B0810004"],
+        "8 x no answer in time; the card is silent",
     );
 }
 

@@ -6,22 +6,24 @@ pub(crate) mod script;
 pub(crate) mod trace;
 mod watched;
 pub(crate) mod words;
+mod wrong;
 
 use anyhow::{Context, Result, anyhow, bail};
 use sekisho_apdu::{Aid, CApdu, Cla, StatusWord, Writer};
 use sekisho_keys::{AesKey, Rng};
+use sekisho_messaging::EphemeralKey;
 use sekisho_messaging::reader::{MAX_WRONG_ANSWERS, ReaderMessaging};
 use sekisho_messaging::schedule::{Lanes, ScheduleError, Selector};
 use sekisho_messaging::setup::{
     CHALLENGE_LEN, KeysOpening, Mode, Opened, RatchetOpening, refresh_command, refresh_secret,
 };
-use sekisho_messaging::{EphemeralKey, SmError};
-use sekisho_transport::{Card, Response, exchange};
+use sekisho_transport::{Card, Response, exchange, exchange_again};
 use zeroize::Zeroizing;
 
 use crate::card::element::SystemRng;
 use trace::{Exchange, Trace};
 use watched::{Watch, Watched};
+use wrong::{Wrong, WrongAnswers, is_silence};
 
 /// Longest protected command: an extended one with all that a data field holds.
 const COMMAND_MAX: usize = 65_536 + 64;
@@ -102,7 +104,8 @@ impl Session {
         let answer = plain(card, trace, &opening.command()?)?;
         let answer = expect(answer, "SESSION KEY DECRYPTION").with_context(|| {
             format!(
-                "the card does not open {}; does its security domain allow it, and has it this MKEY?",
+                "the card does not open {}; does its security domain allow it, and has it this MKEY? (In the clear, whoever stands between reader and \
+                 card can say so.)",
                 setup.mode.name()
             )
         })?;
@@ -128,8 +131,8 @@ impl Session {
         self.send_with(card, trace, capdu, selector)
     }
 
-    /// A whole exchange with this selector. An answer that is wrong or not protected makes the reader send the same bytes again; the card
-    /// carries out nothing twice.
+    /// A whole exchange with this selector. While no right answer comes the same bytes go out again, eight times in all; the card carries out
+    /// nothing twice.
     pub(crate) fn send_with(
         &mut self,
         card: &mut dyn Card,
@@ -146,37 +149,43 @@ impl Session {
         };
         let secrets = self.watch.as_ref().map(Watch::take).unwrap_or_default();
         let mut shown = Exchange::new(self.exchanges + 1, keys, capdu, secrets);
-        let mut unprotected = None;
-        for _ in 0..MAX_WRONG_ANSWERS {
-            let answer = exchange(card, &sent).context("the card does not answer")?;
-            let bytes = [&answer.data[..], &answer.sw.to_be_bytes()].concat();
-            let mut data = Zeroizing::new(vec![0; bytes.len()]);
-            shown.sent_and_received(&sent, &bytes);
-            match self.messaging.receive(&bytes, &mut data) {
+        let mut wrong = WrongAnswers::default();
+        for sending in 1..=MAX_WRONG_ANSWERS {
+            let answer = if sending == 1 {
+                exchange(card, &sent)
+            } else {
+                exchange_again(card, &sent)
+            };
+            let what = match answer {
                 Ok(answer) => {
-                    let response = Response {
-                        data: answer.data.to_vec(),
-                        sw: answer.sw.0,
-                    };
-                    self.exchanges += 1;
-                    trace.exchange(&shown, &response);
-                    return Ok(response);
+                    let bytes = [&answer.data[..], &answer.sw.to_be_bytes()].concat();
+                    shown.sent_and_received(&sent, &bytes);
+                    let mut data = Zeroizing::new(vec![0; bytes.len()]);
+                    match self.messaging.receive(&bytes, &mut data) {
+                        Ok(answer) => {
+                            let response = Response {
+                                data: answer.data.to_vec(),
+                                sw: answer.sw.0,
+                            };
+                            self.exchanges += 1;
+                            trace.exchange(&shown, &response);
+                            return Ok(response);
+                        }
+                        Err(error) => Wrong::Answer(error),
+                    }
                 }
-                // Once may be forged; twice the card means it. The first tells why, the second only that it is closed.
-                Err(SmError::Unprotected(_)) if unprotected.is_some() => break,
-                Err(SmError::Unprotected(sw)) => unprotected = Some(sw),
-                Err(error) => trace.wrong(&shown, &error),
-            }
+                Err(error) if is_silence(&error) => Wrong::Silence(error),
+                Err(error) => {
+                    self.messaging.close();
+                    return Err(error)
+                        .context("the way to the card is lost, and secure messaging with it; whether the command was carried out is not known");
+                }
+            };
+            trace.wrong(&shown, &what, sending < MAX_WRONG_ANSWERS);
+            wrong.note(&what);
         }
         self.messaging.close();
-        match unprotected {
-            Some(sw) => bail!(
-                "the card has closed secure messaging: {:04X}, {}",
-                sw.0,
-                sw.meaning()
-            ),
-            None => bail!("{MAX_WRONG_ANSWERS} wrong answers: something stands between reader and card"),
-        }
+        bail!("{wrong}")
     }
 
     /// REFRESH KEYS: fresh randomness of both ends into the ratchet.

@@ -8,7 +8,7 @@ use sekisho_messaging::setup::{DEFAULT_REFRESH_EVERY, Mode};
 use sekisho_transport::{Card, Response};
 
 use super::trace::Trace;
-use super::{Session, Setup, pattern, plain, select};
+use super::{Session, Setup, expect, pattern, plain, select};
 
 /// A script, read whole before the card hears anything of it.
 pub(crate) struct Script(Vec<Line>);
@@ -224,17 +224,10 @@ impl Run<'_> {
     }
 
     fn authenticate(&mut self, number: u8, key: &AesKey) -> Result<()> {
-        let challenge = self.send(&[0x00, 0x84, 0x00, 0x00, 0x10])?;
-        let mac = cmac(key, &[&challenge.data]);
+        let challenge = expect(self.send(&[0x00, 0x84, 0x00, 0x00, 0x10])?, "GET CHALLENGE")?;
+        let mac = cmac(key, &[&challenge]);
         let answer = self.send(&[&[0x00, 0x82, 0x00, number, 16][..], &mac].concat())?;
-        if !answer.is_ok() {
-            bail!(
-                "the card answers {:04X}, {}",
-                answer.sw,
-                StatusWord(answer.sw).meaning()
-            );
-        }
-        Ok(())
+        expect(answer, "EXTERNAL AUTHENTICATE").map(drop)
     }
 }
 

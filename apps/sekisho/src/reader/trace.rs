@@ -1,11 +1,11 @@
 //! What a reader shows of its work: for each exchange the numbers of its keys, never the keys, unless secrets may be seen.
 
 use sekisho_apdu::StatusWord;
-use sekisho_messaging::SmError;
 use sekisho_transport::Response;
 use serde_json::{Value, json};
 
 use super::words;
+use super::wrong::Wrong;
 
 /// How much is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,10 +125,15 @@ impl Trace {
         }
     }
 
-    /// A wrong answer, after which the same command goes out again.
-    pub(super) fn wrong(&self, shown: &Exchange, error: &SmError) {
+    /// A wrong answer, after which the same command goes out again, but for the last.
+    pub(super) fn wrong(&self, shown: &Exchange, what: &Wrong, again: bool) {
+        let then = if again {
+            "the same command again"
+        } else {
+            "no more of it"
+        };
         self.say(&format!(
-            "exchange {:<4} wrong answer: {error}; the same command again",
+            "exchange {:<4} wrong answer: {what}; {then}",
             shown.number
         ));
     }

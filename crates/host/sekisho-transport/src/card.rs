@@ -10,6 +10,15 @@ pub trait Card {
     /// When no response came in time, or the way to the SE is broken. What the SE did is unknown then: [`Card::reset`] before going on.
     fn transmit(&mut self, capdu: &[u8]) -> Result<Vec<u8>, TransportError>;
 
+    /// Sends the same C-APDU once more after [`Card::transmit`] brought no answer in time, where the way to the SE allows it. What comes may be the late
+    /// answer to the first sending: only for a protocol that tells its answers apart, as secure messaging does.
+    ///
+    /// # Errors
+    /// As of [`Card::transmit`].
+    fn transmit_again(&mut self, capdu: &[u8]) -> Result<Vec<u8>, TransportError> {
+        self.transmit(capdu)
+    }
+
     /// Resets the SE, finding the way to it again if it was lost, and returns the answer to reset.
     ///
     /// # Errors
@@ -20,6 +29,10 @@ pub trait Card {
 impl<C: Card + ?Sized> Card for Box<C> {
     fn transmit(&mut self, capdu: &[u8]) -> Result<Vec<u8>, TransportError> {
         (**self).transmit(capdu)
+    }
+
+    fn transmit_again(&mut self, capdu: &[u8]) -> Result<Vec<u8>, TransportError> {
+        (**self).transmit_again(capdu)
     }
 
     fn reset(&mut self) -> Result<Vec<u8>, TransportError> {

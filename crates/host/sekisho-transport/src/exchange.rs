@@ -41,7 +41,21 @@ impl Response {
 /// # Errors
 /// As of [`Card::transmit`]; [`TransportError::EndlessResponse`] when 61xx never ends.
 pub fn exchange(card: &mut dyn Card, capdu: &[u8]) -> Result<Response, TransportError> {
-    let mut response = Response::parse(&card.transmit(capdu)?)?;
+    let first = card.transmit(capdu)?;
+    collect(card, capdu, &first)
+}
+
+/// [`exchange`] for a command that has been sent before and brought no answer, or a wrong one; see [`Card::transmit_again`].
+///
+/// # Errors
+/// As of [`exchange`].
+pub fn exchange_again(card: &mut dyn Card, capdu: &[u8]) -> Result<Response, TransportError> {
+    let first = card.transmit_again(capdu)?;
+    collect(card, capdu, &first)
+}
+
+fn collect(card: &mut dyn Card, capdu: &[u8], first: &[u8]) -> Result<Response, TransportError> {
+    let mut response = Response::parse(first)?;
     if let ([cla, ins, p1, p2, _], 0x6C) = (capdu, response.sw >> 8) {
         response = Response::parse(&card.transmit(&[*cla, *ins, *p1, *p2, low_byte(response.sw)])?)?;
     }

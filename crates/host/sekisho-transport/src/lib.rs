@@ -19,7 +19,7 @@ mod winscard;
 
 pub use card::{Card, InProcessCard, Request};
 pub use error::{PcscError, TransportError};
-pub use exchange::{Response, exchange};
+pub use exchange::{Response, exchange, exchange_again};
 pub use pcsc_card::PcscCard;
 pub use serve::{CardSide, Served, Stop, serve_listener, serve_vpcd};
 pub use socket_card::SocketCard;

@@ -12,6 +12,10 @@ pub struct SocketCard {
     address: String,
     timeout: Duration,
     connection: Option<Framed>,
+    /// The connection after an answer that did not come in time: for [`Card::transmit_again`] alone.
+    silent: Option<Framed>,
+    /// Whether answers may come that nobody waits for any more.
+    owed: bool,
 }
 
 impl SocketCard {
@@ -24,16 +28,25 @@ impl SocketCard {
             address: address.to_owned(),
             timeout,
             connection: None,
+            silent: None,
+            owed: false,
         };
         card.reset()?;
         Ok(card)
     }
 
-    /// Sends one frame and takes one; any failure gives the connection up, as a late answer would be taken for the next command's.
+    /// Sends one frame and takes one; any failure gives the connection up, as a late answer would be taken for the next command's. After silence it
+    /// is kept for [`Card::transmit_again`].
     fn ask(&mut self, body: &[u8]) -> Result<Vec<u8>, TransportError> {
         let mut connection = self.connection.take().ok_or(TransportError::GivenUp)?;
+        if self.owed {
+            connection.discard_arrived()?;
+        }
         connection.send(body)?;
-        let answer = connection.receive()?.ok_or(TransportError::Timeout)?;
+        let Some(answer) = connection.receive()? else {
+            (self.silent, self.owed) = (Some(connection), true);
+            return Err(TransportError::Timeout);
+        };
         self.connection = Some(connection);
         Ok(answer)
     }
@@ -47,7 +60,7 @@ impl SocketCard {
     fn power_on(&mut self) -> Result<Vec<u8>, TransportError> {
         let mut connection = Framed::new(connect(&self.address, self.timeout)?, self.timeout, self.timeout)?;
         connection.send(&[Control::On as u8])?;
-        self.connection = Some(connection);
+        (self.connection, self.owed) = (Some(connection), false);
         self.ask(&[Control::GetAtr as u8])
     }
 }
@@ -58,7 +71,16 @@ impl Card for SocketCard {
         sound_response(self.ask(capdu)?)
     }
 
+    fn transmit_again(&mut self, capdu: &[u8]) -> Result<Vec<u8>, TransportError> {
+        if let Some(connection) = self.silent.take() {
+            self.connection = Some(connection);
+        }
+        self.transmit(capdu)
+    }
+
     fn reset(&mut self) -> Result<Vec<u8>, TransportError> {
+        // A silent connection is closed first: the SE may serve one reader at a time.
+        self.silent = None;
         match self.warm_reset() {
             Ok(atr) => Ok(atr),
             Err(_) => self.power_on(),

@@ -83,6 +83,24 @@ impl Framed {
         }
     }
 
+    /// Drops the whole frames that have come unasked so far.
+    pub(crate) fn discard_arrived(&mut self) -> Result<(), TransportError> {
+        self.stream.set_nonblocking(true)?;
+        let read = loop {
+            match self.stream.read(&mut self.chunk) {
+                Ok(0) => break Err(TransportError::Closed),
+                Ok(n) => self.received.extend_from_slice(&self.chunk[..n]),
+                Err(error) if is_timeout(&error) => break Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(timeout_or_io(error)),
+            }
+        };
+        self.stream.set_nonblocking(false)?;
+        read?;
+        while self.take_frame().is_some() {}
+        Ok(())
+    }
+
     fn take_frame(&mut self) -> Option<Vec<u8>> {
         let (length, rest) = self.received.split_first_chunk::<LENGTH>()?;
         let body = rest.get(..usize::from(u16::from_be_bytes(*length)))?.to_vec();
