@@ -251,6 +251,52 @@ fn a_late_answer_is_never_taken_for_the_next_one() {
     ));
 }
 
+/// Asking again brings the late answer or the new one; what is left over is dropped before the next command.
+#[test]
+fn the_same_command_may_be_asked_again_over_a_silent_connection() {
+    let address = rogue(|mut stream| {
+        let mut frames = 0;
+        loop {
+            let mut length = [0; 2];
+            if stream.read_exact(&mut length).is_err() {
+                break;
+            }
+            let mut body = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut body).unwrap();
+            match body[..] {
+                [4] => stream.write_all(&[0, 2, 0x3B, 0x00]).unwrap(),
+                [_] => {}
+                [.., last] => {
+                    frames += 1;
+                    if frames == 1 {
+                        thread::sleep(Duration::from_millis(400));
+                    }
+                    stream.write_all(&[0, 3, last, 0x90, 0x00]).unwrap();
+                }
+                [] => {}
+            }
+        }
+    });
+    let mut card = SocketCard::open(&address.to_string(), Duration::from_millis(200)).unwrap();
+    let silent = card.transmit(&[0, 1, 2, 3]);
+    assert!(matches!(silent, Err(TransportError::Timeout)));
+    let given_up = card.transmit(&[0, 1, 2, 4]);
+    assert!(
+        matches!(given_up, Err(TransportError::GivenUp)),
+        "for another command it stays given up"
+    );
+    thread::sleep(Duration::from_millis(100));
+    let again = loop {
+        match card.transmit_again(&[0, 1, 2, 3]) {
+            Err(TransportError::Timeout) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(again.unwrap(), [3, 0x90, 0x00]);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(card.transmit(&[0, 1, 2, 5]).unwrap(), [5, 0x90, 0x00]);
+}
+
 #[test]
 fn nobody_there_is_an_error_in_time() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
