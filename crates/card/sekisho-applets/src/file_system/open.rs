@@ -30,6 +30,8 @@ impl<F: Flash> Work<'_, '_, F> {
         let opened = open_card(&policy, &mkey, challenge, capdu, self.context.rng()).map_err(refused)?;
         out.bytes(opened.answer.write(&mut [0; OPENING_ANSWER_MAX]))?;
         self.context.open_messaging(file.into(), opened.opened)?;
+        // What was selected in the clear, by whomever, says which MKEY is meant and nothing else.
+        self.session.select_df(self.tree.parent(file));
         self.session.messaging_key = Some(file);
         Ok(StatusWord::NO_ERROR)
     }
