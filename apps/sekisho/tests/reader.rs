@@ -441,6 +441,50 @@ fn a_reader_that_is_lied_to_asks_again_and_says_what_came() {
     );
 }
 
+/// Somebody without MKEY plays the card: the reader sends what opens secure messaging, and not one command.
+#[test]
+fn an_impostor_hears_no_command() {
+    // A point of the curve, for the ratchet (SEC 2: the generator), and a confirmation made up.
+    let generator = "046B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C2964FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5";
+    for (mode, card_key) in [
+        ("ratchet", generator),
+        ("fixed", ""),
+        ("legacy-xor", ""),
+        ("legacy-list", ""),
+        ("legacy-operations", ""),
+        ("legacy-turns", ""),
+    ] {
+        let confirmed = format!("{card_key}{}9000", "00".repeat(16));
+        let answers = ["9000".to_owned(), format!("{}9000", "11".repeat(16)), confirmed];
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = format!("tcp:{}", listener.local_addr().unwrap());
+        let impostor = thread::spawn(move || {
+            let (mut reader, _) = listener.accept().unwrap();
+            let mut heard = Vec::new();
+            while let Some(command) = frame(&mut reader) {
+                let answer = match command.len() {
+                    3 if command[2] == 4 => "3B00",
+                    3 => continue,
+                    _ => answers.get(heard.len()).map_or("9000", String::as_str),
+                };
+                if command.len() > 3 {
+                    heard.push(command[3]);
+                }
+                let answer = hex::decode(answer).unwrap();
+                let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
+                reader.write_all(&[&length[..], &answer].concat()).unwrap();
+            }
+            heard
+        });
+        refused(
+            &["--card", &at, "send", "--mode", mode, "00D6810004DEADBEEF"],
+            "No command was sent",
+        );
+        // SELECT, GET CHALLENGE, SESSION KEY DECRYPTION.
+        assert_eq!(impostor.join().unwrap(), [0xA4, 0x84, 0x5A], "{mode}");
+    }
+}
+
 /// Terminal to terminal: the SE of one device answers the readers of two others, each with keys of its own.
 #[test]
 fn two_terminals_take_turns() {

@@ -389,3 +389,74 @@ fn every_byte_from_the_challenge_to_the_last_answer() {
         assert!(words.contains(&Word(word)), "{word:04X} never came up");
     }
 }
+
+/// What was selected in the clear, by whoever is in the line, has no say in what protected commands work on: no EF is current, and the DF is that of the MKEY.
+#[test]
+fn nothing_selected_in_the_clear_counts_under_secure_messaging() {
+    let mut card = files::card();
+    select(&mut card, CONTACTS);
+    files::authenticate(&mut card, CONTACTS);
+    // A DF of the attacker's liking that has no MKEY of its own.
+    let create = [
+        0x00, 0xE0, 0x00, 0x00, 0x10, 0x62, 0x0E, 0x82, 0x01, 0x38, 0x83, 0x02, 0x70, 0x00,
+    ];
+    let create = [&create[..], &[0x8C, 0x05, 0x47, 0, 0, 0, 0]].concat();
+    assert_eq!(send(&mut card, &create), [0x90, 0x00]);
+    let selected = |card: &mut Card, fid: [u8; 2]| {
+        card.reset(CONTACTS);
+        select(card, CONTACTS);
+        let chosen = send(card, &[0x00, 0xA4, 0x00, 0x0C, 0x02, fid[0], fid[1]]);
+        assert_eq!(chosen, [0x90, 0x00]);
+        Reader::open(card, CONTACTS, Mode::Ratchet, Lanes::Shared, 9)
+    };
+    let mut reader = selected(&mut card, [0x70, 0x00]).unwrap();
+    assert_eq!(
+        reader.send(&mut card, &[0x00, 0xB0, 0x81, 0x00, 0x01]),
+        [0, 0x90, 0x00],
+        "0011 of the MF"
+    );
+    let mut reader = selected(&mut card, [0x00, 0x11]).unwrap();
+    assert_eq!(
+        reader.send(&mut card, &[0x00, 0xB0, 0x00, 0x00, 0x01]),
+        [0x69, 0x86],
+        "no EF is current"
+    );
+}
+
+/// The attacker moves the challenge and the opening to a logical channel of his own.
+#[test]
+fn an_opening_is_for_its_logical_channel() {
+    for mode in Mode::ALL {
+        let mut card = files::card();
+        select(&mut card, CONTACTS);
+        assert_eq!(send(&mut card, &[0x00, 0x70, 0x00, 0x00, 0x01]), [1, 0x90, 0x00]);
+        let aid = sekisho_applets::file_system::AID;
+        assert!(send(&mut card, &[&[0x01, 0xA4, 0x04, 0x00, 0x07], aid].concat()).ends_with(&[0x90, 0x00]));
+        let mkey = key(&test_key::MKEY);
+        let (keys, how) = (keys_of(mode, Lanes::Shared), (mode, Lanes::Shared));
+        for (cla, is_for_it) in [(Cla::GP, false), (Cla(0x81), true)] {
+            let challenge: [u8; 16] = send(&mut card, &[0x01, 0x84, 0, 0, 16])[..16].try_into().unwrap();
+            let moved = |command: &CApdu<'_>| {
+                encode(&CApdu {
+                    cla: Cla(0x81),
+                    ..*command
+                })
+            };
+            let opened = if mode == Mode::Ratchet {
+                let own = EphemeralKey::generate(&mut SeededRng(7)).unwrap();
+                let opening = RatchetOpening::new(own, Lanes::Shared, cla, 256);
+                let answer = send(&mut card, &moved(&opening.command()));
+                opening.finish(&mkey, challenge, &answer[..answer.len() - 2])
+            } else {
+                let opening = KeysOpening::new(&mkey, how, cla, &keys, challenge).unwrap();
+                let answer = send(&mut card, &moved(&opening.command()));
+                opening.finish(&answer[..answer.len() - 2])
+            };
+            assert_eq!(opened.is_ok(), is_for_it, "{}", mode.name());
+            if mode == Mode::Ratchet {
+                // It is open on channel 1 now, for nobody.
+                assert_eq!(send(&mut card, &[0x01, 0x84, 0, 0, 16]), [0x69, 0x87]);
+            }
+        }
+    }
+}
