@@ -408,6 +408,10 @@ fn long_reads_say_what_is_missing() {
     for protected in [false, true] {
         let mut reader =
             protected.then(|| Reader::open(&mut card, CONTACT, Mode::Fixed, Lanes::Shared, 9).unwrap());
+        if let Some(reader) = &mut reader {
+            let selected = reader.send(&mut card, &[0x00, 0xA4, 0x00, 0x0C, 0x02, 0x40, 0x01]);
+            assert_eq!(selected, [0x90, 0x00]);
+        }
         for offset in [0_u16, 1, 3000, 3071, 3072, 3073, 3840, 4095, 4096] {
             for ne in [
                 1_usize, 255, 256, 257, 1000, 1023, 1024, 1025, 2000, 4096, 65535, 65536,
