@@ -433,7 +433,16 @@ fn a_reader_that_is_lied_to_asks_again_and_says_what_came() {
             "{said}: once, and not eight times"
         );
     }
-    let wire = bad_line(card.address.clone(), move |count| does(count, Does::Loses, 99));
+}
+
+#[test]
+fn a_card_that_never_answers_is_called_silent() {
+    let folder = scratch();
+    let card = CardProcess::start(&folder.path().join("flash"), 0, &EVERY);
+    let wire = bad_line(card.address.clone(), |count| match count {
+        0..=2 => Does::Nothing,
+        _ => Does::Loses,
+    });
     let at = format!("tcp:{wire}");
     refused(
         &["--card", &at, "--timeout", "1", "send", "00B0810004"],
