@@ -1,10 +1,12 @@
 //! The file system and the power: a cut at each flash operation leaves the state before or the state after.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::result_large_err)]
+#![allow(clippy::print_stdout, reason = "says how much it has tried")]
 
 mod common;
 
 use common::files::{self, Reader, append, authenticate, never_in_the_clear, plain, select};
 use common::{Card, SeededRng, send};
+use sekisho_applets::file_system::image::test_key;
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::{Mode, Policy};
 use sekisho_nvm::ram::RamFlash;
@@ -83,13 +85,14 @@ fn sweep(
             }
         }
     }
+    println!("{name}: {} cuts before, {} after", seen[0], seen[1]);
     assert!(seen[0] > 0 && seen[1] > 0, "{name}: {seen:?}");
 }
 
 /// Proves key EXTERNAL 1, unless the power goes.
 fn try_authenticate(card: &mut Card) {
     if let Ok(challenge) = plain(card, CONTACT, &[0x00, 0x84, 0, 0, 16]) {
-        let external = common::key(&sekisho_applets::file_system::image::test_key::EXTERNAL);
+        let external = common::key(&test_key::EXTERNAL);
         let mac = sekisho_keys::cmac(&external, &[&challenge]);
         send(card, &[&[0x00, 0x82, 0x00, 0x01, 16][..], &mac].concat());
     }
@@ -211,33 +214,185 @@ fn power_cuts_under_secure_messaging() {
     }
 }
 
+/// With the key that a card has in a file: whether the old value is it. It is the old one or the new one.
+fn is_old(which: &str, old: bool, new: bool) -> String {
+    assert!(old != new, "{which}: one value is the value");
+    format!("{old}")
+}
+
+/// Keys and tries are replaced whole: what has the old value has the old tries.
+#[test]
+fn power_cuts_at_every_write_of_a_key() {
+    let nothing = |_: &mut Card| {};
+    let new_key = format!("0024010010{}", "77".repeat(16));
+    let external = |card: &mut Card| {
+        let with = |card: &mut Card, key: &[u8; 16]| {
+            card.reset(CONTACT);
+            select(card, CONTACT);
+            let challenge = plain(card, CONTACT, &[0x00, 0x84, 0, 0, 16]).unwrap();
+            let mac = sekisho_keys::cmac(&common::key(key), &[&challenge]);
+            send(card, &[&[0x00, 0x82, 0x00, 0x01, 16][..], &mac].concat()) == [0x90, 0x00]
+        };
+        let new = with(card, &[0x77; 16]);
+        is_old("EXTERNAL", with(card, &test_key::EXTERNAL), new)
+    };
+    let replace = |file: &'static str| {
+        let new_key = new_key.clone();
+        move |card: &mut Card| {
+            quiet(card, &format!("00A4000C02{file}"));
+            quiet(card, &new_key);
+        }
+    };
+    sweep("new value of EXTERNAL", nothing, replace("0002"), external);
+    let mkey = |card: &mut Card| {
+        let with = |card: &mut Card, key: &[u8; 16]| {
+            let opened = Reader::open_with(card, CONTACT, Mode::Ratchet, Lanes::Shared, 9, key);
+            card.reset(CONTACT);
+            select(card, CONTACT);
+            opened.is_ok()
+        };
+        let old = with(card, &test_key::MKEY);
+        is_old("MKEY", old, with(card, &[0x77; 16]))
+    };
+    sweep("new value of MKEY", nothing, replace("0001"), mkey);
+    let spent = |card: &mut Card| {
+        quiet(card, "002000010431323335");
+        quiet(card, "002000010431323335");
+    };
+    let pin = |card: &mut Card| shown(card, &["00200001", "002000010435353535"]);
+    sweep(
+        "new value of the PIN",
+        spent,
+        |card| quiet(card, "002401010435353535"),
+        pin,
+    );
+    sweep(
+        "RESET RETRY COUNTER",
+        spent,
+        |card| quiet(card, "002C0301"),
+        |card| shown(card, &["00200001"]),
+    );
+}
+
+/// What stands in a card after a cut: the tries that are left, and whether the PIN is the old one.
+fn tries_and_pin(card: Card) -> (u8, bool) {
+    let flash = card.into_flash();
+    let mut card = boot(flash).unwrap_or_else(|_| panic!("the card does not start"));
+    let left = match common::sw(&send(&mut card, &[0x00, 0x20, 0x00, 0x01])) {
+        0x6983 => 0,
+        word => u8::try_from(word - 0x63C0).unwrap(),
+    };
+    try_authenticate(&mut card);
+    quiet(&mut card, "002C0301");
+    let old = shown(&mut card, &["002000010431323334"]) == "9000 ";
+    let new = shown(&mut card, &["002000010435353535"]) == "9000 ";
+    assert!(old != new, "one PIN is the PIN");
+    (left, old)
+}
+
+/// No cut brings a try back: what is there is what was there, a try less, or, where the PIN was right, all of them.
+#[test]
+fn no_cut_gives_a_try_back() {
+    let commands = [
+        ("VERIFY, right", "002000010431323334", true, false),
+        ("VERIFY, wrong", "002000010431323335", false, false),
+        (
+            "CHANGE REFERENCE DATA, right",
+            "00240001083132333435353535",
+            true,
+            true,
+        ),
+        (
+            "CHANGE REFERENCE DATA, wrong",
+            "00240001083132333535353535",
+            false,
+            false,
+        ),
+        (
+            "CHANGE REFERENCE DATA, right, to no PIN",
+            "002400011531323334 3535353535353535353535353535353535",
+            true,
+            false,
+        ),
+    ];
+    for (name, command, is_right, changes) in commands {
+        for tries in [3_u8, 1] {
+            let mut ready = boot(made()).unwrap_or_else(|_| panic!("the card does not start"));
+            for _ in tries..3 {
+                quiet(&mut ready, "002000010431323335");
+            }
+            let ready = ready.into_flash();
+            let mut expected = std::collections::BTreeSet::from([(tries, true), (tries - 1, true)]);
+            if is_right {
+                expected.insert((3, true));
+            }
+            if changes {
+                expected.insert((3, false));
+            }
+            let (mut found, mut cases, mut words) = (
+                std::collections::BTreeSet::new(),
+                0,
+                std::collections::BTreeSet::new(),
+            );
+            for seed in 0..4 {
+                for cut in 0.. {
+                    let mut flash = ready.clone();
+                    flash.cut_after(cut, seed);
+                    let mut card =
+                        boot(flash).unwrap_or_else(|_| panic!("starting a tidy card writes nothing"));
+                    let answer = send(&mut card, &hex::decode(command.replace(' ', "")).unwrap());
+                    words.insert(format!("{:04X}", common::sw(&answer)));
+                    let is_whole = !card.flash().is_off();
+                    let outcome = tries_and_pin(recover(card, seed));
+                    assert!(
+                        expected.contains(&outcome),
+                        "{name}, {tries} tries: cut {cut} seed {seed}: {outcome:?}"
+                    );
+                    found.insert(outcome);
+                    cases += 1;
+                    if is_whole {
+                        break;
+                    }
+                }
+            }
+            println!("{name}, {tries} tries: {cases} cuts, {found:?}, {words:?}");
+            assert_eq!(found, expected, "{name}, {tries} tries");
+        }
+    }
+}
+
 /// A try is spent before anything is compared. As long as none is spent, who cuts the power sees the same with the right PIN and with a wrong one.
 #[test]
 fn no_pin_is_found_by_cutting_the_power() {
     let made = made();
-    let mut spent = 0;
-    for seed in 0..6 {
-        for cut in 0.. {
-            let run = |pin: &str| {
-                let mut flash = made.clone();
-                flash.cut_after(cut, seed);
-                let mut card = boot(flash).unwrap_or_else(|_| panic!("starting writes nothing"));
-                let answer = send(&mut card, &hex::decode(format!("0020000104{pin}")).unwrap());
-                let is_off = card.flash().is_off();
-                let mut card = recover(card, seed);
-                (answer, is_off, shown(&mut card, &["00200001"]))
-            };
-            let (right, wrong) = (run("31323334"), run("31323335"));
-            assert!(matches!(wrong.2.as_str(), "63c3 " | "63c2 "), "{}", wrong.2);
-            if wrong.2 == "63c3 " {
-                assert_eq!(right, wrong, "cut {cut} seed {seed}");
-            } else {
-                spent += 1;
-            }
-            if !wrong.1 && !right.1 {
-                break;
+    for (right, wrong) in [
+        ("002000010431323334", "002000010431323335"),
+        ("00240001083132333435353535", "00240001083132333535353535"),
+    ] {
+        let mut spent = 0;
+        for seed in 0..6 {
+            for cut in 0.. {
+                let run = |command: &str| {
+                    let mut flash = made.clone();
+                    flash.cut_after(cut, seed);
+                    let mut card = boot(flash).unwrap_or_else(|_| panic!("starting writes nothing"));
+                    let answer = send(&mut card, &hex::decode(command).unwrap());
+                    let is_off = card.flash().is_off();
+                    let mut card = recover(card, seed);
+                    (answer, is_off, shown(&mut card, &["00200001"]))
+                };
+                let (right, wrong) = (run(right), run(wrong));
+                assert!(matches!(wrong.2.as_str(), "63c3 " | "63c2 "), "{}", wrong.2);
+                if wrong.2 == "63c3 " {
+                    assert_eq!(right, wrong, "cut {cut} seed {seed}");
+                } else {
+                    spent += 1;
+                }
+                if !wrong.1 && !right.1 {
+                    break;
+                }
             }
         }
+        assert!(spent > 6);
     }
-    assert!(spent > 6);
 }

@@ -83,6 +83,9 @@ pub fn keys_of(mode: Mode, lanes: Lanes) -> Vec<[u8; 16]> {
     (0..count).map(|n| named(&format!("session {n}"))).collect()
 }
 
+/// What stands for a status word where the card has opened and not confirmed that it has the reader's MKEY.
+pub const NOT_CONFIRMED: u16 = 0;
+
 /// A reader that speaks secure messaging.
 pub struct Reader {
     pub interface: Interface,
@@ -94,7 +97,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens secure messaging; the status word when the card refuses.
+    /// Opens secure messaging; the status word when the card refuses, [`NOT_CONFIRMED`] when the reader does.
     pub fn open(
         card: &mut dyn Line,
         interface: Interface,
@@ -146,13 +149,15 @@ impl Reader {
                 let own = EphemeralKey::generate(&mut rng).unwrap();
                 let opening = RatchetOpening::new(own, lanes, cla, every);
                 let answer = plain(card, interface, &encode(&opening.command()))?;
-                opening.finish(&mkey, challenge, &answer).unwrap()
+                opening
+                    .finish(&mkey, challenge, &answer)
+                    .map_err(|_| NOT_CONFIRMED)?
             }
             _ => {
                 let keys = keys_of(mode, lanes);
                 let opening = KeysOpening::new(&mkey, (mode, lanes), cla, &keys, challenge).unwrap();
                 let answer = plain(card, interface, &encode(&opening.command()))?;
-                opening.finish(&answer).unwrap()
+                opening.finish(&answer).map_err(|_| NOT_CONFIRMED)?
             }
         };
         let Opened { schedule, ssc } = opened;
