@@ -143,7 +143,7 @@ impl Reader {
         let mut rng = SeededRng(77);
         let challenge: [u8; 16] = plain(card, interface, &[channel, 0x84, 0, 0, 16])?
             .try_into()
-            .unwrap();
+            .map_err(|_| NOT_CONFIRMED)?;
         let opened = match mode {
             Mode::Ratchet => {
                 let own = EphemeralKey::generate(&mut rng).unwrap();
