@@ -33,11 +33,14 @@ enum Command {
         #[arg(long, default_value_t = sekisho_hsm::KVN_SCP)]
         kvn: u8,
     },
-    /// List devices
+    /// List devices, and how many obey which version of the design system's keys
     Devices {
         /// Begin behind this SE
         #[arg(long)]
         after: Option<SeId>,
+        /// Those that obey this version of the design system's keys; an SE that has proved none obeys the first
+        #[arg(long, value_name = "N")]
+        key_version: Option<u32>,
     },
     /// Lift the block of a device
     Unblock {
@@ -249,8 +252,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 .collect();
             client.post("devices", json!(devices).to_string().as_bytes())?
         }
-        Command::Devices { after } => {
-            client.get(&after.map_or_else(|| "devices".to_owned(), |id| format!("devices?after={id}")))?
+        Command::Devices { after, key_version } => {
+            let after = after.map(|id| format!("after={id}"));
+            let key_version = key_version.map(|version| format!("key_version={version}"));
+            let which: Vec<_> = [after, key_version].into_iter().flatten().collect();
+            client.get(&format!("devices?{}", which.join("&")))?
         }
         Command::Unblock { se_id } => client.post(&format!("devices/{se_id}/unblock"), b"")?,
         Command::Upload { package, designer } => {

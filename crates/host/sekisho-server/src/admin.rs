@@ -9,8 +9,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use sekisho_hsm::{HsmError, SCP03_KVNS, broadcast_package};
 use sekisho_keys::{p256sig::VerifyingKey, sha256};
-use sekisho_link::{Campaign, Delivery, DeliveryParts, Package, SeId, codes};
-use sekisho_store::{CampaignRow, CohortCounts, Counts, NewCampaign, State as CampaignState};
+use sekisho_link::{Campaign, DecodeError, Delivery, DeliveryParts, Manifest, Package, SeId, codes};
+use sekisho_store::{
+    CampaignRow, CohortCounts, Counts, DeviceRow, NewCampaign, NewPackage, State as CampaignState,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -107,6 +109,8 @@ struct Page {
     after: Option<String>,
     #[serde(default = "hundred")]
     limit: u32,
+    /// Those that are taken to obey this version of the design system's keys.
+    key_version: Option<u32>,
 }
 
 const fn hundred() -> u32 {
@@ -115,16 +119,28 @@ const fn hundred() -> u32 {
 
 async fn devices(State(app): Shared, Query(page): Query<Page>) -> Answer {
     let after = page.after.as_deref().map(se_id).transpose()?;
-    let rows = app.store.devices(after, page.limit.clamp(1, 1000)).await?;
+    let limit = page.limit.clamp(1, 1000);
+    let rows = app.store.devices(after, page.key_version, limit).await?;
     let next = rows.last().map(|row| row.se_id.to_string());
-    let devices: Vec<_> = rows
+    let devices: Vec<_> = rows.iter().map(describe_device).collect();
+    let key_versions = app.store.key_versions().await?;
+    let key_versions: Vec<_> = key_versions
         .iter()
-        .map(|row| json!({ "se_id": row.se_id.to_string(), "kvn": row.kvn, "access": row.access.as_str(), "version": row.version }))
+        .map(|(version, devices)| json!({ "key_version": version, "devices": devices }))
         .collect();
     Ok(json_answer(
         StatusCode::OK,
-        &json!({ "devices": devices, "next": next }),
+        &json!({ "devices": devices, "key_versions": key_versions, "next": next }),
     ))
+}
+
+fn describe_device(row: &DeviceRow) -> Value {
+    let known = |version: u32| (version > 0).then_some(version);
+    json!({
+        "se_id": row.se_id.to_string(), "kvn": row.kvn, "access": row.access.as_str(), "version": row.version,
+        "key_version": row.obeyed_key_version(), "key_version_proved": known(row.key_version),
+        "key_version_said": known(row.key_version_said),
+    })
 }
 
 async fn unblock(State(app): Shared, Path(id): Path<String>) -> Answer {
@@ -141,8 +157,12 @@ struct Designer {
 }
 
 async fn upload(State(app): Shared, Query(query): Query<Designer>, bytes: Bytes) -> Answer {
-    let package = Package::decode(&bytes)
-        .map_err(|error| Problem::bad_request(format!("this is no package: {error}")))?;
+    let package = Package::decode(&bytes).map_err(|error| match error {
+        DecodeError::Unsupported => {
+            Problem::not_built("packages of several parts, or with P_MOB in them, are not taken yet")
+        }
+        error => Problem::bad_request(format!("this is no package: {error}")),
+    })?;
     let key = hex::decode(&query.designer)
         .ok()
         .and_then(|key| <[u8; 65]>::try_from(key).ok());
@@ -168,19 +188,24 @@ async fn upload(State(app): Shared, Query(query): Query<Designer>, bytes: Bytes)
             return Err(Problem::bad_request("the package is not signed by this designer"));
         }
     }
-    app.store
-        .add_package(
-            manifest.package_id,
-            manifest.version,
-            package.source.custody(),
-            &bytes,
-            now(),
-        )
-        .await?;
+    if ![Manifest::OS_PART, Manifest::KEYS].contains(&manifest.target) {
+        return Err(Problem::bad_request(format!(
+            "the package is of target {:02X}; there are 01, the OS part, and 02, the design system's keys",
+            manifest.target
+        )));
+    }
+    let kept = NewPackage {
+        package_id: manifest.package_id,
+        target: manifest.target,
+        version: manifest.version,
+        custody: package.source.custody(),
+        bytes: &bytes,
+    };
+    app.store.add_package(&kept, now()).await?;
     let id = hex::encode(manifest.package_id);
     Ok(json_answer(
         StatusCode::CREATED,
-        &json!({ "package_id": id, "version": manifest.version }),
+        &json!({ "package_id": id, "target": manifest.target, "version": manifest.version }),
     ))
 }
 
@@ -268,7 +293,7 @@ async fn create(State(app): Shared, bytes: Bytes) -> Answer {
 async fn all_devices(app: &App) -> Result<Vec<SeId>, Problem> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
-        let rows = app.store.devices(after, 1000).await?;
+        let rows = app.store.devices(after, None, 1000).await?;
         let Some(last) = rows.last() else { return Ok(all) };
         after = Some(last.se_id);
         all.extend(rows.iter().map(|row| row.se_id));
@@ -297,13 +322,14 @@ fn delivery(app: &App, campaign: Campaign, package: &[u8], p_mob: &[u8]) -> Resu
 fn cohort(counts: &CohortCounts) -> Value {
     json!({
         "total": counts.total(), "pending": counts.pending, "authorised": counts.authorised,
-        "updated": counts.updated, "failed": counts.failed, "resumed": counts.resumed,
+        "updated": counts.updated, "failed": counts.failed, "failed_proved": counts.failed_proved,
+        "refusals": counts.refusals, "reports": counts.reports, "resumed": counts.resumed,
     })
 }
 
 fn describe(row: &CampaignRow, counts: &Counts) -> Value {
     json!({
-        "id": row.id.to_string(), "name": row.name, "package_id": hex::encode(row.package_id), "version": row.version,
+        "id": row.id.to_string(), "name": row.name, "package_id": hex::encode(row.package_id), "target": row.target, "version": row.version,
         "custody": row.custody as u8, "state": row.state.as_str(), "reason": row.reason, "rest_open": row.rest_open,
         "success_threshold": row.success_threshold, "error_threshold": row.error_threshold, "attempts_max": row.attempts_max,
         "delivery_bytes": row.delivery_bytes, "canary": cohort(&counts.canary), "rest": cohort(&counts.rest),
@@ -324,7 +350,12 @@ async fn campaign(State(app): Shared, Path(id): Path<String>) -> Answer {
     let failures = app.store.failures(id, 1000).await?;
     value["failures"] = failures
         .iter()
-        .map(|(se_id, detail)| json!({ "se_id": se_id.to_string(), "detail": detail }))
+        .map(|failure| {
+            json!({
+                "se_id": failure.se_id.to_string(), "detail": failure.detail, "proved": failure.is_proved,
+                "refusals": failure.refusals, "reports": failure.reports,
+            })
+        })
         .collect();
     Ok(json_answer(StatusCode::OK, &value))
 }

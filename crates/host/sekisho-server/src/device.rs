@@ -7,32 +7,48 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use sekisho_apdu::Writer;
-use sekisho_hsm::{AuthoriseRequest, HsmError, authorise, is_of};
-use sekisho_link::{
-    Access, Campaign, Equ, Manifest, Offer, Outcome, Package, Proof, Receipt, SeId, Staging, Status, Verdict,
-    Version, Wants,
-};
+use sekisho_hsm::{AuthoriseRequest, HsmError, PAUSES_MAX, authorise};
+use sekisho_link::{Campaign, Equ, LoaderState, Manifest, Offer, Package, SeId, Staging, Version, Wants};
 use sekisho_store::{
-    Access as DeviceAccess, Issue, Issued, Report, State as CampaignState, Target, TargetState,
+    Access as DeviceAccess, Grant, Issue, Issued, Report, State as CampaignState, Target, TargetState, Word,
 };
 use std::sync::Arc;
 
 use crate::app::{App, now};
+use crate::device_status;
 use crate::metrics::Metrics;
-use crate::policy;
 use crate::problem::Problem;
 use crate::ranges;
-use crate::receipts::{self, Expected};
 
 type Shared = State<Arc<App>>;
+
+/// The routes of an update, in this version.
+fn of_updates(version: Version) -> Router<Arc<App>> {
+    Router::new()
+        .route(
+            "/{se_id}/offer",
+            get(move |State(app): Shared, Path(se_id), headers| offer(version, app, se_id, headers)),
+        )
+        .route("/deliveries/{campaign}", get(delivery))
+        .route(
+            "/{se_id}/equ",
+            post(move |State(app): Shared, Path(se_id), headers, body| {
+                equ(version, app, se_id, headers, body)
+            }),
+        )
+        .route(
+            "/{se_id}/status",
+            post(move |State(app): Shared, Path(se_id), headers, body| {
+                device_status::status(version, app, se_id, headers, body)
+            }),
+        )
+}
 
 /// The routes.
 pub(crate) fn routes(app: Arc<App>) -> Router {
     Router::new()
-        .route("/device/v1/{se_id}/offer", get(offer))
-        .route("/device/v1/deliveries/{campaign}", get(delivery))
-        .route("/device/v1/{se_id}/equ", post(equ))
-        .route("/device/v1/{se_id}/status", post(status))
+        .nest("/device/v1", of_updates(Version::One))
+        .nest("/device/v2", of_updates(Version::Two))
         .merge(crate::admin_paging::device_routes())
         .fallback(|| async {
             Problem::new(
@@ -55,7 +71,7 @@ pub(crate) fn binary(bytes: Vec<u8>) -> Response {
         .into_response()
 }
 
-fn encoded<const N: usize>(
+pub(crate) fn encoded<const N: usize>(
     write: impl FnOnce(&mut Writer<'_>) -> Result<(), sekisho_link::BufferFull>,
 ) -> Response {
     let mut buf = [0; N];
@@ -72,8 +88,9 @@ fn encoded<const N: usize>(
 }
 
 async fn offer(
-    State(app): Shared,
-    Path(se_id): Path<String>,
+    version: Version,
+    app: Arc<App>,
+    se_id: String,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let se_id = app.device(&se_id, &headers)?;
@@ -82,14 +99,16 @@ async fn offer(
             "this device is blocked; an administrator can lift it",
         ));
     }
-    let Some(campaign) = app.store.offer(se_id).await? else {
+    // Who speaks version 1 carries the OS part alone.
+    let target = (version == Version::One).then_some(Manifest::OS_PART);
+    let Some(campaign) = app.store.offer(se_id, target).await? else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let row = app.store.campaign(campaign).await?;
     let offer = Offer {
-        version: Version::One,
+        version,
         campaign,
-        target: Manifest::OS_PART,
+        target: row.target,
         bytes: row.delivery_bytes,
         sha256: row.delivery_sha256,
     };
@@ -115,7 +134,7 @@ async fn delivery(
 }
 
 /// May this SE have an authorisation of this campaign now?
-async fn admit(app: &App, campaign: Campaign, se_id: SeId) -> Result<u8, Problem> {
+async fn admit(app: &App, version: Version, campaign: Campaign, se_id: SeId) -> Result<u8, Problem> {
     let device = app.store.device(se_id).await?;
     if device.access == DeviceAccess::Blocked {
         return Err(Problem::forbidden(
@@ -131,6 +150,12 @@ async fn admit(app: &App, campaign: Campaign, se_id: SeId) -> Result<u8, Problem
             sekisho_store::StoreError::NotFound(_) => Problem::forbidden("this SE is not in the campaign"),
             error => error.into(),
         })?;
+    if version == Version::One && row.target != Manifest::OS_PART {
+        return Err(Problem::forbidden(format!(
+            "the campaign is of target {:02X}, which devices of version 1 do not carry",
+            row.target
+        )));
+    }
     match (row.state, target) {
         (CampaignState::Aborted, _) => Err(Problem::forbidden("the campaign has been aborted")),
         (CampaignState::Done, _)
@@ -146,29 +171,63 @@ async fn admit(app: &App, campaign: Campaign, se_id: SeId) -> Result<u8, Problem
     }
 }
 
-/// These URLs speak version 1.
-fn first_version(version: Version) -> Result<(), Problem> {
-    match version {
-        Version::One => Ok(()),
-        Version::Two => Err(Problem::bad_request("this URL takes messages of version 1")),
+/// Whether the message is of the version that its URL takes.
+pub(crate) fn of_version(found: Version, version: Version) -> Result<(), Problem> {
+    if found == version {
+        Ok(())
+    } else {
+        let number = version as u8;
+        Err(Problem::bad_request(format!(
+            "this URL takes messages of version {number}"
+        )))
     }
 }
 
+/// Refuses what is laid out and not built, and what says nothing that can be done (broadcast update, 4.4).
+fn check_wants(equ: &Equ<'_>) -> Result<(), Problem> {
+    let Wants(wants) = equ.wants;
+    if wants & !Wants::BOTH.0 != 0 {
+        return Err(Problem::not_built(if wants & Wants::LIVE == 0 {
+            "wants has a bit that is not known here"
+        } else {
+            "authorisations are made ahead, not for the SE's answer to INITIALIZE UPDATE: ask without 80 in wants"
+        }));
+    }
+    if !equ.proof.is_empty() {
+        return Err(Problem::not_built(
+            "the proof of a sequence counter is not taken yet: ask without one",
+        ));
+    }
+    if wants == 0 {
+        return Err(Problem::bad_request(
+            "wants is nothing: 01 loads, 02 activates, 03 does both",
+        ));
+    }
+    if equ.pauses > PAUSES_MAX || (equ.pauses > 0 && !equ.wants.loads()) {
+        return Err(Problem::bad_request(
+            "pauses are 0 to 8, and none where nothing is loaded",
+        ));
+    }
+    Ok(())
+}
+
 async fn equ(
-    State(app): Shared,
-    Path(se_id): Path<String>,
+    version: Version,
+    app: Arc<App>,
+    se_id: String,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let se_id = app.device(&se_id, &headers)?;
     let equ = Equ::decode(&body).map_err(|error| Problem::bad_request(format!("this is no EQU: {error}")))?;
-    first_version(equ.version)?;
+    of_version(equ.version, version)?;
     if equ.se_id != se_id {
         return Err(Problem::bad_request(
             "the SE in the body is not the one of the path",
         ));
     }
-    let kvn = admit(&app, equ.campaign, se_id).await?;
+    check_wants(&equ)?;
+    let kvn = admit(&app, version, equ.campaign, se_id).await?;
     let issue = make(&app, &equ, kvn).await?;
     let campaign = issue.campaign;
     match app.store.issue(issue).await? {
@@ -185,6 +244,56 @@ async fn equ(
             "this sequence counter was used for another authorisation: send one INITIALIZE UPDATE to the SE and ask again",
         )),
     }
+}
+
+/// What the SE says of the package's target. One that says nothing of it does not have it: its target is given up, and nobody is blocked for it.
+async fn state_of(app: &App, equ: &Equ<'_>, target: u8) -> Result<LoaderState, Problem> {
+    if let Some(state) = equ.states.of(target) {
+        return Ok(state);
+    }
+    if equ.version == Version::One {
+        return Err(Problem::bad_request(
+            "the state is of another target than the package",
+        ));
+    }
+    let detail = format!("the SE says nothing of target {target:02X}");
+    let report = Report {
+        se_id: equ.se_id,
+        campaign: equ.campaign,
+        word: Word::Unfit,
+        attempts_max: app.store.campaign(equ.campaign).await?.attempts_max,
+        detail: detail.clone(),
+        at: now(),
+    };
+    app.store.report(report).await?;
+    app.judge(equ.campaign).await?;
+    Err(Problem::forbidden(format!(
+        "{detail}, which this campaign is of: it is over for it"
+    )))
+}
+
+/// What is granted. A device of version 1 asks for both and is given what is left to be done.
+fn grant(equ: &Equ<'_>, state: LoaderState) -> Result<Grant, Problem> {
+    let is_staged = state.campaign == equ.campaign && state.staging == Staging::Complete;
+    let wants = match (equ.version, equ.wants) {
+        (Version::One, _) if is_staged => Wants::ACTIVATE,
+        (Version::Two, Wants::ACTIVATE) if !is_staged => {
+            return Err(Problem::bad_request(
+                "wants is to activate what was loaded, and nothing whole of this campaign is staged",
+            ));
+        }
+        (Version::Two, Wants::LOAD) if is_staged => {
+            return Err(Problem::bad_request(
+                "wants is to load, and the whole of this campaign is staged",
+            ));
+        }
+        (_, wants) => wants,
+    };
+    Ok(Grant {
+        version: equ.version,
+        wants,
+        pauses: equ.pauses,
+    })
 }
 
 /// Makes the authorisation, which does not leave before it is durable.
@@ -204,20 +313,17 @@ async fn make(app: &App, equ: &Equ<'_>, kvn: u8) -> Result<Issue, Problem> {
     let bulk = app.bulk(equ.campaign).await?;
     let package = stored(&bulk.package)?;
     let manifest = &package.source.manifest;
-    let state = equ
-        .states
-        .of(manifest.target)
-        .ok_or_else(|| Problem::bad_request("the state is of another target than the package"))?;
-    let is_staged = state.campaign == equ.campaign && state.staging == Staging::Complete;
+    let state = state_of(app, equ, manifest.target).await?;
+    let grant = grant(equ, state)?;
     let request = AuthoriseRequest {
+        version: grant.version,
         se_id: equ.se_id,
         kvn,
         scp_parameter: equ.scp_parameter,
         campaign: equ.campaign,
         sequence_counter,
-        version: Version::One,
-        wants: if is_staged { Wants::ACTIVATE } else { Wants::BOTH },
-        pauses: 0,
+        wants: grant.wants,
+        pauses: grant.pauses,
         key_set_apart: false,
         package: &package.source,
     };
@@ -226,23 +332,22 @@ async fn make(app: &App, equ: &Equ<'_>, kvn: u8) -> Result<Issue, Problem> {
         HsmError::Parameter { .. } | HsmError::KeyVersion(_) => Problem::forbidden(error.to_string()),
         error => error.into(),
     })?;
-    let resumes = state.campaign == equ.campaign && state.staging != Staging::Nothing;
-    let splice = if is_staged { 0 } else { 3 };
     Ok(Issue {
         se_id: equ.se_id,
         campaign: equ.campaign,
         sequence_counter,
-        splice,
-        resumes,
+        grant,
+        resumes: state.campaign == equ.campaign && state.staging != Staging::Nothing,
         // One that is the package's already says nothing of the version before.
         version_before: Some(state.version).filter(|version| *version < manifest.version),
+        key_version_said: equ.states.of(Manifest::KEYS).map(|state| state.version),
         bytes,
         at: now(),
     })
 }
 
 /// A package out of the database.
-fn stored(bytes: &[u8]) -> Result<Package<'_>, Problem> {
+pub(crate) fn stored(bytes: &[u8]) -> Result<Package<'_>, Problem> {
     Package::decode(bytes).map_err(|error| {
         tracing::error!(%error, "stored package");
         Problem::new(
@@ -251,121 +356,4 @@ fn stored(bytes: &[u8]) -> Result<Package<'_>, Problem> {
             "the stored package is unreadable",
         )
     })
-}
-
-async fn status(
-    State(app): Shared,
-    Path(se_id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let se_id = app.device(&se_id, &headers)?;
-    let status =
-        Status::decode(&body).map_err(|error| Problem::bad_request(format!("this is no ST: {error}")))?;
-    first_version(status.version)?;
-    if status.se_id != se_id {
-        return Err(Problem::bad_request(
-            "the SE in the body is not the one of the path",
-        ));
-    }
-    let target = app.store.target(status.campaign, se_id).await?;
-    let (report, verdict) = judge_status(&app, &status, target).await?;
-    app.store.report(report).await?;
-    app.judge(status.campaign).await?;
-    Ok(encoded::<{ Verdict::LEN }>(|out| verdict.encode(out)))
-}
-
-/// What the SE refused, in words.
-fn refused(status: &Status) -> String {
-    let sw = status.sw;
-    format!("the SE refused step {} with {sw}, {}", status.step, sw.meaning())
-}
-
-/// What a status means: only a receipt of this SE, for this campaign and this package, is an update.
-async fn judge_status(app: &App, status: &Status, target: Target) -> Result<(Report, Verdict), Problem> {
-    let row = app.store.campaign(status.campaign).await?;
-    let allowed = Verdict {
-        access: Access::Allowed,
-        retry_after: 0,
-    };
-    let report = |state, kind, detail| Report {
-        se_id: status.se_id,
-        campaign: status.campaign,
-        state,
-        is_failure: false,
-        blocks: false,
-        version: None,
-        kind,
-        detail,
-        at: now(),
-    };
-    // It is proved, and whatever is said later changes nothing.
-    if target.state == TargetState::Updated {
-        return Ok((report(TargetState::Updated, "repeated", String::new()), allowed));
-    }
-    let mut no_proof = None;
-    if let Some(receipt) = &status.receipt() {
-        match verify_receipt(app, status, receipt, &target).await? {
-            Ok(()) => {
-                Metrics::add(&app.metrics.receipts, 1);
-                let detail = format!("version {} to {}", receipt.previous_version, receipt.version);
-                let updated = Report {
-                    version: Some(receipt.version),
-                    ..report(TargetState::Updated, "updated", detail)
-                };
-                return Ok((updated, allowed));
-            }
-            Err(why) => {
-                Metrics::add(&app.metrics.false_receipts, 1);
-                no_proof = Some(why);
-            }
-        }
-    }
-    if target.state == TargetState::Pending {
-        // No authorisation has left: there is nothing that can have failed.
-        let said = no_proof.map_or_else(String::new, |why| format!("its receipt is no proof: {why}"));
-        return Ok((report(target.state, "unasked", said), policy::RETRY));
-    }
-    Metrics::add(&app.metrics.failures, 1);
-    let (state, verdict) = policy::after_failure(target.attempts + 1, row.attempts_max);
-    let detail = match status.outcome {
-        Outcome::Refused => refused(status),
-        Outcome::DeviceFailed => "the device failed before the SE answered".to_owned(),
-        Outcome::Activated | Outcome::Discarded => "the device says it is done".to_owned(),
-    };
-    let detail = match &no_proof {
-        Some(why) => format!("{detail}; its receipt is no proof: {why}"),
-        None => detail,
-    };
-    let blocks = verdict.access == Access::Blocked;
-    let kind = if blocks { "failed" } else { "refused" };
-    Ok((
-        Report {
-            is_failure: true,
-            blocks,
-            ..report(state, kind, detail)
-        },
-        verdict,
-    ))
-}
-
-/// Whether a receipt is this SE's and proves this campaign's update; if not, why.
-async fn verify_receipt(
-    app: &App,
-    status: &Status,
-    receipt: &Receipt,
-    target: &Target,
-) -> Result<Result<(), &'static str>, Problem> {
-    let device = app.store.device(status.se_id).await?;
-    if !is_of(&*app.hsm, status.se_id, device.kvn, &Proof::Receipt(*receipt))? {
-        return Ok(Err("its MAC is wrong"));
-    }
-    let proved = device.version;
-    let bulk = app.bulk(status.campaign).await?;
-    let expected = Expected {
-        campaign: status.campaign,
-        manifest: &stored(&bulk.package)?.source.manifest,
-        version_before: target.version_before.or((proved > 0).then_some(proved)),
-    };
-    Ok(receipts::check(receipt, &expected))
 }

@@ -14,6 +14,7 @@ mod admin_paging;
 mod app;
 mod authority;
 mod device;
+mod device_status;
 pub mod metrics;
 mod page;
 pub mod paging;

@@ -17,9 +17,11 @@ pub struct Metrics {
     pub delivery_bytes: AtomicU64,
     /// Valid receipts.
     pub receipts: AtomicU64,
-    /// Receipts whose MAC is wrong.
+    /// Refusals that SEs have proved.
+    pub refusals: AtomicU64,
+    /// Receipts and refusals that prove nothing.
     pub false_receipts: AtomicU64,
-    /// Failures reported.
+    /// Failures reported without a proof.
     pub failures: AtomicU64,
     /// Requests of the device endpoint refused for their link token.
     pub unauthorised: AtomicU64,
@@ -80,13 +82,18 @@ impl Metrics {
             ),
             ("sekisho_receipts_total", "Valid receipts", &self.receipts),
             (
+                "sekisho_refusals_total",
+                "Refusals that SEs have proved",
+                &self.refusals,
+            ),
+            (
                 "sekisho_false_receipts_total",
-                "Receipts with a wrong MAC",
+                "Receipts and refusals that prove nothing",
                 &self.false_receipts,
             ),
             (
                 "sekisho_failures_total",
-                "Failures reported by devices",
+                "Failures reported by devices without a proof",
                 &self.failures,
             ),
             (

@@ -8,6 +8,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use futures_util::{Stream, StreamExt};
+use sekisho_link::Manifest;
 use sekisho_store::{CampaignRow, Counts};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -39,7 +40,10 @@ struct Board {
     micros_each: String,
     delivery_bytes: String,
     receipts: u64,
+    refusals: u64,
     false_receipts: u64,
+    /// How many SEs are taken to obey which version of the design system's keys.
+    key_versions: Vec<(u32, u64)>,
     paging: Option<PagingFigures>,
 }
 
@@ -60,6 +64,7 @@ struct Card {
     name: String,
     state: &'static str,
     reason: String,
+    what: &'static str,
     version: u32,
     custody: &'static str,
     bulk: String,
@@ -75,6 +80,7 @@ struct Bar {
     updated: u64,
     total: u64,
     failed: u64,
+    failed_proved: u64,
     authorised: u64,
     updated_width: u64,
     authorised_width: u64,
@@ -178,6 +184,8 @@ async fn board(app: &App) -> Result<String, Problem> {
         micros_each: format!("{:.1}", app.metrics.authorisation_micros()),
         delivery_bytes: bytes(count(&app.metrics.delivery_bytes)),
         receipts: count(&app.metrics.receipts),
+        refusals: count(&app.metrics.refusals),
+        key_versions: app.store.key_versions().await?,
         false_receipts: count(&app.metrics.false_receipts),
         paging: app.paging.as_deref().map(paging_figures),
     };
@@ -225,6 +233,7 @@ fn card(row: CampaignRow, counts: &Counts) -> Card {
             updated: cohort.updated,
             total,
             failed: cohort.failed,
+            failed_proved: cohort.failed_proved,
             authorised: cohort.authorised,
             updated_width: width(cohort.updated),
             authorised_width: width(cohort.authorised),
@@ -249,6 +258,10 @@ fn card(row: CampaignRow, counts: &Counts) -> Card {
         name: row.name,
         state: row.state.as_str(),
         reason: row.reason,
+        what: match row.target {
+            Manifest::KEYS => "keys of version",
+            _ => "version",
+        },
         version: row.version,
         custody: match row.custody {
             sekisho_link::Custody::Hsm => "keys of the HSM",

@@ -1,18 +1,12 @@
 //! When a campaign goes on, pauses itself or is done, and what a device is told: rules without clock or database.
 
 use sekisho_link::{Access, Verdict};
-use sekisho_store::{CampaignRow, Counts, State, TargetState};
+use sekisho_store::{Access as DeviceAccess, CampaignRow, Counts, Standing, State, TargetState};
 
 /// Seconds before the first repetition; it doubles with each failure.
 const RETRY_FIRST: u32 = 2;
 /// Seconds before a repetition at most.
 const RETRY_MAX: u32 = 3600;
-
-/// Try again soon: what a device is told that reports a failure before anything was asked of it.
-pub const RETRY: Verdict = Verdict {
-    access: Access::Retry,
-    retry_after: RETRY_FIRST,
-};
 
 /// What is to be done with a campaign.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +43,9 @@ pub fn step(campaign: &CampaignRow, counts: &Counts) -> Step {
         return Step::Finish;
     }
     if failed >= u64::from(campaign.error_threshold) {
+        let proved = counts.canary.failed_proved + counts.rest.failed_proved;
         return Step::Pause(format!(
-            "{failed} failed, {} is the limit",
+            "{failed} failed ({proved} proved by their SEs), {} is the limit",
             campaign.error_threshold
         ));
     }
@@ -62,27 +57,17 @@ pub fn step(campaign: &CampaignRow, counts: &Counts) -> Step {
     }
 }
 
-/// What follows a failure that a device reported, its `attempts`-th of `attempts_max`.
-pub fn after_failure(attempts: u32, attempts_max: u32) -> (TargetState, Verdict) {
-    if attempts >= attempts_max {
-        (
-            TargetState::Failed,
-            Verdict {
-                access: Access::Blocked,
-                retry_after: 0,
-            },
-        )
-    } else {
-        let retry_after = RETRY_FIRST
-            .saturating_mul(1 << attempts.saturating_sub(1).min(16))
-            .min(RETRY_MAX);
-        (
-            TargetState::Authorised,
-            Verdict {
-                access: Access::Retry,
-                retry_after,
-            },
-        )
+/// What a device is told once its report is durable. Who is given up without a proof of its SE is not blocked: its campaign is over, no more.
+pub fn verdict(standing: &Standing) -> Verdict {
+    let of = |access, retry_after| Verdict { access, retry_after };
+    match (standing.access, standing.state) {
+        (_, TargetState::Updated) | (DeviceAccess::Allowed, TargetState::Failed) => of(Access::Allowed, 0),
+        (DeviceAccess::Blocked, _) => of(Access::Blocked, 0),
+        (DeviceAccess::Allowed, TargetState::Pending | TargetState::Authorised) => {
+            let failures = standing.reports.max(standing.refusals);
+            let wait = RETRY_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
+            of(Access::Retry, wait.min(RETRY_MAX))
+        }
     }
 }
 
@@ -97,6 +82,7 @@ mod tests {
             id: Campaign(1),
             name: String::new(),
             package_id: [0; 16],
+            target: 1,
             version: 2,
             custody: Custody::Hsm,
             state: State::Running,
@@ -116,7 +102,7 @@ mod tests {
             authorised,
             updated,
             failed,
-            resumed: 0,
+            ..CohortCounts::default()
         }
     }
 
@@ -148,19 +134,28 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_retried_ever_later_and_end_in_a_block() {
-        let waits: Vec<_> = (1..5).map(|n| after_failure(n, 5).1.retry_after).collect();
-        assert_eq!(waits, [2, 4, 8, 16]);
+    fn failures_are_retried_ever_later_and_only_proved_ones_end_in_a_block() {
+        let after = |state, reports, refusals, access| {
+            let verdict = verdict(&Standing {
+                state,
+                reports,
+                refusals,
+                access,
+            });
+            (verdict.access, verdict.retry_after)
+        };
+        let open =
+            |reports, refusals| after(TargetState::Authorised, reports, refusals, DeviceAccess::Allowed).1;
+        assert_eq!([0, 1, 2, 3, 4].map(|n| open(n, 0)), [2, 2, 4, 8, 16]);
+        assert_eq!([1, 2, 3, 4].map(|n| open(1, n)), [2, 4, 8, 16]);
+        assert_eq!(open(40, 3), RETRY_MAX);
+        let (allowed, blocked) = (DeviceAccess::Allowed, DeviceAccess::Blocked);
+        assert_eq!(after(TargetState::Failed, 5, 0, allowed), (Access::Allowed, 0));
+        assert_eq!(after(TargetState::Failed, 0, 5, blocked), (Access::Blocked, 0));
         assert_eq!(
-            after_failure(5, 5),
-            (
-                TargetState::Failed,
-                Verdict {
-                    access: Access::Blocked,
-                    retry_after: 0
-                }
-            )
+            after(TargetState::Authorised, 0, 0, blocked),
+            (Access::Blocked, 0)
         );
-        assert_eq!(after_failure(40, 50).1.retry_after, RETRY_MAX);
+        assert_eq!(after(TargetState::Updated, 4, 4, allowed), (Access::Allowed, 0));
     }
 }

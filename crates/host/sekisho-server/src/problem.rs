@@ -27,6 +27,11 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "malformed request", detail)
     }
 
+    /// What the specification lays out and this server does not do.
+    pub(crate) fn not_built(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not built", detail)
+    }
+
     pub(crate) fn unauthorized() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,

@@ -1,6 +1,8 @@
-//! What a receipt must say to be the proof of an update: every field, against the package and the SE's last state (broadcast update, 4.6).
+//! What a receipt must say to be the proof of an update, and a refusal to be one of a failure: every field, against the package, the SE's last state
+//! and the authorisations that have left (broadcast update, 4.6).
 
-use sekisho_link::{Campaign, Manifest, Receipt, codes};
+use sekisho_link::{Campaign, Manifest, Receipt, Refusal, Wants, codes};
+use sekisho_store::Grant;
 
 /// What is known before a receipt comes.
 #[derive(Clone, Copy, Debug)]
@@ -56,9 +58,73 @@ pub(crate) fn check(receipt: &Receipt, expected: &Expected<'_>) -> Result<(), &'
     }
 }
 
+/// Status words with which an SE refuses what has come to it whole and authentic. Others a device, or somebody between it and its SE, can bring
+/// about: by a changed byte or an unprotected command (6982, 6700, 6A86), or by an EQU that says of the SE what is not so (6985, 9504, 9506).
+const OF_THE_SE: [u16; 7] = [0x6A80, 0x6A84, 0x6A88, 0x9501, 0x9502, 0x9503, 0x9505];
+
+/// Compares a refusal whose MAC is right, and says whether it speaks against the SE. `issued` is what the authorisation of its sequence counter was
+/// made for, if one of this campaign has left.
+///
+/// # Errors
+/// The first field that is another one, in words.
+pub(crate) fn check_refusal(
+    refusal: &Refusal,
+    of_campaign: Campaign,
+    manifest: &Manifest,
+    issued: Option<Grant>,
+) -> Result<bool, &'static str> {
+    // No `..`: a new field does not stay unread. The counter is in `issued`, the block is for people.
+    let Refusal {
+        action,
+        target,
+        campaign,
+        sequence_counter: _,
+        sw,
+        block: _,
+        version,
+        digest,
+        mac: _,
+    } = refusal;
+    let has_staged = *digest != [0; 32];
+    // Before a manifest that the designer has signed nothing says what it is of.
+    let says_target = *target != 0 || has_staged || *version != 0;
+    let could = |wants: Wants| match *action {
+        codes::ACTION_LOAD => wants.loads(),
+        codes::ACTION_ACTIVATE => wants.activates(),
+        _ => false,
+    };
+    let checks = [
+        (*campaign == of_campaign, "it is of another campaign"),
+        (
+            *target == manifest.target || !says_target,
+            "its target is not the package's",
+        ),
+        (
+            !has_staged || *digest == manifest.digest,
+            "its digest is not the package's",
+        ),
+        (
+            issued.is_some(),
+            "no authorisation of this campaign has this sequence counter",
+        ),
+        (
+            issued.is_some_and(|grant| could(grant.wants)),
+            "its action is none of the authorisation's",
+        ),
+    ];
+    if let Some((_, why)) = checks.into_iter().find(|(is_right, _)| !is_right) {
+        return Err(why);
+    }
+    // An SE that has a version which the package may not replace is right to refuse: its device said another one when it asked.
+    let may_be_replaced = manifest.min_previous..manifest.version;
+    Ok(OF_THE_SE.contains(&sw.0) && (!says_target || may_be_replaced.contains(version)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sekisho_apdu::StatusWord;
+    use sekisho_link::Version;
 
     const MANIFEST: Manifest = Manifest {
         target: 1,
@@ -165,5 +231,93 @@ mod tests {
                 assert!(why.contains(word), "{receipt:?}: {why}");
             }
         }
+    }
+
+    const REFUSAL: Refusal = Refusal {
+        action: codes::ACTION_LOAD,
+        target: 1,
+        campaign: Campaign(7),
+        sequence_counter: 9,
+        sw: StatusWord(0x9505),
+        block: 5,
+        version: 3,
+        digest: [4; 32],
+        mac: [0; 16],
+    };
+
+    fn granted(wants: Wants) -> Option<Grant> {
+        Some(Grant {
+            version: Version::Two,
+            wants,
+            pauses: 0,
+        })
+    }
+
+    fn judge_refusal(refusal: &Refusal, issued: Option<Grant>) -> Result<bool, &'static str> {
+        check_refusal(refusal, Campaign(7), &MANIFEST, issued)
+    }
+
+    fn changed(change: impl Fn(&mut Refusal)) -> Refusal {
+        let mut refusal = REFUSAL;
+        change(&mut refusal);
+        refusal
+    }
+
+    #[test]
+    fn a_refusal_of_what_was_authorised_is_taken() {
+        let activation = changed(|r| r.action = codes::ACTION_ACTIVATE);
+        let unsigned = changed(|r| (r.target, r.version, r.digest) = (0, 0, [0; 32]));
+        for (refusal, wants, is_taken) in [
+            (REFUSAL, Wants::BOTH, true),
+            (REFUSAL, Wants::LOAD, true),
+            (REFUSAL, Wants::ACTIVATE, false),
+            (activation, Wants::BOTH, true),
+            (activation, Wants::ACTIVATE, true),
+            (activation, Wants::LOAD, false),
+            (unsigned, Wants::BOTH, true),
+        ] {
+            let expected = if is_taken {
+                Ok(true)
+            } else {
+                Err("its action is none of the authorisation's")
+            };
+            assert_eq!(
+                judge_refusal(&refusal, granted(wants)),
+                expected,
+                "{refusal:?} {wants:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_field_of_a_refusal_alone_is_refused_by_its_name() {
+        for (refusal, word) in [
+            (changed(|r| r.action = codes::ACTION_DISCARD), "action"),
+            (changed(|r| r.target = 2), "target"),
+            (changed(|r| r.target = 0), "target"),
+            (changed(|r| (r.target, r.digest) = (0, [0; 32])), "target"),
+            (changed(|r| r.campaign = Campaign(8)), "campaign"),
+            (changed(|r| r.digest[0] ^= 1), "digest"),
+            (changed(|r| r.digest[31] ^= 1), "digest"),
+        ] {
+            let why = judge_refusal(&refusal, granted(Wants::BOTH)).unwrap_err();
+            assert!(why.contains(word), "{refusal:?}: {why}");
+        }
+        assert!(judge_refusal(&REFUSAL, None).unwrap_err().contains("counter"));
+    }
+
+    /// What the device or the line can bring about proves a failure, and nothing against the SE.
+    #[test]
+    fn only_what_the_se_alone_can_say_speaks_against_it() {
+        let of = |refusal: Refusal| judge_refusal(&refusal, granted(Wants::BOTH)).unwrap();
+        let against: Vec<_> = (0..=0xFFFF)
+            .filter(|sw| of(changed(|r| r.sw = StatusWord(*sw))))
+            .collect();
+        assert_eq!(against, OF_THE_SE);
+        let with_version = |version| of(changed(|r| r.version = version));
+        assert_eq!(
+            [0, 1, 2, 4, 5, 6].map(with_version),
+            [false, false, true, true, false, false]
+        );
     }
 }

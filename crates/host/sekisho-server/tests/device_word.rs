@@ -325,9 +325,16 @@ async fn nothing_fails_before_an_authorisation_has_left() {
         (&1.into(), &"running".into()),
         "{counts}"
     );
-    // After one has left, two failures are the end (attempts_max 2).
+    // After one has left, two failures are the end (attempts_max 2); nobody is blocked for what is only said.
     assert_eq!(f.ask(campaign, 0, 0x70, 1).0, 200);
     assert_eq!(refused().access, Access::Retry);
-    assert_eq!(refused().access, Access::Blocked);
+    assert_eq!(refused().access, Access::Allowed);
+    let failed = f.read(&format!("/api/v1/campaigns/{campaign}"));
+    assert_eq!(
+        (&failed["rest"]["failed"], &failed["rest"]["failed_proved"]),
+        (&1.into(), &0.into()),
+        "{failed}"
+    );
+    assert_eq!(f.read("/api/v1/devices")["devices"][0]["access"], "allowed");
     f.server.stop().await;
 }

@@ -1,14 +1,16 @@
 //! Campaigns, their targets, and the event log.
 
-use sekisho_link::{Campaign, Custody, SeId};
+use sekisho_link::{Campaign, Custody, SeId, Version, Wants};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::devices::{hex, number, parsed};
-use crate::model::{CampaignRow, CohortCounts, Counts, Event, NewCampaign, State, Target, TargetState};
+use crate::model::{
+    CampaignRow, CohortCounts, Counts, Event, Failure, Grant, NewCampaign, State, Target, TargetState,
+};
 use crate::{Result, Store, StoreError};
 
-const CAMPAIGN: &str = "SELECT c.id, c.name, c.package_id, p.version, p.custody, c.state, c.reason, c.rest_open, c.success_threshold, \
+const CAMPAIGN: &str = "SELECT c.id, c.name, c.package_id, p.target, p.version, p.custody, c.state, c.reason, c.rest_open, c.success_threshold, \
      c.error_threshold, c.attempts_max, length(c.delivery) AS delivery_bytes, c.delivery_sha256 \
      FROM campaigns c JOIN packages p ON p.package_id = c.package_id";
 
@@ -20,6 +22,7 @@ fn campaign(row: &SqliteRow) -> Result<CampaignRow> {
         id: parsed(row, "id")?,
         name: row.try_get("name")?,
         package_id: unhex(package_id).ok_or(StoreError::Unreadable("package_id"))?,
+        target: number(row, "target")?,
         version: number(row, "version")?,
         custody: Custody::try_from(custody).map_err(|_| StoreError::Unreadable("custody"))?,
         state: parsed(row, "state")?,
@@ -200,7 +203,7 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         let result = sqlx::query(
-            "UPDATE targets SET state = 'pending', attempts = 0 WHERE campaign = $1 AND state = 'failed'",
+            "UPDATE targets SET state = 'pending', attempts = 0, refusals = 0 WHERE campaign = $1 AND state = 'failed'",
         )
         .bind(id.to_string())
         .execute(&mut *transaction)
@@ -209,17 +212,18 @@ impl Store {
         Ok(result.rows_affected())
     }
 
-    /// The oldest running campaign that wants to update this SE now.
+    /// The oldest running campaign that wants to update this SE now, of any target or of this one.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn offer(&self, se_id: SeId) -> Result<Option<Campaign>> {
+    pub async fn offer(&self, se_id: SeId, target: Option<u8>) -> Result<Option<Campaign>> {
         let id: Option<String> = sqlx::query_scalar(
-            "SELECT c.id FROM targets t JOIN campaigns c ON c.id = t.campaign \
+            "SELECT c.id FROM targets t JOIN campaigns c ON c.id = t.campaign JOIN packages p ON p.package_id = c.package_id \
              WHERE t.se_id = $1 AND t.state IN ('pending', 'authorised') AND c.state = 'running' AND (t.cohort = 0 OR c.rest_open) \
-             ORDER BY c.created_at, c.id LIMIT 1",
+             AND ($2 IS NULL OR p.target = $2) ORDER BY c.created_at, c.id LIMIT 1",
         )
         .bind(se_id.to_string())
+        .bind(target.map(i64::from))
         .fetch_optional(&self.pool)
         .await?;
         id.map(|id| id.parse().map_err(|_| StoreError::Unreadable("id")))
@@ -232,7 +236,7 @@ impl Store {
     /// [`StoreError::NotFound`] when it is none; [`StoreError::Database`].
     pub async fn target(&self, id: Campaign, se_id: SeId) -> Result<Target> {
         let row = sqlx::query(
-            "SELECT cohort, state, attempts, version_before FROM targets WHERE campaign = $1 AND se_id = $2",
+            "SELECT cohort, state, attempts, refusals, version_before FROM targets WHERE campaign = $1 AND se_id = $2",
         )
         .bind(id.to_string())
         .bind(se_id.to_string())
@@ -243,12 +247,45 @@ impl Store {
         Ok(Target {
             is_canary: row.try_get::<i64, _>("cohort")? == 0,
             state: parsed(&row, "state")?,
-            attempts: number(&row, "attempts")?,
+            reports: number(&row, "attempts")?,
+            refusals: number(&row, "refusals")?,
             version_before: version_before
                 .map(u32::try_from)
                 .transpose()
                 .map_err(|_| StoreError::Unreadable("version_before"))?,
         })
+    }
+
+    /// What the authorisation of this campaign with this sequence counter was made for, if one has left.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn granted(
+        &self,
+        se_id: SeId,
+        sequence_counter: u32,
+        campaign: Campaign,
+    ) -> Result<Option<Grant>> {
+        let row = sqlx::query(
+            "SELECT version, wants, pauses FROM authorisations WHERE se_id = $1 AND sequence_counter = $2 AND campaign = $3",
+        )
+        .bind(se_id.to_string())
+        .bind(i64::from(sequence_counter))
+        .bind(campaign.to_string())
+        .fetch_optional(&self.pool)
+        .await?;
+        let grant = |row: &SqliteRow| {
+            Ok(Grant {
+                version: match number::<u8>(row, "version")? {
+                    1 => Version::One,
+                    2 => Version::Two,
+                    _ => return Err(StoreError::Unreadable("version")),
+                },
+                wants: Wants(number(row, "wants")?),
+                pauses: number(row, "pauses")?,
+            })
+        };
+        row.as_ref().map(grant).transpose()
     }
 
     /// Counts a campaign's targets.
@@ -257,8 +294,10 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn counts(&self, id: Campaign) -> Result<Counts> {
         let rows = sqlx::query(
-            "SELECT cohort, state, COUNT(*) AS targets, SUM(CASE WHEN resumed THEN 1 ELSE 0 END) AS resumed \
-             FROM targets WHERE campaign = $1 GROUP BY cohort, state",
+            "SELECT t.cohort, t.state, COUNT(*) AS targets, SUM(CASE WHEN t.resumed THEN 1 ELSE 0 END) AS resumed, \
+             SUM(CASE WHEN t.refusals >= c.attempts_max THEN 1 ELSE 0 END) AS proved, \
+             SUM(t.refusals) AS refusals, SUM(t.attempts) AS reports \
+             FROM targets t JOIN campaigns c ON c.id = t.campaign WHERE t.campaign = $1 GROUP BY t.cohort, t.state",
         )
         .bind(id.to_string())
         .fetch_all(&self.pool)
@@ -271,6 +310,8 @@ impl Store {
                 &mut counts.rest
             };
             let targets = number(row, "targets")?;
+            cohort.refusals += number::<u64>(row, "refusals")?;
+            cohort.reports += number::<u64>(row, "reports")?;
             match parsed(row, "state")? {
                 TargetState::Pending => cohort.pending = targets,
                 TargetState::Authorised => cohort.authorised = targets,
@@ -278,7 +319,10 @@ impl Store {
                     cohort.updated = targets;
                     cohort.resumed = number(row, "resumed")?;
                 }
-                TargetState::Failed => cohort.failed = targets,
+                TargetState::Failed => {
+                    cohort.failed = targets;
+                    cohort.failed_proved = number(row, "proved")?;
+                }
             }
         }
         Ok(counts)
@@ -288,19 +332,27 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn failures(&self, id: Campaign, limit: u32) -> Result<Vec<(SeId, String)>> {
+    pub async fn failures(&self, id: Campaign, limit: u32) -> Result<Vec<Failure>> {
         let rows = sqlx::query(
-            "SELECT t.se_id, COALESCE((SELECT e.detail FROM events e WHERE e.campaign = t.campaign AND e.se_id = t.se_id \
-             ORDER BY e.seq DESC LIMIT 1), '') AS detail \
-             FROM targets t WHERE t.campaign = $1 AND t.state = 'failed' ORDER BY t.se_id LIMIT $2",
+            "SELECT t.se_id, t.attempts, t.refusals, t.refusals >= c.attempts_max AS proved, COALESCE((SELECT e.detail FROM events e \
+             WHERE e.campaign = t.campaign AND e.se_id = t.se_id ORDER BY e.seq DESC LIMIT 1), '') AS detail \
+             FROM targets t JOIN campaigns c ON c.id = t.campaign \
+             WHERE t.campaign = $1 AND t.state = 'failed' ORDER BY t.se_id LIMIT $2",
         )
         .bind(id.to_string())
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
-        rows.iter()
-            .map(|row| Ok((parsed(row, "se_id")?, row.try_get("detail")?)))
-            .collect()
+        let failure = |row: &SqliteRow| {
+            Ok(Failure {
+                se_id: parsed(row, "se_id")?,
+                detail: row.try_get("detail")?,
+                reports: number(row, "attempts")?,
+                refusals: number(row, "refusals")?,
+                is_proved: row.try_get("proved")?,
+            })
+        };
+        rows.iter().map(failure).collect()
     }
 
     /// Up to `limit` events, the newest first, of a campaign or of all.

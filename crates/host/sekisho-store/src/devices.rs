@@ -1,10 +1,10 @@
 //! Devices and packages.
 
-use sekisho_link::{Custody, SeId};
+use sekisho_link::SeId;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::model::{Access, DeviceRow};
+use crate::model::{Access, DeviceRow, FIRST_KEY_VERSION, NewPackage};
 use crate::{Result, Store, StoreError};
 
 /// Reads an unsigned number that the schema keeps in 64 bits.
@@ -25,8 +25,12 @@ fn device(row: &SqliteRow) -> Result<DeviceRow> {
         kvn: number(row, "kvn")?,
         access: parsed(row, "access")?,
         version: number(row, "version")?,
+        key_version: number(row, "key_version")?,
+        key_version_said: number(row, "key_version_said")?,
     })
 }
+
+const DEVICE: &str = "SELECT se_id, kvn, access, version, key_version, key_version_said FROM devices";
 
 impl Store {
     /// Registers devices, all or none; those that are known stay as they are. Gives how many are new.
@@ -55,26 +59,54 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Database`].
     pub async fn device(&self, se_id: SeId) -> Result<DeviceRow> {
-        let row = sqlx::query("SELECT se_id, kvn, access, version FROM devices WHERE se_id = $1")
+        let query = format!("{DEVICE} WHERE se_id = $1");
+        let row = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(se_id.to_string())
             .fetch_optional(&self.pool)
             .await?;
         device(&row.ok_or(StoreError::NotFound("device"))?)
     }
 
-    /// Up to `limit` devices behind `after`, in the order of their ids.
+    /// Up to `limit` devices behind `after`, in the order of their ids: all, or those that are taken to obey this version of the design system's keys.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn devices(&self, after: Option<SeId>, limit: u32) -> Result<Vec<DeviceRow>> {
+    pub async fn devices(
+        &self,
+        after: Option<SeId>,
+        key_version: Option<u32>,
+        limit: u32,
+    ) -> Result<Vec<DeviceRow>> {
+        let which = match key_version {
+            None => "",
+            // Those that have proved none obey the first.
+            Some(FIRST_KEY_VERSION) => " AND key_version IN ($3, 0)",
+            Some(_) => " AND key_version = $3",
+        };
+        let query = format!("{DEVICE} WHERE se_id > $1{which} ORDER BY se_id LIMIT $2");
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(after.map(|se_id| se_id.to_string()).unwrap_or_default())
+            .bind(i64::from(limit));
+        if let Some(version) = key_version {
+            query = query.bind(i64::from(version));
+        }
+        query.fetch_all(&self.pool).await?.iter().map(device).collect()
+    }
+
+    /// How many devices are taken to obey which version of the design system's keys, by version.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn key_versions(&self) -> Result<Vec<(u32, u64)>> {
         let rows = sqlx::query(
-            "SELECT se_id, kvn, access, version FROM devices WHERE se_id > $1 ORDER BY se_id LIMIT $2",
+            "SELECT CASE key_version WHEN 0 THEN $1 ELSE key_version END AS obeyed, COUNT(*) AS devices FROM devices GROUP BY obeyed ORDER BY obeyed",
         )
-        .bind(after.map(|se_id| se_id.to_string()).unwrap_or_default())
-        .bind(i64::from(limit))
+        .bind(i64::from(FIRST_KEY_VERSION))
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(device).collect()
+        rows.iter()
+            .map(|row| Ok((number(row, "obeyed")?, number(row, "devices")?)))
+            .collect()
     }
 
     /// Lifts a block.
@@ -98,33 +130,29 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when another package has its id; [`StoreError::Database`].
-    pub async fn add_package(
-        &self,
-        package_id: [u8; 16],
-        version: u32,
-        custody: Custody,
-        bytes: &[u8],
-        at: u64,
-    ) -> Result<()> {
-        let id = hex(&package_id);
+    pub async fn add_package(&self, package: &NewPackage<'_>, at: u64) -> Result<()> {
+        let id = hex(&package.package_id);
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let known: Option<Vec<u8>> = sqlx::query_scalar("SELECT bytes FROM packages WHERE package_id = $1")
             .bind(&id)
             .fetch_optional(&mut *transaction)
             .await?;
         match known {
-            Some(known) if known == bytes => return Ok(()),
+            Some(known) if known == package.bytes => return Ok(()),
             Some(_) => return Err(StoreError::Conflict("another package has this package-id")),
             None => {}
         }
-        sqlx::query("INSERT INTO packages (package_id, version, custody, bytes, created_at) VALUES ($1, $2, $3, $4, $5)")
-            .bind(&id)
-            .bind(i64::from(version))
-            .bind(custody as i64)
-            .bind(bytes)
-            .bind(at.cast_signed())
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "INSERT INTO packages (package_id, target, version, custody, bytes, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(&id)
+        .bind(i64::from(package.target))
+        .bind(i64::from(package.version))
+        .bind(package.custody as i64)
+        .bind(package.bytes)
+        .bind(at.cast_signed())
+        .execute(&mut *transaction)
+        .await?;
         Ok(transaction.commit().await?)
     }
 

@@ -1,8 +1,11 @@
 //! What the store holds, as values.
 
-use sekisho_link::{Campaign, Custody, SeId};
+use sekisho_link::{Campaign, Custody, Manifest, SeId, Version, Wants};
 
 use crate::StoreError;
+
+/// Version of the keys of an SE that has never changed them (broadcast update, 3.1).
+pub const FIRST_KEY_VERSION: u32 = 1;
 
 /// Makes an enum of words that stand in the database.
 macro_rules! words {
@@ -77,8 +80,47 @@ pub struct DeviceRow {
     pub kvn: u8,
     /// Whether the device may use the network.
     pub access: Access,
-    /// Version of its OS part, as far as known; 0 is not known.
+    /// Version of its OS part, as its last receipt proved; 0 when none has.
     pub version: u32,
+    /// Version of the design system's keys that it obeys, as its last receipt proved; 0 when none has.
+    pub key_version: u32,
+    /// The same as its device said last, which proves nothing; 0 when it has not.
+    pub key_version_said: u32,
+}
+
+impl DeviceRow {
+    /// The version of a target that its last receipt proved, if one has.
+    pub fn proved_version(&self, target: u8) -> Option<u32> {
+        let version = match target {
+            Manifest::KEYS => self.key_version,
+            _ => self.version,
+        };
+        (version > 0).then_some(version)
+    }
+
+    /// Version of the design system's keys that it is taken to obey: an SE that has proved none obeys those of its personalisation, the first.
+    pub const fn obeyed_key_version(&self) -> u32 {
+        if self.key_version == 0 {
+            FIRST_KEY_VERSION
+        } else {
+            self.key_version
+        }
+    }
+}
+
+/// A package to be kept.
+#[derive(Clone, Copy, Debug)]
+pub struct NewPackage<'a> {
+    /// Its identity.
+    pub package_id: [u8; 16],
+    /// Which part it changes.
+    pub target: u8,
+    /// Its version.
+    pub version: u32,
+    /// Who makes the broadcast key set.
+    pub custody: Custody,
+    /// All of it.
+    pub bytes: &'a [u8],
 }
 
 /// A campaign to be made.
@@ -96,7 +138,7 @@ pub struct NewCampaign {
     pub success_threshold: u8,
     /// Failed targets at which the campaign pauses itself.
     pub error_threshold: u32,
-    /// Reported failures after which a target is given up and its device blocked.
+    /// Failures after which a target is given up: proved by its SE, which blocks its device as well, or only reported.
     pub attempts_max: u32,
     /// The delivery.
     pub delivery: Vec<u8>,
@@ -115,6 +157,8 @@ pub struct CampaignRow {
     pub name: String,
     /// The package.
     pub package_id: [u8; 16],
+    /// Which part the package changes.
+    pub target: u8,
     /// Version of the package.
     pub version: u32,
     /// Who makes the broadcast key set.
@@ -129,7 +173,7 @@ pub struct CampaignRow {
     pub success_threshold: u8,
     /// Failed targets at which it pauses itself.
     pub error_threshold: u32,
-    /// Reported failures after which a target is given up.
+    /// Failures, proved or only reported, after which a target is given up.
     pub attempts_max: u32,
     /// Bytes of the delivery.
     pub delivery_bytes: u32,
@@ -148,6 +192,12 @@ pub struct CohortCounts {
     pub updated: u64,
     /// Given up.
     pub failed: u64,
+    /// Of those given up, how many for what their SEs have proved.
+    pub failed_proved: u64,
+    /// Refusals that SEs have proved and that speak against them.
+    pub refusals: u64,
+    /// Failures that devices have reported, proved or not, and that do not speak against their SEs.
+    pub reports: u64,
     /// Of those updated, how many went on after a torn write.
     pub resumed: u64,
 }
@@ -175,10 +225,23 @@ pub struct Target {
     pub is_canary: bool,
     /// Its state.
     pub state: TargetState,
-    /// Reported failures.
-    pub attempts: u32,
+    /// Failures that its device has reported, proved or not, and that do not speak against its SE.
+    pub reports: u32,
+    /// Refusals that its SE has proved and that speak against it.
+    pub refusals: u32,
     /// The version that the SE said it had when it last asked, not updated yet; `None`: it has not asked.
     pub version_before: Option<u32>,
+}
+
+/// What an authorisation is made for: with SE, campaign and sequence counter, all that its bytes depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The version in which it is written.
+    pub version: Version,
+    /// What its commands do.
+    pub wants: Wants,
+    /// How often broadcast mode is left and entered again.
+    pub pauses: u8,
 }
 
 /// An authorisation about to leave.
@@ -190,12 +253,14 @@ pub struct Issue {
     pub campaign: Campaign,
     /// The sequence counter that it uses.
     pub sequence_counter: u32,
-    /// After how many commands the bulk follows.
-    pub splice: u8,
+    /// What it is made for.
+    pub grant: Grant,
     /// Whether it goes on after a torn write.
     pub resumes: bool,
     /// The version that the SE says it has, if that is one before the package's.
     pub version_before: Option<u32>,
+    /// The version of the design system's keys that its device says it has.
+    pub key_version_said: Option<u32>,
     /// P_AUT.
     pub bytes: Vec<u8>,
     /// Unix seconds.
@@ -213,6 +278,31 @@ pub enum Issued {
     NotRunning,
 }
 
+/// What a device's status is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// A receipt proves that this part has this version now.
+    Updated {
+        /// Which part.
+        target: u8,
+        /// Its version.
+        version: u32,
+    },
+    /// The SE's own proof that it refused the authorisation of this sequence counter. It counts once.
+    Refused {
+        /// The sequence counter.
+        sequence_counter: u32,
+        /// Whether nobody else can have brought it about. If somebody can, it counts as a failure that its device reports.
+        speaks_against_se: bool,
+    },
+    /// The device says that it failed; nothing proves it. It counts after an authorisation has left.
+    Failed,
+    /// The SE has no such part: the target is given up.
+    Unfit,
+    /// Nothing that counts.
+    Nothing,
+}
+
 /// What a device reported, judged.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -220,20 +310,42 @@ pub struct Report {
     pub se_id: SeId,
     /// The campaign.
     pub campaign: Campaign,
-    /// The target's new state.
-    pub state: TargetState,
-    /// Whether it is a failure that counts.
-    pub is_failure: bool,
-    /// Whether the device is blocked from now on.
-    pub blocks: bool,
-    /// The version now active, if a receipt proves it.
-    pub version: Option<u32>,
-    /// For the event log.
-    pub kind: &'static str,
+    /// What it is worth.
+    pub word: Word,
+    /// Failures after which the target is given up.
+    pub attempts_max: u32,
     /// For the event log.
     pub detail: String,
     /// Unix seconds.
     pub at: u64,
+}
+
+/// How a target stands once a report is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its state.
+    pub state: TargetState,
+    /// Failures that its device has reported, proved or not, and that do not speak against its SE.
+    pub reports: u32,
+    /// Refusals that its SE has proved and that speak against it.
+    pub refusals: u32,
+    /// Whether its device may use the network.
+    pub access: Access,
+}
+
+/// A target that was given up.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The SE.
+    pub se_id: SeId,
+    /// What was last said of it.
+    pub detail: String,
+    /// Failures that its device has reported, proved or not, and that do not speak against its SE.
+    pub reports: u32,
+    /// Refusals that its SE has proved and that speak against it.
+    pub refusals: u32,
+    /// Whether it was given up for those.
+    pub is_proved: bool,
 }
 
 /// An entry of the event log.

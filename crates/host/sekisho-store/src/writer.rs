@@ -1,11 +1,12 @@
 //! The writer of the device endpoint: one transaction for all that waits, each answered after the commit.
 
-use sekisho_link::{Campaign, SeId};
+use sekisho_link::{Campaign, Manifest, SeId};
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Row, Sqlite, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::model::{Issue, Issued, Report, State, TargetState};
+use crate::devices::{number, parsed};
+use crate::model::{Access, Grant, Issue, Issued, Report, Standing, State, TargetState, Word};
 use crate::{Result, Store, StoreError};
 
 /// Writes in one transaction at most.
@@ -15,13 +16,13 @@ const QUEUE: usize = 4096;
 
 enum Work {
     Issue(Issue, oneshot::Sender<Result<Issued>>),
-    Report(Report, oneshot::Sender<Result<()>>),
+    Report(Report, oneshot::Sender<Result<Standing>>),
 }
 
 /// What is to be told when the transaction is durable.
 enum Answer {
     Issued(oneshot::Sender<Result<Issued>>, Issued),
-    Reported(oneshot::Sender<Result<()>>),
+    Reported(oneshot::Sender<Result<Standing>>, Standing),
 }
 
 /// A way to the writer's task, which ends with the last of them.
@@ -51,11 +52,11 @@ impl Store {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Records what a device reported.
+    /// Records what a device reported, and says how its target stands from now on.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Closed`].
-    pub async fn report(&self, report: Report) -> Result<()> {
+    pub async fn report(&self, report: Report) -> Result<Standing> {
         let (sender, answer) = oneshot::channel();
         self.writer
             .0
@@ -75,7 +76,7 @@ async fn run(pool: SqlitePool, mut receiver: mpsc::Receiver<Work>) {
         for answer in answers {
             match (answer, &result) {
                 (Answer::Issued(sender, issued), Ok(())) => drop(sender.send(Ok(issued))),
-                (Answer::Reported(sender), Ok(())) => drop(sender.send(Ok(()))),
+                (Answer::Reported(sender, standing), Ok(())) => drop(sender.send(Ok(standing))),
                 // Dropped without an answer, the senders of a failed batch read `Closed`.
                 (_, Err(_)) => {}
             }
@@ -93,8 +94,7 @@ async fn write(
         answers.push(match work {
             Work::Issue(issue, sender) => Answer::Issued(sender, issue_one(&mut transaction, &issue).await?),
             Work::Report(report, sender) => {
-                report_one(&mut transaction, &report).await?;
-                Answer::Reported(sender)
+                Answer::Reported(sender, report_one(&mut transaction, &report).await?)
             }
         });
     }
@@ -112,28 +112,34 @@ async fn issue_one(transaction: &mut Transaction<'_, Sqlite>, issue: &Issue) -> 
         return Ok(Issued::NotRunning);
     }
     let known = sqlx::query(
-        "SELECT campaign, splice, bytes FROM authorisations WHERE se_id = $1 AND sequence_counter = $2",
+        "SELECT campaign, version, wants, pauses, bytes FROM authorisations WHERE se_id = $1 AND sequence_counter = $2",
     )
     .bind(&se_id)
     .bind(i64::from(issue.sequence_counter))
     .fetch_optional(&mut **transaction)
     .await?;
     if let Some(row) = known {
-        let is_same = row.get::<String, _>(0) == campaign && row.get::<i64, _>(1) == i64::from(issue.splice);
+        let is_same =
+            row.get::<String, _>(0) == campaign && (1..4).map(|at| row.get::<i64, _>(at)).eq(grant(issue));
         if !is_same {
             return Ok(Issued::CounterUsed);
         }
-        note_version(transaction, issue).await?;
-        return Ok(Issued::Leaves(row.get(2)));
+        note_said(transaction, issue).await?;
+        return Ok(Issued::Leaves(row.get(4)));
     }
-    sqlx::query("INSERT INTO authorisations (se_id, sequence_counter, campaign, splice, bytes) VALUES ($1, $2, $3, $4, $5)")
-        .bind(&se_id)
-        .bind(i64::from(issue.sequence_counter))
-        .bind(&campaign)
-        .bind(i64::from(issue.splice))
-        .bind(&issue.bytes)
-        .execute(&mut **transaction)
-        .await?;
+    let [version, wants, pauses] = grant(issue);
+    sqlx::query(
+        "INSERT INTO authorisations (se_id, sequence_counter, campaign, version, wants, pauses, bytes) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(&se_id)
+    .bind(i64::from(issue.sequence_counter))
+    .bind(&campaign)
+    .bind(version)
+    .bind(wants)
+    .bind(pauses)
+    .bind(&issue.bytes)
+    .execute(&mut **transaction)
+    .await?;
     sqlx::query("UPDATE targets SET state = $1, resumed = resumed OR $2 WHERE campaign = $3 AND se_id = $4 AND state IN ('pending', 'authorised')")
         .bind(TargetState::Authorised.as_str())
         .bind(issue.resumes)
@@ -141,7 +147,7 @@ async fn issue_one(transaction: &mut Transaction<'_, Sqlite>, issue: &Issue) -> 
         .bind(&se_id)
         .execute(&mut **transaction)
         .await?;
-    note_version(transaction, issue).await?;
+    note_said(transaction, issue).await?;
     let detail = format!("counter {}, {} bytes", issue.sequence_counter, issue.bytes.len());
     log(
         transaction,
@@ -155,41 +161,168 @@ async fn issue_one(transaction: &mut Transaction<'_, Sqlite>, issue: &Issue) -> 
     Ok(Issued::Leaves(issue.bytes.clone()))
 }
 
-/// What the SE's receipt will have to call the previous version.
-async fn note_version(transaction: &mut Transaction<'_, Sqlite>, issue: &Issue) -> Result<()> {
-    let Some(version) = issue.version_before else {
-        return Ok(());
-    };
-    sqlx::query(
-        "UPDATE targets SET version_before = $1 WHERE campaign = $2 AND se_id = $3 AND state <> 'updated'",
-    )
-    .bind(i64::from(version))
-    .bind(issue.campaign.to_string())
-    .bind(issue.se_id.to_string())
-    .execute(&mut **transaction)
-    .await?;
+/// What an authorisation is made for, as it stands in its row.
+fn grant(issue: &Issue) -> [i64; 3] {
+    let Grant {
+        version,
+        wants,
+        pauses,
+    } = issue.grant;
+    [i64::from(version as u8), wants.0.into(), pauses.into()]
+}
+
+/// What the SE's receipt will have to call the previous version; and which keys its device says it obeys.
+async fn note_said(transaction: &mut Transaction<'_, Sqlite>, issue: &Issue) -> Result<()> {
+    if let Some(version) = issue.version_before {
+        sqlx::query(
+            "UPDATE targets SET version_before = $1 WHERE campaign = $2 AND se_id = $3 AND state <> 'updated'",
+        )
+        .bind(i64::from(version))
+        .bind(issue.campaign.to_string())
+        .bind(issue.se_id.to_string())
+        .execute(&mut **transaction)
+        .await?;
+    }
+    if let Some(version) = issue.key_version_said {
+        sqlx::query("UPDATE devices SET key_version_said = $1 WHERE se_id = $2 AND key_version_said <> $1")
+            .bind(i64::from(version))
+            .bind(issue.se_id.to_string())
+            .execute(&mut **transaction)
+            .await?;
+    }
     Ok(())
 }
 
-async fn report_one(transaction: &mut Transaction<'_, Sqlite>, report: &Report) -> Result<()> {
-    let (se_id, campaign) = (report.se_id.to_string(), report.campaign.to_string());
-    // An update that is proved stays so, whatever is reported later.
-    sqlx::query("UPDATE targets SET state = $1, attempts = attempts + $2 WHERE campaign = $3 AND se_id = $4 AND state <> 'updated'")
-        .bind(report.state.as_str())
-        .bind(i64::from(report.is_failure))
-        .bind(&campaign)
+/// How a target stands.
+async fn standing(transaction: &mut Transaction<'_, Sqlite>, report: &Report) -> Result<Standing> {
+    let row = sqlx::query(
+        "SELECT t.state, t.attempts, t.refusals, d.access FROM targets t JOIN devices d ON d.se_id = t.se_id \
+         WHERE t.campaign = $1 AND t.se_id = $2",
+    )
+    .bind(report.campaign.to_string())
+    .bind(report.se_id.to_string())
+    .fetch_optional(&mut **transaction)
+    .await?
+    .ok_or(StoreError::NotFound("target"))?;
+    Ok(Standing {
+        state: parsed(&row, "state")?,
+        reports: number(&row, "attempts")?,
+        refusals: number(&row, "refusals")?,
+        access: parsed(&row, "access")?,
+    })
+}
+
+/// Whether a refusal is the first of an authorisation of this campaign, which it is from then on no more.
+async fn count_refusal(
+    transaction: &mut Transaction<'_, Sqlite>,
+    report: &Report,
+    sequence_counter: u32,
+) -> Result<bool> {
+    let counted = sqlx::query(
+        "UPDATE authorisations SET refused = TRUE WHERE se_id = $1 AND sequence_counter = $2 AND campaign = $3 AND NOT refused",
+    )
+    .bind(report.se_id.to_string())
+    .bind(i64::from(sequence_counter))
+    .bind(report.campaign.to_string())
+    .execute(&mut **transaction)
+    .await?;
+    Ok(counted.rows_affected() > 0)
+}
+
+/// What a report makes of a target's standing, and the word for it in the event log.
+async fn judged(
+    transaction: &mut Transaction<'_, Sqlite>,
+    report: &Report,
+    before: Standing,
+) -> Result<(Standing, &'static str)> {
+    use TargetState::{Authorised, Failed, Pending, Updated};
+    let given_up = |failures: u32| failures >= report.attempts_max;
+    let state = |failures| if given_up(failures) { Failed } else { Authorised };
+    Ok(match (report.word, before.state) {
+        // An update that is proved stays so, whatever is reported later.
+        (_, Updated) => (before, "repeated"),
+        (Word::Updated { .. }, _) => {
+            let now = Standing {
+                state: Updated,
+                access: Access::Allowed,
+                ..before
+            };
+            (now, "updated")
+        }
+        // So does what was given up, until somebody gives it another try.
+        (_, Failed) => (before, "repeated"),
+        (Word::Nothing, _) | (Word::Failed, Pending) => (before, "unasked"),
+        (Word::Refused { sequence_counter, .. }, _)
+            if !count_refusal(transaction, report, sequence_counter).await? =>
+        {
+            (before, "repeated")
+        }
+        (
+            Word::Refused {
+                speaks_against_se: true,
+                ..
+            },
+            _,
+        ) => {
+            let refusals = before.refusals.saturating_add(1);
+            let is_over = given_up(refusals);
+            let now = Standing {
+                state: state(refusals),
+                refusals,
+                access: if is_over { Access::Blocked } else { before.access },
+                ..before
+            };
+            (now, if is_over { "failed" } else { "refused" })
+        }
+        (Word::Failed | Word::Refused { .. }, _) => {
+            let reports = before.reports.saturating_add(1);
+            let now = Standing {
+                state: state(reports),
+                reports,
+                ..before
+            };
+            (now, if given_up(reports) { "failed" } else { "reported" })
+        }
+        (Word::Unfit, _) => {
+            let now = Standing {
+                state: Failed,
+                ..before
+            };
+            (now, "failed")
+        }
+    })
+}
+
+async fn report_one(transaction: &mut Transaction<'_, Sqlite>, report: &Report) -> Result<Standing> {
+    let se_id = report.se_id.to_string();
+    let before = standing(transaction, report).await?;
+    let (now, kind) = judged(transaction, report, before).await?;
+    if now != before {
+        sqlx::query(
+            "UPDATE targets SET state = $1, attempts = $2, refusals = $3 WHERE campaign = $4 AND se_id = $5",
+        )
+        .bind(now.state.as_str())
+        .bind(i64::from(now.reports))
+        .bind(i64::from(now.refusals))
+        .bind(report.campaign.to_string())
         .bind(&se_id)
         .execute(&mut **transaction)
         .await?;
-    if let Some(version) = report.version {
-        sqlx::query("UPDATE devices SET version = $1, access = 'allowed' WHERE se_id = $2")
-            .bind(i64::from(version))
+        sqlx::query("UPDATE devices SET access = $1 WHERE se_id = $2 AND access <> $1")
+            .bind(now.access.as_str())
             .bind(&se_id)
             .execute(&mut **transaction)
             .await?;
     }
-    if report.blocks {
-        sqlx::query("UPDATE devices SET access = 'blocked' WHERE se_id = $1")
+    if let (Word::Updated { target, version }, "updated") = (report.word, kind) {
+        let column = if target == Manifest::KEYS {
+            "key_version"
+        } else {
+            "version"
+        };
+        let query = format!("UPDATE devices SET {column} = $1 WHERE se_id = $2");
+        sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(i64::from(version))
             .bind(&se_id)
             .execute(&mut **transaction)
             .await?;
@@ -199,10 +332,11 @@ async fn report_one(transaction: &mut Transaction<'_, Sqlite>, report: &Report) 
         report.at,
         report.campaign,
         report.se_id,
-        report.kind,
+        kind,
         &report.detail,
     )
-    .await
+    .await?;
+    Ok(now)
 }
 
 async fn log(

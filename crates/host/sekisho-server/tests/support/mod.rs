@@ -2,8 +2,10 @@
 #![allow(dead_code, unreachable_pub)] // each test program uses a part
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
+use sekisho_apdu::Writer;
 use sekisho_hsm::{Hsm, SoftHsm};
-use sekisho_link::SeId;
+use sekisho_keys::p256sig::SigningKey;
+use sekisho_link::{Manifest, PackageBody, PackageSource, Receipt, Refusal, SeId, Version, codes};
 use sekisho_server::paging::{PagingConfig, Scheme};
 use sekisho_server::{Certificate, Config, Server};
 use serde_json::Value;
@@ -116,4 +118,61 @@ pub fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
         kind,
         response.body_mut().read_to_vec().unwrap(),
     )
+}
+
+/// A package of version 2, whatever its target, and the key with which it is signed. Its image is of no use to any SE.
+pub fn package_of(target: u8, version: u32, min_previous: u32) -> (Vec<u8>, Manifest, SigningKey) {
+    let designer = SigningKey::from_bytes(&[0x42; 32]).unwrap();
+    let ciphertext = [target; 100];
+    let manifest = Manifest {
+        target,
+        code_format: u8::from(target == Manifest::OS_PART),
+        abi: if target == Manifest::OS_PART {
+            Manifest::ABI
+        } else {
+            0
+        },
+        version,
+        min_previous,
+        length: 100,
+        package_id: [target.wrapping_mul(16).wrapping_add(version.to_be_bytes()[3]); 16],
+        digest: [0xD1; 32],
+    };
+    let source = PackageSource {
+        version: Version::Two,
+        manifest,
+        signature: designer.sign_parts(&[codes::MANIFEST_SIGNATURE_PREFIX, &manifest.encode()]),
+        design_code: [7; 16],
+        body: PackageBody::Hsm {
+            ciphertext: &ciphertext,
+        },
+    };
+    let mut bytes = vec![0; 1000];
+    let mut out = Writer::new(&mut bytes);
+    source.encode_unsigned(&mut out).unwrap();
+    let unsigned = out.written().to_vec();
+    (signed(&unsigned, &designer), manifest, designer)
+}
+
+/// A package of version 2 with the designer's signature over it.
+pub fn signed(unsigned: &[u8], designer: &SigningKey) -> Vec<u8> {
+    let prefix = codes::package_signature_prefix(Version::Two);
+    [unsigned, &designer.sign_parts(&[prefix, unsigned])].concat()
+}
+
+/// The designer's public key as an administrator names it.
+pub fn public(designer: &SigningKey) -> String {
+    hex::encode(designer.verifying_key().to_sec1())
+}
+
+/// A receipt with the SE's MAC.
+pub fn receipt_of(hsm: &SoftHsm, se_id: SeId, receipt: Receipt) -> Receipt {
+    let mac = hsm.mac_with_k_aut(se_id, 0x30, &receipt.message(se_id)).unwrap();
+    Receipt { mac, ..receipt }
+}
+
+/// A refusal with the SE's MAC.
+pub fn refusal_of(hsm: &SoftHsm, se_id: SeId, refusal: Refusal) -> Refusal {
+    let mac = hsm.mac_with_k_aut(se_id, 0x30, &refusal.message(se_id)).unwrap();
+    Refusal { mac, ..refusal }
 }

@@ -1,0 +1,571 @@
+//! Version 2 of the messages: what is wanted, both targets, and refusals that SEs prove, with devices that report everything they can.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use sekisho_apdu::{StatusWord, Writer};
+use sekisho_hsm::SoftHsm;
+use sekisho_link::{
+    Access, Authorisation, Campaign, Equ, LoaderState, Manifest, Outcome, Proof, Receipt, Refusal, SeId,
+    Staging, States, Status, Verdict, Version, Wants, codes,
+};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use support::{Answer, Fixture, package_of, public, receipt_of, refusal_of};
+
+const SE: SeId = SeId([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+const OTHER: SeId = SeId([9; 10]);
+/// Refusals, or reports without a proof, after which a target is given up.
+const ATTEMPTS: u32 = 3;
+
+async fn start(folder: &Path) -> Fixture {
+    let f = Fixture::start(folder, &Arc::new(SoftHsm::generate().unwrap())).await;
+    let devices = json!([
+        { "se_id": SE.to_string(), "kvn": 0x30 }, { "se_id": OTHER.to_string(), "kvn": 0x30 }
+    ]);
+    f.admin("/api/v1/devices", devices.to_string().as_bytes());
+    f
+}
+
+fn state(target: u8, version: u32) -> LoaderState {
+    LoaderState {
+        target,
+        slot: 0,
+        version,
+        abi: if target == 1 { Manifest::ABI } else { 0 },
+        staging: Staging::Nothing,
+        campaign: Campaign(0),
+        next_block: 0,
+    }
+}
+
+/// EQU of the SE with nothing staged.
+fn equ(campaign: Campaign, sequence_counter: u32) -> Equ<'static> {
+    Equ {
+        version: Version::Two,
+        se_id: SE,
+        campaign,
+        kvn: 0x30,
+        scp_parameter: 0x70,
+        sequence_counter,
+        wants: Wants::BOTH,
+        pauses: 0,
+        proof: &[],
+        states: States::new(&[state(1, 1), state(2, 1)]).unwrap(),
+    }
+}
+
+fn written(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+    let mut buffer = [0; 1000];
+    let mut out = Writer::new(&mut buffer);
+    write(&mut out);
+    out.written().to_vec()
+}
+
+impl Fixture {
+    /// A running campaign of this target for the SE alone.
+    fn campaign_of(&self, target: u8, version: u32) -> (Campaign, Manifest) {
+        let (package, manifest, designer) = package_of(target, version, 1);
+        let uploaded = self.admin(
+            &format!("/api/v1/packages?designer={}", public(&designer)),
+            &package,
+        );
+        assert_eq!(uploaded["target"], target);
+        let wanted = json!({
+            "name": "test", "package_id": uploaded["package_id"], "attempts_max": ATTEMPTS, "error_threshold": 1,
+            "targets": [SE.to_string()],
+        });
+        let made = self.admin("/api/v1/campaigns", wanted.to_string().as_bytes());
+        assert_eq!(made["target"], target);
+        let id = made["id"].as_str().unwrap();
+        self.admin(&format!("/api/v1/campaigns/{id}/start"), b"");
+        (id.parse().unwrap(), manifest)
+    }
+
+    fn read(&self, path: &str) -> Value {
+        let (status, _, body) = self.get(path, &self.server.admin_token, None);
+        assert_eq!(status, 200, "{path}");
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    fn ask(&self, equ: &Equ<'_>) -> Answer {
+        let bytes = written(|out| equ.encode(out).unwrap());
+        let path = format!("/device/v{}/{SE}/equ", equ.version as u8);
+        self.post(&path, &self.link_token(SE), &bytes)
+    }
+
+    fn granted(&self, equ: &Equ<'_>) -> Vec<u8> {
+        let (status, _, body) = self.ask(equ);
+        assert_eq!(status, 200, "{equ:?}: {}", String::from_utf8_lossy(&body));
+        body
+    }
+
+    fn say(&self, campaign: Campaign, proof: Option<Proof>) -> Verdict {
+        let status = Status {
+            version: Version::Two,
+            se_id: SE,
+            campaign,
+            outcome: Outcome::Refused,
+            step: 300,
+            sw: StatusWord(0x9501),
+            proof,
+        };
+        let bytes = written(|out| status.encode(out).unwrap());
+        let path = format!("/device/v2/{SE}/status");
+        let (code, _, body) = self.post(&path, &self.link_token(SE), &bytes);
+        assert_eq!(code, 200, "{}", String::from_utf8_lossy(&body));
+        Verdict::decode(&body).unwrap()
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Access {
+        let campaign = refusal.campaign;
+        let proof = Proof::Refusal(refusal_of(&self.hsm, SE, refusal));
+        self.say(campaign, Some(proof)).access
+    }
+
+    /// Refusals that speak against the SE, reports, targets given up, those of them for what is proved, and whether the device is blocked.
+    fn known(&self, campaign: Campaign) -> (u64, u64, u64, u64, bool) {
+        let counts = self.read(&format!("/api/v1/campaigns/{campaign}"));
+        let of = |what: &str| counts["rest"][what].as_u64().unwrap();
+        let device = &self.read("/api/v1/devices")["devices"][0];
+        (
+            of("refusals"),
+            of("reports"),
+            of("failed"),
+            of("failed_proved"),
+            device["access"] == "blocked",
+        )
+    }
+}
+
+fn refusal(campaign: Campaign, manifest: &Manifest, sequence_counter: u32) -> Refusal {
+    Refusal {
+        action: codes::ACTION_ACTIVATE,
+        target: manifest.target,
+        campaign,
+        sequence_counter,
+        sw: StatusWord(0x9505),
+        block: 2,
+        version: 1,
+        digest: manifest.digest,
+        mac: [0; 16],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_its_se_proves_blocks_a_device_and_each_authorisation_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = start(folder.path()).await;
+    let (campaign, manifest) = f.campaign_of(1, 5);
+    for counter in 0..ATTEMPTS {
+        f.granted(&equ(campaign, counter));
+    }
+    for counter in 1..=ATTEMPTS {
+        let refusal = refusal(campaign, &manifest, counter);
+        let expected = if counter < ATTEMPTS {
+            Access::Retry
+        } else {
+            Access::Blocked
+        };
+        // Said as often as one likes, it counts once.
+        for _ in 0..4 {
+            assert_eq!(f.refuse(refusal), expected, "counter {counter}");
+        }
+        let is_over = u64::from(counter == ATTEMPTS);
+        let expected = (u64::from(counter), 0, is_over, is_over, counter == ATTEMPTS);
+        assert_eq!(f.known(campaign), expected);
+    }
+    // The campaign has paused itself, and says what is proved.
+    let shown = f.read(&format!("/api/v1/campaigns/{campaign}"));
+    assert_eq!(shown["failures"][0]["proved"], true, "{shown}");
+    assert!(
+        shown["failures"][0]["detail"].to_string().contains("9505"),
+        "{shown}"
+    );
+    // Unblocked or tried again, what was counted is counted.
+    f.admin(&format!("/api/v1/campaigns/{campaign}/retry"), b"");
+    f.granted(&equ(campaign, 9));
+    for counter in 1..=ATTEMPTS {
+        assert_eq!(f.refuse(refusal(campaign, &manifest, counter)), Access::Retry);
+    }
+    assert_eq!(f.known(campaign), (0, 0, 0, 0, false));
+    f.server.stop().await;
+}
+
+/// Everything that a device can report without its SE: nobody is blocked for it, and nothing is counted as proved.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lying_device_spoils_nothing_but_its_own_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = start(folder.path()).await;
+    let (campaign, manifest) = f.campaign_of(1, 5);
+    let (another, _) = f.campaign_of(1, 6);
+    f.granted(&equ(campaign, 0));
+    f.granted(&equ(another, 1));
+    let right = refusal_of(&f.hsm, SE, refusal(campaign, &manifest, 1));
+    let of_another_se = refusal_of(&f.hsm, OTHER, refusal(campaign, &manifest, 1));
+    let mut lies = vec![
+        None,
+        Some(Proof::Refusal(of_another_se)),
+        Some(Proof::Refusal(Refusal {
+            mac: [0; 16],
+            ..right
+        })),
+    ];
+    // Each bit of what the SE said, and a receipt made of it.
+    for byte in 1..Refusal::LEN {
+        let mut bytes = right.encode();
+        bytes[byte] ^= 1 << (byte % 8);
+        lies.extend(Refusal::decode(&bytes).ok().map(|lie| Some(Proof::Refusal(lie))));
+    }
+    // With a right MAC, as if the SE had said it: of nothing that was authorised.
+    let with_mac = |refusal| Some(Proof::Refusal(refusal_of(&f.hsm, SE, refusal)));
+    lies.extend([
+        with_mac(Refusal {
+            sequence_counter: 0,
+            ..right
+        }),
+        with_mac(Refusal {
+            sequence_counter: 2,
+            ..right
+        }),
+        with_mac(Refusal {
+            sequence_counter: 3,
+            ..right
+        }),
+        with_mac(Refusal {
+            campaign: another,
+            ..right
+        }),
+        with_mac(Refusal { target: 2, ..right }),
+        with_mac(Refusal {
+            digest: [1; 32],
+            ..right
+        }),
+        with_mac(Refusal {
+            action: codes::ACTION_DISCARD,
+            ..right
+        }),
+    ]);
+    let count = lies.len();
+    for lie in lies {
+        let (access, known) = (f.say(campaign, lie).access, f.known(campaign));
+        assert_ne!(access, Access::Blocked, "{lie:?}");
+        assert_eq!((known.0, known.3, known.4), (0, 0, false), "{lie:?}");
+        if known.2 == 1 {
+            f.admin(&format!("/api/v1/campaigns/{campaign}/retry"), b"");
+            let counter = 10 + u32::from(known.1 > 0);
+            f.granted(&equ(campaign, counter));
+        }
+    }
+    assert!(count > 60, "{count} lies");
+    f.server.stop().await;
+}
+
+/// What the SE proves and its device has brought about gives the target up and blocks nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_its_device_can_bring_about_does_not_speak_against_an_se() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = start(folder.path()).await;
+    let (campaign, manifest) = f.campaign_of(1, 5);
+    for counter in 0..ATTEMPTS {
+        f.granted(&equ(campaign, counter));
+    }
+    for (counter, change) in (1..).zip([
+        // A byte changed on the way; an EQU that says what is not staged; one with a version that the SE has not.
+        (|r| r.sw = StatusWord(0x6982)) as fn(&mut Refusal),
+        |r| r.sw = StatusWord(0x6985),
+        |r| (r.sw, r.version) = (StatusWord(0x9502), 5),
+    ]) {
+        let mut refusal = refusal(campaign, &manifest, counter);
+        change(&mut refusal);
+        let expected = if counter < ATTEMPTS {
+            Access::Retry
+        } else {
+            Access::Allowed
+        };
+        for _ in 0..3 {
+            assert_eq!(f.refuse(refusal), expected, "{refusal:?}");
+        }
+    }
+    assert_eq!(f.known(campaign), (0, ATTEMPTS.into(), 1, 0, false));
+    let events = f.read("/api/v1/events?limit=100").to_string();
+    assert!(
+        events.contains("brought about by its device or on the way"),
+        "{events}"
+    );
+    let reason = f.read(&format!("/api/v1/campaigns/{campaign}"))["reason"].to_string();
+    assert!(
+        reason.is_empty() || reason == "\"\"",
+        "the campaign is done: {reason}"
+    );
+    f.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_change_is_carried_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = start(folder.path()).await;
+    let (campaign, manifest) = f.campaign_of(2, 2);
+    // Who speaks version 1 hears nothing of it.
+    let offer = |version| f.get(&format!("/device/v{version}/{SE}/offer"), &f.link_token(SE), None);
+    assert_eq!(offer(1).0, 204);
+    let (status, _, bytes) = offer(2);
+    assert_eq!((status, bytes[4], bytes[13]), (200, 2, 2));
+    let first = Equ {
+        version: Version::One,
+        states: States::new(&[state(1, 1)]).unwrap(),
+        ..equ(campaign, 0)
+    };
+    assert_eq!(f.ask(&first).0, 403);
+    let p_aut = f.granted(&equ(campaign, 0));
+    assert_eq!(Authorisation::decode(&p_aut).unwrap().head.target, 2);
+    let obeyed = |query: &str| -> Vec<String> {
+        let devices = f.read(&format!("/api/v1/devices?{query}"));
+        let list = devices["devices"].as_array().unwrap();
+        list.iter()
+            .map(|device| device["se_id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let both = [SE.to_string(), OTHER.to_string()];
+    assert_eq!(
+        (obeyed("key_version=1"), obeyed("key_version=2").len()),
+        (both.to_vec(), 0)
+    );
+    // That the device says so proves nothing.
+    let said = Equ {
+        states: States::new(&[state(1, 1), state(2, 2)]).unwrap(),
+        ..equ(campaign, 1)
+    };
+    f.granted(&said);
+    assert_eq!(obeyed("key_version=1"), both);
+    let device = f.read("/api/v1/devices")["devices"][0].clone();
+    assert_eq!(
+        (
+            &device["key_version"],
+            &device["key_version_proved"],
+            &device["key_version_said"]
+        ),
+        (&json!(1), &Value::Null, &json!(2)),
+        "{device}"
+    );
+    let receipt = |target| {
+        let receipt = Receipt {
+            action: codes::ACTION_ACTIVATE,
+            target,
+            campaign,
+            previous_version: 1,
+            version: 2,
+            digest: manifest.digest,
+            mac: [0; 16],
+        };
+        Some(Proof::Receipt(receipt_of(&f.hsm, SE, receipt)))
+    };
+    assert_eq!(f.say(campaign, receipt(1)).access, Access::Retry);
+    assert_eq!(obeyed("key_version=2").len(), 0);
+    assert_eq!(f.say(campaign, receipt(2)).access, Access::Allowed);
+    assert_eq!(
+        (obeyed("key_version=1"), obeyed("key_version=2")),
+        (vec![both[1].clone()], vec![both[0].clone()])
+    );
+    let devices = f.read("/api/v1/devices");
+    assert_eq!(devices["devices"][0]["version"], 0, "the OS part is what it was");
+    assert_eq!(
+        devices["key_versions"],
+        json!([{ "key_version": 1, "devices": 1 }, { "key_version": 2, "devices": 1 }])
+    );
+    let (_, _, page) = f.get("/", "", None);
+    let page = String::from_utf8(page).unwrap();
+    assert!(
+        page.contains("keys of version 2") && page.contains("keys of version 1"),
+        "{page}"
+    );
+    f.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wanted_is_what_is_granted() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = start(folder.path()).await;
+    let (campaign, _) = f.campaign_of(1, 5);
+    let staged = LoaderState {
+        staging: Staging::Complete,
+        campaign,
+        next_block: 2,
+        ..state(1, 1)
+    };
+    let states = |state| States::new(&[state, self::state(2, 1)]).unwrap();
+    let mut counter = 0;
+    for (wants, pauses, state, splices, commands) in [
+        (Wants::BOTH, 0, state(1, 1), &[3][..], 4),
+        (Wants::BOTH, 2, state(1, 1), &[3, 5, 7], 8),
+        (Wants::LOAD, 0, state(1, 1), &[3], 4),
+        (Wants::LOAD, 8, state(1, 1), &[3, 5, 7, 9, 11, 13, 15, 17, 19], 20),
+        (Wants::ACTIVATE, 0, staged, &[], 3),
+        (Wants::BOTH, 0, staged, &[3], 4),
+    ] {
+        let equ = Equ {
+            wants,
+            pauses,
+            states: states(state),
+            ..equ(campaign, counter)
+        };
+        let bytes = f.granted(&equ);
+        assert_eq!(f.granted(&equ), bytes, "asked for again it is the same");
+        let p_aut = Authorisation::decode(&bytes).unwrap();
+        assert_eq!(
+            (p_aut.head.wants, p_aut.head.splices, p_aut.len()),
+            (wants, splices, commands)
+        );
+        // Nothing else leaves for this counter.
+        for other in [
+            Equ {
+                wants: Wants::LOAD,
+                pauses: 7,
+                states: states(self::state(1, 1)),
+                ..equ
+            },
+            Equ {
+                pauses: if wants.loads() { (pauses + 1) % 9 } else { 0 },
+                wants: Wants::BOTH,
+                ..equ
+            },
+        ] {
+            if (other.wants, other.pauses) != (wants, pauses) {
+                assert_eq!(f.ask(&other).0, 409, "{other:?}");
+            }
+        }
+        counter += 1;
+    }
+    // The other version of the same counter is another authorisation.
+    let first = Equ {
+        version: Version::One,
+        states: States::new(&[state(1, 1)]).unwrap(),
+        ..equ(campaign, 0)
+    };
+    assert_eq!(f.ask(&first).0, 409);
+    let live = Wants(Wants::BOTH.0 | Wants::LIVE);
+    for (status, wrong) in [
+        (
+            501,
+            Equ {
+                wants: live,
+                ..equ(campaign, counter)
+            },
+        ),
+        (
+            501,
+            Equ {
+                wants: Wants(0x07),
+                ..equ(campaign, counter)
+            },
+        ),
+        (
+            501,
+            Equ {
+                proof: &[1, 2, 3],
+                ..equ(campaign, counter)
+            },
+        ),
+        (
+            400,
+            Equ {
+                wants: Wants(0),
+                ..equ(campaign, counter)
+            },
+        ),
+        (
+            400,
+            Equ {
+                pauses: 9,
+                ..equ(campaign, counter)
+            },
+        ),
+        (
+            400,
+            Equ {
+                wants: Wants::ACTIVATE,
+                ..equ(campaign, counter)
+            },
+        ),
+        (
+            400,
+            Equ {
+                wants: Wants::ACTIVATE,
+                pauses: 1,
+                states: states(staged),
+                ..equ(campaign, counter)
+            },
+        ),
+        (
+            400,
+            Equ {
+                wants: Wants::LOAD,
+                states: states(staged),
+                ..equ(campaign, counter)
+            },
+        ),
+    ] {
+        let (code, kind, body) = f.ask(&wrong);
+        let words = String::from_utf8(body).unwrap();
+        assert_eq!(
+            (code, &*kind),
+            (status, "application/problem+json"),
+            "{wrong:?}: {words}"
+        );
+    }
+    let granted = f
+        .read("/api/v1/events?limit=100")
+        .to_string()
+        .matches("authorised")
+        .count();
+    assert_eq!(
+        granted, 4,
+        "two went on where it was staged, none of the others left"
+    );
+    f.server.stop().await;
+}
+
+/// An SE that does not know the package's part is given up, not asked for ever, and not blocked: the next campaign is offered.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_se_without_the_target_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = start(folder.path()).await;
+    let (keys, _) = f.campaign_of(2, 2);
+    let (part, _) = f.campaign_of(1, 5);
+    let old = Equ {
+        states: States::new(&[state(1, 1)]).unwrap(),
+        ..equ(keys, 0)
+    };
+    for _ in 0..2 {
+        let (status, _, words) = f.ask(&old);
+        assert_eq!(status, 403, "{}", String::from_utf8_lossy(&words));
+    }
+    assert_eq!(f.known(keys), (0, 0, 1, 0, false));
+    let (status, _, offer) = f.get(&format!("/device/v2/{SE}/offer"), &f.link_token(SE), None);
+    assert_eq!((status, &offer[5..13]), (200, &part.0.to_be_bytes()[..]));
+    f.server.stop().await;
+}
+
+/// Packages that are laid out and not taken, and one of a part that nobody knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_of_later_are_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = start(folder.path()).await;
+    let (package, _, designer) = package_of(1, 5, 1);
+    let unsigned = &package[..package.len() - 64];
+    // After name, version and custody comes the number of parts; P_MOB's length stands behind manifest, signature and design code.
+    let (parts, p_mob) = (6, 7 + 64 + 64 + 16 + 3);
+    for (at, words) in [(parts, "several parts"), (p_mob, "P_MOB")] {
+        let mut other = unsigned.to_vec();
+        other[at] = 2;
+        let path = format!("/api/v1/packages?designer={}", public(&designer));
+        let (code, _, body) = f.post(&path, &f.server.admin_token, &support::signed(&other, &designer));
+        assert_eq!(code, 501);
+        assert!(String::from_utf8(body).unwrap().contains(words));
+    }
+    let (package, _, designer) = package_of(3, 5, 1);
+    let path = format!("/api/v1/packages?designer={}", public(&designer));
+    assert_eq!(f.post(&path, &f.server.admin_token, &package).0, 400);
+    f.server.stop().await;
+}
