@@ -9,10 +9,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use sekisho_device::{
-    Agent, AgentError, Backoff, DiskSpool, Event, HandOver, HttpsBackend, HttpsConfig, LinkToken, Turn,
+    Agent, AgentError, Backoff, DiskSpool, Event, HandOver, HttpsBackend, HttpsConfig, LinkToken, Pace, Turn,
     hand_over,
 };
-use sekisho_link::{Access, Outcome, Status};
+use sekisho_link::{Access, Manifest, Outcome, Status};
 use sekisho_transport::{Card, PcscCard, SocketCard};
 use serde_json::{Value, json};
 
@@ -21,6 +21,8 @@ use crate::files;
 
 /// How often an agent that has nothing to do asks again.
 const IDLE: Duration = Duration::from_secs(300);
+/// How long an agent waits between two turns that load a part of the bulk each.
+const BETWEEN_LOADS: Duration = Duration::from_secs(60);
 /// Exit code of `--once` when the server asks for another try: EX_TEMPFAIL of sysexits.h.
 const TRY_AGAIN: u8 = 75;
 /// Exit code of `--once` when the server blocks the SE: EX_NOPERM.
@@ -69,6 +71,10 @@ pub(crate) struct Args {
     /// Largest delivery that is kept, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4095))]
     limit: u32,
+
+    /// Blocks of the bulk that one turn sends at most; the next turn goes on, so that an update fits a device's idle minutes
+    #[arg(long, value_name = "N")]
+    blocks: Option<core::num::NonZeroU16>,
 
     /// Ask by paging instead of over HTTPS: the paging servers, tried in turn; the SE must have a SecApp
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', env = "SEKISHO_PAGING")]
@@ -135,7 +141,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     files::private_folder(&args.spool, &[])?;
     let spool = DiskSpool::open(&args.spool, limit)
         .with_context(|| format!("cannot use --spool {}", args.spool.display()))?;
-    let mut agent = Agent::new(backend, spool, limit, args.mob_dir.clone().map(into_directory));
+    let mut agent =
+        Agent::new(backend, spool, limit, args.mob_dir.clone().map(into_directory)).at_pace(Pace {
+            blocks: args.blocks,
+            pauses: 0,
+        });
     if !args.paging.is_empty() {
         return super::agent_paging::run(args, &mut agent);
     }
@@ -207,6 +217,10 @@ pub(super) fn next(turn: &Result<Turn>, backoff: &mut Backoff) -> Result<(Durati
         Ok(turn) => {
             let wait = match turn {
                 Turn::NotYet(seconds) => Duration::from_secs((*seconds).into()).max(Duration::from_secs(1)),
+                Turn::Loading { .. } => {
+                    backoff.succeeded();
+                    BETWEEN_LOADS
+                }
                 Turn::Ended { verdict, .. } if verdict.access == Access::Retry => {
                     backoff.failed(Some(verdict.retry_after), random)
                 }
@@ -238,7 +252,7 @@ pub(super) fn conclude(turn: Result<Turn>, is_json: bool) -> Result<ExitCode> {
     }
     Ok(match turn {
         Turn::Nothing => ExitCode::SUCCESS,
-        Turn::NotYet(_) => ExitCode::from(TRY_AGAIN),
+        Turn::NotYet(_) | Turn::Loading { .. } => ExitCode::from(TRY_AGAIN),
         Turn::Blocked(_) => ExitCode::from(BLOCKED),
         Turn::Ended { verdict, .. } => match verdict.access {
             Access::Allowed => ExitCode::SUCCESS,
@@ -252,6 +266,9 @@ pub(super) fn describe(turn: &Turn) -> String {
     match turn {
         Turn::Nothing => "nothing to do".to_owned(),
         Turn::NotYet(seconds) => format!("loaded; permission is given in {seconds} s at the earliest"),
+        Turn::Loading {
+            next_block, blocks, ..
+        } => format!("{next_block} of {blocks} blocks are loaded; the next turn goes on"),
         Turn::Blocked(words) => format!("the server refuses permission: {words}"),
         Turn::Ended { status, verdict, .. } => {
             let access = match verdict.access {
@@ -267,8 +284,12 @@ pub(super) fn describe(turn: &Turn) -> String {
 fn outcome(status: &Status) -> String {
     match (status.outcome, status.receipt()) {
         (Outcome::Activated, Some(receipt)) => {
+            let what = match receipt.target {
+                Manifest::KEYS => "the design system's keys changed",
+                _ => "updated",
+            };
             format!(
-                "updated from version {} to {}",
+                "{what} from version {} to {}",
                 receipt.previous_version, receipt.version
             )
         }
@@ -289,6 +310,13 @@ pub(super) fn as_json(turn: &Result<Turn>) -> Value {
         Err(error) => json!({"result": "error", "error": format!("{error:#}")}),
         Ok(Turn::Nothing) => json!({"result": "nothing"}),
         Ok(Turn::NotYet(seconds)) => json!({"result": "not_yet", "retry_after": seconds}),
+        Ok(Turn::Loading {
+            campaign,
+            next_block,
+            blocks,
+        }) => json!({
+            "result": "loading", "campaign": campaign.to_string(), "next_block": next_block, "blocks": blocks,
+        }),
         Ok(Turn::Blocked(words)) => json!({"result": "blocked", "detail": words}),
         Ok(Turn::Ended {
             status,
@@ -306,6 +334,8 @@ pub(super) fn as_json(turn: &Result<Turn>) -> Value {
             "step": status.step,
             "sw": format!("{:04X}", status.sw.0),
             "resumed_at": resumed_at,
+            "proved": status.proof.is_some(),
+            "target": status.receipt().map(|r| r.target),
             "version_before": status.receipt().map(|r| r.previous_version),
             "version_after": status.receipt().map(|r| r.version),
             "access": match verdict.access {
@@ -350,6 +380,7 @@ impl Progress {
                 }
                 self.move_to("updating", *done as u64, *all as u64);
             }
+            Event::Paused(block) => self.say(&format!("out of broadcast mode before block {block}")),
             Event::BrokeOff(why) => self.say(&format!("broken off: {why}")),
             Event::Reported(status) => self.say(&outcome(status)),
             _ => {}

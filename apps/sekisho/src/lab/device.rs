@@ -232,6 +232,7 @@ impl Device {
                 self.order = None;
                 Next::After(LOOK)
             }
+            Ok(Turn::Loading { .. }) => Next::After(Duration::ZERO),
             Ok(Turn::Blocked(_)) => self.done(),
             Ok(Turn::Ended { verdict, .. }) => match verdict.access {
                 Access::Allowed | Access::Blocked => self.done(),

@@ -1,16 +1,17 @@
 //! The agent: the IO around the states of an update.
 
+use core::num::NonZeroU16;
 use std::io::{self, Read};
 
 use sekisho_apdu::StatusWord;
-use sekisho_link::{Access, Campaign, Offer, Outcome, Status, Verdict};
+use sekisho_link::{Access, Campaign, Offer, Outcome, Status, Verdict, Version};
 use sekisho_transport::{Card, exchange};
 
 use crate::backend::{Backend, BackendError, Permission};
 use crate::error::AgentError;
 use crate::facts::Facts;
 use crate::spool::Spool;
-use crate::update::{Ended, Performance, Preloaded, encode_status};
+use crate::update::{Ended, Pace, Performance, Plan, Preloaded, encode_status};
 
 /// Bytes that are downloaded between two writes to the spool.
 const CHUNK: usize = 64 * 1024;
@@ -40,6 +41,8 @@ pub enum Event {
     CountedUp(u32),
     /// So many commands are done, of so many, the bulk going on at a block.
     Played(usize, usize, u16),
+    /// The SE has left broadcast mode, expecting this block next, and comes back with the next command. What is to be done in between is done here.
+    Paused(u16),
     /// The SE did not answer; why.
     BrokeOff(String),
     /// ST has been sent.
@@ -60,6 +63,15 @@ pub enum Turn {
         /// The block from which the bulk went on; 0 when it was sent from the beginning, or not at all.
         resumed_at: u16,
     },
+    /// As many blocks are loaded as one turn may: the next turn goes on.
+    Loading {
+        /// The campaign.
+        campaign: Campaign,
+        /// The block that the SE expects next.
+        next_block: u16,
+        /// Of so many.
+        blocks: u16,
+    },
     /// Everything is loaded, but the permission comes later: ask again after so many seconds.
     NotYet(u32),
     /// The server refuses permission; its words.
@@ -72,6 +84,7 @@ pub struct Agent<B, S> {
     spool: S,
     limit: u32,
     hand_over: Option<HandOver>,
+    pace: Pace,
 }
 
 impl<B: Backend, S: Spool> Agent<B, S> {
@@ -82,7 +95,18 @@ impl<B: Backend, S: Spool> Agent<B, S> {
             spool,
             limit,
             hand_over,
+            pace: Pace {
+                blocks: None,
+                pauses: 0,
+            },
         }
+    }
+
+    /// Sends the bulk at this pace from now on.
+    #[must_use]
+    pub const fn at_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
     }
 
     /// The server as it sees it.
@@ -115,7 +139,7 @@ impl<B: Backend, S: Spool> Agent<B, S> {
         self.spool.turn_to(offer.campaign).map_err(AgentError::Spool)?;
         if facts.activation(offer.campaign).is_some() {
             let ended = Ended::earlier(facts.se_id, offer.campaign);
-            return self.report(ended.with_receipt(facts.receipt), 0, watch);
+            return self.report(ended.with_proof(Some(&facts)), 0, watch);
         }
         let preloaded = self.preload(&offer, watch)?;
         self.hand_over(&preloaded, watch)?;
@@ -133,18 +157,26 @@ impl<B: Backend, S: Spool> Agent<B, S> {
     ) -> Result<Turn, AgentError> {
         let mut failures = 0;
         let mut resumed_at = 0;
+        let mut left = self.pace.blocks.map(NonZeroU16::get);
         loop {
+            let plan = preloaded.plan(&facts, left, self.pace.pauses);
+            if left == Some(0) && plan.leaves_something() {
+                return Ok(loading(preloaded, &plan));
+            }
             let permission;
-            (facts, permission) = self.ask(card, facts, preloaded, watch)?;
+            (facts, permission) = self.ask(card, facts, preloaded, &plan, watch)?;
             let p_aut = match permission {
                 Permission::Granted(p_aut) => p_aut,
                 Permission::Blocked(words) => return Ok(Turn::Blocked(words)),
                 Permission::NotYet(seconds) => return Ok(Turn::NotYet(seconds)),
                 Permission::CounterUsed => return Err(AgentError::Counters),
             };
-            let performance = preloaded.splice(&facts, &p_aut)?;
+            let performance = preloaded.splice(&facts, &plan, &p_aut)?;
             resumed_at = performance.resumed_at().max(resumed_at);
             let ended = play(card, performance, watch);
+            if ended.is_complete() && plan.leaves_something() {
+                return Ok(loading(preloaded, &plan));
+            }
             let now = facts_now(card, &ended);
             failures += 1;
             match now {
@@ -153,12 +185,11 @@ impl<B: Backend, S: Spool> Agent<B, S> {
                         && now.activation(preloaded.campaign()).is_none()
                         && failures < BREAKS_MAX =>
                 {
+                    // What may have been sent of this turn's blocks is sent.
+                    left = left.map(|blocks| blocks.saturating_sub(plan.blocks()));
                     facts = now;
                 }
-                now => {
-                    let receipt = now.and_then(|now| now.receipt);
-                    return self.report(ended.with_receipt(receipt), resumed_at, watch);
-                }
+                now => return self.report(ended.with_proof(now.as_ref()), resumed_at, watch),
             }
         }
     }
@@ -257,11 +288,13 @@ impl<B: Backend, S: Spool> Agent<B, S> {
         card: &mut dyn Card,
         mut facts: Facts,
         preloaded: &Preloaded,
+        plan: &Plan,
         watch: &mut dyn FnMut(Event),
     ) -> Result<(Facts, Permission), AgentError> {
         let mut counted_up = 0;
         loop {
-            match self.backend.permission(facts.se_id, &preloaded.request(&facts))? {
+            let equ = preloaded.request(&facts, plan)?;
+            match self.backend.permission(facts.se_id, &equ)? {
                 Permission::CounterUsed if counted_up < COUNT_UPS_MAX => {
                     facts = facts.count_up(card)?;
                     counted_up += 1;
@@ -302,6 +335,11 @@ impl<B: Backend, S: Spool> Agent<B, S> {
         };
         let forgotten = match Status::decode(&st) {
             Ok(status) => {
+                // What an earlier version has left is said in today's.
+                let status = Status {
+                    version: Version::Two,
+                    ..status
+                };
                 self.spool.turn_to(status.campaign).map_err(AgentError::Spool)?;
                 match self.report(status, 0, watch) {
                     Err(AgentError::Backend(error)) if error.is_final() => true,
@@ -314,6 +352,15 @@ impl<B: Backend, S: Spool> Agent<B, S> {
             self.spool.set_report(None).map_err(AgentError::Spool)?;
         }
         Ok(None)
+    }
+}
+
+/// A turn that has loaded what it may.
+fn loading(preloaded: &Preloaded, plan: &Plan) -> Turn {
+    Turn::Loading {
+        campaign: preloaded.campaign(),
+        next_block: plan.end(),
+        blocks: preloaded.blocks(),
     }
 }
 
@@ -332,6 +379,9 @@ fn play(card: &mut dyn Card, mut performance: Performance<'_>, watch: &mut dyn F
             }
         };
         watch(Event::Played(performance.done(), len, resumed_at));
+        if let Some(block) = performance.paused_at() {
+            watch(Event::Paused(block));
+        }
     }
     performance.completed()
 }

@@ -73,6 +73,9 @@ pub enum BackendError {
     /// An answer that is none.
     #[error("its answer is not {0}")]
     Malformed(&'static str),
+    /// An answer that is laid out for later, and of which this agent can do nothing.
+    #[error("its answer {0}, which this agent does not know to use")]
+    NotBuilt(&'static str),
 }
 
 impl BackendError {
@@ -81,7 +84,7 @@ impl BackendError {
         matches!(
             self,
             Self::Refused {
-                status: 400 | 404 | 409 | 410 | 413 | 415 | 422,
+                status: 400 | 404 | 409 | 410 | 413 | 415 | 422 | 501,
                 ..
             }
         )

@@ -1,7 +1,7 @@
 //! What the secure element says of itself, in the clear.
 
 use sekisho_apdu::tlv::{self, Tag, TlvReader};
-use sekisho_link::{Campaign, LoaderState, Receipt, SeId};
+use sekisho_link::{Campaign, DecodeError, LoaderState, Receipt, Refusal, SeId, Staging, States};
 use sekisho_transport::{Card, Response, exchange};
 
 use crate::error::AgentError;
@@ -35,10 +35,14 @@ pub struct Facts {
     pub scp_parameter: u8,
     /// The last sequence counter used (GET DATA 00C1).
     pub sequence_counter: u32,
-    /// What its loader holds (GET DATA DF20).
+    /// What its loader holds of the OS part (GET DATA DF20).
     pub state: LoaderState,
+    /// What it holds of the design system's keys (GET DATA DF22); an SE that cannot change them has none.
+    pub keys: Option<LoaderState>,
     /// What it did last (GET DATA DF21).
     pub receipt: Option<Receipt>,
+    /// What it refused last (GET DATA DF23).
+    pub refusal: Option<Refusal>,
 }
 
 impl Facts {
@@ -68,7 +72,9 @@ impl Facts {
                 _ => return Err(AgentError::Data("sequence counter")),
             },
             state: LoaderState::decode(&state).map_err(|_| AgentError::Data("loader state"))?,
-            receipt: receipt(card)?,
+            keys: optional(card, 0xDF22, "loader state (DF22)", LoaderState::decode)?,
+            receipt: optional(card, 0xDF21, "receipt (DF21)", Receipt::decode)?,
+            refusal: optional(card, 0xDF23, "refusal (DF23)", Refusal::decode)?,
         })
     }
 
@@ -92,9 +98,17 @@ impl Facts {
         Self::read(card)
     }
 
-    /// True when what is staged belongs to the campaign.
-    pub fn has_staged(&self, campaign: Campaign) -> bool {
-        self.state.staging != sekisho_link::Staging::Nothing && self.state.campaign == campaign
+    /// What it says of its targets; `None` when it says the same of one twice.
+    pub fn states(&self) -> Option<States> {
+        let all = [Some(self.state), self.keys];
+        States::new(&all.into_iter().flatten().collect::<Vec<_>>())
+    }
+
+    /// What is staged for a target, if it belongs to the campaign.
+    pub fn staged(&self, target: u8, campaign: Campaign) -> Option<LoaderState> {
+        self.states()?
+            .of(target)
+            .filter(|state| state.staging != Staging::Nothing && state.campaign == campaign)
     }
 
     /// The receipt, if it says that the campaign's part was activated.
@@ -104,13 +118,16 @@ impl Facts {
     }
 }
 
-fn receipt(card: &mut dyn Card) -> Result<Option<Receipt>, AgentError> {
-    match get_data(card, 0xDF21, "receipt (DF21)")? {
-        Some(bytes) => Receipt::decode(&bytes)
-            .map(Some)
-            .map_err(|_| AgentError::Data("receipt")),
-        None => Ok(None),
-    }
+fn optional<T>(
+    card: &mut dyn Card,
+    tag: u16,
+    name: &'static str,
+    decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+) -> Result<Option<T>, AgentError> {
+    let value = get_data(card, tag, name)?;
+    value
+        .map(|bytes| decode(&bytes).map_err(|_| AgentError::Data(name)))
+        .transpose()
 }
 
 fn required(card: &mut dyn Card, tag: u16, name: &'static str) -> Result<Vec<u8>, AgentError> {

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use sekisho_keys::sha256;
-use sekisho_link::{Campaign, Offer, SeId, Verdict};
+use sekisho_link::{Campaign, DecodeError, Offer, SeId, Verdict, Version};
 use sekisho_paging::recovery::{GRANT, REQUEST};
 use ureq::http::{Response, StatusCode, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
@@ -44,7 +44,7 @@ impl fmt::Debug for LinkToken {
 /// How to reach the server.
 #[derive(Clone, Debug)]
 pub struct HttpsConfig {
-    /// `https://host:port`, perhaps with a path before `/device/v1`.
+    /// `https://host:port`, perhaps with a path before `/device`.
     pub server: String,
     /// Certificates of the authorities that are trusted, in PEM; no others are.
     pub authorities: Vec<u8>,
@@ -105,7 +105,7 @@ impl HttpsBackend {
             .into();
         Ok(Self {
             http,
-            root: format!("{root}/device/v1"),
+            root: format!("{root}/device"),
             authorization: bearer(&config.token),
         })
     }
@@ -154,7 +154,7 @@ impl HttpsBackend {
     /// # Errors
     /// [`BackendError`].
     pub fn recover(&self, request: &[u8; REQUEST]) -> Result<[u8; GRANT], BackendError> {
-        let mut response = self.post("paging/recover", request)?;
+        let mut response = self.post("v1/paging/recover", request)?;
         match response.status() {
             StatusCode::OK => answer(&mut response)?
                 .try_into()
@@ -169,7 +169,7 @@ impl HttpsBackend {
     /// [`BackendError`].
     pub fn certify(&self, se_id: SeId, key: &NewKey) -> Result<Certified, BackendError> {
         let body = [&key.public_key[..], &key.signature, &key.proof].concat();
-        let mut response = self.post(&format!("{se_id}/certify"), &body)?;
+        let mut response = self.post(&format!("v1/{se_id}/certify"), &body)?;
         if response.status() != StatusCode::OK {
             return Err(refusal(&mut response));
         }
@@ -196,20 +196,24 @@ impl HttpsBackend {
 impl Backend for HttpsBackend {
     fn offer(&mut self, se_id: SeId) -> Result<Option<Offer>, BackendError> {
         let request = self
-            .get(&format!("{se_id}/offer"))
+            .get(&format!("v2/{se_id}/offer"))
             .header(header::AUTHORIZATION, self.authorization.as_str());
         let mut response = request.call().map_err(unreachable)?;
         match response.status() {
             StatusCode::NO_CONTENT => Ok(None),
-            StatusCode::OK => Offer::decode(&answer(&mut response)?)
-                .map(Some)
-                .map_err(|_| BackendError::Malformed("an offer")),
+            StatusCode::OK => match Offer::decode(&answer(&mut response)?) {
+                Ok(offer) if offer.version == Version::Two => Ok(Some(offer)),
+                Err(DecodeError::Unsupported) => {
+                    Err(BackendError::NotBuilt("names places where the bulk lies"))
+                }
+                _ => Err(BackendError::Malformed("an offer")),
+            },
             _ => Err(refusal(&mut response)),
         }
     }
 
     fn delivery(&mut self, campaign: Campaign, from: u32, etag: Option<&str>) -> Result<Part, BackendError> {
-        let mut request = self.get(&format!("deliveries/{campaign}"));
+        let mut request = self.get(&format!("v2/deliveries/{campaign}"));
         if let (1.., Some(etag)) = (from, etag) {
             request = request
                 .header(header::RANGE, format!("bytes={from}-"))
@@ -236,7 +240,7 @@ impl Backend for HttpsBackend {
     }
 
     fn permission(&mut self, se_id: SeId, equ: &[u8]) -> Result<Permission, BackendError> {
-        let mut response = self.post(&format!("{se_id}/equ"), equ)?;
+        let mut response = self.post(&format!("v2/{se_id}/equ"), equ)?;
         match response.status() {
             StatusCode::OK => Ok(Permission::Granted(answer(&mut response)?)),
             StatusCode::FORBIDDEN => Ok(Permission::Blocked(detail(&mut response))),
@@ -247,7 +251,7 @@ impl Backend for HttpsBackend {
     }
 
     fn status(&mut self, se_id: SeId, st: &[u8]) -> Result<Verdict, BackendError> {
-        let mut response = self.post(&format!("{se_id}/status"), st)?;
+        let mut response = self.post(&format!("v2/{se_id}/status"), st)?;
         match response.status() {
             StatusCode::OK => {
                 Verdict::decode(&answer(&mut response)?).map_err(|_| BackendError::Malformed("a verdict"))

@@ -39,3 +39,4 @@ pub use error::AgentError;
 pub use facts::Facts;
 pub use https::{Certified, HttpsBackend, HttpsConfig, LinkToken};
 pub use spool::{MemorySpool, Spool};
+pub use update::Pace;

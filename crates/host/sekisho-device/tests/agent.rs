@@ -12,8 +12,10 @@ use proptest::prelude::*;
 use sekisho_device::{
     Agent, AgentError, DiskSpool, Event, HandOver, MemorySpool, Permission, Spool, Turn, hand_over,
 };
-use sekisho_link::{Access, Campaign, Outcome, SeId, Staging, Verdict};
-use support::{BLOCKS, CAMPAIGN, P_MOB, Reader, SE_ID, Shared, authorisation, delivery};
+use sekisho_link::{
+    Access, AuthorisationHead, Campaign, Outcome, Proof, Refusal, SeId, Staging, Verdict, Version, Wants,
+};
+use support::{BLOCKS, CAMPAIGN, P_MOB, Reader, SE_ID, Shared, authorisation, delivery, head, refusal};
 
 const LIMIT: u32 = 1 << 20;
 
@@ -88,8 +90,8 @@ fn a_power_cut_at_any_command_is_made_good_and_activates_once() {
             let se = reader.0.borrow();
             assert_eq!((se.activations, se.state.version), (1, 2), "command {command}");
             assert_eq!(se.writes, u32::from(BLOCKS), "no block was written twice");
-            // Where the blocks are: 9 commands read the SE, whose key information comes in two templates, 3 open the channels.
-            if (14..30).contains(&command) {
+            // Where the blocks are: 11 commands read the SE, whose key information comes in two templates, 3 open the channels.
+            if (16..32).contains(&command) {
                 assert!(resumed_at > 0, "command {command}");
             }
             if se.fails_in.is_some() {
@@ -141,7 +143,40 @@ fn a_refusal_is_reported_with_its_step() {
         (status.sw.0, usize::from(status.step)),
         (0x9503, 3 + usize::from(BLOCKS) + 1)
     );
-    assert_eq!(status.proof, None);
+    let proof = reader.0.borrow().refusal.map(Proof::Refusal);
+    assert!(
+        proof.is_some() && status.proof == proof,
+        "the SE's own word goes with it"
+    );
+}
+
+/// What the SE refused some time ago, in another session or campaign, is not said again.
+#[test]
+fn only_a_refusal_of_this_session_is_reported() {
+    let other = |campaign, counter| Refusal {
+        campaign,
+        ..refusal(counter, 0x9503)
+    };
+    for (kept, is_sent) in [
+        (other(CAMPAIGN, 8), true),
+        (other(CAMPAIGN, 7), false),
+        (other(CAMPAIGN, 9), false),
+        (other(Campaign(1), 8), false),
+    ] {
+        let (server, reader) = (Shared::new(), Reader::new());
+        reader.0.borrow_mut().refusal = Some(kept);
+        // It refuses a block, and its power goes before it can write that down.
+        let its_reader = reader.clone();
+        let turn = agent(&server).turn(&mut reader.clone(), &mut |event| {
+            if matches!(event, Event::Played(10, ..)) {
+                its_reader.0.borrow_mut().state.next_block = 0;
+            }
+        });
+        let (outcome, ..) = ended(turn.unwrap());
+        assert_eq!(outcome, Outcome::Refused);
+        let status = server.0.borrow().reports[0];
+        assert_eq!(status.proof.is_some(), is_sent, "{kept:?}");
+    }
 }
 
 #[test]
@@ -217,19 +252,74 @@ fn waiting_and_being_blocked_end_the_turn() {
 
 #[test]
 fn an_authorisation_that_is_not_ours_is_never_played() {
+    let right = head(SE_ID, CAMPAIGN, 8);
+    let of = |head: AuthorisationHead<'_>| authorisation(&head);
     let foreign = [
-        authorisation(SeId([9; 10]), CAMPAIGN, 8, 3),
-        authorisation(SE_ID, Campaign(1), 8, 3),
-        authorisation(SE_ID, CAMPAIGN, 7, 3),
-        authorisation(SE_ID, CAMPAIGN, 9, 3),
-        Vec::new(),
-        vec![0; 300],
+        (
+            authorisation(&head(SeId([9; 10]), CAMPAIGN, 8)),
+            "another secure element",
+        ),
+        (authorisation(&head(SE_ID, Campaign(1), 8)), "another campaign"),
+        (authorisation(&head(SE_ID, CAMPAIGN, 7)), "sequence counter"),
+        (authorisation(&head(SE_ID, CAMPAIGN, 9)), "sequence counter"),
+        (
+            of(AuthorisationHead {
+                version: Version::One,
+                ..right
+            }),
+            "another version",
+        ),
+        (
+            of(AuthorisationHead { target: 2, ..right }),
+            "a target that was not asked for",
+        ),
+        (
+            of(AuthorisationHead {
+                wants: Wants::LOAD,
+                ..right
+            }),
+            "what was not asked for",
+        ),
+        (
+            of(AuthorisationHead {
+                wants: Wants::ACTIVATE,
+                splices: &[],
+                ..right
+            }),
+            "what was not asked for",
+        ),
+        (
+            of(AuthorisationHead {
+                wants: Wants(0x83),
+                ..right
+            }),
+            "what was not asked for",
+        ),
+        (
+            of(AuthorisationHead {
+                splices: &[],
+                ..right
+            }),
+            "the pauses",
+        ),
+        (
+            of(AuthorisationHead {
+                splices: &[3, 5],
+                ..right
+            }),
+            "the pauses",
+        ),
+        (Vec::new(), "malformed"),
+        (vec![0; 300], "malformed"),
     ];
-    for p_aut in foreign {
+    for (p_aut, words) in foreign {
         let (server, reader) = (Shared::new(), Reader::new());
         server.0.borrow_mut().permissions = vec![Permission::Granted(p_aut)];
         let result = agent(&server).turn(&mut reader.clone(), &mut |_| ());
-        assert!(matches!(result, Err(AgentError::Authorisation(_))), "{result:?}");
+        let Err(AgentError::Authorisation(why)) = result else {
+            panic!("{words}: {result:?}");
+        };
+        assert!(why.contains(words), "{why}");
         assert_eq!(reader.0.borrow().counter, 7);
     }
 }
@@ -506,14 +596,14 @@ proptest! {
     ) {
         let (server, reader) = (Shared::new(), Reader::new());
         // Random bytes behind a true beginning, with the digest that makes them worth reading.
-        let head = keep.min(server.0.borrow().delivery.len());
-        server.0.borrow_mut().delivery.truncate(head);
+        let kept = keep.min(server.0.borrow().delivery.len());
+        server.0.borrow_mut().delivery.truncate(kept);
         server.0.borrow_mut().delivery.extend(&bytes);
         server.0.borrow_mut().offer_it();
         prop_assert!(agent(&server).turn(&mut reader.clone(), &mut |_| ()).is_err());
         let server = Shared::new();
-        let head = authorisation(SE_ID, CAMPAIGN, 8, 3)[..keep.min(28)].to_vec();
-        server.0.borrow_mut().permissions = vec![Permission::Granted([head, p_aut].concat())];
+        let beginning = authorisation(&head(SE_ID, CAMPAIGN, 8))[..keep.min(31)].to_vec();
+        server.0.borrow_mut().permissions = vec![Permission::Granted([beginning, p_aut].concat())];
         let _ = agent(&server).turn(&mut reader.clone(), &mut |_| ());
     }
 }

@@ -120,7 +120,7 @@ fn written(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
 #[test]
 fn offers_and_their_absence() {
     let offer = Offer {
-        version: Version::One,
+        version: Version::Two,
         target: 1,
         campaign: Campaign(3),
         bytes: 70_000,
@@ -154,13 +154,47 @@ fn offers_and_their_absence() {
     assert!(
         server
             .request(0)
-            .starts_with("get /device/v1/abababababababababab/offer http/1.1\r\n")
+            .starts_with("get /device/v2/abababababababababab/offer http/1.1\r\n")
     );
     assert!(
         server
             .request(0)
             .contains(&format!("authorization: bearer {TOKEN}\r\n"))
     );
+}
+
+/// An offer of version 1, one that names places where the bulk lies, and one cut short.
+#[test]
+fn an_offer_that_is_not_understood_is_none() {
+    let offer = |version| {
+        let offer = Offer {
+            version,
+            target: 1,
+            campaign: Campaign(3),
+            bytes: 70_000,
+            sha256: [7; 32],
+        };
+        written(|out| offer.encode(out).unwrap())
+    };
+    let (first, second) = (offer(Version::One), offer(Version::Two));
+    let (places, whole) = second.split_last().unwrap();
+    assert_eq!(*places, 0, "the last byte counts the places");
+    let with_a_place = [whole, &[1, 9], b"https://a"].concat();
+    let server = Server::start(vec![
+        http("200 OK", "", &with_a_place),
+        http("200 OK", "", &first),
+        http("200 OK", "", whole),
+    ]);
+    let mut backend = server.backend();
+    let error = backend.offer(SE_ID).unwrap_err();
+    assert!(matches!(error, BackendError::NotBuilt(_)), "{error:?}");
+    assert!(
+        error.to_string().contains("places where the bulk lies"),
+        "{error}"
+    );
+    for _ in 0..2 {
+        assert!(matches!(backend.offer(SE_ID), Err(BackendError::Malformed(_))));
+    }
 }
 
 #[test]
@@ -201,7 +235,7 @@ fn a_delivery_is_asked_for_from_where_it_broke_off() {
     assert!(
         server
             .request(0)
-            .starts_with("get /device/v1/deliveries/000000000000001f http/1.1\r\n")
+            .starts_with("get /device/v2/deliveries/000000000000001f http/1.1\r\n")
     );
     assert!(!server.request(0).contains("range"));
     assert!(
@@ -251,7 +285,7 @@ fn every_answer_to_equ_has_its_meaning() {
     assert!(
         server
             .request(0)
-            .starts_with("post /device/v1/abababababababababab/equ http/1.1\r\n")
+            .starts_with("post /device/v2/abababababababababab/equ http/1.1\r\n")
     );
     assert!(server.request(0).ends_with("\r\n\r\nEQU"));
 }

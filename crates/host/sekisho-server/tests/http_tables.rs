@@ -254,7 +254,10 @@ async fn walk_broadcast_update(page: &str) -> (usize, Vec<String>) {
         ("sha256", sha256(first)),
         ("sha256-3", sha256(third)),
         ("staged-3", state(&manifest, 2, third, 2)),
-        ("key-state", "0102 00 00000001 00 00 0000000000000000 0000".replace(' ', "")),
+        (
+            "key-state",
+            "0102 00 00000001 00 00 0000000000000000 0000".replace(' ', ""),
+        ),
         (
             "key-receipt",
             hex::encode(receipt(&f.hsm, &key_manifest, key_change).encode()),

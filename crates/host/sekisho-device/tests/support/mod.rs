@@ -6,12 +6,12 @@ use std::cell::RefCell;
 use std::io::{self, Read};
 use std::rc::Rc;
 
-use sekisho_apdu::Writer;
+use sekisho_apdu::{StatusWord, Writer};
 use sekisho_device::{Backend, BackendError, Part, Permission};
 use sekisho_keys::sha256;
 use sekisho_link::{
     Access, AuthorisationHead, AuthorisationWriter, Campaign, Custody, DeliveryParts, Equ, LoaderState,
-    Manifest, Offer, PSeWriter, Receipt, SeId, Staging, Status, Verdict, Version, Wants, codes,
+    Manifest, Offer, PSeWriter, Receipt, Refusal, SeId, Staging, Status, Verdict, Version, Wants, codes,
 };
 use sekisho_transport::{Card, TransportError};
 
@@ -24,7 +24,14 @@ pub const P_MOB: &[u8] = b"for the device itself";
 pub struct Se {
     pub counter: u32,
     pub state: LoaderState,
+    /// The design system's keys; an SE of 0.1 says nothing of them.
+    pub keys: Option<LoaderState>,
+    /// Which part the bulk is of.
+    pub target: u8,
     pub receipt: Option<Receipt>,
+    pub refusal: Option<Refusal>,
+    /// Blocks that were expected when broadcast mode was left.
+    pub left_at: Vec<u16>,
     /// In which secure channel it is: none, an individual one, broadcast.
     channel: Channel,
     /// Commands until the power fails, if it shall; the failing one is executed or not.
@@ -60,7 +67,15 @@ impl Se {
         Self {
             counter: 7,
             state,
+            keys: Some(LoaderState {
+                target: 2,
+                abi: 0,
+                ..state
+            }),
+            target: 1,
             receipt: None,
+            refusal: None,
+            left_at: Vec::new(),
             channel: Channel::None,
             fails_in: None,
             activations: 0,
@@ -86,11 +101,18 @@ impl Se {
                     0x73, 13, 0x64, 11, 6, 9, 0x2A, 0x86, 0x48, 0x86, 0xFC, 0x6B, 4, 3, 0x70,
                 ],
             ),
-            (0xDF, 0x20) => {
+            (0xDF, 0x20 | 0x22) => {
+                let state = if p2 == 0x20 { Some(self.state) } else { self.keys };
                 let mut value = [0; LoaderState::LEN];
-                self.state.encode(&mut Writer::new(&mut value)).unwrap();
-                tlv(&[0xDF, 0x20], &value)
+                let Some(state) = state else {
+                    return vec![0x6A, 0x88];
+                };
+                state.encode(&mut Writer::new(&mut value)).unwrap();
+                tlv(&[0xDF, p2], &value)
             }
+            (0xDF, 0x23) => self
+                .refusal
+                .map_or(vec![0x6A, 0x88], |r| tlv(&[0xDF, 0x23], &r.encode())),
             (0xDF, 0x21) => self
                 .receipt
                 .map_or(vec![0x6A, 0x88], |r| tlv(&[0xDF, 0x21], &r.encode())),
@@ -119,28 +141,40 @@ impl Se {
             }
             (0x82, Channel::None) => sw(0x6300),
             (0x82, _) => sw(0x9000),
-            (0x3A, Channel::Individual) => {
+            (0x3A, Channel::Individual) if capdu[2] == 1 => {
                 self.channel = Channel::Broadcast;
-                if self.state.campaign != CAMPAIGN {
-                    (self.state.staging, self.state.campaign, self.state.next_block) =
-                        (Staging::Begun, CAMPAIGN, 0);
+                let staged = self.staged();
+                if staged.campaign != CAMPAIGN {
+                    (staged.staging, staged.campaign, staged.next_block) = (Staging::Begun, CAMPAIGN, 0);
                 }
                 sw(0x9000)
             }
-            (0x3C, Channel::Broadcast) if capdu[2..4] == self.state.next_block.to_be_bytes() => {
-                self.state.next_block += 1;
+            (0x3C, Channel::Broadcast) if capdu[2..4] == self.staged().next_block.to_be_bytes() => {
                 self.writes += 1;
-                if self.state.next_block == BLOCKS {
-                    self.state.staging = Staging::Complete;
+                let staged = self.staged();
+                staged.next_block += 1;
+                if staged.next_block == BLOCKS {
+                    staged.staging = Staging::Complete;
                 }
                 sw(0x9000)
             }
-            (0x3A, Channel::Broadcast) if self.state.staging == Staging::Complete => {
+            // It leaves at any block.
+            (0x3A, Channel::Broadcast) if capdu[2..4] == [0, 1] => {
+                self.channel = Channel::Individual;
+                let at = self.staged().next_block;
+                self.left_at.push(at);
+                sw(0x9000)
+            }
+            (0x3A, Channel::Broadcast) if self.staged().staging == Staging::Complete => {
                 self.channel = Channel::Individual;
                 sw(0x9000)
             }
-            (0x3E, Channel::Individual) if self.refuses.is_some() => sw(self.refuses.unwrap()),
-            (0x3E, Channel::Individual) if self.state.staging == Staging::Complete => {
+            (0x3E, Channel::Individual) if self.refuses.is_some() => {
+                let refused = self.refuses.unwrap();
+                self.refusal = Some(refusal(self.counter, refused));
+                sw(refused)
+            }
+            (0x3E, Channel::Individual) if self.staged().staging == Staging::Complete => {
                 self.activate();
                 sw(0x9000)
             }
@@ -151,19 +185,45 @@ impl Se {
         }
     }
 
+    /// What it holds of the part that the bulk is of.
+    fn staged(&mut self) -> &mut LoaderState {
+        if self.target == 1 {
+            &mut self.state
+        } else {
+            self.keys.as_mut().unwrap()
+        }
+    }
+
     fn activate(&mut self) {
         self.activations += 1;
+        let previous_version = self.staged().version;
         self.receipt = Some(Receipt {
             action: codes::ACTION_ACTIVATE,
-            target: 1,
+            target: self.target,
             campaign: CAMPAIGN,
-            previous_version: self.state.version,
-            version: self.state.version + 1,
+            previous_version,
+            version: previous_version + 1,
             digest: [0; 32],
             mac: [0; 16],
         });
-        self.state.version += 1;
-        (self.state.staging, self.state.campaign, self.state.next_block) = (Staging::Nothing, Campaign(0), 0);
+        let state = self.staged();
+        state.version += 1;
+        (state.staging, state.campaign, state.next_block) = (Staging::Nothing, Campaign(0), 0);
+    }
+}
+
+/// The SE's refusal to activate.
+pub fn refusal(sequence_counter: u32, sw: u16) -> Refusal {
+    Refusal {
+        action: codes::ACTION_ACTIVATE,
+        target: 1,
+        campaign: CAMPAIGN,
+        sequence_counter,
+        sw: StatusWord(sw),
+        block: BLOCKS,
+        version: 1,
+        digest: [0; 32],
+        mac: [0; 16],
     }
 }
 
@@ -214,6 +274,8 @@ impl Card for Reader {
 pub struct Server {
     pub delivery: Vec<u8>,
     pub offer: Option<Offer>,
+    /// Which part it offers.
+    pub target: u8,
     pub etag: &'static str,
     /// Breaks each download off after so many bytes.
     pub breaks_after: Option<usize>,
@@ -268,6 +330,7 @@ impl Server {
         let mut server = Self {
             delivery,
             offer: None,
+            target: 1,
             etag: "\"one\"",
             breaks_after: None,
             sent: 0,
@@ -288,8 +351,8 @@ impl Server {
 
     pub fn offer_it(&mut self) {
         self.offer = Some(Offer {
-            version: Version::One,
-            target: 1,
+            version: Version::Two,
+            target: self.target,
             campaign: CAMPAIGN,
             bytes: u32::try_from(self.delivery.len()).unwrap(),
             sha256: sha256(&[&self.delivery]),
@@ -310,44 +373,55 @@ impl Server {
     }
 }
 
-/// An authorisation for the SE above: its INITIALIZE UPDATE names the counter for which it is made.
-pub fn authorisation(se_id: SeId, campaign: Campaign, counter: u32, splice: u8) -> Vec<u8> {
-    let mut bytes = vec![0; 400];
-    let splices = [splice];
-    let (wants, splices) = if splice == 0 {
-        (Wants::ACTIVATE, &[][..])
-    } else {
-        (Wants::BOTH, &splices[..])
-    };
-    let head = AuthorisationHead {
-        version: Version::One,
+/// What P_AUT says before its commands.
+pub fn head(se_id: SeId, campaign: Campaign, sequence_counter: u32) -> AuthorisationHead<'static> {
+    AuthorisationHead {
+        version: Version::Two,
         se_id,
         campaign,
-        sequence_counter: counter,
+        sequence_counter,
         target: 1,
-        wants,
-        splices,
-    };
-    let mut writer = AuthorisationWriter::new(&mut bytes, &head).unwrap();
-    let mut challenge = [0; 8];
-    challenge[..4].copy_from_slice(&counter.to_be_bytes());
-    writer
-        .command(&[&[0x80, 0x50, 0x30, 0, 8][..], &challenge, &[0]].concat())
-        .unwrap();
-    writer
-        .command(&[&[0x84, 0x82, 0x33, 0, 16][..], &[0; 16]].concat())
-        .unwrap();
-    if splice > 0 {
-        writer
-            .command(&[&[0x84, 0x3A, 1, 4, 16][..], &[0; 16]].concat())
-            .unwrap();
+        wants: Wants::BOTH,
+        splices: &[3],
     }
-    writer
-        .command(&[&[0x84, 0x3E, 1, 0, 16][..], &[0; 16]].concat())
-        .unwrap();
+}
+
+/// An authorisation for the SE above: its INITIALIZE UPDATE names the counter for which it is made.
+pub fn authorisation(head: &AuthorisationHead<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; 1000];
+    let mut writer = AuthorisationWriter::new(&mut bytes, head).unwrap();
+    let mut challenge = [0; 8];
+    challenge[..4].copy_from_slice(&head.sequence_counter.to_be_bytes());
+    let mut add = |header: [u8; 4], data: &[u8]| {
+        let lc = u8::try_from(data.len()).unwrap();
+        writer.command(&[&header[..], &[lc], data].concat()).unwrap();
+    };
+    add([0x80, 0x50, 0x30, 0], &challenge);
+    add([0x84, 0x82, 0x33, 0], &[0; 16]);
+    let leave = [0x84, 0x3A, 0, 1];
+    for piece in 0..head.splices.len() {
+        if piece > 0 {
+            add(leave, &[0; 8]);
+        }
+        add([0x84, 0x3A, 1, 4], &[0; 16]);
+    }
+    if head.wants.activates() {
+        add([0x84, 0x3E, 1, 0], &[0; 16]);
+    } else {
+        add(leave, &[0; 8]);
+    }
     let len = writer.finish().unwrap();
     bytes.truncate(len);
     bytes
+}
+
+/// After which commands of such an authorisation those of the bulk follow.
+pub fn splices(wants: Wants, pauses: u8) -> Vec<u8> {
+    if wants.loads() {
+        (0..=pauses).map(|piece| 3 + 2 * piece).collect()
+    } else {
+        Vec::new()
+    }
 }
 
 /// A server that a test can look into while the agent uses it.
@@ -398,17 +472,13 @@ impl Backend for Shared {
         if let Some(permission) = server.permissions.pop() {
             return Ok(permission);
         }
-        let splice = if equ.states.of(1).unwrap().staging == Staging::Complete {
-            0
-        } else {
-            3
+        let head = AuthorisationHead {
+            target: server.target,
+            wants: equ.wants,
+            splices: &splices(equ.wants, equ.pauses),
+            ..head(equ.se_id, equ.campaign, equ.sequence_counter + 1)
         };
-        Ok(Permission::Granted(authorisation(
-            equ.se_id,
-            equ.campaign,
-            equ.sequence_counter + 1,
-            splice,
-        )))
+        Ok(Permission::Granted(authorisation(&head)))
     }
 
     fn status(&mut self, _: SeId, st: &[u8]) -> Result<Verdict, BackendError> {
