@@ -250,11 +250,11 @@ fn waiting_and_being_blocked_end_the_turn() {
     assert_eq!(server.0.borrow().sent, sent, "the bulk was loaded once, ahead");
 }
 
-#[test]
-fn an_authorisation_that_is_not_ours_is_never_played() {
+/// Authorisations of which the agent has asked for none, and what is said of each.
+fn foreign() -> Vec<(Vec<u8>, &'static str)> {
     let right = head(SE_ID, CAMPAIGN, 8);
     let of = |head: AuthorisationHead<'_>| authorisation(&head);
-    let foreign = [
+    vec![
         (
             authorisation(&head(SeId([9; 10]), CAMPAIGN, 8)),
             "another secure element",
@@ -311,8 +311,12 @@ fn an_authorisation_that_is_not_ours_is_never_played() {
         ),
         (Vec::new(), "malformed"),
         (vec![0; 300], "malformed"),
-    ];
-    for (p_aut, words) in foreign {
+    ]
+}
+
+#[test]
+fn an_authorisation_that_is_not_ours_is_never_played() {
+    for (p_aut, words) in foreign() {
         let (server, reader) = (Shared::new(), Reader::new());
         server.0.borrow_mut().permissions = vec![Permission::Granted(p_aut)];
         let result = agent(&server).turn(&mut reader.clone(), &mut |_| ());

@@ -211,6 +211,13 @@ fn refusal(hsm: &SoftHsm, manifest: &Manifest, campaign: Campaign, sequence_coun
     hex::encode(refusal_of(hsm, SES[0], refusal).encode())
 }
 
+/// A package that says at this byte that there are two parts in it, or two bytes of P_MOB; in hex.
+fn later(package: &[u8], signer: &SigningKey, at: usize) -> String {
+    let mut unsigned = package[..package.len() - 64].to_vec();
+    unsigned[at] = 2;
+    hex::encode(signed(&unsigned, signer))
+}
+
 /// A server as the page says, and its table walked.
 async fn walk_broadcast_update(page: &str) -> (usize, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
@@ -236,11 +243,6 @@ async fn walk_broadcast_update(page: &str) -> (usize, Vec<String>) {
     let [key_change, another] = [(); 2].map(|()| campaign(&f, &uploaded["package_id"]));
     let delivery = |id: Campaign| f.get(&format!("/device/v1/deliveries/{id}"), "", None).2;
     let sha256 = |id: Campaign| hex::encode(sekisho_keys::sha256(&[&delivery(id)]));
-    let later = |change: fn(&mut Vec<u8>)| {
-        let mut unsigned = keys[..keys.len() - 64].to_vec();
-        change(&mut unsigned);
-        hex::encode(signed(&unsigned, &signer))
-    };
     let names = [
         ("se-id", SES[0].to_string()),
         ("se-id-2", SES[1].to_string()),
@@ -265,11 +267,8 @@ async fn walk_broadcast_update(page: &str) -> (usize, Vec<String>) {
         ("refusal-8", refusal(&f.hsm, &manifest, third, 8)),
         ("refusal-9", refusal(&f.hsm, &manifest, third, 9)),
         ("designer", public(&signer)),
-        ("package-of-two-parts", later(|unsigned| unsigned[6] = 2)),
-        (
-            "package-with-p-mob",
-            later(|unsigned| unsigned[7 + 64 + 64 + 16 + 3] = 1),
-        ),
+        ("package-of-two-parts", later(&keys, &signer, 6)),
+        ("package-with-p-mob", later(&keys, &signer, 7 + 64 + 64 + 16 + 3)),
         ("package-of-target-03", hex::encode(package_of(3, 2, 1).0)),
         ("state", state(&manifest, 0, Campaign(0), 0)),
         ("staged", state(&manifest, 2, first, 2)),
