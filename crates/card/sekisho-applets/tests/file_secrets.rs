@@ -176,6 +176,10 @@ fn a_full_flash_costs_no_right_pin() {
         assert_eq!(answer(&mut card, "00D6000004AABBCCDD"), 0x9000);
         assert_eq!(answer(&mut card, "002C0301"), 0x9000);
     }
+    // Three pieces of 128 bytes with their heads are 420 bytes of records; seven are more than the reserve has room for at one time.
+    let update = |len: usize| format!("00D6000000{len:04X}{}", "C3".repeat(len));
+    assert_eq!(answer(&mut card, &update(384)), 0x9000);
+    assert_eq!(answer(&mut card, &update(896)), 0x6A84);
     // A longer PIN does not fit: the old one stays, with all its tries, and is proved.
     let longer = format!("0024000114 31323334 {}", "37".repeat(16)).replace(' ', "");
     assert_eq!(answer(&mut card, &longer), 0x6A84);

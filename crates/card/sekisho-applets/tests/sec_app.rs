@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use sekisho_applets::sec_app;
 use sekisho_keys::Rng;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{Interface, Personalisation, SecureElement};
+use sekisho_os::{Interface, Personalisation, Profile, SecureElement};
 use sekisho_paging::device::{DeviceKey, State};
 use sekisho_paging::keys::{Keyspace, PollKey, Root};
 use sekisho_paging::message::{Action, Message};
@@ -66,6 +66,17 @@ fn element(rolling: bool, random: Vec<u8>) -> Element {
 }
 
 fn element_on(flash: RamFlash, rolling: bool, random: Vec<u8>) -> Element {
+    element_with(flash, &profile(), rolling, random, &[]).unwrap()
+}
+
+/// The same with other data objects beside SecApp's records; `None` when they do not fit.
+fn element_with(
+    flash: RamFlash,
+    profile: &Profile,
+    rolling: bool,
+    random: Vec<u8>,
+    objects: &[(u16, &[u8])],
+) -> Option<Element> {
     let record = state(rolling).record();
     let recovery = *root().recovery_key().as_bytes();
     let records: [(u16, &[u8]); 2] = [
@@ -77,12 +88,13 @@ fn element_on(flash: RamFlash, rolling: bool, random: Vec<u8>) -> Element {
     let k_aut = key(&[0xA0; 16]);
     let personalisation = Personalisation {
         applications: &applications,
+        data_objects: objects,
         ..personalisation(0xFF, &keys, &k_aut)
     };
     let mut element =
-        Element::manufacture(flash, Script(random, SeededRng(5)), &profile(), &personalisation).unwrap();
+        Element::manufacture(flash, Script(random, SeededRng(5)), profile, &personalisation).ok()?;
     select(&mut element);
-    element
+    Some(element)
 }
 
 fn send_to(element: &mut Element, capdu: &[u8]) -> Vec<u8> {
@@ -423,5 +435,39 @@ proptest! {
         }
         select(&mut element);
         prop_assert_eq!(ok(&mut element, 0x28, &[]), before);
+    }
+}
+
+/// On a flash that is full but for what is kept in reserve every genuine answer is taken: its record comes in the place of one that is as long.
+#[test]
+fn a_full_flash_refuses_no_genuine_answer() {
+    const SMALL: usize = 256;
+    let filled = |pages: usize, len: usize| {
+        let profile = Profile {
+            store_bytes: pages * SMALL,
+            slot_bytes: SMALL,
+            ..Profile::default()
+        };
+        let flash = RamFlash::new(SMALL, pages + 2);
+        element_with(flash, &profile, false, Vec::new(), &[(0x7000, &vec![0xEE; len])])
+    };
+    // The smallest store that it fits into, and the longest data object beside it.
+    let pages = (2..100)
+        .step_by(2)
+        .find(|pages| filled(*pages, 0).is_some())
+        .unwrap();
+    let len = (0..2 * SMALL)
+        .step_by(4)
+        .take_while(|len| filled(pages, *len).is_some())
+        .last();
+    let mut element = filled(pages, len.unwrap()).unwrap();
+    let mut server = Server::new(false);
+    for order in 42..60 {
+        let message = Message {
+            order,
+            action: Action::OpenHttps(0),
+        };
+        let answer = server.answer(&poll(&mut element), message).unwrap();
+        ok(&mut element, 0x22, &answer);
     }
 }

@@ -421,4 +421,48 @@ pub(crate) mod tests {
         assert_eq!(records.remove_own(3, 1000), full);
         assert_eq!(records.get_own(3, 0, &mut []), Ok(None));
     }
+
+    #[test]
+    fn a_full_store_takes_what_is_no_longer_than_what_it_replaces() {
+        let full = Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
+        let mut bench = Bench::new();
+        let key = |index| Key::new(1, 0x63, index);
+        let mut records = bench.records(1);
+        let nvm = &mut records.nvm;
+        let mut count = 0;
+        while nvm.commit_more(&[Op::Put(key(count), &[1; 40])]).is_ok() {
+            count += 1;
+        }
+        // And the rest, up to the last word.
+        while nvm.commit_more(&[Op::Put(key(count), &[])]).is_ok() {
+            count += 1;
+        }
+        let longer = (0..)
+            .step_by(4)
+            .find(|len| nvm.commit_more(&[Op::Put(key(0), &[1; 80][..40 + len])]).is_err());
+        nvm.commit_more(&[Op::Put(key(0), &[1; 80][..36 + longer.unwrap()])])
+            .unwrap();
+        assert!(nvm.store.free(nvm.flash).unwrap() >= RESERVE);
+        // As long, shorter, several, and one in the place of another; again and again.
+        for round in 0..50 {
+            nvm.commit_more(&[Op::Put(key(1), &[round; 40])]).unwrap();
+            nvm.commit_more(&[Op::Put(key(2), &[round; 37]), Op::Put(key(3), &[round; 40])])
+                .unwrap();
+            let gone = if round % 2 == 0 { (4, 5000) } else { (5000, 4) };
+            nvm.commit_more(&[Op::Remove(key(gone.0)), Op::Put(key(gone.1), &[round; 40])])
+                .unwrap();
+        }
+        // A word more is more, and so is a second record under cover of one that is replaced.
+        let larger = [Op::Put(key(1), &[9; 44])];
+        let second = [Op::Put(key(1), &[9; 40]), Op::Put(key(6000), &[])];
+        let twice = [
+            Op::Put(key(1), &[9; 40]),
+            Op::Put(key(1), &[9; 40]),
+            Op::Put(key(6000), &[9; 40]),
+        ];
+        for ops in [&larger[..], &second, &twice] {
+            assert_eq!(nvm.commit_more(ops), full);
+        }
+        assert!(nvm.store.free(nvm.flash).unwrap() >= RESERVE);
+    }
 }
