@@ -275,6 +275,11 @@ for suffix, which, kck, counter in (
     if not suffix:
         receipt("receipt-keys", keys, CAMPAIGN_KEYS)
 
+# 6.9: a refusal: load, target 01, sequence counter 1, 9504 for block 2, version 1
+
+refusal = bytes([2, 3, 1]) + CAMPAIGN + length(1, 3) + bytes.fromhex("9504") + length(2, 2) + length(1, 4) + PART.digest
+check("refusal", refusal + cmac(K_AUT, b"SKRFSL02" + SE + refusal))
+
 if "--print" in sys.argv:
     for name, value in made.items():
         digits = value.hex()

@@ -5,7 +5,7 @@
 mod common;
 
 use common::host::Host;
-use common::update::{Broadcast, CAMPAIGN, Custody, Keys, V2, manifest, update_state};
+use common::update::{Broadcast, CAMPAIGN, Custody, Keys, Plan, V2, manifest, update_state};
 use common::{Card, PAGE, SE_ID, SeededRng, flash, personalisation, profile, send, send_on, sw};
 use sekisho_keys::cmac;
 use sekisho_nvm::ram::RamFlash;
@@ -355,7 +355,7 @@ fn broadcast_mode_wants_an_enciphered_individual_channel_and_the_keys() {
     wrong[3] = 5;
     assert_eq!(sw(&host.send(&mut card, &wrong)), 0x6A86);
     assert_eq!(
-        sw(&host.send(&mut card, &broadcast.change_mode[..5 + 8].to_vec().with_lc())),
+        sw(&host.send(&mut card, &broadcast.change_mode[..5 + 9].to_vec().with_lc())),
         0x6700
     );
     // Without the designer's key the first block ends it; without Kos it does not begin.
@@ -387,7 +387,11 @@ fn the_encryption_counter_grows_past_32_bits() {
     let keys = Keys::new();
     for custody in [Custody::Design, Custody::Hsm] {
         for first in [u32::MAX, u32::MAX - 2] {
-            let broadcast = Broadcast::from_counter(first, &keys, custody, &manifest(2, 1, V2), V2, 239);
+            let plan = Plan {
+                counter: first,
+                ..Plan::new(custody, 239)
+            };
+            let broadcast = Broadcast::planned(plan, &keys, &manifest(2, 1, V2), V2);
             let mut card = keys.card(flash(), &profile());
             let mut host = keys.open(&mut card, FULL);
             assert_eq!(sw(&host.send(&mut card, &broadcast.change_mode)), 0x9000);

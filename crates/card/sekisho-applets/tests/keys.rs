@@ -8,7 +8,9 @@ use std::collections::HashSet;
 
 use common::host::{Host, initialize_update};
 use common::keys::{aes_field, delete, put_key, put_set, set, ways};
-use common::update::{Broadcast, Custody, Keys, V2, manifest, update_state};
+use common::update::{
+    Broadcast, Change, Custody, Keys, Plan, V2, key_manifest, key_state, manifest, update_state,
+};
 use common::{
     Card, PAGE, SeededRng, flash, initial_keys, key, new_card, new_card_with, personalisation, profile, send,
     sw,
@@ -341,7 +343,40 @@ fn the_platforms_keys_are_out_of_reach_of_scp03_keys() {
     assert_eq!(refused, 2 * 5 * 4 * 42 * 3);
 }
 
-/// A second design system that holds all SCP03 keys of an SE, and K-AUT besides, activates nothing on it.
+/// What a second design system plays to an SE whose SCP03 keys it holds: its own update and key changes, wrapped under the SE's own Key-DEK too, and
+/// what it makes of a key change that the SE's design system has signed.
+fn forged(own: &Keys, other: &Keys, custody: Custody) -> Vec<(&'static str, Broadcast, u16)> {
+    // Wrapped under a Kos that the SE does not have; or signed by a designer that it does not know.
+    let expected = match custody {
+        Custody::Design => 0x6A80,
+        Custody::Hsm => 0x9501,
+    };
+    let all = [Change::of(true, true, false), Change::of(true, true, true)];
+    let [for_all, for_one] = all.map(|change| Broadcast::of_keys(custody, other, other, change));
+    let mut forged = vec![
+        (
+            "its update",
+            Broadcast::new(other, custody, &manifest(9, 1, V2), V2, 239),
+            expected,
+        ),
+        ("its key change", for_all, expected),
+        ("its key change for this SE", for_one, expected),
+    ];
+    if custody == Custody::Hsm {
+        // Its image behind the manifest of another one, which the SE's designer signed: the SE computes the digest itself.
+        let image = own.key_image(&own.changed(all[1]), all[1]);
+        let signed = key_manifest(2, 1, &image);
+        let swapped = own.key_image(other, all[1]);
+        forged.push((
+            "its image under a signed manifest",
+            Broadcast::planned(Plan::of_keys(custody), own, &signed, &swapped),
+            0x9503,
+        ));
+    }
+    forged
+}
+
+/// A second design system that holds all SCP03 keys of an SE, and K-AUT besides, activates nothing on it: neither a part nor keys.
 #[test]
 fn a_second_design_system_activates_nothing() {
     let own = Keys::new();
@@ -368,19 +403,24 @@ fn a_second_design_system_activates_nothing() {
             sw(&host.send(&mut card, &put_key(0x63, 1, 0x63, &[public]))),
             0x6985
         );
-        let forged = Broadcast::new(&other, custody, &manifest(9, 1, V2), V2, 239);
-        // Wrapped under a Kos that the SE does not have; or signed by a designer that it does not know.
-        let expected = if custody == Custody::Design {
-            0x6A80
-        } else {
-            0x9501
-        };
-        assert_eq!(forged.play(&mut card, &mut host, 0), expected);
-        // What is not staged is not activated; the SE's own design system still reaches it.
-        let mut host = own.open(&mut card, FULL);
-        assert_eq!(sw(&host.send(&mut card, &forged.activate)), 0x6985);
-        card.reset(Interface::Iso7816Contact);
-        assert_eq!(update_state(&mut card).0, 1);
+        for (what, forged, expected) in forged(&own, &other, custody) {
+            let mut host = own.open(&mut card, FULL);
+            let played = forged.play(&mut card, &mut host, 0);
+            if played == 0x9000 {
+                assert_eq!(sw(&host.send(&mut card, &forged.activate)), expected, "{what}");
+            } else {
+                assert_eq!(played, expected, "{what}");
+            }
+            // What is not staged is not activated; the SE's own design system still reaches it.
+            let mut host = own.open(&mut card, FULL);
+            assert_eq!(sw(&host.send(&mut card, &forged.activate)), 0x6985, "{what}");
+            card.reset(Interface::Iso7816Contact);
+            assert_eq!(
+                (update_state(&mut card).0, key_state(&mut card).0),
+                (1, 1),
+                "{what}"
+            );
+        }
         let genuine = Broadcast::new(&own, custody, &manifest(2, 1, V2), V2, 239);
         let mut host = own.open(&mut card, FULL);
         assert_eq!(genuine.play(&mut card, &mut host, 0), 0x9000);

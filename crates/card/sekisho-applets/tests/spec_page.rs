@@ -19,37 +19,111 @@ fn send(card: &mut Card, capdu: &[u8]) -> (Vec<u8>, u16) {
     (data.to_vec(), u16::from_be_bytes(*sw))
 }
 
-fn play(p_aut: &str, p_se: &str) {
+/// The SE of the page, at this sequence counter.
+fn card(counter: u32) -> Card {
     let mut card = made_by(PAGE, 0);
+    for _ in 0..counter {
+        let initialize_update = [0x80, 0x50, 0x30, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0];
+        assert_eq!(send(&mut card, &initialize_update).1, 0x9000);
+    }
+    card.reset(Interface::Spi);
+    card
+}
+
+/// Plays P_AUT, and of P_SE the commands from one index to another at each of its splices.
+fn splice(card: &mut Card, p_aut: &str, p_se: &str, bulk: &[[usize; 2]]) {
     let (p_aut, p_se) = (PAGE.block(p_aut), PAGE.block(p_se));
     let p_aut = Authorisation::decode(&p_aut).unwrap();
-    let p_se = PSe::decode(&p_se).unwrap();
-    let splice = usize::from(p_aut.head.splices[0]);
-    let commands = p_aut
-        .commands()
-        .take(splice)
-        .chain(p_se.commands())
-        .chain(p_aut.commands().skip(splice));
-    for (step, command) in commands.enumerate() {
-        let (_, sw) = send(&mut card, command);
+    let p_se: Vec<_> = PSe::decode(&p_se).unwrap().commands().collect();
+    assert_eq!(p_aut.head.splices.len(), bulk.len());
+    let mut commands = Vec::new();
+    for (index, command) in (1u8..).zip(p_aut.commands()) {
+        commands.push(command);
+        if let Some(at) = p_aut.head.splices.iter().position(|splice| *splice == index) {
+            let [from, to] = bulk[at];
+            commands.extend(&p_se[from..to]);
+        }
+    }
+    for (step, command) in commands.into_iter().enumerate() {
+        let (_, sw) = send(card, command);
         assert_eq!(sw, 0x9000, "step {step}: {sw:04X}");
     }
     // In the clear: the secure channel ends with the reset.
     card.reset(Interface::Spi);
-    let (receipt, sw) = send(&mut card, &[0x80, 0xCA, 0xDF, 0x21, 0x00]);
+}
+
+/// The value of a data object, in the clear.
+fn value(card: &mut Card, tag: u8) -> Vec<u8> {
+    let (object, sw) = send(card, &[0x80, 0xCA, 0xDF, tag, 0x00]);
     assert_eq!(sw, 0x9000);
-    // Tag DF21 and a length of one byte before the value.
-    assert_eq!(receipt[3..], PAGE.block("receipt"));
-    let (state, _) = send(&mut card, &[0x80, 0xCA, 0xDF, 0x20, 0x00]);
-    assert_eq!(state[5..10], [1, 0, 0, 0, 2], "slot B, version 2");
+    // A tag of two bytes and a length of one stand before the value.
+    object[3..].to_vec()
+}
+
+fn play(p_aut: &str, p_se: &str) {
+    let mut card = card(0);
+    splice(&mut card, p_aut, p_se, &[[0, 3]]);
+    assert_eq!(value(&mut card, 0x21), PAGE.block("receipt"));
+    assert_eq!(value(&mut card, 0x20)[2..7], [1, 0, 0, 0, 2], "slot B, version 2");
 }
 
 #[test]
 fn custody_04() {
     play("p-aut-04", "p-se-04");
+    play("p-aut-2-04", "p-se-04");
 }
 
 #[test]
 fn custody_03() {
     play("p-aut-03", "p-se-03");
+    play("p-aut-2-03", "p-se-03");
+}
+
+/// A load with a pause, wherever in it, each time with a key set apart; and its activation later.
+#[test]
+fn loading_with_a_pause_and_activating_later() {
+    for bulk in [[[0, 0], [0, 2]], [[0, 1], [1, 2]], [[0, 2], [2, 2]]] {
+        let mut card = card(1);
+        splice(&mut card, "p-aut-2-load", "p-se-04", &bulk);
+        assert_eq!(value(&mut card, 0x20)[3..9], [0, 0, 0, 1, 2, 2], "complete");
+        splice(&mut card, "p-aut-2-activate", "p-se-04", &[]);
+        assert_eq!(value(&mut card, 0x21), PAGE.block("receipt"));
+    }
+}
+
+/// The keys that follow, for all SEs and for this one.
+#[test]
+fn key_change() {
+    let mut card = card(3);
+    splice(&mut card, "p-aut-2-keys", "p-se-keys", &[[0, 3]]);
+    assert_eq!(value(&mut card, 0x21), PAGE.block("receipt-keys"));
+    assert_key_change(card);
+    let mut card = self::card(4);
+    splice(
+        &mut card,
+        "p-aut-2-keys-individual",
+        "p-se-keys-individual",
+        &[[0, 3]],
+    );
+    assert_key_change(card);
+}
+
+fn assert_key_change(mut card: Card) {
+    assert_eq!(
+        value(&mut card, 0x22)[1..8],
+        [2, 0, 0, 0, 0, 2, 0],
+        "key version 2"
+    );
+    assert_eq!(value(&mut card, 0x20)[2..7], [0, 0, 0, 0, 1], "version 1");
+    let flash = card.into_flash().image();
+    let holds = |name: &str| {
+        let key = PAGE.block(name);
+        flash.windows(key.len()).any(|bytes| bytes == key)
+    };
+    assert!(
+        ["kos-next", "k-mac-next", "designer-public-next"]
+            .into_iter()
+            .all(holds)
+    );
+    assert!(!["kos", "k-mac", "designer-public"].into_iter().any(holds));
 }

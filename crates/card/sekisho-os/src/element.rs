@@ -180,6 +180,7 @@ impl<P: Platform> SecureElement<P> {
             self.core.end_messaging(place);
             return response.set(|_| StatusWord::SM_OBJECTS_MISSING);
         }
+        let loading = self.core.loading_session(place, command.ins);
         let security_domain = self.core.channels.selected(place) == Some(ISD_INDEX);
         match chain.accept(place, command, security_domain) {
             Segment::Whole => self.core.process(place, command, scratch, response),
@@ -202,6 +203,10 @@ impl<P: Platform> SecureElement<P> {
         self.core.mute |= response.status() == StatusWord::MEMORY_FAILURE;
         // In broadcast mode any status other than 9000 ends the secure channel (broadcast update, 2.1).
         if response.status() != StatusWord::NO_ERROR {
+            if let Some(session) = loading {
+                self.core
+                    .refuse_load(place, session, response.status(), &mut scratch.staged);
+            }
             self.core.end_broadcast(place);
         }
     }
@@ -219,6 +224,11 @@ impl<P: Platform> SecureElement<P> {
     /// What is known of the active OS part; `None` when there is none.
     pub fn part(&self) -> Option<PartState> {
         self.core.loader.part()
+    }
+
+    /// Version of the design system's keys (broadcast update, 3.1).
+    pub const fn key_version(&self) -> u32 {
+        self.core.loader.key_version()
     }
 
     /// RAM that an SE of this profile gives its OS part, in bytes.
@@ -269,17 +279,6 @@ impl<P: Platform> Core<P> {
             self.messaging.end(|p| p == place);
             self.channels.renew(place);
         }
-    }
-
-    /// Ends the secure channel of a logical channel that is in broadcast mode.
-    pub(crate) fn end_broadcast(&mut self, place: Place) {
-        if self.is_broadcast(place) {
-            self.end_secure(|p| p == place);
-        }
-    }
-
-    pub(crate) fn is_broadcast(&mut self, place: Place) -> bool {
-        self.secure.get(place).is_some_and(|state| state.is_broadcast())
     }
 
     /// The container that answers on an interface (routing agent). There is one for now.

@@ -38,6 +38,7 @@
 extern crate std;
 
 mod applet;
+mod broadcast;
 mod chaining;
 mod channels;
 mod container;

@@ -76,6 +76,20 @@ impl<F: Flash> Nvm<'_, F> {
     }
 }
 
+/// Whether a refusal can be written: its first one has a part of the [`RESERVE`] of its own, and a later one takes the place of an equally long one.
+pub(crate) fn has_room_for_refusal<F: Flash>(nvm: &Nvm<'_, F>, op: &Op<'_>) -> bool {
+    let stands = nvm.store.len_of(nvm.flash, op.key()).ok().flatten().is_some();
+    let kept = if stands { 0 } else { ESSENTIAL };
+    nvm.store
+        .free(nvm.flash)
+        .is_ok_and(|free| free >= added(op) + kept)
+}
+
+/// The key of an operating system's record.
+pub(crate) const fn record_key(container: ContainerId, kind: Kind, index: u16) -> Key {
+    Key::new(container.number(), kind as u8, index)
+}
+
 /// Bytes of a record in the store, its head included (`sekisho-nvm`, format).
 const fn record_len(value_len: usize) -> usize {
     12 + value_len.next_multiple_of(4)
@@ -101,8 +115,11 @@ impl<E> From<Error<E>> for Refusal {
 
 /// Bytes of the store that are kept for what must always go: counting up a sequence counter, without which its owner does not get in, and
 /// removing and locking. The longest of these is TERMINATED, which removes sixteen key versions with their counters: 34 records
-/// without values to speak of.
-pub const RESERVE: usize = 448;
+/// without values to speak of. New keys of the design system with their receipt take less.
+const ESSENTIAL: usize = 448;
+
+/// All that is kept: what is essential, and the record of a refusal, 70 bytes.
+pub const RESERVE: usize = ESSENTIAL + 12 + 72;
 
 /// What a record is. A number is never given to something else; the loader's kinds are 40 to 5F.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,7 +258,7 @@ pub(crate) struct Records<'a, F: Flash> {
 
 impl<F: Flash> Records<'_, F> {
     fn key(&self, kind: Kind, index: u16) -> Key {
-        Key::new(self.container.number(), kind as u8, index)
+        record_key(self.container, kind, index)
     }
 
     fn application_key(&self, application: u8, index: u16) -> Key {

@@ -13,6 +13,7 @@ use crate::container::{Container, ISD_INDEX};
 use crate::element::{Core, Platform, Scratch};
 use crate::interface::Place;
 use crate::issuer::ModeChange;
+use crate::loader::commands::ChangeMode;
 use crate::messaging::Revoked;
 use crate::nvm::{Nvm, Records, Staged};
 use crate::refusal::{Outcome, Refusal};
@@ -108,6 +109,11 @@ impl<P: Platform> Core<P> {
         let mut effects = Effects::default();
         let outcome = self.execute(place, admitted, staged, &mut effects, &mut writer);
         let outcome = self.commit(place, outcome, staged, &effects);
+        if outcome.is_ok()
+            && let Some(left) = effects.mode.take_if(|mode| matches!(mode, ModeChange::Left))
+        {
+            self.change_mode(place, left);
+        }
         let answered = writer.into_written();
         let (data, sw): (&[u8], _) = match outcome {
             Ok(sw) => (answered, sw),
@@ -261,6 +267,10 @@ impl<P: Platform> Core<P> {
                     Err(error.into())
                 }
             },
+            State::Broadcast { channel, .. } if ChangeMode::leaves(command) => Ok(admitted(
+                channel.unwrap_saved(command, plain)?,
+                Protection::SecureChannel,
+            )),
             State::Broadcast { channel, .. } => {
                 Ok(admitted(channel.unwrap(command, plain)?, Protection::None))
             }
@@ -399,20 +409,6 @@ impl<P: Platform> Core<P> {
                 self.end_secure(|p| p == place);
                 StatusWord::UNKNOWN
             }
-        }
-    }
-
-    /// CHANGE MODE's effect: its own answer still belonged to the mode before.
-    fn change_mode(&mut self, place: Place, mode: ModeChange) {
-        let Some(state) = self.secure.get(place) else {
-            return self.loader.abort();
-        };
-        match mode {
-            ModeChange::Broadcast { start, resume } => state.enter_broadcast(start, resume.as_ref()),
-            ModeChange::Saved => state.leave_broadcast(self.profile.stack),
-        }
-        if !state.is_broadcast() {
-            self.loader.abort();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The secure channels: which one is open on a logical channel, and how far its opening has come.
 
 use sekisho_keys::AesKey;
+use sekisho_link::Custody;
 use sekisho_scp::card::{
     Authenticated, BroadcastChannel, BroadcastCheckpoint, BroadcastStart, Initiated, SecureChannel,
 };
@@ -16,14 +17,33 @@ pub(crate) struct OpenChannel {
     pub(crate) channel: SecureChannel,
     /// Key-DEK of the key set that opened it: the host goes on using it when PUT KEY replaces that very key set.
     pub(crate) dek: AesKey,
+    /// The broadcast key set of a CHANGE MODE of its own, until the one that uses it.
+    pub(crate) kept: Option<KeptKeySet>,
 }
+
+/// A broadcast key set, its keys unwrapped, and what it is for.
+pub(crate) struct KeptKeySet {
+    pub(crate) custody: Custody,
+    /// The campaign's number, in bytes, which need no room to be aligned.
+    pub(crate) campaign: [u8; 8],
+    pub(crate) start: BroadcastStart,
+}
+
+/// Bytes of the longest state.
+const LONGEST: usize = {
+    let (open, broadcast) = (
+        size_of::<OpenChannel>(),
+        size_of::<BroadcastChannel>() + size_of::<AesKey>(),
+    );
+    if open > broadcast { open } else { broadcast }
+};
 
 /// As long as the longest state: a state without keys that is written over one with keys leaves nothing of it. A value without contents would
 /// leave what it is shorter by, or bring along what stood where it was made.
 #[allow(dead_code)] // written, never read
-pub(crate) struct Zeros([u8; size_of::<BroadcastChannel>() + size_of::<AesKey>()]);
+pub(crate) struct Zeros([u8; LONGEST]);
 
-const ZEROS: Zeros = Zeros([0; size_of::<BroadcastChannel>() + size_of::<AesKey>()]);
+const ZEROS: Zeros = Zeros([0; LONGEST]);
 
 /// The secure channel of one logical channel.
 #[allow(dead_code)] // zeros are written, never read
@@ -56,9 +76,11 @@ impl State {
                 initiated: initiated.take(),
                 dek: dek.clone(),
             },
-            Self::Open(OpenChannel { channel, dek }) => Self::Open(OpenChannel {
+            // A key set that was kept is used before, or not at all.
+            Self::Open(OpenChannel { channel, dek, .. }) => Self::Open(OpenChannel {
                 channel: channel.take(),
                 dek: dek.clone(),
+                kept: None,
             }),
             Self::Broadcast { channel, dek } => Self::Broadcast {
                 channel: channel.take(),
@@ -71,7 +93,7 @@ impl State {
 
     /// Saves the individual channel and goes to broadcast mode, at a checkpoint if there is one.
     pub(crate) fn enter_broadcast(&mut self, start: BroadcastStart, resume: Option<&BroadcastCheckpoint>) {
-        if let Self::Open(OpenChannel { channel, dek }) = self.take() {
+        if let Self::Open(OpenChannel { channel, dek, .. }) = self.take() {
             let mut channel = channel.enter_broadcast(start);
             if let Some(checkpoint) = resume {
                 channel.resume_at(checkpoint);
@@ -90,6 +112,7 @@ impl State {
             let open = OpenChannel {
                 channel: channel.return_to_saved(),
                 dek,
+                kept: None,
             };
             stack::wipe(stack);
             self.settle(open);
@@ -176,6 +199,15 @@ impl SecureChannels {
     /// Whether no logical channel has any, nor is opening one.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.iter().all(|slot| matches!(slot.state, State::None(_)))
+    }
+
+    /// Wipes the broadcast key sets that are kept.
+    pub(crate) fn forget_key_sets(&mut self) {
+        for slot in &mut self.0 {
+            if let State::Open(open) = &mut slot.state {
+                open.kept = None;
+            }
+        }
     }
 
     /// Whether a logical channel is in broadcast mode: there can be one at a time, as there is one loader.

@@ -481,3 +481,22 @@ fn the_messages_after_it() {
     };
     check("verdict", &written(|out| verdict.encode(out)));
 }
+
+/// What the SE says when it refuses block 2 of the load, which the card's side of this test gets from an SE.
+#[test]
+fn a_refusal() {
+    let refusal = Refusal {
+        action: codes::ACTION_LOAD,
+        target: Manifest::OS_PART,
+        campaign: campaign(),
+        sequence_counter: 1,
+        sw: StatusWord(0x9504),
+        block: 2,
+        version: 1,
+        digest: Manifest::decode(&given("manifest")).unwrap().digest,
+        mac: [0; 16],
+    };
+    let k_aut = AesKey::new(&given("k-aut")).unwrap();
+    let mac = cmac(&k_aut, &[&refusal.message(se_id())]);
+    check("refusal", &Refusal { mac, ..refusal }.encode());
+}

@@ -25,6 +25,8 @@ const CPLC: u16 = 0x9F7F;
 /// Broadcast update, 2.4.
 const UPDATE_STATE: u16 = 0xDF20;
 const RECEIPT: u16 = 0xDF21;
+const KEY_STATE: u16 = 0xDF22;
+const REFUSAL: u16 = 0xDF23;
 const EXTENDED_CARD_RESOURCES: u16 = 0xFF21;
 
 /// Template of card recognition data (GPC H.2).
@@ -129,6 +131,8 @@ fn value<F: Flash>(
         EXTENDED_CARD_RESOURCES => resources(issuer, w),
         UPDATE_STATE => issuer.update_state(w),
         RECEIPT => issuer.receipt(w),
+        KEY_STATE => issuer.key_state(w),
+        REFUSAL => issuer.refusal(w),
         _ => Err(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)),
     }
 }

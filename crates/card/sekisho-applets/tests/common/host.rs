@@ -112,6 +112,12 @@ impl Host {
         [answer.data, &answer.sw.bytes()].concat()
     }
 
+    /// Sends what has been wrapped and gives the plain R-APDU.
+    pub fn unwrap_of(&mut self, card: &mut dyn Line, wrapped: &[u8]) -> Vec<u8> {
+        let rapdu = send_on(card, self.interface, wrapped);
+        self.unwrap(&rapdu)
+    }
+
     /// Sends a plain C-APDU through the secure channel and gives the plain R-APDU.
     pub fn send(&mut self, card: &mut dyn Line, plain: &[u8]) -> Vec<u8> {
         let command = self.wrap(plain);

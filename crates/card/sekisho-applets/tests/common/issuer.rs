@@ -67,6 +67,7 @@ pub fn made_by(page: Page, without: u8) -> Card {
 /// * `bytes`: the header column is all that is sent;
 /// * `protected`: as the secure channel or broadcast mode asks for that the host has opened; as it is while there is none;
 /// * `signed`: the same, with the designer's signature over the data field (as over a manifest) behind it;
+/// * `individual`: as the individual channel asks for, in broadcast mode the saved one; as it is while there is none;
 /// * `proved`: EXTERNAL AUTHENTICATE, with the host cryptogram and the C-MAC;
 /// * `power`: nothing is sent; the reader switches the card off and on.
 pub struct IssuerBench {
@@ -76,6 +77,8 @@ pub struct IssuerBench {
     initiated: Option<(SessionKeys, Cryptogram)>,
     channel: Option<HostChannel>,
     broadcast: Option<BroadcastWriter>,
+    /// The CHANGE MODE that brought a key set alone.
+    kept: Option<Vec<u8>>,
 }
 
 impl IssuerBench {
@@ -86,6 +89,7 @@ impl IssuerBench {
             initiated: None,
             channel: None,
             broadcast: None,
+            kept: None,
         }
     }
 
@@ -119,6 +123,12 @@ impl IssuerBench {
             let command = written(|w| writer.wrap(&capdu, w).unwrap());
             return send(&mut self.card, &command);
         }
+        self.individual(plain)
+    }
+
+    /// The same of the individual channel, saved or not.
+    fn individual(&mut self, plain: &[u8]) -> Vec<u8> {
+        let capdu = CApdu::parse(plain).unwrap();
         let Some(channel) = &mut self.channel else {
             return send(&mut self.card, plain);
         };
@@ -141,9 +151,14 @@ impl IssuerBench {
                 let keys = SessionKeys::derive(&scp_keys(self.page), &host, &answer.card_challenge).unwrap();
                 let cryptogram = keys.host_cryptogram(&host, &answer.card_challenge).unwrap();
                 self.initiated = Some((keys, cryptogram));
-                (self.channel, self.broadcast) = (None, None);
+                (self.channel, self.broadcast, self.kept) = (None, None, None);
             }
-            (ins::CHANGE_MODE, 1) => self.broadcast = Some(self.broadcast_keys(&capdu)),
+            (ins::CHANGE_MODE, 2) => self.kept = Some(plain.to_vec()),
+            (ins::CHANGE_MODE, 1) => {
+                let kept = self.kept.take().filter(|_| capdu.data.len() == 8);
+                let brought = kept.as_deref().map_or(capdu, |kept| CApdu::parse(kept).unwrap());
+                self.broadcast = Some(self.broadcast_keys(&brought));
+            }
             (ins::CHANGE_MODE, _) => self.broadcast = None,
             _ => {}
         }
@@ -185,6 +200,7 @@ impl Bench for IssuerBench {
             "bytes" => return send(&mut self.card, &command.header),
             "on SPI" => return send_on(&mut self.card, Interface::Spi, &plain),
             "protected" => (plain.clone(), self.protected(&plain)),
+            "individual" => (plain.clone(), self.individual(&plain)),
             "signed" => {
                 let plain = command.with(&self.signature(&command.data));
                 let answer = self.protected(&plain);
@@ -193,7 +209,7 @@ impl Bench for IssuerBench {
             "proved" => return self.proved(command.header[2]),
             "power" => {
                 self.card.reset(Interface::Iso7816Contact);
-                (self.initiated, self.channel, self.broadcast) = (None, None, None);
+                (self.initiated, self.channel, self.broadcast, self.kept) = (None, None, None, None);
                 return vec![0x90, 0x00];
             }
             other => panic!("no command is sent {other:?}"),

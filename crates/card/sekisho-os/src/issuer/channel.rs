@@ -72,7 +72,11 @@ impl<F: Flash> Issuer<'_, '_, F> {
             .encode(&mut w)
             .map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
         let channel = initiated.authenticate(w.written())?;
-        *state = State::Open(OpenChannel { channel, dek });
+        *state = State::Open(OpenChannel {
+            channel,
+            dek,
+            kept: None,
+        });
         Ok(StatusWord::NO_ERROR)
     }
 

@@ -2,8 +2,8 @@
 
 use sekisho_apdu::{StatusWord, Writer};
 use sekisho_keys::{AesKey, kdf_label, key_unwrap};
-use sekisho_link::Custody;
 use sekisho_link::codes::{LABEL_KEY_WRAP, LABEL_RESUME};
+use sekisho_link::{Campaign, Custody, Manifest, SeId};
 use sekisho_nvm::Flash;
 use sekisho_scp::SecurityLevel;
 use sekisho_scp::card::{BroadcastCheckpoint, BroadcastStart};
@@ -11,21 +11,23 @@ use zeroize::Zeroizing;
 
 use super::Issuer;
 use crate::keys::{KVN_K_AUT, KVN_K_MAC, KVN_KOS};
-use crate::loader::commands::{AuthorizeAction, ChangeMode, WriteBlock};
-use crate::loader::{BroadcastBegin, Loader};
+use crate::loader::commands::{AuthorizeAction, ChangeMode, KeySetField, WriteBlock};
+use crate::loader::{Authority, BroadcastBegin, Loader, Refused};
 use crate::nvm::Nvm;
 use crate::refusal::{Outcome, Refusal};
-use crate::secure::State;
+use crate::secure::{KeptKeySet, OpenChannel, State};
 
-/// What the secure channel does after the answer to CHANGE MODE.
+/// What the secure channel does at CHANGE MODE.
 pub(crate) enum ModeChange {
-    /// Saves the individual channel and goes to broadcast mode, at a checkpoint if there is one.
+    /// After the answer: saves the individual channel and goes to broadcast mode, at a checkpoint if there is one.
     Broadcast {
         start: BroadcastStart,
         resume: Option<BroadcastCheckpoint>,
     },
-    /// Returns to the saved individual channel.
+    /// After the answer: returns to the saved individual channel.
     Saved,
+    /// Before the answer, which is the saved individual channel's: returns to it.
+    Left,
 }
 
 const fn not_authenticated() -> Refusal {
@@ -66,26 +68,26 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
     /// The status words of broadcast update, 2.5.
     pub fn change_mode(&mut self, command: &ChangeMode<'_>) -> Outcome {
         let mode = match command {
-            ChangeMode::Broadcast {
-                custody,
-                campaign,
-                counter,
-                chaining,
-                keys,
-            } => {
-                if self.context.system.secure.any_broadcast() {
-                    return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+            ChangeMode::Broadcast(field) => {
+                let set = self.key_set(field)?;
+                self.begin(set)?
+            }
+            ChangeMode::BroadcastKept { custody, campaign } => {
+                let set = self.kept_key_set(*custody, *campaign)?;
+                self.begin(set)?
+            }
+            ChangeMode::Keep(field) => {
+                let set = self.key_set(field)?;
+                if let Some(open) = self.open_channel() {
+                    open.kept = Some(set);
                 }
-                self.individual_channel()?;
-                let (bk_enc, bk_mac) = self.broadcast_keys(*custody, keys)?;
-                let start = BroadcastStart {
-                    bk_enc,
-                    bk_mac,
-                    counter: *counter,
-                    chaining: *chaining,
-                };
-                let resume = self.begin(*custody, *campaign, &start)?;
-                ModeChange::Broadcast { start, resume }
+                return Ok(StatusWord::NO_ERROR);
+            }
+            ChangeMode::Leave => {
+                let checkpoint = self.broadcast()?;
+                let (loader, mut nvm) = self.loader();
+                loader.leave(&mut nvm, &checkpoint)?;
+                ModeChange::Left
             }
             ChangeMode::Back => {
                 self.broadcast()?;
@@ -96,6 +98,51 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
         };
         self.context.system.effects.mode = Some(mode);
         Ok(StatusWord::NO_ERROR)
+    }
+
+    /// The open individual channel of the command's logical channel.
+    fn open_channel(&mut self) -> Option<&mut OpenChannel> {
+        match self.context.system.secure.get(self.context.place) {
+            Some(State::Open(open)) => Some(open),
+            _ => None,
+        }
+    }
+
+    /// The key set that a command brings, once it may bring one.
+    fn key_set(&mut self, field: &KeySetField<'_>) -> Result<KeptKeySet, Refusal> {
+        if self.context.system.secure.any_broadcast() {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
+        self.individual_channel()?;
+        let (bk_enc, bk_mac) = self.broadcast_keys(field.custody, field.keys)?;
+        Ok(KeptKeySet {
+            custody: field.custody,
+            campaign: field.campaign.0.to_be_bytes(),
+            start: BroadcastStart {
+                bk_enc,
+                bk_mac,
+                counter: field.counter,
+                chaining: field.chaining,
+            },
+        })
+    }
+
+    /// The key set that the channel keeps, if it is for this campaign.
+    fn kept_key_set(&mut self, custody: Custody, campaign: Campaign) -> Result<KeptKeySet, Refusal> {
+        let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
+        if self.context.system.secure.any_broadcast() {
+            return Err(refused);
+        }
+        self.individual_channel()?;
+        let kept = self.open_channel().and_then(|open| open.kept.as_ref());
+        let kept = kept
+            .filter(|kept| kept.custody == custody && kept.campaign == campaign.0.to_be_bytes())
+            .ok_or(refused)?;
+        Ok(KeptKeySet {
+            custody,
+            campaign: kept.campaign,
+            start: kept.start.clone(),
+        })
     }
 
     /// The broadcast key set: in custody 03 wrapped under a key of Kos, in custody 04 as it is.
@@ -119,32 +166,28 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
         Ok((AesKey::new(enc)?, AesKey::new(mac)?))
     }
 
-    fn begin(
-        &mut self,
-        custody: Custody,
-        campaign: sekisho_link::Campaign,
-        start: &BroadcastStart,
-    ) -> Result<Option<BroadcastCheckpoint>, Refusal> {
+    fn begin(&mut self, set: KeptKeySet) -> Result<ModeChange, Refusal> {
+        let KeptKeySet {
+            custody,
+            campaign,
+            start,
+        } = set;
         let mut resume_check = [0; 8];
-        kdf_label(
-            &start.bk_mac,
-            LABEL_RESUME,
-            &campaign.0.to_be_bytes(),
-            &mut resume_check,
-        );
+        kdf_label(&start.bk_mac, LABEL_RESUME, &campaign, &mut resume_check);
         let kos = match custody {
             Custody::DesignSystem => None,
             Custody::Hsm => Some(self.keys().single_aes(KVN_KOS)?),
         };
         let begin = BroadcastBegin {
-            campaign,
+            campaign: Campaign(u64::from_be_bytes(campaign)),
             custody,
             resume_check,
             bk_mac: start.bk_mac.clone(),
             kos,
         };
         let (loader, mut nvm) = self.loader();
-        Ok(loader.begin_broadcast(&mut nvm, begin)?)
+        let resume = loader.begin_broadcast(&mut nvm, begin)?;
+        Ok(ModeChange::Broadcast { start, resume })
     }
 
     /// WRITE.
@@ -170,18 +213,42 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
         Ok(StatusWord::NO_ERROR)
     }
 
-    /// AUTHORIZE ACTION; appends the receipt to the answer.
+    /// AUTHORIZE ACTION; appends the receipt to the answer. A refusal is kept as well.
     ///
     /// # Errors
     /// The status words of broadcast update, 2.5.
     pub fn authorize_action(&mut self, command: &AuthorizeAction, out: &mut Writer<'_>) -> Outcome {
         self.individual_channel()?;
-        let k_aut = self.keys().single_aes(KVN_K_AUT)?;
-        let k_mac = self.keys().single_aes(KVN_K_MAC).ok();
-        let se_id = *self.se_id();
+        let proof = self.context.authenticated().ok_or(not_authenticated())?;
+        let sequence_counter = proof.sequence_counter();
+        let authority = Authority {
+            se_id: SeId(*self.se_id()),
+            k_aut: self.keys().single_aes(KVN_K_AUT)?,
+            k_mac: self.keys().single_aes(KVN_K_MAC).ok(),
+            kos: self.keys().single_aes(KVN_KOS).ok(),
+            dek: self.open_channel().map(|open| open.dek.clone()),
+        };
         let (loader, mut nvm) = self.loader();
-        loader.authorise(&mut nvm, &k_aut, k_mac.as_ref(), &se_id, command, out)?;
-        Ok(StatusWord::NO_ERROR)
+        let (action, subject) = loader.subject(&mut nvm, command);
+        match loader.authorise(&mut nvm, &authority, command, out) {
+            Ok(taken) => {
+                if taken == Some(Manifest::KEYS) {
+                    // They were unwrapped under the old Kos.
+                    self.context.system.secure.forget_key_sets();
+                }
+                Ok(StatusWord::NO_ERROR)
+            }
+            Err(sw) => {
+                let refused = Refused {
+                    action,
+                    subject,
+                    sequence_counter,
+                    sw,
+                };
+                loader.refuse(&mut nvm, &authority, refused);
+                Err(Refusal(sw))
+            }
+        }
     }
 
     /// The value of GET DATA DF20: the active part and how far a broadcast has come.
@@ -189,7 +256,24 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
     /// # Errors
     /// 6A84.
     pub fn update_state(&mut self, out: &mut Writer<'_>) -> Result<(), Refusal> {
-        Ok(self.context.system.loader.state_object(out)?)
+        Ok(self.context.system.loader.state_object(Manifest::OS_PART, out)?)
+    }
+
+    /// The value of GET DATA DF22: the same of the design system's keys.
+    ///
+    /// # Errors
+    /// 6A84.
+    pub fn key_state(&mut self, out: &mut Writer<'_>) -> Result<(), Refusal> {
+        Ok(self.context.system.loader.state_object(Manifest::KEYS, out)?)
+    }
+
+    /// The value of GET DATA DF23: the last refusal.
+    ///
+    /// # Errors
+    /// 6A88 when there is none.
+    pub fn refusal(&mut self, out: &mut Writer<'_>) -> Result<(), Refusal> {
+        let (loader, mut nvm) = self.loader();
+        Ok(loader.refusal(&mut nvm, out)?)
     }
 
     /// The value of GET DATA DF21: the last receipt.

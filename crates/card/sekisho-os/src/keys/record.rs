@@ -96,7 +96,8 @@ impl KeyRecord {
         Ok(())
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    /// The record's bytes.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 

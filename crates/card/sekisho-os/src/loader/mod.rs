@@ -4,34 +4,39 @@
 //! command that leads to it is answered:
 //!
 //! ```text
-//! nothing --block 0--> begun --last block--> complete --AUTHORIZE ACTION--> active part, receipt
+//! nothing --block 0--> begun --last block--> complete --AUTHORIZE ACTION--> active part or new keys, receipt
 //!    ^                   |  ^                    |
-//!    |                   +--+ checkpoint at each page
+//!    |                   +--+ checkpoint at each page, and when broadcast mode is left
 //!    +---- discarded, or another campaign begins -+
 //! ```
 //!
-//! The active part and its version change in one place, `Loader::activate`, in one transaction.
+//! One image is staged at a time, of whichever target, in the slot that is not active. The active part and its version change in one place,
+//! `Loader::activate`, and the design system's keys and theirs in one, `Loader::change_keys`; each in one transaction.
 
+mod authorise;
 pub mod commands;
+mod keys;
 mod receipts;
 mod records;
+mod refusals;
 mod staging;
 pub mod status;
 
+pub use authorise::Authority;
 pub(crate) use records::part_data;
+use refusals::Position;
+pub use refusals::{Refused, Subject};
 
 use sekisho_apdu::{BufferFull, CApdu, StatusWord, Writer};
 use sekisho_keys::p256sig::VerifyingKey;
-use sekisho_keys::{AesKey, Rng, Sha256, cmac, ct_eq};
-use sekisho_link::{Campaign, Custody, LoaderState, Manifest, SeId, Staging, codes};
+use sekisho_keys::{AesKey, Rng, ct_eq};
+use sekisho_link::{Campaign, Custody, LoaderState, Manifest, Staging};
 use sekisho_nvm::{Flash, Op, Region};
 use sekisho_scp::card::BroadcastCheckpoint;
-use sekisho_wasm::Why;
 
 use crate::nvm::Nvm;
-use crate::part::{self, NoPart, PartFailure, Placed};
-use commands::AuthorizeAction;
-use records::{ActivePart, CARRY, CHECKPOINT, Checkpoint, PART, RECEIPT, STAGING, Staged};
+use crate::part::{self, PartFailure, Placed};
+use records::{ActivePart, CARRY, CHECKPOINT, Checkpoint, PART, STAGING, Staged, WIPE};
 use staging::{Broadcast, Place};
 
 /// Largest flash page that the page buffer holds.
@@ -55,8 +60,12 @@ pub struct BroadcastBegin {
 pub struct Loader {
     /// The active part; an SE may have left the factory without one.
     active: Option<ActivePart>,
-    /// What GET DATA says of the staged image: state, campaign, the block from which it can go on.
-    staged: (Staging, Campaign, u16),
+    /// Version of the design system's keys.
+    key_version: u32,
+    /// What GET DATA and refusals say of the staged image: state, campaign, target, the block from which it can go on.
+    staged: (Staging, Position),
+    /// What the broadcast mode that is on, or has just ended, is about.
+    loading: Position,
     broadcast: Place,
     /// RAM for the OS part, in bytes.
     part_ram: usize,
@@ -86,25 +95,44 @@ impl Loader {
         if nvm.flash.page_size() > PAGE_MAX {
             return Err(StatusWord::NOT_ENOUGH_MEMORY);
         }
-        let active = ActivePart::load(nvm)?;
         let mut loader = Self {
-            active,
-            staged: (Staging::Nothing, Campaign(0), 0),
+            active: ActivePart::load(nvm)?,
+            key_version: records::key_version(nvm)?,
+            staged: (Staging::Nothing, Position::new(Campaign(0))),
+            loading: Position::new(Campaign(0)),
             broadcast: Place::EMPTY,
             part_ram,
             failure: None,
         };
         loader.reload(nvm)?;
+        if nvm.get(WIPE, &mut []).map_err(|refusal| refusal.0)?.is_some() {
+            loader.wipe_slot(nvm)?;
+        }
         Ok(loader)
     }
 
     /// Reads again what GET DATA says of the staged image.
     fn reload<F: Flash>(&mut self, nvm: &mut Nvm<'_, F>) -> Result<(), StatusWord> {
         self.staged = match (Staged::load(nvm)?, Checkpoint::load(nvm)?) {
-            (Some(staged), Some(checkpoint)) => (staged.staging, staged.campaign, checkpoint.next_block),
-            _ => (Staging::Nothing, Campaign(0), 0),
+            (Some(staged), Some(checkpoint)) => {
+                let position = Position {
+                    campaign: staged.campaign,
+                    target: staged.manifest.target,
+                    block: checkpoint.next_block,
+                };
+                (staged.staging, position)
+            }
+            _ => (Staging::Nothing, Position::new(Campaign(0))),
         };
         Ok(())
+    }
+
+    /// Wipes the slot that is not active, as the record says that the last transaction left; then that record goes.
+    fn wipe_slot<F: Flash>(&self, nvm: &mut Nvm<'_, F>) -> Result<(), StatusWord> {
+        slot(nvm, self.inactive_slot())?
+            .wipe(nvm.flash)
+            .map_err(|_| StatusWord::MEMORY_FAILURE)?;
+        commit(nvm, &[Op::Remove(WIPE)])
     }
 
     /// Puts the first OS part into slot A: a factory step, before the card record makes the SE one. `part_ram` is what it may use.
@@ -137,20 +165,28 @@ impl Loader {
         commit(nvm, &[Op::Put(PART, &active.encode())])
     }
 
-    /// Writes the value of GET DATA DF20.
+    /// Writes the value of GET DATA DF20 or DF22: the state of a target, beside which nothing is staged while something of another one is.
     ///
     /// # Errors
     /// [`BufferFull`].
-    pub fn state_object(&self, out: &mut Writer<'_>) -> Result<(), BufferFull> {
-        let (staging, campaign, next_block) = self.staged;
+    pub fn state_object(&self, target: u8, out: &mut Writer<'_>) -> Result<(), BufferFull> {
+        let (staging, position) = match self.staged {
+            (staging, position) if position.target == target => (staging, position),
+            _ => (Staging::Nothing, Position::new(Campaign(0))),
+        };
+        let (slot, abi) = if target == Manifest::OS_PART {
+            (self.active.map_or(0, |active| active.slot), part::ABI)
+        } else {
+            (0, Manifest::NO_CODE)
+        };
         LoaderState {
-            target: Manifest::OS_PART,
-            slot: self.active.map_or(0, |active| active.slot),
-            version: self.version(),
-            abi: part::ABI,
+            target,
+            slot,
+            version: self.version(target),
+            abi,
             staging,
-            campaign,
-            next_block,
+            campaign: position.campaign,
+            next_block: position.block,
         }
         .encode(out)
     }
@@ -163,9 +199,26 @@ impl Loader {
         receipts::last(nvm, out)
     }
 
-    /// Version of the active part, 0 when there is none.
-    fn version(&self) -> u32 {
-        self.active.map_or(0, |active| active.manifest.version)
+    /// Writes the last refusal.
+    ///
+    /// # Errors
+    /// 6A88 when there is none, 6A84 when it does not fit, 6581.
+    pub fn refusal<F: Flash>(&self, nvm: &mut Nvm<'_, F>, out: &mut Writer<'_>) -> Result<(), StatusWord> {
+        refusals::last(nvm, out)
+    }
+
+    /// Version of the design system's keys.
+    pub const fn key_version(&self) -> u32 {
+        self.key_version
+    }
+
+    /// Active version of a target, 0 when there is none.
+    fn version(&self, target: u8) -> u32 {
+        match target {
+            Manifest::OS_PART => self.active.map_or(0, |active| active.manifest.version),
+            Manifest::KEYS => self.key_version,
+            _ => 0,
+        }
     }
 
     /// The slot that is not active.
@@ -199,9 +252,11 @@ impl Loader {
                 &[Op::Remove(STAGING), Op::Remove(CHECKPOINT), Op::Remove(CARRY)],
             )?;
             self.reload(nvm)?;
+            self.loading = Position::new(begin.campaign);
             self.broadcast = Place::Taken(Broadcast::new(begin));
             return Ok(None);
         };
+        (_, self.loading) = self.staged;
         self.broadcast = Place::Taken(Broadcast::resume(nvm, begin, staged, &checkpoint)?);
         Ok(Some(checkpoint.channel))
     }
@@ -218,9 +273,11 @@ impl Loader {
         after: &BroadcastCheckpoint,
         designer: Option<&VerifyingKey>,
     ) -> Result<(), StatusWord> {
+        self.loading.block = block;
         let done = self.write_in_place(nvm, block, data, after, designer);
-        if done.is_err() {
-            self.broadcast = Place::EMPTY;
+        match (self.broadcast.get(), done) {
+            (Some(broadcast), Ok(())) => self.loading = broadcast.position(),
+            _ => self.broadcast = Place::EMPTY,
         }
         done
     }
@@ -235,7 +292,7 @@ impl Loader {
         designer: Option<&VerifyingKey>,
     ) -> Result<(), StatusWord> {
         let region = slot(nvm, self.inactive_slot())?;
-        let active = self.version();
+        let versions = [Manifest::OS_PART, Manifest::KEYS].map(|target| (target, self.version(target)));
         let broadcast = self
             .broadcast
             .get_mut()
@@ -244,7 +301,10 @@ impl Loader {
         if block == 0 {
             let designer = designer.ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
             let manifest = staging::read_manifest(data, designer)?;
-            check_version(active, &manifest)?;
+            self.loading.target = manifest.target;
+            check_code_format(&manifest)?;
+            let active = versions.iter().find(|(target, _)| *target == manifest.target);
+            check_version(active.map_or(0, |(_, version)| *version), &manifest)?;
             if length(&manifest)? > region.len(nvm.flash) {
                 return Err(StatusWord::NOT_ENOUGH_MEMORY);
             }
@@ -269,163 +329,30 @@ impl Loader {
         }
     }
 
+    /// CHANGE MODE that leaves broadcast mode at a block boundary: a checkpoint, `channel` being the state of the broadcast channel, unless the last
+    /// one says the same or block 0 has not been written. The keys and the page buffer are wiped.
+    ///
+    /// # Errors
+    /// 6A84 when the checkpoint finds no room, 6581: the last checkpoint stands.
+    pub fn leave<F: Flash>(
+        &mut self,
+        nvm: &mut Nvm<'_, F>,
+        channel: &BroadcastCheckpoint,
+    ) -> Result<(), StatusWord> {
+        let (_, standing) = self.staged;
+        let left = match self.broadcast.get() {
+            None => Err(StatusWord::CONDITIONS_NOT_SATISFIED),
+            Some(broadcast) if broadcast.position().block == standing.block => Ok(()),
+            Some(broadcast) => broadcast.checkpoint(nvm, channel, false),
+        };
+        self.broadcast = Place::EMPTY;
+        left?;
+        self.reload(nvm)
+    }
+
     /// Broadcast mode has ended otherwise: its keys and its page buffer are wiped; what stands in NVM stays.
     pub fn abort(&mut self) {
         self.broadcast = Place::EMPTY;
-    }
-
-    /// AUTHORIZE ACTION; appends the receipt to the answer.
-    ///
-    /// # Errors
-    /// The status words of broadcast update, 2.3.
-    pub fn authorise<F: Flash>(
-        &mut self,
-        nvm: &mut Nvm<'_, F>,
-        k_aut: &AesKey,
-        k_mac: Option<&AesKey>,
-        se_id: &[u8; 10],
-        command: &AuthorizeAction,
-        out: &mut Writer<'_>,
-    ) -> Result<(), StatusWord> {
-        let se_id = SeId(*se_id);
-        let staged = Staged::load(nvm)?.ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?;
-        match command {
-            AuthorizeAction::Discard {
-                campaign,
-                individual_code,
-            } => {
-                same_campaign(&staged, *campaign)?;
-                check_code(k_aut, &codes::discard_message(*campaign, se_id), individual_code)?;
-                self.discard(nvm, k_aut, se_id, *campaign, out)
-            }
-            AuthorizeAction::Activate {
-                campaign,
-                design_code,
-                individual_code,
-            } => {
-                if staged.staging != Staging::Complete {
-                    return Err(StatusWord::CONDITIONS_NOT_SATISFIED);
-                }
-                same_campaign(&staged, *campaign)?;
-                let manifest = self.own_digest(nvm, &staged)?;
-                let k_int = match staged.custody {
-                    Custody::DesignSystem => {
-                        AesKey::new(&staged.k_int).map_err(|_| StatusWord::MEMORY_FAILURE)?
-                    }
-                    Custody::Hsm => k_mac.ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?.clone(),
-                };
-                check_code(&k_int, &codes::design_code_message(&manifest), design_code)?;
-                check_code(
-                    k_aut,
-                    &codes::activate_message(&manifest, *campaign, se_id),
-                    individual_code,
-                )?;
-                check_version(self.version(), &manifest)?;
-                self.check_code(nvm, &manifest)?;
-                self.activate(nvm, k_aut, se_id, *campaign, manifest, out)
-            }
-        }
-    }
-
-    /// Takes the SHA-256 of what stands in the slot. If it is not the manifest's, what is staged is wiped: nothing can make it right.
-    fn own_digest<F: Flash>(
-        &mut self,
-        nvm: &mut Nvm<'_, F>,
-        staged: &Staged,
-    ) -> Result<Manifest, StatusWord> {
-        let region = slot(nvm, self.inactive_slot())?;
-        let len = length(&staged.manifest)?;
-        let mut hash = Sha256::new();
-        let mut chunk = [0; 256];
-        let mut at = 0;
-        while at < len {
-            let part = chunk.get_mut(..256.min(len - at)).unwrap_or_default();
-            region
-                .read(nvm.flash, at, part)
-                .map_err(|_| StatusWord::MEMORY_FAILURE)?;
-            hash.update(part);
-            at += part.len();
-        }
-        let digest = hash.finalize();
-        if !ct_eq(&digest, &staged.manifest.digest) {
-            commit(
-                nvm,
-                &[Op::Remove(STAGING), Op::Remove(CHECKPOINT), Op::Remove(CARRY)],
-            )?;
-            region.wipe(nvm.flash).map_err(|_| StatusWord::MEMORY_FAILURE)?;
-            self.reload(nvm)?;
-            return Err(status::INTEGRITY);
-        }
-        Ok(Manifest {
-            digest,
-            ..staged.manifest
-        })
-    }
-
-    /// Makes the staged image the active part, with its receipt, in one transaction.
-    fn activate<F: Flash>(
-        &mut self,
-        nvm: &mut Nvm<'_, F>,
-        k_aut: &AesKey,
-        se_id: SeId,
-        campaign: Campaign,
-        manifest: Manifest,
-        out: &mut Writer<'_>,
-    ) -> Result<(), StatusWord> {
-        let active = ActivePart {
-            slot: self.inactive_slot(),
-            manifest,
-        };
-        let receipt = receipts::activated(k_aut, se_id, campaign, self.version(), &manifest);
-        let ops = [
-            Op::Put(PART, &active.encode()),
-            Op::Put(RECEIPT, &receipt),
-            Op::Remove(STAGING),
-            Op::Remove(CHECKPOINT),
-            Op::Remove(CARRY),
-        ];
-        commit(nvm, &ops)?;
-        self.active = Some(active);
-        self.broadcast = Place::EMPTY;
-        self.reload(nvm)?;
-        out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
-    }
-
-    fn discard<F: Flash>(
-        &mut self,
-        nvm: &mut Nvm<'_, F>,
-        k_aut: &AesKey,
-        se_id: SeId,
-        campaign: Campaign,
-        out: &mut Writer<'_>,
-    ) -> Result<(), StatusWord> {
-        let receipt = receipts::discarded(k_aut, se_id, campaign, self.version());
-        commit(
-            nvm,
-            &[
-                Op::Put(RECEIPT, &receipt),
-                Op::Remove(STAGING),
-                Op::Remove(CHECKPOINT),
-                Op::Remove(CARRY),
-            ],
-        )?;
-        self.broadcast = Place::EMPTY;
-        self.reload(nvm)?;
-        slot(nvm, self.inactive_slot())?
-            .wipe(nvm.flash)
-            .map_err(|_| StatusWord::MEMORY_FAILURE)?;
-        out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
-    }
-
-    /// Whether what is staged would run: it is loaded as a command loads it.
-    fn check_code<F: Flash>(&self, nvm: &Nvm<'_, F>, manifest: &Manifest) -> Result<(), StatusWord> {
-        check_code_format(manifest)?;
-        let placed = self.placed(nvm, self.inactive_slot(), manifest)?;
-        let checked = placed.with_image(nvm.flash, |image| part::validate(image, self.part_ram));
-        checked.map_err(|why| match why {
-            NoPart::Module(refusal) if refusal.why == Why::Read => StatusWord::MEMORY_FAILURE,
-            _ => status::CODE,
-        })
     }
 
     /// A part in a slot.
@@ -483,28 +410,12 @@ impl Loader {
     }
 }
 
-/// Whether this SE runs such code at all.
+/// Whether this SE runs such code at all; new keys are none.
 const fn check_code_format(manifest: &Manifest) -> Result<(), StatusWord> {
-    if manifest.code_format == Manifest::WEBASSEMBLY && manifest.abi == part::ABI {
-        Ok(())
-    } else {
-        Err(status::CODE)
-    }
-}
-
-fn same_campaign(staged: &Staged, campaign: Campaign) -> Result<(), StatusWord> {
-    if staged.campaign == campaign {
-        Ok(())
-    } else {
-        Err(status::CAMPAIGN)
-    }
-}
-
-fn check_code(key: &AesKey, message: &[u8], code: &[u8; 16]) -> Result<(), StatusWord> {
-    if ct_eq(&cmac(key, &[message]), code) {
-        Ok(())
-    } else {
-        Err(status::INTEGRITY)
+    match (manifest.target, manifest.code_format, manifest.abi) {
+        (Manifest::OS_PART, Manifest::WEBASSEMBLY, part::ABI)
+        | (Manifest::KEYS, Manifest::NO_CODE, Manifest::NO_CODE) => Ok(()),
+        _ => Err(status::CODE),
     }
 }
 
@@ -521,7 +432,7 @@ fn slot<F: Flash>(nvm: &Nvm<'_, F>, number: u8) -> Result<Region, StatusWord> {
     Ok(Region::new(pages.clone()))
 }
 
-/// Whether a part may replace the active one, which has this version.
+/// Whether an image may replace what is active, which has this version.
 fn check_version(active: u32, manifest: &Manifest) -> Result<(), StatusWord> {
     if manifest.version > active && active >= manifest.min_previous {
         Ok(())

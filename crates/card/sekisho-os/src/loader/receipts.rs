@@ -1,17 +1,17 @@
 //! Receipts: made with K-AUT, kept until the next one.
 
 use sekisho_apdu::{StatusWord, Writer};
-use sekisho_keys::{AesKey, cmac};
-use sekisho_link::{Campaign, Manifest, Receipt, SeId, codes};
+use sekisho_keys::cmac;
+use sekisho_link::{Campaign, Manifest, Receipt, codes};
 use sekisho_nvm::Flash;
 
+use super::authorise::Authority;
 use super::records::RECEIPT;
 use crate::nvm::Nvm;
 
 /// The receipt of an activation.
 pub(super) fn activated(
-    k_aut: &AesKey,
-    se_id: SeId,
+    authority: &Authority,
     campaign: Campaign,
     previous_version: u32,
     manifest: &Manifest,
@@ -23,8 +23,7 @@ pub(super) fn activated(
         ..
     } = *manifest;
     sealed(
-        k_aut,
-        se_id,
+        authority,
         Receipt {
             action: codes::ACTION_ACTIVATE,
             target,
@@ -38,13 +37,17 @@ pub(super) fn activated(
 }
 
 /// The receipt of discarding.
-pub(super) fn discarded(k_aut: &AesKey, se_id: SeId, campaign: Campaign, version: u32) -> [u8; Receipt::LEN] {
+pub(super) fn discarded(
+    authority: &Authority,
+    campaign: Campaign,
+    target: u8,
+    version: u32,
+) -> [u8; Receipt::LEN] {
     sealed(
-        k_aut,
-        se_id,
+        authority,
         Receipt {
             action: codes::ACTION_DISCARD,
-            target: Manifest::OS_PART,
+            target,
             campaign,
             previous_version: version,
             version,
@@ -54,9 +57,9 @@ pub(super) fn discarded(k_aut: &AesKey, se_id: SeId, campaign: Campaign, version
     )
 }
 
-fn sealed(k_aut: &AesKey, se_id: SeId, receipt: Receipt) -> [u8; Receipt::LEN] {
+fn sealed(authority: &Authority, receipt: Receipt) -> [u8; Receipt::LEN] {
     Receipt {
-        mac: cmac(k_aut, &[&receipt.message(se_id)]),
+        mac: cmac(&authority.k_aut, &[&receipt.message(authority.se_id)]),
         ..receipt
     }
     .encode()

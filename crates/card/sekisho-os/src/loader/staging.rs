@@ -9,13 +9,13 @@ use sekisho_scp::card::BroadcastCheckpoint;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::records::{CARRY, CHECKPOINT, Checkpoint, STAGING, Staged};
-use super::{BroadcastBegin, PAGE_MAX, check_code_format, length, status};
+use super::{BroadcastBegin, PAGE_MAX, Position, length, status};
 use crate::nvm::Nvm;
 
 /// Block 0: the manifest and the designer's signature.
 const SIGNATURE_LEN: usize = 64;
 
-/// Reads block 0 and checks what needs no state of the SE: format, signature, code format and ABI.
+/// Reads block 0: a manifest of a target that there is, signed by the designer.
 pub(super) fn read_manifest(data: &[u8], designer: &VerifyingKey) -> Result<Manifest, StatusWord> {
     let (bytes, signature) = data
         .split_last_chunk::<SIGNATURE_LEN>()
@@ -24,13 +24,12 @@ pub(super) fn read_manifest(data: &[u8], designer: &VerifyingKey) -> Result<Mani
         return Err(StatusWord::WRONG_LENGTH);
     }
     let manifest = Manifest::decode(bytes).map_err(|_| StatusWord::INCORRECT_DATA)?;
-    if manifest.target != Manifest::OS_PART {
+    if !matches!(manifest.target, Manifest::OS_PART | Manifest::KEYS) {
         return Err(StatusWord::INCORRECT_DATA);
     }
     designer
         .verify_parts(&[codes::MANIFEST_SIGNATURE_PREFIX, bytes], signature)
         .map_err(|_| status::SIGNATURE)?;
-    check_code_format(&manifest)?;
     Ok(manifest)
 }
 
@@ -155,6 +154,16 @@ impl Broadcast {
             .is_some_and(|staged| staged.staging == Staging::Complete)
     }
 
+    /// How far it has come.
+    pub(super) fn position(&self) -> Position {
+        let staged = self.staged.as_ref();
+        Position {
+            campaign: self.begin.campaign,
+            target: staged.map_or(0, |staged| staged.manifest.target),
+            block: self.next_block,
+        }
+    }
+
     fn derive_image_key(&self, manifest: &Manifest) -> Result<Option<ImageKey>, StatusWord> {
         let Custody::Hsm = self.begin.custody else {
             return Ok(None);
@@ -261,7 +270,7 @@ impl Broadcast {
     }
 
     /// One transaction: where the broadcast stands, what does not fill a page yet, and, if it has changed, what is staged.
-    fn checkpoint<F: Flash>(
+    pub(super) fn checkpoint<F: Flash>(
         &self,
         nvm: &mut Nvm<'_, F>,
         channel: &BroadcastCheckpoint,

@@ -11,7 +11,7 @@ use super::protection::CommandProtection;
 use crate::{MacChainingValue, MacMode, ScpError};
 
 /// What CHANGE MODE carries.
-#[derive(ZeroizeOnDrop)]
+#[derive(Clone, ZeroizeOnDrop)]
 pub struct BroadcastStart {
     /// BK-ENC, in the place of S-ENC.
     pub bk_enc: AesKey,
@@ -50,7 +50,8 @@ impl fmt::Debug for BroadcastCheckpoint {
 
 /// The secure channel in broadcast mode: level 03, S8, no protection of responses.
 ///
-/// It owns the individual secure channel that it was entered from; only [`return_to_saved`](Self::return_to_saved) gives it back, once. Drop
+/// It owns the individual secure channel that it was entered from; only [`return_to_saved`](Self::return_to_saved) gives it back, once: when the
+/// broadcast channel says that all is there, or at a command that the saved channel itself protects. Drop
 /// this value, and no session of any kind is left: that is how every refused command ends.
 pub struct BroadcastChannel {
     saved: SecureChannel,
@@ -121,6 +122,24 @@ impl BroadcastChannel {
             self.saved.close();
         }
         done
+    }
+
+    /// Verifies and decrypts a command that the saved channel protects: the one that leaves broadcast mode before its end.
+    ///
+    /// # Errors
+    /// As [`BroadcastChannel::unwrap`]: after any of them both channels are closed.
+    pub fn unwrap_saved<'b>(&mut self, capdu: &CApdu<'b>, buf: &'b mut [u8]) -> Result<CApdu<'b>, ScpError> {
+        let done = self.saved.unwrap(capdu, buf);
+        if done.is_err() {
+            self.command = None;
+            self.saved.close();
+        }
+        done
+    }
+
+    /// The sequence counter with which the saved channel was opened, also when both are closed.
+    pub const fn sequence_counter(&self) -> u32 {
+        self.saved.sequence_counter()
     }
 
     /// Goes back to the individual secure channel as it was; the broadcast keys are erased. After an error the channel that comes back is

@@ -14,11 +14,16 @@ use crate::{ScpError, SecurityLevel};
 pub struct Authenticated {
     level: SecurityLevel,
     kvn: u8,
+    sequence_counter: u32,
 }
 
 impl Authenticated {
-    pub(super) const fn new(level: SecurityLevel, kvn: u8) -> Self {
-        Self { level, kvn }
+    pub(super) const fn new(level: SecurityLevel, kvn: u8, sequence_counter: u32) -> Self {
+        Self {
+            level,
+            kvn,
+            sequence_counter,
+        }
     }
 
     /// The security level of the secure channel.
@@ -29,6 +34,11 @@ impl Authenticated {
     /// The version number of the keys that opened it.
     pub const fn kvn(&self) -> u8 {
         self.kvn
+    }
+
+    /// The sequence counter with which it was opened, 24 bits; 0 where the card challenge is random.
+    pub const fn sequence_counter(&self) -> u32 {
+        self.sequence_counter
     }
 }
 
@@ -77,6 +87,11 @@ impl SecureChannel {
         self.authenticated.level
     }
 
+    /// The sequence counter with which it was opened, also once it is closed.
+    pub(super) const fn sequence_counter(&self) -> u32 {
+        self.authenticated.sequence_counter
+    }
+
     /// The proof for applications; `None` once the channel is closed.
     pub const fn authenticated(&self) -> Option<&Authenticated> {
         if self.keys.is_some() {
@@ -89,9 +104,13 @@ impl SecureChannel {
     /// Takes the channel out of its place, where a closed one is left: a mere move would leave the keys behind.
     #[must_use]
     pub fn take(&mut self) -> Self {
-        let Authenticated { level, kvn } = self.authenticated;
+        let Authenticated {
+            level,
+            kvn,
+            sequence_counter,
+        } = self.authenticated;
         let taken = Self {
-            authenticated: Authenticated::new(level, kvn),
+            authenticated: Authenticated::new(level, kvn, sequence_counter),
             keys: self.keys.clone(),
         };
         self.close();

@@ -63,6 +63,7 @@ pub struct Initiated(Option<Opening>);
 struct Opening {
     parameter: ScpParameter,
     kvn: u8,
+    sequence_counter: u32,
     s_enc: AesKey,
     s_mac: AesKey,
     s_rmac: AesKey,
@@ -125,6 +126,7 @@ pub fn initiate(
     let initiated = Opening {
         parameter: i,
         kvn,
+        sequence_counter: if i.pseudo_random() { seq } else { 0 },
         s_enc: kdf_session_key(&keys.enc, S_ENC, context),
         s_rmac: kdf_session_key(&keys.mac, S_RMAC, context),
         host_cryptogram: cryptogram(&s_mac, HOST_CRYPTOGRAM, mode, context),
@@ -222,7 +224,7 @@ impl Opening {
         Ok(SecureChannel::new(
             protection,
             self.s_rmac,
-            Authenticated::new(level, self.kvn),
+            Authenticated::new(level, self.kvn, self.sequence_counter),
         ))
     }
 }

@@ -1,0 +1,88 @@
+//! Broadcast mode on the way of a command: how it begins, is left and ends, and what becomes of a command that is refused in it.
+
+use sekisho_apdu::StatusWord;
+use sekisho_apdu::gp::ins;
+use sekisho_link::{SeId, codes};
+
+use crate::element::{Core, Platform};
+use crate::interface::Place;
+use crate::issuer::ModeChange;
+use crate::keys::{KVN_K_AUT, KeyStore};
+use crate::loader::{Authority, Refused};
+use crate::nvm::{Nvm, Records, Staged};
+use crate::secure::State;
+
+impl<P: Platform> Core<P> {
+    /// CHANGE MODE's effect.
+    pub(crate) fn change_mode(&mut self, place: Place, mode: ModeChange) {
+        let Some(state) = self.secure.get(place) else {
+            return self.loader.abort();
+        };
+        match mode {
+            ModeChange::Broadcast { start, resume } => state.enter_broadcast(start, resume.as_ref()),
+            ModeChange::Saved | ModeChange::Left => state.leave_broadcast(self.profile.stack),
+        }
+        if !state.is_broadcast() {
+            self.loader.abort();
+        }
+    }
+
+    /// Ends the secure channel of a logical channel that is in broadcast mode.
+    pub(crate) fn end_broadcast(&mut self, place: Place) {
+        if self.is_broadcast(place) {
+            self.end_secure(|p| p == place);
+        }
+    }
+
+    pub(crate) fn is_broadcast(&mut self, place: Place) -> bool {
+        self.secure.get(place).is_some_and(|state| state.is_broadcast())
+    }
+
+    /// The sequence counter of the session whose broadcast mode a command of this INS belongs to, if it does.
+    pub(crate) fn loading_session(&mut self, place: Place, instruction: u8) -> Option<u32> {
+        match self.secure.get(place)? {
+            State::Broadcast { channel, .. } if matches!(instruction, ins::WRITE | ins::CHANGE_MODE) => {
+                Some(channel.sequence_counter())
+            }
+            _ => None,
+        }
+    }
+
+    /// Keeps the refusal of a command in broadcast mode, which ends with it: there is one in an individual session that somebody has authorised.
+    pub(crate) fn refuse_load(
+        &mut self,
+        place: Place,
+        sequence_counter: u32,
+        sw: StatusWord,
+        staged: &mut Staged,
+    ) {
+        let container = self.container(place.interface);
+        let mut records = Records {
+            nvm: Nvm {
+                flash: &mut self.flash,
+                store: &mut self.store,
+                layout: &self.layout,
+            },
+            staged,
+            container,
+        };
+        // Without K-AUT nobody would believe it.
+        let Ok(k_aut) = KeyStore(&mut records).single_aes(KVN_K_AUT) else {
+            return;
+        };
+        let authority = Authority {
+            se_id: SeId(self.container.card.se_id),
+            k_aut,
+            k_mac: None,
+            kos: None,
+            dek: None,
+        };
+        let refused = Refused {
+            action: codes::ACTION_LOAD,
+            subject: self.loader.loading(&mut records.nvm),
+            sequence_counter,
+            sw,
+        };
+        self.loader.refuse(&mut records.nvm, &authority, refused);
+    }
+}

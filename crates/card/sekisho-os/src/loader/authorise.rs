@@ -1,0 +1,230 @@
+//! AUTHORIZE ACTION: what is staged takes effect, or is discarded, with a receipt (broadcast update, 2.3).
+
+use sekisho_apdu::{StatusWord, Writer};
+use sekisho_keys::{AesKey, Sha256, cmac, ct_eq};
+use sekisho_link::{Campaign, Custody, Manifest, SeId, Staging, codes};
+use sekisho_nvm::{Flash, Op};
+use sekisho_wasm::Why;
+
+use super::commands::AuthorizeAction;
+use super::records::{ActivePart, CARRY, CHECKPOINT, KEY_VERSION, PART, RECEIPT, STAGING, Staged, WIPE};
+use super::staging::Place;
+use super::{Loader, check_code_format, check_version, commit, keys, length, receipts, slot, status};
+use crate::nvm::Nvm;
+use crate::part::{self, NoPart};
+
+/// The SE and its keys by which AUTHORIZE ACTION is judged. Those that are not in the SE are not here.
+pub struct Authority {
+    /// SE-id.
+    pub se_id: SeId,
+    /// K-AUT.
+    pub k_aut: AesKey,
+    /// `K_MAC`: the integrity key of custody 04.
+    pub k_mac: Option<AesKey>,
+    /// Kos, under which new keys are wrapped.
+    pub kos: Option<AesKey>,
+    /// Key-DEK of the key set whose channel it is, under which new keys for this SE alone are wrapped.
+    pub dek: Option<AesKey>,
+}
+
+/// What ends the staging of an image, in the transaction that does something with it.
+const UNSTAGED: [Op<'static>; 3] = [Op::Remove(STAGING), Op::Remove(CHECKPOINT), Op::Remove(CARRY)];
+
+impl Loader {
+    /// AUTHORIZE ACTION; appends the receipt to the answer and tells the target of what took effect, if something did.
+    ///
+    /// # Errors
+    /// The status words of broadcast update, 2.3.
+    pub fn authorise<F: Flash>(
+        &mut self,
+        nvm: &mut Nvm<'_, F>,
+        authority: &Authority,
+        command: &AuthorizeAction,
+        out: &mut Writer<'_>,
+    ) -> Result<Option<u8>, StatusWord> {
+        let staged = Staged::load(nvm)?.ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?;
+        let (k_aut, se_id) = (&authority.k_aut, authority.se_id);
+        match command {
+            AuthorizeAction::Discard {
+                campaign,
+                individual_code,
+            } => {
+                same_campaign(&staged, *campaign)?;
+                check_code(k_aut, &codes::discard_message(*campaign, se_id), individual_code)?;
+                self.discard(nvm, authority, *campaign, staged.manifest.target, out)?;
+                Ok(None)
+            }
+            AuthorizeAction::Activate {
+                campaign,
+                design_code,
+                individual_code,
+            } => {
+                if staged.staging != Staging::Complete {
+                    return Err(StatusWord::CONDITIONS_NOT_SATISFIED);
+                }
+                same_campaign(&staged, *campaign)?;
+                let manifest = self.own_digest(nvm, &staged)?;
+                let k_int = integrity_key(&staged, authority)?;
+                check_code(&k_int, &codes::design_code_message(&manifest), design_code)?;
+                let individual = codes::activate_message(&manifest, *campaign, se_id);
+                check_code(k_aut, &individual, individual_code)?;
+                check_version(self.version(manifest.target), &manifest)?;
+                if manifest.target == Manifest::KEYS {
+                    self.change_keys(nvm, authority, *campaign, &manifest, out)?;
+                } else {
+                    self.check_code(nvm, &manifest)?;
+                    self.activate(nvm, authority, *campaign, manifest, out)?;
+                }
+                Ok(Some(manifest.target))
+            }
+        }
+    }
+
+    /// Takes the SHA-256 of what stands in the slot. If it is not the manifest's, what is staged is wiped: nothing can make it right.
+    fn own_digest<F: Flash>(
+        &mut self,
+        nvm: &mut Nvm<'_, F>,
+        staged: &Staged,
+    ) -> Result<Manifest, StatusWord> {
+        let region = slot(nvm, self.inactive_slot())?;
+        let len = length(&staged.manifest)?;
+        let mut hash = Sha256::new();
+        let mut chunk = [0; 256];
+        let mut at = 0;
+        while at < len {
+            let part = chunk.get_mut(..256.min(len - at)).unwrap_or_default();
+            region
+                .read(nvm.flash, at, part)
+                .map_err(|_| StatusWord::MEMORY_FAILURE)?;
+            hash.update(part);
+            at += part.len();
+        }
+        let digest = hash.finalize();
+        if !ct_eq(&digest, &staged.manifest.digest) {
+            self.unstage(nvm, &[])?;
+            return Err(status::INTEGRITY);
+        }
+        Ok(Manifest {
+            digest,
+            ..staged.manifest
+        })
+    }
+
+    /// Makes the staged image the active part, with its receipt, in one transaction.
+    fn activate<F: Flash>(
+        &mut self,
+        nvm: &mut Nvm<'_, F>,
+        authority: &Authority,
+        campaign: Campaign,
+        manifest: Manifest,
+        out: &mut Writer<'_>,
+    ) -> Result<(), StatusWord> {
+        let active = ActivePart {
+            slot: self.inactive_slot(),
+            manifest,
+        };
+        let receipt = receipts::activated(authority, campaign, self.version(manifest.target), &manifest);
+        let [a, b, c] = UNSTAGED;
+        let part = active.encode();
+        commit(nvm, &[Op::Put(PART, &part), Op::Put(RECEIPT, &receipt), a, b, c])?;
+        self.active = Some(active);
+        self.broadcast = Place::EMPTY;
+        self.reload(nvm)?;
+        out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
+    }
+
+    /// Puts the new keys of the staged image in the place of the old ones, with key version and receipt, in one transaction, and wipes the image.
+    fn change_keys<F: Flash>(
+        &mut self,
+        nvm: &mut Nvm<'_, F>,
+        authority: &Authority,
+        campaign: Campaign,
+        manifest: &Manifest,
+        out: &mut Writer<'_>,
+    ) -> Result<(), StatusWord> {
+        let region = slot(nvm, self.inactive_slot())?;
+        let new = keys::read(nvm, &region, manifest, authority)?;
+        let receipt = receipts::activated(authority, campaign, self.version(Manifest::KEYS), manifest);
+        let version = manifest.version.to_be_bytes();
+        let mut ops = [Op::Put(KEY_VERSION, &version); 5];
+        let beside = [
+            Some(Op::Put(KEY_VERSION, &version)),
+            Some(Op::Put(RECEIPT, &receipt)),
+        ];
+        let mut count = 0;
+        for (to, op) in ops.iter_mut().zip(beside.into_iter().chain(new.ops()).flatten()) {
+            *to = op;
+            count += 1;
+        }
+        self.unstage(nvm, ops.get(..count).unwrap_or_default())?;
+        self.key_version = manifest.version;
+        out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
+    }
+
+    fn discard<F: Flash>(
+        &mut self,
+        nvm: &mut Nvm<'_, F>,
+        authority: &Authority,
+        campaign: Campaign,
+        target: u8,
+        out: &mut Writer<'_>,
+    ) -> Result<(), StatusWord> {
+        let receipt = receipts::discarded(authority, campaign, target, self.version(target));
+        self.unstage(nvm, &[Op::Put(RECEIPT, &receipt)])?;
+        out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
+    }
+
+    /// One transaction: nothing is staged any more, these operations (five at most) are carried out, and the slot is to be wiped; then it is.
+    fn unstage<F: Flash>(&mut self, nvm: &mut Nvm<'_, F>, more: &[Op<'_>]) -> Result<(), StatusWord> {
+        let [a, b, c] = UNSTAGED;
+        let mut ops = [a; 3 + 1 + 5];
+        let all = more.iter().copied().chain([Op::Put(WIPE, &[]), a, b, c]);
+        let mut count = 0;
+        for (to, op) in ops.iter_mut().zip(all) {
+            *to = op;
+            count += 1;
+        }
+        commit(nvm, ops.get(..count).unwrap_or_default())?;
+        self.broadcast = Place::EMPTY;
+        self.reload(nvm)?;
+        self.wipe_slot(nvm)
+    }
+
+    /// Whether what is staged would run: it is loaded as a command loads it.
+    fn check_code<F: Flash>(&self, nvm: &Nvm<'_, F>, manifest: &Manifest) -> Result<(), StatusWord> {
+        check_code_format(manifest)?;
+        let placed = self.placed(nvm, self.inactive_slot(), manifest)?;
+        let checked = placed.with_image(nvm.flash, |image| part::validate(image, self.part_ram));
+        checked.map_err(|why| match why {
+            NoPart::Module(refusal) if refusal.why == Why::Read => StatusWord::MEMORY_FAILURE,
+            _ => status::CODE,
+        })
+    }
+}
+
+/// The key of the design code.
+fn integrity_key(staged: &Staged, authority: &Authority) -> Result<AesKey, StatusWord> {
+    match staged.custody {
+        Custody::DesignSystem => AesKey::new(&staged.k_int).map_err(|_| StatusWord::MEMORY_FAILURE),
+        Custody::Hsm => authority
+            .k_mac
+            .clone()
+            .ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND),
+    }
+}
+
+fn same_campaign(staged: &Staged, campaign: Campaign) -> Result<(), StatusWord> {
+    if staged.campaign == campaign {
+        Ok(())
+    } else {
+        Err(status::CAMPAIGN)
+    }
+}
+
+fn check_code(key: &AesKey, message: &[u8], code: &[u8; 16]) -> Result<(), StatusWord> {
+    if ct_eq(&cmac(key, &[message]), code) {
+        Ok(())
+    } else {
+        Err(status::INTEGRITY)
+    }
+}
