@@ -108,6 +108,20 @@ impl System {
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
+    /// The campaign as the server shows it.
+    fn campaign(&self) -> Value {
+        let server = self.server.as_ref().unwrap();
+        let path = format!(
+            "http://{}/api/v1/campaigns/{}",
+            server.admin_address, self.campaign
+        );
+        let mut response = ureq::get(path)
+            .header("authorization", format!("Bearer {}", server.admin_token))
+            .call()
+            .unwrap();
+        serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap()
+    }
+
     fn open_campaign(&self) {
         self.post(&format!("campaigns/{}/start", self.campaign), b"");
     }
@@ -281,9 +295,9 @@ fn a_card_that_loses_power_again_and_again_is_updated_in_one_turn() {
     assert_eq!(add(&card, 1).0, 2);
 }
 
-/// A card of another design system: it refuses what this one's designer has signed, and the server lets it try again, then gives it up.
+/// A card of another design system: it refuses what this one's designer has signed, proves it, and the server lets it try again, then no more.
 #[test]
-fn a_card_that_refuses_is_to_try_again_and_then_given_up() {
+fn a_card_that_refuses_is_to_try_again_and_then_blocked() {
     let system = System::start(Custody::Hsm, 0);
     system.open_campaign();
     let text = std::fs::read_to_string(system.path("perso.json")).unwrap();
@@ -303,9 +317,13 @@ fn a_card_that_refuses_is_to_try_again_and_then_given_up() {
         }
     }
     assert!(codes.len() > 1, "{codes:?}");
-    // This SE proves no refusal yet, and nobody is blocked for what is only reported.
-    assert_ne!(codes.last(), Some(&Some(77)));
-    assert_eq!(codes.last(), Some(&Some(0)));
+    assert_eq!(codes.last(), Some(&Some(77)));
+    let shown = system.campaign();
+    assert_eq!(
+        (&shown["failures"][0]["proved"], &shown["failures"][0]["reports"]),
+        (&json!(true), &json!(0)),
+        "{shown}"
+    );
     assert_eq!(add(&card, 1).0, 1);
 }
 
