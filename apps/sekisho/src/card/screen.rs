@@ -13,6 +13,9 @@ use sekisho_os::{Interface, MESSAGING_POLICY, PartState};
 
 use super::element::{Start, VirtualSe};
 
+/// Version of the design system's keys in an SE whose keys have not changed (broadcast-update.md, 2.4).
+const FIRST_KEY_VERSION: u32 = 1;
+
 /// What the SE says of itself, asked as any reader may.
 pub(crate) struct About {
     pub(crate) atr: String,
@@ -34,6 +37,7 @@ impl About {
         let state = get_data(se, interface, 0xDF20).and_then(|v| LoaderState::decode(&v).ok());
         let templates = (0..=u8::MAX).map_while(|index| object(se, interface, [index, 0xE0], 0xE0));
         let keys: Vec<u8> = templates.flatten().collect();
+        let design = get_data(se, interface, 0xDF22).and_then(|v| LoaderState::decode(&v).ok());
         // The last byte of card recognition data is "i" of SCP03, whose bit 1 says S16 (GPC H.2; Amd D Table 5-1).
         let recognition = get_data(se, interface, 0x0066).unwrap_or_default();
         let is_s16 = recognition.last().is_some_and(|i| i & 0x01 != 0);
@@ -44,7 +48,7 @@ impl About {
             atr: hex::encode_upper(se.atr()),
             se_id: se_id.map_or_else(|| "unknown".to_owned(), |id| id.to_string()),
             part: state.map_or_else(|| "none".to_owned(), |state| os_part(&state, part)),
-            keys: key_versions(&keys),
+            keys: key_versions(&keys, design.map(|state| state.version)),
             is_s16,
             files,
         }
@@ -104,8 +108,8 @@ fn files<F: Flash>(se: &mut VirtualSe<F>, interface: Interface) -> Option<String
     })
 }
 
-/// The key version numbers of key information `C0 (KID KVN ...)`, each once.
-fn key_versions(information: &[u8]) -> String {
+/// The key version numbers of key information `C0 (KID KVN ...)`, each once; and how often the design system's keys have changed, if they have.
+fn key_versions(information: &[u8], design: Option<u32>) -> String {
     let mut versions: Vec<u8> = TlvReader::new(information)
         .flatten()
         .filter_map(|object| object.value.get(1).copied())
@@ -118,6 +122,9 @@ fn key_versions(information: &[u8]) -> String {
     }
     if versions.contains(&0xFF) {
         text += " (initial keys 40..4F, which everybody knows)";
+    }
+    if let Some(version) = design.filter(|version| *version > FIRST_KEY_VERSION) {
+        let _ = write!(text, "; design system's keys version {version}");
     }
     text
 }

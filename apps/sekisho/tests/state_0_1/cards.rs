@@ -53,7 +53,7 @@ pub(crate) fn rests(card: &CardProcess) {
 }
 
 /// A data object with a tag of two bytes: its value.
-fn object(card: &mut dyn Card, tag: u16) -> Vec<u8> {
+pub(crate) fn object(card: &mut dyn Card, tag: u16) -> Vec<u8> {
     let [p1, p2] = tag.to_be_bytes();
     let (data, sw) = send(card, &[0x80, 0xCA, p1, p2, 0]);
     assert_eq!((&data[..2], sw), (&[p1, p2][..], 0x9000));

@@ -18,6 +18,7 @@ mod process;
 
 mod cards;
 mod frozen;
+mod key_change;
 mod messages;
 mod paging;
 mod secrets;

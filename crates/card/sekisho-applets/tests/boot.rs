@@ -161,6 +161,12 @@ fn a_full_card_still_opens_to_its_owner() {
             let mode = sekisho_scp::MacMode::S8;
             let opened = Host::open_on(&mut card, contact, 0, 1, &owner, SecurityLevel::FULL, mode);
             assert!(opened.is_ok(), "spare {spare} round {round}: {:?}", opened.err());
+            // What it refuses it keeps, in a part of the reserve that nothing else takes (broadcast-update.md, 2.6).
+            let discard = [&[0x80, 0x3E, 2, 0, 24][..], &[round; 24], &[0]].concat();
+            let mut host = opened.unwrap();
+            assert_eq!(sw(&host.send(&mut card, &discard)), 0x6985, "spare {spare}");
+            let kept = host.send(&mut card, &[0x00, 0xCA, 0xDF, 0x23, 0]);
+            assert_eq!(kept[3..11], [round; 8], "spare {spare} round {round}");
         }
         // It can be tidied up, and it can be terminated, which removes every key version at once.
         let mut host = Host::open(&mut card, 1, &owner, SecurityLevel::FULL);

@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 
 use common::host::Host;
-use common::update::{Broadcast, Custody, Keys, V2, manifest};
+use common::update::{Broadcast, Change, Custody, Keys, LEAVE, V2, manifest};
 use common::{flash, profile, send, sw};
 use sekisho_os::Profile;
 use sekisho_scp::SecurityLevel;
@@ -59,12 +59,54 @@ fn unwiped() -> Profile {
     }
 }
 
+/// A key set in a command of its own, leaving and coming back, a refused command, and the change of all keys.
+fn measure_a_key_change(keys: &Keys, custody: Custody, deepest: &mut Vec<(usize, String)>) {
+    let change = Change::of(true, true, true);
+    let rotation = Broadcast::of_keys(custody, keys, &keys.changed(change), change);
+    let mut card = keys.card(flash(), &unwiped());
+    let mut host = keys.open(&mut card, SecurityLevel::FULL);
+    let mut wrong = rotation.activate.clone();
+    wrong[30] ^= 1;
+    let [first, second, back] = &rotation.commands[..] else {
+        panic!("a key change has one block");
+    };
+    let steps: [(&str, bool, &[u8], u16); 10] = [
+        ("key set", true, &rotation.keep, 0x9000),
+        ("kept key set", true, &rotation.change_mode_kept, 0x9000),
+        ("block 0", false, first, 0x9000),
+        ("leave", true, &LEAVE, 0x9000),
+        ("key set again", true, &rotation.change_mode, 0x9000),
+        ("block 1", false, second, 0x9000),
+        ("back", false, back, 0x9000),
+        ("AUTHORIZE ACTION refused", true, &wrong, 0x9503),
+        ("key change", true, &rotation.activate, 0x9000),
+        ("CHANGE MODE refused", true, &rotation.change_mode_kept, 0x6985),
+    ];
+    for (what, is_individual, command, expected) in steps {
+        let command = if is_individual {
+            host.wrap(command)
+        } else {
+            command.to_vec()
+        };
+        let mut answer = Vec::new();
+        let used = depth(|| answer = send(&mut card, &command));
+        let answer = if is_individual {
+            host.unwrap(&answer)
+        } else {
+            answer
+        };
+        assert_eq!(sw(&answer), expected, "{what}");
+        deepest.push((used, format!("{custody:?}, {what}")));
+    }
+}
+
 #[test]
 fn every_command_with_keys_fits_what_is_wiped() {
     let run = || {
         let keys = Keys::new();
         let mut deepest = Vec::new();
         for custody in [Custody::Design, Custody::Hsm] {
+            measure_a_key_change(&keys, custody, &mut deepest);
             let broadcast = Broadcast::new(&keys, custody, &manifest(2, 1, V2), V2, 239);
             let mut card = keys.card(flash(), &unwiped());
             let card = &mut card;

@@ -257,7 +257,15 @@ impl Loader {
             return Ok(None);
         };
         (_, self.loading) = self.staged;
-        self.broadcast = Place::Taken(Broadcast::resume(nvm, begin, staged, &checkpoint)?);
+        self.broadcast = Place::Taken(Broadcast::new(begin));
+        let resumed = match self.broadcast.get_mut() {
+            Some(broadcast) => broadcast.resume(nvm, staged, &checkpoint),
+            None => Ok(()),
+        };
+        if let Err(sw) = resumed {
+            self.broadcast = Place::EMPTY;
+            return Err(sw);
+        }
         Ok(Some(checkpoint.channel))
     }
 

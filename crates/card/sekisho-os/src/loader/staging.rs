@@ -122,21 +122,20 @@ impl Broadcast {
         }
     }
 
-    /// Goes on at a checkpoint.
+    /// Goes on at a checkpoint, in its place: each move would leave a page on the stack.
     pub(super) fn resume<F: Flash>(
+        &mut self,
         nvm: &mut Nvm<'_, F>,
-        begin: BroadcastBegin,
         staged: Staged,
         checkpoint: &Checkpoint,
-    ) -> Result<Self, StatusWord> {
-        let mut broadcast = Self::new(begin);
-        broadcast.image_key = broadcast.derive_image_key(&staged.manifest)?;
-        broadcast.next_block = checkpoint.next_block;
-        broadcast.written = usize::try_from(checkpoint.written).map_err(|_| StatusWord::MEMORY_FAILURE)?;
-        let carry = nvm.get(CARRY, &mut broadcast.page).map_err(|refusal| refusal.0)?;
-        broadcast.filled = carry.unwrap_or(0);
-        broadcast.staged = Some(staged);
-        Ok(broadcast)
+    ) -> Result<(), StatusWord> {
+        self.image_key = self.derive_image_key(&staged.manifest)?;
+        self.next_block = checkpoint.next_block;
+        self.written = usize::try_from(checkpoint.written).map_err(|_| StatusWord::MEMORY_FAILURE)?;
+        let carry = nvm.get(CARRY, &mut self.page).map_err(|refusal| refusal.0)?;
+        self.filled = carry.unwrap_or(0);
+        self.staged = Some(staged);
+        Ok(())
     }
 
     /// Only the next block is taken.
