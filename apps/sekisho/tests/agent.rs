@@ -327,6 +327,37 @@ fn a_card_that_refuses_is_to_try_again_and_then_blocked() {
     assert_eq!(add(&card, 1).0, 1);
 }
 
+/// A hundred blocks a turn, the card switched off between the turns.
+#[test]
+fn a_load_goes_on_turn_by_turn() {
+    let system = System::start(Custody::Hsm, LONG);
+    system.open_campaign();
+    let mut turns = Vec::new();
+    loop {
+        let card = system.card(0);
+        let output = system
+            .agent(&card.address)
+            .args(["--blocks", "100"])
+            .output()
+            .unwrap();
+        let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+        if result["result"] != "loading" {
+            assert_eq!(
+                (output.status.code(), &result["result"]),
+                (Some(0), &json!("activated")),
+                "{result}"
+            );
+            assert_eq!(add(&card, 1).0, 2);
+            break;
+        }
+        assert_eq!(output.status.code(), Some(75), "{result}");
+        assert_eq!(add(&card, 1).0, 1);
+        turns.push(result["next_block"].as_u64().unwrap());
+        card.kill();
+    }
+    assert_eq!(turns, [100, 200, 300, 400]);
+}
+
 /// Options and their values.
 type Options<'a> = &'a [(&'a str, &'a str)];
 
