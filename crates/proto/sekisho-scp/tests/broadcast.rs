@@ -87,6 +87,45 @@ fn there_and_back_again() {
     }
 }
 
+/// The saved channel's own command is read between two of the broadcast's, and does not move the broadcast; anything else in its place ends both.
+#[test]
+#[allow(clippy::unwrap_used)]
+fn leaving_by_a_command_of_the_saved_channel() {
+    let leave = Command {
+        header: [0x80, 0x3A, 0, 1],
+        data: Vec::new(),
+        ne: None,
+    };
+    let commands = p_se(&[vec![1; 20], vec![2; 20]]);
+    for level in [SecurityLevel::C_DECRYPTION_C_MAC, SecurityLevel::FULL] {
+        let (mut card, mut host) = entered(level);
+        hear(&mut card, &commands[0]).unwrap();
+        let before = card.checkpoint().unwrap();
+        let bytes = wrap(&mut host, &leave);
+        let mut buf = [0; 64];
+        let read = card.unwrap_saved(&CApdu::parse(&bytes).unwrap(), &mut buf);
+        assert_eq!(read.unwrap().p1p2(), 0x0001);
+        assert_eq!(card.checkpoint().unwrap(), before);
+        // Its answer is the individual channel's, which goes on.
+        let mut card = card.return_to_saved();
+        let answer = respond(&mut card, &[], 0x9000);
+        assert_eq!(read_response(&mut host, &answer), Ok((vec![], 0x9000)));
+        assert_eq!(exchange(&mut card, &mut host), Ok(()));
+
+        let (mut card, mut host) = entered(level);
+        let mut bytes = wrap(&mut host, &leave);
+        *bytes.last_mut().unwrap() ^= 1;
+        for bytes in [&bytes, &commands[0]] {
+            let mut buf = [0; 256];
+            let read = card.unwrap_saved(&CApdu::parse(bytes).unwrap(), &mut buf);
+            assert!(read.is_err());
+            assert_eq!(hear(&mut card, &commands[0]), Err(ScpError::Closed));
+        }
+        assert_eq!(card.sequence_counter(), 0x0102);
+        assert!(card.return_to_saved().authenticated().is_none());
+    }
+}
+
 #[test]
 fn a_level_without_c_decryption_cannot_enter() {
     for level in [
