@@ -6,10 +6,12 @@ mod common;
 
 use common::filing::FilingBench;
 use common::issuer::{IssuerBench, made_by};
+use common::messaging::MessagingBench;
 use common::poller::{self, PollerBench};
 use common::tables::{Page, Walker, check_page};
 use common::{Card, SeededRng, profile};
 use sekisho_keys::{AesKey, kdf_label};
+use sekisho_messaging::setup::Policy;
 use sekisho_os::{COMMAND_DATA_MAX, Profile, RESPONSE_DATA_MAX};
 
 const BROADCAST_UPDATE: Page = Page::new(include_str!("../../../../docs/spec/broadcast-update.md"));
@@ -18,6 +20,7 @@ const SECAPP: Page = Page::with_blocks_of(
     include_str!("../../../../docs/spec/paging.md"),
 );
 const FILES: Page = Page::new(include_str!("../../../../docs/spec/file-system-applet.md"));
+const MESSAGING: Page = Page::new(include_str!("../../../../docs/spec/rolling-secure-messaging.md"));
 const CARD: Page = Page::with_blocks_of(
     include_str!("../../../../docs/spec/card.md"),
     include_str!("../../../../docs/spec/broadcast-update.md"),
@@ -84,6 +87,21 @@ fn file_system() {
     check_page(FILES, "file-system-applet.md", &|_| {
         let card = Card::boot(flash.clone(), SeededRng(3), &profile());
         FilingBench::new(card.unwrap())
+    });
+}
+
+/// The opening and every protected command in every state (rolling-secure-messaging.md, section 7).
+#[test]
+fn messaging() {
+    let every_mode = common::files::card().into_flash();
+    let ratchet = common::files::card_on(common::flash(), &profile(), Policy::new()).into_flash();
+    check_page(MESSAGING, "rolling-secure-messaging.md", &|kind| {
+        let flash = match kind {
+            "the test card" => &every_mode,
+            "a card of the ratchet alone" => &ratchet,
+            _ => panic!("what is {kind:?}?"),
+        };
+        MessagingBench::new(Card::boot(flash.clone(), SeededRng(3), &profile()).unwrap())
     });
 }
 

@@ -7,6 +7,7 @@ pub mod filing;
 pub mod host;
 pub mod issuer;
 pub mod keys;
+pub mod messaging;
 pub mod poller;
 pub mod script;
 pub mod tables;
