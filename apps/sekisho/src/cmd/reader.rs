@@ -3,6 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,7 +13,7 @@ use sekisho_apdu::StatusWord;
 use sekisho_applets::file_system::{self, image::test_key};
 use sekisho_keys::AesKey;
 use sekisho_messaging::schedule::Lanes;
-use sekisho_messaging::setup::{DEFAULT_REFRESH_EVERY, Mode};
+use sekisho_messaging::setup::{DEFAULT_REFRESH_EVERY, Mode, Policy};
 use sekisho_transport::Card;
 use zeroize::Zeroizing;
 
@@ -21,7 +22,7 @@ use super::{OrUsage as _, usage};
 use crate::card::test_card;
 use crate::reader::script::Script;
 use crate::reader::trace::{Style, Trace};
-use crate::reader::{Session, Setup, figures, script, select, words};
+use crate::reader::{Session, Setup, figures, listen, script, select, words};
 
 /// Talk to a card by ISO 7816-4 secure messaging, with fixed or rolling keys
 ///
@@ -82,6 +83,15 @@ enum What {
         /// A key for commands and another for responses
         #[arg(long)]
         separate: bool,
+    },
+    /// Answer one other terminal without a card, and end when it has left; it has file 0011 and is reached with `--card tcp:HOST:PORT`
+    Listen {
+        /// Where to listen: a loopback address; port 0 for any that is free
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// Modes that may be opened beside the ratchet; the legacy ones are weak
+        #[arg(long, value_enum, value_delimiter = ',', value_name = "MODE")]
+        allow: Vec<ModeName>,
     },
     /// Run a script; see docs/guide/reader.md
     Run {
@@ -170,6 +180,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let style = if args.json { Style::Json } else { Style::Text };
     let mut trace = Trace::new(style, args.show_secrets);
+    if let What::Listen { listen, allow } = &args.what {
+        return answer(args, *listen, allow, mkey, &trace);
+    }
     let mut card: Box<dyn Card> = match &args.card {
         At::Virtual => Box::new(test_card::new()?),
         At::Elsewhere(at) => at.open(Duration::from_secs(args.timeout))?,
@@ -200,7 +213,36 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let good = good.with_context(|| path.display().to_string())?;
             trace.say(&format!("{good} answers as expected"));
         }
+        What::Listen { .. } => {}
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Plays the other end.
+fn answer(
+    args: &Args,
+    address: SocketAddr,
+    allow: &[ModeName],
+    mkey: AesKey,
+    trace: &Trace,
+) -> Result<ExitCode> {
+    if !address.ip().is_loopback() {
+        return usage(format!(
+            "{address} is open to others; listen on 127.0.0.1:{} and forward it if you must",
+            address.port()
+        ));
+    }
+    let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    trace.say(&format!("listening on {}", listener.local_addr()?));
+    let policy = allow
+        .iter()
+        .fold(Policy::new(), |policy, name| policy.allow(name.mode()));
+    let setup = listen::Setup {
+        mkey,
+        policy,
+        patience: Duration::from_secs(args.timeout),
+    };
+    listen::run(&listener, setup, trace)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,7 @@
 //! A reader that speaks ISO 7816-4 secure messaging with fixed and rolling keys (`docs/spec/rolling-secure-messaging.md`).
 
 pub(crate) mod figures;
+pub(crate) mod listen;
 pub(crate) mod pattern;
 pub(crate) mod script;
 pub(crate) mod trace;

@@ -125,6 +125,21 @@ impl Trace {
         }
     }
 
+    /// An exchange at the end that answers.
+    pub(super) fn answered(&self, number: u32, capdu: &[u8], response: &Response) {
+        match self.style {
+            Style::Text => {
+                line(&format!("exchange {number:<4} {}", words::command(capdu)));
+                show("command", &hex::encode_upper(capdu));
+                answer(response);
+            }
+            Style::Json => json_line(&json!({
+                "exchange": number, "command": words::command(capdu), "protected": true, "plain": hex::encode_upper(capdu),
+                "data": hex::encode_upper(&response.data), "sw": format!("{:04X}", response.sw),
+            })),
+        }
+    }
+
     /// A wrong answer, after which the same command goes out again, but for the last.
     pub(super) fn wrong(&self, shown: &Exchange, what: &Wrong, again: bool) {
         let then = if again {
