@@ -156,7 +156,7 @@ impl<'t> Terminal<'t> {
         }
         match (command.cla.proprietary(), command.ins, command.p1) {
             (false, 0xA4, 0x04) => done(&[]),
-            (false, 0x84, _) if command.ne == Some(CHALLENGE_LEN as u32) => {
+            (false, 0x84, _) if command.ne.map(usize::try_from) == Some(Ok(CHALLENGE_LEN)) => {
                 let mut challenge = [0; CHALLENGE_LEN];
                 SystemRng.fill(&mut challenge);
                 self.challenge = Some(challenge);
