@@ -105,7 +105,7 @@ impl Session {
         let answer = plain(card, trace, &opening.command()?)?;
         let answer = expect(answer, "SESSION KEY DECRYPTION").with_context(|| {
             format!(
-                "the card does not open {}; does its security domain allow it, and has it this MKEY? (In the clear, whoever stands between reader and \
+                "the card does not open {}; does its security domain allow it, has it this MKEY, and does it know version 1 of the opening, as cards of 0.1 did not? (In the clear, whoever stands between reader and \
                  card can say so.)",
                 setup.mode.name()
             )

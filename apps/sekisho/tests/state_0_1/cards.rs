@@ -145,6 +145,28 @@ fn keys_life_cycle_tries_and_files_are_kept() {
     }
 }
 
+/// What opened secure messaging then (version 0: keys under MKEY itself, nothing confirmed) opens nothing now; the card says 6985 and stays as it is.
+#[test]
+fn openings_of_then_are_refused() {
+    let folder = frozen::copy();
+    let card = CardProcess::start(&folder.path().join("cards/owned.flash"), 0, &[]);
+    let mut reader = card.reader();
+    assert_eq!(send(&mut reader, SELECT_FILES).1, 0x9000);
+    for opening in [
+        "805A000028BDDE6231ED7C08AEDA951E1EB390332AE67592FA59A55FBB31EAAE5439BA7014C4E6701642C5AE2B",
+        "805A010028983FC607F8AF755131D186EFC1255103E735C1C1C5CD85CEEBFA7A38DD2BE87CEA960071B43AD5DD",
+        "805A100043000304504B518EA3D2BCEC73805285B4C56C7F66E03F1DC2A511B116AA95035ABA1D89BE030F17FCD2B34126B366C0C9D53B4BB810FD7913500A1BCBD207CFC76322B000",
+    ] {
+        assert_eq!(send(&mut reader, &[0x00, 0x84, 0, 0, 16]).1, 0x9000);
+        let opening = hex::decode(opening).unwrap();
+        assert_eq!(send(&mut reader, &opening), (vec![], 0x6985));
+        // Nothing is open: a command in the clear is answered, and a protected one is 6982.
+        assert_eq!(send(&mut reader, &[0x00, 0x84, 0, 0, 8]).1, 0x9000);
+        let protected = hex::decode("0CB081000D9701048E08010203040506070800").unwrap();
+        assert_eq!(send(&mut reader, &protected), (vec![], 0x6982));
+    }
+}
+
 #[test]
 fn a_full_store_reads_counts_and_writes_what_it_has() {
     let folder = frozen::copy();
