@@ -5,7 +5,7 @@
 
 mod process;
 
-use process::memory::Memory;
+use process::memory::{Memory, Secret};
 use process::{CardProcess, scratch, send};
 use sekisho_apdu::{CApdu, Cla, Writer};
 use sekisho_applets::file_system::{AID, image::test_key};
@@ -54,11 +54,15 @@ fn data(card: &mut dyn Card, capdu: &[u8]) -> Vec<u8> {
 
 impl Reader {
     fn open(card: &mut dyn Card, lanes: Lanes) -> Self {
+        Self::open_with(card, lanes, &mkey())
+    }
+
+    fn open_with(card: &mut dyn Card, lanes: Lanes, mkey: &AesKey) -> Self {
         data(card, &[&[0x00, 0xA4, 0x04, 0x00, 0x07], AID].concat());
         let challenge: [u8; 16] = data(card, &[0x00, 0x84, 0, 0, 16]).try_into().unwrap();
         let opening = RatchetOpening::new(EphemeralKey::generate(&mut System).unwrap(), lanes, Cla::GP, 256);
         let answer = data(card, &encode(&opening.command()));
-        let opened = opening.finish(&mkey(), challenge, &answer).unwrap();
+        let opened = opening.finish(mkey, challenge, &answer).unwrap();
         Self {
             messaging: ReaderMessaging::new(opened.schedule, opened.ssc),
             ssc: u128::from_be_bytes(challenge),
@@ -109,10 +113,44 @@ fn mkey() -> AesKey {
     AesKey::aes128(test_key::MKEY)
 }
 
+/// Whether half of a key stands anywhere: half of it is half of the work.
 fn holds(memory: &Memory, key: &[u8]) -> bool {
-    memory
-        .regions()
-        .any(|region| region.windows(key.len()).any(|window| window == key))
+    !memory.holds(&[Secret::new("a key", key)], &(0..0)).is_empty()
+}
+
+/// Which of the keys of past exchanges stand anywhere.
+fn left(memory: &Memory, past: &[Past]) -> Vec<String> {
+    let named = |(number, past): (usize, &Past)| {
+        let keys = past.keys.iter().enumerate();
+        keys.map(|(key, bytes)| {
+            Secret::new(
+                format!("key {key} of exchange {number}, INS {:02X}", past.command[1]),
+                bytes,
+            )
+        })
+        .collect::<Vec<_>>()
+    };
+    let secrets: Vec<_> = past.iter().enumerate().flat_map(named).collect();
+    memory.holds(&secrets, &(0..0))
+}
+
+/// Proves EXTERNAL 1, under secure messaging.
+fn authenticate(reader: &mut Reader, card: &mut dyn Card) {
+    let challenge = reader.send(card, &[0x00, 0x84, 0x00, 0x00, 0x10]);
+    let proof = cmac(&AesKey::aes128(test_key::EXTERNAL), &[&challenge]);
+    reader.send(card, &[&[0x00, 0x82, 0x00, 0x01, 0x10][..], &proof].concat());
+}
+
+/// Gives MKEY another value, under secure messaging, which ends by it.
+fn replace_mkey(reader: &mut Reader, card: &mut dyn Card, value: &[u8; 16]) {
+    authenticate(reader, card);
+    reader.send(card, &[0x00, 0xA4, 0x00, 0x0C, 0x02, 0x00, 0x01]);
+    reader.send(card, &[&[0x00, 0x24, 0x01, 0x00, 0x10][..], value].concat());
+    let (_, sw) = send(
+        card,
+        &[0x0C, 0xB0, 0x81, 0x00, 0x0A, 0x8E, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    );
+    assert_eq!(sw, 0x6982, "nothing is open any more");
 }
 
 /// The right MAC of a short command under a key.
@@ -173,14 +211,7 @@ fn past_commands_cannot_be_opened_from_the_cards_memory() {
         // The search finds what is there: the chain key of the exchange to come, by its bytes and by what it opens.
         let chain = reader.chain();
         assert!(holds(&memory, &chain), "the current chain key must be somewhere");
-        for (number, past) in reader.past.iter().enumerate() {
-            for (key, bytes) in past.keys.iter().enumerate() {
-                assert!(
-                    !holds(&memory, bytes),
-                    "{lanes:?}: key {key} of exchange {number}"
-                );
-            }
-        }
+        assert_eq!(left(&memory, &reader.past), Vec::<String>::new(), "{lanes:?}");
         for past in [reader.past.len() - 1, 3] {
             assert!(!opens(&memory, &reader.past[past]), "{lanes:?}: exchange {past}");
         }
@@ -192,5 +223,49 @@ fn past_commands_cannot_be_opened_from_the_cards_memory() {
             "{lanes:?}: from the state before it the next command opens"
         );
         card.reset().unwrap();
+    }
+}
+
+/// A new MKEY ends what the old one opened: neither the old one nor a key of that session is anywhere, the flash's bytes included.
+#[test]
+fn a_replaced_mkey_and_what_it_opened_are_nowhere() {
+    let folder = scratch();
+    let process = CardProcess::start(&folder.path().join("flash"), 0, &[]);
+    let mut card = process.reader();
+    let (mut first, mut second) = ([0; 16], [0; 16]);
+    System.fill(&mut first);
+    System.fill(&mut second);
+    // The test card's own MKEY stands in its program.
+    replace_mkey(&mut Reader::open(&mut card, Lanes::Shared), &mut card, &first);
+    for lanes in [Lanes::Shared, Lanes::Separate] {
+        let mut reader = Reader::open_with(&mut card, lanes, &AesKey::aes128(first));
+        authenticate(&mut reader, &mut card);
+        // Whatever the application keeps in RAM for a session is written in one of these.
+        for capdu in [
+            "00B0810010",
+            "002000010431323334",
+            "00E000001762158002000A82020101830240018801308C0407000000",
+            "00A4000C024001",
+            "0088000104 01020304 00",
+            "00A4000C025EC1",
+            "00A4030C",
+            "00E40000024001",
+        ] {
+            let capdu = hex::decode(capdu.replace(' ', "")).unwrap();
+            reader.send(&mut card, &capdu);
+            let memory = Memory::of(process.id());
+            assert_eq!(left(&memory, &reader.past), Vec::<String>::new(), "{lanes:?}");
+        }
+        let memory = Memory::of(process.id());
+        assert!(
+            holds(&memory, &reader.chain()) && holds(&memory, &first),
+            "the search finds what is there"
+        );
+        replace_mkey(&mut reader, &mut card, &second);
+        let memory = Memory::of(process.id());
+        assert!(!holds(&memory, &first), "{lanes:?}: MKEY");
+        assert!(!holds(&memory, &reader.chain()), "{lanes:?}: the next chain key");
+        assert_eq!(left(&memory, &reader.past), Vec::<String>::new(), "{lanes:?}");
+        std::mem::swap(&mut first, &mut second);
     }
 }

@@ -51,32 +51,62 @@ struct Slot {
     messaging: Messaging,
 }
 
+/// As long as a slot. A value without contents would bring along what stood where it was made: keys of the command that is being processed.
+#[allow(dead_code)] // written, never read
+struct Zeros([u8; size_of::<Slot>()]);
+
+#[allow(
+    clippy::large_enum_variant,
+    reason = "both are as long, so that the one wipes the other"
+)]
+enum Entry {
+    Free(#[allow(dead_code)] Zeros),
+    Taken(Slot),
+}
+
+impl Entry {
+    const FREE: Self = Self::Free(Zeros([0; size_of::<Slot>()]));
+
+    const fn slot(&self) -> Option<&Slot> {
+        match self {
+            Self::Taken(slot) => Some(slot),
+            Self::Free(_) => None,
+        }
+    }
+}
+
 /// The secure messaging of all logical channels.
-pub(crate) struct Messagings([Option<Slot>; MESSAGINGS_MAX]);
+pub(crate) struct Messagings([Entry; MESSAGINGS_MAX]);
 
 impl Messagings {
     pub(crate) const fn new() -> Self {
-        Self([const { None }; MESSAGINGS_MAX])
+        Self([const { Entry::FREE }; MESSAGINGS_MAX])
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.0.iter().filter_map(Entry::slot)
     }
 
     fn get(&mut self, place: Place) -> Option<&mut Messaging> {
-        let found = self.0.iter_mut().flatten().find(|slot| slot.owner == place);
-        found.map(|slot| &mut slot.messaging)
+        self.0.iter_mut().find_map(|entry| match entry {
+            Entry::Taken(slot) if slot.owner == place => Some(&mut slot.messaging),
+            _ => None,
+        })
     }
 
     /// Whether no logical channel has any.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(Option::is_none)
+        self.slots().next().is_none()
     }
 
     pub(crate) fn is_open(&self, place: Place) -> bool {
-        self.0.iter().flatten().any(|slot| slot.owner == place)
+        self.slots().any(|slot| slot.owner == place)
     }
 
     /// Where one more can be opened: a free place, or one whose reader has proved nothing yet, so that nobody keeps others out without a key.
     fn room(&self) -> Option<usize> {
-        let unproved = |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| !slot.messaging.is_proved());
-        let free = self.0.iter().position(Option::is_none);
+        let unproved = |entry: &Entry| entry.slot().is_some_and(|slot| !slot.messaging.is_proved());
+        let free = self.0.iter().position(|entry| entry.slot().is_none());
         free.or_else(|| self.0.iter().position(unproved))
     }
 
@@ -88,13 +118,14 @@ impl Messagings {
     /// Opens; gives the logical channel that had to make room, if one had to.
     pub(crate) fn open(&mut self, place: Place, credential: Credential, opened: Opened) -> Option<Place> {
         let at = self.room()?;
-        let slot = self.0.get_mut(at)?;
-        let before = slot.replace(Slot {
+        let entry = self.0.get_mut(at)?;
+        let before = entry.slot().map(|before| before.owner);
+        *entry = Entry::Taken(Slot {
             owner: place,
             credential,
             messaging: Messaging::new(opened.schedule, opened.ssc),
         });
-        before.map(|before| before.owner)
+        before
     }
 
     /// A logical channel whose secure messaging was opened by what has been revoked.
@@ -103,7 +134,7 @@ impl Messagings {
             Revoked::One(credential) => slot.credential == credential,
             Revoked::All => true,
         };
-        self.0.iter().flatten().find(is_gone).map(|slot| slot.owner)
+        self.slots().find(is_gone).map(|slot| slot.owner)
     }
 
     /// Takes a command: the plain one, or `None` when it is the last command once more.
@@ -142,9 +173,9 @@ impl Messagings {
 
     /// Ends the secure messaging of the logical channels that `is_gone` names, and wipes its keys.
     pub(crate) fn end(&mut self, is_gone: impl Fn(Place) -> bool) {
-        for slot in &mut self.0 {
-            if slot.as_ref().is_some_and(|slot| is_gone(slot.owner)) {
-                *slot = None;
+        for entry in &mut self.0 {
+            if entry.slot().is_some_and(|slot| is_gone(slot.owner)) {
+                *entry = Entry::FREE;
             }
         }
     }

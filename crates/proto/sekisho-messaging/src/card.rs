@@ -25,13 +25,24 @@ struct Open<S> {
     ssc: Ssc,
     /// MAC of the last command accepted. Whoever repeats it gets the last answer again and nothing else.
     last_mac: Option<[u8; MAC_LEN]>,
-    pending: Option<Pending>,
+    pending: Pending,
 }
 
-/// A command has been handed out and not answered.
+/// What the answer needs of a command that has been handed out.
 struct Pending {
+    /// One has, and is not answered.
+    waits: bool,
+    /// Zeros when none has: nothing shorter comes in the place of keys, which would leave their ends or bring others along.
     keys: Keys,
     ins: u8,
+}
+
+impl Pending {
+    const NOTHING: Self = Self {
+        waits: false,
+        keys: Keys::zero(),
+        ins: 0,
+    };
 }
 
 /// What a protected command turned out to be.
@@ -50,7 +61,7 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
             schedule,
             ssc,
             last_mac: None,
-            pending: None,
+            pending: Pending::NOTHING,
         };
         Self {
             open: Some(open),
@@ -110,7 +121,7 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
 
     fn accept<'p>(&mut self, command: &CApdu<'_>, plain: &'p mut [u8]) -> Result<Option<CApdu<'p>>, SmError> {
         let open = self.open.as_mut().ok_or(SmError::Closed)?;
-        if open.pending.is_some() {
+        if open.pending.waits {
             return Err(SmError::OutOfTurn);
         }
         let cla = plain_cla(command.cla).ok_or(SmError::MissingObjects)?;
@@ -141,10 +152,11 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
         open.schedule.advance(exchange.next, selector)?;
         open.ssc = ssc;
         open.last_mac = Some(objects.mac());
-        open.pending = Some(Pending {
+        open.pending = Pending {
+            waits: true,
             keys: exchange.response,
             ins: command.ins,
-        });
+        };
         self.answer_len = 0;
         if too_long {
             return Err(SmError::TooLong);
@@ -168,7 +180,9 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
 
     fn pending(&self) -> Result<&Pending, SmError> {
         let open = self.open.as_ref().ok_or(SmError::Closed)?;
-        open.pending.as_ref().ok_or(SmError::OutOfTurn)
+        Some(&open.pending)
+            .filter(|pending| pending.waits)
+            .ok_or(SmError::OutOfTurn)
     }
 
     /// Protects the answer to the command handed out last; its keys are gone before this returns.
@@ -176,7 +190,10 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
     /// [`SmError::BufferTooSmall`] changes nothing: answer something shorter.
     pub fn answer(&mut self, data: &[u8], status: StatusWord) -> Result<&[u8], SmError> {
         let open = self.open.as_mut().ok_or(SmError::Closed)?;
-        let pending = open.pending.as_ref().ok_or(SmError::OutOfTurn)?;
+        let pending = &open.pending;
+        if !pending.waits {
+            return Err(SmError::OutOfTurn);
+        }
         if answer_len(pending, data.len()) > ANSWER {
             return Err(SmError::BufferTooSmall);
         }
@@ -188,7 +205,7 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
         out.push(&status.bytes())?;
         self.answer_len = out.len();
         open.ssc = ssc;
-        open.pending = None;
+        open.pending = Pending::NOTHING;
         Ok(self.last_answer())
     }
 
@@ -196,7 +213,7 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
     /// [`CardMessaging::receive`] and [`CardMessaging::answer`] of REFRESH KEYS.
     pub fn refresh(&mut self, secret: &[u8]) -> Result<(), SmError> {
         let open = self.open.as_mut().ok_or(SmError::Closed)?;
-        if open.pending.is_none() {
+        if !open.pending.waits {
             return Err(SmError::OutOfTurn);
         }
         Ok(open.schedule.refresh(secret)?)
@@ -227,7 +244,8 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
             schedule.expose(sink);
             sink(&ssc.to_block());
             sink(last_mac.as_ref().map_or(&[], |mac| mac));
-            if let Some(Pending { keys, ins }) = pending {
+            let Pending { waits, keys, ins } = pending;
+            if *waits {
                 keys.expose(sink);
                 sink(&[*ins]);
             }

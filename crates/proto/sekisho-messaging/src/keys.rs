@@ -37,6 +37,14 @@ impl Keys {
         })
     }
 
+    /// Zeros, where there are no keys.
+    pub(crate) const fn zero() -> Self {
+        Self::Aes {
+            enc: AesKey::aes128([0; 16]),
+            mac: AesKey::aes128([0; 16]),
+        }
+    }
+
     /// Triple DES keys from bytes.
     #[cfg(feature = "legacy-tdes")]
     pub fn tdes(enc: [u8; 16], mac: [u8; 16]) -> Self {

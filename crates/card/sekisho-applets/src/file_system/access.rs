@@ -52,6 +52,9 @@ const USER_AUTHENTICATION: u8 = 0x10;
 pub(super) struct Rules(pub(super) [u8; 4]);
 
 impl Rules {
+    /// Nothing is allowed.
+    pub(super) const NEVER: Self = Self([NEVER; 4]);
+
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         let (mode, mut conditions) = bytes.split_first().ok_or(WRONG_DATA)?;
         let known = ORDER.iter().fold(0, |bits, access| bits | access.bit());

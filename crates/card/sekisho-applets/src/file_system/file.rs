@@ -197,7 +197,25 @@ pub(super) struct New {
     secret: Option<Secret>,
 }
 
+impl Default for Head {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
 impl Head {
+    /// Of no file: nobody may do anything with it.
+    pub(super) const EMPTY: Self = Self {
+        fid: 0,
+        parent: 0,
+        sfi: None,
+        kind: Kind::Df,
+        coding: 0,
+        rules: Rules::NEVER,
+        name: [0; NAME_MAX],
+        name_len: 0,
+    };
+
     pub(super) fn name(&self) -> &[u8] {
         self.name.get(..usize::from(self.name_len)).unwrap_or_default()
     }

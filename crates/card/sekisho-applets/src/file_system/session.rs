@@ -10,11 +10,19 @@ use super::tree::{MF, NO_DF};
 /// the MF again, with nothing proved.
 const SESSIONS_MAX: usize = 8;
 
-/// A challenge that has been given out.
+/// A challenge that has been given out; without length and zeros when there is none. What is written here stands longer than the command, and a
+/// value without contents would bring along what stood where it was made (`docs/decisions/0008-wiping.md`).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Challenge {
     pub(super) bytes: [u8; 16],
     pub(super) len: usize,
+}
+
+impl Challenge {
+    const NONE: Self = Self {
+        bytes: [0; 16],
+        len: 0,
+    };
 }
 
 /// An application session.
@@ -32,7 +40,7 @@ pub(super) struct Session {
     proved: u32,
     /// The key file that opened secure messaging.
     pub(super) messaging_key: Option<u8>,
-    challenge: Option<Challenge>,
+    challenge: Challenge,
 }
 
 impl Session {
@@ -46,7 +54,7 @@ impl Session {
             record: 0,
             proved: 0,
             messaging_key: None,
-            challenge: None,
+            challenge: Challenge::NONE,
         }
     }
 
@@ -76,12 +84,14 @@ impl Session {
     }
 
     pub(super) const fn give_challenge(&mut self, challenge: Challenge) {
-        self.challenge = Some(challenge);
+        self.challenge = challenge;
     }
 
     /// The challenge, which is used up by this.
-    pub(super) const fn take_challenge(&mut self) -> Option<Challenge> {
-        self.challenge.take()
+    pub(super) fn take_challenge(&mut self) -> Option<Challenge> {
+        let taken = self.challenge;
+        self.challenge = Challenge::NONE;
+        (taken.len > 0).then_some(taken)
     }
 
     fn revoke(&mut self, key: u8) {
@@ -104,9 +114,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(challenge) = &mut self.challenge {
-            challenge.bytes.zeroize();
-        }
+        self.challenge.bytes.zeroize();
     }
 }
 
@@ -147,7 +155,7 @@ impl Sessions {
             .as_ref()
             .is_none_or(|s| s.place != place || s.number != number)
         {
-            *slot = None;
+            *slot = Some(Session::new(place, number));
         }
         let session = slot.get_or_insert_with(|| Session::new(place, number));
         session.used = clock;

@@ -46,7 +46,9 @@ pub(super) mod record {
 /// The heads of all files.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    heads: [Option<Head>; FILES_MAX as usize],
+    heads: [Head; FILES_MAX as usize],
+    /// A bit for each file that there is. The head of one that there is not is empty, and as long as any.
+    there: u32,
     loaded: bool,
 }
 
@@ -56,13 +58,15 @@ impl Tree {
         if self.loaded {
             return Ok(());
         }
-        for (file, slot) in (0..FILES_MAX).zip(&mut self.heads) {
+        self.there = 0;
+        for (file, head) in (0..FILES_MAX).zip(&mut self.heads) {
             let mut bytes = [0; HEAD_MAX];
             let found = context.get(record::head(file), &mut bytes)?;
-            *slot = match found.and_then(|len| bytes.get(..len)) {
-                Some(bytes) => Some(Head::decode(bytes).map_err(|_| Refusal(StatusWord::MEMORY_FAILURE))?),
-                None => None,
-            };
+            *head = Head::EMPTY;
+            if let Some(bytes) = found.and_then(|len| bytes.get(..len)) {
+                *head = Head::decode(bytes).map_err(|_| Refusal(StatusWord::MEMORY_FAILURE))?;
+                self.there |= 1 << file;
+            }
         }
         self.loaded = true;
         Ok(())
@@ -74,14 +78,13 @@ impl Tree {
     }
 
     pub(super) fn get(&self, file: u8) -> Option<&Head> {
-        self.heads.get(usize::from(file))?.as_ref()
+        let is_there = file < FILES_MAX && self.there >> file & 1 != 0;
+        self.heads.get(usize::from(file)).filter(|_| is_there)
     }
 
     /// All files with their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u8, &Head)> {
-        (0..)
-            .zip(&self.heads)
-            .filter_map(|(file, head)| Some((file, head.as_ref()?)))
+        (0..FILES_MAX).filter_map(|file| Some((file, self.get(file)?)))
     }
 
     /// The files of a DF, but for the MF, which is in itself.
