@@ -18,7 +18,7 @@ pub(crate) struct OpenChannel {
     /// Key-DEK of the key set that opened it: the host goes on using it when PUT KEY replaces that very key set.
     pub(crate) dek: AesKey,
     /// The broadcast key set of a CHANGE MODE of its own, until the one that uses it.
-    pub(crate) kept: Option<KeptKeySet>,
+    pub(crate) kept: Kept,
 }
 
 /// A broadcast key set, its keys unwrapped, and what it is for.
@@ -27,6 +27,25 @@ pub(crate) struct KeptKeySet {
     /// The campaign's number, in bytes, which need no room to be aligned.
     pub(crate) campaign: [u8; 8],
     pub(crate) start: BroadcastStart,
+}
+
+/// A key set that is kept, or zeros that are as long.
+pub(crate) enum Kept {
+    /// None.
+    Nothing(#[allow(dead_code)] [u8; size_of::<KeptKeySet>()]),
+    /// One.
+    Set(KeptKeySet),
+}
+
+impl Kept {
+    pub(crate) const NOTHING: Self = Self::Nothing([0; size_of::<KeptKeySet>()]);
+
+    pub(crate) const fn set(&self) -> Option<&KeptKeySet> {
+        match self {
+            Self::Set(set) => Some(set),
+            Self::Nothing(_) => None,
+        }
+    }
 }
 
 /// Bytes of the longest state.
@@ -80,7 +99,7 @@ impl State {
             Self::Open(OpenChannel { channel, dek, .. }) => Self::Open(OpenChannel {
                 channel: channel.take(),
                 dek: dek.clone(),
-                kept: None,
+                kept: Kept::NOTHING,
             }),
             Self::Broadcast { channel, dek } => Self::Broadcast {
                 channel: channel.take(),
@@ -112,7 +131,7 @@ impl State {
             let open = OpenChannel {
                 channel: channel.return_to_saved(),
                 dek,
-                kept: None,
+                kept: Kept::NOTHING,
             };
             stack::wipe(stack);
             self.settle(open);
@@ -205,7 +224,7 @@ impl SecureChannels {
     pub(crate) fn forget_key_sets(&mut self) {
         for slot in &mut self.0 {
             if let State::Open(open) = &mut slot.state {
-                open.kept = None;
+                open.kept = Kept::NOTHING;
             }
         }
     }

@@ -6,7 +6,7 @@ use sekisho_scp::card::{InitializeUpdate, initiate};
 
 use super::Issuer;
 use crate::refusal::{Outcome, Refusal};
-use crate::secure::{OpenChannel, State};
+use crate::secure::{Kept, OpenChannel, State};
 
 /// Longest EXTERNAL AUTHENTICATE: extended header, host cryptogram and C-MAC of 16 bytes each, Le.
 const EXTERNAL_AUTHENTICATE_MAX: usize = 7 + 32 + 2;
@@ -75,7 +75,7 @@ impl<F: Flash> Issuer<'_, '_, F> {
         *state = State::Open(OpenChannel {
             channel,
             dek,
-            kept: None,
+            kept: Kept::NOTHING,
         });
         Ok(StatusWord::NO_ERROR)
     }

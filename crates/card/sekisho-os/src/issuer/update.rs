@@ -15,7 +15,7 @@ use crate::loader::commands::{AuthorizeAction, ChangeMode, KeySetField, WriteBlo
 use crate::loader::{Authority, BroadcastBegin, Loader, Refused};
 use crate::nvm::Nvm;
 use crate::refusal::{Outcome, Refusal};
-use crate::secure::{KeptKeySet, OpenChannel, State};
+use crate::secure::{Kept, KeptKeySet, OpenChannel, State};
 
 /// What the secure channel does at CHANGE MODE.
 pub(crate) enum ModeChange {
@@ -79,7 +79,7 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
             ChangeMode::Keep(field) => {
                 let set = self.key_set(field)?;
                 if let Some(open) = self.open_channel() {
-                    open.kept = Some(set);
+                    open.kept = Kept::Set(set);
                 }
                 return Ok(StatusWord::NO_ERROR);
             }
@@ -134,7 +134,7 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
             return Err(refused);
         }
         self.individual_channel()?;
-        let kept = self.open_channel().and_then(|open| open.kept.as_ref());
+        let kept = self.open_channel().and_then(|open| open.kept.set());
         let kept = kept
             .filter(|kept| kept.custody == custody && kept.campaign == campaign.0.to_be_bytes())
             .ok_or(refused)?;
