@@ -4,12 +4,15 @@
 
 mod common;
 
-use common::host::Host;
+use common::host::{Host, initialize_update};
 use common::keys::{aes_field, delete, put_key, put_set, set, ways};
 use common::update::Keys;
-use common::{Card, flash, initial_keys, key, new_card, new_card_with, profile, send, sw};
-use sekisho_keys::{AesKey, kcv_aes};
-use sekisho_scp::SecurityLevel;
+use common::{
+    Card, SeededRng, flash, initial_keys, key, new_card, new_card_with, profile, send, send_on, sw,
+};
+use sekisho_keys::{AesKey, KeySet, kcv_aes};
+use sekisho_os::Interface;
+use sekisho_scp::{MacMode, SecurityLevel};
 
 const FULL: SecurityLevel = SecurityLevel::FULL;
 
@@ -271,4 +274,56 @@ fn a_longer_key_set_takes_the_place_of_a_shorter_one() {
     let mut host = Host::open(&mut card, 0x32, &now.1, FULL);
     let single = put_key(0x32, 2, 0x32, &[aes_field(&now.1.dek, &key(&[0x60; 16]))]);
     assert_eq!(sw(&host.send(&mut card, &single)), 0x6A80);
+}
+
+/// A host on its own interface.
+fn host_on(card: &mut Card, interface: Interface, kvn: u8, keys: &KeySet) -> Host {
+    Host::open_on(card, interface, 0, kvn, keys, FULL, MacMode::S8).unwrap()
+}
+
+/// Secure channels of a version that is replaced or deleted end on every interface but the one on which it was done; those of others go on.
+#[test]
+fn a_replaced_key_set_opens_nothing_anywhere() {
+    let goes_on = |card: &mut Card, host: &mut Host| {
+        let command = host.wrap(&[0x80, 0xCA, 0x00, 0xD3, 0x00]);
+        let answer = send_on(card, host.interface, &command);
+        assert!(answer.len() > 2 || answer == [0x69, 0x82], "{answer:02X?}");
+        answer.len() > 2
+    };
+    let (one, two) = (set(0x10, 0x11, 0x12, 16), set(0x20, 0x21, 0x22, 16));
+    let mut card = new_card();
+    let (mut own, dek) = initial(&mut card);
+    let mut initial = host_on(&mut card, Interface::Spi, 0xFF, &initial_keys());
+    assert!(goes_on(&mut card, &mut initial));
+    // The first set of the owner takes the place of the initial one; another one beside it takes no place.
+    assert_eq!(sw(&own.send(&mut card, &put_set(&dek, 0, 0x30, &one))), 0x9000);
+    assert!(!goes_on(&mut card, &mut initial) && goes_on(&mut card, &mut own));
+    let mut first = host_on(&mut card, Interface::Spi, 0x30, &one);
+    assert_eq!(sw(&own.send(&mut card, &put_set(&dek, 0, 0x31, &two))), 0x9000);
+    assert!(goes_on(&mut card, &mut first) && goes_on(&mut card, &mut own));
+    let made = card.into_flash();
+
+    let (new, moved) = (set(0x40, 0x41, 0x42, 16), set(0x50, 0x51, 0x52, 16));
+    for (what, command) in [
+        ("replaced", put_set(&two.dek, 0x30, 0x30, &new)),
+        ("under another number", put_set(&two.dek, 0x30, 0x32, &moved)),
+        ("deleted", delete(0x30).to_vec()),
+    ] {
+        let mut card = Card::boot(made.clone(), SeededRng(9), &profile()).unwrap();
+        let mut own = host_on(&mut card, Interface::Iso7816Contact, 0x31, &two);
+        let mut old = host_on(&mut card, Interface::Spi, 0x30, &one);
+        let mut other = host_on(&mut card, Interface::Swp, 0x31, &two);
+        let opening = initialize_update(0x30, MacMode::S8, 0);
+        assert_eq!(sw(&send_on(&mut card, Interface::ApduGate, &opening)), 0x9000);
+        assert!(goes_on(&mut card, &mut old) && goes_on(&mut card, &mut other));
+        assert_eq!(sw(&own.send(&mut card, &command)), 0x9000, "{what}");
+        assert!(!goes_on(&mut card, &mut old), "{what}");
+        let authenticate = [&[0x84, 0x82, 0x33, 0x00, 0x10][..], &[0; 16]].concat();
+        let answer = send_on(&mut card, Interface::ApduGate, &authenticate);
+        assert_eq!(sw(&answer), 0x6985, "{what}");
+        assert!(
+            goes_on(&mut card, &mut other) && goes_on(&mut card, &mut own),
+            "{what}"
+        );
+    }
 }

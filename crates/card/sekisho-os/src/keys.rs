@@ -193,19 +193,19 @@ impl<F: Flash> KeyStore<'_, '_, F> {
 
     /// PUT KEY: adds keys to version `kvn` (`replaces` 00), or puts them in the place of keys of version `replaces`, which has `kvn` from then
     /// on. A key set of the owner takes the place of the initial keys, which everybody may know, as soon as it is whole.
-    pub(crate) fn put(&mut self, replaces: u8, kvn: u8, new: &KeyRecord) -> Result<(), Refusal> {
+    pub(crate) fn put(&mut self, replaces: u8, kvn: u8, new: &KeyRecord) -> Result<Option<u8>, Refusal> {
         let mut directory = self.directory()?;
         let record = self.resulting(&directory, replaces, kvn, new)?;
         if new.is_empty() || !may_stand(kvn, &record) {
             return Err(wrong_data());
         }
         let highest = self.highest_sequence(&directory)?;
-        let old = match replaces {
+        let replaced = match replaces {
             0 if directory.contains(KVN_INITIAL) && is_scp(kvn) && record.set().is_ok() => Some(KVN_INITIAL),
             0 => None,
             replaced => Some(replaced),
         };
-        let old = old.filter(|old| *old != kvn);
+        let old = replaced.filter(|old| *old != kvn);
         if let Some(old) = old {
             directory.remove(old);
             self.remove_record(old)?;
@@ -220,7 +220,8 @@ impl<F: Flash> KeyStore<'_, '_, F> {
         if is_scp(kvn) && record.set().is_ok() && (directory.default == 0 || old == Some(directory.default)) {
             directory.default = kvn;
         }
-        self.put_directory(&directory)
+        self.put_directory(&directory)?;
+        Ok(replaced)
     }
 
     /// What version `kvn` holds after PUT KEY (GPC 11.8.2.3.3): 6A88 where there is nothing to replace, 6A80 where something stands already or

@@ -27,13 +27,15 @@ pub(crate) struct Credential {
     pub(crate) number: u16,
 }
 
-/// What opens secure messaging no longer, so that what it opened ends.
+/// What opens a session no longer, so that what it opened ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Revoked {
     /// One credential.
     One(Credential),
-    /// Whatever was opened under the policy as it was.
+    /// Whatever secure messaging was opened under the policy as it was.
     All,
+    /// A key version of SCP03. The channel through which its keys were changed goes on (`docs/spec/keys.md`, 3).
+    KeySet(u8),
 }
 
 /// Whether a class byte says that the command is protected, with its header (ISO/IEC 7816-4, 5.4.1: 0C on logical channels 0 to 3, 20 on 4 to 19).
@@ -133,6 +135,7 @@ impl Messagings {
         let is_gone = |slot: &&Slot| match revoked {
             Revoked::One(credential) => slot.credential == credential,
             Revoked::All => true,
+            Revoked::KeySet(_) => false,
         };
         self.slots().find(is_gone).map(|slot| slot.owner)
     }

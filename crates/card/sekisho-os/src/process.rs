@@ -133,16 +133,21 @@ impl<P: Platform> Core<P> {
             {
                 self.channels.renew(gone);
             }
-            self.end_revoked(effects.revoked, effects.reload);
+            self.end_revoked(place, effects.revoked, effects.reload);
         }
     }
 
-    /// Ends what the command has taken the ground from: secure messaging whose key or policy is another now, and the application sessions of
-    /// applications that cannot be used any more. What was proved to these is not proved when they are unlocked.
-    fn end_revoked(&mut self, revoked: Option<Revoked>, reloaded: bool) {
+    /// Ends what the command of `place` has taken the ground from: secure messaging and secure channels whose key or policy is another now, and the
+    /// application sessions of applications that cannot be used any more. What was proved to these is not proved when they are unlocked.
+    fn end_revoked(&mut self, place: Place, revoked: Option<Revoked>, reloaded: bool) {
         if let Some(revoked) = revoked {
             while let Some(place) = self.messaging.opened_by(revoked) {
                 self.end_messaging(place);
+            }
+        }
+        if let Some(Revoked::KeySet(kvn)) = revoked {
+            while let Some(other) = self.secure.opened_with(kvn, place) {
+                self.end_secure(|p| p == other);
             }
         }
         if reloaded {

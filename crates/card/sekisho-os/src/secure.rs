@@ -150,6 +150,8 @@ impl State {
 
 struct Slot {
     owner: Option<Place>,
+    /// Version of the key set that opens it.
+    kvn: u8,
     state: State,
 }
 
@@ -162,6 +164,7 @@ impl SecureChannels {
             [const {
                 Slot {
                     owner: None,
+                    kvn: 0,
                     state: State::NONE,
                 }
             }; SECURE_CHANNELS_MAX],
@@ -185,7 +188,7 @@ impl SecureChannels {
     }
 
     /// The state of a logical channel, to be set; `None` when there are too many.
-    pub(crate) fn claim(&mut self, place: Place) -> Option<&mut State> {
+    pub(crate) fn claim(&mut self, place: Place, kvn: u8) -> Option<&mut State> {
         let at = self
             .0
             .iter()
@@ -197,6 +200,7 @@ impl SecureChannels {
             })?;
         let slot = self.0.get_mut(at)?;
         slot.owner = Some(place);
+        slot.kvn = kvn;
         Some(&mut slot.state)
     }
 
@@ -208,11 +212,18 @@ impl SecureChannels {
                 was_broadcast |= slot.state.is_broadcast();
                 *slot = Slot {
                     owner: None,
+                    kvn: 0,
                     state: State::NONE,
                 };
             }
         }
         was_broadcast
+    }
+
+    /// A logical channel other than `own` with a secure channel of this key version, or one that is being opened.
+    pub(crate) fn opened_with(&self, kvn: u8, own: Place) -> Option<Place> {
+        let is_it = |slot: &&Slot| slot.kvn == kvn && slot.owner != Some(own);
+        self.0.iter().filter(is_it).find_map(|slot| slot.owner)
     }
 
     /// Whether no logical channel has any, nor is opening one.

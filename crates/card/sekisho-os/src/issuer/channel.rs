@@ -43,7 +43,7 @@ impl<F: Flash> Issuer<'_, '_, F> {
             rng,
             out,
         )?;
-        let state = self.context.system.secure.claim(place);
+        let state = self.context.system.secure.claim(place, kvn);
         *state.ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))? = State::Initiated {
             initiated,
             dek: set.dek,

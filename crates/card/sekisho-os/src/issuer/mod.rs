@@ -151,7 +151,9 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
             // Initial keys come from the factory.
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
-        self.keys().put(replaces, kvn, keys)
+        let replaced = self.keys().put(replaces, kvn, keys)?;
+        self.context.system.effects.revoked = replaced.map(Revoked::KeySet);
+        Ok(())
     }
 
     /// Kos, `K_MAC` and the designer's key are no business of who holds SCP03 keys, whether they are there or not.
@@ -177,6 +179,8 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
             None if kid == Some(KID_FIRST) => self.leave_platform(KVN_KOS)?,
             None => {}
         }
+        // A part of a key set cannot be deleted: whole ones are named by their version.
+        self.context.system.effects.revoked = kvn.map(Revoked::KeySet);
         self.keys().delete(kvn, kid)
     }
 
