@@ -7,7 +7,7 @@ use sekisho_messaging::analysis::{
     Course, Known, Readable, Subject, commands_to_first_reuse, count_ones_after_ands, course,
     entropy_after_ands, exposure, median_commands_to_zero, ones_after_ands, zero_after_ands,
 };
-use sekisho_messaging::schedule::LegacyKey;
+use sekisho_messaging::schedule::{LegacyKey, TURNS};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -69,6 +69,8 @@ struct Numbers {
     and: Option<Course>,
     /// Commands until the key is zero when half of the steps are AND.
     zero_half: u32,
+    /// Exchanges until the key is zero when XOR and AND take turns.
+    zero_in_turn: Option<u32>,
     first_reuse: f64,
     /// Commands until a session key of the three operations comes again, keys of the list drawn at random: the mean of the runs.
     operations_reuse: f64,
@@ -95,6 +97,7 @@ impl Numbers {
             xor: course(&k0, &k1, LegacyKey::xor, LIMIT),
             and: course(&k0, &k1, LegacyKey::and, LIMIT),
             zero_half: median_commands_to_zero(&mut rng, 128, RUNS),
+            zero_in_turn: turns_to_zero(&k0, &k1),
             first_reuse: commands_to_first_reuse(args.keys),
             operations_reuse: f64::from(
                 (0..RUNS)
@@ -106,6 +109,18 @@ impl Numbers {
                 .collect(),
         }
     }
+}
+
+/// Exchanges under keys that are not zero when XOR and AND take turns over old and current key (claims 2 and 5).
+fn turns_to_zero(k0: &LegacyKey, k1: &LegacyKey) -> Option<u32> {
+    let (mut old, mut current) = (k0.clone(), k1.clone());
+    (0..LIMIT).find(|exchange| {
+        let is_zero = current.is_zero();
+        let operation = TURNS.operations[*exchange as usize % TURNS.operations.len()];
+        let new = operation(&old, &current);
+        old = core::mem::replace(&mut current, new);
+        is_zero
+    })
 }
 
 /// Exchanges before a session key of the patent's third embodiment comes again: XOR, AND, and XOR of two operation keys in turn.
@@ -203,7 +218,7 @@ fn as_json(args: &Rolling, numbers: &Numbers) -> Value {
         .collect();
     json!({
         "seed": args.seed, "keys": args.keys, "xor": course(numbers.xor), "and": course(numbers.and),
-        "commands_to_zero_half_and": numbers.zero_half, "commands_to_first_reuse": numbers.first_reuse,
+        "commands_to_zero_half_and": numbers.zero_half, "exchanges_to_zero_in_turn": numbers.zero_in_turn, "commands_to_first_reuse": numbers.first_reuse,
         "operations_to_first_reuse": numbers.operations_reuse,
         "after_ands": ones, "other_exchanges_that_can_be_read": exposures,
     })
@@ -229,6 +244,10 @@ fn print(args: &Rolling, numbers: &Numbers) -> Result<()> {
         "XOR or AND by a coin          all zero after {} commands (median of {RUNS})",
         numbers.zero_half
     );
+    match numbers.zero_in_turn {
+        Some(exchanges) => println!("XOR and AND in turn           all zero after {exchanges} exchanges"),
+        None => println!("XOR and AND in turn           not zero within {LIMIT} exchanges"),
+    }
     println!(
         "drawn from a list of {:<2}       the first key comes again after {:.1} commands (mean)",
         args.keys, numbers.first_reuse
@@ -336,6 +355,16 @@ fn svg(numbers: &Numbers) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn xor_and_and_in_turn_are_zero_after_the_cap() {
+        for seed in 0..50 {
+            let mut rng = Seeded(seed, 0);
+            let mut keys = [LegacyKey::default(), LegacyKey::default()];
+            keys.iter_mut().for_each(|key| rng.fill(&mut key.0));
+            assert_eq!(turns_to_zero(&keys[0], &keys[1]), Some(TURNS.cap.into()));
+        }
+    }
 
     /// The plot of the specification is what the program draws.
     #[test]

@@ -14,13 +14,15 @@ use sekisho_apdu::{CApdu, Cla, StatusWord};
 use sekisho_applets::file_system::image::test_key;
 use sekisho_messaging::reader::{MAX_WRONG_ANSWERS, ReaderMessaging};
 use sekisho_messaging::schedule::{Lanes, Schedule};
-use sekisho_messaging::setup::{KeysOpening, Mode, Opened, RatchetOpening};
+use sekisho_messaging::setup::{KeysOpening, Mode, Opened, RatchetOpening, refresh_command, refresh_secret};
 use sekisho_messaging::{EphemeralKey, SmError};
 use sekisho_os::Interface;
 
 const CONTACTS: Interface = Interface::Iso7816Contact;
-/// GET CHALLENGE, SESSION KEY DECRYPTION, UPDATE BINARY, READ BINARY.
-const STAGES: usize = 4;
+/// GET CHALLENGE, SESSION KEY DECRYPTION, UPDATE BINARY, in the ratchet REFRESH KEYS, READ BINARY.
+const fn stages(mode: Mode) -> usize {
+    if matches!(mode, Mode::Ratchet) { 5 } else { 4 }
+}
 
 /// What is done to one message, once.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -172,6 +174,22 @@ impl Talk<'_, '_> {
     }
 }
 
+impl Talk<'_, '_> {
+    /// REFRESH KEYS; false when no right answer came.
+    fn refresh(&mut self, stage: usize) -> bool {
+        let own = EphemeralKey::generate(&mut self.rng).unwrap();
+        let public = own.public_key();
+        let Some(answer) = self.exchange(stage, &encode(&refresh_command(&public))) else {
+            return false;
+        };
+        let (card_key, sw) = answer.split_last_chunk().unwrap();
+        assert_eq!(*sw, [0x90, 0x00], "the answer to the refresh");
+        let secret = refresh_secret(&key(&test_key::MKEY), own, &public, card_key).unwrap();
+        self.reader.refresh(secret.as_ref()).unwrap();
+        true
+    }
+}
+
 fn opened(line: &mut Line<'_>, mode: Mode, lanes: Lanes, challenge: [u8; 16]) -> Result<Opened, End> {
     let mkey = key(&test_key::MKEY);
     let heard = |line: &mut Line<'_>, command: &CApdu<'_>| {
@@ -220,7 +238,10 @@ fn talk(line: &mut Line<'_>, mode: Mode, lanes: Lanes, value: &[u8; 8]) -> (End,
         Some(answer) => assert_eq!(answer, StatusWord::NO_ERROR.bytes(), "the answer to the write"),
         None => return (End::Closed, true),
     }
-    match talk.exchange(3, &[0x00, 0xB0, 0x81, 0x00, 8]) {
+    if mode == Mode::Ratchet && !talk.refresh(3) {
+        return (End::Closed, true);
+    }
+    match talk.exchange(stages(mode) - 1, &[0x00, 0xB0, 0x81, 0x00, 8]) {
         Some(answer) => assert_eq!(answer, [&value[..], &[0x90, 0x00]].concat(), "what was read"),
         None => return (End::Closed, true),
     }
@@ -250,7 +271,7 @@ impl Bench {
         value
     }
 
-    /// Lengths of the eight messages.
+    /// Lengths of the messages.
     fn run(&mut self, message: usize, deed: Deed) -> Vec<usize> {
         self.run_with(message, deed, false)
     }
@@ -319,7 +340,7 @@ fn sweep(mode: Mode, lanes: Lanes) -> Bench {
         words: BTreeMap::new(),
     };
     let lengths = bench.run(usize::MAX, Deed::Nothing);
-    assert_eq!(lengths.len(), 2 * STAGES);
+    assert_eq!(lengths.len(), 2 * stages(mode));
     for (message, length) in lengths.into_iter().enumerate() {
         for deed in [Deed::Lose, Deed::Twice, Deed::Old] {
             // What the reader hears twice it takes for the answer to the next command: an old one.
