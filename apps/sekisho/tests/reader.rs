@@ -229,6 +229,19 @@ fn scripts_say_where_they_differ() {
 }
 
 /// Where the card is, somebody listens who would hear of it.
+/// A card with open secure messaging takes nothing in the clear: what is selected then is selected by a second command.
+#[test]
+fn selecting_ends_secure_messaging() {
+    let folder = scratch();
+    let path = folder.path().join("script");
+    let path = path.to_str().unwrap();
+    let script = "select F0534B4F530401\nopen ratchet\n> 00B0810001\n< 00 9000\nselect F0534B4F530401\nplain 00B0810001\n< 6982\n";
+    std::fs::write(path, script).unwrap();
+    let output = reader(&["run", path]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("6987"), "{}", text(&output.stdout));
+}
+
 #[test]
 fn no_card_is_spoken_to_by_what_is_asked_wrongly() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -67,11 +67,15 @@ pub(crate) fn aid(bytes: &[u8]) -> Result<Vec<u8>> {
     }
 }
 
-/// Selects an application by its AID.
+/// Selects an application by its AID. Where secure messaging is open this is its end and nothing else (6987), and is sent again.
 pub(crate) fn select(card: &mut dyn Card, trace: &mut Trace, aid: &[u8]) -> Result<()> {
     let length = u8::try_from(aid.len()).context("an AID has 16 bytes at most")?;
     let capdu = [&[0x00, 0xA4, 0x04, 0x00, length], aid, &[0x00]].concat();
-    expect(plain(card, trace, &capdu)?, "SELECT").map(drop)
+    let mut response = plain(card, trace, &capdu)?;
+    if response.sw == StatusWord::SM_OBJECTS_MISSING.0 {
+        response = plain(card, trace, &capdu)?;
+    }
+    expect(response, "SELECT").map(drop)
 }
 
 /// A command's bytes.
