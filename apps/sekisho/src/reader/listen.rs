@@ -301,3 +301,59 @@ impl CardSide for Terminal<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reader::trace::Style;
+
+    /// Whatever comes, in the clear or under secure messaging, gets a status word.
+    #[test]
+    fn any_bytes_get_an_answer() {
+        let trace = Trace::new(Style::Json, false);
+        let setup = Setup {
+            mkey: AesKey::aes128([7; 16]),
+            policy: Policy::every_mode(),
+            patience: Duration::from_secs(1),
+        };
+        let mut terminal = Terminal::new(setup, &trace, Arc::default());
+        let own = |terminal: &mut Terminal<'_>| {
+            terminal.reset();
+            let challenge: [u8; 18] = terminal.answer(&[0x00, 0x84, 0, 0, 16]).try_into().unwrap();
+            let setup = super::super::Setup {
+                mode: sekisho_messaging::setup::Mode::Ratchet,
+                lanes: sekisho_messaging::schedule::Lanes::Shared,
+                refresh_every: 4,
+            };
+            let challenge = *challenge.first_chunk().unwrap();
+            let opening = super::super::Opening::new(&AesKey::aes128([7; 16]), setup, challenge).unwrap();
+            let command = opening.command().unwrap();
+            assert!(terminal.answer(&command).ends_with(&[0x90, 0x00]));
+            command
+        };
+        let command = own(&mut terminal);
+        let mut random = [0; 300];
+        for round in 0..4000_usize {
+            SystemRng.fill(&mut random);
+            let len = usize::from(random[0]).min(round % 256 + 1);
+            let mut bytes = random[1..=len].to_vec();
+            match round % 4 {
+                // A class and an instruction that mean something, and a damaged opening.
+                0 if len > 4 => {
+                    bytes[0] = [0x00, 0x80, 0x0C, 0x8C][round / 4 % 4];
+                    bytes[1] = [0xA4, 0x84, 0x5A, 0x5C, 0xB0, 0xD0][round / 16 % 6];
+                    bytes[4] = u8::try_from(len - 5).unwrap_or(0);
+                }
+                1 => {
+                    bytes.clone_from(&command);
+                    let at = usize::from(random[2]) % bytes.len();
+                    bytes[at] ^= random[3];
+                }
+                2 => drop(own(&mut terminal)),
+                _ => {}
+            }
+            assert!(terminal.answer(&bytes).len() >= 2, "{bytes:02X?}");
+        }
+        assert_eq!(terminal.exchanges, 0, "nothing was carried out");
+    }
+}
