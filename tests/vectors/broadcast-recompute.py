@@ -278,7 +278,19 @@ for suffix, which, kck, counter in (
 # 6.9: a refusal: load, target 01, sequence counter 1, 9504 for block 2, version 1
 
 refusal = bytes([2, 3, 1]) + CAMPAIGN + length(1, 3) + bytes.fromhex("9504") + length(2, 2) + length(1, 4) + PART.digest
-check("refusal", refusal + cmac(K_AUT, b"SKRFSL02" + SE + refusal))
+refusal = check("refusal", refusal + cmac(K_AUT, b"SKRFSL02" + SE + refusal))
+
+# 6.7, 6.9: what goes over HTTPS, version 2 beside version 1
+
+states = [bytes([1, target, 0]) + length(1, 4) + bytes([abi, 0]) + bytes(10) for target, abi in ((1, PART.manifest[3]), (2, 0))]
+asked, told = SE + CAMPAIGN + bytes.fromhex("3070000000"), b"SKST\2" + SE + CAMPAIGN
+check("equ", b"SKEQ\1" + asked + b"\x13" + states[0])
+check("equ-2", b"SKEQ\2" + asked + b"\3\0\0\2" + b"".join(b"\x13" + state for state in states))
+offered = length(len(block("delivery")), 4) + hashlib.sha256(block("delivery")).digest()
+check("offer", b"SKOF\1" + CAMPAIGN + offered)
+check("offer-2", b"SKOF\2" + CAMPAIGN + b"\1" + offered + b"\0")
+check("status-2", told + bytes.fromhex("0000009000") + b"\x43" + block("receipt"))
+check("status-2-refused", told + bytes.fromhex("0100049504") + b"\x46" + refusal)
 
 if "--print" in sys.argv:
     for name, value in made.items():

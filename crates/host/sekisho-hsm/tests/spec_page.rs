@@ -419,6 +419,17 @@ fn the_messages_before_it() {
         states: States::new(&[state]).unwrap(),
     };
     check("equ", &written(|out| equ.encode(out)));
+    let keys = LoaderState {
+        target: 2,
+        abi: 0,
+        ..state
+    };
+    let second = Equ {
+        version: Version::Two,
+        states: States::new(&[state, keys]).unwrap(),
+        ..equ
+    };
+    check("equ-2", &written(|out| second.encode(out)));
 
     let parts = DeliveryParts {
         campaign,
@@ -437,6 +448,11 @@ fn the_messages_before_it() {
         sha256: sha256(&[&delivery]),
     };
     check("offer", &written(|out| offer.encode(out)));
+    let second = Offer {
+        version: Version::Two,
+        ..offer
+    };
+    check("offer-2", &written(|out| second.encode(out)));
 }
 
 #[test]
@@ -475,6 +491,11 @@ fn the_messages_after_it() {
         proof: receipt.map(Proof::Receipt),
     };
     check("status", &written(|out| status.encode(out)));
+    let second = Status {
+        version: Version::Two,
+        ..status
+    };
+    check("status-2", &written(|out| second.encode(out)));
     let verdict = Verdict {
         access: Access::Allowed,
         retry_after: 0,
@@ -498,5 +519,16 @@ fn a_refusal() {
     };
     let k_aut = AesKey::new(&given("k-aut")).unwrap();
     let mac = cmac(&k_aut, &[&refusal.message(se_id())]);
-    check("refusal", &Refusal { mac, ..refusal }.encode());
+    let refusal = Refusal { mac, ..refusal };
+    check("refusal", &refusal.encode());
+    let status = Status {
+        version: Version::Two,
+        se_id: se_id(),
+        campaign: campaign(),
+        outcome: Outcome::Refused,
+        step: 4,
+        sw: refusal.sw,
+        proof: Some(Proof::Refusal(refusal)),
+    };
+    check("status-2-refused", &written(|out| status.encode(out)));
 }
