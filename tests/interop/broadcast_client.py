@@ -132,12 +132,12 @@ class Design:
         r, s = decode_dss_signature(self.private.sign(label.encode() + b"\0" + data, ec.ECDSA(hashes.SHA256())))
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
-    def pack(self, image, version, custody):
-        package_id = os.urandom(16)
+    def pack(self, image, version, custody, part=None, package_id=None):
+        """A package of version 1. part: target, code format, ABI, if it is not the OS part."""
+        package_id = package_id or os.urandom(16)
         length = len(image).to_bytes(4, "big")
         digest = hashlib.sha256(image).digest()
-        abi = block("manifest")[3:4]
-        self.manifest = b"\1\1\1" + abi + version.to_bytes(4, "big") + (1).to_bytes(4, "big") + length + package_id + digest
+        self.manifest = b"\1" + (part or b"\1\1" + block("manifest")[3:4]) + version.to_bytes(4, "big") + (1).to_bytes(4, "big") + length + package_id + digest
         self.signature = self.sign("sekisho manifest v1", self.manifest)
         if custody == 4:
             self.body = ctr(kdf(self.kos, "SK image", package_id, 16), package_id, image)
@@ -223,6 +223,8 @@ class Card:
 
 
 class Server:
+    version = 1  # of the messages
+
     def __init__(self, device, admin, folder):
         self.device, self.admin = device, admin
         self.tls = ssl.create_default_context(cafile=folder / "certificate.pem")
@@ -232,7 +234,7 @@ class Server:
         connection = http.client.HTTPSConnection("127.0.0.1", self.device, context=self.tls, timeout=20)
         if token:
             headers["Authorization"] = "Bearer " + token
-        connection.request(method, "/device/v1" + path, body, headers)
+        connection.request(method, f"/device/v{self.version}" + path, body, headers)
         answer = connection.getresponse()
         content = answer.read()
         connection.close()

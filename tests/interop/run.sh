@@ -147,6 +147,9 @@ check "sekisho reader names the readers that there are" shows "no reader is name
 timeout 120 "$VENV/bin/python" tests/interop/broadcast_client.py "$SEKISHO" >"$work/lines" 2>"$work/trace" || cat "$work/trace" >&2
 count "a broadcast update in Python"
 check "it came to its end" grep -q "^ok there is nothing more" "$work/lines"
+timeout 120 "$VENV/bin/python" tests/interop/broadcast_client_2.py "$SEKISHO" >"$work/lines" 2>"$work/trace" || cat "$work/trace" >&2
+count "version 2 in Python"
+check "it came to its end as well" grep -q "^ok there is nothing more in version 2" "$work/lines"
 
 # The worked bytes of the specification pages, computed a second time from their words alone.
 for page in broadcast paging sm-rolling; do
