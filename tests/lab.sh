@@ -28,6 +28,8 @@ check "both ways of updating were measured" 'r["server_cpu_us_per_device"] > 0 a
 
 report=$(lab --devices 100 --faults)
 check "with faults every SE recovers or is refused by name" 'r["updated"] + r["failed"] == 100 and r["resumed"] > 0 and r["failed"] == len(r["refused"])' "$report"
+# What an SE refuses in broadcast mode it proves; a changed authorisation no SE takes for one, and what is no command of anybody's it says nothing of.
+check "a bulk that is tampered with is refused by SEs that prove it" 'all(x["proved_by_se"] == (x["fault"] == "bulk tampered with") for x in r["refused"]) and any(x["proved_by_se"] for x in r["refused"])' "$report"
 
 if timeout 20 "$SEKISHO" lab --devices 0 --once >/dev/null 2>&1; then
     echo "FAIL zero devices are an error"; failed=$((failed + 1))

@@ -1,6 +1,7 @@
 //! The lab's report: a table for people, one JSON object for machines.
 
 use anyhow::{Context, Result};
+use sekisho_server::SE_REFUSED;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -9,6 +10,17 @@ use super::Args;
 use super::fleet::Fleet;
 use super::system::{NEXT_VERSION, System};
 use super::unicast::Unicast;
+
+/// An SE that was given up.
+struct Refused {
+    id: String,
+    /// The fault that it had.
+    fault: &'static str,
+    /// The server's words.
+    detail: String,
+    /// Whether the SE itself has proved that it refused.
+    proved: bool,
+}
 
 /// What the campaign came to.
 pub(super) struct Report {
@@ -23,8 +35,8 @@ pub(super) struct Report {
     version_before: u32,
     version_after: u32,
     seconds: f64,
-    /// SEs that were refused: id, the fault that they had, the server's words.
-    refused: Vec<(String, &'static str, String)>,
+    /// SEs that were given up.
+    refused: Vec<Refused>,
     /// SEs that run the new version, as they say and do themselves.
     running_new: u64,
     recovered: BTreeMap<&'static str, u64>,
@@ -58,17 +70,18 @@ impl Report {
             .flatten()
             .map(|failure| {
                 let id = failure["se_id"].as_str().unwrap_or_default().to_owned();
-                let fault = fault_of.get(&id).copied().unwrap_or("no fault was planned");
-                (
+                let detail = failure["detail"].as_str().unwrap_or_default().to_owned();
+                Refused {
+                    fault: fault_of.get(&id).copied().unwrap_or("no fault was planned"),
+                    proved: detail.starts_with(SE_REFUSED),
                     id,
-                    fault,
-                    failure["detail"].as_str().unwrap_or_default().to_owned(),
-                )
+                    detail,
+                }
             })
             .collect();
         let mut recovered = BTreeMap::new();
         for (id, fault) in &fault_of {
-            if !refused.iter().any(|(refused, ..)| refused == id) {
+            if !refused.iter().any(|refused| refused.id == *id) {
                 *recovered.entry(*fault).or_default() += 1;
             }
         }
@@ -109,14 +122,18 @@ impl Report {
             && self
                 .refused
                 .iter()
-                .all(|(_, fault, _)| *fault != "no fault was planned")
+                .all(|refused| refused.fault != "no fault was planned")
     }
 
     fn json(&self) -> Value {
         let refused: Vec<_> = self
             .refused
             .iter()
-            .map(|(id, fault, detail)| json!({ "se_id": id, "fault": fault, "detail": detail }))
+            .map(|refused| {
+                json!({
+                    "se_id": refused.id, "fault": refused.fault, "detail": refused.detail, "proved_by_se": refused.proved,
+                })
+            })
             .collect();
         json!({
             "devices": self.devices, "updated": self.updated, "failed": self.failed, "resumed": self.resumed,
@@ -162,9 +179,7 @@ impl Report {
         for (fault, count) in &self.recovered {
             println!("\n  recovered: {count} with {fault}");
         }
-        for (id, fault, detail) in &self.refused {
-            println!("  refused: {id}, {fault}: {detail}");
-        }
+        self.print_refused();
         if !self.is_sound() {
             println!(
                 "\n  NOT SOUND: the server believes {} updated, {} SEs run the new version",
@@ -172,6 +187,28 @@ impl Report {
             );
         }
         Ok(())
+    }
+}
+
+impl Report {
+    /// Who was given up for which fault, and whether the SE has proved it.
+    #[allow(clippy::print_stdout, reason = "the report is what the command is for")]
+    fn print_refused(&self) {
+        let mut faults: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for refused in &self.refused {
+            let (all, proved) = faults.entry(refused.fault).or_default();
+            *all += 1;
+            *proved += u64::from(refused.proved);
+        }
+        if !faults.is_empty() {
+            println!("\n  given up                        SEs   proved by them");
+        }
+        for (fault, (all, proved)) in faults {
+            println!("  {fault:<30}{all:>5}{proved:>17}");
+        }
+        for refused in &self.refused {
+            println!("  {}: {}", refused.id, refused.detail);
+        }
     }
 }
 

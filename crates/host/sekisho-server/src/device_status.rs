@@ -53,6 +53,9 @@ fn said(status: &Status) -> String {
     }
 }
 
+/// How the words begin that say what an SE has proved to have refused.
+pub const SE_REFUSED: &str = "its SE refused";
+
 /// What the SE refused, in words.
 fn refused(refusal: &Refusal, speaks_against_se: bool) -> String {
     let what = match refusal.action {
@@ -65,7 +68,7 @@ fn refused(refusal: &Refusal, speaks_against_se: bool) -> String {
         "proved, and brought about by its device or on the way"
     };
     format!(
-        "its SE refused {what} with {}, {}; {proved}",
+        "{SE_REFUSED} {what} with {}, {}; {proved}",
         refusal.sw,
         refusal.sw.meaning()
     )

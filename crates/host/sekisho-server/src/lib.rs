@@ -25,6 +25,7 @@ mod receipts;
 mod tls;
 
 pub use authority::{Authority, AuthorityError};
+pub use device_status::SE_REFUSED;
 pub use tls::{Certificate, TlsError};
 
 use axum_server::tls_rustls::RustlsConfig;
