@@ -389,6 +389,11 @@ def personalisation(binary, folder, design):
     return perso
 
 
+def started_card(binary, folder):
+    made = [binary, "card", "--perso", "perso.json", "--listen", "127.0.0.1:0"]
+    return started(made, [r"127\.0\.0\.1:(\d+)"], cwd=folder)
+
+
 def main(binary):
     os.environ["SEKISHO_PASSPHRASE"] = "of this test"
     processes = []
@@ -397,9 +402,7 @@ def main(binary):
         try:
             design = Design()
             perso = personalisation(binary, folder, design)
-            process, [card] = started(
-                [binary, "card", "--perso", "perso.json", "--listen", "127.0.0.1:0"], [r"127\.0\.0\.1:(\d+)"], cwd=folder
-            )
+            process, [card] = started_card(binary, folder)
             processes.append(process)
             free = ["--device-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0"]
             process, [device, admin] = started(

@@ -28,6 +28,7 @@ from broadcast_client import (
     personalisation,
     scp03,
     started,
+    started_card,
 )
 
 LOAD, ACTIVATE, BOTH = 1, 2, 3
@@ -221,8 +222,7 @@ def main(binary):
         try:
             design, successor = Design2(), Design2()
             perso = personalisation(binary, folder, design)
-            made = [binary, "card", "--perso", "perso.json", "--product", "product.json", "--listen", "127.0.0.1:0"]
-            process, [card] = started(made, [r"127\.0\.0\.1:(\d+)"], cwd=folder)
+            process, [card] = started_card(binary, folder)
             processes.append(process)
             free = ["--device-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0"]
             patterns = [r"https://127\.0\.0\.1:(\d+)", r"http://127\.0\.0\.1:(\d+)"]

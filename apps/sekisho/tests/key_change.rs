@@ -1,0 +1,264 @@
+//! A change of the design system's keys with the shipped commands: made, carried to one SE and to the fleet, shown, and what the SEs obey then.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // helpers are no #[test] functions
+
+mod process;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use process::{CardProcess, Guarded, SEKISHO, repository, scratch};
+use serde_json::{Value, json};
+
+const SES: [&str; 2] = ["5ec154000000000000a1", "5ec154000000000000a2"];
+
+fn sekisho(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(SEKISHO)
+        .args(arguments)
+        .current_dir(folder)
+        .env("SEKISHO_PASSPHRASE", "of this test")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// Standard output of a command that has to succeed.
+fn ok(folder: &Path, arguments: &[&str]) -> String {
+    let output = sekisho(folder, arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A design system, a server and two SEs in a folder.
+struct Fleet {
+    folder: tempfile::TempDir,
+    _server: Guarded,
+    device: String,
+    admin: String,
+    cards: Vec<CardProcess>,
+    tokens: BTreeMap<String, String>,
+}
+
+impl Fleet {
+    fn start() -> Self {
+        let folder = scratch();
+        let path = folder.path();
+        ok(path, &["hsm", "init"]);
+        ok(path, &["design", "ceremony"]);
+        let cards = SES.map(|se_id| {
+            let perso = format!("{se_id}.json");
+            ok(path, &["hsm", "perso", "--se-id", se_id, "--out", &perso]);
+            let perso = path.join(perso);
+            let flash = path.join(format!("{se_id}.flash"));
+            CardProcess::start(&flash, 0, &["--perso", perso.to_str().unwrap()])
+        });
+        let any = "127.0.0.1:0";
+        let mut server = Guarded(
+            Command::new(SEKISHO)
+                .args(["server", "--device-address", any, "--admin-address", any])
+                .current_dir(path)
+                .env("SEKISHO_PASSPHRASE", "of this test")
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
+        let mut lines = BufReader::new(server.0.stderr.take().unwrap()).lines();
+        let mut said = |name: &str| {
+            let line = lines.find_map(|line| line.ok().filter(|line| line.starts_with(name)));
+            let line = line.unwrap_or_else(|| panic!("the server does not start: no {name}"));
+            line.split_whitespace()
+                .nth(1)
+                .unwrap()
+                .trim_end_matches('/')
+                .to_owned()
+        };
+        let (device, admin) = (said("devices"), said("administration"));
+        let mut fleet = Self {
+            folder,
+            _server: server,
+            device,
+            admin,
+            cards: cards.into(),
+            tokens: BTreeMap::new(),
+        };
+        let registered = fleet.fleet(&[&["register"][..], &SES].concat());
+        for device in registered["devices"].as_array().unwrap() {
+            let text = |name: &str| device[name].as_str().unwrap().to_owned();
+            fleet.tokens.insert(text("se_id"), text("link_token"));
+        }
+        fleet
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        ok(self.folder.path(), arguments)
+    }
+
+    fn fleet(&self, arguments: &[&str]) -> Value {
+        let token = "sekisho-server/admin.token";
+        let head = ["fleet", "--server", &self.admin, "--token-file", token];
+        serde_json::from_str(&self.ok(&[&head, arguments].concat())).unwrap_or(Value::Null)
+    }
+
+    /// The designer of a ceremony file.
+    fn designer(&self, ceremony: &str) -> String {
+        let file = sekisho_hsm::design::Ceremony::load(&self.folder.path().join(ceremony), b"of this test");
+        hex::encode(file.unwrap().designer_public())
+    }
+
+    /// A running campaign of a package; its number.
+    fn campaign(&self, package: &str, designer: &str, targets: &[&str]) -> String {
+        let uploaded = self.fleet(&["upload", package, "--designer", designer]);
+        let id = uploaded["package_id"].as_str().unwrap();
+        let mut create = vec!["create", "--name", package, "--package-id", id, "--canary", "0"];
+        targets
+            .iter()
+            .for_each(|target| create.extend(["--target", target]));
+        let id = self.fleet(&create)["id"].as_str().unwrap().to_owned();
+        self.fleet(&["do", "start", &id]);
+        id
+    }
+
+    /// An OS part of this version by the keys of a ceremony file.
+    fn pack(&self, ceremony: &str, version: &str) -> String {
+        let module = repository("applets/prebuilt/meter-v2.wasm");
+        let out = format!("{version}-{ceremony}.skpk");
+        let pack = ["design", "pack", module.to_str().unwrap(), "--version", version];
+        self.ok(&[
+            &pack[..],
+            &["--min-previous", "1", "--ceremony", ceremony, "--out", &out],
+        ]
+        .concat());
+        out
+    }
+
+    /// One turn of an SE's agent: exit code and result.
+    fn turn(&self, number: usize) -> (i32, Value) {
+        let (card, spool) = (
+            format!("tcp:{}", self.cards[number].address),
+            format!("spool-{number}"),
+        );
+        let agent = [
+            &["agent", "--once", "--json", "--server", &self.device][..],
+            &[
+                "--ca",
+                "sekisho-server/certificate.pem",
+                "--token",
+                &self.tokens[SES[number]],
+            ],
+            &["--card", &card, "--spool", &spool],
+        ];
+        let output = sekisho(self.folder.path(), &agent.concat());
+        let result = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        (output.status.code().unwrap(), result)
+    }
+
+    /// The SEs that are taken to obey a key version.
+    fn obey(&self, version: &str) -> Vec<String> {
+        let devices = self.fleet(&["devices", "--key-version", version]);
+        let list = devices["devices"].as_array().unwrap();
+        list.iter()
+            .map(|device| device["se_id"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// The SE refuses, and proves it; the campaign ends then.
+    fn refuses(&self, number: usize, campaign: &str, sw: &str) {
+        let (code, result) = self.turn(number);
+        assert_eq!(
+            (code, &result["result"], &result["sw"], &result["proved"]),
+            (75, &json!("refused"), &json!(sw), &json!(true)),
+            "{result}"
+        );
+        let shown = self.fleet(&["show", campaign]);
+        assert_eq!(
+            (&shown["rest"]["refusals"], &shown["rest"]["reports"]),
+            (&json!(1), &json!(0)),
+            "{shown}"
+        );
+        self.fleet(&["do", "abort", campaign]);
+    }
+}
+
+fn activated(turn: &(i32, Value), target: u64, version: u64) {
+    let (code, result) = turn;
+    assert_eq!(
+        (
+            *code,
+            &result["result"],
+            &result["target"],
+            &result["version_after"]
+        ),
+        (0, &json!("activated"), &json!(target), &json!(version)),
+        "{result}"
+    );
+}
+
+#[test]
+fn keys_change_for_one_se_and_then_for_all() {
+    let fleet = Fleet::start();
+    let (present, next) = ("ceremony.sealed", "ceremony-next.sealed");
+    fleet.ok(&[
+        "design",
+        "rotate",
+        "--version",
+        "2",
+        "--next",
+        next,
+        "--out",
+        "keys.skpk",
+    ]);
+    let (old, new) = (fleet.designer(present), fleet.designer(next));
+    assert_ne!(old, new);
+    // A package of the new designer's is not one of the old one's, and the other way round.
+    let output = sekisho(
+        fleet.folder.path(),
+        &[
+            "fleet",
+            "--server",
+            &fleet.admin,
+            "--token-file",
+            "sekisho-server/admin.token",
+            "upload",
+            "keys.skpk",
+            "--designer",
+            &new,
+        ],
+    );
+    assert!(!output.status.success());
+
+    // One SE first.
+    fleet.campaign("keys.skpk", &old, &SES[..1]);
+    activated(&fleet.turn(0), 2, 2);
+    assert_eq!(fleet.turn(1).1["result"], "nothing");
+    assert_eq!(
+        (fleet.obey("1"), fleet.obey("2")),
+        (vec![SES[1].to_owned()], vec![SES[0].to_owned()])
+    );
+
+    // An update by the new designer reaches it, and not the one that still obeys the old keys.
+    let update = fleet.campaign(&fleet.pack(next, "2"), &new, &SES);
+    activated(&fleet.turn(0), 1, 2);
+    fleet.refuses(1, &update, "9501");
+    // One by the old designer does not.
+    let update = fleet.campaign(&fleet.pack(present, "3"), &old, &SES[..1]);
+    fleet.refuses(0, &update, "9501");
+
+    // The rest of the fleet follows; who has changed already is none of the targets.
+    fleet.campaign("keys.skpk", &old, &SES[1..]);
+    activated(&fleet.turn(1), 2, 2);
+    assert_eq!((fleet.obey("1").len(), fleet.obey("2").len()), (0, 2));
+    let devices = fleet.fleet(&["devices"]);
+    assert_eq!(
+        devices["key_versions"],
+        json!([{ "key_version": 2, "devices": 2 }]),
+        "{devices}"
+    );
+    fleet.campaign(&fleet.pack(next, "4"), &new, &SES);
+    for number in 0..2 {
+        activated(&fleet.turn(number), 1, 4);
+        assert_eq!(fleet.turn(number).1["result"], "nothing");
+    }
+}
