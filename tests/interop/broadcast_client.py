@@ -379,18 +379,16 @@ def started(arguments, patterns, **more):
 
 
 def personalisation(binary, folder, design):
-    """perso.json of section 8.1: the HSM's keys of this SE, and this design system's own."""
-    for command in (["hsm", "init"], ["design", "ceremony", "--out", "ceremony.sealed"], ["hsm", "perso", "--se-id", SE_ID.hex()]):
+    """The files of section 8.1: the HSM's keys of this SE, and this design system's own."""
+    for command in (["hsm", "init"], ["hsm", "perso", "--in-the-clear", "--se-id", SE_ID.hex()]):
         subprocess.run([binary, *command], cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=60)
-    perso = json.loads((folder / "perso.json").read_text())
     own = {"kos": design.kos, "k_mac": design.k_mac, "designer": design.public}
-    perso.update({name: value.hex() for name, value in own.items()})
-    (folder / "perso.json").write_text(json.dumps(perso))
-    return perso
+    (folder / "product.json").write_text(json.dumps({name: value.hex() for name, value in own.items()}))
+    return json.loads((folder / "perso.json").read_text())
 
 
 def started_card(binary, folder):
-    made = [binary, "card", "--perso", "perso.json", "--listen", "127.0.0.1:0"]
+    made = [binary, "card", "--perso", "perso.json", "--product", "product.json", "--listen", "127.0.0.1:0"]
     return started(made, [r"127\.0\.0\.1:(\d+)"], cwd=folder)
 
 

@@ -10,7 +10,7 @@ use std::thread;
 
 use process::{CardProcess, Guarded, SEKISHO, Wire, padded, repository, scratch, send};
 use sekisho_hsm::design::{Ceremony, PackOptions};
-use sekisho_hsm::{Hsm, PersoFile, SoftHsm};
+use sekisho_hsm::{Hsm, PersoFile, ProductFile, SoftHsm};
 use sekisho_link::{Custody, SeId};
 use sekisho_server::{Certificate, Config, Server};
 use serde_json::{Value, json};
@@ -39,8 +39,10 @@ impl System {
         let path = |name: &str| directory.path().join(name);
         let hsm = Arc::new(SoftHsm::generate().unwrap());
         let ceremony = Ceremony::generate().unwrap();
-        let perso = PersoFile::new(&*hsm, &ceremony, SE_ID).unwrap();
+        let perso = PersoFile::new(&*hsm, SE_ID).unwrap();
         std::fs::write(path("perso.json"), serde_json::to_string(&perso).unwrap()).unwrap();
+        let product = serde_json::to_string(&ProductFile::new(&ceremony)).unwrap();
+        std::fs::write(path("product.json"), product).unwrap();
         std::fs::write(path("token"), hex::encode(hsm.link_token(SE_ID).unwrap())).unwrap();
         let module = std::fs::read(repository("applets/prebuilt/meter-v2.wasm")).unwrap();
         let module = if padding == 0 {
@@ -134,7 +136,12 @@ impl System {
         CardProcess::start(
             &self.path("card.flash"),
             port,
-            &["--perso", self.path("perso.json").to_str().unwrap()],
+            &[
+                "--perso",
+                self.path("perso.json").to_str().unwrap(),
+                "--product",
+                self.path("product.json").to_str().unwrap(),
+            ],
         )
     }
 
@@ -300,10 +307,10 @@ fn a_card_that_loses_power_again_and_again_is_updated_in_one_turn() {
 fn a_card_that_refuses_is_to_try_again_and_then_blocked() {
     let system = System::start(Custody::Hsm, 0);
     system.open_campaign();
-    let text = std::fs::read_to_string(system.path("perso.json")).unwrap();
-    let mut perso: Value = serde_json::from_str(&text).unwrap();
-    perso["designer"] = json!(hex::encode(Ceremony::generate().unwrap().designer_public()));
-    std::fs::write(system.path("perso.json"), perso.to_string()).unwrap();
+    let text = std::fs::read_to_string(system.path("product.json")).unwrap();
+    let mut product: Value = serde_json::from_str(&text).unwrap();
+    product["designer"] = json!(hex::encode(Ceremony::generate().unwrap().designer_public()));
+    std::fs::write(system.path("product.json"), product.to_string()).unwrap();
     let card = system.card(0);
     let mut codes = Vec::new();
     loop {

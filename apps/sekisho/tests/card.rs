@@ -205,19 +205,24 @@ fn s16_is_chosen_at_personalisation() {
     sekisho(&["hsm", "init"]);
     sekisho(&["design", "ceremony"]);
     let se_id = "5EC15400000000000043";
-    sekisho(&["hsm", "perso", "--se-id", se_id, "--s16", "--out", "s16.json"]);
-    sekisho(&["hsm", "perso", "--se-id", se_id, "--out", "s8.json"]);
+    sekisho(&["design", "hand-over", "--in-the-clear"]);
+    let perso = ["hsm", "perso", "--in-the-clear", "--se-id", se_id, "--out"];
+    sekisho(&[&perso[..], &["s16.json", "--s16"]].concat());
+    sekisho(&[&perso[..], &["s8.json"]].concat());
     let text = std::fs::read_to_string(path("s8.json")).unwrap();
     assert!(!text.contains("s16"), "the file of 0.1 is the file of S8");
-    let (s16, s8) = (path("s16.json"), path("s8.json"));
+    let [s16, s8, product] = ["s16.json", "s8.json", "product.json"].map(path);
+    let product = product.to_str().unwrap();
+    let s16 = ["--perso", s16.to_str().unwrap(), "--product", product];
+    let s8 = ["--perso", s8.to_str().unwrap(), "--product", product];
     for (flash, arguments, length, i) in [
         ("developer", &["--s16"][..], 16, 0x71),
         ("developer", &[], 16, 0x71),
         ("developer", &["--s16"], 16, 0x71),
         ("plain", &[], 8, 0x70),
-        ("personalised", &["--perso", s16.to_str().unwrap()], 16, 0x71),
+        ("personalised", &s16, 16, 0x71),
         ("personalised", &[], 16, 0x71),
-        ("s8", &["--perso", s8.to_str().unwrap()], 8, 0x70),
+        ("s8", &s8, 8, 0x70),
     ] {
         let card = CardProcess::start(&path(flash), 0, arguments);
         assert_eq!(

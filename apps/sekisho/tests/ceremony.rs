@@ -11,8 +11,9 @@ mod process;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use process::{SEKISHO, scratch};
+use process::{CardProcess, SEKISHO, open_channel, scratch};
 use sekisho_hsm::design::Ceremony;
+use sekisho_hsm::{Hsm, SoftHsm};
 use sekisho_link::{KeyChange, Package};
 use serde_json::Value;
 
@@ -75,16 +76,7 @@ fn rotate_makes_keys_and_package_and_keeps_the_present_ones() {
         (&["--designer-only", "--custody", "design"], false, true),
     ] {
         let next = format!("next-{wrapped}-{designer}.sealed");
-        let rotate = [
-            "design",
-            "rotate",
-            "--version",
-            "2",
-            "--min-previous",
-            "1",
-            "--next",
-            &next,
-        ];
+        let rotate = ["design", "rotate", "--min-previous", "1", "--next", &next];
         let said = ok(folder, &[&rotate, more].concat());
         assert!(
             said.contains("(sealed; keep ceremony.sealed until every SE has changed)"),
@@ -115,8 +107,6 @@ fn rotate_makes_keys_and_package_and_keeps_the_present_ones() {
         let again = [
             "design",
             "rotate",
-            "--version",
-            "3",
             "--ceremony",
             &next,
             "--next",
@@ -134,7 +124,7 @@ fn a_rotation_that_broke_off_goes_on_with_the_keys_that_are_there() {
     let folder = scratch();
     let folder = folder.path();
     ok(folder, &["design", "ceremony"]);
-    let rotate = ["design", "rotate", "--version", "2"];
+    let rotate = ["design", "rotate"];
     let (code, _, error) = sekisho(folder, &[&rotate[..], &["--out", "missing/keys.skpk"]].concat());
     assert!(
         code == 1 && error.contains("ceremony-next.sealed is made: run this again"),
@@ -171,16 +161,7 @@ fn a_change_for_one_se_after_the_other_brings_the_same_keys() {
         let package = format!("{out}.skpk");
         let said = ok(
             folder,
-            &[
-                "design",
-                "rotate",
-                "--version",
-                "2",
-                "--individual",
-                out,
-                "--out",
-                &package,
-            ],
+            &["design", "rotate", "--individual", out, "--out", &package],
         );
         assert!(
             said.contains(&format!(
@@ -202,4 +183,119 @@ fn a_change_for_one_se_after_the_other_brings_the_same_keys() {
     );
     assert!(code == 2 && error.contains("a passphrase of its own"), "{error}");
     assert!(!folder.join("c").exists());
+}
+
+/// Starts a card that is asked for wrongly: exit code and standard error.
+fn card_refuses(folder: &Path, arguments: &[&str]) -> (i32, String) {
+    let start = ["card", "--listen", "127.0.0.1:0", "--flash", "refused.flash"];
+    let (code, _, error) = sekisho(folder, &[&start[..], arguments].concat());
+    assert!(!folder.join("refused.flash").exists(), "{arguments:?}");
+    (code, error)
+}
+
+/// A folder with the files of all parties: `batch.sealed` of three SEs under another passphrase than `product.sealed`, both passphrases in files.
+fn handed_over() -> tempfile::TempDir {
+    let scratch = scratch();
+    let folder = scratch.path();
+    ok(folder, &["design", "ceremony"]);
+    ok(folder, &["hsm", "init"]);
+    let said = ok(folder, &["design", "hand-over"]);
+    assert!(said.contains("key version 1, sealed"), "{said}");
+    std::fs::write(folder.join("batch"), "of the batch").unwrap();
+    std::fs::write(folder.join("product"), HAND_OVER).unwrap();
+    let perso = ["hsm", "perso", "--se-id", SE_ID, "--count", "3"];
+    let batch = ["--out", "batch.sealed", "--handover-passphrase-file", "batch"];
+    let said = ok(folder, &[&perso[..], &batch].concat());
+    let whose = "3 SEs, 5ec154000000000000aa to 5ec154000000000000ac, sealed";
+    assert!(said.contains(whose), "{said}");
+    scratch
+}
+
+const OF_BATCH: [&str; 4] = ["--perso", "batch.sealed", "--handover-passphrase-file", "batch"];
+const PRODUCT: [&str; 2] = ["--product", "product.sealed"];
+
+#[test]
+fn nobody_opens_a_hand_over_as_what_it_is_not_or_with_the_keys_of_another() {
+    let folder = handed_over();
+    let folder = folder.path();
+    let wrong = ["--product-passphrase-file", "batch"];
+    for (arguments, words) in [
+        (
+            [&["--perso", "batch.sealed"][..], &PRODUCT].concat(),
+            "wrong passphrase",
+        ),
+        (
+            vec!["--perso", "product.sealed", "--product", "batch.sealed"],
+            "holds something else",
+        ),
+        (
+            [&["--perso", "ceremony.sealed"][..], &PRODUCT].concat(),
+            "holds something else",
+        ),
+        (
+            [&["--perso", "keystore.sealed"][..], &PRODUCT].concat(),
+            "holds something else",
+        ),
+        ([&OF_BATCH[..], &PRODUCT, &wrong].concat(), "wrong passphrase"),
+    ] {
+        let (code, error) = card_refuses(folder, &arguments);
+        assert!(code == 1 && error.contains(words), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn a_card_of_a_batch_is_made_of_two_hand_overs() {
+    let folder = handed_over();
+    let folder = folder.path();
+    let both = [&OF_BATCH[..], &PRODUCT, &["--product-passphrase-file", "product"]].concat();
+    for (which, words) in [
+        (&[][..], "3 secure elements: which one?"),
+        (&["--se-id", "5ec154000000000000ad"], "no such secure element"),
+    ] {
+        let (code, error) = card_refuses(folder, &[&both[..], which].concat());
+        assert!(code == 1 && error.contains(words), "{error}");
+    }
+    let at = |name: &&str| {
+        let path = folder.join(name);
+        if path.exists() {
+            path.to_str().unwrap().to_owned()
+        } else {
+            (*name).to_owned()
+        }
+    };
+    let second = "5ec154000000000000ab";
+    let arguments: Vec<_> = both.iter().chain(&["--se-id", second]).map(at).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let card = CardProcess::start(&folder.join("card.flash"), 0, &arguments);
+    assert_eq!(card.says("SE-id"), second);
+    let hsm = SoftHsm::load(&folder.join("keystore.sealed"), OWN.as_bytes()).unwrap();
+    let keys = hsm.perso(second.parse().unwrap()).unwrap();
+    assert!(open_channel(&mut card.reader(), 0x30, &keys.scp).is_some());
+}
+
+#[test]
+fn a_hand_over_has_a_passphrase_of_its_own_or_is_asked_for_in_the_clear() {
+    let folder = scratch();
+    let folder = folder.path();
+    ok(folder, &["design", "ceremony"]);
+    ok(folder, &["hsm", "init"]);
+    std::fs::write(folder.join("same"), OWN).unwrap();
+    for command in [&["design", "hand-over"][..], &["hsm", "perso", "--se-id", SE_ID]] {
+        let same = [command, &["--handover-passphrase-file", "same"]].concat();
+        let (code, _, error) = sekisho(folder, &same);
+        assert!(code == 2 && error.contains("a passphrase of its own"), "{error}");
+    }
+    let names = |name: &str| folder.join(name).exists();
+    assert!(
+        !["perso.sealed", "perso.json", "product.sealed", "product.json"]
+            .into_iter()
+            .any(names)
+    );
+    let said = ok(folder, &["design", "hand-over", "--in-the-clear"]);
+    assert!(said.contains("in the clear"), "{said}");
+    // No private key is in what is handed over, whoever looks.
+    let text = std::fs::read_to_string(folder.join("product.json")).unwrap();
+    let fields: Value = serde_json::from_str(&text).unwrap();
+    let fields: Vec<_> = fields.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(fields, ["designer", "k_mac", "kos"]);
 }

@@ -398,8 +398,17 @@ fn whole_system(path: &Path, there: &[&str]) {
     let mut start = vec!["server", "--paging-address", any];
     start.extend(["--device-address", any, "--admin-address", any]);
     let random = ["paging", "--paging-address", any, "--paging-scheme", "random"];
-    let perso = path.join("perso.json");
-    let card = CardProcess::start(&path.join("card.flash"), 0, &["--perso", perso.to_str().unwrap()]);
+    let [perso, product] = ["perso.json", "product.json"].map(|name| path.join(name));
+    let card = CardProcess::start(
+        &path.join("card.flash"),
+        0,
+        &[
+            "--perso",
+            perso.to_str().unwrap(),
+            "--product",
+            product.to_str().unwrap(),
+        ],
+    );
     let (main, said) = server(path, &start);
     let (paging, _) = server(path, &random);
     let address = |name: &str| said[name].split_whitespace().next().unwrap();
@@ -441,11 +450,32 @@ fn secrets_are_for_their_owner_alone() {
     let path = folder.path();
     ok(path, &["hsm", "init"]);
     ok(path, &["design", "ceremony"]);
-    ok(path, &["hsm", "perso", "--se-id", SE_ID]);
+    ok(path, &["hsm", "perso", "--in-the-clear", "--se-id", SE_ID]);
+    ok(path, &["design", "hand-over", "--in-the-clear"]);
+    let beside = scratch();
+    let its_own = beside.path().join("passphrase");
+    std::fs::write(&its_own, "a passphrase of its own").unwrap();
+    let its_own = ["--handover-passphrase-file", its_own.to_str().unwrap()];
+    ok(
+        path,
+        &[&["hsm", "perso", "--se-id", SE_ID][..], &its_own].concat(),
+    );
+    ok(path, &[&["design", "hand-over"][..], &its_own].concat());
+    ok(
+        path,
+        &[&["hsm", "wrapping-key", "--se-id", SE_ID][..], &its_own].concat(),
+    );
+    let sealed = ["perso.sealed", "product.sealed", "wrapping-key.sealed"];
+    check_modes(path, &sealed);
+    // The others make the card.
+    for name in sealed {
+        std::fs::remove_file(path.join(name)).unwrap();
+    }
     let mut there = vec![
         "keystore.sealed",
         "ceremony.sealed",
         "perso.json",
+        "product.json",
         "update.skpk",
         "card.flash",
         "agent-spool/lock",

@@ -47,12 +47,29 @@ impl Fleet {
         let path = folder.path();
         ok(path, &["hsm", "init"]);
         ok(path, &["design", "ceremony"]);
+        ok(
+            path,
+            &["design", "hand-over", "--in-the-clear", "--out", "product.json"],
+        );
+        let product = path.join("product.json");
         let cards = SES.map(|se_id| {
             let perso = format!("{se_id}.json");
-            ok(path, &["hsm", "perso", "--se-id", se_id, "--out", &perso]);
+            ok(
+                path,
+                &[
+                    "hsm",
+                    "perso",
+                    "--in-the-clear",
+                    "--se-id",
+                    se_id,
+                    "--out",
+                    &perso,
+                ],
+            );
             let perso = path.join(perso);
             let flash = path.join(format!("{se_id}.flash"));
-            CardProcess::start(&flash, 0, &["--perso", perso.to_str().unwrap()])
+            let (perso, product) = (perso.to_str().unwrap(), product.to_str().unwrap());
+            CardProcess::start(&flash, 0, &["--perso", perso, "--product", product])
         });
         let any = "127.0.0.1:0";
         let mut server = Guarded(

@@ -46,7 +46,8 @@ impl System {
         let path = folder.path();
         ok(path, &["hsm", "init"]);
         ok(path, &["design", "ceremony"]);
-        ok(path, &["hsm", "perso", "--se-id", SE_ID]);
+        ok(path, &["hsm", "perso", "--in-the-clear", "--se-id", SE_ID]);
+        ok(path, &["design", "hand-over", "--in-the-clear"]);
         let any = "127.0.0.1:0";
         let mut server = Guarded(
             Command::new(SEKISHO)
@@ -107,11 +108,16 @@ impl System {
     /// A card from the HSM, registered in group 3, and its device's token.
     fn card(&self) -> (CardProcess, String) {
         let folder = self.folder.path();
-        let perso = folder.join("perso.json");
+        let [perso, product] = ["perso.json", "product.json"].map(|name| folder.join(name));
         let card = CardProcess::start(
             &folder.join("card.flash"),
             0,
-            &["--perso", perso.to_str().unwrap()],
+            &[
+                "--perso",
+                perso.to_str().unwrap(),
+                "--product",
+                product.to_str().unwrap(),
+            ],
         );
         let registered = self.fleet(&["register", SE_ID]);
         let token = registered["devices"][0]["link_token"].as_str().unwrap();

@@ -676,14 +676,21 @@ fn a_personalised_card_has_keys_of_its_own() {
     let se_id = "5EC15400000000000043";
     sekisho(&["hsm", "init"]);
     sekisho(&["design", "ceremony"]);
-    sekisho(&["hsm", "perso", "--se-id", se_id]);
+    sekisho(&["hsm", "perso", "--in-the-clear", "--se-id", se_id]);
+    sekisho(&["design", "hand-over", "--in-the-clear"]);
     std::fs::write(path.join("mkey"), sekisho(&["hsm", "file-key", "--se-id", se_id])).unwrap();
     let external = sekisho(&["hsm", "file-key", "--se-id", se_id, "--external"]);
-    let perso = path.join("perso.json");
+    let [perso, product] = ["perso.json", "product.json"].map(|name| path.join(name));
+    let made = [
+        "--perso",
+        perso.to_str().unwrap(),
+        "--product",
+        product.to_str().unwrap(),
+    ];
     let card = CardProcess::start(
         &path.join("flash"),
         0,
-        &["--perso", perso.to_str().unwrap(), "--allow", "fixed"],
+        &[&made[..], &["--allow", "fixed"]].concat(),
     );
     let (at, mkey) = (format!("tcp:{}", card.address), path.join("mkey"));
     let own = ["--card", &at, "--key-file", mkey.to_str().unwrap()];

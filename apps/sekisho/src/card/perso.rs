@@ -1,14 +1,13 @@
 //! What a new card is made with.
 
 use std::borrow::Cow;
-use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use sekisho_apdu::Aid;
 use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_applets::file_system::{self, image::Image};
 use sekisho_applets::sec_app;
-use sekisho_hsm::PersoFile;
+use sekisho_hsm::{PersoFile, ProductFile};
 use sekisho_keys::{AesKey, KeySet, sha256};
 use sekisho_link::{Manifest, SeId};
 use sekisho_os::{FactoryApplication, KVN_INITIAL, Module, Personalisation};
@@ -16,7 +15,6 @@ use sekisho_paging::Uid;
 use sekisho_paging::device::{DeviceKey, Record, State};
 use sekisho_paging::keys::{Keyspace, RecoveryKey, Root};
 use sekisho_scp::ScpParameter;
-use zeroize::Zeroizing;
 
 /// The OS part that a new card begins with.
 static FIRST_PART: &[u8] = include_bytes!("../../../../applets/prebuilt/meter-v1.wasm");
@@ -38,6 +36,21 @@ const fn parameter(s16: bool) -> ScpParameter {
     } else {
         ScpParameter::FULL_S8
     }
+}
+
+/// The SE of a batch that is meant.
+fn chosen(files: Vec<PersoFile>, se_id: Option<SeId>) -> Result<PersoFile> {
+    let count = files.len();
+    for file in files {
+        let id = file.se_id()?;
+        if se_id.is_none_or(|wanted| wanted == id) {
+            if se_id.is_none() && count > 1 {
+                bail!("the personalisation file has {count} secure elements: which one? Give --se-id");
+            }
+            return Ok(file);
+        }
+    }
+    bail!("the personalisation file has no such secure element")
 }
 
 /// What a new card is made with, owned.
@@ -80,18 +93,20 @@ impl Perso {
         })
     }
 
-    /// Reads what `sekisho hsm perso` wrote.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        let context = || format!("cannot personalise from {}", path.display());
-        let text = std::fs::read_to_string(path)
-            .map(Zeroizing::new)
-            .with_context(context)?;
-        Self::parse(&text).with_context(context)
-    }
-
-    fn parse(text: &str) -> Result<Self> {
-        let file = PersoFile::parse(text)?;
-        let [k_aut, kos, k_mac] = file.product_keys()?;
+    /// Individual keys and those of the product, as `sekisho hsm perso` and `sekisho design hand-over` wrote them. The file of individual keys may
+    /// have those of the product as well, as that of version 0.1 does. `se_id` chooses from a batch.
+    pub(crate) fn read(individual: &str, product: Option<&str>, se_id: Option<SeId>) -> Result<Self> {
+        let file = chosen(PersoFile::parse_batch(individual)?, se_id)?;
+        let product = match (file.product()?, product) {
+            (Some(product), None) => product,
+            (None, Some(text)) => ProductFile::parse(text)?,
+            (Some(_), Some(_)) => {
+                bail!("the personalisation file has the keys of its product already: give no --product")
+            }
+            (None, None) => bail!("which product? Give --product, from sekisho design hand-over"),
+        };
+        let [kos, k_mac] = product.keys()?;
+        let k_aut = file.k_aut()?;
         Ok(Self {
             se_id: file.se_id()?,
             scp_parameter: parameter(file.s16),
@@ -100,7 +115,7 @@ impl Perso {
             k_aut,
             kos: Some(kos),
             k_mac: Some(k_mac),
-            designer: Some(file.designer()?),
+            designer: Some(product.designer()?),
             sec_app: file.paging_root()?.map(|root| {
                 let root = Root::new(root);
                 let recovery = root.recovery_key();

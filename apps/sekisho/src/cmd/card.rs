@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use std::io::{self, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
@@ -11,12 +11,15 @@ use anyhow::{Context, Result, bail};
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use sekisho_apdu::StatusWord;
 use sekisho_applets::file_system::image::Image;
+use sekisho_hsm::sealed::Purpose;
+use sekisho_link::SeId;
 use sekisho_messaging::setup::Policy;
 use sekisho_os::{BootError, Interface, MESSAGING_POLICY, Profile};
 use sekisho_transport::{Served, Stop, serve_listener, serve_vpcd};
 use tokio::sync::mpsc;
 
 use super::reader::ModeName;
+use super::secret::{self, HandOverPassphrase};
 use super::{OrUsage as _, usage};
 use crate::card::element::{self, Start};
 use crate::card::file_flash::{FileFlash, LARGEST, PAGE};
@@ -38,6 +41,21 @@ pub(crate) struct Args {
     /// Personalisation of a blank flash, from `sekisho hsm perso`
     #[arg(long, value_name = "FILE")]
     perso: Option<PathBuf>,
+
+    /// Keys of the product for a blank flash, from `sekisho design hand-over`; a personalisation file of 0.1 has them itself
+    #[arg(long, value_name = "FILE", requires = "perso")]
+    product: Option<PathBuf>,
+
+    /// Which SE of a batch's personalisation file
+    #[arg(long, value_name = "SE-ID", requires = "perso")]
+    se_id: Option<SeId>,
+
+    #[command(flatten)]
+    hand_over: HandOverPassphrase,
+
+    /// File whose first line is the passphrase of --product, where it is another than that of --perso
+    #[arg(long, value_name = "FILE", requires = "product")]
+    product_passphrase_file: Option<PathBuf>,
 
     /// Connect to pcscd's virtual reader (vpcd); second reader: port 35964
     #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:35963", value_parser = host_and_port)]
@@ -151,10 +169,7 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
     profile.ram = args.ram.unwrap_or(profile.ram);
     check_budgets(args, &profile).or_usage()?;
     let perso = match &args.perso {
-        Some(path) => {
-            files::close(path);
-            Perso::read(path)?
-        }
+        Some(path) => personalisation(args, path)?,
         None => Perso::developer(args.s16)?,
     };
     let len = profile.store_bytes + 2 * profile.slot_bytes;
@@ -194,6 +209,23 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
         }
     }
     Ok((se, found, kib))
+}
+
+/// What a new card is made with: the only place where individual keys and those of the product meet.
+fn personalisation(args: &Args, path: &Path) -> Result<Perso> {
+    let hand_over = &args.hand_over;
+    let individual = secret::read_hand_over(path, Purpose::Personalisation, hand_over, "sekisho hsm perso")?;
+    let product = match &args.product {
+        None => None,
+        Some(path) => {
+            let hand_over = &hand_over.or(args.product_passphrase_file.as_deref());
+            let maker = "sekisho design hand-over";
+            Some(secret::read_hand_over(path, Purpose::Product, hand_over, maker)?)
+        }
+    };
+    let product = product.as_deref().map(String::as_str);
+    Perso::read(&individual, product, args.se_id)
+        .with_context(|| format!("cannot personalise from {}", path.display()))
 }
 
 /// Refuses budgets that no card can live with, before there is a flash.

@@ -2,15 +2,18 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use sekisho_hsm::ProductFile;
 use sekisho_hsm::design::{Ceremony, PackOptions, verify};
+use sekisho_hsm::sealed::Purpose;
 use sekisho_keys::{p256sig::VerifyingKey, sha256};
 use sekisho_link::{Custody, Manifest, Package, PackageBody};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use zeroize::Zeroizing;
 
 use super::OrUsage as _;
-use super::secret::{self, Passphrase};
+use super::secret::{self, HandOverOut, Passphrase};
 use super::{part, rotate};
 use crate::files;
 
@@ -58,6 +61,19 @@ enum Command {
         passphrase: Passphrase,
     },
     Rotate(rotate::Args),
+    /// Write Kos, K_MAC and the designer's public key for whoever makes cards; the private key stays
+    HandOver {
+        /// The file to write; without it product.sealed, or product.json in the clear
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// The ceremony file
+        #[arg(long, default_value = "ceremony.sealed")]
+        ceremony: PathBuf,
+        #[command(flatten)]
+        passphrase: Passphrase,
+        #[command(flatten)]
+        hand_over: HandOverOut,
+    },
     /// Run commands in a module, on a virtual secure element made for it
     #[command(disable_version_flag = true)] // --version is the part's
     Try {
@@ -142,6 +158,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             );
         }
         Command::Rotate(args) => rotate::run(args)?,
+        Command::HandOver {
+            out,
+            ceremony,
+            passphrase,
+            hand_over: how,
+        } => hand_over(out.as_deref(), ceremony, passphrase, how)?,
         Command::Try {
             module,
             commands,
@@ -149,28 +171,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             ram,
         } => try_module(module, commands, *version, *ram)?,
         Command::Inspect { package, json } => inspect(package, *json)?,
-        Command::Verify { package, designer } => {
-            let key = hex::decode(designer)
-                .ok()
-                .and_then(|key| <[u8; 65]>::try_from(key).ok());
-            let key = key.and_then(|key| VerifyingKey::from_sec1(&key).ok());
-            let key = key
-                .context("--designer: an uncompressed P-256 point has 130 hexadecimal digits")
-                .or_usage()?;
-            let bytes = read(package)?;
-            let parsed = decode(package, &bytes)?;
-            if !verify(&parsed, &key) {
-                bail!(
-                    "{}: not signed by this designer, or changed since",
-                    package.display()
-                );
-            }
-            println!(
-                "{}: both signatures are right; {}",
-                package.display(),
-                target(&parsed.source.manifest)
-            );
-        }
+        Command::Verify { package, designer } => verify_package(package, designer)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -184,6 +185,28 @@ fn ceremony(out: &Path, passphrase: &Passphrase) -> Result<()> {
         out.display()
     );
     show_keys(&ceremony);
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)]
+fn hand_over(out: Option<&Path>, ceremony: &Path, passphrase: &Passphrase, how: &HandOverOut) -> Result<()> {
+    let own = passphrase.read()?;
+    let hand_over = how.read(&own)?;
+    let ceremony = secret::ceremony(ceremony, &own)?;
+    let name = if hand_over.is_some() {
+        "product.sealed"
+    } else {
+        "product.json"
+    };
+    let out = out.unwrap_or(Path::new(name));
+    let text = Zeroizing::new(serde_json::to_string_pretty(&ProductFile::new(&ceremony))?);
+    let passphrase = hand_over.as_deref().map(String::as_str);
+    let how = secret::write_hand_over(out, Purpose::Product, passphrase, &text)?;
+    println!(
+        "{}: Kos, K_MAC and the designer's public key, key version {}, {how}",
+        out.display(),
+        ceremony.key_version()
+    );
     Ok(())
 }
 
@@ -217,6 +240,31 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 fn decode<'a>(path: &Path, bytes: &'a [u8]) -> Result<Package<'a>> {
     Package::decode(bytes)
         .with_context(|| format!("{} is no package; sekisho design pack makes one", path.display()))
+}
+
+#[allow(clippy::print_stdout)]
+fn verify_package(package: &Path, designer: &str) -> Result<()> {
+    let key = hex::decode(designer)
+        .ok()
+        .and_then(|key| <[u8; 65]>::try_from(key).ok());
+    let key = key.and_then(|key| VerifyingKey::from_sec1(&key).ok());
+    let key = key
+        .context("--designer: an uncompressed P-256 point has 130 hexadecimal digits")
+        .or_usage()?;
+    let bytes = read(package)?;
+    let parsed = decode(package, &bytes)?;
+    if !verify(&parsed, &key) {
+        bail!(
+            "{}: not signed by this designer, or changed since",
+            package.display()
+        );
+    }
+    println!(
+        "{}: both signatures are right; {}",
+        package.display(),
+        target(&parsed.source.manifest)
+    );
+    Ok(())
 }
 
 /// What a package brings, in words.

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 
-use crate::files;
 use clap::{Parser, Subcommand};
-use sekisho_hsm::{FileKey, Hsm, IndividualKey, KVN_SCP, PersoFile, SoftHsm};
+use sekisho_hsm::{FileKey, Hsm, IndividualKey, KVN_SCP, SoftHsm};
 use sekisho_link::SeId;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::secret::{self, HandOver, Passphrase};
+use super::perso;
+use super::secret::{self, HandOverPassphrase, Passphrase};
 
 /// The server's keystore in software
 #[derive(Parser)]
@@ -67,28 +67,9 @@ enum Command {
         #[command(flatten)]
         passphrase: Passphrase,
         #[command(flatten)]
-        hand_over: HandOver,
+        hand_over: HandOverPassphrase,
     },
-    /// Write the file that personalises one card; it holds keys in the clear, so delete it when the card is made
-    Perso {
-        /// The SE's identity, 20 hexadecimal digits
-        #[arg(long)]
-        se_id: SeId,
-        /// The keystore
-        #[arg(long, default_value = "keystore.sealed")]
-        keystore: PathBuf,
-        /// The design system's ceremony file, sealed under the same passphrase
-        #[arg(long, default_value = "ceremony.sealed")]
-        ceremony: PathBuf,
-        /// SCP03 with challenges, cryptograms and MACs of 16 bytes; the server authorises no update of such a card yet
-        #[arg(long)]
-        s16: bool,
-        /// The file to write
-        #[arg(long, default_value = "perso.json")]
-        out: PathBuf,
-        #[command(flatten)]
-        passphrase: Passphrase,
-    },
+    Perso(perso::Args),
 }
 
 #[allow(clippy::print_stdout)]
@@ -134,26 +115,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 hex::encode(key.package_id)
             );
         }
-        Command::Perso {
-            se_id,
-            keystore,
-            ceremony,
-            s16,
-            out,
-            passphrase,
-        } => {
-            let passphrase = passphrase.read()?;
-            let hsm = secret::keystore(keystore, &passphrase)?;
-            let ceremony = secret::ceremony(ceremony, &passphrase)?;
-            let mut file = PersoFile::new(&hsm, &ceremony, *se_id)?;
-            file.s16 = *s16;
-            let text = serde_json::to_string_pretty(&file)?;
-            files::write_new(out, text.as_bytes())?;
-            println!(
-                "{}: personalisation of SE {se_id}, keys in the clear",
-                out.display()
-            );
-        }
+        Command::Perso(args) => perso::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,7 @@ mod hsm;
 mod paging;
 mod paging_local;
 mod part;
+mod perso;
 mod reader;
 mod rotate;
 pub(crate) mod secret;
@@ -126,5 +127,86 @@ pub(crate) fn report(error: &Error) {
     }
     if sekisho_store::files_ran_out() {
         eprintln!("  because: too many open files, or nearly; ulimit -n says how many there may be");
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
+mod tests {
+    use super::Command;
+    use clap::{CommandFactory, Parser};
+    use std::path::Path;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        _command: Command,
+    }
+
+    /// Every command that does something, with the names of its options.
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, Vec<String>)>) {
+        let path = format!("{path} {}", command.get_name());
+        if command.get_subcommands().next().is_none() {
+            let options = command.get_arguments().map(|option| option.get_id().to_string());
+            found.push((path, options.collect()));
+            return;
+        }
+        command
+            .get_subcommands()
+            .for_each(|inner| leaves(inner, &path, found));
+    }
+
+    /// The designer's file and the HSM's never meet: no command takes both, and each is opened in one place, which takes one.
+    #[test]
+    fn no_command_opens_both_keystore_and_ceremony_file() {
+        let mut found = Vec::new();
+        leaves(&Cli::command(), "", &mut found);
+        let takers = |name: &str| {
+            let takes = |(_, options): &&(String, Vec<String>)| options.iter().any(|option| option == name);
+            let taken = found.iter().filter(takes).map(|(path, _)| path.as_str());
+            taken.collect::<Vec<_>>()
+        };
+        let (keystore, ceremony) = (takers("keystore"), takers("ceremony"));
+        assert!(
+            keystore.len() >= 5 && ceremony.len() >= 3,
+            "{keystore:?} {ceremony:?}"
+        );
+        for path in &ceremony {
+            assert!(!keystore.contains(path), "{path}");
+            assert!(path.contains(" design "), "{path}");
+        }
+        let mut files = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+        for opener in [
+            "SoftHsm::load",
+            "Ceremony::load",
+            "secret::keystore",
+            "secret::ceremony",
+        ] {
+            let users: Vec<_> = files
+                .iter()
+                .filter(|(name, text)| name != "mod.rs" && text.contains(opener))
+                .map(|(name, _)| name.as_str())
+                .collect();
+            assert!(!users.is_empty(), "{opener}");
+            let may: &[&str] = match opener {
+                "secret::keystore" => &["hsm.rs", "perso.rs", "server.rs", "paging.rs", "paging_local.rs"],
+                "secret::ceremony" => &["design.rs", "rotate.rs"],
+                _ => &["secret.rs"],
+            };
+            assert!(users.iter().all(|name| may.contains(name)), "{opener}: {users:?}");
+        }
+    }
+
+    fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else {
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                found.push((name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
     }
 }

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{ArgGroup, Args as ClapArgs};
-use sekisho_hsm::Renewal;
-use sekisho_hsm::design::PackOptions;
+use sekisho_hsm::{ChangeOptions, Renewal};
 
 use super::design::{Maker, show_keys};
-use super::secret::{self, HandOver, Passphrase};
+use super::secret::{self, HandOverPassphrase, Passphrase};
 use super::usage;
 use crate::files;
 
@@ -20,9 +19,9 @@ use crate::files;
 #[command(disable_version_flag = true)] // --version is the keys'
 #[command(group(ArgGroup::new("renewal").args(["keys_only", "designer_only"])))]
 pub(crate) struct Args {
-    /// Key version that SEs have afterwards; they begin at 1
+    /// Key version that SEs have afterwards; without it the next one
     #[arg(long)]
-    version: u32,
+    version: Option<u32>,
     /// Least key version that it may replace
     #[arg(long, default_value_t = 0)]
     min_previous: u32,
@@ -50,7 +49,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     passphrase: Passphrase,
     #[command(flatten)]
-    hand_over: HandOver,
+    hand_over: HandOverPassphrase,
 }
 
 impl Args {
@@ -80,8 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let passphrase = args.passphrase.read()?;
     let present = secret::ceremony(&args.ceremony, &passphrase)?;
-    let options = PackOptions {
-        version: args.version,
+    let options = ChangeOptions {
         min_previous: args.min_previous,
         custody: args.custody.custody(),
     };
@@ -96,9 +94,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 named(found)
             ));
         }
+        if args.version.is_some_and(|version| version != next.key_version()) {
+            return usage(format!(
+                "{} holds keys of version {}; give another --next to make others",
+                args.next.display(),
+                next.key_version()
+            ));
+        }
         next
     } else {
-        present.successor(args.renewal())?
+        let next = present.successor(args.renewal())?;
+        let version = args.version.unwrap_or(next.key_version());
+        next.with_key_version(version)
     };
     // Refused before a file is made.
     let package = present.key_change(&next, options, individual.as_ref())?;
@@ -117,7 +124,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!(
         "package        {}: key version {}, {} change, {} bytes",
         args.out.display(),
-        args.version,
+        next.key_version(),
         named(args.renewal()),
         package.len()
     );

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use sekisho_hsm::design::Ceremony;
+use sekisho_hsm::sealed::{self, Purpose};
 use sekisho_hsm::{IndividualKey, SoftHsm};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -82,13 +83,21 @@ impl Passphrase {
 
 /// Where the passphrase of a file that goes to another party comes from. It is none of the party's own.
 #[derive(Args)]
-pub(crate) struct HandOver {
+pub(crate) struct HandOverPassphrase {
     /// File whose first line is the passphrase of the hand-over file; without it SEKISHO_HANDOVER_PASSPHRASE is used
     #[arg(long, value_name = "FILE")]
     handover_passphrase_file: Option<PathBuf>,
 }
 
-impl HandOver {
+impl HandOverPassphrase {
+    /// This, or what a file of another passphrase says.
+    pub(crate) fn or(&self, other: Option<&Path>) -> Self {
+        let file = other.map(Path::to_owned);
+        Self {
+            handover_passphrase_file: file.or_else(|| self.handover_passphrase_file.clone()),
+        }
+    }
+
     /// The passphrase, if one is given.
     ///
     /// # Errors
@@ -112,6 +121,74 @@ impl HandOver {
             )
             .or_usage()
     }
+}
+
+/// How a file for another party is written: sealed under a passphrase of its own, or in the clear where that is asked for.
+#[derive(Args)]
+pub(crate) struct HandOverOut {
+    #[command(flatten)]
+    passphrase: HandOverPassphrase,
+    /// Write it in the clear, for a party that needs none but you
+    #[arg(long, conflicts_with = "handover_passphrase_file")]
+    in_the_clear: bool,
+}
+
+impl HandOverOut {
+    /// The passphrase, which is not that of the party's own files; none for a file in the clear.
+    ///
+    /// # Errors
+    /// [`super::Usage`].
+    pub(crate) fn read(&self, own: &str) -> Result<Option<Zeroizing<String>>> {
+        if self.in_the_clear {
+            return Ok(None);
+        }
+        let passphrase = self
+            .passphrase
+            .read()?
+            .context(
+                "no passphrase for the hand-over file: give --handover-passphrase-file, set SEKISHO_HANDOVER_PASSPHRASE, or ask for --in-the-clear",
+            )
+            .or_usage()?;
+        apart(own, &passphrase)?;
+        Ok(Some(passphrase))
+    }
+}
+
+/// Writes a hand-over file and says how it stands there. An existing one is not replaced.
+pub(crate) fn write_hand_over(
+    path: &Path,
+    purpose: Purpose,
+    passphrase: Option<&str>,
+    text: &str,
+) -> Result<&'static str> {
+    match passphrase {
+        Some(passphrase) => {
+            sealed::write(path, purpose, passphrase.as_bytes(), text.as_bytes())?;
+            Ok("sealed")
+        }
+        None => {
+            files::write_new(path, text.as_bytes())?;
+            Ok("in the clear")
+        }
+    }
+}
+
+/// The text of a hand-over file, sealed or in the clear; the file is closed to others first.
+pub(crate) fn read_hand_over(
+    path: &Path,
+    purpose: Purpose,
+    hand_over: &HandOverPassphrase,
+    maker: &str,
+) -> Result<Zeroizing<String>> {
+    files::close(path);
+    let read = || -> Result<Zeroizing<String>> {
+        if sealed::is_sealed(path)? {
+            let bytes = sealed::read(path, purpose, hand_over.required()?.as_bytes())?;
+            return Ok(Zeroizing::new(String::from_utf8(bytes.to_vec())?));
+        }
+        Ok(Zeroizing::new(std::fs::read_to_string(path)?))
+    };
+    read().with_context(|| format!("{} does not open; {maker} makes one", path.display()))
 }
 
 /// Refuses a hand-over under the passphrase that seals what is not handed over.

@@ -217,20 +217,18 @@ fn listed(mut bytes: &[u8], count: u32, width: usize) -> Vec<Vec<u8>> {
 fn a_device_of_version_1_updates_the_os_part_as_before() {
     for custody in [Custody::Hsm, Custody::DesignSystem] {
         let mut world = FirstVersion::start();
-        let options = PackOptions {
-            version: 2,
-            min_previous: 1,
-            custody,
-        };
         // A change of keys waits before it, of which a device of version 1 is told nothing.
         let next = world.ceremony.successor(Renewal::All).unwrap();
-        let change = world.ceremony.key_change(&next, options, None).unwrap();
+        let change = world
+            .ceremony
+            .key_change(&next, crate::how(custody), None)
+            .unwrap();
         let keys = world.campaign(&change);
         assert_eq!(world.ask(&format!("{SE_ID}/offer"), None).0, 204);
         let equ = world.equ(&keys);
         assert_eq!(world.ask(&format!("{SE_ID}/equ"), Some(&equ)).0, 403);
 
-        let package = world.ceremony.pack(METER_2, options).unwrap();
+        let package = world.ceremony.pack(METER_2, crate::options(2, custody)).unwrap();
         let campaign = world.campaign(&package);
         // Torn behind block 2, before the first page is full: the SE begins the bulk again at block 1.
         world.play(6);

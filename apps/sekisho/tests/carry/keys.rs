@@ -13,10 +13,7 @@ fn after_the_change_the_new_designer_is_obeyed_and_the_old_one_is_not() {
             let mut world = World::new();
             let mut agent = world.agent(whole());
             let next = world.ceremony.successor(renewal).unwrap();
-            let change = world
-                .ceremony
-                .key_change(&next, options(2, custody), None)
-                .unwrap();
+            let change = world.ceremony.key_change(&next, how(custody), None).unwrap();
             world.server.offer(&change);
             world.until_updated(&mut agent);
             assert_eq!(world.socket.versions(), (1, 2), "the OS part is what it was");
@@ -61,7 +58,7 @@ fn a_change_for_one_se_reaches_it_alone() {
     let next = world.ceremony.successor(Renewal::All).unwrap();
     let change = world
         .ceremony
-        .key_change(&next, options(2, Custody::Hsm), Some(&individual))
+        .key_change(&next, how(Custody::Hsm), Some(&individual))
         .unwrap();
     world.server.offer(&change);
     let mut agent = world.agent(whole());
@@ -99,10 +96,7 @@ fn a_key_change_survives_power_cuts_and_a_line_that_meddles() {
         for command in 0.. {
             let mut world = World::new();
             let next = world.ceremony.successor(Renewal::All).unwrap();
-            let change = world
-                .ceremony
-                .key_change(&next, options(2, Custody::Hsm), None)
-                .unwrap();
+            let change = world.ceremony.key_change(&next, how(Custody::Hsm), None).unwrap();
             world.server.offer(&change);
             let mut agent = world.agent(of_blocks(1, 0));
             world.socket.deed = Some((command, deed));
@@ -118,10 +112,7 @@ fn a_key_change_survives_power_cuts_and_a_line_that_meddles() {
     for operation in 0.. {
         let mut world = World::new();
         let next = world.ceremony.successor(Renewal::All).unwrap();
-        let change = world
-            .ceremony
-            .key_change(&next, options(2, Custody::Hsm), None)
-            .unwrap();
+        let change = world.ceremony.key_change(&next, how(Custody::Hsm), None).unwrap();
         world.server.offer(&change);
         let mut agent = world.agent(of_blocks(1, 0));
         world.socket.cut_flash(operation, operation + 11);

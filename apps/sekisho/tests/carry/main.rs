@@ -16,6 +16,7 @@ use std::rc::Rc;
 use office::Shared;
 use se::Socket;
 use sekisho_device::{Agent, Event, MemorySpool, Pace, Turn};
+use sekisho_hsm::ChangeOptions;
 use sekisho_hsm::SoftHsm;
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_link::{Access, Custody, Outcome, SeId};
@@ -31,6 +32,13 @@ struct World {
     ceremony: Ceremony,
     server: Shared,
     socket: Socket,
+}
+
+fn how(custody: Custody) -> ChangeOptions {
+    ChangeOptions {
+        min_previous: 1,
+        custody,
+    }
 }
 
 fn options(version: u32, custody: Custody) -> PackOptions {

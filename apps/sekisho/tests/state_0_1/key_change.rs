@@ -1,7 +1,9 @@
 //! The design system's keys in the cards of then: they are at key version 1, and change as in a card of today, whatever was staged.
 
 use sekisho_hsm::design::{Ceremony, PackOptions};
-use sekisho_hsm::{AuthoriseRequest, IndividualKey, KVN_SCP, Renewal, SoftHsm, authorise, broadcast_package};
+use sekisho_hsm::{
+    AuthoriseRequest, ChangeOptions, IndividualKey, KVN_SCP, Renewal, SoftHsm, authorise, broadcast_package,
+};
 use sekisho_link::{
     Authorisation, Campaign, Custody, LoaderState, Manifest, PSe, Package, Staging, Version, Wants,
 };
@@ -88,7 +90,11 @@ fn cards_of_then_take_a_key_change_and_obey_the_next_design_system() {
         // The last one for itself alone.
         let individual = IndividualKey::new(&hsm(), se_id(number).parse().unwrap(), KVN_SCP).unwrap();
         let individual = (number == 5).then_some(&individual);
-        let change = present.key_change(&next, options(2), individual).unwrap();
+        let how = ChangeOptions {
+            min_previous: 1,
+            custody,
+        };
+        let change = present.key_change(&next, how, individual).unwrap();
         assert_eq!(
             play(&mut reader, number, &change, Campaign(0x4B31)),
             None,

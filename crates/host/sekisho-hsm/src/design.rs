@@ -26,7 +26,12 @@ pub struct Ceremony {
     /// `K_MAC`.
     pub k_mac: AesKey,
     designer: SigningKey,
+    /// Version of these keys in SEs: that of the first ones is 1, and each change has a higher one.
+    key_version: u32,
 }
+
+/// Key version of the first keys of a product, and of an SE that says nothing of it (spec 3).
+pub const FIRST_KEY_VERSION: u32 = 1;
 
 impl std::fmt::Debug for Ceremony {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -93,23 +98,44 @@ impl Ceremony {
             kos: new_key()?,
             k_mac: new_key()?,
             designer: designer?,
+            key_version: FIRST_KEY_VERSION,
         })
     }
 
-    /// Keys given: for worked examples.
+    /// Keys given, of key version 1: for worked examples.
     pub const fn from_keys(kos: AesKey, k_mac: AesKey, designer: SigningKey) -> Self {
-        Self { kos, k_mac, designer }
+        Self {
+            kos,
+            k_mac,
+            designer,
+            key_version: FIRST_KEY_VERSION,
+        }
     }
 
-    /// Writes the ceremony file, sealed under a passphrase. An existing file is not replaced.
+    /// The same keys, of another key version.
+    #[must_use]
+    pub fn with_key_version(self, key_version: u32) -> Self {
+        Self { key_version, ..self }
+    }
+
+    /// Version of these keys in SEs.
+    pub const fn key_version(&self) -> u32 {
+        self.key_version
+    }
+
+    /// Writes the ceremony file, sealed under a passphrase: Kos(16), `K_MAC`(16), the designer's private key(32), and key-version(4) when it is not 1.
+    /// An existing file is not replaced.
     ///
     /// # Errors
     /// [`HsmError::File`].
     pub fn save(&self, path: &Path, passphrase: &[u8]) -> Result<()> {
-        let mut content = Zeroizing::new(Vec::with_capacity(64));
+        let mut content = Zeroizing::new(Vec::with_capacity(68));
         content.extend_from_slice(self.kos.as_bytes());
         content.extend_from_slice(self.k_mac.as_bytes());
         content.extend_from_slice(&*self.designer.to_bytes());
+        if self.key_version != FIRST_KEY_VERSION {
+            content.extend_from_slice(&self.key_version.to_be_bytes());
+        }
         sealed::write(path, Purpose::Ceremony, passphrase, &content)
     }
 
@@ -119,33 +145,32 @@ impl Ceremony {
     /// [`HsmError::File`]; [`HsmError::Sealed`] for a wrong passphrase or a changed file.
     pub fn load(path: &Path, passphrase: &[u8]) -> Result<Self> {
         let content = sealed::read(path, Purpose::Ceremony, passphrase)?;
-        let wrong = HsmError::Sealed("the ceremony file holds something unreadable");
-        let (keys, designer) = content.split_at_checked(32).ok_or(wrong)?;
         let unreadable = || HsmError::Sealed("the ceremony file holds something unreadable");
-        let designer = <&[u8; 32]>::try_from(designer).map_err(|_| unreadable())?;
+        let (keys, rest) = content.split_at_checked(32).ok_or_else(unreadable)?;
+        let (designer, version) = rest.split_first_chunk::<32>().ok_or_else(unreadable)?;
+        let key_version = match version {
+            [] => FIRST_KEY_VERSION,
+            version => u32::from_be_bytes(version.try_into().map_err(|_| unreadable())?),
+        };
         let key = |bytes: &[u8]| AesKey::new(bytes).map_err(|_| unreadable());
         Ok(Self {
             kos: key(&keys[..16])?,
             k_mac: key(&keys[16..])?,
             designer: SigningKey::from_bytes(designer).map_err(|_| unreadable())?,
+            key_version,
         })
     }
 
     /// The keys of `new`, but the designer's, which is this one.
     pub(crate) fn designed_by_this(&self, new: Self) -> Self {
-        Self {
-            designer: self.designer.clone(),
-            ..new
-        }
+        let designer = self.designer.clone();
+        Self { designer, ..new }
     }
 
     /// The designer's key of `new`, with these keys.
     pub(crate) fn keyed_by_this(&self, new: Self) -> Self {
-        Self {
-            kos: self.kos.clone(),
-            k_mac: self.k_mac.clone(),
-            ..new
-        }
+        let (kos, k_mac) = (self.kos.clone(), self.k_mac.clone());
+        Self { kos, k_mac, ..new }
     }
 
     /// The designer's public key, uncompressed.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sekisho_apdu::Writer;
 use sekisho_keys::AesKey;
-use sekisho_link::{KeyChange, Manifest, SeId, codes};
+use sekisho_link::{Custody, KeyChange, Manifest, SeId, codes};
 use zeroize::Zeroizing;
 
 use crate::design::{Broadcast, Ceremony, PackOptions, Part, derived, new_broadcast, wrapped};
@@ -20,6 +20,15 @@ pub enum Renewal {
     Keys,
     /// The designer's key.
     Designer,
+}
+
+/// How a change of keys travels.
+#[derive(Clone, Copy, Debug)]
+pub struct ChangeOptions {
+    /// Least key version that it may replace.
+    pub min_previous: u32,
+    /// Who makes the broadcast key set.
+    pub custody: Custody,
 }
 
 /// The key under which new keys are wrapped for one SE, and the package that they come in. The HSM makes it, the design system uses it; it opens
@@ -70,7 +79,7 @@ impl IndividualKey {
         })
     }
 
-    /// Writes the hand-over file (spec 8.3), sealed under a passphrase. An existing file is not replaced.
+    /// Writes the hand-over file (spec 8.1), sealed under a passphrase. An existing file is not replaced.
     ///
     /// # Errors
     /// [`HsmError::File`].
@@ -107,12 +116,13 @@ impl IndividualKey {
 }
 
 impl Ceremony {
-    /// New keys, and of the present ones those that stay.
+    /// New keys, and of the present ones those that stay, of the next key version.
     ///
     /// # Errors
     /// [`HsmError::Random`].
     pub fn successor(&self, renewal: Renewal) -> Result<Self> {
-        let new = Self::generate()?;
+        let version = self.key_version().saturating_add(1);
+        let new = Self::generate()?.with_key_version(version);
         Ok(match renewal {
             Renewal::All => new,
             Renewal::Keys => self.designed_by_this(new),
@@ -123,11 +133,11 @@ impl Ceremony {
     /// Makes the package that puts the keys of `next` in the place of the present ones: wrapped for all SEs that have Kos, or for one.
     ///
     /// # Errors
-    /// [`HsmError::Request`] when `next` changes nothing, or for one SE nothing that is wrapped, or the versions contradict each other.
+    /// [`HsmError::Request`] when `next` changes nothing, or for one SE nothing that is wrapped, or its key version is not above the present one.
     pub fn key_change(
         &self,
         next: &Self,
-        options: PackOptions,
+        options: ChangeOptions,
         individual: Option<&IndividualKey>,
     ) -> Result<Vec<u8>> {
         let mut package_id = [0; 16];
@@ -146,14 +156,14 @@ impl Ceremony {
     pub fn key_change_with(
         &self,
         next: &Self,
-        options: PackOptions,
+        options: ChangeOptions,
         package_id: [u8; 16],
         individual: Option<&IndividualKey>,
         broadcast: Option<Broadcast>,
     ) -> Result<Vec<u8>> {
-        if options.version < 2 {
+        if next.key_version() <= self.key_version() {
             return Err(HsmError::Request(
-                "SEs begin at key version 1: the first change is 2",
+                "the key version must be above the present one, and the first of SEs is 1",
             ));
         }
         let renewal = self.renewal(next)?;
@@ -184,6 +194,11 @@ impl Ceremony {
             code_format: Manifest::NO_CODE,
             abi: 0,
             image: image.written(),
+        };
+        let options = PackOptions {
+            version: next.key_version(),
+            min_previous: options.min_previous,
+            custody: options.custody,
         };
         self.package(&part, options, package_id, broadcast)
     }

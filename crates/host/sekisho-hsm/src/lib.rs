@@ -7,7 +7,7 @@
 //! * [`broadcast_package`]: P_SE, made once for a campaign.
 //! * [`design`]: what the design system holds and does: Kos, `K_MAC`, the designer's key; packages.
 //! * [`IndividualKey`], [`Renewal`]: the change of the design system's keys in SEs.
-//! * [`PersoFile`]: what a card is personalised with.
+//! * [`PersoFile`], [`ProductFile`]: what a card is personalised with, from the HSM and from the design system.
 //!
 //! The bytes are those of `docs/spec/broadcast-update.md`.
 //!
@@ -27,8 +27,8 @@ mod soft;
 
 pub use authorise::{AuthoriseRequest, PAUSES_MAX, authorise};
 pub use broadcast::broadcast_package;
-pub use key_change::{IndividualKey, Renewal};
-pub use perso::PersoFile;
+pub use key_change::{ChangeOptions, IndividualKey, Renewal};
+pub use perso::{PersoFile, ProductFile};
 pub use proof::is_of;
 pub use soft::SoftHsm;
 

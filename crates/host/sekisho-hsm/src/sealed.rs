@@ -7,7 +7,7 @@
 //! The first 48 bytes are authenticated with the rest. Argon2id takes 64 MiB, 3 passes, 1 lane: about a third of a second.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -103,6 +103,18 @@ pub fn write(path: &Path, purpose: Purpose, passphrase: &[u8], content: &[u8]) -
         .map_err(file_error)
 }
 
+/// Whether a file begins as a sealed one does.
+///
+/// # Errors
+/// [`HsmError::File`].
+pub fn is_sealed(path: &Path) -> Result<bool> {
+    let mut head = Vec::with_capacity(MAGIC.len());
+    File::open(path)
+        .and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut head))
+        .map_err(|error| HsmError::File(path.to_owned(), error))?;
+    Ok(head == MAGIC)
+}
+
 /// Opens a sealed file.
 ///
 /// # Errors
@@ -126,7 +138,7 @@ pub fn read(path: &Path, purpose: Purpose, passphrase: &[u8]) -> Result<Zeroizin
     }
     if head[7] != purpose as u8 {
         return Err(HsmError::Sealed(
-            "this sealed file holds something else: a keystore is no ceremony file",
+            "this sealed file holds something else: keystore, ceremony file and hand-over files are not taken for each other",
         ));
     }
     let cipher = cipher(passphrase, &head[8..24])?;

@@ -1,8 +1,8 @@
 //! Key changes: what stands in the image, who can make one, and what is refused (docs/spec/broadcast-update.md, 3.1).
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use sekisho_hsm::design::{Ceremony, PackOptions, verify};
-use sekisho_hsm::{Hsm, HsmError, IndividualKey, KVN_SCP, Renewal, SoftHsm};
+use sekisho_hsm::design::{Ceremony, verify};
+use sekisho_hsm::{ChangeOptions, Hsm, HsmError, IndividualKey, KVN_SCP, Renewal, SoftHsm};
 use sekisho_keys::p256sig::VerifyingKey;
 use sekisho_keys::{AesKey, kdf_label, key_unwrap, sha256};
 use sekisho_link::{Custody, KeyChange, Manifest, Package, SeId, Version, codes};
@@ -10,9 +10,8 @@ use sekisho_link::{Custody, KeyChange, Manifest, Package, SeId, Version, codes};
 const SE: SeId = SeId([7; 10]);
 const ALL: [Renewal; 3] = [Renewal::All, Renewal::Keys, Renewal::Designer];
 
-const fn options(custody: Custody) -> PackOptions {
-    PackOptions {
-        version: 2,
+const fn options(custody: Custody) -> ChangeOptions {
+    ChangeOptions {
         min_previous: 1,
         custody,
     }
@@ -139,7 +138,8 @@ fn the_hand_over_file_of_the_wrapping_key_opens_with_its_passphrase() {
         (read.se_id, read.kvn, read.package_id),
         (SE, 0x31, key.package_id)
     );
-    let (present, next) = (Ceremony::generate().unwrap(), Ceremony::generate().unwrap());
+    let present = Ceremony::generate().unwrap();
+    let next = present.successor(Renewal::Keys).unwrap();
     let made = [&key, &read].map(|key| {
         let bytes = present
             .key_change(&next, options(Custody::Hsm), Some(key))
@@ -156,27 +156,30 @@ fn what_changes_nothing_or_contradicts_itself_is_refused() {
     let key = IndividualKey::new(&hsm, SE, KVN_SCP).unwrap();
     let next = present.successor(Renewal::All).unwrap();
     let designer = present.successor(Renewal::Designer).unwrap();
-    let with = |version, min_previous| PackOptions {
-        version,
+    let with = |min_previous| ChangeOptions {
         min_previous,
         custody: Custody::Hsm,
     };
+    let of_version = |version| present.successor(Renewal::All).unwrap().with_key_version(version);
     for (next, options, key) in [
-        (&present, with(2, 0), None),
-        (&next, with(0, 0), None),
-        (&next, with(1, 0), None),
-        (&next, with(2, 2), None),
-        (&designer, with(2, 0), Some(&key)),
+        (&present, with(0), None),
+        (&of_version(0), with(0), None),
+        (&of_version(1), with(0), None),
+        (&next, with(2), None),
+        (&designer, with(0), Some(&key)),
     ] {
         assert!(matches!(
             present.key_change(next, options, key),
             Err(HsmError::Request(_))
         ));
     }
+    let later = of_version(7).successor(Renewal::All).unwrap();
+    assert_eq!(later.key_version(), 8);
+    assert!(later.key_change(&of_version(8), with(0), None).is_err());
     let other_id = [9; 16];
     assert!(
         present
-            .key_change_with(&next, with(2, 0), other_id, Some(&key), None)
+            .key_change_with(&next, with(0), other_id, Some(&key), None)
             .is_err()
     );
 }

@@ -4,7 +4,9 @@
 
 use sekisho_apdu::{Aid, StatusWord, Writer};
 use sekisho_hsm::design::{Ceremony, PackOptions, verify};
-use sekisho_hsm::{AuthoriseRequest, Hsm, IndividualKey, KVN_SCP, SoftHsm, authorise, broadcast_package};
+use sekisho_hsm::{
+    AuthoriseRequest, ChangeOptions, Hsm, IndividualKey, KVN_SCP, SoftHsm, authorise, broadcast_package,
+};
 use sekisho_keys::p256sig::{SigningKey, VerifyingKey};
 use sekisho_keys::{AesKey, cmac, sha256};
 use sekisho_link::*;
@@ -329,12 +331,11 @@ fn ceremony_verifier() -> VerifyingKey {
 fn next() -> Ceremony {
     let key = |name| AesKey::new(&given(name)).unwrap();
     let designer = SigningKey::from_bytes(&given("designer-private-next").try_into().unwrap()).unwrap();
-    Ceremony::from_keys(key("kos-next"), key("k-mac-next"), designer)
+    Ceremony::from_keys(key("kos-next"), key("k-mac-next"), designer).with_key_version(2)
 }
 
 fn key_change(suffix: &str, counter: u32, individual: Option<&IndividualKey>) {
-    let options = PackOptions {
-        version: 2,
+    let options = ChangeOptions {
         min_previous: 1,
         custody: Custody::Hsm,
     };
