@@ -7,6 +7,7 @@ cannot be computed twice.
 """
 
 import hashlib
+import hmac
 import re
 import sys
 
@@ -120,10 +121,35 @@ NUMBERS = PRIVATE.public_key().public_numbers()
 check("designer-public", b"\4" + length(NUMBERS.x, 32) + length(NUMBERS.y, 32))
 
 
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256 (SEC 2, 2.4.2)
+
+
+def nonce(private, digest):
+    """k of RFC 6979, 3.2; not every python-cryptography makes such signatures itself."""
+    seed = private + length(int.from_bytes(digest, "big") % ORDER, 32)
+    key, value = bytes(32), b"\1" * 32
+    mac = lambda *parts: hmac.digest(key, b"".join(parts), "sha256")
+    for mark in (b"\0", b"\1"):
+        key = mac(value, mark, seed)
+        value = mac(value)
+    while True:
+        value = mac(value)
+        k = int.from_bytes(value, "big")
+        if 0 < k < ORDER:
+            return k
+        key = mac(value, b"\0")
+        value = mac(value)
+
+
 def signed(message):
     """The designer's signature: that of RFC 6979, so that it is the same each time. Any other that verifies is as good."""
-    signature = PRIVATE.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
-    return b"".join(length(number, 32) for number in utils.decode_dss_signature(signature))
+    digest = hashlib.sha256(message).digest()
+    private = PRIVATE.private_numbers().private_value
+    k = nonce(length(private, 32), digest)
+    r = ec.derive_private_key(k, ec.SECP256R1()).public_key().public_numbers().x % ORDER
+    s = pow(k, -1, ORDER) * (int.from_bytes(digest, "big") + r * private) % ORDER
+    PRIVATE.public_key().verify(utils.encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
+    return length(r, 32) + length(s, 32)
 
 
 # 6.3
