@@ -8,7 +8,9 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use process::{CardProcess, Guarded, SEKISHO, repository, scratch};
+use process::{CardProcess, Guarded, SEKISHO, open_channel, repository, scratch};
+use sekisho_apdu::{CApdu, Cla, Writer};
+use sekisho_hsm::{Hsm, SoftHsm};
 use serde_json::{Value, json};
 
 const SES: [&str; 2] = ["5ec154000000000000a1", "5ec154000000000000a2"];
@@ -278,4 +280,76 @@ fn keys_change_for_one_se_and_then_for_all() {
         activated(&fleet.turn(number), 1, 4);
         assert_eq!(fleet.turn(number).1["result"], "nothing");
     }
+}
+
+impl Fleet {
+    fn rotate(&self, number: usize, se_id: &str, to: &str) -> Output {
+        let card = format!("tcp:{}", self.cards[number].address);
+        let rotate = ["hsm", "rotate", "--card", &card, "--se-id", se_id, "--to", to];
+        sekisho(self.folder.path(), &rotate)
+    }
+
+    /// The first half of a rotation: the new key set is there, K-AUT is the old one.
+    fn rotate_by_half(&self, number: usize) {
+        let hsm = SoftHsm::load(&self.folder.path().join("keystore.sealed"), b"of this test").unwrap();
+        let se_id = SES[number].parse().unwrap();
+        let keys = hsm.enciphered_keys(se_id, 0x30, 0x31).unwrap();
+        let mut card = self.cards[number].reader();
+        let mut channel = open_channel(&mut card, 0x30, &hsm.perso(se_id).unwrap().scp).unwrap();
+        let data = [&[0x31][..], &keys.key_set.concat()].concat();
+        let mut buffer = [0; 400];
+        let mut out = Writer::new(&mut buffer);
+        let command = CApdu::new(Cla::GP, 0xD8, 0x30, 0x81).with_data(&data);
+        channel.wrap(&command, &mut out).unwrap();
+        assert_eq!(process::send(&mut card, out.written()).1, 0x9000);
+    }
+}
+
+/// Both SEs get other individual keys, one of them in two goes; the server authorises and believes them again when it has been told.
+#[test]
+fn individual_keys_are_rotated() {
+    let fleet = Fleet::start();
+    let said = |output: &Output| {
+        let text = [&output.stdout[..], &output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+    };
+    let (code, text) = said(&fleet.rotate(0, SES[1], "31"));
+    assert!(code == 1 && text.contains("the card is SE"), "{text}");
+    let (code, text) = said(&fleet.rotate(0, SES[0], "60"));
+    assert!(code == 2 && text.contains("30 to 3F"), "{text}");
+
+    let (code, text) = said(&fleet.rotate(0, SES[0], "31"));
+    assert!(
+        code == 0 && text.contains("key set 31 in the place of 30"),
+        "{text}"
+    );
+    fleet.rotate_by_half(1);
+    for number in 0..2 {
+        let (code, text) = said(&fleet.rotate(number, SES[number], "31"));
+        assert!(code == 0 && text.contains("has key set 31 already"), "{text}");
+    }
+    let hsm = SoftHsm::load(&fleet.folder.path().join("keystore.sealed"), b"of this test").unwrap();
+    let old = hsm.perso(SES[0].parse().unwrap()).unwrap().scp;
+    assert!(open_channel(&mut fleet.cards[0].reader(), 0x30, &old).is_none());
+    assert!(open_channel(&mut fleet.cards[0].reader(), 0x31, &old).is_none());
+
+    let designer = fleet.designer("ceremony.sealed");
+    fleet.campaign(&fleet.pack("ceremony.sealed", "2"), &designer, &SES);
+    let (_, result) = fleet.turn(0);
+    assert_ne!(
+        result["result"], "activated",
+        "the server does not know the key set: {result}"
+    );
+    for (number, se_id) in SES.iter().enumerate() {
+        fleet.fleet(&["key-set", se_id, "31"]);
+        activated(&fleet.turn(number), 1, 2);
+    }
+    let token = [
+        "--server",
+        &fleet.admin,
+        "--token-file",
+        "sekisho-server/admin.token",
+    ];
+    let unknown = [&["fleet"][..], &token, &["key-set", "5ec15400000000000000", "31"]].concat();
+    assert_eq!(sekisho(fleet.folder.path(), &unknown).status.code(), Some(1));
 }

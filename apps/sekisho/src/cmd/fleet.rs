@@ -47,6 +47,14 @@ enum Command {
         /// The SE
         se_id: SeId,
     },
+    /// Tell the server that an SE has another SCP03 key set (`sekisho hsm rotate`)
+    KeySet {
+        /// The SE
+        se_id: SeId,
+        /// Its key version, 30 to 3F
+        #[arg(value_parser = super::new_keys::key_version)]
+        kvn: u8,
+    },
     /// Upload a package
     Upload {
         /// The package
@@ -259,6 +267,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             client.get(&format!("devices?{}", which.join("&")))?
         }
         Command::Unblock { se_id } => client.post(&format!("devices/{se_id}/unblock"), b"")?,
+        Command::KeySet { se_id, kvn } => {
+            let wanted = json!({ "kvn": kvn });
+            client.post(&format!("devices/{se_id}/key-set"), wanted.to_string().as_bytes())?
+        }
         Command::Upload { package, designer } => {
             client.post(&format!("packages?designer={designer}"), &read(package)?)?
         }

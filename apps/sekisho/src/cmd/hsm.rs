@@ -8,8 +8,8 @@ use sekisho_link::SeId;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::perso;
 use super::secret::{self, HandOverPassphrase, Passphrase};
+use super::{new_keys, perso};
 
 /// The server's keystore in software
 #[derive(Parser)]
@@ -70,6 +70,7 @@ enum Command {
         hand_over: HandOverPassphrase,
     },
     Perso(perso::Args),
+    Rotate(new_keys::Args),
 }
 
 #[allow(clippy::print_stdout)]
@@ -116,6 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             );
         }
         Command::Perso(args) => perso::run(args)?,
+        Command::Rotate(args) => new_keys::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -121,6 +121,14 @@ pub struct PersoKeys {
     pub k_aut: AesKey,
 }
 
+/// Keys of an SE as PUT KEY takes them: each a key data field, enciphered under the Key-DEK of a key set that the SE has (`docs/spec/keys.md`, 3).
+pub struct EncipheredKeys {
+    /// Key-ENC, Key-MAC and Key-DEK.
+    pub key_set: [Vec<u8>; 3],
+    /// K-AUT.
+    pub k_aut: Vec<u8>,
+}
+
 /// The keys that an SE's file system begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKey {
@@ -173,6 +181,12 @@ pub trait Hsm: Send + Sync {
     /// # Errors
     /// As [`Hsm::scp03_session`].
     fn key_change_key(&self, se_id: SeId, kvn: u8, package_id: &[u8; 16]) -> Result<AesKey>;
+
+    /// The SCP03 key set `next` of an SE and the K-AUT that goes with it, enciphered under the Key-DEK of its key set `kvn`.
+    ///
+    /// # Errors
+    /// As [`Hsm::scp03_session`].
+    fn enciphered_keys(&self, se_id: SeId, kvn: u8, next: u8) -> Result<EncipheredKeys>;
 
     /// The broadcast key set of a campaign in custody 04.
     ///

@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
-use sekisho_keys::{AesKey, KeySet, Rng, cmac, diversify, kdf_label};
+use sekisho_apdu::gp::key_type;
+use sekisho_keys::{AesKey, KeySet, Rng, cmac, diversify, kcv_aes, kdf_label};
 use sekisho_link::{Campaign, SeId, codes};
 use sekisho_scp::MacMode;
-use sekisho_scp::host::{Challenge, SessionKeys, pseudo_random_card_challenge};
+use sekisho_scp::host::{Challenge, SessionKeys, encrypt_sensitive, pseudo_random_card_challenge};
 use zeroize::Zeroizing;
 
 use crate::sealed::{self, Purpose};
 use crate::{
-    BroadcastKeySet, FileKey, Hsm, HsmError, ISD_AID, KVN_AUT, KVN_SCP, PersoKeys, Result, SCP03_KVNS,
+    BroadcastKeySet, EncipheredKeys, FileKey, Hsm, HsmError, ISD_AID, KVN_AUT, KVN_SCP, PersoKeys, Result,
+    SCP03_KVNS,
 };
 
 /// The operating system's randomness.
@@ -133,6 +135,28 @@ impl SoftHsm {
     }
 }
 
+/// Key data field of an AES key (GPC Table 11-68): type, length, the key under Key-DEK, check value. A key that does not fill whole blocks has its length
+/// before it and zeros behind.
+fn key_data_field(dek: &AesKey, key: &AesKey) -> Result<Vec<u8>> {
+    let wrong = |_| HsmError::Request("key length");
+    let len = u8::try_from(key.as_bytes().len()).map_err(|_| HsmError::TooLong)?;
+    let mut block = Zeroizing::new(key.as_bytes().to_vec());
+    let whole = block.len().next_multiple_of(16);
+    block.resize(whole, 0);
+    encrypt_sensitive(dek, &mut block).map_err(wrong)?;
+    let mut field = vec![key_type::AES];
+    if len % 16 == 0 {
+        field.push(len);
+    } else {
+        field.extend([u8::try_from(block.len()).map_err(|_| HsmError::TooLong)? + 1, len]);
+    }
+    field.extend_from_slice(&block);
+    let check = kcv_aes(key);
+    field.push(u8::try_from(check.len()).map_err(|_| HsmError::TooLong)?);
+    field.extend(check);
+    Ok(field)
+}
+
 impl Hsm for SoftHsm {
     fn scp03_session(
         &self,
@@ -183,6 +207,23 @@ impl Hsm for SoftHsm {
         let dek = self.scp_key(se_id, kvn, 3)?;
         let context = codes::key_change_context(package_id, se_id);
         crate::design::derived(&dek, codes::LABEL_KEY_CHANGE, &context)
+    }
+
+    fn enciphered_keys(&self, se_id: SeId, kvn: u8, next: u8) -> Result<EncipheredKeys> {
+        let dek = self.scp_key(se_id, kvn, 3)?;
+        let KeySet {
+            enc,
+            mac,
+            dek: new_dek,
+        } = self.scp_keys(se_id, next)?;
+        Ok(EncipheredKeys {
+            key_set: [
+                key_data_field(&dek, &enc)?,
+                key_data_field(&dek, &mac)?,
+                key_data_field(&dek, &new_dek)?,
+            ],
+            k_aut: key_data_field(&dek, &self.k_aut(se_id, next)?)?,
+        })
     }
 
     fn broadcast_keys(&self, campaign: Campaign, package_id: &[u8; 16]) -> Result<BroadcastKeySet> {

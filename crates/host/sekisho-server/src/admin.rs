@@ -33,6 +33,7 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
     Router::new()
         .route("/api/v1/devices", get(devices).post(register))
         .route("/api/v1/devices/{se_id}/unblock", post(unblock))
+        .route("/api/v1/devices/{se_id}/key-set", post(key_set))
         .route(
             "/api/v1/packages",
             post(upload).layer(DefaultBodyLimit::max(PACKAGE_MAX)),
@@ -147,6 +148,22 @@ async fn unblock(State(app): Shared, Path(id): Path<String>) -> Answer {
     app.store
         .set_access(se_id(&id)?, sekisho_store::Access::Allowed)
         .await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeySet {
+    /// Version of the SCP03 key set that the SE has now.
+    kvn: u8,
+}
+
+async fn key_set(State(app): Shared, Path(id): Path<String>, bytes: Bytes) -> Answer {
+    let wanted: KeySet = body(&bytes)?;
+    if !SCP03_KVNS.contains(&wanted.kvn) {
+        return Err(Problem::bad_request(HsmError::KeyVersion(wanted.kvn).to_string()));
+    }
+    app.store.set_kvn(se_id(&id)?, wanted.kvn).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

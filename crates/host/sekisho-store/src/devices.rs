@@ -109,6 +109,23 @@ impl Store {
             .collect()
     }
 
+    /// Takes another SCP03 key set for the SE's: its keys have been rotated.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Database`].
+    pub async fn set_kvn(&self, se_id: SeId, kvn: u8) -> Result<()> {
+        let result = sqlx::query("UPDATE devices SET kvn = $1 WHERE se_id = $2")
+            .bind(i64::from(kvn))
+            .bind(se_id.to_string())
+            .execute(&self.pool)
+            .await?;
+        if result.rows_affected() == 0 {
+            Err(StoreError::NotFound("device"))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Lifts a block.
     ///
     /// # Errors

@@ -1,0 +1,141 @@
+//! `sekisho hsm rotate`: other individual keys for one SE, over SCP03 with those that it has.
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use sekisho_apdu::gp::ins;
+use sekisho_apdu::{CApdu, Cla, Writer};
+use sekisho_device::Facts;
+use sekisho_hsm::{Hsm, KVN_AUT, SCP03_KVNS};
+use sekisho_link::SeId;
+use sekisho_scp::SecurityLevel;
+use sekisho_scp::host::{Challenge, HostChannel, InitializeUpdateResponse};
+use sekisho_transport::{Card, Response, exchange};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::agent::{CardAt, where_card_is};
+use super::secret::{self, Passphrase};
+
+/// Bytes of one protected command, or of an answer, at most.
+const ROOM: usize = 512;
+
+/// Give a card the HSM's next SCP03 key set in the place of the one that it has, and the K-AUT that goes with it
+///
+/// Each of the two is a step of its own that is done or not. What was broken off is finished by the same command.
+#[derive(Parser)]
+pub(super) struct Args {
+    /// The SE's identity, 20 hexadecimal digits
+    #[arg(long)]
+    se_id: SeId,
+    /// The card: `pcsc:READER` (part of the reader's name; `pcsc:` if there is one only) or `tcp:HOST:PORT`
+    #[arg(long, value_name = "CARD", default_value = "pcsc:", value_parser = where_card_is)]
+    card: CardAt,
+    /// Key version of the new key set, 30 to 3F
+    #[arg(long, value_name = "KVN", value_parser = key_version)]
+    to: u8,
+    /// The keystore
+    #[arg(long, default_value = "keystore.sealed")]
+    keystore: PathBuf,
+    /// Seconds for the card to answer
+    #[arg(long, default_value_t = 30)]
+    timeout: u64,
+    #[command(flatten)]
+    passphrase: Passphrase,
+}
+
+/// A key version of SCP03 in hexadecimal digits.
+pub(super) fn key_version(text: &str) -> Result<u8, String> {
+    u8::from_str_radix(text, 16)
+        .ok()
+        .filter(|kvn| text.len() == 2 && SCP03_KVNS.contains(kvn))
+        .ok_or_else(|| "key versions of SCP03 are 30 to 3F".to_owned())
+}
+
+#[allow(clippy::print_stdout)]
+pub(super) fn run(args: &Args) -> Result<()> {
+    let Args { se_id, to, .. } = *args;
+    let hsm = secret::keystore(&args.keystore, &args.passphrase.read()?)?;
+    let mut card = args.card.open(Duration::from_secs(args.timeout))?;
+    let facts = Facts::read(card.as_mut())?;
+    if facts.se_id != se_id {
+        bail!("the card is SE {}, not {se_id}", facts.se_id);
+    }
+    let has = facts.kvn;
+    let keys = hsm.enciphered_keys(se_id, has, to)?;
+    let mut channel = Channel::open(card.as_mut(), &hsm, &facts)?;
+    if has == to {
+        println!("SE {se_id}: has key set {to:02X} already");
+    } else {
+        channel
+            .put_key(has, true, to, &keys.key_set.concat())
+            .with_context(|| format!("key set {has:02X} is as it was"))?;
+        println!("SE {se_id}: key set {to:02X} in the place of {has:02X}");
+    }
+    channel
+        .put_key(KVN_AUT, false, KVN_AUT, &keys.k_aut)
+        .with_context(|| format!("K-AUT is as it was; once more with --to {to:02X} finishes it"))?;
+    println!("SE {se_id}: K-AUT that goes with key set {to:02X}");
+    println!("the server has to know: sekisho fleet key-set {se_id} {to:02X}");
+    Ok(())
+}
+
+/// A secure channel of level 33 to the card.
+struct Channel<'c> {
+    card: &'c mut dyn Card,
+    host: HostChannel,
+}
+
+impl<'c> Channel<'c> {
+    fn open(card: &'c mut dyn Card, hsm: &dyn Hsm, facts: &Facts) -> Result<Self> {
+        let mut bytes = [0; 16];
+        hsm.random(&mut bytes)?;
+        // S16 has challenges of 16 bytes, S8 of 8 (Amd D 6.2.2).
+        let (own, _) = bytes.split_at(if facts.scp_parameter & 1 == 0 { 8 } else { 16 });
+        let own = Challenge::try_from(own)?;
+        let command = CApdu::new(Cla::GP, ins::INITIALIZE_UPDATE, facts.kvn, 0)
+            .with_data(own.as_bytes())
+            .with_ne(256);
+        let mut buffer = [0; ROOM];
+        let mut out = Writer::new(&mut buffer);
+        command.encode(&mut out)?;
+        let answer = done("INITIALIZE UPDATE", exchange(card, out.written())?)?;
+        let answer = InitializeUpdateResponse::parse(&answer.data)?;
+        let keys = hsm.scp03_session(facts.se_id, facts.kvn, &own, &answer.card_challenge)?;
+        if keys.card_cryptogram(&own, &answer.card_challenge)? != answer.card_cryptogram {
+            bail!("the card has other keys than this keystore");
+        }
+        let cryptogram = keys.host_cryptogram(&own, &answer.card_challenge)?;
+        let mut host = HostChannel::new(keys, answer.i.mac_mode());
+        let mut out = Writer::new(&mut buffer);
+        host.external_authenticate(SecurityLevel::FULL, &cryptogram, &mut out)?;
+        done("EXTERNAL AUTHENTICATE", exchange(card, out.written())?)?;
+        Ok(Self { card, host })
+    }
+
+    /// PUT KEY: keys of version `kvn` in the place of those of version `replaced` (GPC 11.8).
+    fn put_key(&mut self, replaced: u8, several: bool, kvn: u8, fields: &[u8]) -> Result<()> {
+        let data = [&[kvn][..], fields].concat();
+        let p2 = if several { 0x81 } else { 0x01 };
+        let command = CApdu::new(Cla::GP, ins::PUT_KEY, replaced, p2)
+            .with_data(&data)
+            .with_ne(256);
+        let (mut buffer, mut plain) = ([0; ROOM], [0; ROOM]);
+        let mut out = Writer::new(&mut buffer);
+        self.host.wrap(&command, &mut out)?;
+        let answer = exchange(self.card, out.written())?;
+        let rapdu = [&answer.data[..], &answer.sw.to_be_bytes()].concat();
+        let answer = self.host.unwrap_response(&rapdu, &mut plain)?;
+        let sw = answer.sw.0;
+        done("PUT KEY", Response { data: Vec::new(), sw })?;
+        Ok(())
+    }
+}
+
+fn done(command: &str, answer: Response) -> Result<Response> {
+    if answer.sw == 0x9000 {
+        Ok(answer)
+    } else {
+        let sw = sekisho_apdu::StatusWord(answer.sw);
+        bail!("the card refuses {command} with {sw}, {}", sw.meaning())
+    }
+}
