@@ -2,8 +2,8 @@
 """Recomputes the worked bytes of docs/spec/broadcast-update.md, section 6, from the page's words alone.
 
 A second implementation on another cryptographic library (pip package `cryptography`); it shares nothing with the Rust code but the page. Run it from
-the repository's root: it prints the blocks that differ and exits 1 if any does. With --print it prints all blocks. Signatures are verified, since they
-cannot be computed twice.
+the repository's root: it prints the blocks that differ and exits 1 if any does. With --print it prints all blocks. Signatures are those of
+RFC 6979, which are the same each time.
 """
 
 import hashlib
