@@ -324,8 +324,8 @@ fn individual_keys_are_rotated() {
         "{text}"
     );
     fleet.rotate_by_half(1);
-    for number in 0..2 {
-        let (code, text) = said(&fleet.rotate(number, SES[number], "31"));
+    for (number, se_id) in SES.iter().enumerate() {
+        let (code, text) = said(&fleet.rotate(number, se_id, "31"));
         assert!(code == 0 && text.contains("has key set 31 already"), "{text}");
     }
     let hsm = SoftHsm::load(&fleet.folder.path().join("keystore.sealed"), b"of this test").unwrap();
