@@ -191,7 +191,14 @@ mod tests {
                 .collect();
             assert!(!users.is_empty(), "{opener}");
             let may: &[&str] = match opener {
-                "secret::keystore" => &["hsm.rs", "perso.rs", "server.rs", "paging.rs", "paging_local.rs"],
+                "secret::keystore" => &[
+                    "hsm.rs",
+                    "new_keys.rs",
+                    "perso.rs",
+                    "server.rs",
+                    "paging.rs",
+                    "paging_local.rs",
+                ],
                 "secret::ceremony" => &["design.rs", "rotate.rs"],
                 _ => &["secret.rs"],
             };
