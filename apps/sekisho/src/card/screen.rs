@@ -6,15 +6,12 @@ use std::path::Path;
 
 use sekisho_apdu::tlv::{Tag, TlvReader};
 use sekisho_applets::file_system;
-use sekisho_link::{LoaderState, SeId};
+use sekisho_link::{LoaderState, Manifest, SeId};
 use sekisho_messaging::setup::{Mode, Policy};
 use sekisho_nvm::Flash;
 use sekisho_os::{Interface, MESSAGING_POLICY, PartState};
 
 use super::element::{Start, VirtualSe};
-
-/// Version of the design system's keys in an SE whose keys have not changed (broadcast-update.md, 2.4).
-const FIRST_KEY_VERSION: u32 = 1;
 
 /// What the SE says of itself, asked as any reader may.
 pub(crate) struct About {
@@ -123,7 +120,7 @@ fn key_versions(information: &[u8], design: Option<u32>) -> String {
     if versions.contains(&0xFF) {
         text += " (initial keys 40..4F, which everybody knows)";
     }
-    if let Some(version) = design.filter(|version| *version > FIRST_KEY_VERSION) {
+    if let Some(version) = design.filter(|version| *version > Manifest::FIRST_KEY_VERSION) {
         let _ = write!(text, "; design system's keys version {version}");
     }
     text

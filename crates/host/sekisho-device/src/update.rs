@@ -21,13 +21,8 @@ pub struct Pace {
     /// Blocks of the bulk that may be sent in one turn; then the SE leaves broadcast mode, and the next turn goes on. `None`: all of them.
     pub blocks: Option<NonZeroU16>,
     /// How many times the SE leaves broadcast mode within the session and comes back, so that something else may be done in between; up to
-    /// [`Pace::PAUSES_MAX`].
+    /// [`Equ::PAUSES_MAX`].
     pub pauses: u8,
-}
-
-impl Pace {
-    /// Pauses of one session at most (spec 4.4).
-    pub const PAUSES_MAX: u8 = 8;
 }
 
 /// What a device asks of the authorisation, and what it will play with it.
@@ -135,7 +130,7 @@ impl Preloaded {
         let is_whole = sent == left;
         let wants = if is_whole { Wants::BOTH } else { Wants::LOAD };
         // A pause between two pieces; no piece is empty.
-        let pieces = u16::from(pauses.min(Pace::PAUSES_MAX)).min(sent.saturating_sub(1)) + 1;
+        let pieces = u16::from(pauses.min(Equ::PAUSES_MAX)).min(sent.saturating_sub(1)) + 1;
         let at = |piece: u16| {
             let share = u32::from(sent) * u32::from(piece) / u32::from(pieces);
             from + u16::try_from(share).unwrap_or(sent)
@@ -161,7 +156,7 @@ impl Preloaded {
             scp_parameter: facts.scp_parameter,
             sequence_counter: facts.sequence_counter,
             wants: plan.wants,
-            pauses: u8::try_from(plan.pieces.len().saturating_sub(1)).unwrap_or(Pace::PAUSES_MAX),
+            pauses: u8::try_from(plan.pieces.len().saturating_sub(1)).unwrap_or(Equ::PAUSES_MAX),
             proof: &[],
             states: facts.states().ok_or(AgentError::Data("loader states"))?,
         };

@@ -6,7 +6,7 @@ mod support;
 use core::num::NonZeroU16;
 
 use sekisho_device::{Agent, Event, MemorySpool, Pace, Spool, Turn};
-use sekisho_link::{Access, Outcome, Staging, Status, Version, Wants};
+use sekisho_link::{Access, Equ, Outcome, Staging, Status, Version, Wants};
 use support::{BLOCKS, CAMPAIGN, Reader, SE_ID, Shared};
 
 const LIMIT: u32 = 1 << 20;
@@ -143,7 +143,7 @@ fn within_a_session_the_se_leaves_broadcast_mode_and_comes_back() {
         assert!(is_activated(&turn), "{turn:?}");
         let se = reader.0.borrow();
         assert_eq!(se.left_at, paused, "{pauses} pauses");
-        assert_eq!(paused.len(), usize::from(pauses.min(Pace::PAUSES_MAX)));
+        assert_eq!(paused.len(), usize::from(pauses.min(Equ::PAUSES_MAX)));
         let mut pieces = paused.clone();
         pieces.insert(0, 0);
         pieces.push(BLOCKS);

@@ -7,8 +7,8 @@ use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, Cla, Writer};
 use sekisho_keys::sha256;
 use sekisho_link::{
-    AuthorisationHead, AuthorisationWriter, Campaign, Manifest, PackageBody, PackageSource, SeId, Version,
-    Wants, codes,
+    AuthorisationHead, AuthorisationWriter, Campaign, Equ, Manifest, PackageBody, PackageSource, SeId,
+    Version, Wants, codes,
 };
 use sekisho_scp::host::HostChannel;
 use sekisho_scp::{MacMode, ScpParameter, SecurityLevel};
@@ -19,9 +19,7 @@ use crate::{Hsm, HsmError, Result};
 /// Bytes of one command at most.
 const COMMAND_MAX: usize = 261;
 /// Bytes of P_AUT's head at most: name, version, SE-id, campaign, counter, target, wants, splices, count.
-const HEAD_MAX: usize = 4 + 1 + 10 + 8 + 3 + 1 + 1 + 1 + 1 + PAUSES_MAX as usize + 1;
-/// How many times a device may leave broadcast mode within a session and come back (spec 4.4).
-pub const PAUSES_MAX: u8 = 8;
+const HEAD_MAX: usize = 4 + 1 + 10 + 8 + 3 + 1 + 1 + 1 + 1 + Equ::PAUSES_MAX as usize + 1;
 /// The security level of an authorisation's secure channel.
 const LEVEL: SecurityLevel = SecurityLevel::FULL;
 /// What it is made for: 8 bytes of challenge, cryptogram and MAC.
@@ -78,7 +76,7 @@ fn check_request(request: &AuthoriseRequest<'_>) -> Result<()> {
             "an authorisation loads, activates, or both; a live one is not built yet",
         ));
     }
-    if request.pauses > PAUSES_MAX || (request.pauses > 0 && !wants.loads()) {
+    if request.pauses > Equ::PAUSES_MAX || (request.pauses > 0 && !wants.loads()) {
         return Err(HsmError::Request(
             "a device leaves broadcast mode up to 8 times, and only where it loads",
         ));

@@ -30,9 +30,6 @@ pub struct Ceremony {
     key_version: u32,
 }
 
-/// Key version of the first keys of a product, and of an SE that says nothing of it (spec 3).
-pub const FIRST_KEY_VERSION: u32 = 1;
-
 impl std::fmt::Debug for Ceremony {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ceremony")
@@ -98,7 +95,7 @@ impl Ceremony {
             kos: new_key()?,
             k_mac: new_key()?,
             designer: designer?,
-            key_version: FIRST_KEY_VERSION,
+            key_version: Manifest::FIRST_KEY_VERSION,
         })
     }
 
@@ -108,7 +105,7 @@ impl Ceremony {
             kos,
             k_mac,
             designer,
-            key_version: FIRST_KEY_VERSION,
+            key_version: Manifest::FIRST_KEY_VERSION,
         }
     }
 
@@ -133,7 +130,7 @@ impl Ceremony {
         content.extend_from_slice(self.kos.as_bytes());
         content.extend_from_slice(self.k_mac.as_bytes());
         content.extend_from_slice(&*self.designer.to_bytes());
-        if self.key_version != FIRST_KEY_VERSION {
+        if self.key_version != Manifest::FIRST_KEY_VERSION {
             content.extend_from_slice(&self.key_version.to_be_bytes());
         }
         sealed::write(path, Purpose::Ceremony, passphrase, &content)
@@ -149,7 +146,7 @@ impl Ceremony {
         let (keys, rest) = content.split_at_checked(32).ok_or_else(unreadable)?;
         let (designer, version) = rest.split_first_chunk::<32>().ok_or_else(unreadable)?;
         let key_version = match version {
-            [] => FIRST_KEY_VERSION,
+            [] => Manifest::FIRST_KEY_VERSION,
             version => u32::from_be_bytes(version.try_into().map_err(|_| unreadable())?),
         };
         let key = |bytes: &[u8]| AesKey::new(bytes).map_err(|_| unreadable());

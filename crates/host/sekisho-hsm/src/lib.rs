@@ -25,7 +25,7 @@ mod proof;
 pub mod sealed;
 mod soft;
 
-pub use authorise::{AuthoriseRequest, PAUSES_MAX, authorise};
+pub use authorise::{AuthoriseRequest, authorise};
 pub use broadcast::broadcast_package;
 pub use key_change::{ChangeOptions, IndividualKey, Renewal};
 pub use perso::{PersoFile, ProductFile};

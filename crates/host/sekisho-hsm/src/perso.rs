@@ -3,11 +3,11 @@
 //! the designer's private key go to nobody.
 
 use sekisho_keys::{AesKey, KeySet};
-use sekisho_link::SeId;
+use sekisho_link::{Manifest, SeId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::design::{Ceremony, FIRST_KEY_VERSION};
+use crate::design::Ceremony;
 use crate::{FileKey, Hsm, HsmError, KVN_SCP, Result};
 
 const NO_PERSO_FILE: &str = "this is no personalisation file; sekisho hsm perso makes one";
@@ -172,7 +172,7 @@ impl PersoFile {
                 kos: kos.clone(),
                 k_mac: k_mac.clone(),
                 designer: designer.clone(),
-                key_version: FIRST_KEY_VERSION,
+                key_version: Manifest::FIRST_KEY_VERSION,
             })),
             _ => Err(HsmError::Request("kos, k_mac and designer belong together")),
         }
@@ -226,12 +226,12 @@ pub struct ProductFile {
 }
 
 const fn first_key_version() -> u32 {
-    FIRST_KEY_VERSION
+    Manifest::FIRST_KEY_VERSION
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
 const fn is_first_key_version(version: &u32) -> bool {
-    *version == FIRST_KEY_VERSION
+    *version == Manifest::FIRST_KEY_VERSION
 }
 
 /// Keys are never shown.

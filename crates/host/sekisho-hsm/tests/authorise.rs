@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 
 use sekisho_hsm::design::{Ceremony, PackOptions};
-use sekisho_hsm::{AuthoriseRequest, Hsm, HsmError, PAUSES_MAX, SoftHsm, authorise};
+use sekisho_hsm::{AuthoriseRequest, Hsm, HsmError, SoftHsm, authorise};
 use sekisho_link::{
-    Authorisation, Campaign, Custody, Manifest, Package, PackageBody, PackageSource, SeId, Version, Wants,
+    Authorisation, Campaign, Custody, Equ, Manifest, Package, PackageBody, PackageSource, SeId, Version,
+    Wants,
 };
 use sekisho_scp::host::Challenge;
 
@@ -195,7 +196,7 @@ fn what_no_script_is_made_for_is_refused() {
     let (mut made, mut refused) = (0, 0);
     for version in [Version::One, Version::Two] {
         for wants in 0..=0xFF {
-            for pauses in [0, 1, PAUSES_MAX, PAUSES_MAX + 1, 0xFF] {
+            for pauses in [0, 1, Equ::PAUSES_MAX, Equ::PAUSES_MAX + 1, 0xFF] {
                 for key_set_apart in [false, true] {
                     for package in [&source, &keys] {
                         let request = AuthoriseRequest {
@@ -208,7 +209,7 @@ fn what_no_script_is_made_for_is_refused() {
                         };
                         let loads = matches!(wants, 1 | 3);
                         let can_be =
-                            matches!(wants, 1..=3) && (pauses == 0 || (loads && pauses <= PAUSES_MAX));
+                            matches!(wants, 1..=3) && (pauses == 0 || (loads && pauses <= Equ::PAUSES_MAX));
                         let is_old = matches!(wants, 2 | 3)
                             && (pauses, key_set_apart) == (0, false)
                             && package.manifest.target == Manifest::OS_PART;

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use sekisho_apdu::Writer;
-use sekisho_hsm::{AuthoriseRequest, HsmError, PAUSES_MAX, authorise};
+use sekisho_hsm::{AuthoriseRequest, HsmError, authorise};
 use sekisho_link::{Campaign, Equ, LoaderState, Manifest, Offer, Package, SeId, Staging, Version, Wants};
 use sekisho_store::{
     Access as DeviceAccess, Grant, Issue, Issued, Report, State as CampaignState, Target, TargetState, Word,
@@ -203,7 +203,7 @@ fn check_wants(equ: &Equ<'_>) -> Result<(), Problem> {
             "wants is nothing: 01 loads, 02 activates, 03 does both",
         ));
     }
-    if equ.pauses > PAUSES_MAX || (equ.pauses > 0 && !equ.wants.loads()) {
+    if equ.pauses > Equ::PAUSES_MAX || (equ.pauses > 0 && !equ.wants.loads()) {
         return Err(Problem::bad_request(
             "pauses are 0 to 8, and none where nothing is loaded",
         ));

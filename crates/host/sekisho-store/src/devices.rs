@@ -1,10 +1,10 @@
 //! Devices and packages.
 
-use sekisho_link::SeId;
+use sekisho_link::{Manifest, SeId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::model::{Access, DeviceRow, FIRST_KEY_VERSION, NewPackage};
+use crate::model::{Access, DeviceRow, NewPackage};
 use crate::{Result, Store, StoreError};
 
 /// Reads an unsigned number that the schema keeps in 64 bits.
@@ -80,7 +80,7 @@ impl Store {
         let which = match key_version {
             None => "",
             // Those that have proved none obey the first.
-            Some(FIRST_KEY_VERSION) => " AND key_version IN ($3, 0)",
+            Some(Manifest::FIRST_KEY_VERSION) => " AND key_version IN ($3, 0)",
             Some(_) => " AND key_version = $3",
         };
         let query = format!("{DEVICE} WHERE se_id > $1{which} ORDER BY se_id LIMIT $2");
@@ -101,7 +101,7 @@ impl Store {
         let rows = sqlx::query(
             "SELECT CASE key_version WHEN 0 THEN $1 ELSE key_version END AS obeyed, COUNT(*) AS devices FROM devices GROUP BY obeyed ORDER BY obeyed",
         )
-        .bind(i64::from(FIRST_KEY_VERSION))
+        .bind(i64::from(Manifest::FIRST_KEY_VERSION))
         .fetch_all(&self.pool)
         .await?;
         rows.iter()

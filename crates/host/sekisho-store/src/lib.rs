@@ -16,8 +16,8 @@ mod writer;
 
 pub use files::{OpenFiles, files_ran_out};
 pub use model::{
-    Access, CampaignRow, CohortCounts, Counts, DeviceRow, Event, FIRST_KEY_VERSION, Failure, Grant, Issue,
-    Issued, NewCampaign, NewPackage, Report, Standing, State, Target, TargetState, Word,
+    Access, CampaignRow, CohortCounts, Counts, DeviceRow, Event, Failure, Grant, Issue, Issued, NewCampaign,
+    NewPackage, Report, Standing, State, Target, TargetState, Word,
 };
 
 use sqlx::sqlite::{

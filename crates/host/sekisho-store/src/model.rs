@@ -4,9 +4,6 @@ use sekisho_link::{Campaign, Custody, Manifest, SeId, Version, Wants};
 
 use crate::StoreError;
 
-/// Version of the keys of an SE that has never changed them (broadcast update, 3.1).
-pub const FIRST_KEY_VERSION: u32 = 1;
-
 /// Makes an enum of words that stand in the database.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -101,7 +98,7 @@ impl DeviceRow {
     /// Version of the design system's keys that it is taken to obey: an SE that has proved none obeys those of its personalisation, the first.
     pub const fn obeyed_key_version(&self) -> u32 {
         if self.key_version == 0 {
-            FIRST_KEY_VERSION
+            Manifest::FIRST_KEY_VERSION
         } else {
             self.key_version
         }

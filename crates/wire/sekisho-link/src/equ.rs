@@ -181,6 +181,8 @@ pub struct Equ<'a> {
 
 impl<'a> Equ<'a> {
     const NAME: &'static [u8; 4] = b"SKEQ";
+    /// Pauses at most (spec 4.4).
+    pub const PAUSES_MAX: u8 = 8;
     /// Bytes of EQU at most.
     pub const MAX_LEN: usize =
         4 + 1 + 10 + 8 + 1 + 1 + 3 + 1 + 1 + 1 + 255 + 1 + States::MAX * (1 + LoaderState::LEN);

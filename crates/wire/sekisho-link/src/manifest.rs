@@ -33,6 +33,8 @@ impl Manifest {
     pub const OS_PART: u8 = 1;
     /// Target: the design system's keys, whose image is a [`KeyChange`](crate::KeyChange).
     pub const KEYS: u8 = 2;
+    /// Version of the design system's keys with which SEs begin, and of an SE that says nothing of it (spec 2.4).
+    pub const FIRST_KEY_VERSION: u32 = 1;
     /// Code format and ABI of an image that is no code.
     pub const NO_CODE: u8 = 0;
     /// Code format: WebAssembly.

@@ -25,21 +25,18 @@ pub(super) const CARRY: Key = key(0x43, 0);
 /// The last receipt.
 pub(super) const RECEIPT: Key = key(0x44, 0);
 
-/// Version of the design system's keys: four bytes. Without it, it is [`FIRST_KEY_VERSION`].
+/// Version of the design system's keys: four bytes. Without it, it is [`Manifest::FIRST_KEY_VERSION`].
 pub(super) const KEY_VERSION: Key = key(0x45, 0);
 /// Empty: the slot that is not active is to be wiped.
 pub(super) const WIPE: Key = key(0x46, 0);
 /// The last refusal.
 pub(super) const REFUSAL: Key = key(0x47, 0);
 
-/// Version of the keys with which an SE is personalised.
-const FIRST_KEY_VERSION: u32 = 1;
-
 /// Reads the version of the design system's keys.
 pub(super) fn key_version<F: Flash>(nvm: &mut Nvm<'_, F>) -> Result<u32, StatusWord> {
     let mut buf = [0; 4];
     let found = load(nvm, KEY_VERSION, &mut buf, |bytes| Reader::new(bytes).u32())?;
-    Ok(found.unwrap_or(FIRST_KEY_VERSION))
+    Ok(found.unwrap_or(Manifest::FIRST_KEY_VERSION))
 }
 
 /// A record of the OS part itself.
