@@ -36,8 +36,10 @@ pub const ACTION_DISCARD: u8 = 0x02;
 /// Action of a refusal in broadcast mode: to load.
 pub const ACTION_LOAD: u8 = 0x03;
 
-/// Collects fields into a fixed array; the sizes are proved by the tests below.
-fn message<const N: usize>(write: impl FnOnce(&mut Writer<'_>) -> Result<(), BufferFull>) -> [u8; N] {
+/// Collects fields into a fixed array; the sizes are proved by the tests of this crate.
+pub(crate) fn message<const N: usize>(
+    write: impl FnOnce(&mut Writer<'_>) -> Result<(), BufferFull>,
+) -> [u8; N] {
     let mut bytes = [0; N];
     let _ = write(&mut Writer::new(&mut bytes));
     bytes

@@ -37,14 +37,11 @@ impl Receipt {
 
     /// What the MAC covers: a prefix, the SE and the 51 bytes before the MAC.
     pub fn message(&self, se_id: SeId) -> [u8; Self::message_len()] {
-        let mut bytes = [0; Self::message_len()];
-        let mut out = Writer::new(&mut bytes);
-        // The buffer has the size of the fields; the tests of this crate prove it.
-        let _ = out
-            .bytes(Self::PREFIX)
-            .and_then(|()| out.bytes(&se_id.0))
-            .and_then(|()| self.write_body(&mut out));
-        bytes
+        codes::message(|out| {
+            out.bytes(Self::PREFIX)?;
+            out.bytes(&se_id.0)?;
+            self.write_body(out)
+        })
     }
 
     fn write_body(&self, out: &mut Writer<'_>) -> Result<(), BufferFull> {
@@ -57,10 +54,10 @@ impl Receipt {
 
     /// The receipt's 67 bytes.
     pub fn encode(&self) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
-        let mut out = Writer::new(&mut bytes);
-        let _ = self.write_body(&mut out).and_then(|()| out.bytes(&self.mac));
-        bytes
+        codes::message(|out| {
+            self.write_body(out)?;
+            out.bytes(&self.mac)
+        })
     }
 
     /// Reads a receipt.
@@ -131,14 +128,11 @@ impl Refusal {
 
     /// What the MAC covers: a prefix, the SE and the 54 bytes before the MAC.
     pub fn message(&self, se_id: SeId) -> [u8; Self::message_len()] {
-        let mut bytes = [0; Self::message_len()];
-        let mut out = Writer::new(&mut bytes);
-        // The buffer has the size of the fields; the tests of this crate prove it.
-        let _ = out
-            .bytes(Self::PREFIX)
-            .and_then(|()| out.bytes(&se_id.0))
-            .and_then(|()| self.write_body(&mut out));
-        bytes
+        codes::message(|out| {
+            out.bytes(Self::PREFIX)?;
+            out.bytes(&se_id.0)?;
+            self.write_body(out)
+        })
     }
 
     fn write_body(&self, out: &mut Writer<'_>) -> Result<(), BufferFull> {
@@ -153,10 +147,10 @@ impl Refusal {
 
     /// The refusal's 70 bytes.
     pub fn encode(&self) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
-        let mut out = Writer::new(&mut bytes);
-        let _ = self.write_body(&mut out).and_then(|()| out.bytes(&self.mac));
-        bytes
+        codes::message(|out| {
+            self.write_body(out)?;
+            out.bytes(&self.mac)
+        })
     }
 
     /// Reads a refusal.
