@@ -7,7 +7,7 @@ use sekisho_nvm::{Flash, Op};
 use sekisho_wasm::Why;
 
 use super::commands::AuthorizeAction;
-use super::records::{ActivePart, CARRY, CHECKPOINT, KEY_VERSION, PART, RECEIPT, STAGING, Staged, WIPE};
+use super::records::{ActivePart, KEY_VERSION, PART, RECEIPT, Staged, UNSTAGED, WIPE};
 use super::staging::Place;
 use super::{Loader, check_code_format, check_version, commit, keys, length, receipts, slot, status};
 use crate::nvm::Nvm;
@@ -26,9 +26,6 @@ pub struct Authority {
     /// Key-DEK of the key set whose channel it is, under which new keys for this SE alone are wrapped.
     pub dek: Option<AesKey>,
 }
-
-/// What ends the staging of an image, in the transaction that does something with it.
-const UNSTAGED: [Op<'static>; 3] = [Op::Remove(STAGING), Op::Remove(CHECKPOINT), Op::Remove(CARRY)];
 
 impl Loader {
     /// AUTHORIZE ACTION; appends the receipt to the answer and tells the target of what took effect, if something did.
@@ -101,7 +98,7 @@ impl Loader {
         }
         let digest = hash.finalize();
         if !ct_eq(&digest, &staged.manifest.digest) {
-            self.unstage(nvm, &[])?;
+            self.unstage(nvm, [])?;
             return Err(status::INTEGRITY);
         }
         Ok(Manifest {
@@ -146,17 +143,8 @@ impl Loader {
         let new = keys::read(nvm, &region, manifest, authority)?;
         let receipt = receipts::activated(authority, campaign, self.version(Manifest::KEYS), manifest);
         let version = manifest.version.to_be_bytes();
-        let mut ops = [Op::Put(KEY_VERSION, &version); 5];
-        let beside = [
-            Some(Op::Put(KEY_VERSION, &version)),
-            Some(Op::Put(RECEIPT, &receipt)),
-        ];
-        let mut count = 0;
-        for (to, op) in ops.iter_mut().zip(beside.into_iter().chain(new.ops()).flatten()) {
-            *to = op;
-            count += 1;
-        }
-        self.unstage(nvm, ops.get(..count).unwrap_or_default())?;
+        let beside = [Op::Put(KEY_VERSION, &version), Op::Put(RECEIPT, &receipt)];
+        self.unstage(nvm, beside.into_iter().chain(new.ops().into_iter().flatten()))?;
         self.key_version = manifest.version;
         out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
     }
@@ -170,15 +158,19 @@ impl Loader {
         out: &mut Writer<'_>,
     ) -> Result<(), StatusWord> {
         let receipt = receipts::discarded(authority, campaign, target, self.version(target));
-        self.unstage(nvm, &[Op::Put(RECEIPT, &receipt)])?;
+        self.unstage(nvm, [Op::Put(RECEIPT, &receipt)])?;
         out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
     }
 
     /// One transaction: nothing is staged any more, these operations (five at most) are carried out, and the slot is to be wiped; then it is.
-    fn unstage<F: Flash>(&mut self, nvm: &mut Nvm<'_, F>, more: &[Op<'_>]) -> Result<(), StatusWord> {
-        let [a, b, c] = UNSTAGED;
-        let mut ops = [a; 3 + 1 + 5];
-        let all = more.iter().copied().chain([Op::Put(WIPE, &[]), a, b, c]);
+    fn unstage<'o, F: Flash>(
+        &mut self,
+        nvm: &mut Nvm<'_, F>,
+        more: impl IntoIterator<Item = Op<'o>>,
+    ) -> Result<(), StatusWord> {
+        let wipe = Op::Put(WIPE, &[]);
+        let mut ops = [wipe; UNSTAGED.len() + 1 + 5];
+        let all = more.into_iter().chain([wipe]).chain(UNSTAGED);
         let mut count = 0;
         for (to, op) in ops.iter_mut().zip(all) {
             *to = op;

@@ -30,13 +30,13 @@ pub use refusals::{Refused, Subject};
 use sekisho_apdu::{BufferFull, CApdu, StatusWord, Writer};
 use sekisho_keys::p256sig::VerifyingKey;
 use sekisho_keys::{AesKey, Rng, ct_eq};
-use sekisho_link::{Campaign, Custody, LoaderState, Manifest, Staging};
+use sekisho_link::{Campaign, Custody, LoaderState, Manifest, Receipt, Refusal, Staging};
 use sekisho_nvm::{Flash, Op, Region};
 use sekisho_scp::card::BroadcastCheckpoint;
 
 use crate::nvm::Nvm;
 use crate::part::{self, PartFailure, Placed};
-use records::{ActivePart, CARRY, CHECKPOINT, Checkpoint, PART, STAGING, Staged, WIPE};
+use records::{ActivePart, Checkpoint, PART, RECEIPT, REFUSAL, Staged, UNSTAGED, WIPE};
 use staging::{Broadcast, Place};
 
 /// Largest flash page that the page buffer holds.
@@ -196,7 +196,7 @@ impl Loader {
     /// # Errors
     /// 6A88 when there is none, 6A84 when it does not fit, 6581.
     pub fn receipt<F: Flash>(&self, nvm: &mut Nvm<'_, F>, out: &mut Writer<'_>) -> Result<(), StatusWord> {
-        receipts::last(nvm, out)
+        records::copy::<{ Receipt::LEN }, F>(nvm, RECEIPT, out)
     }
 
     /// Writes the last refusal.
@@ -204,7 +204,7 @@ impl Loader {
     /// # Errors
     /// 6A88 when there is none, 6A84 when it does not fit, 6581.
     pub fn refusal<F: Flash>(&self, nvm: &mut Nvm<'_, F>, out: &mut Writer<'_>) -> Result<(), StatusWord> {
-        refusals::last(nvm, out)
+        records::copy::<{ Refusal::LEN }, F>(nvm, REFUSAL, out)
     }
 
     /// Version of the design system's keys.
@@ -247,10 +247,7 @@ impl Loader {
             _ => None,
         };
         let Some((staged, checkpoint)) = found else {
-            commit(
-                nvm,
-                &[Op::Remove(STAGING), Op::Remove(CHECKPOINT), Op::Remove(CARRY)],
-            )?;
+            commit(nvm, &UNSTAGED)?;
             self.reload(nvm)?;
             self.loading = Position::new(begin.campaign);
             self.broadcast = Place::Taken(Broadcast::new(begin));

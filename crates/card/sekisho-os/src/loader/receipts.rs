@@ -1,13 +1,9 @@
 //! Receipts: made with K-AUT, kept until the next one.
 
-use sekisho_apdu::{StatusWord, Writer};
 use sekisho_keys::cmac;
 use sekisho_link::{Campaign, Manifest, Receipt, codes};
-use sekisho_nvm::Flash;
 
 use super::authorise::Authority;
-use super::records::RECEIPT;
-use crate::nvm::Nvm;
 
 /// The receipt of an activation.
 pub(super) fn activated(
@@ -63,13 +59,4 @@ fn sealed(authority: &Authority, receipt: Receipt) -> [u8; Receipt::LEN] {
         ..receipt
     }
     .encode()
-}
-
-/// Writes the last receipt.
-pub(super) fn last<F: Flash>(nvm: &mut Nvm<'_, F>, out: &mut Writer<'_>) -> Result<(), StatusWord> {
-    let mut buf = [0; Receipt::LEN];
-    let len = nvm.get(RECEIPT, &mut buf).map_err(|refusal| refusal.0)?;
-    let len = len.ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
-    out.bytes(buf.get(..len).unwrap_or_default())
-        .map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
 }

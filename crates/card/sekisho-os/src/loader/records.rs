@@ -2,7 +2,7 @@
 
 use sekisho_apdu::{BufferFull, DecodeError, Reader, StatusWord, Writer};
 use sekisho_link::{Campaign, Custody, Manifest, Staging};
-use sekisho_nvm::{Flash, Key};
+use sekisho_nvm::{Flash, Key, Op};
 use sekisho_scp::card::BroadcastCheckpoint;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -42,6 +42,26 @@ pub(super) fn key_version<F: Flash>(nvm: &mut Nvm<'_, F>) -> Result<u32, StatusW
 /// A record of the OS part itself.
 pub(crate) const fn part_data(index: u16) -> Key {
     key(0x50, index)
+}
+
+/// What ends the staging of an image, in the transaction that does something with it.
+pub(super) const UNSTAGED: [Op<'static>; 3] =
+    [Op::Remove(STAGING), Op::Remove(CHECKPOINT), Op::Remove(CARRY)];
+
+/// Writes what a record of at most `N` bytes holds.
+///
+/// # Errors
+/// 6A88 when there is none, 6A84 when it does not fit, 6581.
+pub(super) fn copy<const N: usize, F: Flash>(
+    nvm: &mut Nvm<'_, F>,
+    key: Key,
+    out: &mut Writer<'_>,
+) -> Result<(), StatusWord> {
+    let mut buf = [0; N];
+    let len = nvm.get(key, &mut buf).map_err(|refusal| refusal.0)?;
+    let len = len.ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
+    out.bytes(buf.get(..len).unwrap_or_default())
+        .map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
 }
 
 /// The active part, as its record says.

@@ -1,6 +1,6 @@
 //! Refusals as receipts: what the SE has refused, under K-AUT, so that a device cannot say it in its place (broadcast update, 2.6).
 
-use sekisho_apdu::{StatusWord, Writer};
+use sekisho_apdu::StatusWord;
 use sekisho_keys::cmac;
 use sekisho_link::{Campaign, Refusal, codes};
 use sekisho_nvm::{Flash, Op};
@@ -112,13 +112,4 @@ impl Loader {
             let _ = commit(nvm, &[op]);
         }
     }
-}
-
-/// Writes the last refusal.
-pub(super) fn last<F: Flash>(nvm: &mut Nvm<'_, F>, out: &mut Writer<'_>) -> Result<(), StatusWord> {
-    let mut buf = [0; Refusal::LEN];
-    let len = nvm.get(REFUSAL, &mut buf).map_err(|refusal| refusal.0)?;
-    let len = len.ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
-    out.bytes(buf.get(..len).unwrap_or_default())
-        .map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
 }
