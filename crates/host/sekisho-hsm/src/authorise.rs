@@ -102,8 +102,7 @@ struct Command {
 }
 
 impl Command {
-    fn new(ins: u8, p1: u8, p2: u8, data: Vec<u8>) -> Self {
-        let data = Zeroizing::new(data);
+    fn new(ins: u8, p1: u8, p2: u8, data: Zeroizing<Vec<u8>>) -> Self {
         Self { ins, p1, p2, data }
     }
 
@@ -130,13 +129,14 @@ impl Script {
         let (mut splices, mut commands) = (Vec::new(), Vec::new());
         // INITIALIZE UPDATE and EXTERNAL AUTHENTICATE come first.
         let after = |commands: &Vec<Command>| u8::try_from(2 + commands.len()).map_err(|_| HsmError::TooLong);
-        let leave = || Command::new(ins::CHANGE_MODE, 0x00, 0x01, Vec::new());
+        let leave = || Command::new(ins::CHANGE_MODE, 0x00, 0x01, Zeroizing::default());
         if request.wants.loads() {
+            let key_set = key_set(hsm, request.campaign, request.package)?;
             for pause in 0..=request.pauses {
                 if pause > 0 {
                     commands.push(leave());
                 }
-                change_mode(hsm, request, &mut commands)?;
+                change_mode(request, &key_set, &mut commands);
                 splices.push(after(&commands)?);
             }
         }
@@ -241,17 +241,15 @@ pub fn authorise(hsm: &dyn Hsm, request: &AuthoriseRequest<'_>) -> Result<Vec<u8
 }
 
 /// CHANGE MODE to broadcast mode, with the key set in it or in a command before it (spec 2.1).
-fn change_mode(hsm: &dyn Hsm, request: &AuthoriseRequest<'_>, commands: &mut Vec<Command>) -> Result<()> {
+fn change_mode(request: &AuthoriseRequest<'_>, key_set: &Zeroizing<Vec<u8>>, commands: &mut Vec<Command>) {
     let custody = request.package.custody() as u8;
-    let key_set = key_set(hsm, request.campaign, request.package)?;
+    let mut change = |p1, data| commands.push(Command::new(ins::CHANGE_MODE, p1, custody, data));
     if request.key_set_apart {
-        commands.push(Command::new(ins::CHANGE_MODE, 0x02, custody, key_set));
-        let campaign = request.campaign.0.to_be_bytes().to_vec();
-        commands.push(Command::new(ins::CHANGE_MODE, 0x01, custody, campaign));
+        change(0x02, key_set.clone());
+        change(0x01, Zeroizing::new(request.campaign.0.to_be_bytes().to_vec()));
     } else {
-        commands.push(Command::new(ins::CHANGE_MODE, 0x01, custody, key_set));
+        change(0x01, key_set.clone());
     }
-    Ok(())
 }
 
 /// AUTHORIZE ACTION that activates (spec 2.3).
@@ -270,14 +268,14 @@ fn activate(hsm: &dyn Hsm, request: &AuthoriseRequest<'_>) -> Result<Command> {
         ins::AUTHORIZE_ACTION,
         codes::ACTION_ACTIVATE,
         0,
-        data,
+        Zeroizing::new(data),
     ))
 }
 
 /// CHANGE MODE's data field with the broadcast key set (spec 2.1).
-fn key_set(hsm: &dyn Hsm, campaign: Campaign, package: &PackageSource<'_>) -> Result<Vec<u8>> {
+fn key_set(hsm: &dyn Hsm, campaign: Campaign, package: &PackageSource<'_>) -> Result<Zeroizing<Vec<u8>>> {
     // As long as it can be, so that no key is left behind where the data moves to a longer place.
-    let mut data = Vec::with_capacity(28 + 72);
+    let mut data = Zeroizing::new(Vec::with_capacity(28 + 72));
     data.extend(campaign.0.to_be_bytes());
     match package.body {
         PackageBody::DesignSystem {
