@@ -73,6 +73,15 @@ pub(crate) fn se_id(text: &str) -> Result<SeId, Problem> {
         .map_err(|_| Problem::bad_request(format!("{text:?}: an SE id has 20 hexadecimal digits")))
 }
 
+/// A version that SCP03 key sets have.
+fn scp03_kvn(kvn: u8) -> Result<u8, Problem> {
+    if SCP03_KVNS.contains(&kvn) {
+        Ok(kvn)
+    } else {
+        Err(Problem::bad_request(HsmError::KeyVersion(kvn).to_string()))
+    }
+}
+
 fn campaign_id(text: &str) -> Result<Campaign, Problem> {
     text.parse()
         .map_err(|_| Problem::bad_request("a campaign has 16 hexadecimal digits"))
@@ -92,10 +101,7 @@ async fn register(State(app): Shared, bytes: Bytes) -> Answer {
     let mut tokens = Vec::with_capacity(wanted.len());
     for device in &wanted {
         let id = se_id(&device.se_id)?;
-        if !SCP03_KVNS.contains(&device.kvn) {
-            return Err(Problem::bad_request(HsmError::KeyVersion(device.kvn).to_string()));
-        }
-        devices.push((id, device.kvn));
+        devices.push((id, scp03_kvn(device.kvn)?));
         tokens.push(json!({ "se_id": id.to_string(), "link_token": hex::encode(app.hsm.link_token(id)?) }));
     }
     let new = app.store.register(&devices, now()).await?;
@@ -160,10 +166,8 @@ struct KeySet {
 
 async fn key_set(State(app): Shared, Path(id): Path<String>, bytes: Bytes) -> Answer {
     let wanted: KeySet = body(&bytes)?;
-    if !SCP03_KVNS.contains(&wanted.kvn) {
-        return Err(Problem::bad_request(HsmError::KeyVersion(wanted.kvn).to_string()));
-    }
-    app.store.set_kvn(se_id(&id)?, wanted.kvn).await?;
+    let kvn = scp03_kvn(wanted.kvn)?;
+    app.store.set_kvn(se_id(&id)?, kvn).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

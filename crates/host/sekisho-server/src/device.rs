@@ -171,16 +171,20 @@ async fn admit(app: &App, version: Version, campaign: Campaign, se_id: SeId) -> 
     }
 }
 
-/// Whether the message is of the version that its URL takes.
-pub(crate) fn of_version(found: Version, version: Version) -> Result<(), Problem> {
-    if found == version {
-        Ok(())
-    } else {
+/// Whether a message is of the version and of the SE that its URL takes.
+pub(crate) fn of_url(found: (Version, SeId), (version, se_id): (Version, SeId)) -> Result<(), Problem> {
+    if found.0 != version {
         let number = version as u8;
-        Err(Problem::bad_request(format!(
+        return Err(Problem::bad_request(format!(
             "this URL takes messages of version {number}"
-        )))
+        )));
     }
+    if found.1 != se_id {
+        return Err(Problem::bad_request(
+            "the SE in the body is not the one of the path",
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses what is laid out and not built, and what says nothing that can be done (broadcast update, 4.4).
@@ -220,12 +224,7 @@ async fn equ(
 ) -> Result<Response, Problem> {
     let se_id = app.device(&se_id, &headers)?;
     let equ = Equ::decode(&body).map_err(|error| Problem::bad_request(format!("this is no EQU: {error}")))?;
-    of_version(equ.version, version)?;
-    if equ.se_id != se_id {
-        return Err(Problem::bad_request(
-            "the SE in the body is not the one of the path",
-        ));
-    }
+    of_url((equ.version, equ.se_id), (version, se_id))?;
     check_wants(&equ)?;
     let kvn = admit(&app, version, equ.campaign, se_id).await?;
     let issue = make(&app, &equ, kvn).await?;

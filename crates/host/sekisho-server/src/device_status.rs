@@ -9,7 +9,7 @@ use sekisho_store::{DeviceRow, Report, Target, TargetState, Word};
 use std::sync::Arc;
 
 use crate::app::{App, now};
-use crate::device::{encoded, of_version, stored};
+use crate::device::{encoded, of_url, stored};
 use crate::metrics::Metrics;
 use crate::policy;
 use crate::problem::Problem;
@@ -25,12 +25,7 @@ pub(crate) async fn status(
     let se_id = app.device(&se_id, &headers)?;
     let status =
         Status::decode(&body).map_err(|error| Problem::bad_request(format!("this is no ST: {error}")))?;
-    of_version(status.version, version)?;
-    if status.se_id != se_id {
-        return Err(Problem::bad_request(
-            "the SE in the body is not the one of the path",
-        ));
-    }
+    of_url((status.version, status.se_id), (version, se_id))?;
     let target = app.store.target(status.campaign, se_id).await?;
     let report = judge(&app, &status, target).await?;
     let standing = app.store.report(report).await?;

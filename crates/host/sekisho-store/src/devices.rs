@@ -1,8 +1,9 @@
 //! Devices and packages.
 
 use sekisho_link::{Manifest, SeId};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Row, Sqlite};
 
 use crate::model::{Access, DeviceRow, NewPackage};
 use crate::{Result, Store, StoreError};
@@ -114,16 +115,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Database`].
     pub async fn set_kvn(&self, se_id: SeId, kvn: u8) -> Result<()> {
-        let result = sqlx::query("UPDATE devices SET kvn = $1 WHERE se_id = $2")
-            .bind(i64::from(kvn))
-            .bind(se_id.to_string())
-            .execute(&self.pool)
-            .await?;
-        if result.rows_affected() == 0 {
-            Err(StoreError::NotFound("device"))
-        } else {
-            Ok(())
-        }
+        let query = sqlx::query("UPDATE devices SET kvn = $1 WHERE se_id = $2").bind(i64::from(kvn));
+        self.change_device(query, se_id).await
     }
 
     /// Lifts a block.
@@ -131,11 +124,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Database`].
     pub async fn set_access(&self, se_id: SeId, access: Access) -> Result<()> {
-        let result = sqlx::query("UPDATE devices SET access = $1 WHERE se_id = $2")
-            .bind(access.as_str())
-            .bind(se_id.to_string())
-            .execute(&self.pool)
-            .await?;
+        let query = sqlx::query("UPDATE devices SET access = $1 WHERE se_id = $2").bind(access.as_str());
+        self.change_device(query, se_id).await
+    }
+
+    /// Runs an update of one device, whose id is its last parameter.
+    async fn change_device(&self, query: Query<'_, Sqlite, SqliteArguments>, se_id: SeId) -> Result<()> {
+        let result = query.bind(se_id.to_string()).execute(&self.pool).await?;
         if result.rows_affected() == 0 {
             Err(StoreError::NotFound("device"))
         } else {
