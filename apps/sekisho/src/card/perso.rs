@@ -41,12 +41,12 @@ const fn parameter(s16: bool) -> ScpParameter {
 /// The SE of a batch that is meant.
 fn chosen(files: Vec<PersoFile>, se_id: Option<SeId>) -> Result<PersoFile> {
     let count = files.len();
+    if se_id.is_none() && count > 1 {
+        bail!("the personalisation file has {count} secure elements: which one? Give --se-id");
+    }
     for file in files {
         let id = file.se_id()?;
         if se_id.is_none_or(|wanted| wanted == id) {
-            if se_id.is_none() && count > 1 {
-                bail!("the personalisation file has {count} secure elements: which one? Give --se-id");
-            }
             return Ok(file);
         }
     }

@@ -3,13 +3,13 @@
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use sekisho_apdu::gp::ins;
-use sekisho_apdu::{CApdu, Cla, Writer};
+use sekisho_apdu::{CApdu, Cla, StatusWord, Writer};
 use sekisho_device::Facts;
 use sekisho_hsm::{Hsm, KVN_AUT, SCP03_KVNS};
 use sekisho_link::SeId;
 use sekisho_scp::SecurityLevel;
 use sekisho_scp::host::{Challenge, HostChannel, InitializeUpdateResponse};
-use sekisho_transport::{Card, Response, exchange};
+use sekisho_transport::{Card, exchange};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -98,7 +98,8 @@ impl<'c> Channel<'c> {
         let mut buffer = [0; ROOM];
         let mut out = Writer::new(&mut buffer);
         command.encode(&mut out)?;
-        let answer = done("INITIALIZE UPDATE", exchange(card, out.written())?)?;
+        let answer = exchange(card, out.written())?;
+        accepted("INITIALIZE UPDATE", StatusWord(answer.sw))?;
         let answer = InitializeUpdateResponse::parse(&answer.data)?;
         let keys = hsm.scp03_session(facts.se_id, facts.kvn, &own, &answer.card_challenge)?;
         if keys.card_cryptogram(&own, &answer.card_challenge)? != answer.card_cryptogram {
@@ -108,7 +109,8 @@ impl<'c> Channel<'c> {
         let mut host = HostChannel::new(keys, answer.i.mac_mode());
         let mut out = Writer::new(&mut buffer);
         host.external_authenticate(SecurityLevel::FULL, &cryptogram, &mut out)?;
-        done("EXTERNAL AUTHENTICATE", exchange(card, out.written())?)?;
+        let answer = exchange(card, out.written())?;
+        accepted("EXTERNAL AUTHENTICATE", StatusWord(answer.sw))?;
         Ok(Self { card, host })
     }
 
@@ -124,18 +126,14 @@ impl<'c> Channel<'c> {
         self.host.wrap(&command, &mut out)?;
         let answer = exchange(self.card, out.written())?;
         let rapdu = [&answer.data[..], &answer.sw.to_be_bytes()].concat();
-        let answer = self.host.unwrap_response(&rapdu, &mut plain)?;
-        let sw = answer.sw.0;
-        done("PUT KEY", Response { data: Vec::new(), sw })?;
-        Ok(())
+        accepted("PUT KEY", self.host.unwrap_response(&rapdu, &mut plain)?.sw)
     }
 }
 
-fn done(command: &str, answer: Response) -> Result<Response> {
-    if answer.sw == 0x9000 {
-        Ok(answer)
+fn accepted(command: &str, sw: StatusWord) -> Result<()> {
+    if sw == StatusWord::NO_ERROR {
+        Ok(())
     } else {
-        let sw = sekisho_apdu::StatusWord(answer.sw);
         bail!("the card refuses {command} with {sw}, {}", sw.meaning())
     }
 }
