@@ -1,17 +1,15 @@
 //! The server is killed (SIGKILL) again and again in a campaign: no device is lost, and no sequence counter is used for two authorisations.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test that waits and kills
 
-use sekisho_apdu::gp::CardLifeCycle;
-use sekisho_applets::Standard;
+mod virtual_se;
+
 use sekisho_device::{
     Agent, Backend, BackendError, HttpsBackend, HttpsConfig, LinkToken, MemorySpool, Part, Permission, Turn,
 };
 use sekisho_hsm::design::{Ceremony, PackOptions};
-use sekisho_hsm::{Hsm, KVN_SCP, SoftHsm};
-use sekisho_keys::{Rng, sha256};
-use sekisho_link::{Access, Authorisation, Campaign, Custody, Manifest, Offer, SeId, Verdict};
-use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{Interface, Personalisation, Platform, Profile, SecureElement};
+use sekisho_hsm::{KVN_SCP, SoftHsm};
+use sekisho_link::{Access, Authorisation, Campaign, Custody, Offer, SeId, Verdict};
+use sekisho_os::{Interface, Profile, SecureElement};
 use sekisho_transport::{Card, TransportError};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -22,29 +20,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
+use virtual_se::{Virtual, element};
 
-static METER_1: &[u8] = include_bytes!("../../../applets/prebuilt/meter-v1.wasm");
 static METER_2: &[u8] = include_bytes!("../../../applets/prebuilt/meter-v2.wasm");
 
 const DEVICES: u8 = 12;
 const KILLS: usize = 6;
 const PASSPHRASE: &str = "of this test";
-
-struct Virtual;
-
-struct SystemRng;
-
-impl Rng for SystemRng {
-    fn fill(&mut self, out: &mut [u8]) {
-        getrandom::fill(out).unwrap();
-    }
-}
-
-impl Platform for Virtual {
-    type Flash = RamFlash;
-    type Rng = SystemRng;
-    type Applets = Standard;
-}
 
 struct Socket(SecureElement<Virtual>);
 
@@ -164,41 +146,6 @@ impl Drop for Server {
     }
 }
 
-fn socket(hsm: &SoftHsm, ceremony: &Ceremony, se_id: SeId) -> Socket {
-    let keys = hsm.perso(se_id).unwrap();
-    let first = Manifest {
-        target: Manifest::OS_PART,
-        code_format: Manifest::WEBASSEMBLY,
-        abi: Manifest::ABI,
-        version: 1,
-        min_previous: 0,
-        length: u32::try_from(METER_1.len()).unwrap(),
-        package_id: [0; 16],
-        digest: sha256(&[METER_1]),
-    };
-    let personalisation = Personalisation {
-        se_id: se_id.0,
-        scp_parameter: sekisho_scp::ScpParameter::FULL_S8,
-        scp_kvn: KVN_SCP,
-        scp: &keys.scp,
-        k_aut: &keys.k_aut,
-        kos: Some(&ceremony.kos),
-        k_mac: Some(&ceremony.k_mac),
-        designer: Some(&ceremony.designer_public()),
-        part: Some((&first, METER_1)),
-        applications: &[],
-        data_objects: &[],
-        life_cycle: CardLifeCycle::Secured,
-    };
-    let profile = Profile::default();
-    let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(4096) + 2;
-    Socket(
-        SecureElement::manufacture(RamFlash::new(4096, pages), SystemRng, &profile, &personalisation)
-            .unwrap(),
-    )
-}
-
-/// Turns until the server allows network access; between failures a moment.
 fn until_allowed(mut agent: Agent<Recording, MemorySpool>, mut socket: Socket) {
     let deadline = Instant::now() + Duration::from_secs(90);
     loop {
@@ -265,7 +212,11 @@ fn a_campaign_survives_a_server_that_is_killed_again_and_again() {
                 seen: Arc::clone(&seen),
             };
             let agent = Agent::new(backend, MemorySpool::new(), 1 << 20, None);
-            let (socket, done, number) = (socket(&hsm, &ceremony, *id), &done, u64::from(id.0[9]));
+            let (socket, done, number) = (
+                Socket(element(&hsm, &ceremony, *id, &Profile::default())),
+                &done,
+                u64::from(id.0[9]),
+            );
             scope.spawn(move || {
                 // Spread over the kills.
                 thread::sleep(Duration::from_millis(number * 150));

@@ -9,6 +9,8 @@ mod keys;
 mod office;
 mod pace;
 mod se;
+#[path = "../virtual_se/mod.rs"]
+mod virtual_se;
 
 use core::num::NonZeroU16;
 use std::rc::Rc;

@@ -1,34 +1,15 @@
 //! A secure element in its socket, with a line to it on which things happen.
 
-use sekisho_apdu::gp::CardLifeCycle;
-use sekisho_applets::Standard;
+use sekisho_hsm::SoftHsm;
 use sekisho_hsm::design::Ceremony;
-use sekisho_hsm::{Hsm, KVN_SCP, SoftHsm};
-use sekisho_keys::{Rng, sha256};
-use sekisho_link::{Manifest, SeId};
-use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{Interface, Personalisation, Platform, Profile, SecureElement};
+use sekisho_link::SeId;
+use sekisho_os::{Interface, Profile, SecureElement};
 use sekisho_transport::{Card, TransportError};
 
-static METER_1: &[u8] = include_bytes!("../../../../applets/prebuilt/meter-v1.wasm");
+use super::virtual_se::{SystemRng, Virtual, element};
+
 /// Memory failure: the flash has failed, as it does when its power goes (ISO 7816-4).
 const FAILED: [u8; 2] = [0x65, 0x81];
-
-pub(crate) struct Virtual;
-
-pub(crate) struct SystemRng;
-
-impl Rng for SystemRng {
-    fn fill(&mut self, out: &mut [u8]) {
-        getrandom::fill(out).unwrap();
-    }
-}
-
-impl Platform for Virtual {
-    type Flash = RamFlash;
-    type Rng = SystemRng;
-    type Applets = Standard;
-}
 
 /// What happens on the line to one command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,35 +47,8 @@ pub(crate) struct Socket {
 impl Socket {
     /// An SE with the first meter as version 1.
     pub(crate) fn new(hsm: &SoftHsm, ceremony: &Ceremony, se_id: SeId) -> Self {
-        let keys = hsm.perso(se_id).unwrap();
-        let first = Manifest {
-            target: Manifest::OS_PART,
-            code_format: Manifest::WEBASSEMBLY,
-            abi: Manifest::ABI,
-            version: 1,
-            min_previous: 0,
-            length: u32::try_from(METER_1.len()).unwrap(),
-            package_id: [0; 16],
-            digest: sha256(&[METER_1]),
-        };
-        let personalisation = Personalisation {
-            se_id: se_id.0,
-            scp_parameter: sekisho_scp::ScpParameter::FULL_S8,
-            scp_kvn: KVN_SCP,
-            scp: &keys.scp,
-            k_aut: &keys.k_aut,
-            kos: Some(&ceremony.kos),
-            k_mac: Some(&ceremony.k_mac),
-            designer: Some(&ceremony.designer_public()),
-            part: Some((&first, METER_1)),
-            applications: &[],
-            data_objects: &[],
-            life_cycle: CardLifeCycle::Secured,
-        };
         let profile = Profile::default();
-        let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(4096) + 2;
-        let flash = RamFlash::new(4096, pages);
-        let se = SecureElement::manufacture(flash, SystemRng, &profile, &personalisation).unwrap();
+        let se = element(hsm, ceremony, se_id, &profile);
         Self {
             se: Some(se),
             profile,

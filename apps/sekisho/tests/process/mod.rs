@@ -9,6 +9,7 @@
 
 #[cfg(target_os = "linux")]
 pub mod memory;
+pub mod reader;
 
 use core::time::Duration;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -18,7 +18,6 @@ use sekisho_nvm::ram::RamFlash;
 use sekisho_os::Interface;
 
 const CONTACT: Interface = Interface::Iso7816Contact;
-const MODES: [Mode; 6] = Mode::ALL;
 
 /// A card on which whoever comes may do everything that the test card allows, with two records in each file of records.
 fn prepared() -> RamFlash {
@@ -113,10 +112,7 @@ fn has(mode: Mode, name: &str) -> bool {
 #[test]
 fn every_command_is_carried_out_and_enciphered() {
     let flash = prepared();
-    for (mode, lanes) in MODES
-        .into_iter()
-        .flat_map(|mode| [(mode, Lanes::Shared), (mode, Lanes::Separate)])
-    {
+    for (mode, lanes) in files::every_mode() {
         for command in commands().iter().filter(|(name, _)| has(mode, name)) {
             let (mut card, mut reader) = under(&flash, mode, lanes);
             let sent = protected(&mut card, &mut reader, command);
@@ -148,10 +144,7 @@ fn every_command_is_carried_out_and_enciphered() {
 fn every_byte_of_every_command_is_the_readers() {
     let flash = prepared();
     let (mut cases, mut words) = (0, BTreeMap::new());
-    for (mode, lanes) in MODES
-        .into_iter()
-        .flat_map(|mode| [(mode, Lanes::Shared), (mode, Lanes::Separate)])
-    {
+    for (mode, lanes) in files::every_mode() {
         // All bits in one mode, one of each byte in the others: the card's way is the same.
         let bits = if mode == Mode::Fixed && lanes == Lanes::Shared {
             0..8
@@ -209,7 +202,7 @@ fn is_refusal(answer: &[u8]) -> bool {
 fn commands_dropped_repeated_and_swapped() {
     let flash = prepared();
     let mut cases = 0;
-    for mode in MODES {
+    for mode in Mode::ALL {
         // legacy-xor has three exchanges, and EXTERNAL AUTHENTICATE takes two.
         let fits = |name: &str| mode != Mode::LegacyXor || name != "EXTERNAL AUTHENTICATE";
         for command in commands()
@@ -275,7 +268,7 @@ fn commands_dropped_repeated_and_swapped() {
 fn two_sessions_on_two_channels() {
     let flash = prepared();
     let mut cases = 0;
-    for mode in MODES {
+    for mode in Mode::ALL {
         for command in commands().iter().filter(|(name, _)| has(mode, name)) {
             for swapped in [false, true] {
                 let (mut card, mut one) = under(&flash, mode, Lanes::Shared);

@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::files::{self, Reader, keys_of, select};
+use common::files::{self, Reader, every_mode, keys_of, select};
 use common::host::encode;
 use common::{Card, SeededRng, key, profile, send};
 use sekisho_apdu::Cla;
@@ -61,12 +61,6 @@ fn overwrite(card: &mut Card, value: [u8; 4]) {
 
 fn boot(flash: &sekisho_nvm::ram::RamFlash, seed: u64) -> Card {
     Card::boot(flash.clone(), SeededRng(seed), &profile()).unwrap()
-}
-
-fn every_mode() -> impl Iterator<Item = (Mode, Lanes)> {
-    Mode::ALL
-        .into_iter()
-        .flat_map(|mode| [Lanes::Shared, Lanes::Separate].map(|lanes| (mode, lanes)))
 }
 
 /// Sends the commands of a recording; the answers.

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Card, SeededRng, flash, profile};
+use common::{Card, SeededRng, disturbed, flash, profile};
 use sekisho_apdu::gp::{CardLifeCycle, ins};
 use sekisho_apdu::{CApdu, Cla, Writer};
 use sekisho_keys::{AesKey, KeySet, sha256};
@@ -147,18 +147,8 @@ fn any_changed_byte_is_refused_and_changes_nothing() {
 fn commands_left_out_doubled_or_exchanged_are_refused() {
     let commands = commands();
     for step in 3..commands.len() {
-        let mut without = commands.clone();
-        without.remove(step);
-        let mut doubled = commands.clone();
-        doubled.insert(step, commands[step].clone());
-        let mut exchanged = commands.clone();
-        exchanged.swap(step, step - 1);
         let is_last = step + 1 == commands.len();
-        for (what, changed) in [
-            ("left out", without),
-            ("doubled", doubled),
-            ("exchanged", exchanged),
-        ] {
+        for (what, changed) in disturbed(&commands, step) {
             let mut card = card(&key("k-enc"), 1);
             let refused = play(&mut card, &changed);
             // The last one left out is no error, only no activation; doubled, its second time is refused after the activation.

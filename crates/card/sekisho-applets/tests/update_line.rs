@@ -12,7 +12,7 @@ use common::tables::Page;
 use common::update::{
     Broadcast, Change, Custody, Keys, LEAVE, Plan, key_manifest, key_state, manifest, update_state,
 };
-use common::{Card, SeededRng, flash, key, profile, send, sw};
+use common::{Card, SeededRng, disturbed, flash, key, profile, send, sw};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::Interface;
 use sekisho_scp::SecurityLevel;
@@ -171,18 +171,8 @@ fn commands_left_out_doubled_or_exchanged_are_refused() {
     for (what, steps) in scripts() {
         let commands = session(&mut boot(&made), &steps);
         for step in 2..commands.len() {
-            let mut without = commands.clone();
-            without.remove(step);
-            let mut doubled = commands.clone();
-            doubled.insert(step, commands[step].clone());
-            let mut exchanged = commands.clone();
-            exchanged.swap(step, step - 1);
             let is_last = step + 1 == commands.len();
-            for (how, changed) in [
-                ("left out", without),
-                ("doubled", doubled),
-                ("exchanged", exchanged),
-            ] {
+            for (how, changed) in disturbed(&commands, step) {
                 let why = format!("{what}: step {step} {how}");
                 let mut card = boot(&made);
                 let refused = play(&mut card, &changed);

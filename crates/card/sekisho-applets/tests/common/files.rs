@@ -256,3 +256,10 @@ pub fn never_in_the_clear(answer: &[u8]) {
     let protected = answer.len() > 12 && answer[answer.len() - 12..][..2] == [0x8E, 0x08];
     assert!(answer.len() == 2 || protected, "{}", hex::encode(answer));
 }
+
+/// Every mode of secure messaging, with one key for both directions and with a key for each.
+pub fn every_mode() -> impl Iterator<Item = (Mode, Lanes)> {
+    Mode::ALL
+        .into_iter()
+        .flat_map(|mode| [Lanes::Shared, Lanes::Separate].map(|lanes| (mode, lanes)))
+}

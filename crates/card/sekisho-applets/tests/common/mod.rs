@@ -165,3 +165,18 @@ pub fn secapp<'a>(records: &'a [(u16, &'a [u8])]) -> FactoryApplication<'a> {
         records,
     }
 }
+
+/// A list of commands with one of them left out, doubled, or exchanged for the one before it.
+pub fn disturbed(commands: &[Vec<u8>], step: usize) -> [(&'static str, Vec<Vec<u8>>); 3] {
+    let mut without = commands.to_vec();
+    without.remove(step);
+    let mut doubled = commands.to_vec();
+    doubled.insert(step, commands[step].clone());
+    let mut exchanged = commands.to_vec();
+    exchanged.swap(step, step - 1);
+    [
+        ("left out", without),
+        ("doubled", doubled),
+        ("exchanged", exchanged),
+    ]
+}
