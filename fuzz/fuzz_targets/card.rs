@@ -55,6 +55,7 @@ fuzz_target!(|data: &[u8]| {
         records: &records,
     }];
     let personalisation = Personalisation {
+        key_version: 1,
         se_id: [1; 10],
         scp_parameter: sekisho_os::ScpParameter::FULL_S8,
         scp_kvn: 0x30,

@@ -273,6 +273,45 @@ fn a_card_of_a_batch_is_made_of_two_hand_overs() {
     assert!(open_channel(&mut card.reader(), 0x30, &keys.scp).is_some());
 }
 
+/// An SE that is made after a change has the new keys from the start, and says so: no change that it has already is owed to it.
+#[test]
+fn a_card_made_after_a_change_begins_at_its_key_version() {
+    let folder = handed_over();
+    let folder = folder.path();
+    ok(folder, &["design", "rotate"]);
+    let next = ["--ceremony", "ceremony-next.sealed", "--out", "product.json"];
+    let said = ok(
+        folder,
+        &[&["design", "hand-over", "--in-the-clear"][..], &next].concat(),
+    );
+    assert!(said.contains("key version 2, in the clear"), "{said}");
+    ok(
+        folder,
+        &["design", "hand-over", "--in-the-clear", "--out", "first.json"],
+    );
+    ok(folder, &["hsm", "perso", "--in-the-clear", "--se-id", SE_ID]);
+    let perso = folder.join("perso.json");
+    for (product, version) in [("first.json", 1), ("product.json", 2)] {
+        let product = folder.join(product);
+        let made = [
+            "--perso",
+            perso.to_str().unwrap(),
+            "--product",
+            product.to_str().unwrap(),
+        ];
+        let flash = folder.join(format!("{version}.flash"));
+        CardProcess::start(&flash, 0, &made).kill();
+        let card = CardProcess::start(&flash, 0, &[]);
+        let line = card.says("keys");
+        // The first version is not shown.
+        assert_eq!(
+            line.ends_with("; design system's keys version 2"),
+            version == 2,
+            "{line}"
+        );
+    }
+}
+
 #[test]
 fn a_hand_over_has_a_passphrase_of_its_own_or_is_asked_for_in_the_clear() {
     let folder = scratch();

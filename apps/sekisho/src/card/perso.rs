@@ -63,6 +63,8 @@ pub(crate) struct Perso {
     pub(crate) kos: Option<AesKey>,
     pub(crate) k_mac: Option<AesKey>,
     pub(crate) designer: Option<[u8; 65]>,
+    /// Version of these three.
+    pub(crate) key_version: u32,
     /// SecApp, which begins without an identity and gets its first by recovery.
     pub(crate) sec_app: Option<SecAppRecords>,
     /// The file system.
@@ -88,6 +90,7 @@ impl Perso {
             kos: None,
             k_mac: None,
             designer: None,
+            key_version: Manifest::FIRST_KEY_VERSION,
             sec_app: None,
             files: Some(Image::of_test_card().map_err(|refusal| anyhow!("test card: {refusal}"))?),
         })
@@ -116,6 +119,7 @@ impl Perso {
             kos: Some(kos),
             k_mac: Some(k_mac),
             designer: Some(product.designer()?),
+            key_version: product.key_version,
             sec_app: file.paging_root()?.map(|root| {
                 let root = Root::new(root);
                 let recovery = root.recovery_key();
@@ -153,6 +157,7 @@ impl Perso {
             kos: self.kos.as_ref(),
             k_mac: self.k_mac.as_ref(),
             designer: self.designer.as_ref(),
+            key_version: self.key_version,
             part: Some(first.parts()),
             applications,
             data_objects,

@@ -104,6 +104,7 @@ fn virtual_se(index: u32, hsm: &SoftHsm, first: &FirstPart) -> Result<VirtualSe<
     let se_id = SeId([0, 0, 0, 0, 0, 0, a, b, c, d]);
     let keys = hsm.perso(se_id)?;
     let personalisation = Personalisation {
+        key_version: 1,
         se_id: se_id.0,
         scp_parameter: sekisho_scp::ScpParameter::FULL_S8,
         scp_kvn: KVN_SCP,

@@ -70,6 +70,7 @@ impl Fleet {
             let records = kept.borrowed();
             let applications = [sec_app(&records)?];
             let personalisation = Personalisation {
+                key_version: 1,
                 se_id: id.0,
                 scp_parameter: sekisho_scp::ScpParameter::FULL_S8,
                 scp_kvn: KVN_SCP,

@@ -46,6 +46,7 @@ pub(crate) fn element(
         digest: sha256(&[METER_1]),
     };
     let personalisation = Personalisation {
+        key_version: 1,
         se_id: se_id.0,
         scp_parameter: sekisho_scp::ScpParameter::FULL_S8,
         scp_kvn: KVN_SCP,

@@ -48,6 +48,7 @@ fn card(k_enc: &AesKey, version: u32) -> Card {
         dek: key("k-dek"),
     };
     let personalisation = Personalisation {
+        key_version: 1,
         se_id: given("se-id").try_into().unwrap(),
         scp_parameter: sekisho_scp::ScpParameter::FULL_S8,
         scp_kvn: 0x30,

@@ -42,6 +42,8 @@ pub struct Personalisation<'a> {
     pub k_mac: Option<&'a AesKey>,
     /// The designer's public key, uncompressed.
     pub designer: Option<&'a [u8; 65]>,
+    /// Version of Kos, `K_MAC` and the designer's key: 1, or that of the change by which the SEs made before have them.
+    pub key_version: u32,
     /// The first OS part: its manifest and image.
     pub part: Option<(&'a Manifest, &'a [u8])>,
     /// Applications beside the card manager and the OS part, with the records that each begins with.
@@ -319,6 +321,7 @@ impl<P: Platform> SecureElement<P> {
             Loader::install_initial(&mut nvm, manifest, image, free_ram::<P>(profile))
                 .map_err(BootError::Refused)?;
         }
+        Loader::install_key_version(&mut nvm, personalisation.key_version).map_err(BootError::Refused)?;
         let mut staged = Staged::new();
         let mut records = Records {
             nvm: nvm.reborrow(),

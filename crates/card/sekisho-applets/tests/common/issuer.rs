@@ -44,6 +44,7 @@ pub fn made_by(page: Page, without: u8) -> Card {
     let (kos, k_mac) = (key(page, "kos"), key(page, "k-mac"));
     let designer = page.block("designer-public").try_into().unwrap();
     let personalisation = Personalisation {
+        key_version: 1,
         se_id: page.block("se-id").try_into().unwrap(),
         scp_parameter: sekisho_scp::ScpParameter::FULL_S8,
         scp_kvn: 0x30,

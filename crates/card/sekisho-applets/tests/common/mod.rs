@@ -101,6 +101,7 @@ pub fn initial_keys() -> KeySet {
 
 pub fn personalisation<'a>(kvn: u8, keys: &'a KeySet, k_aut: &'a AesKey) -> Personalisation<'a> {
     Personalisation {
+        key_version: 1,
         se_id: SE_ID,
         scp_parameter: ScpParameter::FULL_S8,
         scp_kvn: kvn,

@@ -165,6 +165,17 @@ impl Loader {
         commit(nvm, &[Op::Put(PART, &active.encode())])
     }
 
+    /// Writes the version of the design system's keys that the SE is made with: a factory step, as [`Loader::install_initial`].
+    ///
+    /// # Errors
+    /// 6A84, 6581.
+    pub fn install_key_version<F: Flash>(nvm: &mut Nvm<'_, F>, version: u32) -> Result<(), StatusWord> {
+        if version == Manifest::FIRST_KEY_VERSION {
+            return Ok(());
+        }
+        commit(nvm, &[Op::Put(records::KEY_VERSION, &version.to_be_bytes())])
+    }
+
     /// Writes the value of GET DATA DF20 or DF22: the state of a target, beside which nothing is staged while something of another one is.
     ///
     /// # Errors
