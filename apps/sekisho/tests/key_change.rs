@@ -333,6 +333,14 @@ fn individual_keys_are_rotated() {
     assert!(open_channel(&mut fleet.cards[0].reader(), 0x30, &old).is_none());
     assert!(open_channel(&mut fleet.cards[0].reader(), 0x31, &old).is_none());
 
+    // Back to keys that somebody may know it does not go, and the card hears nothing of it.
+    let (code, text) = said(&fleet.rotate(0, SES[0], "30"));
+    assert!(
+        code == 1 && text.contains("would bring back keys that somebody may know: give one from 32 to 3F"),
+        "{text}"
+    );
+    assert!(open_channel(&mut fleet.cards[0].reader(), 0x30, &old).is_none());
+
     let designer = fleet.designer("ceremony.sealed");
     fleet.campaign(&fleet.pack("ceremony.sealed", "2"), &designer, &SES);
     let (_, result) = fleet.turn(0);

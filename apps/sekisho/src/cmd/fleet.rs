@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::kvn::Kvn;
 use crate::admin_client::AdminClient;
 
 /// Administers a fleet through the server's API
@@ -29,9 +30,9 @@ enum Command {
         /// SE ids, 20 hexadecimal digits each
         #[arg(required = true)]
         se_ids: Vec<SeId>,
-        /// KVN of their SCP03 key set
-        #[arg(long, default_value_t = sekisho_hsm::KVN_SCP)]
-        kvn: u8,
+        /// Version of their SCP03 key set, 30 to 3F (two hexadecimal digits)
+        #[arg(long, default_value_t = Kvn::FIRST)]
+        kvn: Kvn,
     },
     /// List devices, and how many obey which version of the design system's keys
     Devices {
@@ -51,9 +52,8 @@ enum Command {
     KeySet {
         /// The SE
         se_id: SeId,
-        /// Its key version, 30 to 3F
-        #[arg(value_parser = super::new_keys::key_version)]
-        kvn: u8,
+        /// Its key version, 30 to 3F (two hexadecimal digits; JSON has it as a number: 31 is 49)
+        kvn: Kvn,
     },
     /// Upload a package
     Upload {
@@ -256,7 +256,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Command::Register { se_ids, kvn } => {
             let devices: Vec<_> = se_ids
                 .iter()
-                .map(|id| json!({ "se_id": id.to_string(), "kvn": kvn }))
+                .map(|id| json!({ "se_id": id.to_string(), "kvn": kvn.0 }))
                 .collect();
             client.post("devices", json!(devices).to_string().as_bytes())?
         }
@@ -268,7 +268,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         Command::Unblock { se_id } => client.post(&format!("devices/{se_id}/unblock"), b"")?,
         Command::KeySet { se_id, kvn } => {
-            let wanted = json!({ "kvn": kvn });
+            let wanted = json!({ "kvn": kvn.0 });
             client.post(&format!("devices/{se_id}/key-set"), wanted.to_string().as_bytes())?
         }
         Command::Upload { package, designer } => {

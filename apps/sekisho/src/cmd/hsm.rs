@@ -3,11 +3,12 @@
 use anyhow::Result;
 
 use clap::{Parser, Subcommand};
-use sekisho_hsm::{FileKey, Hsm, IndividualKey, KVN_SCP, SoftHsm};
+use sekisho_hsm::{FileKey, Hsm, IndividualKey, SoftHsm};
 use sekisho_link::SeId;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::kvn::Kvn;
 use super::secret::{self, HandOverPassphrase, Passphrase};
 use super::{new_keys, perso};
 
@@ -55,9 +56,9 @@ enum Command {
         /// The SE's identity, 20 hexadecimal digits
         #[arg(long)]
         se_id: SeId,
-        /// Version of the SCP03 key set that it has
-        #[arg(long, default_value_t = KVN_SCP)]
-        kvn: u8,
+        /// Version of the SCP03 key set that it has, 30 to 3F (two hexadecimal digits)
+        #[arg(long, default_value_t = Kvn::FIRST)]
+        kvn: Kvn,
         /// The hand-over file to make; an existing one is not replaced
         #[arg(long, default_value = "wrapping-key.sealed")]
         out: PathBuf,
@@ -108,7 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         } => {
             let (own, hand_over) = (passphrase.read()?, hand_over.required()?);
             secret::apart(&own, &hand_over)?;
-            let key = IndividualKey::new(&secret::keystore(keystore, &own)?, *se_id, *kvn)?;
+            let key = IndividualKey::new(&secret::keystore(keystore, &own)?, *se_id, kvn.0)?;
             key.save(out, hand_over.as_bytes())?;
             println!(
                 "{}: wraps new keys for SE {se_id} and package {}, sealed",

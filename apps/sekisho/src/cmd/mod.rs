@@ -11,6 +11,7 @@ mod card;
 mod design;
 mod fleet;
 mod hsm;
+mod kvn;
 mod new_keys;
 mod paging;
 mod paging_local;

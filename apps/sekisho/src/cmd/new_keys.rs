@@ -5,7 +5,7 @@ use clap::Parser;
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, Cla, StatusWord, Writer};
 use sekisho_device::Facts;
-use sekisho_hsm::{Hsm, KVN_AUT, SCP03_KVNS};
+use sekisho_hsm::{Hsm, KVN_AUT};
 use sekisho_link::SeId;
 use sekisho_scp::SecurityLevel;
 use sekisho_scp::host::{Challenge, HostChannel, InitializeUpdateResponse};
@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::agent::{CardAt, where_card_is};
+use super::kvn::Kvn;
 use super::secret::{self, Passphrase};
 
 /// Bytes of one protected command, or of an answer, at most.
@@ -21,7 +22,9 @@ const ROOM: usize = 512;
 
 /// Give a card the HSM's next SCP03 key set in the place of the one that it has, and the K-AUT that goes with it
 ///
-/// Each of the two is a step of its own that is done or not. What was broken off is finished by the same command.
+/// Each of the two is a step of its own that is done or not. What was broken off is finished by the same command. An SE has 15 rotations at most, 31 to
+/// 3F: a lower key version would bring back keys that somebody may know, and is refused. After 3F the keystore has no other keys for it, and an SE whose
+/// keys have to change once more is replaced.
 #[derive(Parser)]
 pub(super) struct Args {
     /// The SE's identity, 20 hexadecimal digits
@@ -30,9 +33,9 @@ pub(super) struct Args {
     /// The card: `pcsc:READER` (part of the reader's name; `pcsc:` if there is one only) or `tcp:HOST:PORT`
     #[arg(long, value_name = "CARD", default_value = "pcsc:", value_parser = where_card_is)]
     card: CardAt,
-    /// Key version of the new key set, 30 to 3F
-    #[arg(long, value_name = "KVN", value_parser = key_version)]
-    to: u8,
+    /// Key version of the new key set, 31 to 3F (two hexadecimal digits), above that of the present one
+    #[arg(long, value_name = "KVN")]
+    to: Kvn,
     /// The keystore
     #[arg(long, default_value = "keystore.sealed")]
     keystore: PathBuf,
@@ -43,12 +46,20 @@ pub(super) struct Args {
     passphrase: Passphrase,
 }
 
-/// A key version of SCP03 in hexadecimal digits.
-pub(super) fn key_version(text: &str) -> Result<u8, String> {
-    u8::from_str_radix(text, 16)
-        .ok()
-        .filter(|kvn| text.len() == 2 && SCP03_KVNS.contains(kvn))
-        .ok_or_else(|| "key versions of SCP03 are 30 to 3F".to_owned())
+/// Refuses a key set that the SE may have had: who learned its keys then would have the SE again.
+///
+/// # Errors
+/// What to do instead.
+fn check_next(has: Kvn, to: Kvn) -> Result<()> {
+    if to >= has {
+        return Ok(());
+    }
+    let instead = if has == Kvn::LAST {
+        "it has had its last rotation, and is replaced if its keys must change again".to_owned()
+    } else {
+        format!("give one from {} to {}", Kvn(has.0 + 1), Kvn::LAST)
+    };
+    bail!("the card has key set {has}, and {to} would bring back keys that somebody may know: {instead}")
 }
 
 #[allow(clippy::print_stdout)]
@@ -60,22 +71,23 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if facts.se_id != se_id {
         bail!("the card is SE {}, not {se_id}", facts.se_id);
     }
-    let has = facts.kvn;
-    let keys = hsm.enciphered_keys(se_id, has, to)?;
+    let has = Kvn(facts.kvn);
+    check_next(has, to)?;
+    let keys = hsm.enciphered_keys(se_id, has.0, to.0)?;
     let mut channel = Channel::open(card.as_mut(), &hsm, &facts)?;
     if has == to {
-        println!("SE {se_id}: has key set {to:02X} already");
+        println!("SE {se_id}: has key set {to} already");
     } else {
         channel
-            .put_key(has, true, to, &keys.key_set.concat())
-            .with_context(|| format!("key set {has:02X} is as it was"))?;
-        println!("SE {se_id}: key set {to:02X} in the place of {has:02X}");
+            .put_key(has.0, true, to.0, &keys.key_set.concat())
+            .with_context(|| format!("key set {has} is as it was"))?;
+        println!("SE {se_id}: key set {to} in the place of {has}");
     }
     channel
         .put_key(KVN_AUT, false, KVN_AUT, &keys.k_aut)
-        .with_context(|| format!("K-AUT is as it was; once more with --to {to:02X} finishes it"))?;
-    println!("SE {se_id}: K-AUT that goes with key set {to:02X}");
-    println!("the server has to know: sekisho fleet key-set {se_id} {to:02X}");
+        .with_context(|| format!("K-AUT is as it was; once more with --to {to} finishes it"))?;
+    println!("SE {se_id}: K-AUT that goes with key set {to}");
+    println!("the server has to know: sekisho fleet key-set {se_id} {to}");
     Ok(())
 }
 
@@ -135,5 +147,26 @@ fn accepted(command: &str, sw: StatusWord) -> Result<()> {
         Ok(())
     } else {
         bail!("the card refuses {command} with {sw}, {}", sw.meaning())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+    use sekisho_hsm::SCP03_KVNS;
+
+    #[test]
+    fn key_versions_only_grow() {
+        for has in SCP03_KVNS {
+            for to in SCP03_KVNS {
+                let checked = check_next(Kvn(has), Kvn(to));
+                // The same one finishes what was broken off.
+                assert_eq!(checked.is_ok(), to >= has, "{has:02X} to {to:02X}");
+            }
+        }
+        let words = |has, to| check_next(Kvn(has), Kvn(to)).unwrap_err().to_string();
+        assert!(words(0x32, 0x31).ends_with("give one from 33 to 3F"));
+        assert!(words(0x3F, 0x3E).contains("it has had its last rotation"));
     }
 }

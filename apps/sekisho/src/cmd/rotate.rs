@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args as ClapArgs};
 use sekisho_hsm::{ChangeOptions, Renewal};
 
 use super::design::{Maker, show_keys};
+use super::kvn::Kvn;
 use super::secret::{self, HandOverPassphrase, Passphrase};
 use super::usage;
 use crate::files;
@@ -130,8 +131,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     );
     if let Some(individual) = &individual {
         println!(
-            "for            SE {} alone, in a secure channel of its key set {:02X}",
-            individual.se_id, individual.kvn
+            "for            SE {} alone, in a secure channel of its key set {}",
+            individual.se_id,
+            Kvn(individual.kvn)
         );
     }
     Ok(())
