@@ -18,7 +18,6 @@ pub use file_system::FileSystem;
 pub use sec_app::SecApp;
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_nvm::Flash;
 use sekisho_os::{Applets, Context, Module, Outcome, Refusal};
 
 /// The applications of an SE as it is delivered.
@@ -30,12 +29,7 @@ pub struct Standard {
 }
 
 impl Applets for Standard {
-    fn select<F: Flash>(
-        &mut self,
-        module: Module,
-        context: &mut Context<'_, F>,
-        out: &mut Writer<'_>,
-    ) -> Outcome {
+    fn select(&mut self, module: Module, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
         match module {
             Module::CARD_MANAGER => self.card_manager.select(context, out),
             Module::SEC_APP => self.sec_app.select(out),
@@ -44,10 +38,10 @@ impl Applets for Standard {
         }
     }
 
-    fn process<F: Flash>(
+    fn process(
         &mut self,
         module: Module,
-        context: &mut Context<'_, F>,
+        context: &mut Context<'_>,
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> Outcome {

@@ -11,7 +11,6 @@ use common::{SeededRng, flash, key, personalisation, profile};
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_applets::Standard;
 use sekisho_keys::KeySet;
-use sekisho_nvm::Flash;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{Applets, Context, Module, Outcome, Personalisation, Platform, Profile, SecureElement};
 
@@ -26,19 +25,14 @@ const EID: [u8; 21] = [
 ];
 
 impl Applets for WithEid {
-    fn select<F: Flash>(
-        &mut self,
-        module: Module,
-        context: &mut Context<'_, F>,
-        out: &mut Writer<'_>,
-    ) -> Outcome {
+    fn select(&mut self, module: Module, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
         self.0.select(module, context, out)
     }
 
-    fn process<F: Flash>(
+    fn process(
         &mut self,
         module: Module,
-        context: &mut Context<'_, F>,
+        context: &mut Context<'_>,
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> Outcome {

@@ -7,7 +7,6 @@ use sekisho_apdu::gp::Privileges;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
 use sekisho_messaging::setup::{Opened, POLICY_LEN, Policy};
-use sekisho_nvm::Flash;
 use sekisho_scp::card::Authenticated;
 use zeroize::Zeroizing;
 
@@ -31,21 +30,16 @@ pub trait Applets: Default {
     ///
     /// # Errors
     /// The status word of a selection that the application refuses; the search goes no further then.
-    fn select<F: Flash>(
-        &mut self,
-        module: Module,
-        context: &mut Context<'_, F>,
-        out: &mut Writer<'_>,
-    ) -> Outcome;
+    fn select(&mut self, module: Module, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome;
 
     /// Processes a command: already put together, its secure messaging removed and verified.
     ///
     /// # Errors
     /// The status word to answer; the command's writes are dropped then.
-    fn process<F: Flash>(
+    fn process(
         &mut self,
         module: Module,
-        context: &mut Context<'_, F>,
+        context: &mut Context<'_>,
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> Outcome;
@@ -91,7 +85,7 @@ pub(crate) enum Protection {
 }
 
 /// What a command finds beside its own bytes.
-pub struct Context<'a, F: Flash> {
+pub struct Context<'a> {
     pub(crate) place: Place,
     pub(crate) application: u8,
     pub(crate) privileges: Privileges,
@@ -99,12 +93,12 @@ pub struct Context<'a, F: Flash> {
     pub(crate) protection: Protection,
     /// Number of the application session.
     pub(crate) session: u32,
-    pub(crate) records: Records<'a, F>,
+    pub(crate) records: Records<'a>,
     pub(crate) rng: &'a mut dyn Rng,
     pub(crate) system: System<'a>,
 }
 
-impl<'a, F: Flash> Context<'a, F> {
+impl<'a> Context<'a> {
     /// The interface on which the command came.
     pub const fn interface(&self) -> Interface {
         self.place.interface
@@ -251,7 +245,7 @@ impl<'a, F: Flash> Context<'a, F> {
     }
 
     /// The services of the issuer security domain: `None` for whatever is no security domain.
-    pub fn issuer(&mut self) -> Option<Issuer<'_, 'a, F>> {
+    pub fn issuer(&mut self) -> Option<Issuer<'_, 'a>> {
         self.privileges
             .contains(Privileges::SECURITY_DOMAIN)
             .then_some(Issuer { context: self })

@@ -9,7 +9,7 @@ use crate::interface::Place;
 use crate::issuer::ModeChange;
 use crate::keys::{KVN_K_AUT, KeyStore};
 use crate::loader::{Authority, Refused};
-use crate::nvm::{Nvm, Records, Staged};
+use crate::nvm::{AnyFlash, Nvm, Records, Staged};
 use crate::secure::State;
 
 impl<P: Platform> Core<P> {
@@ -59,7 +59,7 @@ impl<P: Platform> Core<P> {
         let container = self.container(place.interface);
         let mut records = Records {
             nvm: Nvm {
-                flash: &mut self.flash,
+                flash: AnyFlash::new(&mut self.flash),
                 store: &mut self.store,
                 layout: &self.layout,
             },

@@ -2,7 +2,6 @@
 
 use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_apdu::{DecodeError, Reader, StatusWord, Writer};
-use sekisho_nvm::Flash;
 use sekisho_scp::ScpParameter;
 
 use crate::interface::ContainerId;
@@ -32,7 +31,7 @@ pub(crate) struct CardRecord {
 }
 
 impl CardRecord {
-    pub(crate) fn load<F: Flash>(records: &mut Records<'_, F>) -> Result<Option<Self>, Refusal> {
+    pub(crate) fn load(records: &mut Records<'_>) -> Result<Option<Self>, Refusal> {
         let mut bytes = [0; CARD_RECORD_LEN];
         match records.get(Kind::Card, 0, &mut bytes)? {
             None => Ok(None),
@@ -61,7 +60,7 @@ impl CardRecord {
         })
     }
 
-    pub(crate) fn store<F: Flash>(&self, records: &mut Records<'_, F>) -> Result<(), Refusal> {
+    pub(crate) fn store(&self, records: &mut Records<'_>) -> Result<(), Refusal> {
         let mut bytes = [0; CARD_RECORD_LEN];
         let mut w = Writer::new(&mut bytes);
         w.bytes(&[FORMAT, self.life_cycle.to_byte()])?;
@@ -80,7 +79,7 @@ pub(crate) struct Container {
 
 impl Container {
     /// Reads a container from NVM; `None` when it has not been made.
-    pub(crate) fn load<F: Flash>(records: &mut Records<'_, F>) -> Result<Option<Self>, Refusal> {
+    pub(crate) fn load(records: &mut Records<'_>) -> Result<Option<Self>, Refusal> {
         let Some(card) = CardRecord::load(records)? else {
             return Ok(None);
         };
@@ -105,11 +104,7 @@ impl Container {
 }
 
 /// Writes a registry entry.
-pub(crate) fn store_entry<F: Flash>(
-    records: &mut Records<'_, F>,
-    index: u8,
-    entry: &Entry,
-) -> Result<(), Refusal> {
+pub(crate) fn store_entry(records: &mut Records<'_>, index: u8, entry: &Entry) -> Result<(), Refusal> {
     let mut bytes = [0; ENTRY_RECORD_MAX];
     let mut w = Writer::new(&mut bytes);
     entry.encode(&mut w)?;

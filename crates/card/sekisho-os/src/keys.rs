@@ -15,7 +15,6 @@ use sekisho_apdu::tlv::Tlv;
 use sekisho_apdu::{Reader, StatusWord, Writer};
 use sekisho_keys::p256sig::VerifyingKey;
 use sekisho_keys::{AesKey, KeySet};
-use sekisho_nvm::Flash;
 
 use crate::nvm::{Kind, Records};
 use crate::refusal::Refusal;
@@ -88,9 +87,9 @@ fn may_stand(kvn: u8, record: &KeyRecord) -> bool {
 }
 
 /// The key store of a container's issuer security domain, through the records of the command being processed.
-pub(crate) struct KeyStore<'r, 'a, F: Flash>(pub(crate) &'r mut Records<'a, F>);
+pub(crate) struct KeyStore<'r, 'a>(pub(crate) &'r mut Records<'a>);
 
-impl<F: Flash> KeyStore<'_, '_, F> {
+impl KeyStore<'_, '_> {
     fn directory(&mut self) -> Result<Directory, Refusal> {
         let mut bytes = [0; 1 + VERSIONS_MAX];
         let len = self.0.get(Kind::KeyDirectory, 0, &mut bytes)?.unwrap_or(0);

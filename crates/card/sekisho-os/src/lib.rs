@@ -43,6 +43,7 @@ mod chaining;
 mod channels;
 mod container;
 mod element;
+mod flash;
 mod interface;
 mod issuer;
 mod keys;

@@ -16,7 +16,7 @@ use crate::interface::{ContainerId, Pairing};
 use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord, KeyStore};
 use crate::loader::Loader;
 use crate::messaging::Messagings;
-use crate::nvm::{Kind, Layout, Nvm, Records, Staged};
+use crate::nvm::{AnyFlash, Kind, Layout, Nvm, Records, Staged};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Module};
@@ -168,7 +168,7 @@ struct Persistent {
 
 impl Layout {
     /// Store first, then both slots, in whole pages.
-    fn of<F: Flash>(flash: &F, profile: &Profile) -> Result<Self, BootError> {
+    fn of(flash: &AnyFlash<'_>, profile: &Profile) -> Result<Self, BootError> {
         let pages = |bytes: usize| bytes.div_ceil(flash.page_size().max(1)).max(1);
         let store = pages(profile.store_bytes);
         let slot = pages(profile.slot_bytes);
@@ -240,8 +240,9 @@ impl<P: Platform> SecureElement<P> {
         if profile.logical_channels == 0 || usize::from(profile.logical_channels) > CHANNELS_MAX {
             return Err(BootError::Channels);
         }
-        let layout = Layout::of(flash, profile)?;
-        let mut store = match Store::open(flash, layout.store.clone()) {
+        let mut flash = AnyFlash::new(flash);
+        let layout = Layout::of(&flash, profile)?;
+        let mut store = match Store::open(&mut flash, layout.store.clone()) {
             Ok(store) => store,
             Err(sekisho_nvm::Error::NotFormatted) => return Err(BootError::Blank),
             Err(error) => return Err(Refusal::from(error).into()),
@@ -265,7 +266,7 @@ impl<P: Platform> SecureElement<P> {
         mut persistent: Persistent,
     ) -> Result<(Persistent, Loader), BootError> {
         let mut nvm = Nvm {
-            flash,
+            flash: AnyFlash::new(flash),
             store: &mut persistent.store,
             layout: &persistent.layout,
         };
@@ -310,8 +311,9 @@ impl<P: Platform> SecureElement<P> {
             Ok((_, None)) | Err(BootError::Blank) => {}
             Err(error) => return Err(error),
         }
-        let layout = Layout::of(flash, profile)?;
-        let mut store = Store::format(flash, layout.store.clone()).map_err(Refusal::from)?;
+        let mut flash = AnyFlash::new(flash);
+        let layout = Layout::of(&flash, profile)?;
+        let mut store = Store::format(&mut flash, layout.store.clone()).map_err(Refusal::from)?;
         let mut nvm = Nvm {
             flash,
             store: &mut store,
@@ -350,7 +352,7 @@ pub(crate) const fn free_ram<P: Platform>(profile: &Profile) -> usize {
     profile.ram.saturating_sub(size_of::<SecureElement<P>>())
 }
 
-fn stage_keys<F: Flash>(records: &mut Records<'_, F>, keys: &Personalisation<'_>) -> Result<(), Refusal> {
+fn stage_keys(records: &mut Records<'_>, keys: &Personalisation<'_>) -> Result<(), Refusal> {
     let mut store = KeyStore(records);
     store.put(0, keys.scp_kvn, &KeyRecord::of_set(keys.scp)?)?;
     let aes = |key: &'_ AesKey| single(key_type::AES, key.as_bytes());
@@ -380,7 +382,7 @@ fn single(kind: u8, value: &[u8]) -> Result<KeyRecord, Refusal> {
     Ok(record)
 }
 
-fn stage_registry<F: Flash>(records: &mut Records<'_, F>, profile: &Profile) -> Result<(), Refusal> {
+fn stage_registry(records: &mut Records<'_>, profile: &Profile) -> Result<(), Refusal> {
     let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| Refusal(StatusWord::INCORRECT_DATA));
     let isd = Entry::application(
         profile.isd_aid,
@@ -410,15 +412,15 @@ fn stage_registry<F: Flash>(records: &mut Records<'_, F>, profile: &Profile) -> 
 /// Records of an application that are committed together in the factory, where only the card record, which comes last, makes an SE.
 const RECORDS_AT_A_TIME: usize = 8;
 
-fn flush<F: Flash>(records: &mut Records<'_, F>) -> Result<(), Refusal> {
+fn flush(records: &mut Records<'_>) -> Result<(), Refusal> {
     records.staged.commit(&mut records.nvm, false)?;
     records.staged.clear();
     Ok(())
 }
 
 /// Two entries for each application: its load file's and its own.
-fn stage_applications<F: Flash>(
-    records: &mut Records<'_, F>,
+fn stage_applications(
+    records: &mut Records<'_>,
     applications: &[FactoryApplication<'_>],
 ) -> Result<(), Refusal> {
     for (file_index, application) in (FACTORY_INDEX..).step_by(2).zip(applications) {

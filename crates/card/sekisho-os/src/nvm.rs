@@ -3,9 +3,10 @@
 use core::ops::Range;
 
 use sekisho_apdu::StatusWord;
-use sekisho_nvm::{Error, Flash, Key, Op, Store};
+use sekisho_nvm::{Error, Key, Op, Store};
 use zeroize::Zeroize;
 
+pub use crate::flash::{AnyFlash, FlashFault};
 use crate::interface::ContainerId;
 use crate::refusal::Refusal;
 
@@ -19,20 +20,20 @@ pub struct Layout {
 }
 
 /// The NVM, as the loader sees it: the flash itself, the store of records on it, and the slots beside the store.
-pub struct Nvm<'a, F: Flash> {
+pub struct Nvm<'a> {
     /// The flash.
-    pub flash: &'a mut F,
+    pub flash: AnyFlash<'a>,
     /// The store of records.
     pub store: &'a mut Store,
     /// Where store and slots are.
     pub layout: &'a Layout,
 }
 
-impl<F: Flash> Nvm<'_, F> {
+impl Nvm<'_> {
     /// The same NVM for a shorter time.
-    pub fn reborrow(&mut self) -> Nvm<'_, F> {
+    pub fn reborrow(&mut self) -> Nvm<'_> {
         Nvm {
-            flash: self.flash,
+            flash: self.flash.reborrow(),
             store: self.store,
             layout: self.layout,
         }
@@ -43,7 +44,7 @@ impl<F: Flash> Nvm<'_, F> {
     /// # Errors
     /// 6581 when the flash fails, 6A84 when `out` is too small.
     pub fn get(&mut self, key: Key, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
-        Ok(self.store.get(self.flash, key, out)?)
+        Ok(self.store.get(&self.flash, key, out)?)
     }
 
     /// Commits, all or nothing, what leaves the [`RESERVE`] alone: what makes the records longer in all must leave as much free as that, and
@@ -52,12 +53,12 @@ impl<F: Flash> Nvm<'_, F> {
     /// # Errors
     /// 6A84 when there is no room, 6581 when the flash fails.
     pub fn commit_more(&mut self, ops: &[Op<'_>]) -> Result<(), Refusal> {
-        let free = self.store.free(self.flash)?;
+        let free = self.store.free(&self.flash)?;
         let added = ops.iter().map(added).sum::<usize>();
         if added > 0 && free < added.saturating_add(RESERVE) && free < self.growth(ops, added)? {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         }
-        Ok(self.store.commit(self.flash, ops)?)
+        Ok(self.store.commit(&mut self.flash, ops)?)
     }
 
     /// What is to be free for `ops`, which write records of `added` bytes: nothing but what they write, if it is not longer than what they replace.
@@ -65,7 +66,7 @@ impl<F: Flash> Nvm<'_, F> {
         let mut replaced = 0_usize;
         for (index, op) in ops.iter().enumerate() {
             let is_first = !ops.iter().take(index).any(|before| before.key() == op.key());
-            if is_first && let Some(len) = self.store.len_of(self.flash, op.key())? {
+            if is_first && let Some(len) = self.store.len_of(&self.flash, op.key())? {
                 replaced = replaced.saturating_add(record_len(len));
             }
         }
@@ -77,11 +78,11 @@ impl<F: Flash> Nvm<'_, F> {
 }
 
 /// Whether a refusal can be written: its first one has a part of the [`RESERVE`] of its own, and a later one takes the place of an equally long one.
-pub(crate) fn has_room_for_refusal<F: Flash>(nvm: &Nvm<'_, F>, op: &Op<'_>) -> bool {
-    let stands = nvm.store.len_of(nvm.flash, op.key()).ok().flatten().is_some();
+pub(crate) fn has_room_for_refusal(nvm: &Nvm<'_>, op: &Op<'_>) -> bool {
+    let stands = nvm.store.len_of(&nvm.flash, op.key()).ok().flatten().is_some();
     let kept = if stands { 0 } else { ESSENTIAL };
     nvm.store
-        .free(nvm.flash)
+        .free(&nvm.flash)
         .is_ok_and(|free| free >= added(op) + kept)
 }
 
@@ -225,7 +226,7 @@ impl Staged {
     }
 
     /// Writes everything or nothing. `essential` writes may use the [`RESERVE`].
-    pub(crate) fn commit<F: Flash>(&self, nvm: &mut Nvm<'_, F>, essential: bool) -> Result<(), Refusal> {
+    pub(crate) fn commit(&self, nvm: &mut Nvm<'_>, essential: bool) -> Result<(), Refusal> {
         let mut ops = [Op::Remove(Key(0)); STAGED_RECORDS_MAX];
         let staged = self.records.get(..self.count).unwrap_or_default();
         for (op, (key, span)) in ops.iter_mut().zip(staged) {
@@ -236,7 +237,7 @@ impl Staged {
         }
         let ops = ops.get(..self.count).unwrap_or_default();
         if essential {
-            Ok(nvm.store.commit(nvm.flash, ops)?)
+            Ok(nvm.store.commit(&mut nvm.flash, ops)?)
         } else {
             nvm.commit_more(ops)
         }
@@ -250,13 +251,13 @@ impl Drop for Staged {
 }
 
 /// The records of one container, as the command being processed sees them: with its own writes.
-pub(crate) struct Records<'a, F: Flash> {
-    pub(crate) nvm: Nvm<'a, F>,
+pub(crate) struct Records<'a> {
+    pub(crate) nvm: Nvm<'a>,
     pub(crate) staged: &'a mut Staged,
     pub(crate) container: ContainerId,
 }
 
-impl<F: Flash> Records<'_, F> {
+impl Records<'_> {
     fn key(&self, kind: Kind, index: u16) -> Key {
         record_key(self.container, kind, index)
     }
@@ -344,10 +345,10 @@ pub(crate) mod tests {
             }
         }
 
-        pub(crate) fn records(&mut self, container: u8) -> Records<'_, RamFlash> {
+        pub(crate) fn records(&mut self, container: u8) -> Records<'_> {
             Records {
                 nvm: Nvm {
-                    flash: &mut self.flash,
+                    flash: AnyFlash::new(&mut self.flash),
                     store: &mut self.store,
                     layout: &self.layout,
                 },
@@ -358,7 +359,7 @@ pub(crate) mod tests {
 
         pub(crate) fn commit(&mut self) {
             let mut nvm = Nvm {
-                flash: &mut self.flash,
+                flash: AnyFlash::new(&mut self.flash),
                 store: &mut self.store,
                 layout: &self.layout,
             };
@@ -459,7 +460,7 @@ pub(crate) mod tests {
             .find(|len| nvm.commit_more(&[Op::Put(key(0), &[1; 80][..40 + len])]).is_err());
         nvm.commit_more(&[Op::Put(key(0), &[1; 80][..36 + longer.unwrap()])])
             .unwrap();
-        assert!(nvm.store.free(nvm.flash).unwrap() >= RESERVE);
+        assert!(nvm.store.free(&nvm.flash).unwrap() >= RESERVE);
         // As long, shorter, several, and one in the place of another; again and again.
         for round in 0..50 {
             nvm.commit_more(&[Op::Put(key(1), &[round; 40])]).unwrap();
@@ -480,6 +481,6 @@ pub(crate) mod tests {
         for ops in [&larger[..], &second, &twice] {
             assert_eq!(nvm.commit_more(ops), full);
         }
-        assert!(nvm.store.free(nvm.flash).unwrap() >= RESERVE);
+        assert!(nvm.store.free(&nvm.flash).unwrap() >= RESERVE);
     }
 }

@@ -15,7 +15,7 @@ use crate::interface::Place;
 use crate::issuer::ModeChange;
 use crate::loader::commands::ChangeMode;
 use crate::messaging::Revoked;
-use crate::nvm::{Nvm, Records, Staged};
+use crate::nvm::{AnyFlash, Nvm, Records, Staged};
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, Module};
 use crate::response::Response;
@@ -297,7 +297,7 @@ impl<P: Platform> Core<P> {
         let entry = *self.usable(index).ok_or(refused)?;
         if entry.module == Module::OS_PART {
             let mut nvm = Nvm {
-                flash: &mut self.flash,
+                flash: AnyFlash::new(&mut self.flash),
                 store: &mut self.store,
                 layout: &self.layout,
             };
@@ -318,7 +318,7 @@ impl<P: Platform> Core<P> {
         protection: Protection,
         staged: &'a mut Staged,
         effects: &'a mut Effects,
-    ) -> (&'a mut P::Applets, Context<'a, P::Flash>) {
+    ) -> (&'a mut P::Applets, Context<'a>) {
         let container = self.container(place.interface);
         let context = Context {
             place,
@@ -328,7 +328,7 @@ impl<P: Platform> Core<P> {
             session: self.channels.session(place),
             records: Records {
                 nvm: Nvm {
-                    flash: &mut self.flash,
+                    flash: AnyFlash::new(&mut self.flash),
                     store: &mut self.store,
                     layout: &self.layout,
                 },
@@ -367,7 +367,7 @@ impl<P: Platform> Core<P> {
 
     fn write(&mut self, place: Place, staged: &mut Staged, effects: &Effects) -> Result<(), Refusal> {
         let mut nvm = Nvm {
-            flash: &mut self.flash,
+            flash: AnyFlash::new(&mut self.flash),
             store: &mut self.store,
             layout: &self.layout,
         };

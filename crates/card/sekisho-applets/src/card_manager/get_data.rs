@@ -3,7 +3,6 @@
 use sekisho_apdu::gp::{TagList, tag};
 use sekisho_apdu::tlv::Tlv;
 use sekisho_apdu::{BufferFull, CApdu, StatusWord, Writer};
-use sekisho_nvm::Flash;
 use sekisho_os::{Issuer, MESSAGING_POLICY, Outcome, Refusal};
 
 use super::wrong_data;
@@ -57,7 +56,7 @@ const RELEASE_DATE: [u8; 2] = [0x63, 0x30];
 /// Longest stored data object.
 pub(super) const STORED_MAX: usize = 32;
 
-fn recognition<F: Flash>(issuer: &Issuer<'_, '_, F>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
+fn recognition(issuer: &Issuer<'_, '_>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
     w.tlv_with(CARD_RECOGNITION_DATA, |w| {
         w.bytes(&RECOGNITION)?;
         w.u8(issuer.scp_parameter().byte())
@@ -65,8 +64,8 @@ fn recognition<F: Flash>(issuer: &Issuer<'_, '_, F>, w: &mut Writer<'_>) -> Resu
 }
 
 /// The FCI of the issuer security domain (GPC Table 11-82).
-pub(super) fn file_control_information<F: Flash>(
-    issuer: &Issuer<'_, '_, F>,
+pub(super) fn file_control_information(
+    issuer: &Issuer<'_, '_>,
     out: &mut Writer<'_>,
 ) -> Result<(), BufferFull> {
     out.tlv_with(tag::FCI, |w| {
@@ -80,11 +79,7 @@ pub(super) fn file_control_information<F: Flash>(
 }
 
 /// The class decides about the form: GlobalPlatform's gets the data object, ISO's its value alone (GPC 11.3.3.1).
-pub(super) fn process<F: Flash>(
-    issuer: &mut Issuer<'_, '_, F>,
-    capdu: &CApdu<'_>,
-    out: &mut Writer<'_>,
-) -> Outcome {
+pub(super) fn process(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
     let tag = match capdu.p1p2() {
         LIST_OF_APPLICATIONS => {
             applications(issuer, tag_list(capdu.data)?, out)?;
@@ -111,11 +106,7 @@ fn tag_list(data: &[u8]) -> Result<TagList<'_>, Refusal> {
     }
 }
 
-fn value<F: Flash>(
-    issuer: &mut Issuer<'_, '_, F>,
-    capdu: &CApdu<'_>,
-    w: &mut Writer<'_>,
-) -> Result<(), Refusal> {
+fn value(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, w: &mut Writer<'_>) -> Result<(), Refusal> {
     let tag = capdu.p1p2();
     match tag {
         _ if capdu.p2 == KEY_INFORMATION => issuer.key_information(capdu.p1, w),
@@ -137,7 +128,7 @@ fn value<F: Flash>(
     }
 }
 
-fn stored<F: Flash>(issuer: &mut Issuer<'_, '_, F>, tag: u16, w: &mut Writer<'_>) -> Result<(), Refusal> {
+fn stored(issuer: &mut Issuer<'_, '_>, tag: u16, w: &mut Writer<'_>) -> Result<(), Refusal> {
     let mut bytes = [0; STORED_MAX];
     match (issuer.data_object(tag, &mut bytes)?, tag) {
         (Some(len), _) => Ok(w.bytes(bytes.get(..len).unwrap_or_default())?),
@@ -148,7 +139,7 @@ fn stored<F: Flash>(issuer: &mut Issuer<'_, '_, F>, tag: u16, w: &mut Writer<'_>
 }
 
 /// Card capability information (GPC H.4). No privilege can be given to an application yet, and no security domain be made.
-fn capabilities<F: Flash>(issuer: &Issuer<'_, '_, F>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
+fn capabilities(issuer: &Issuer<'_, '_>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
     w.tlv_with(0xA0, |w| {
         w.tlv(0x80, &[0x03])?;
         w.tlv(0x81, &[issuer.scp_parameter().byte()])?;
@@ -158,11 +149,7 @@ fn capabilities<F: Flash>(issuer: &Issuer<'_, '_, F>, w: &mut Writer<'_>) -> Res
     w.tlv(0x83, &[SHA_256])
 }
 
-fn applications<F: Flash>(
-    issuer: &Issuer<'_, '_, F>,
-    tags: TagList<'_>,
-    w: &mut Writer<'_>,
-) -> Result<(), BufferFull> {
+fn applications(issuer: &Issuer<'_, '_>, tags: TagList<'_>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
     for (_, entry) in issuer.registry().applications() {
         w.tlv_with(0x61, |w| {
             if tags.names(tag::AID) {
@@ -196,7 +183,7 @@ fn production_data(se_id: &[u8; 10], w: &mut Writer<'_>) -> Result<(), BufferFul
 }
 
 /// Extended card resources information (ETSI TS 102 226, 8.2.1.7.2): applications, free non-volatile and volatile memory.
-fn resources<F: Flash>(issuer: &Issuer<'_, '_, F>, w: &mut Writer<'_>) -> Result<(), Refusal> {
+fn resources(issuer: &Issuer<'_, '_>, w: &mut Writer<'_>) -> Result<(), Refusal> {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_be_bytes();
     let [.., applications] = number(issuer.registry().applications().count());
     w.tlv(0x81, &[applications])?;

@@ -12,7 +12,6 @@ use store_data::Blocks;
 
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_nvm::Flash;
 use sekisho_os::{Context, Issuer, Outcome, Place, Refusal};
 
 pub(crate) const fn wrong_data() -> Refusal {
@@ -39,7 +38,7 @@ struct Cursor {
     next: u8,
 }
 
-fn issuer<'c, 'a, F: Flash>(context: &'c mut Context<'a, F>) -> Result<Issuer<'c, 'a, F>, Refusal> {
+fn issuer<'c, 'a>(context: &'c mut Context<'a>) -> Result<Issuer<'c, 'a>, Refusal> {
     // Registered without the privilege of a security domain, it can do nothing.
     context
         .issuer()
@@ -51,7 +50,7 @@ impl CardManager {
     ///
     /// # Errors
     /// 6A84 when the FCI does not fit.
-    pub fn select<F: Flash>(&mut self, context: &mut Context<'_, F>, out: &mut Writer<'_>) -> Outcome {
+    pub fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
         self.forget(context.place());
         let issuer = issuer(context)?;
         get_data::file_control_information(&issuer, out)?;
@@ -63,12 +62,7 @@ impl CardManager {
     /// # Errors
     /// The status word of the refusal: 6D00, 6E00, 6985 and 6982 for an instruction, a class, a card life cycle state or a security status
     /// in which there is no such command, in this order; then what the command itself refuses.
-    pub fn process<F: Flash>(
-        &mut self,
-        context: &mut Context<'_, F>,
-        capdu: &CApdu<'_>,
-        out: &mut Writer<'_>,
-    ) -> Outcome {
+    pub fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let came = match context.authenticated().map(|proof| proof.level()) {
             None => Came::Clear,
             Some(level) if level.c_mac() => Came::Protected,

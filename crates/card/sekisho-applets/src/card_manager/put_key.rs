@@ -5,7 +5,6 @@ use sekisho_apdu::tlv::{TlvReader, read_length};
 use sekisho_apdu::{CApdu, Reader, StatusWord, Writer};
 use sekisho_keys::p256sig::VerifyingKey;
 use sekisho_keys::{AesKey, ct_eq, kcv_aes};
-use sekisho_nvm::Flash;
 use sekisho_os::{Issuer, KeyRecord, Outcome, Refusal};
 use zeroize::Zeroizing;
 
@@ -39,11 +38,7 @@ const fn not_supported() -> Refusal {
     Refusal(StatusWord::ALGORITHM_NOT_SUPPORTED)
 }
 
-pub(super) fn process<F: Flash>(
-    issuer: &mut Issuer<'_, '_, F>,
-    capdu: &CApdu<'_>,
-    out: &mut Writer<'_>,
-) -> Outcome {
+pub(super) fn process(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
     let mut reader = Reader::new(capdu.data);
     issuer.leave_platform(capdu.p1)?;
     let kvn = reader.u8()?;
@@ -69,8 +64,8 @@ pub(super) fn process<F: Flash>(
 }
 
 /// A key data field (GPC Tables 11-68, 11-70 to 11-73); the check value of a symmetric key goes into the answer.
-fn key<F: Flash>(
-    issuer: &mut Issuer<'_, '_, F>,
+fn key(
+    issuer: &mut Issuer<'_, '_>,
     reader: &mut Reader<'_>,
     kid: u8,
     keys: &mut KeyRecord,
@@ -122,7 +117,7 @@ fn check_value(reader: &mut Reader<'_>, expected: &[u8]) -> Result<(), Refusal> 
 }
 
 /// An AES key, under Key-DEK.
-fn aes_key<F: Flash>(issuer: &mut Issuer<'_, '_, F>, reader: &mut Reader<'_>) -> Result<AesKey, Refusal> {
+fn aes_key(issuer: &mut Issuer<'_, '_>, reader: &mut Reader<'_>) -> Result<AesKey, Refusal> {
     let block = component(reader)?;
     let len = block.len();
     let mut block = Reader::new(block);
@@ -169,11 +164,7 @@ fn skip(reader: &mut Reader<'_>, bytes: &[u8]) -> bool {
 }
 
 /// DELETE `[key]` by KVN, by KID, or by both (GPC 11.2.2.3.2). Card content cannot be deleted: it came with the operating system.
-pub(super) fn delete<F: Flash>(
-    issuer: &mut Issuer<'_, '_, F>,
-    capdu: &CApdu<'_>,
-    out: &mut Writer<'_>,
-) -> Outcome {
+pub(super) fn delete(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
     // Whatever else the data field says.
     for object in TlvReader::new(capdu.data).map_while(Result::ok) {
         if let (KVN, [version]) = (object.tag.0, object.value) {

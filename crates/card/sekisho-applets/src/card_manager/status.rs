@@ -3,7 +3,6 @@
 use sekisho_apdu::gp::{CardLifeCycle, RegistryEntry, TagList, tag};
 use sekisho_apdu::tlv::TlvReader;
 use sekisho_apdu::{Aid, CApdu, PartialAid, StatusWord, Writer};
-use sekisho_nvm::Flash;
 use sekisho_os::{Entry, Issuer, Kind, Module, Outcome, Place, Refusal, Registry};
 
 use super::{CardManager, Cursor, wrong_data, wrong_p1p2};
@@ -135,7 +134,7 @@ fn show(
     Ok(shown.encode(tags, out)?)
 }
 
-pub(super) fn set_status<F: Flash>(issuer: &mut Issuer<'_, '_, F>, capdu: &CApdu<'_>) -> Outcome {
+pub(super) fn set_status(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>) -> Outcome {
     match capdu.p1 {
         ISSUER_SECURITY_DOMAIN => {
             let next = CardLifeCycle::from_byte(capdu.p2).ok_or(wrong_p1p2())?;

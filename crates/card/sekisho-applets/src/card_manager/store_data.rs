@@ -3,7 +3,6 @@
 use sekisho_apdu::tlv::TlvReader;
 use sekisho_apdu::{CApdu, Reader, StatusWord};
 use sekisho_messaging::setup::Policy;
-use sekisho_nvm::Flash;
 use sekisho_os::{Issuer, MESSAGING_POLICY, Outcome, Place, Refusal};
 
 use super::get_data::{CIN, IIN, STORED_MAX};
@@ -83,10 +82,10 @@ impl Blocks {
 }
 
 /// A block; with the last one all that has come is stored, or nothing. An error ends the sequence.
-pub(super) fn process<F: Flash>(
+pub(super) fn process(
     blocks: &mut Blocks,
     owner: (Place, u32),
-    issuer: &mut Issuer<'_, '_, F>,
+    issuer: &mut Issuer<'_, '_>,
     capdu: &CApdu<'_>,
 ) -> Outcome {
     if capdu.p1 & (ENCRYPTION | RESERVED) != 0 || capdu.p1 & STRUCTURE == STRUCTURE {
@@ -110,7 +109,7 @@ pub(super) fn process<F: Flash>(
 }
 
 /// Stores what all blocks together hold, in the structure that P1 says.
-fn store_all<F: Flash>(issuer: &mut Issuer<'_, '_, F>, p1: u8, data: &[u8]) -> Outcome {
+fn store_all(issuer: &mut Issuer<'_, '_>, p1: u8, data: &[u8]) -> Outcome {
     match p1 & STRUCTURE {
         BER_TLV => store(issuer, data)?,
         // No tag begins with 00, and the one DGI that there is does.
@@ -121,7 +120,7 @@ fn store_all<F: Flash>(issuer: &mut Issuer<'_, '_, F>, p1: u8, data: &[u8]) -> O
 }
 
 /// Stores what data groupings hold: DGI, length, value.
-fn store_groups<F: Flash>(issuer: &mut Issuer<'_, '_, F>, groups: &[u8]) -> Result<(), Refusal> {
+fn store_groups(issuer: &mut Issuer<'_, '_>, groups: &[u8]) -> Result<(), Refusal> {
     let mut reader = Reader::new(groups);
     while !reader.is_empty() {
         let dgi = reader.u16()?;
@@ -139,7 +138,7 @@ fn store_groups<F: Flash>(issuer: &mut Issuer<'_, '_, F>, groups: &[u8]) -> Resu
     Ok(())
 }
 
-fn store<F: Flash>(issuer: &mut Issuer<'_, '_, F>, objects: &[u8]) -> Result<(), Refusal> {
+fn store(issuer: &mut Issuer<'_, '_>, objects: &[u8]) -> Result<(), Refusal> {
     if objects.is_empty() {
         return Err(wrong_data());
     }

@@ -1,7 +1,6 @@
 //! Access rules: security attributes in compact format (ISO/IEC 7816-4, 5.4.3.1).
 
 use sekisho_apdu::{BufferFull, StatusWord, Writer};
-use sekisho_nvm::Flash;
 use sekisho_os::Refusal;
 
 use super::file::Usage;
@@ -107,7 +106,7 @@ const fn is_condition(byte: u8) -> bool {
     byte == ALWAYS || byte == NEVER || conditions != 0 && number != 0 && number != 0x0F
 }
 
-impl<F: Flash> Work<'_, '_, F> {
+impl Work<'_, '_> {
     /// Lets a command pass that a file's rules allow, else 6982. A rule's number means the key with this number in the file's own DF, or in the
     /// nearest above.
     pub(super) fn allowed(&self, file: u8, access: Access) -> Result<(), Refusal> {

@@ -1,7 +1,6 @@
 //! READ, WRITE and UPDATE BINARY (ISO/IEC 7816-4, 11.2).
 
 use sekisho_apdu::{StatusWord, Writer};
-use sekisho_nvm::Flash;
 use sekisho_os::{Outcome, RESPONSE_DATA_MAX, Refusal};
 
 use super::access::{Access, INCOMPATIBLE};
@@ -37,7 +36,7 @@ impl Writing {
     }
 }
 
-impl<F: Flash> Work<'_, '_, F> {
+impl Work<'_, '_> {
     fn transparent(&mut self, at: BinaryAt, access: Access) -> Result<(u8, usize, Writing), Refusal> {
         let file = self.target(at.sfi)?;
         let head = self.tree.get(file).ok_or(NOT_FOUND)?;

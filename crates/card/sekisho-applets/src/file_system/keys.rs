@@ -4,7 +4,6 @@
 
 use sekisho_apdu::{StatusWord, Writer};
 use sekisho_keys::{AesKey, cmac, ct_eq};
-use sekisho_nvm::Flash;
 use sekisho_os::{Outcome, Refusal};
 
 use super::access::{Access, INCOMPATIBLE, NO_CURRENT_EF};
@@ -20,7 +19,7 @@ const BLOCKED: Refusal = Refusal(StatusWord::AUTHENTICATION_METHOD_BLOCKED);
 /// Longest data of INTERNAL AUTHENTICATE.
 const INTERNAL_DATA_MAX: usize = 64;
 
-impl<F: Flash> Work<'_, '_, F> {
+impl Work<'_, '_> {
     /// The key file that a command names, with its usage and its number of tries.
     fn key_file(&self, key: Reference, usage: Usage) -> Result<(u8, u8), Refusal> {
         let found = if key.specific {

@@ -1,7 +1,6 @@
 //! CREATE FILE and DELETE FILE (ISO/IEC 7816-9).
 
 use sekisho_apdu::StatusWord;
-use sekisho_nvm::Flash;
 use sekisho_os::Refusal;
 
 use super::access::Access;
@@ -14,7 +13,7 @@ const EXISTS: Refusal = Refusal(StatusWord::FILE_ALREADY_EXISTS);
 /// Identifiers that no file may have (ISO/IEC 7816-4, 7.3.1.2): the MF's, the current DF's, and two that mean nothing.
 const RESERVED: [u16; 4] = [MF_FID, 0x3FFF, 0xFFFF, 0x0000];
 
-impl<F: Flash> Work<'_, '_, F> {
+impl Work<'_, '_> {
     /// Makes a file in the current DF.
     pub(super) fn create_file(&mut self, fcp: &[u8]) -> Result<Done, Refusal> {
         let df = self.session.df;

@@ -18,7 +18,6 @@ mod session;
 mod tree;
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_nvm::Flash;
 use sekisho_os::{Context, Outcome, Refusal};
 
 use command::Command;
@@ -46,10 +45,10 @@ pub struct FileSystem {
 }
 
 /// What a command works on.
-struct Work<'w, 'a, F: Flash> {
+struct Work<'w, 'a> {
     tree: &'w Tree,
     session: &'w mut Session,
-    context: &'w mut Context<'a, F>,
+    context: &'w mut Context<'a>,
     /// A key file of which nothing that was proved with it counts any more.
     revoked: Option<u8>,
 }
@@ -59,7 +58,7 @@ impl FileSystem {
     ///
     /// # Errors
     /// 6A82 when there is no MF, 6581 when the flash fails.
-    pub fn select<F: Flash>(&mut self, context: &mut Context<'_, F>, out: &mut Writer<'_>) -> Outcome {
+    pub fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
         self.tree.load(context)?;
         let mf = self.tree.get(tree::MF).ok_or(NOT_FOUND)?;
         out.tlv_with(0x6F, |w| {
@@ -73,12 +72,7 @@ impl FileSystem {
     ///
     /// # Errors
     /// The status word of the refusal.
-    pub fn process<F: Flash>(
-        &mut self,
-        context: &mut Context<'_, F>,
-        capdu: &CApdu<'_>,
-        out: &mut Writer<'_>,
-    ) -> Outcome {
+    pub fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let command = Command::parse(capdu)?;
         self.tree.load(context)?;
         let changes = matches!(command, Command::CreateFile(_) | Command::DeleteFile(_));
@@ -117,7 +111,7 @@ impl From<StatusWord> for Done {
     }
 }
 
-impl<F: Flash> Work<'_, '_, F> {
+impl Work<'_, '_> {
     /// The key of this file is another one, blocked or gone: what was proved with it is proved no more, in no session on whatever channel, and
     /// what it has opened ends. The one place from which that is done.
     fn revoke(&mut self, key: u8) {

@@ -4,7 +4,6 @@ use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_messaging::schedule::ScheduleError;
 use sekisho_messaging::setup::{OPENING_ANSWER_MAX, open_card, refresh_secret};
 use sekisho_messaging::{EphemeralKey, PUBLIC_KEY_LEN};
-use sekisho_nvm::Flash;
 use sekisho_os::{Outcome, Refusal};
 
 use super::file::Usage;
@@ -17,7 +16,7 @@ fn refused(error: ScheduleError) -> Refusal {
     Refusal(error.status())
 }
 
-impl<F: Flash> Work<'_, '_, F> {
+impl Work<'_, '_> {
     /// SESSION KEY DECRYPTION. Secure messaging begins behind its answer.
     pub(super) fn open_messaging(&mut self, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let challenge = self.session.take_challenge().filter(|c| c.len == 16);

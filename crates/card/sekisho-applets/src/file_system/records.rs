@@ -1,7 +1,6 @@
 //! READ, WRITE, UPDATE and APPEND RECORD (ISO/IEC 7816-4, 11.3).
 
 use sekisho_apdu::{StatusWord, Writer};
-use sekisho_nvm::Flash;
 use sekisho_os::{Outcome, Refusal};
 
 use super::access::{Access, INCOMPATIBLE};
@@ -51,7 +50,7 @@ impl Records {
     }
 }
 
-impl<F: Flash> Work<'_, '_, F> {
+impl Work<'_, '_> {
     fn records(&mut self, sfi: Option<u8>, access: Access) -> Result<Records, Refusal> {
         let file = self.target(sfi)?;
         let head = self.tree.get(file).ok_or(NOT_FOUND)?;

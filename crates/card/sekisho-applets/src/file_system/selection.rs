@@ -1,7 +1,6 @@
 //! SELECT FILE (ISO/IEC 7816-4, 11.1.1), and finding the EF that a command means.
 
 use sekisho_apdu::{BufferFull, StatusWord, Writer};
-use sekisho_nvm::Flash;
 use sekisho_os::{Outcome, Refusal};
 
 use super::access::NO_CURRENT_EF;
@@ -9,7 +8,7 @@ use super::command::{Answer, How, next_step};
 use super::tree::{MF, MF_FID, NO_DF};
 use super::{NOT_FOUND, Work};
 
-impl<F: Flash> Work<'_, '_, F> {
+impl Work<'_, '_> {
     pub(super) fn select_file(&mut self, how: How<'_>, answer: Answer, out: &mut Writer<'_>) -> Outcome {
         let file = self.find(how)?;
         let head = *self.tree.get(file).ok_or(NOT_FOUND)?;

@@ -1,6 +1,5 @@
 //! What a reader has selected and proved.
 
-use sekisho_nvm::Flash;
 use sekisho_os::{Context, Place};
 use zeroize::Zeroize;
 
@@ -127,7 +126,7 @@ pub(super) struct Sessions {
 
 impl Sessions {
     /// The session to which a command belongs: a new one, if it is its first.
-    pub(super) fn of<F: Flash>(&mut self, context: &Context<'_, F>) -> &mut Session {
+    pub(super) fn of(&mut self, context: &Context<'_>) -> &mut Session {
         let (place, number) = (context.place(), context.session());
         self.clock = self.clock.wrapping_add(1);
         let clock = self.clock;

@@ -1,7 +1,6 @@
 //! The files of the card: their heads, in RAM as NVM has them, and how they hang together.
 
 use sekisho_apdu::StatusWord;
-use sekisho_nvm::Flash;
 use sekisho_os::{Context, Refusal};
 
 use super::file::{HEAD_MAX, Head, Kind, Usage};
@@ -54,7 +53,7 @@ pub(super) struct Tree {
 
 impl Tree {
     /// Reads the heads, if they are not known.
-    pub(super) fn load<F: Flash>(&mut self, context: &mut Context<'_, F>) -> Result<(), Refusal> {
+    pub(super) fn load(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
         if self.loaded {
             return Ok(());
         }

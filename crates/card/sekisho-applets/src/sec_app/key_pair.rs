@@ -6,7 +6,6 @@
 use sekisho_apdu::{StatusWord, Writer};
 use sekisho_keys::p256sig::SigningKey;
 use sekisho_keys::{ct_eq, sha256};
-use sekisho_nvm::Flash;
 use sekisho_os::{Context, Refusal};
 use sekisho_paging::keys::RecoveryKey;
 use zeroize::Zeroizing;
@@ -15,7 +14,7 @@ use zeroize::Zeroizing;
 const LIVE: u16 = 2;
 const PENDING: u16 = 3;
 
-fn read<F: Flash>(context: &mut Context<'_, F>, record: u16) -> Result<SigningKey, Refusal> {
+fn read(context: &mut Context<'_>, record: u16) -> Result<SigningKey, Refusal> {
     let mut bytes = Zeroizing::new([0; 32]);
     match context.get(record, bytes.as_mut())? {
         Some(32) => SigningKey::from_bytes(&bytes).map_err(|_| Refusal(StatusWord::MEMORY_FAILURE)),
@@ -24,8 +23,8 @@ fn read<F: Flash>(context: &mut Context<'_, F>, record: u16) -> Result<SigningKe
 }
 
 /// Makes a key pair: public key (65) | signature by the new key over SE-id and public key (64) | the SE's proof (16).
-pub(super) fn generate<F: Flash>(
-    context: &mut Context<'_, F>,
+pub(super) fn generate(
+    context: &mut Context<'_>,
     recovery: &RecoveryKey,
     out: &mut Writer<'_>,
 ) -> Result<(), Refusal> {
@@ -40,8 +39,8 @@ pub(super) fn generate<F: Flash>(
 }
 
 /// Makes the pending key the live one, on the server's proof.
-pub(super) fn confirm<F: Flash>(
-    context: &mut Context<'_, F>,
+pub(super) fn confirm(
+    context: &mut Context<'_>,
     recovery: &RecoveryKey,
     digest: &[u8; 32],
     proof: &[u8; 16],
@@ -57,14 +56,14 @@ pub(super) fn confirm<F: Flash>(
 }
 
 /// The live public key.
-pub(super) fn public<F: Flash>(context: &mut Context<'_, F>, out: &mut Writer<'_>) -> Result<(), Refusal> {
+pub(super) fn public(context: &mut Context<'_>, out: &mut Writer<'_>) -> Result<(), Refusal> {
     let public = read(context, LIVE)?.verifying_key().to_sec1();
     Ok(out.bytes(&public)?)
 }
 
 /// Signs a challenge with the live key: ECDSA over "SecApp sign" and the challenge, so that a signature is never one over anything else.
-pub(super) fn sign<F: Flash>(
-    context: &mut Context<'_, F>,
+pub(super) fn sign(
+    context: &mut Context<'_>,
     challenge: &[u8; 32],
     out: &mut Writer<'_>,
 ) -> Result<(), Refusal> {

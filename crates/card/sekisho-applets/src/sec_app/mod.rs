@@ -7,7 +7,6 @@ mod commands;
 mod key_pair;
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_nvm::Flash;
 use sekisho_os::{Context, Outcome, Refusal};
 use sekisho_paging::device::{Accepted, Device, RECORD, Record, State};
 use sekisho_paging::keys::RecoveryKey;
@@ -53,12 +52,7 @@ impl SecApp {
     ///
     /// # Errors
     /// The status word of the refusal.
-    pub fn process<F: Flash>(
-        &mut self,
-        context: &mut Context<'_, F>,
-        capdu: &CApdu<'_>,
-        out: &mut Writer<'_>,
-    ) -> Outcome {
+    pub fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let command = Command::parse(capdu)?;
         self.catch_up(context)?;
         match command {
@@ -103,7 +97,7 @@ impl SecApp {
     }
 
     /// Brings RAM to where NVM is: to the answer that has been written since, or, when the record is another, to the record.
-    fn catch_up<F: Flash>(&mut self, context: &mut Context<'_, F>) -> Result<(), Refusal> {
+    fn catch_up(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
         let mut record = Record([0; RECORD]);
         let accepted = self.accepted.take();
         if context.get(STATE_RECORD, &mut record.0)? != Some(RECORD) {
@@ -127,9 +121,9 @@ impl SecApp {
     }
 
     /// Looks at a datagram. A good answer's record is written with the command; a bad one leaves everything as it was.
-    fn answer<F: Flash>(
+    fn answer(
         &mut self,
-        context: &mut Context<'_, F>,
+        context: &mut Context<'_>,
         datagram: &[u8],
         out: &mut Writer<'_>,
     ) -> Result<(), Refusal> {
@@ -152,11 +146,7 @@ impl SecApp {
         Ok(())
     }
 
-    fn recover<F: Flash>(
-        &mut self,
-        context: &mut Context<'_, F>,
-        out: &mut Writer<'_>,
-    ) -> Result<(), Refusal> {
+    fn recover(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Result<(), Refusal> {
         let key = recovery_key(context)?;
         let mut nonce = [0; 16];
         context.random(&mut nonce);
@@ -171,7 +161,7 @@ impl SecApp {
         Ok(())
     }
 
-    fn grant<F: Flash>(&mut self, context: &mut Context<'_, F>, grant: &[u8]) -> Result<(), Refusal> {
+    fn grant(&mut self, context: &mut Context<'_>, grant: &[u8]) -> Result<(), Refusal> {
         let key = recovery_key(context)?;
         let (sealed, request) = self.request.as_ref().ok_or(NOT_READY)?;
         let grant = Grant::open(&key, sealed, grant).map_err(|_| WRONG_DATA)?;
@@ -184,7 +174,7 @@ impl SecApp {
     }
 }
 
-fn recovery_key<F: Flash>(context: &mut Context<'_, F>) -> Result<RecoveryKey, Refusal> {
+fn recovery_key(context: &mut Context<'_>) -> Result<RecoveryKey, Refusal> {
     let mut key = zeroize::Zeroizing::new([0; 16]);
     match context.get(RECOVERY_RECORD, key.as_mut())? {
         Some(16) => Ok(RecoveryKey::new(*key)),

@@ -1,7 +1,6 @@
 //! Opening the individual secure channel (Amd D 7.1).
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_nvm::Flash;
 use sekisho_scp::card::{InitializeUpdate, initiate};
 
 use super::Issuer;
@@ -11,7 +10,7 @@ use crate::secure::{Kept, OpenChannel, State};
 /// Longest EXTERNAL AUTHENTICATE: extended header, host cryptogram and C-MAC of 16 bytes each, Le.
 const EXTERNAL_AUTHENTICATE_MAX: usize = 7 + 32 + 2;
 
-impl<F: Flash> Issuer<'_, '_, F> {
+impl Issuer<'_, '_> {
     /// INITIALIZE UPDATE: ends the secure channel that there was, counts the sequence counter up and answers the card's challenge.
     ///
     /// # Errors

@@ -7,7 +7,6 @@ mod update;
 
 use sekisho_apdu::gp::{ApplicationLifeCycle, CardLifeCycle};
 use sekisho_apdu::{StatusWord, Writer};
-use sekisho_nvm::Flash;
 use sekisho_scp::ScpParameter;
 
 use crate::applet::{Context, MESSAGING_POLICY};
@@ -22,12 +21,12 @@ use crate::registry::{Entry, Registry};
 pub(crate) use update::ModeChange;
 
 /// The services of one command's processing.
-pub struct Issuer<'c, 'a, F: Flash> {
-    pub(crate) context: &'c mut Context<'a, F>,
+pub struct Issuer<'c, 'a> {
+    pub(crate) context: &'c mut Context<'a>,
 }
 
-impl<'a, F: Flash> Issuer<'_, 'a, F> {
-    fn keys(&mut self) -> KeyStore<'_, 'a, F> {
+impl<'a> Issuer<'_, 'a> {
+    fn keys(&mut self) -> KeyStore<'_, 'a> {
         KeyStore(&mut self.context.records)
     }
 
@@ -195,6 +194,6 @@ impl<'a, F: Flash> Issuer<'_, 'a, F> {
     /// 6581 when the flash fails.
     pub fn free_nvm(&self) -> Result<usize, Refusal> {
         let nvm = &self.context.records.nvm;
-        Ok(nvm.store.free(nvm.flash)?.saturating_sub(RESERVE))
+        Ok(nvm.store.free(&nvm.flash)?.saturating_sub(RESERVE))
     }
 }

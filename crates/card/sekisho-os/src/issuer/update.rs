@@ -4,7 +4,6 @@ use sekisho_apdu::{StatusWord, Writer};
 use sekisho_keys::{AesKey, kdf_label, key_unwrap};
 use sekisho_link::codes::{LABEL_KEY_WRAP, LABEL_RESUME};
 use sekisho_link::{Campaign, Custody, Manifest, SeId};
-use sekisho_nvm::Flash;
 use sekisho_scp::SecurityLevel;
 use sekisho_scp::card::{BroadcastCheckpoint, BroadcastStart};
 use zeroize::Zeroizing;
@@ -34,9 +33,9 @@ const fn not_authenticated() -> Refusal {
     Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED)
 }
 
-impl<'a, F: Flash> Issuer<'_, 'a, F> {
+impl<'a> Issuer<'_, 'a> {
     /// The loader and the NVM it works on.
-    fn loader(&mut self) -> (&mut Loader, Nvm<'_, F>) {
+    fn loader(&mut self) -> (&mut Loader, Nvm<'_>) {
         (
             &mut *self.context.system.loader,
             self.context.records.nvm.reborrow(),

@@ -3,7 +3,7 @@
 use sekisho_apdu::{StatusWord, Writer};
 use sekisho_keys::{AesKey, Sha256, cmac, ct_eq};
 use sekisho_link::{Campaign, Custody, Manifest, SeId, Staging, codes};
-use sekisho_nvm::{Flash, Op};
+use sekisho_nvm::Op;
 use sekisho_wasm::Why;
 
 use super::commands::AuthorizeAction;
@@ -32,9 +32,9 @@ impl Loader {
     ///
     /// # Errors
     /// The status words of broadcast update, 2.3.
-    pub fn authorise<F: Flash>(
+    pub fn authorise(
         &mut self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &mut Nvm<'_>,
         authority: &Authority,
         command: &AuthorizeAction,
         out: &mut Writer<'_>,
@@ -78,11 +78,7 @@ impl Loader {
     }
 
     /// Takes the SHA-256 of what stands in the slot. If it is not the manifest's, what is staged is wiped: nothing can make it right.
-    fn own_digest<F: Flash>(
-        &mut self,
-        nvm: &mut Nvm<'_, F>,
-        staged: &Staged,
-    ) -> Result<Manifest, StatusWord> {
+    fn own_digest(&mut self, nvm: &mut Nvm<'_>, staged: &Staged) -> Result<Manifest, StatusWord> {
         let region = slot(nvm, self.inactive_slot())?;
         let len = length(&staged.manifest)?;
         let mut hash = Sha256::new();
@@ -91,7 +87,7 @@ impl Loader {
         while at < len {
             let part = chunk.get_mut(..256.min(len - at)).unwrap_or_default();
             region
-                .read(nvm.flash, at, part)
+                .read(&nvm.flash, at, part)
                 .map_err(|_| StatusWord::MEMORY_FAILURE)?;
             hash.update(part);
             at += part.len();
@@ -108,9 +104,9 @@ impl Loader {
     }
 
     /// Makes the staged image the active part, with its receipt, in one transaction.
-    fn activate<F: Flash>(
+    fn activate(
         &mut self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &mut Nvm<'_>,
         authority: &Authority,
         campaign: Campaign,
         manifest: Manifest,
@@ -131,9 +127,9 @@ impl Loader {
     }
 
     /// Puts the new keys of the staged image in the place of the old ones, with key version and receipt, in one transaction, and wipes the image.
-    fn change_keys<F: Flash>(
+    fn change_keys(
         &mut self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &mut Nvm<'_>,
         authority: &Authority,
         campaign: Campaign,
         manifest: &Manifest,
@@ -149,9 +145,9 @@ impl Loader {
         out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
     }
 
-    fn discard<F: Flash>(
+    fn discard(
         &mut self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &mut Nvm<'_>,
         authority: &Authority,
         campaign: Campaign,
         target: u8,
@@ -163,9 +159,9 @@ impl Loader {
     }
 
     /// One transaction: nothing is staged any more, these operations (five at most) are carried out, and the slot is to be wiped; then it is.
-    fn unstage<'o, F: Flash>(
+    fn unstage<'o>(
         &mut self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &mut Nvm<'_>,
         more: impl IntoIterator<Item = Op<'o>>,
     ) -> Result<(), StatusWord> {
         let wipe = Op::Put(WIPE, &[]);
@@ -183,10 +179,10 @@ impl Loader {
     }
 
     /// Whether what is staged would run: it is loaded as a command loads it.
-    fn check_code<F: Flash>(&self, nvm: &Nvm<'_, F>, manifest: &Manifest) -> Result<(), StatusWord> {
+    fn check_code(&self, nvm: &Nvm<'_>, manifest: &Manifest) -> Result<(), StatusWord> {
         check_code_format(manifest)?;
         let placed = self.placed(nvm, self.inactive_slot(), manifest)?;
-        let checked = placed.with_image(nvm.flash, |image| part::validate(image, self.part_ram));
+        let checked = placed.with_image(&nvm.flash, |image| part::validate(image, self.part_ram));
         checked.map_err(|why| match why {
             NoPart::Module(refusal) if refusal.why == Why::Read => StatusWord::MEMORY_FAILURE,
             _ => status::CODE,

@@ -5,7 +5,7 @@ use sekisho_apdu::gp::key_type;
 use sekisho_keys::p256sig::VerifyingKey;
 use sekisho_keys::{AesKey, kdf_label, key_unwrap};
 use sekisho_link::{KeyChange, Manifest, codes};
-use sekisho_nvm::{Flash, Op, Region};
+use sekisho_nvm::{Op, Region};
 use zeroize::Zeroizing;
 
 use super::authorise::Authority;
@@ -47,8 +47,8 @@ impl NewKeys {
 /// # Errors
 /// 9505 when it is no key change, has a bit that is unknown, does not unwrap, or its designer's key is no point of the curve; 6A88 when Kos or
 /// `K_MAC`, which it would replace, is not in the SE; 6581.
-pub(super) fn read<F: Flash>(
-    nvm: &Nvm<'_, F>,
+pub(super) fn read(
+    nvm: &Nvm<'_>,
     region: &Region,
     manifest: &Manifest,
     authority: &Authority,
@@ -56,7 +56,7 @@ pub(super) fn read<F: Flash>(
     let mut image = Zeroizing::new([0; KeyChange::MAX_LEN]);
     let image = image.get_mut(..length(manifest)?).ok_or(status::CODE)?;
     region
-        .read(nvm.flash, 0, image)
+        .read(&nvm.flash, 0, image)
         .map_err(|_| StatusWord::MEMORY_FAILURE)?;
     let change = KeyChange::decode(image).map_err(|_| status::CODE)?;
     let pair = match change.wrapped {

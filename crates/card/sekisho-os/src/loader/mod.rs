@@ -91,7 +91,7 @@ impl Loader {
     ///
     /// # Errors
     /// 6581 when the flash fails or holds records of another making; 6A84 when its pages are larger than the page buffer.
-    pub fn boot<F: Flash>(nvm: &mut Nvm<'_, F>, part_ram: usize) -> Result<Self, StatusWord> {
+    pub fn boot(nvm: &mut Nvm<'_>, part_ram: usize) -> Result<Self, StatusWord> {
         if nvm.flash.page_size() > PAGE_MAX {
             return Err(StatusWord::NOT_ENOUGH_MEMORY);
         }
@@ -112,7 +112,7 @@ impl Loader {
     }
 
     /// Reads again what GET DATA says of the staged image.
-    fn reload<F: Flash>(&mut self, nvm: &mut Nvm<'_, F>) -> Result<(), StatusWord> {
+    fn reload(&mut self, nvm: &mut Nvm<'_>) -> Result<(), StatusWord> {
         self.staged = match (Staged::load(nvm)?, Checkpoint::load(nvm)?) {
             (Some(staged), Some(checkpoint)) => {
                 let position = Position {
@@ -128,9 +128,9 @@ impl Loader {
     }
 
     /// Wipes the slot that is not active, as the record says that the last transaction left; then that record goes.
-    fn wipe_slot<F: Flash>(&self, nvm: &mut Nvm<'_, F>) -> Result<(), StatusWord> {
+    fn wipe_slot(&self, nvm: &mut Nvm<'_>) -> Result<(), StatusWord> {
         slot(nvm, self.inactive_slot())?
-            .wipe(nvm.flash)
+            .wipe(&mut nvm.flash)
             .map_err(|_| StatusWord::MEMORY_FAILURE)?;
         commit(nvm, &[Op::Remove(WIPE)])
     }
@@ -139,8 +139,8 @@ impl Loader {
     ///
     /// # Errors
     /// 9505 when the module is not for this SE, 9503 when it is not the one of the manifest, 6A84 when it is too long, 6581.
-    pub fn install_initial<F: Flash>(
-        nvm: &mut Nvm<'_, F>,
+    pub fn install_initial(
+        nvm: &mut Nvm<'_>,
         manifest: &Manifest,
         image: &[u8],
         part_ram: usize,
@@ -151,7 +151,7 @@ impl Loader {
         check_code_format(manifest)?;
         part::check(image, part_ram).map_err(|_| status::CODE)?;
         let region = slot(nvm, 0)?;
-        if image.len() > region.len(nvm.flash) {
+        if image.len() > region.len(&nvm.flash) {
             return Err(StatusWord::NOT_ENOUGH_MEMORY);
         }
         let size = nvm.flash.page_size();
@@ -169,7 +169,7 @@ impl Loader {
     ///
     /// # Errors
     /// 6A84, 6581.
-    pub fn install_key_version<F: Flash>(nvm: &mut Nvm<'_, F>, version: u32) -> Result<(), StatusWord> {
+    pub fn install_key_version(nvm: &mut Nvm<'_>, version: u32) -> Result<(), StatusWord> {
         if version == Manifest::FIRST_KEY_VERSION {
             return Ok(());
         }
@@ -206,16 +206,16 @@ impl Loader {
     ///
     /// # Errors
     /// 6A88 when there is none, 6A84 when it does not fit, 6581.
-    pub fn receipt<F: Flash>(&self, nvm: &mut Nvm<'_, F>, out: &mut Writer<'_>) -> Result<(), StatusWord> {
-        records::copy::<{ Receipt::LEN }, F>(nvm, RECEIPT, out)
+    pub fn receipt(&self, nvm: &mut Nvm<'_>, out: &mut Writer<'_>) -> Result<(), StatusWord> {
+        records::copy::<{ Receipt::LEN }>(nvm, RECEIPT, out)
     }
 
     /// Writes the last refusal.
     ///
     /// # Errors
     /// 6A88 when there is none, 6A84 when it does not fit, 6581.
-    pub fn refusal<F: Flash>(&self, nvm: &mut Nvm<'_, F>, out: &mut Writer<'_>) -> Result<(), StatusWord> {
-        records::copy::<{ Refusal::LEN }, F>(nvm, REFUSAL, out)
+    pub fn refusal(&self, nvm: &mut Nvm<'_>, out: &mut Writer<'_>) -> Result<(), StatusWord> {
+        records::copy::<{ Refusal::LEN }>(nvm, REFUSAL, out)
     }
 
     /// Version of the design system's keys.
@@ -242,9 +242,9 @@ impl Loader {
     ///
     /// # Errors
     /// 6581.
-    pub fn begin_broadcast<F: Flash>(
+    pub fn begin_broadcast(
         &mut self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &mut Nvm<'_>,
         begin: BroadcastBegin,
     ) -> Result<Option<BroadcastCheckpoint>, StatusWord> {
         let found = match (Staged::load(nvm)?, Checkpoint::load(nvm)?) {
@@ -281,9 +281,9 @@ impl Loader {
     ///
     /// # Errors
     /// The status words of broadcast update, 2.2.
-    pub fn write<F: Flash>(
+    pub fn write(
         &mut self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &mut Nvm<'_>,
         block: u16,
         data: &[u8],
         after: &BroadcastCheckpoint,
@@ -299,9 +299,9 @@ impl Loader {
     }
 
     /// [`Loader::write`] on the broadcast where it stands: moved away and back it would leave its keys behind.
-    fn write_in_place<F: Flash>(
+    fn write_in_place(
         &mut self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &mut Nvm<'_>,
         block: u16,
         data: &[u8],
         after: &BroadcastCheckpoint,
@@ -321,7 +321,7 @@ impl Loader {
             check_code_format(&manifest)?;
             let active = versions.iter().find(|(target, _)| *target == manifest.target);
             check_version(active.map_or(0, |(_, version)| *version), &manifest)?;
-            if length(&manifest)? > region.len(nvm.flash) {
+            if length(&manifest)? > region.len(&nvm.flash) {
                 return Err(StatusWord::NOT_ENOUGH_MEMORY);
             }
             broadcast.begin(nvm, manifest, after)?;
@@ -335,7 +335,7 @@ impl Loader {
     ///
     /// # Errors
     /// 9504 before the image is whole.
-    pub fn finish<F: Flash>(&mut self, _nvm: &mut Nvm<'_, F>) -> Result<(), StatusWord> {
+    pub fn finish(&mut self, _nvm: &mut Nvm<'_>) -> Result<(), StatusWord> {
         let is_complete = self.broadcast.get().map(Broadcast::is_complete);
         self.broadcast = Place::EMPTY;
         match is_complete {
@@ -350,11 +350,7 @@ impl Loader {
     ///
     /// # Errors
     /// 6A84 when the checkpoint finds no room, 6581: the last checkpoint stands.
-    pub fn leave<F: Flash>(
-        &mut self,
-        nvm: &mut Nvm<'_, F>,
-        channel: &BroadcastCheckpoint,
-    ) -> Result<(), StatusWord> {
+    pub fn leave(&mut self, nvm: &mut Nvm<'_>, channel: &BroadcastCheckpoint) -> Result<(), StatusWord> {
         let (_, standing) = self.staged;
         let left = match self.broadcast.get() {
             None => Err(StatusWord::CONDITIONS_NOT_SATISFIED),
@@ -372,14 +368,9 @@ impl Loader {
     }
 
     /// A part in a slot.
-    fn placed<F: Flash>(
-        &self,
-        nvm: &Nvm<'_, F>,
-        number: u8,
-        manifest: &Manifest,
-    ) -> Result<Placed, StatusWord> {
+    fn placed(&self, nvm: &Nvm<'_>, number: u8, manifest: &Manifest) -> Result<Placed, StatusWord> {
         let (region, len) = (slot(nvm, number)?, length(manifest)?);
-        if len > region.len(nvm.flash) {
+        if len > region.len(&nvm.flash) {
             return Err(StatusWord::MEMORY_FAILURE);
         }
         Ok(Placed {
@@ -402,9 +393,9 @@ impl Loader {
 
     /// The active OS part answers a command, in a fresh instance; its writes are committed if it succeeds. A part that was activated by an operating
     /// system of another host ABI stays where it is and answers nothing: 6D00, as if there were none.
-    pub fn part_process<F: Flash>(
+    pub fn part_process(
         &mut self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &mut Nvm<'_>,
         rng: &mut dyn Rng,
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
@@ -439,7 +430,7 @@ fn length(manifest: &Manifest) -> Result<usize, StatusWord> {
     usize::try_from(manifest.length).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
 }
 
-fn slot<F: Flash>(nvm: &Nvm<'_, F>, number: u8) -> Result<Region, StatusWord> {
+fn slot(nvm: &Nvm<'_>, number: u8) -> Result<Region, StatusWord> {
     let pages = nvm
         .layout
         .slots
@@ -458,8 +449,8 @@ fn check_version(active: u32, manifest: &Manifest) -> Result<(), StatusWord> {
 }
 
 /// One transaction of the loader.
-fn commit<F: Flash>(nvm: &mut Nvm<'_, F>, ops: &[Op<'_>]) -> Result<(), StatusWord> {
+fn commit(nvm: &mut Nvm<'_>, ops: &[Op<'_>]) -> Result<(), StatusWord> {
     nvm.store
-        .commit(nvm.flash, ops)
+        .commit(&mut nvm.flash, ops)
         .map_err(|error| crate::Refusal::from(error).0)
 }

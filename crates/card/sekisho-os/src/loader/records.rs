@@ -2,7 +2,7 @@
 
 use sekisho_apdu::{BufferFull, DecodeError, Reader, StatusWord, Writer};
 use sekisho_link::{Campaign, Custody, Manifest, Staging};
-use sekisho_nvm::{Flash, Key, Op};
+use sekisho_nvm::{Key, Op};
 use sekisho_scp::card::BroadcastCheckpoint;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -33,7 +33,7 @@ pub(super) const WIPE: Key = key(0x46, 0);
 pub(super) const REFUSAL: Key = key(0x47, 0);
 
 /// Reads the version of the design system's keys.
-pub(super) fn key_version<F: Flash>(nvm: &mut Nvm<'_, F>) -> Result<u32, StatusWord> {
+pub(super) fn key_version(nvm: &mut Nvm<'_>) -> Result<u32, StatusWord> {
     let mut buf = [0; 4];
     let found = load(nvm, KEY_VERSION, &mut buf, |bytes| Reader::new(bytes).u32())?;
     Ok(found.unwrap_or(Manifest::FIRST_KEY_VERSION))
@@ -52,8 +52,8 @@ pub(super) const UNSTAGED: [Op<'static>; 3] =
 ///
 /// # Errors
 /// 6A88 when there is none, 6A84 when it does not fit, 6581.
-pub(super) fn copy<const N: usize, F: Flash>(
-    nvm: &mut Nvm<'_, F>,
+pub(super) fn copy<const N: usize>(
+    nvm: &mut Nvm<'_>,
     key: Key,
     out: &mut Writer<'_>,
 ) -> Result<(), StatusWord> {
@@ -95,7 +95,7 @@ impl ActivePart {
         }
     }
 
-    pub(super) fn load<F: Flash>(nvm: &mut Nvm<'_, F>) -> Result<Option<Self>, StatusWord> {
+    pub(super) fn load(nvm: &mut Nvm<'_>) -> Result<Option<Self>, StatusWord> {
         let mut buf = [0; Self::LEN];
         load(nvm, PART, &mut buf, Self::decode)
     }
@@ -154,7 +154,7 @@ impl Staged {
         })
     }
 
-    pub(super) fn load<F: Flash>(nvm: &mut Nvm<'_, F>) -> Result<Option<Self>, StatusWord> {
+    pub(super) fn load(nvm: &mut Nvm<'_>) -> Result<Option<Self>, StatusWord> {
         let mut buf = zeroize::Zeroizing::new([0; Self::LEN]);
         load(nvm, STAGING, &mut *buf, Self::decode)
     }
@@ -203,15 +203,15 @@ impl Checkpoint {
         })
     }
 
-    pub(super) fn load<F: Flash>(nvm: &mut Nvm<'_, F>) -> Result<Option<Self>, StatusWord> {
+    pub(super) fn load(nvm: &mut Nvm<'_>) -> Result<Option<Self>, StatusWord> {
         let mut buf = [0; Self::LEN];
         load(nvm, CHECKPOINT, &mut buf, Self::decode)
     }
 }
 
 /// Reads a record; one that does not decode was not written by this loader: 6581.
-fn load<F: Flash, T>(
-    nvm: &mut Nvm<'_, F>,
+fn load<T>(
+    nvm: &mut Nvm<'_>,
     key: Key,
     buf: &mut [u8],
     decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,

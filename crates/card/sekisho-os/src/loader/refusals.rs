@@ -3,7 +3,7 @@
 use sekisho_apdu::StatusWord;
 use sekisho_keys::cmac;
 use sekisho_link::{Campaign, Refusal, codes};
-use sekisho_nvm::{Flash, Op};
+use sekisho_nvm::Op;
 
 use super::authorise::Authority;
 use super::commands::AuthorizeAction;
@@ -41,7 +41,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    fn at<F: Flash>(nvm: &mut Nvm<'_, F>, position: Position) -> Self {
+    fn at(nvm: &mut Nvm<'_>, position: Position) -> Self {
         let staged = Staged::load(nvm).ok().flatten();
         Self {
             position,
@@ -65,12 +65,12 @@ pub struct Refused {
 
 impl Loader {
     /// What a refusal in broadcast mode is about.
-    pub fn loading<F: Flash>(&self, nvm: &mut Nvm<'_, F>) -> Subject {
+    pub fn loading(&self, nvm: &mut Nvm<'_>) -> Subject {
         Subject::at(nvm, self.loading)
     }
 
     /// Action and subject of an AUTHORIZE ACTION, as they are before it is carried out.
-    pub fn subject<F: Flash>(&self, nvm: &mut Nvm<'_, F>, command: &AuthorizeAction) -> (u8, Subject) {
+    pub fn subject(&self, nvm: &mut Nvm<'_>, command: &AuthorizeAction) -> (u8, Subject) {
         let (action, campaign) = match command {
             AuthorizeAction::Activate { campaign, .. } => (codes::ACTION_ACTIVATE, *campaign),
             AuthorizeAction::Discard { campaign, .. } => (codes::ACTION_DISCARD, *campaign),
@@ -81,7 +81,7 @@ impl Loader {
 
     /// Keeps a refusal. The answer is given whatever becomes of it: what stands there already is not written again, and where the store is full,
     /// or has failed, there is none.
-    pub fn refuse<F: Flash>(&self, nvm: &mut Nvm<'_, F>, authority: &Authority, refused: Refused) {
+    pub fn refuse(&self, nvm: &mut Nvm<'_>, authority: &Authority, refused: Refused) {
         if refused.sw == StatusWord::MEMORY_FAILURE {
             return;
         }

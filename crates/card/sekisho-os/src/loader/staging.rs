@@ -34,26 +34,26 @@ pub(super) fn read_manifest(data: &[u8], designer: &VerifyingKey) -> Result<Mani
 }
 
 /// Writes a page of a slot: erased first, filled with FF to whole words.
-pub(super) fn write_page<F: Flash>(
-    nvm: &mut Nvm<'_, F>,
+pub(super) fn write_page(
+    nvm: &mut Nvm<'_>,
     region: &Region,
     page: usize,
     bytes: &[u8],
 ) -> Result<(), StatusWord> {
     let failed = |_| StatusWord::MEMORY_FAILURE;
     let at = page * nvm.flash.page_size();
-    region.erase(nvm.flash, page).map_err(failed)?;
+    region.erase(&mut nvm.flash, page).map_err(failed)?;
     let whole = bytes.len() - bytes.len() % WORD;
     let (words, rest) = bytes.split_at_checked(whole).unwrap_or((bytes, &[]));
     if !words.is_empty() {
-        region.write(nvm.flash, at, words).map_err(failed)?;
+        region.write(&mut nvm.flash, at, words).map_err(failed)?;
     }
     if !rest.is_empty() {
         let mut word = [0xFF; WORD];
         for (to, from) in word.iter_mut().zip(rest) {
             *to = *from;
         }
-        region.write(nvm.flash, at + whole, &word).map_err(failed)?;
+        region.write(&mut nvm.flash, at + whole, &word).map_err(failed)?;
     }
     Ok(())
 }
@@ -123,9 +123,9 @@ impl Broadcast {
     }
 
     /// Goes on at a checkpoint, in its place: each move would leave a page on the stack.
-    pub(super) fn resume<F: Flash>(
+    pub(super) fn resume(
         &mut self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &mut Nvm<'_>,
         staged: Staged,
         checkpoint: &Checkpoint,
     ) -> Result<(), StatusWord> {
@@ -182,9 +182,9 @@ impl Broadcast {
     }
 
     /// Block 0 has been found good: from here on NVM knows of this broadcast.
-    pub(super) fn begin<F: Flash>(
+    pub(super) fn begin(
         &mut self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &mut Nvm<'_>,
         manifest: Manifest,
         after: &BroadcastCheckpoint,
     ) -> Result<(), StatusWord> {
@@ -211,9 +211,9 @@ impl Broadcast {
     }
 
     /// A block of the image: deciphered, gathered to pages; each full page is written and followed by a checkpoint.
-    pub(super) fn block<F: Flash>(
+    pub(super) fn block(
         &mut self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &mut Nvm<'_>,
         region: &Region,
         data: &[u8],
         after: &BroadcastCheckpoint,
@@ -269,9 +269,9 @@ impl Broadcast {
     }
 
     /// One transaction: where the broadcast stands, what does not fill a page yet, and, if it has changed, what is staged.
-    pub(super) fn checkpoint<F: Flash>(
+    pub(super) fn checkpoint(
         &self,
-        nvm: &mut Nvm<'_, F>,
+        nvm: &mut Nvm<'_>,
         channel: &BroadcastCheckpoint,
         staged_changed: bool,
     ) -> Result<(), StatusWord> {

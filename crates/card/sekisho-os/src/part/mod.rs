@@ -14,11 +14,11 @@ use core::fmt;
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
-use sekisho_nvm::{Flash, Op, Region};
+use sekisho_nvm::{Op, Region};
 use sekisho_wasm::{Budget, Engine, Image, Limits, Memory, Module, ReadFailed, Trap, Value, ValueType, Why};
 
 use crate::loader::part_data;
-use crate::nvm::Nvm;
+use crate::nvm::{AnyFlash, Nvm};
 use crate::response::RESPONSE_DATA_MAX;
 use host::{Part, RECORDS};
 
@@ -149,7 +149,7 @@ pub(crate) struct Placed {
 
 impl Placed {
     /// Gives `look` the image: where it stands if the flash maps it, else in pieces.
-    pub(crate) fn with_image<F: Flash, T>(&self, flash: &F, look: impl FnOnce(&mut Image<'_>) -> T) -> T {
+    pub(crate) fn with_image<T>(&self, flash: &AnyFlash<'_>, look: impl FnOnce(&mut Image<'_>) -> T) -> T {
         if let Some(bytes) = self.region.mapped(flash, 0, self.len) {
             return look(&mut Image::mapped(bytes));
         }
@@ -184,8 +184,8 @@ impl From<Trap> for End {
 
 /// Runs a command in a fresh instance of the part. A module that traps, runs out of fuel or answers with less than a status word: 6F00, nothing is
 /// written, and the failure says why.
-pub(crate) fn process<F: Flash>(
-    nvm: &mut Nvm<'_, F>,
+pub(crate) fn process(
+    nvm: &mut Nvm<'_>,
     rng: &mut dyn Rng,
     placed: &Placed,
     capdu: &CApdu<'_>,
@@ -197,8 +197,8 @@ pub(crate) fn process<F: Flash>(
     }
 }
 
-fn run<F: Flash>(
-    nvm: &mut Nvm<'_, F>,
+fn run(
+    nvm: &mut Nvm<'_>,
     rng: &mut dyn Rng,
     placed: &Placed,
     capdu: &CApdu<'_>,
@@ -216,7 +216,7 @@ fn run<F: Flash>(
         part.load(index, |room| nvm.get(record(index), room))?;
     }
     let limits = Limits::os_part(placed.ram);
-    let loaded = placed.with_image(nvm.flash, |image| Instance::load(&budget, image, &limits, part));
+    let loaded = placed.with_image(&nvm.flash, |image| Instance::load(&budget, image, &limits, part));
     let mut module = loaded.map_err(|refusal| match refusal.why {
         Why::Heap | Why::Limit("bytes of memory", _) => StatusWord::NOT_ENOUGH_MEMORY,
         Why::Read => StatusWord::MEMORY_FAILURE,
@@ -262,7 +262,7 @@ fn record(index: usize) -> sekisho_nvm::Key {
 }
 
 /// Writes what the module has changed, in one transaction.
-fn commit<F: Flash>(nvm: &mut Nvm<'_, F>, part: &Part) -> Result<(), crate::Refusal> {
+fn commit(nvm: &mut Nvm<'_>, part: &Part) -> Result<(), crate::Refusal> {
     let mut ops = [const { Op::Remove(part_data(0)) }; RECORDS];
     let mut count = 0;
     for (op, (index, value)) in ops.iter_mut().zip(part.changes()) {

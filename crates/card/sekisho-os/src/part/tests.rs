@@ -10,7 +10,7 @@ use sekisho_nvm::ram::RamFlash;
 use sekisho_nvm::{Flash, Region, Store};
 
 use super::*;
-use crate::nvm::Layout;
+use crate::nvm::{AnyFlash, Layout};
 
 /// RAM of the tests' part: two pages of memory and what the engine needs beside them.
 const RAM: usize = 2 * 65536 + 32 * 1024;
@@ -99,7 +99,7 @@ fn run_with(image: &[u8], ram: usize, is_mapped: bool, command: &CApdu<'_>) -> (
         slots: [SLOT, SLOT],
     };
     let mut nvm = Nvm {
-        flash: &mut flash,
+        flash: AnyFlash::new(&mut flash),
         store: &mut store,
         layout: &layout,
     };
