@@ -9,7 +9,7 @@ use common::{Card, PAGE, SeededRng, flash, initial_keys, key, new_card, personal
 use proptest::prelude::*;
 use sekisho_keys::KeySet;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{BootError, Profile};
+use sekisho_os::{BootError, INTERFACE_BUFFERS, Interface, Profile};
 use sekisho_scp::SecurityLevel;
 
 fn error(flash: RamFlash, profile: &Profile) -> BootError {
@@ -190,11 +190,13 @@ fn set_of(kvn: u8) -> KeySet {
 }
 
 /// What an SE needs in RAM beside the OS part; the budget of a small microcontroller holds it. Two sessions of secure messaging are in it,
-/// each with its last answer.
+/// each with its last answer, and for each of four interfaces a chain and an answer that waits.
 #[test]
 fn the_state_of_an_se_is_small() {
-    let size = size_of::<Card>();
-    assert!(size < 21 * 1024, "{size} bytes");
+    let (size, waits) = (size_of::<Card>(), INTERFACE_BUFFERS);
+    println!("{size} bytes, of which {waits} for each interface");
+    assert!(waits < 3300, "{waits} bytes");
+    assert!(size < 19 * 1024 + Interface::COUNT * waits, "{size} bytes");
 }
 
 proptest! {

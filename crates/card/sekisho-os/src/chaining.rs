@@ -8,7 +8,7 @@ use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, Cla, StatusWord};
 use zeroize::Zeroize;
 
-use crate::interface::Place;
+use crate::channels::CHANNELS_MAX;
 
 /// Longest data field of a command, chained or extended, without its C-MAC.
 pub const COMMAND_DATA_MAX: usize = 2048;
@@ -24,20 +24,26 @@ const fn is_chained_by_p1(capdu: &CApdu<'_>) -> bool {
     capdu.cla.proprietary() && matches!(capdu.ins, ins::PUT_KEY | ins::DELETE)
 }
 
-/// The chain that is being received. There is one buffer: a second chain, on another logical channel, has to wait (6A84).
+/// CLA without the chaining bit, INS, P1, P2: equal in all segments.
+type Header = [u8; 4];
+
+/// The chain that an interface receives. There is one buffer for all logical channels of the interface, and none for another interface's: a chain
+/// gives way to the chain of another logical channel. Only what has proved a key keeps its place against what has not.
 pub(crate) struct Chain {
-    owner: Option<Place>,
-    /// CLA without the chaining bit, INS, P1, P2: equal in all segments.
-    header: [u8; 4],
+    /// The logical channel.
+    owner: Option<u8>,
+    header: Header,
     data: [u8; CHAIN_MAX],
     len: usize,
+    /// By logical channel: the header of a chain that had to give way. What comes next on the logical channel may be its end, which is no command.
+    lost: [Option<Header>; CHANNELS_MAX],
 }
 
 /// What a command is to the chain.
 pub(crate) enum Segment {
     /// No chain is concerned: process the command as it came.
     Whole,
-    /// Kept; answer this status word.
+    /// Kept, or refused; answer this status word.
     Answer(StatusWord),
     /// The last segment: process [`Chain::assembled`], then call [`Chain::clear`].
     Last,
@@ -50,6 +56,7 @@ impl Chain {
             header: [0; 4],
             data: [0; CHAIN_MAX],
             len: 0,
+            lost: [None; CHANNELS_MAX],
         }
     }
 
@@ -60,16 +67,27 @@ impl Chain {
         self.len = 0;
     }
 
-    /// Wipes the chain of `place`, if it is that one's.
-    pub(crate) fn clear_at(&mut self, is_gone: impl FnOnce(Place) -> bool) {
-        if self.owner.is_some_and(is_gone) {
+    /// Wipes the chain of the logical channels that `is_gone` names, if it is one of theirs, and forgets what they have lost.
+    pub(crate) fn clear_at(&mut self, is_gone: impl Fn(u8) -> bool) {
+        if self.owner.is_some_and(&is_gone) {
             self.clear();
+        }
+        for (channel, lost) in (0..).zip(&mut self.lost) {
+            if lost.is_some() && is_gone(channel) {
+                *lost = None;
+            }
         }
     }
 
-    /// Takes the next command of `place`, for a security domain or for another application. A command that does not continue the chain ends it
-    /// and is processed by itself.
-    pub(crate) fn accept(&mut self, place: Place, capdu: &CApdu<'_>, security_domain: bool) -> Segment {
+    /// Takes the next command of a logical channel, for a security domain or for another application. A command that does not continue the chain
+    /// ends it and is processed by itself. `is_proved` tells of a logical channel whether a key has been proved on it.
+    pub(crate) fn accept(
+        &mut self,
+        channel: u8,
+        capdu: &CApdu<'_>,
+        security_domain: bool,
+        is_proved: impl Fn(u8) -> bool,
+    ) -> Segment {
         let by_p1 = security_domain && is_chained_by_p1(capdu);
         let more = by_p1 && capdu.p1 & MORE_COMMANDS != 0;
         let p1 = if by_p1 {
@@ -78,21 +96,26 @@ impl Chain {
             capdu.p1
         };
         let chaining = capdu.cla.chaining() || more;
-        if self.owner.is_none() && !chaining {
-            return Segment::Whole;
-        }
         let header = [capdu.cla.without_chaining().0, capdu.ins, p1, capdu.p2];
-        if self.owner == Some(place) && self.header != header {
+        if self.take_lost(channel) == Some(header) {
+            return Segment::Answer(StatusWord::NOT_ENOUGH_MEMORY);
+        }
+        if self.owner == Some(channel) && self.header != header {
             self.clear();
         }
-        match (self.owner == Some(place), chaining) {
-            (false, false) => return Segment::Whole,
-            (false, true) if self.owner.is_some() => return Segment::Answer(StatusWord::NOT_ENOUGH_MEMORY),
-            (false, true) => {
-                self.owner = Some(place);
-                self.header = header;
+        if self.owner != Some(channel) {
+            if !chaining {
+                return Segment::Whole;
             }
-            (true, _) => {}
+            if self
+                .owner
+                .is_some_and(|owner| is_proved(owner) && !is_proved(channel))
+            {
+                return Segment::Answer(StatusWord::NOT_ENOUGH_MEMORY);
+            }
+            self.give_way();
+            self.owner = Some(channel);
+            self.header = header;
         }
         let end = self.len.saturating_add(capdu.data.len());
         let Some(free) = self.data.get_mut(self.len..end) else {
@@ -106,6 +129,19 @@ impl Chain {
         } else {
             Segment::Last
         }
+    }
+
+    /// The header of the chain that the logical channel has lost, once.
+    fn take_lost(&mut self, channel: u8) -> Option<Header> {
+        self.lost.get_mut(usize::from(channel))?.take()
+    }
+
+    /// Wipes the chain, if there is one, and notes what its logical channel has lost.
+    fn give_way(&mut self) {
+        if let Some(lost) = self.owner.and_then(|owner| self.lost.get_mut(usize::from(owner))) {
+            *lost = Some(self.header);
+        }
+        self.clear();
     }
 
     /// The whole command, with the Ne of its last segment.
@@ -127,17 +163,7 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interface::Interface;
     use std::vec::Vec;
-
-    const BASIC: Place = Place {
-        interface: Interface::Iso7816Contact,
-        logical_channel: 0,
-    };
-    const OTHER: Place = Place {
-        interface: Interface::Spi,
-        logical_channel: 0,
-    };
 
     fn segment(cla: u8, ins: u8, data: &[u8]) -> CApdu<'_> {
         CApdu::new(Cla(cla), ins, 1, 2).with_data(data)
@@ -150,16 +176,21 @@ mod tests {
         }
     }
 
+    /// Takes a command on a logical channel where nobody has proved anything.
+    fn accept(chain: &mut Chain, channel: u8, capdu: &CApdu<'_>) -> Segment {
+        chain.accept(channel, capdu, false, |_| false)
+    }
+
     #[test]
     fn segments_become_one_command() {
         let mut chain = Chain::new();
         let first = [0xAA; 255];
         assert_eq!(
-            answer(&chain.accept(BASIC, &segment(0x90, 0xE2, &first), false)),
+            answer(&accept(&mut chain, 0, &segment(0x90, 0xE2, &first))),
             Some(StatusWord::NO_ERROR)
         );
         let last = segment(0x80, 0xE2, &[0xBB; 3]).with_ne(256);
-        assert!(matches!(chain.accept(BASIC, &last, false), Segment::Last));
+        assert!(matches!(accept(&mut chain, 0, &last), Segment::Last));
         let whole = chain.assembled(&last);
         assert_eq!(
             (whole.cla, whole.ins, whole.p1p2(), whole.ne),
@@ -169,36 +200,94 @@ mod tests {
         assert_eq!(whole.data, [&first[..], &[0xBB; 3]].concat());
         chain.clear();
         assert!(chain.data.iter().all(|b| *b == 0));
-        assert!(matches!(chain.accept(BASIC, &last, false), Segment::Whole));
+        assert!(matches!(accept(&mut chain, 0, &last), Segment::Whole));
     }
 
     #[test]
     fn another_command_ends_the_chain_and_is_processed() {
         let mut chain = Chain::new();
-        chain.accept(BASIC, &segment(0x90, 0xE2, &[1]), false);
-        assert!(matches!(
-            chain.accept(BASIC, &segment(0x80, 0xCA, &[]), false),
-            Segment::Whole
-        ));
-        assert!(matches!(
-            chain.accept(BASIC, &segment(0x80, 0xE2, &[2]), false),
-            Segment::Whole
-        ));
+        accept(&mut chain, 0, &segment(0x90, 0xE2, &[1]));
+        for ins in [0xCA, 0xE2] {
+            let whole = accept(&mut chain, 0, &segment(0x80, ins, &[]));
+            assert!(matches!(whole, Segment::Whole));
+        }
     }
 
     #[test]
-    fn a_second_chain_waits_and_disturbs_nothing() {
+    fn a_chain_gives_way_to_another_channels_and_its_rest_is_no_command() {
+        // What comes on channel 0 when its chain is lost: in the middle, its end, or another command.
+        for (capdu, is_rest) in [
+            (segment(0x90, 0xE2, &[2]), true),
+            (segment(0x80, 0xE2, &[2]), true),
+            (segment(0x80, 0xCA, &[]), false),
+        ] {
+            let mut chain = Chain::new();
+            accept(&mut chain, 0, &segment(0x90, 0xE2, &[1]));
+            // No chain, which disturbs none.
+            assert!(matches!(
+                accept(&mut chain, 1, &segment(0x81, 0xE2, &[9])),
+                Segment::Whole
+            ));
+            let second = answer(&accept(&mut chain, 1, &segment(0x91, 0xE2, &[9])));
+            assert_eq!(second, Some(StatusWord::NO_ERROR));
+            match accept(&mut chain, 0, &capdu) {
+                Segment::Answer(sw) => assert!(is_rest && sw == StatusWord::NOT_ENOUGH_MEMORY),
+                Segment::Whole => assert!(!is_rest),
+                Segment::Last => panic!("half a command"),
+            }
+            let last = segment(0x81, 0xE2, &[8]);
+            assert!(matches!(accept(&mut chain, 1, &last), Segment::Last));
+            assert_eq!(chain.assembled(&last).data, [9, 8]);
+            chain.clear();
+            // It is told once: the chain can begin again.
+            assert_eq!(
+                answer(&accept(&mut chain, 0, &segment(0x90, 0xE2, &[1]))),
+                Some(StatusWord::NO_ERROR)
+            );
+        }
+    }
+
+    #[test]
+    fn a_chain_gives_way_to_what_has_proved_as_much() {
+        for (owner_is_proved, other_is_proved, gives_way) in [
+            (false, false, true),
+            (false, true, true),
+            (true, true, true),
+            (true, false, false),
+        ] {
+            let mut chain = Chain::new();
+            let is_proved = |channel| {
+                if channel == 0 {
+                    owner_is_proved
+                } else {
+                    other_is_proved
+                }
+            };
+            chain.accept(0, &segment(0x90, 0xE2, &[1]), false, is_proved);
+            let second = answer(&chain.accept(1, &segment(0x91, 0xE2, &[9]), false, is_proved));
+            let last = chain.accept(0, &segment(0x80, 0xE2, &[2]), false, is_proved);
+            let refused = Some(StatusWord::NOT_ENOUGH_MEMORY);
+            if gives_way {
+                assert_eq!((second, answer(&last)), (Some(StatusWord::NO_ERROR), refused));
+            } else {
+                assert_eq!(second, refused);
+                assert!(matches!(last, Segment::Last));
+                chain.clear();
+            }
+        }
+    }
+
+    #[test]
+    fn a_channel_that_is_closed_has_lost_nothing() {
         let mut chain = Chain::new();
-        chain.accept(BASIC, &segment(0x90, 0xE2, &[1]), false);
-        let refused = chain.accept(OTHER, &segment(0x90, 0xE2, &[9]), false);
-        assert_eq!(answer(&refused), Some(StatusWord::NOT_ENOUGH_MEMORY));
+        accept(&mut chain, 1, &segment(0x91, 0xE2, &[1]));
+        accept(&mut chain, 2, &segment(0x92, 0xE2, &[1]));
+        chain.clear_at(|channel| channel == 1);
         assert!(matches!(
-            chain.accept(OTHER, &segment(0x80, 0xE2, &[9]), false),
+            accept(&mut chain, 1, &segment(0x81, 0xE2, &[1])),
             Segment::Whole
         ));
-        let last = segment(0x80, 0xE2, &[2]);
-        assert!(matches!(chain.accept(BASIC, &last, false), Segment::Last));
-        assert_eq!(chain.assembled(&last).data, [1, 2]);
+        assert_eq!(chain.owner, Some(2));
     }
 
     #[test]
@@ -206,7 +295,7 @@ mod tests {
         let mut chain = Chain::new();
         let block = [0x55; 255];
         let answers: Vec<_> = (0..9)
-            .map(|_| answer(&chain.accept(BASIC, &segment(0x90, 0xE2, &block), false)))
+            .map(|_| answer(&accept(&mut chain, 0, &segment(0x90, 0xE2, &block))))
             .collect();
         assert!(answers.iter().take(8).all(|sw| *sw == Some(StatusWord::NO_ERROR)));
         assert_eq!(answers[8], Some(StatusWord::WRONG_LENGTH));

@@ -16,7 +16,7 @@ use crate::loader::{Loader, PartState};
 use crate::messaging::{self, Messagings};
 use crate::nvm::{Layout, Staged};
 use crate::profile::Profile;
-use crate::response::{RESPONSE_DATA_MAX, Response};
+use crate::response::{RESPONSE_DATA_MAX, Response, WaitingAnswer, Wanted};
 use crate::secure::SecureChannels;
 use crate::stack;
 
@@ -57,9 +57,41 @@ pub(crate) struct Core<P: Platform> {
 }
 
 struct Buffers {
-    chain: Chain,
+    interfaces: [InterfaceBuffers; Interface::COUNT],
     response: Response,
     scratch: Scratch,
+}
+
+/// What waits on one interface for its next commands: nothing that comes on another interface reaches it.
+struct InterfaceBuffers {
+    chain: Chain,
+    waiting: WaitingAnswer,
+}
+
+/// RAM of what waits on one interface, in bytes.
+pub const INTERFACE_BUFFERS: usize = size_of::<InterfaceBuffers>();
+
+impl InterfaceBuffers {
+    const fn new() -> Self {
+        Self {
+            chain: Chain::new(),
+            waiting: WaitingAnswer::new(),
+        }
+    }
+}
+
+impl Buffers {
+    /// What waits on an interface, and what all share for one command.
+    const fn of(&mut self, interface: Interface) -> (&mut InterfaceBuffers, &mut Response, &mut Scratch) {
+        let [contacts, swp, apdu_gate, spi] = &mut self.interfaces;
+        let own = match interface {
+            Interface::Iso7816Contact => contacts,
+            Interface::Swp => swp,
+            Interface::ApduGate => apdu_gate,
+            Interface::Spi => spi,
+        };
+        (own, &mut self.response, &mut self.scratch)
+    }
 }
 
 /// Where a command is processed.
@@ -92,7 +124,7 @@ impl<P: Platform> SecureElement<P> {
         Self {
             core,
             buffers: Buffers {
-                chain: Chain::new(),
+                interfaces: [const { InterfaceBuffers::new() }; Interface::COUNT],
                 response: Response::new(),
                 scratch,
             },
@@ -135,9 +167,10 @@ impl<P: Platform> SecureElement<P> {
             }
             command if is_get_response(capdu) => self.fetch(place, cla, command, out),
             Ok(command) => {
-                self.run(place, &command);
-                let (ne, extended) = (command.ne, command.extended);
-                self.buffers.response.deliver(place, cla, ne, extended, out)
+                let wanted = Wanted::by(cla, command.ne, command.extended, out);
+                self.run(place, &command, wanted);
+                let (own, response, _) = self.buffers.of(interface);
+                response.deliver(place.logical_channel, wanted, &mut own.waiting, out)
             }
             Err(_) => self.fail(place, StatusWord::WRONG_LENGTH, out),
         }
@@ -152,7 +185,8 @@ impl<P: Platform> SecureElement<P> {
         command: Result<CApdu<'_>, ApduError>,
         out: &mut [u8],
     ) -> usize {
-        match self.buffers.response.fetch(place, cla, command, out) {
+        let waiting = &mut self.buffers.of(place.interface).0.waiting;
+        match waiting.fetch(place.logical_channel, cla, command, out) {
             Ok(len) => len,
             Err(refusal) => {
                 self.core.end_broadcast(place);
@@ -168,46 +202,53 @@ impl<P: Platform> SecureElement<P> {
         bare(sw, out)
     }
 
-    fn run(&mut self, place: Place, command: &CApdu<'_>) {
-        let Buffers {
-            chain,
-            response,
-            scratch,
-        } = &mut self.buffers;
-        if self.core.messaging.is_open(place) && !messaging::is_meant_by(command.cla) {
+    fn run(&mut self, place: Place, command: &CApdu<'_>, wanted: Wanted) {
+        let channel = place.logical_channel;
+        let core = &mut self.core;
+        let (InterfaceBuffers { chain, waiting }, response, scratch) = self.buffers.of(place.interface);
+        waiting.drop_at(|owner| owner == channel);
+        let kept = waiting
+            .channel()
+            .is_some_and(|owner| core.has_proved(place.on(owner)));
+        response.begin(
+            wanted,
+            !kept || core.has_proved(place) || core.messaging.is_open(place),
+        );
+        if core.messaging.is_open(place) && !messaging::is_meant_by(command.cla) {
             // In the clear, whatever it is: SELECT, MANAGE CHANNEL and the first of a chain as well.
-            chain.clear_at(|owner| owner == place);
-            self.core.end_messaging(place);
+            chain.clear_at(|owner| owner == channel);
+            core.end_messaging(place);
             return response.set(|_| StatusWord::SM_OBJECTS_MISSING);
         }
-        let loading = self.core.loading_session(place, command.ins);
-        let security_domain = self.core.channels.selected(place) == Some(ISD_INDEX);
-        match chain.accept(place, command, security_domain) {
-            Segment::Whole => self.core.process(place, command, scratch, response),
+        let loading = core.loading_session(place, command.ins);
+        let security_domain = core.channels.selected(place) == Some(ISD_INDEX);
+        let is_proved = |channel| core.has_proved(place.on(channel));
+        match chain.accept(channel, command, security_domain, is_proved) {
+            Segment::Whole => core.process(place, command, scratch, response),
             Segment::Last => {
-                self.core
-                    .process(place, &chain.assembled(command), scratch, response);
+                core.process(place, &chain.assembled(command), scratch, response);
                 chain.clear();
             }
             Segment::Answer(sw) => {
                 if sw == StatusWord::WRONG_LENGTH {
                     // Longer than any command, so that its MAC will not be seen.
-                    self.core.end_messaging(place);
+                    core.end_messaging(place);
                 }
                 response.set(|_| sw);
             }
         }
         if command.ins == ins::MANAGE_CHANNEL {
-            chain.clear_at(|owner| !self.core.channels.is_open(owner));
+            let is_closed = |channel| !core.channels.is_open(place.on(channel));
+            chain.clear_at(is_closed);
+            waiting.drop_at(is_closed);
         }
-        self.core.mute |= response.status() == StatusWord::MEMORY_FAILURE;
+        core.mute |= response.status() == StatusWord::MEMORY_FAILURE;
         // In broadcast mode any status other than 9000 ends the secure channel (broadcast update, 2.1).
         if response.status() != StatusWord::NO_ERROR {
             if let Some(session) = loading {
-                self.core
-                    .refuse_load(place, session, response.status(), &mut scratch.staged);
+                core.refuse_load(place, session, response.status(), &mut scratch.staged);
             }
-            self.core.end_broadcast(place);
+            core.end_broadcast(place);
         }
     }
 
@@ -215,8 +256,9 @@ impl<P: Platform> SecureElement<P> {
     /// selected on its basic channel. What stands in NVM stays.
     pub fn reset(&mut self, interface: Interface) {
         let is_gone = |place: Place| place.interface == interface;
-        self.buffers.chain.clear_at(is_gone);
-        self.buffers.response.drop_waiting(is_gone);
+        let own = self.buffers.of(interface).0;
+        own.chain.clear_at(|_| true);
+        own.waiting.drop_at(|_| true);
         self.core.channels.reset(interface, ISD_INDEX);
         self.core.end_secure(is_gone);
     }
@@ -279,6 +321,11 @@ impl<P: Platform> Core<P> {
             self.messaging.end(|p| p == place);
             self.channels.renew(place);
         }
+    }
+
+    /// Whether a key has been proved on a logical channel: a secure channel is open there, or secure messaging in which a right command has come.
+    pub(crate) fn has_proved(&self, place: Place) -> bool {
+        self.secure.is_proved(place) || self.messaging.is_proved(place)
     }
 
     /// The container that answers on an interface (routing agent). There is one for now.

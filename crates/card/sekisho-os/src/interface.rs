@@ -55,6 +55,17 @@ pub struct Place {
     pub logical_channel: u8,
 }
 
+impl Place {
+    /// Another logical channel of the same interface.
+    #[must_use]
+    pub const fn on(self, logical_channel: u8) -> Self {
+        Self {
+            logical_channel,
+            ..self
+        }
+    }
+}
+
 /// Pairing data: the container that answers on each interface (seed 2, step a).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pairing([ContainerId; Interface::COUNT]);

@@ -63,7 +63,7 @@ mod stack;
 
 pub use applet::{Applets, Context, MESSAGING_POLICY};
 pub use chaining::COMMAND_DATA_MAX;
-pub use element::{Platform, SecureElement};
+pub use element::{INTERFACE_BUFFERS, Platform, SecureElement};
 pub use interface::{ContainerId, Interface, Place};
 pub use issuer::Issuer;
 pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord};

@@ -105,6 +105,12 @@ impl Messagings {
         self.slots().any(|slot| slot.owner == place)
     }
 
+    /// Whether a logical channel has secure messaging in which a right command has come.
+    pub(crate) fn is_proved(&self, place: Place) -> bool {
+        self.slots()
+            .any(|slot| slot.owner == place && slot.messaging.is_proved())
+    }
+
     /// Where one more can be opened: a free place, or one whose reader has proved nothing yet, so that nobody keeps others out without a key.
     fn room(&self) -> Option<usize> {
         let unproved = |entry: &Entry| entry.slot().is_some_and(|slot| !slot.messaging.is_proved());

@@ -105,7 +105,8 @@ impl<P: Platform> Core<P> {
             }
         };
         let protection = admitted.protection;
-        let mut writer = Writer::new(answer);
+        let limit = response.limit().min(answer.len());
+        let mut writer = Writer::new(answer.get_mut(..limit).unwrap_or_default());
         let mut effects = Effects::default();
         let outcome = self.execute(place, admitted, staged, &mut effects, &mut writer);
         let outcome = self.commit(place, outcome, staged, &effects);

@@ -2,7 +2,8 @@
 
 use sekisho_apdu::{ApduError, CApdu, Cla, StatusWord, Writer};
 
-use crate::interface::Place;
+use zeroize::Zeroize;
+
 use crate::refusal::Refusal;
 
 /// Longest response data field before secure messaging.
@@ -19,28 +20,54 @@ pub(crate) const RESPONSE_ROOM: usize = RESPONSE_DATA_MAX + PROTECTION_MAX;
 /// expect the data all the same.
 const NE_WITHOUT_LE: u32 = 256;
 
-/// The response being sent. There is one, so that the next command, on whichever logical channel, ends the fetching of the last answer.
+/// How a command wants its answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// Its class: GET RESPONSE may come in it.
+    pub(crate) cla: Cla,
+    /// Most bytes of data that can go out now.
+    room: usize,
+}
+
+impl Wanted {
+    /// What Ne and `out`, which holds two bytes or more, allow.
+    pub(crate) fn by(cla: Cla, ne: Option<u32>, extended: bool, out: &[u8]) -> Self {
+        let ne = match (ne, extended) {
+            (Some(ne), _) => ne,
+            (None, true) => u32::MAX,
+            (None, false) => NE_WITHOUT_LE,
+        };
+        let ne = usize::try_from(ne).unwrap_or(usize::MAX);
+        Self {
+            cla,
+            room: out.len().saturating_sub(2).min(ne),
+        }
+    }
+}
+
+/// Writes what there is room for, and the status word: `sw` behind the last byte, else how many wait. Gives the bytes that are left and the
+/// number of bytes in `out`.
+fn send<'d>(data: &'d [u8], sw: StatusWord, room: usize, out: &mut [u8]) -> (&'d [u8], usize) {
+    let (now, later) = data.split_at(room.min(data.len()));
+    let sw = if later.is_empty() {
+        sw
+    } else {
+        StatusWord::more_data(later.len())
+    };
+    let mut writer = Writer::new(out);
+    // Both fit: `room` left two bytes for the status word.
+    let _ = writer.bytes(now);
+    let _ = writer.bytes(&sw.bytes());
+    (later, writer.len())
+}
+
+/// The answer to the command that is being processed.
 pub(crate) struct Response {
     data: [u8; RESPONSE_ROOM],
     len: usize,
-    sent: usize,
     sw: StatusWord,
-    /// Whose GET RESPONSE may fetch the rest.
-    waiting: Option<Waiting>,
-}
-
-/// The command whose data waits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Waiting {
-    place: Place,
-    cla: Cla,
-}
-
-impl Waiting {
-    /// GET RESPONSE comes in the interindustry class, or in the class of the command: hosts do either.
-    fn is_meant_by(self, cla: Cla) -> bool {
-        cla == self.cla || Some(cla) == Cla::ISO.with_logical_channel(self.place.logical_channel)
-    }
+    /// Most bytes that its data may have.
+    limit: usize,
 }
 
 impl Response {
@@ -48,19 +75,23 @@ impl Response {
         Self {
             data: [0; RESPONSE_ROOM],
             len: 0,
-            sent: 0,
             sw: StatusWord::UNKNOWN,
-            waiting: None,
+            limit: RESPONSE_ROOM,
         }
     }
 
-    /// Forgets what waits for the place.
-    pub(crate) fn drop_waiting(&mut self, is_gone: impl FnOnce(Place) -> bool) {
-        if self.waiting.is_some_and(|waiting| is_gone(waiting.place)) {
-            self.waiting = None;
-            self.len = 0;
-            self.sent = 0;
-        }
+    /// Begins the answer to another command: its data goes out at once, all of it, where nothing `can_wait`.
+    pub(crate) fn begin(&mut self, wanted: Wanted, can_wait: bool) {
+        self.limit = if can_wait {
+            RESPONSE_ROOM
+        } else {
+            wanted.room.min(RESPONSE_ROOM)
+        };
+    }
+
+    /// Most bytes that the answer's data may have.
+    pub(crate) const fn limit(&self) -> usize {
+        self.limit
     }
 
     /// The status word of the response.
@@ -68,45 +99,15 @@ impl Response {
         self.sw
     }
 
-    /// GET RESPONSE (ISO/IEC 7816-4, 11.7.1): writes the next piece, or why there is none, to `out`, which holds two bytes or more, and returns
-    /// the number of bytes. It belongs to the transport: it is never protected, and a refused one leaves what waits.
-    ///
-    /// # Errors
-    /// 6D00 when nothing waits for the place: the only answer after which hosts that always send it keep the data they have.
-    pub(crate) fn fetch(
-        &mut self,
-        place: Place,
-        cla: Cla,
-        command: Result<CApdu<'_>, ApduError>,
-        out: &mut [u8],
-    ) -> Result<usize, Refusal> {
-        let waiting = self.waiting.filter(|waiting| waiting.place == place);
-        let waiting = waiting.ok_or(Refusal(StatusWord::INS_NOT_SUPPORTED))?;
-        if !waiting.is_meant_by(cla) {
-            return Err(Refusal(StatusWord::CLA_NOT_SUPPORTED));
-        }
-        let wrong_length = Refusal(StatusWord::WRONG_LENGTH);
-        let command = command.map_err(|_| wrong_length)?;
-        if command.p1p2() != 0 {
-            return Err(Refusal(StatusWord::INCORRECT_P1P2));
-        }
-        if !command.data.is_empty() {
-            return Err(wrong_length);
-        }
-        Ok(self.deliver(place, waiting.cla, command.ne, command.extended, out))
-    }
-
     /// Replaces the response by what `fill` writes. Data of an error status is dropped: an error has no data field.
     pub(crate) fn set(&mut self, fill: impl FnOnce(&mut Writer<'_>) -> StatusWord) {
-        let mut writer = Writer::new(&mut self.data);
+        let mut writer = Writer::new(self.data.get_mut(..self.limit).unwrap_or_default());
         self.sw = fill(&mut writer);
         self.len = if self.sw.is_success_or_warning() {
             writer.len()
         } else {
             0
         };
-        self.sent = 0;
-        self.waiting = None;
     }
 
     /// Replaces the response by a whole R-APDU of secure messaging, which has a data field with an error status too.
@@ -120,56 +121,130 @@ impl Response {
             *to = *from;
         }
         self.len = len;
-        self.sent = 0;
-        self.waiting = None;
     }
 
-    /// Sends as much as Ne and `out` allow, at least the status word; returns the number of bytes. `out` holds two bytes or more.
-    /// What is left waits for GET RESPONSE of the place, in the class of the command.
+    /// Sends as much as there is room for, at least the status word; returns the number of bytes. `out` holds two bytes or more. What is left
+    /// waits for GET RESPONSE of the logical channel.
     pub(crate) fn deliver(
-        &mut self,
-        place: Place,
-        cla: Cla,
-        ne: Option<u32>,
-        extended: bool,
+        &self,
+        channel: u8,
+        wanted: Wanted,
+        waiting: &mut WaitingAnswer,
         out: &mut [u8],
     ) -> usize {
-        let ne = match (ne, extended) {
-            (Some(ne), _) => ne,
-            (None, true) => u32::MAX,
-            (None, false) => NE_WITHOUT_LE,
-        };
-        let room = out
-            .len()
-            .saturating_sub(2)
-            .min(usize::try_from(ne).unwrap_or(usize::MAX));
-        let rest = self.data.get(self.sent..self.len).unwrap_or_default();
-        let (now, later) = rest.split_at(room.min(rest.len()));
-        let sw = if later.is_empty() {
-            self.sw
-        } else {
-            StatusWord::more_data(later.len())
-        };
-        self.waiting = (!later.is_empty()).then_some(Waiting { place, cla });
-        self.sent += now.len();
-        let mut writer = Writer::new(out);
-        // Both fit: `room` left two bytes for the status word.
-        let _ = writer.bytes(now);
-        let _ = writer.bytes(&sw.bytes());
-        writer.len()
+        let data = self.data.get(..self.len).unwrap_or_default();
+        let (later, len) = send(data, self.sw, wanted.room, out);
+        if !later.is_empty() {
+            waiting.keep(channel, wanted.cla, later, self.sw);
+        }
+        len
+    }
+}
+
+/// The answer that waits on an interface. There is one for all logical channels of the interface, and another interface has another.
+pub(crate) struct WaitingAnswer {
+    /// Whose GET RESPONSE may fetch it.
+    owner: Option<Owner>,
+    data: [u8; RESPONSE_ROOM],
+    /// What is left of it, from the first byte that has not been fetched.
+    start: usize,
+    end: usize,
+    sw: StatusWord,
+}
+
+/// The command whose data waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    channel: u8,
+    cla: Cla,
+}
+
+impl Owner {
+    /// GET RESPONSE comes in the interindustry class, or in the class of the command: hosts do either.
+    fn is_meant_by(self, cla: Cla) -> bool {
+        cla == self.cla || Some(cla) == Cla::ISO.with_logical_channel(self.channel)
+    }
+}
+
+impl WaitingAnswer {
+    pub(crate) const fn new() -> Self {
+        Self {
+            owner: None,
+            data: [0; RESPONSE_ROOM],
+            start: 0,
+            end: 0,
+            sw: StatusWord::UNKNOWN,
+        }
+    }
+
+    /// The logical channel whose answer waits.
+    pub(crate) fn channel(&self) -> Option<u8> {
+        self.owner.map(|owner| owner.channel)
+    }
+
+    /// Wipes what waits for the logical channels that `is_gone` names.
+    pub(crate) fn drop_at(&mut self, is_gone: impl FnOnce(u8) -> bool) {
+        if self.channel().is_some_and(is_gone) {
+            self.clear();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.owner = None;
+        self.data.get_mut(..self.end).unwrap_or_default().zeroize();
+        (self.start, self.end) = (0, 0);
+    }
+
+    /// Keeps the rest of an answer, in the place of what waited.
+    fn keep(&mut self, channel: u8, cla: Cla, rest: &[u8], sw: StatusWord) {
+        self.clear();
+        let room = self.data.iter_mut().zip(rest);
+        room.for_each(|(to, from)| *to = *from);
+        self.end = rest.len().min(RESPONSE_ROOM);
+        self.sw = sw;
+        self.owner = Some(Owner { channel, cla });
+    }
+
+    /// GET RESPONSE (ISO/IEC 7816-4, 11.7.1): writes the next piece, or why there is none, to `out`, which holds two bytes or more, and returns
+    /// the number of bytes. It belongs to the transport: it is never protected, and a refused one leaves what waits.
+    ///
+    /// # Errors
+    /// 6D00 when nothing waits for the logical channel: the only answer after which hosts that always send it keep the data they have.
+    pub(crate) fn fetch(
+        &mut self,
+        channel: u8,
+        cla: Cla,
+        command: Result<CApdu<'_>, ApduError>,
+        out: &mut [u8],
+    ) -> Result<usize, Refusal> {
+        let owner = self.owner.filter(|owner| owner.channel == channel);
+        let owner = owner.ok_or(Refusal(StatusWord::INS_NOT_SUPPORTED))?;
+        if !owner.is_meant_by(cla) {
+            return Err(Refusal(StatusWord::CLA_NOT_SUPPORTED));
+        }
+        let wrong_length = Refusal(StatusWord::WRONG_LENGTH);
+        let command = command.map_err(|_| wrong_length)?;
+        if command.p1p2() != 0 {
+            return Err(Refusal(StatusWord::INCORRECT_P1P2));
+        }
+        if !command.data.is_empty() {
+            return Err(wrong_length);
+        }
+        let wanted = Wanted::by(cla, command.ne, command.extended, out);
+        let data = self.data.get(self.start..self.end).unwrap_or_default();
+        let (later, len) = send(data, self.sw, wanted.room, out);
+        self.start = self.end - later.len();
+        if later.is_empty() {
+            self.clear();
+        }
+        Ok(len)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interface::Interface;
     use std::vec::Vec;
-
-    const BASIC: Place = Place {
-        interface: Interface::Iso7816Contact,
-        logical_channel: 0,
-    };
 
     const ISO: Cla = Cla::ISO;
 
@@ -183,88 +258,107 @@ mod tests {
         (response, data)
     }
 
+    /// What goes out on a logical channel for a short command of Ne bytes, and what waits then.
+    fn deliver(
+        response: &Response,
+        channel: u8,
+        cla: Cla,
+        ne: u32,
+        out: &mut [u8],
+    ) -> (usize, WaitingAnswer) {
+        let mut waiting = WaitingAnswer::new();
+        let wanted = Wanted::by(cla, Some(ne), false, out);
+        (response.deliver(channel, wanted, &mut waiting, out), waiting)
+    }
+
+    /// GET RESPONSE on a logical channel: the piece with its status word, or why there is none.
+    fn fetch(waiting: &mut WaitingAnswer, channel: u8, capdu: &[u8]) -> Result<Vec<u8>, u16> {
+        let mut out = [0; 300];
+        let len = waiting.fetch(channel, Cla(capdu[0]), CApdu::parse(capdu), &mut out);
+        len.map(|len| out[..len].to_vec()).map_err(|refusal| refusal.0.0)
+    }
+
     #[test]
     fn comes_in_pieces_of_ne_bytes_and_ends_with_its_own_status() {
-        let (mut response, data) = with(600, StatusWord(0x6310));
-        let mut got = Vec::new();
+        let (response, data) = with(600, StatusWord(0x6310));
         let mut out = [0; 300];
-        for (ne, sw) in [(Some(256), 0x6100), (Some(256), 0x6158), (None, 0x6310)] {
-            let n = response.deliver(BASIC, ISO, ne, false, &mut out);
-            got.extend_from_slice(&out[..n - 2]);
-            assert_eq!(&out[n - 2..n], StatusWord(sw).bytes());
+        let (n, mut waiting) = deliver(&response, 0, ISO, 256, &mut out);
+        assert_eq!(&out[n - 2..n], [0x61, 0x00]);
+        let mut got = out[..n - 2].to_vec();
+        for (command, sw) in [(&[0, 0xC0, 0, 0, 0][..], 0x6158_u16), (&[0, 0xC0, 0, 0], 0x6310)] {
+            let piece = fetch(&mut waiting, 0, command).unwrap();
+            let (bytes, status) = piece.split_at(piece.len() - 2);
+            got.extend_from_slice(bytes);
+            assert_eq!(status, sw.to_be_bytes());
         }
         assert_eq!(got, data);
-        assert_eq!(fetch(&mut response, BASIC, &[0, 0xC0, 0, 0, 0]), Err(0x6D00));
+        assert_eq!(fetch(&mut waiting, 0, &[0, 0xC0, 0, 0, 0]), Err(0x6D00));
+        assert!(waiting.data.iter().all(|byte| *byte == 0));
     }
 
     #[test]
     fn a_small_buffer_or_le_loses_nothing() {
-        let (mut response, data) = with(5, StatusWord::NO_ERROR);
+        let (response, data) = with(5, StatusWord::NO_ERROR);
         let mut out = [0; 4];
-        assert_eq!(response.deliver(BASIC, ISO, Some(256), false, &mut out), 4);
-        assert_eq!(out, [data[0], data[1], 0x61, 3]);
-        assert_eq!(response.deliver(BASIC, ISO, Some(1), false, &mut out), 3);
-        assert_eq!(out[..3], [data[2], 0x61, 2]);
-        assert_eq!(response.deliver(BASIC, ISO, None, true, &mut out), 4);
-        assert_eq!(out, [data[3], data[4], 0x90, 0]);
-        let (mut response, _) = with(5, StatusWord::NO_ERROR);
-        assert_eq!(response.deliver(BASIC, ISO, Some(256), false, &mut out[..2]), 2);
-        assert_eq!(out[..2], [0x61, 5]);
+        let (len, mut waiting) = deliver(&response, 0, ISO, 256, &mut out);
+        assert_eq!((len, out), (4, [data[0], data[1], 0x61, 3]));
+        let piece = fetch(&mut waiting, 0, &[0, 0xC0, 0, 0, 1]);
+        assert_eq!(piece.unwrap(), [data[2], 0x61, 2]);
     }
 
     #[test]
     fn an_error_has_no_data() {
-        let (mut response, _) = with(5, StatusWord::INCORRECT_DATA);
+        let (response, _) = with(5, StatusWord::INCORRECT_DATA);
         let mut out = [0; 10];
-        assert_eq!(response.deliver(BASIC, ISO, Some(256), false, &mut out), 2);
+        assert_eq!(deliver(&response, 0, ISO, 256, &mut out).0, 2);
     }
 
-    /// GET RESPONSE on a place: the piece with its status word, or why there is none.
-    fn fetch(response: &mut Response, place: Place, capdu: &[u8]) -> Result<Vec<u8>, u16> {
-        let mut out = [0; 300];
-        let len = response.fetch(place, Cla(capdu[0]), CApdu::parse(capdu), &mut out);
-        len.map(|len| out[..len].to_vec()).map_err(|refusal| refusal.0.0)
+    #[test]
+    fn where_nothing_can_wait_there_is_no_more_room_than_ne() {
+        let mut response = Response::new();
+        for (can_wait, fits) in [(true, RESPONSE_ROOM), (false, 16)] {
+            let out = [0; 300];
+            response.begin(Wanted::by(ISO, Some(16), false, &out), can_wait);
+            assert_eq!(response.limit(), fits);
+            response.set(|w| {
+                assert!(w.bytes(&[1; 16]).is_ok());
+                assert_eq!(w.u8(1).is_ok(), can_wait);
+                StatusWord::NO_ERROR
+            });
+        }
     }
 
     /// A response of five bytes to a command of this class, of which one has gone out.
-    fn waiting(place: Place, cla: Cla) -> Response {
-        let (mut response, _) = with(5, StatusWord::NO_ERROR);
-        response.deliver(place, cla, Some(1), false, &mut [0; 9]);
-        response
+    fn waiting(channel: u8, cla: Cla) -> WaitingAnswer {
+        let (response, _) = with(5, StatusWord::NO_ERROR);
+        deliver(&response, channel, cla, 1, &mut [0; 9]).1
     }
 
     #[test]
     fn it_is_fetched_in_class_00_or_in_that_of_the_command_on_its_channel_alone() {
         for (number, value) in (0..=19).flat_map(|number| (0..=0xFE).map(move |value| (number, value))) {
-            let place = Place {
-                logical_channel: number,
-                ..BASIC
-            };
             let of_command = Cla(0x84).with_logical_channel(number).unwrap();
-            let mut response = waiting(place, of_command);
+            let mut waiting = waiting(number, of_command);
             let asked = Cla(value);
-            let from = Place {
-                logical_channel: asked.logical_channel(),
-                ..BASIC
-            };
+            let from = asked.logical_channel();
             let expected = match () {
-                () if from != place => Err(0x6D00),
+                () if from != number => Err(0x6D00),
                 () if asked == of_command || Some(asked) == ISO.with_logical_channel(number) => {
                     Ok([1, 2, 3, 4, 0x90, 0x00].to_vec())
                 }
                 () => Err(0x6E00),
             };
-            let got = fetch(&mut response, from, &[value, 0xC0, 0, 0, 0]);
+            let got = fetch(&mut waiting, from, &[value, 0xC0, 0, 0, 0]);
             assert_eq!(got, expected, "{asked:?} for {of_command:?}");
             if expected.is_err() {
-                assert!(fetch(&mut response, place, &[of_command.0, 0xC0, 0, 0, 0]).is_ok());
+                assert!(fetch(&mut waiting, number, &[of_command.0, 0xC0, 0, 0, 0]).is_ok());
             }
         }
     }
 
     #[test]
     fn a_refused_get_response_loses_nothing() {
-        let mut response = waiting(BASIC, Cla(0x80));
+        let mut waiting = waiting(0, Cla(0x80));
         for (sw, capdu) in [
             (0x6A86, &[0x00, 0xC0, 0x01, 0x00, 0x00][..]),
             (0x6A86, &[0x80, 0xC0, 0x00, 0x01, 0x00]),
@@ -274,11 +368,11 @@ mod tests {
             (0x6700, &[0x00, 0xC0, 0x00, 0x00, 0x04, 0]),
             (0x6E00, &[0x10, 0xC0, 0x00, 0x00, 0x00]),
         ] {
-            assert_eq!(fetch(&mut response, BASIC, capdu), Err(sw), "{capdu:02X?}");
+            assert_eq!(fetch(&mut waiting, 0, capdu), Err(sw), "{capdu:02X?}");
         }
         // Without Le, as a reader may cut it off: all there is.
         assert_eq!(
-            fetch(&mut response, BASIC, &[0, 0xC0, 0, 0]),
+            fetch(&mut waiting, 0, &[0, 0xC0, 0, 0]),
             Ok([1, 2, 3, 4, 0x90, 0x00].to_vec())
         );
     }

@@ -187,6 +187,13 @@ impl SecureChannels {
         }
     }
 
+    /// Whether a logical channel has an open secure channel, or one that is saved in broadcast mode.
+    pub(crate) fn is_proved(&self, place: Place) -> bool {
+        self.0.iter().any(|slot| {
+            slot.owner == Some(place) && matches!(slot.state, State::Open(_) | State::Broadcast { .. })
+        })
+    }
+
     /// The state of a logical channel, to be set; `None` when there are too many.
     pub(crate) fn claim(&mut self, place: Place, kvn: u8) -> Option<&mut State> {
         let at = self

@@ -150,7 +150,9 @@ impl<P: Platform> Core<P> {
             (OPEN, wanted) => {
                 let number = self.open(place, wanted)?;
                 if wanted == 0 {
-                    out.u8(number)?;
+                    out.u8(number).inspect_err(|_| {
+                        self.channels.close(place.on(number));
+                    })?;
                 }
                 Ok(StatusWord::NO_ERROR)
             }
