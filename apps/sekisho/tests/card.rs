@@ -147,6 +147,14 @@ fn what_cannot_work_is_said_before_anything_is_made() {
     std::fs::write(path("noise.flash"), [0x5A; 1024 * 1024]).unwrap();
     std::fs::write(path("perso.json"), r#"{"se_id": "12"}"#).unwrap();
     let listen = ["--listen", "127.0.0.1:0"];
+    // As much as the card itself takes, and next to nothing for its OS part.
+    let refused = run(&directory, &[&listen[..], &["--ram", "1K"]].concat());
+    let words = String::from_utf8_lossy(&refused.stderr);
+    let least = words
+        .split("K is the least")
+        .next()
+        .and_then(|text| text.rsplit(' ').next());
+    let tight = format!("{}K", least.unwrap().parse::<usize>().unwrap() + 1);
     let cases: [(&[&str], i32, &str); 12] = [
         (&[], 2, "--vpcd"),
         (&["--listen", "nowhere"], 2, "--listen"),
@@ -159,7 +167,7 @@ fn what_cannot_work_is_said_before_anything_is_made() {
         (&["--listen", "0.0.0.0:0"], 2, "127.0.0.1"),
         (&["--ram", "1K"], 2, "is the least"),
         (
-            &["--ram", "24K", "--flash", "blank.flash"],
+            &["--ram", &tight, "--flash", "blank.flash"],
             1,
             "more than --ram leaves it",
         ),
