@@ -30,7 +30,7 @@ impl Rng for Counting {
 impl Platform for Virtual {
     type Flash = RamFlash;
     type Rng = Counting;
-    type Applets = Standard;
+    type Applications = Standard;
 }
 
 const KEY_INFORMATION: [u8; 5] = [0x80, 0xCA, 0x00, 0xE0, 0x00];

@@ -13,7 +13,7 @@ pub(crate) struct HostPlatform<F>(PhantomData<F>);
 impl<F: Flash> Platform for HostPlatform<F> {
     type Flash = F;
     type Rng = SystemRng;
-    type Applets = Standard;
+    type Applications = Standard;
 }
 
 /// A virtual secure element.

@@ -24,7 +24,7 @@ impl Rng for SystemRng {
 impl Platform for Virtual {
     type Flash = RamFlash;
     type Rng = SystemRng;
-    type Applets = Standard;
+    type Applications = Standard;
 }
 
 /// An SE with the first meter as version 1.

@@ -1,7 +1,7 @@
 //! The native applications of the SE.
 //!
 //! The [card manager](CardManager) is the issuer security domain; [SecApp] polls the paging server. The operating system's dispatcher
-//! calls them through [`Standard`]; none knows another. [`FileSystem`] keeps files and opens secure messaging.
+//! calls them through [`Standard`]; none knows another, and each instance of one has memory of its own. [`FileSystem`] keeps files and opens secure messaging.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
@@ -17,39 +17,37 @@ pub use card_manager::CardManager;
 pub use file_system::FileSystem;
 pub use sec_app::SecApp;
 
-use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{Applets, Context, Module, Outcome, Refusal};
+use sekisho_os::{Application, Applications, Instance, Module, OsPart, Pool, State};
 
-/// The applications of an SE as it is delivered.
-#[derive(Debug, Default)]
+/// Containers that the SE has memory for.
+const CONTAINERS: usize = 1;
+/// File systems that it has memory for.
+pub const FILE_SYSTEMS: usize = 2;
+
+/// The applications of an SE as it is delivered, with the memory of their instances.
+#[derive(Debug)]
 pub struct Standard {
-    card_manager: CardManager,
-    sec_app: SecApp,
-    file_system: FileSystem,
+    card_managers: Pool<CardManager, CONTAINERS>,
+    os_part: OsPart,
+    sec_apps: Pool<SecApp, CONTAINERS>,
+    file_systems: Pool<FileSystem, FILE_SYSTEMS>,
 }
 
-impl Applets for Standard {
-    fn select(&mut self, module: Module, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
-        match module {
-            Module::CARD_MANAGER => self.card_manager.select(context, out),
-            Module::SEC_APP => self.sec_app.select(out),
-            Module::FILE_SYSTEM => self.file_system.select(context, out),
-            _ => Err(Refusal(StatusWord::APPLET_SELECT_FAILED)),
-        }
-    }
+impl Applications for Standard {
+    const NEW: Self = Self {
+        card_managers: Pool::NEW,
+        os_part: OsPart,
+        sec_apps: Pool::NEW,
+        file_systems: Pool::NEW,
+    };
 
-    fn process(
-        &mut self,
-        module: Module,
-        context: &mut Context<'_>,
-        capdu: &CApdu<'_>,
-        out: &mut Writer<'_>,
-    ) -> Outcome {
+    fn get(&mut self, module: Module, instance: Instance) -> Option<&mut dyn Application> {
         match module {
-            Module::CARD_MANAGER => self.card_manager.process(context, capdu, out),
-            Module::SEC_APP => self.sec_app.process(context, capdu, out),
-            Module::FILE_SYSTEM => self.file_system.process(context, capdu, out),
-            _ => Err(Refusal(StatusWord::INS_NOT_SUPPORTED)),
+            Module::CARD_MANAGER => Some(self.card_managers.get(instance)?),
+            Module::OS_PART => Some(&mut self.os_part),
+            Module::SEC_APP => Some(self.sec_apps.get(instance)?),
+            Module::FILE_SYSTEM => Some(self.file_systems.get(instance)?),
+            _ => None,
         }
     }
 }

@@ -9,14 +9,16 @@ mod common;
 
 use common::{SeededRng, flash, key, personalisation, profile};
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
-use sekisho_applets::Standard;
+use sekisho_applets::CardManager;
 use sekisho_keys::KeySet;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{Applets, Context, Module, Outcome, Personalisation, Platform, Profile, SecureElement};
+use sekisho_os::{
+    Application, Applications, Context, Instance, Module, Outcome, Personalisation, Platform, Profile,
+    SecureElement, State,
+};
 
 /// The card manager, and the one command of the recorded card that ours has not.
-#[derive(Default)]
-struct WithEid(Standard);
+struct WithEid(CardManager);
 
 /// GetEuiccData for the EID, and the EID of the recorded card.
 const GET_EID: [u8; 6] = [0xBF, 0x3E, 0x03, 0x5C, 0x01, 0x5A];
@@ -24,23 +26,25 @@ const EID: [u8; 21] = [
     0xBF, 0x3E, 0x12, 0x5A, 0x10, 0x89, 0x88, 0x21, 0x19, 0x90, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x05,
 ];
 
-impl Applets for WithEid {
-    fn select(&mut self, module: Module, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
-        self.0.select(module, context, out)
+impl Application for WithEid {
+    fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
+        self.0.select(context, out)
     }
 
-    fn process(
-        &mut self,
-        module: Module,
-        context: &mut Context<'_>,
-        capdu: &CApdu<'_>,
-        out: &mut Writer<'_>,
-    ) -> Outcome {
+    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         if capdu.ins == 0xE2 && capdu.data == GET_EID && context.authenticated().is_some() {
             out.bytes(&EID)?;
             return Ok(StatusWord::NO_ERROR);
         }
-        self.0.process(module, context, capdu, out)
+        self.0.process(context, capdu, out)
+    }
+}
+
+impl Applications for WithEid {
+    const NEW: Self = Self(CardManager::NEW);
+
+    fn get(&mut self, module: Module, _: Instance) -> Option<&mut dyn Application> {
+        (module == Module::CARD_MANAGER).then_some(self)
     }
 }
 
@@ -49,7 +53,7 @@ struct Recorded;
 impl Platform for Recorded {
     type Flash = RamFlash;
     type Rng = SeededRng;
-    type Applets = WithEid;
+    type Applications = WithEid;
 }
 
 struct Conversation {

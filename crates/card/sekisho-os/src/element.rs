@@ -7,7 +7,7 @@ use sekisho_apdu::{ApduError, CApdu, Cla, StatusWord, Writer};
 use sekisho_keys::Rng;
 use sekisho_nvm::{Flash, Store};
 
-use crate::applet::Applets;
+use crate::application::Applications;
 use crate::chaining::{COMMAND_DATA_MAX, Chain, Segment};
 use crate::channels::Channels;
 use crate::container::{Container, ISD_INDEX};
@@ -26,8 +26,8 @@ pub trait Platform {
     type Flash: Flash;
     /// Its random number generator.
     type Rng: Rng;
-    /// Its native applications.
-    type Applets: Applets;
+    /// Its applications.
+    type Applications: Applications;
 }
 
 /// A secure element.
@@ -40,7 +40,7 @@ pub struct SecureElement<P: Platform> {
 pub(crate) struct Core<P: Platform> {
     pub(crate) flash: P::Flash,
     pub(crate) rng: P::Rng,
-    pub(crate) applets: P::Applets,
+    pub(crate) applications: P::Applications,
     pub(crate) store: Store,
     pub(crate) layout: Layout,
     pub(crate) loader: Loader,
@@ -259,6 +259,9 @@ impl<P: Platform> SecureElement<P> {
         let own = self.buffers.of(interface).0;
         own.chain.clear_at(|_| true);
         own.waiting.drop_at(|_| true);
+        for place in Channels::places().filter(|place| is_gone(*place)) {
+            self.core.deselect(place);
+        }
         self.core.channels.reset(interface, ISD_INDEX);
         self.core.end_secure(is_gone);
     }
@@ -319,7 +322,7 @@ impl<P: Platform> Core<P> {
     pub(crate) fn end_messaging(&mut self, place: Place) {
         if self.messaging.is_open(place) {
             self.messaging.end(|p| p == place);
-            self.channels.renew(place);
+            self.renew(place);
         }
     }
 

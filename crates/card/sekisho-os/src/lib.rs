@@ -12,7 +12,8 @@
 //! 5. **The operating system's own commands**, SELECT by name and MANAGE CHANNEL, are done here (`select`).
 //! 6. **Secure channel**, or ISO 7816-4 **secure messaging**, of which a logical channel has one at most: MAC, then decryption; what comes
 //!    out is a plain command and the proof of how its sender is authenticated (`process`, `secure`, `messaging`).
-//! 7. **Application**: the dispatcher calls the module of the selected registry entry with a [`Context`]. Its writes are kept back.
+//! 7. **Application**: the dispatcher calls the [`Application`] of the selected registry entry, the OS part like any other, with a [`Context`].
+//!    Its writes are kept back.
 //! 8. **Commit**: all writes of a command that succeeded, in one transaction, or none (`nvm`).
 //! 9. **Protection**: R-ENCRYPTION and R-MAC, or data objects 87, 99 and 8E, and the answer goes out, with GET RESPONSE if it is longer than Ne.
 //!
@@ -22,6 +23,7 @@
 //! # Who may do what
 //!
 //! * An application has its own records and no others: [`Context::get`] takes no name of an application.
+//! * What it remembers belongs to its [`Instance`] ([`Pool`]): the same code in another instance, in this container or another, finds nothing of it.
 //! * [`Issuer`], the services of the issuer security domain, is found by security domains alone.
 //! * The proof of authentication, [`Authenticated`](sekisho_scp::card::Authenticated), is made by `sekisho-scp` alone and lives in the
 //!   secure channel: when that ends, there is nothing left to borrow.
@@ -37,7 +39,7 @@
 #[cfg(test)]
 extern crate std;
 
-mod applet;
+mod application;
 mod broadcast;
 mod chaining;
 mod channels;
@@ -49,6 +51,7 @@ mod issuer;
 mod keys;
 pub mod loader;
 mod manufacture;
+mod memory;
 mod messaging;
 pub mod nvm;
 mod part;
@@ -61,7 +64,7 @@ mod secure;
 mod select;
 mod stack;
 
-pub use applet::{Applets, Context, MESSAGING_POLICY};
+pub use application::{Application, Applications, Context, MESSAGING_POLICY};
 pub use chaining::COMMAND_DATA_MAX;
 pub use element::{INTERFACE_BUFFERS, Platform, SecureElement};
 pub use interface::{ContainerId, Interface, Place};
@@ -69,12 +72,13 @@ pub use issuer::Issuer;
 pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord};
 pub use loader::PartState;
 pub use manufacture::{BootError, BootFailure, FactoryApplication, Personalisation};
+pub use memory::{Pool, State};
 pub use part::{
     ABI as PART_ABI, BUFFER as PART_BUFFER, FUEL as PART_FUEL, FUEL_OF_A_NUMBER as PART_FUEL_OF_A_NUMBER,
-    NoPart, PartFailure, check as check_part,
+    NoPart, OsPart, PartFailure, check as check_part,
 };
 pub use profile::Profile;
 pub use refusal::{Outcome, Refusal};
-pub use registry::{ENTRIES_MAX, Entry, Kind, Module, Registry};
+pub use registry::{ENTRIES_MAX, Entry, Instance, Kind, Module, Registry};
 pub use response::RESPONSE_DATA_MAX;
 pub use sekisho_scp::ScpParameter;

@@ -9,6 +9,7 @@ use sekisho_link::Manifest;
 use sekisho_nvm::{Flash, Store};
 use sekisho_scp::ScpParameter;
 
+use crate::application::Applications;
 use crate::channels::{CHANNELS_MAX, Channels};
 use crate::container::{CardRecord, Container, ISD_INDEX, store_entry};
 use crate::element::{Core, Platform, SecureElement};
@@ -285,7 +286,7 @@ impl<P: Platform> SecureElement<P> {
         Self::assemble(Core {
             flash,
             rng,
-            applets: P::Applets::default(),
+            applications: P::Applications::NEW,
             store: persistent.store,
             layout: persistent.layout,
             loader,

@@ -270,7 +270,8 @@ impl Records<'_> {
         )
     }
 
-    fn get_key(&mut self, key: Key, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+    /// Reads a record, as the command has left it so far.
+    pub(crate) fn get_key(&mut self, key: Key, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
         self.staged.worked = true;
         match self.staged.find(key) {
             None => self.nvm.get(key, out),

@@ -6,7 +6,7 @@ use sekisho_messaging::SmError;
 use sekisho_scp::ScpError;
 use zeroize::Zeroize;
 
-use crate::applet::{Applets, Context, Effects, Protection, System};
+use crate::application::{Applications, Context, Effects, Protection, System};
 use crate::chaining::COMMAND_DATA_MAX;
 use crate::channels::Channels;
 use crate::container::{Container, ISD_INDEX};
@@ -17,7 +17,7 @@ use crate::loader::commands::ChangeMode;
 use crate::messaging::Revoked;
 use crate::nvm::{AnyFlash, Nvm, Records, Staged};
 use crate::refusal::{Outcome, Refusal};
-use crate::registry::{Entry, Module};
+use crate::registry::Entry;
 use crate::response::Response;
 use crate::secure::{OpenChannel, State};
 use crate::select;
@@ -132,7 +132,7 @@ impl<P: Platform> Core<P> {
             if let Some((credential, opened)) = effects.opened
                 && let Some(gone) = self.messaging.open(place, credential, opened)
             {
-                self.channels.renew(gone);
+                self.renew(gone);
             }
             self.end_revoked(place, effects.revoked, effects.reload);
         }
@@ -156,7 +156,7 @@ impl<P: Platform> Core<P> {
                 let selected = self.channels.selected(place);
                 if selected.is_some_and(|index| self.usable(index).is_none()) {
                     self.end_messaging(place);
-                    self.channels.renew(place);
+                    self.renew(place);
                 }
             }
         }
@@ -296,18 +296,12 @@ impl<P: Platform> Core<P> {
         let index = self.channels.selected(place).ok_or(refused)?;
         // It may have been locked, by itself or with the card, while it was selected.
         let entry = *self.usable(index).ok_or(refused)?;
-        if entry.module == Module::OS_PART {
-            let mut nvm = Nvm {
-                flash: AnyFlash::new(&mut self.flash),
-                store: &mut self.store,
-                layout: &self.layout,
-            };
-            return Ok(self
-                .loader
-                .part_process(&mut nvm, &mut self.rng, &admitted.command, out));
-        }
-        let (applets, mut context) = self.context(place, index, &entry, admitted.protection, staged, effects);
-        applets.process(entry.module, &mut context, &admitted.command, out)
+        let (applications, mut context) =
+            self.context(place, index, &entry, admitted.protection, staged, effects);
+        let application = applications
+            .get(entry.module, context.instance())
+            .ok_or(Refusal(StatusWord::INS_NOT_SUPPORTED))?;
+        application.process(&mut context, &admitted.command, out)
     }
 
     /// The context of an application, beside the applications themselves.
@@ -315,16 +309,16 @@ impl<P: Platform> Core<P> {
         &'a mut self,
         place: Place,
         application: u8,
-        entry: &Entry,
+        entry: &'a Entry,
         protection: Protection,
         staged: &'a mut Staged,
         effects: &'a mut Effects,
-    ) -> (&'a mut P::Applets, Context<'a>) {
+    ) -> (&'a mut P::Applications, Context<'a>) {
         let container = self.container(place.interface);
         let context = Context {
             place,
             application,
-            privileges: entry.privileges,
+            entry,
             protection,
             session: self.channels.session(place),
             records: Records {
@@ -347,7 +341,7 @@ impl<P: Platform> Core<P> {
                 free_ram: self.free_ram,
             },
         };
-        (&mut self.applets, context)
+        (&mut self.applications, context)
     }
 
     /// Commits the writes of a command that succeeded, and reads again what is kept in RAM of them.

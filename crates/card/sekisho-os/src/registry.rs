@@ -6,6 +6,7 @@
 use sekisho_apdu::gp::{ApplicationLifeCycle, ELF_LOADED, Privileges};
 use sekisho_apdu::{Aid, DecodeError, PartialAid, Reader, Writer};
 
+use crate::interface::ContainerId;
 use crate::refusal::Refusal;
 
 /// Most entries of a container's registry.
@@ -33,6 +34,15 @@ impl Module {
     pub const SEC_APP: Self = Self(0x03);
     /// The file system (`docs/spec/file-system-applet.md`).
     pub const FILE_SYSTEM: Self = Self(0x04);
+}
+
+/// An application of a container, as it stands in that container's registry: what memory, records and keys belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its container.
+    pub container: ContainerId,
+    /// Its index in the registry.
+    pub entry: u8,
 }
 
 /// What an entry is.

@@ -1,15 +1,15 @@
 //! The commands that the operating system itself processes: SELECT by name and MANAGE CHANNEL (GPC 6.4).
 
-use sekisho_apdu::gp::{CardLifeCycle, Privileges, ins, tag};
+use sekisho_apdu::gp::{CardLifeCycle, Privileges, ins};
 use sekisho_apdu::{CApdu, PartialAid, SecureMessaging, StatusWord, Writer};
 
-use crate::applet::{Applets, Effects, Protection};
+use crate::application::{Applications, Effects, Protection};
 use crate::container::ISD_INDEX;
 use crate::element::{Core, Platform};
 use crate::interface::Place;
 use crate::nvm::Staged;
 use crate::refusal::{Outcome, Refusal};
-use crate::registry::{Entry, Module};
+use crate::registry::{Entry, Instance};
 
 /// P1 of SELECT: by name (GPC Table 11-80).
 const BY_NAME: u8 = 0x04;
@@ -73,8 +73,7 @@ impl<P: Platform> Core<P> {
         if command.p2 & NO_RESPONSE_DATA == NO_RESPONSE_DATA {
             out.truncate(0);
         }
-        self.end_secure(|p| p == place);
-        self.channels.select(place, index);
+        self.change(place, index);
         Ok(if life_cycle == CardLifeCycle::CardLocked {
             StatusWord::CARD_LOCKED_WARNING
         } else {
@@ -104,13 +103,12 @@ impl<P: Platform> Core<P> {
             .selected(place)
             .and_then(|index| registry.get(index));
         if selected.is_some_and(|entry| !entry.is_selectable() && entry.aid.matches_partial(&partial)) {
-            self.end_secure(|p| p == place);
-            self.channels.select(place, ISD_INDEX);
+            self.change(place, ISD_INDEX);
         }
         Err(not_found())
     }
 
-    /// Writes the FCI of an application. The OS part is not asked: selecting must not start a wasm engine.
+    /// Writes the FCI of an application.
     fn fci(
         &mut self,
         place: Place,
@@ -119,17 +117,44 @@ impl<P: Platform> Core<P> {
         staged: &mut Staged,
         out: &mut Writer<'_>,
     ) -> Outcome {
-        if entry.module == Module::OS_PART {
-            out.tlv_with(tag::FCI, |w| w.tlv(tag::DF_NAME, entry.aid.as_bytes()))?;
-            return Ok(StatusWord::NO_ERROR);
-        }
         let mut effects = Effects::default();
-        let (applets, mut context) =
+        let (applications, mut context) =
             self.context(place, index, entry, Protection::None, staged, &mut effects);
-        let outcome = applets.select(entry.module, &mut context, out);
+        let application = applications
+            .get(entry.module, context.instance())
+            .ok_or(Refusal(StatusWord::APPLET_SELECT_FAILED))?;
+        let outcome = application.select(&mut context, out);
         // Selecting writes nothing.
         staged.clear();
         outcome
+    }
+
+    /// Tells the application that is selected at a place that its session there has ended.
+    pub(crate) fn deselect(&mut self, place: Place) {
+        let Some(index) = self.channels.selected(place) else {
+            return;
+        };
+        let instance = Instance {
+            container: self.container(place.interface),
+            entry: index,
+        };
+        let module = self.container.registry.get(index).map(|entry| entry.module);
+        if let Some(application) = module.and_then(|module| self.applications.get(module, instance)) {
+            application.deselect(place);
+        }
+    }
+
+    /// Ends the application session of a place and begins one with another application, or with the same.
+    fn change(&mut self, place: Place, index: u8) {
+        self.end_secure(|p| p == place);
+        self.deselect(place);
+        self.channels.select(place, index);
+    }
+
+    /// Ends the application session of a place and begins another with the same application.
+    pub(crate) fn renew(&mut self, place: Place) {
+        self.deselect(place);
+        self.channels.renew(place);
     }
 
     /// MANAGE CHANNEL (GPC 11.7).
@@ -194,6 +219,7 @@ impl<P: Platform> Core<P> {
 
     fn close(&mut self, place: Place) -> bool {
         self.end_secure(|p| p == place);
+        self.deselect(place);
         self.channels.close(place)
     }
 }

@@ -12,7 +12,7 @@ use store_data::Blocks;
 
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{Context, Issuer, Outcome, Place, Refusal};
+use sekisho_os::{Application, Context, Issuer, Outcome, Place, Refusal, State};
 
 pub(crate) const fn wrong_data() -> Refusal {
     Refusal(StatusWord::INCORRECT_DATA)
@@ -23,7 +23,7 @@ pub(crate) const fn wrong_p1p2() -> Refusal {
 }
 
 /// The card manager. All it remembers between commands is how far GET STATUS and STORE DATA have come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CardManager {
     cursor: Option<Cursor>,
     blocks: Blocks,
@@ -45,16 +45,26 @@ fn issuer<'c, 'a>(context: &'c mut Context<'a>) -> Result<Issuer<'c, 'a>, Refusa
         .ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
 }
 
-impl CardManager {
+impl State for CardManager {
+    const NEW: Self = Self {
+        cursor: None,
+        blocks: Blocks::new(),
+    };
+}
+
+impl Application for CardManager {
     /// Answers SELECT with the FCI (GPC Table 11-82).
     ///
     /// # Errors
     /// 6A84 when the FCI does not fit.
-    pub fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
-        self.forget(context.place());
+    fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
         let issuer = issuer(context)?;
         get_data::file_control_information(&issuer, out)?;
         Ok(StatusWord::NO_ERROR)
+    }
+
+    fn deselect(&mut self, place: Place) {
+        self.forget(place);
     }
 
     /// Processes a command.
@@ -62,7 +72,7 @@ impl CardManager {
     /// # Errors
     /// The status word of the refusal: 6D00, 6E00, 6985 and 6982 for an instruction, a class, a card life cycle state or a security status
     /// in which there is no such command, in this order; then what the command itself refuses.
-    pub fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let came = match context.authenticated().map(|proof| proof.level()) {
             None => Came::Clear,
             Some(level) if level.c_mac() => Came::Protected,
@@ -94,7 +104,9 @@ impl CardManager {
             _ => Err(Refusal(StatusWord::INS_NOT_SUPPORTED)),
         }
     }
+}
 
+impl CardManager {
     fn forget(&mut self, place: Place) {
         if self.cursor.is_some_and(|cursor| cursor.place == place) {
             self.cursor = None;

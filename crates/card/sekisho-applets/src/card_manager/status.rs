@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_long_registry_comes_in_pieces_each_of_which_fits_a_short_response() {
         let registry = full_registry();
-        let mut manager = CardManager::default();
+        let mut manager = <CardManager as sekisho_os::State>::NEW;
         let mut seen = Vec::new();
         let (mut p2, mut pieces) = (TAGGED, 0);
         loop {
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn going_on_belongs_to_the_logical_channel_that_began() {
         let registry = full_registry();
-        let mut manager = CardManager::default();
+        let mut manager = <CardManager as sekisho_os::State>::NEW;
         assert_eq!(ask(&mut manager, PLACE, &registry, TAGGED).1, 0x6310);
         let other = Place {
             logical_channel: 1,

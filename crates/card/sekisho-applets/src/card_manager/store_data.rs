@@ -35,8 +35,8 @@ pub(super) struct Blocks {
     len: usize,
 }
 
-impl Default for Blocks {
-    fn default() -> Self {
+impl Blocks {
+    pub(super) const fn new() -> Self {
         Self {
             owner: None,
             p1: 0,
@@ -45,9 +45,7 @@ impl Default for Blocks {
             len: 0,
         }
     }
-}
 
-impl Blocks {
     /// Ends the sequence of a logical channel, if there is one.
     pub(super) fn end(&mut self, place: Place) {
         if self.owner.is_some_and(|(owner, _)| owner == place) {

@@ -18,7 +18,7 @@ mod session;
 mod tree;
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{Context, Outcome, Refusal};
+use sekisho_os::{Application, Context, Outcome, Place, Refusal, State};
 
 use command::Command;
 use session::{Session, Sessions};
@@ -38,7 +38,7 @@ const WRONG_P1P2: Refusal = Refusal(StatusWord::INCORRECT_P1P2);
 const NO_MEMORY: Refusal = Refusal(StatusWord::NOT_ENOUGH_MEMORY);
 
 /// The file system. All of it is RAM: what a session may do, and the files' heads as NVM has them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FileSystem {
     tree: Tree,
     sessions: Sessions,
@@ -53,26 +53,37 @@ struct Work<'w, 'a> {
     revoked: Option<u8>,
 }
 
-impl FileSystem {
+impl State for FileSystem {
+    const NEW: Self = Self {
+        tree: Tree::new(),
+        sessions: Sessions::new(),
+    };
+}
+
+impl Application for FileSystem {
     /// Answers SELECT by AID with the MF's control information.
     ///
     /// # Errors
     /// 6A82 when there is no MF, 6581 when the flash fails.
-    pub fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
+    fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
         self.tree.load(context)?;
         let mf = self.tree.get(tree::MF).ok_or(NOT_FOUND)?;
         out.tlv_with(0x6F, |w| {
-            w.tlv(0x84, AID)?;
+            w.tlv(0x84, context.aid().as_bytes())?;
             mf.control_parameters(w)
         })?;
         Ok(StatusWord::NO_ERROR)
+    }
+
+    fn deselect(&mut self, place: Place) {
+        self.sessions.end(place);
     }
 
     /// Processes a command.
     ///
     /// # Errors
     /// The status word of the refusal.
-    pub fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let command = Command::parse(capdu)?;
         self.tree.load(context)?;
         let changes = matches!(command, Command::CreateFile(_) | Command::DeleteFile(_));

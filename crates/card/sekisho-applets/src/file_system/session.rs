@@ -118,13 +118,29 @@ impl Drop for Session {
 }
 
 /// The sessions of all readers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sessions {
     slots: [Option<Session>; SESSIONS_MAX],
     clock: u32,
 }
 
 impl Sessions {
+    pub(super) const fn new() -> Self {
+        Self {
+            slots: [const { None }; SESSIONS_MAX],
+            clock: 0,
+        }
+    }
+
+    /// Ends the session of a place, if there is one.
+    pub(super) fn end(&mut self, place: Place) {
+        for slot in &mut self.slots {
+            if slot.as_ref().is_some_and(|session| session.place == place) {
+                *slot = None;
+            }
+        }
+    }
+
     /// The session to which a command belongs: a new one, if it is its first.
     pub(super) fn of(&mut self, context: &Context<'_>) -> &mut Session {
         let (place, number) = (context.place(), context.session());

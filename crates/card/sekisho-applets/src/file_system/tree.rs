@@ -43,7 +43,7 @@ pub(super) mod record {
 }
 
 /// The heads of all files.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tree {
     heads: [Head; FILES_MAX as usize],
     /// A bit for each file that there is. The head of one that there is not is empty, and as long as any.
@@ -52,6 +52,14 @@ pub(super) struct Tree {
 }
 
 impl Tree {
+    pub(super) const fn new() -> Self {
+        Self {
+            heads: [Head::EMPTY; FILES_MAX as usize],
+            there: 0,
+            loaded: false,
+        }
+    }
+
     /// Reads the heads, if they are not known.
     pub(super) fn load(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
         if self.loaded {

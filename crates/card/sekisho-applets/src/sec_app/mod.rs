@@ -7,7 +7,7 @@ mod commands;
 mod key_pair;
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{Context, Outcome, Refusal};
+use sekisho_os::{Application, Context, Outcome, Refusal, State as Memory};
 use sekisho_paging::device::{Accepted, Device, RECORD, Record, State};
 use sekisho_paging::keys::RecoveryKey;
 use sekisho_paging::message::Message;
@@ -29,7 +29,7 @@ const NOT_READY: Refusal = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
 const WRONG_DATA: Refusal = Refusal(StatusWord::INCORRECT_DATA);
 
 /// SecApp. All of it is RAM: after a loss of power it begins with what stands in NVM.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SecApp {
     device: Option<Device>,
     /// An answer whose record is being written: it counts when the record is found in NVM.
@@ -38,12 +38,20 @@ pub struct SecApp {
     request: Option<([u8; REQUEST], Request)>,
 }
 
-impl SecApp {
+impl Memory for SecApp {
+    const NEW: Self = Self {
+        device: None,
+        accepted: None,
+        request: None,
+    };
+}
+
+impl Application for SecApp {
     /// Answers SELECT with nothing but its AID.
     ///
     /// # Errors
     /// 6A84 when it does not fit.
-    pub fn select(&mut self, out: &mut Writer<'_>) -> Outcome {
+    fn select(&mut self, _: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
         out.tlv_with(0x6F, |w| w.tlv(0x84, AID))?;
         Ok(StatusWord::NO_ERROR)
     }
@@ -52,7 +60,7 @@ impl SecApp {
     ///
     /// # Errors
     /// The status word of the refusal.
-    pub fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let command = Command::parse(capdu)?;
         self.catch_up(context)?;
         match command {
@@ -91,7 +99,9 @@ impl SecApp {
         }
         Ok(StatusWord::NO_ERROR)
     }
+}
 
+impl SecApp {
     fn device(&mut self) -> Result<&mut Device, Refusal> {
         self.device.as_mut().ok_or(NOT_READY)
     }

@@ -55,7 +55,7 @@ pub struct Scripted;
 impl Platform for Scripted {
     type Flash = RamFlash;
     type Rng = Script;
-    type Applets = Standard;
+    type Applications = Standard;
 }
 
 /// The SE as it is delivered, on RAM that behaves like flash.
@@ -64,7 +64,7 @@ pub struct Virtual;
 impl Platform for Virtual {
     type Flash = RamFlash;
     type Rng = SeededRng;
-    type Applets = Standard;
+    type Applications = Standard;
 }
 
 pub type Card = SecureElement<Virtual>;

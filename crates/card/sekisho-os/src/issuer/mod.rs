@@ -9,7 +9,7 @@ use sekisho_apdu::gp::{ApplicationLifeCycle, CardLifeCycle};
 use sekisho_apdu::{StatusWord, Writer};
 use sekisho_scp::ScpParameter;
 
-use crate::applet::{Context, MESSAGING_POLICY};
+use crate::application::{Context, MESSAGING_POLICY};
 use crate::container::{CardRecord, ISD_INDEX, store_entry};
 use crate::keys::{KID_FIRST, KVN_INITIAL, KVN_KOS, KeyRecord, KeyStore, is_platforms};
 use crate::messaging::Revoked;

@@ -34,7 +34,7 @@ use sekisho_link::{Campaign, Custody, LoaderState, Manifest, Receipt, Refusal, S
 use sekisho_nvm::{Flash, Op, Region};
 use sekisho_scp::card::BroadcastCheckpoint;
 
-use crate::nvm::Nvm;
+use crate::nvm::{Nvm, Records};
 use crate::part::{self, PartFailure, Placed};
 use records::{ActivePart, Checkpoint, PART, RECEIPT, REFUSAL, Staged, UNSTAGED, WIPE};
 use staging::{Broadcast, Place};
@@ -393,9 +393,9 @@ impl Loader {
 
     /// The active OS part answers a command, in a fresh instance; its writes are committed if it succeeds. A part that was activated by an operating
     /// system of another host ABI stays where it is and answers nothing: 6D00, as if there were none.
-    pub fn part_process(
+    pub(crate) fn part_process(
         &mut self,
-        nvm: &mut Nvm<'_>,
+        records: &mut Records<'_>,
         rng: &mut dyn Rng,
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
@@ -407,11 +407,11 @@ impl Loader {
         else {
             return StatusWord::INS_NOT_SUPPORTED;
         };
-        let placed = match self.placed(nvm, active.slot, &active.manifest) {
+        let placed = match self.placed(&records.nvm, active.slot, &active.manifest) {
             Ok(placed) => placed,
             Err(sw) => return sw,
         };
-        let (sw, failure) = part::process(nvm, rng, &placed, capdu, out);
+        let (sw, failure) = part::process(records, rng, &placed, capdu, out);
         self.failure = failure;
         sw
     }

@@ -12,13 +12,17 @@ mod tests;
 
 use core::fmt;
 
+use sekisho_apdu::gp::tag;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
 use sekisho_nvm::{Op, Region};
 use sekisho_wasm::{Budget, Engine, Image, Limits, Memory, Module, ReadFailed, Trap, Value, ValueType, Why};
 
+use crate::application::{Application, Context};
 use crate::loader::part_data;
-use crate::nvm::{AnyFlash, Nvm};
+use crate::memory::State;
+use crate::nvm::{AnyFlash, Records};
+use crate::refusal::Outcome;
 use crate::response::RESPONSE_DATA_MAX;
 use host::{Part, RECORDS};
 
@@ -185,20 +189,20 @@ impl From<Trap> for End {
 /// Runs a command in a fresh instance of the part. A module that traps, runs out of fuel or answers with less than a status word: 6F00, nothing is
 /// written, and the failure says why.
 pub(crate) fn process(
-    nvm: &mut Nvm<'_>,
+    records: &mut Records<'_>,
     rng: &mut dyn Rng,
     placed: &Placed,
     capdu: &CApdu<'_>,
     out: &mut Writer<'_>,
 ) -> (StatusWord, Option<PartFailure>) {
-    match run(nvm, rng, placed, capdu, out) {
+    match run(records, rng, placed, capdu, out) {
         Ok(sw) | Err(End::Word(sw)) => (sw, None),
         Err(End::Failed(failure)) => (StatusWord::UNKNOWN, Some(failure)),
     }
 }
 
 fn run(
-    nvm: &mut Nvm<'_>,
+    records: &mut Records<'_>,
     rng: &mut dyn Rng,
     placed: &Placed,
     capdu: &CApdu<'_>,
@@ -213,10 +217,12 @@ fn run(
     let mut part = Part::new(&budget, placed.version).map_err(no_memory)?;
     rng.fill(&mut part.random);
     for index in 0..RECORDS {
-        part.load(index, |room| nvm.get(record(index), room))?;
+        part.load(index, |room| records.get_key(record(index), room))?;
     }
     let limits = Limits::os_part(placed.ram);
-    let loaded = placed.with_image(&nvm.flash, |image| Instance::load(&budget, image, &limits, part));
+    let loaded = placed.with_image(&records.nvm.flash, |image| {
+        Instance::load(&budget, image, &limits, part)
+    });
     let mut module = loaded.map_err(|refusal| match refusal.why {
         Why::Heap | Why::Limit("bytes of memory", _) => StatusWord::NOT_ENOUGH_MEMORY,
         Why::Read => StatusWord::MEMORY_FAILURE,
@@ -234,7 +240,7 @@ fn run(
         return Err(End::Failed(PartFailure::StatusWord(sw.0)));
     }
     if sw.is_success_or_warning() {
-        module.host(|part| commit(nvm, part))?;
+        module.host(|part| commit(records, part))?;
     }
     out.bytes(data).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)?;
     Ok(sw)
@@ -261,8 +267,8 @@ fn record(index: usize) -> sekisho_nvm::Key {
     part_data(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
-/// Writes what the module has changed, in one transaction.
-fn commit(nvm: &mut Nvm<'_>, part: &Part) -> Result<(), crate::Refusal> {
+/// Writes what the module has changed, in one transaction: up to 4 KB, which stand on its heap and nowhere else.
+fn commit(records: &mut Records<'_>, part: &Part) -> Result<(), crate::Refusal> {
     let mut ops = [const { Op::Remove(part_data(0)) }; RECORDS];
     let mut count = 0;
     for (op, (index, value)) in ops.iter_mut().zip(part.changes()) {
@@ -272,5 +278,28 @@ fn commit(nvm: &mut Nvm<'_>, part: &Part) -> Result<(), crate::Refusal> {
         };
         count += 1;
     }
-    nvm.commit_more(ops.get(..count).unwrap_or_default())
+    records.nvm.commit_more(ops.get(..count).unwrap_or_default())
+}
+
+/// The OS part among the applications. It remembers nothing between commands: each runs in a fresh instance of the module.
+#[derive(Debug)]
+pub struct OsPart;
+
+impl State for OsPart {
+    const NEW: Self = Self;
+}
+
+impl Application for OsPart {
+    /// Its AID. The module is not asked: selecting must not start a wasm engine.
+    fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
+        out.tlv_with(tag::FCI, |w| w.tlv(tag::DF_NAME, context.aid().as_bytes()))?;
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+        let Context {
+            records, rng, system, ..
+        } = context;
+        Ok(system.loader.part_process(records, *rng, capdu, out))
+    }
 }

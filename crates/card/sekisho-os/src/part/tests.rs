@@ -10,7 +10,8 @@ use sekisho_nvm::ram::RamFlash;
 use sekisho_nvm::{Flash, Region, Store};
 
 use super::*;
-use crate::nvm::{AnyFlash, Layout};
+use crate::interface::ContainerId;
+use crate::nvm::{AnyFlash, Layout, Nvm, Staged};
 
 /// RAM of the tests' part: two pages of memory and what the engine needs beside them.
 const RAM: usize = 2 * 65536 + 32 * 1024;
@@ -98,10 +99,15 @@ fn run_with(image: &[u8], ram: usize, is_mapped: bool, command: &CApdu<'_>) -> (
         store: 0..2,
         slots: [SLOT, SLOT],
     };
-    let mut nvm = Nvm {
-        flash: AnyFlash::new(&mut flash),
-        store: &mut store,
-        layout: &layout,
+    let mut staged = Staged::new();
+    let mut records = Records {
+        nvm: Nvm {
+            flash: AnyFlash::new(&mut flash),
+            store: &mut store,
+            layout: &layout,
+        },
+        staged: &mut staged,
+        container: ContainerId::ESE,
     };
     let placed = Placed {
         region,
@@ -111,9 +117,9 @@ fn run_with(image: &[u8], ram: usize, is_mapped: bool, command: &CApdu<'_>) -> (
     };
     let mut buf = [0; 2048];
     let mut out = Writer::new(&mut buf);
-    let (StatusWord(sw), failure) = process(&mut nvm, &mut Zeros, &placed, command, &mut out);
+    let (StatusWord(sw), failure) = process(&mut records, &mut Zeros, &placed, command, &mut out);
     assert_eq!(failure.is_some(), sw == 0x6F00, "6F00 has a reason");
-    let written = nvm.get(part_data(0), &mut [0; 300]).unwrap().is_some();
+    let written = records.get_key(part_data(0), &mut [0; 300]).unwrap().is_some();
     (sw, written)
 }
 

@@ -1,10 +1,10 @@
 //! What the operating system and an application know of each other.
 //!
-//! An application is a module of an [`Applets`] set. It gets a [`Context`], in which it finds its own records and nothing of anybody
+//! An [`Application`] is called by the dispatcher alone. It gets a [`Context`], in which it finds its own records and nothing of anybody
 //! else's; it has no reference to another application, nor a way to make one. Only a security domain finds the [`Issuer`] services there.
 
 use sekisho_apdu::gp::Privileges;
-use sekisho_apdu::{CApdu, StatusWord, Writer};
+use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
 use sekisho_messaging::setup::{Opened, POLICY_LEN, Policy};
 use sekisho_scp::card::Authenticated;
@@ -18,31 +18,42 @@ use crate::messaging::{Credential, Messagings, Revoked};
 use crate::nvm::{Kind, Records};
 use crate::profile::Profile;
 use crate::refusal::{Outcome, Refusal};
-use crate::registry::Module;
+use crate::registry::{Entry, Instance, Module};
 use crate::secure::SecureChannels;
 
 /// Data object of the security domain: what readers may open (`docs/spec/rolling-secure-messaging.md`, 3).
 pub const MESSAGING_POLICY: u16 = 0xDF30;
 
-/// The native applications of an SE. The dispatcher calls the module that the registry names; a module that the set does not have refuses.
-pub trait Applets: Default {
-    /// The application has been selected: writes the FCI (GPC 11.9.3.1).
+/// An application: a native module, the operating system's replaceable part, or whatever else runs commands. Its value is the memory of one
+/// [instance](Instance): there is one for each application of each container, as it is at power-on until it has been used, and no other instance
+/// comes near it. It has nothing else: records, keys and who is asking are found in the [`Context`] that comes with each call.
+pub trait Application {
+    /// Writes the FCI of the application, which is being selected (GPC 11.9.3.1). What it puts into records is not kept.
     ///
     /// # Errors
     /// The status word of a selection that the application refuses; the search goes no further then.
-    fn select(&mut self, module: Module, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome;
+    fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome;
+
+    /// The application is selected no longer at a place, or its session there has ended: what it remembers of that is to be forgotten, and wiped.
+    fn deselect(&mut self, place: Place) {
+        let _ = place;
+    }
 
     /// Processes a command: already put together, its secure messaging removed and verified.
     ///
     /// # Errors
     /// The status word to answer; the command's writes are dropped then.
-    fn process(
-        &mut self,
-        module: Module,
-        context: &mut Context<'_>,
-        capdu: &CApdu<'_>,
-        out: &mut Writer<'_>,
-    ) -> Outcome;
+    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome;
+}
+
+/// The applications that a product has code for, with the memory of their instances.
+pub trait Applications: Sized {
+    /// As they are at power-on: no instance has been used.
+    const NEW: Self;
+
+    /// The application of this module in an instance of it, whose memory is [as at power-on](crate::State::NEW) when it is asked for the first time; `None`
+    /// when the product has no such module, or memory for no more instances of it.
+    fn get(&mut self, module: Module, instance: Instance) -> Option<&mut dyn Application>;
 }
 
 /// What of the operating system a command can reach; all but [`Issuer`] through [`Context`]'s methods.
@@ -88,7 +99,8 @@ pub(crate) enum Protection {
 pub struct Context<'a> {
     pub(crate) place: Place,
     pub(crate) application: u8,
-    pub(crate) privileges: Privileges,
+    /// Its registry entry.
+    pub(crate) entry: &'a Entry,
     /// How the command was protected.
     pub(crate) protection: Protection,
     /// Number of the application session.
@@ -112,6 +124,19 @@ impl<'a> Context<'a> {
     /// The container of the application.
     pub const fn container(&self) -> ContainerId {
         self.records.container
+    }
+
+    /// The application itself, as an instance in its container.
+    pub const fn instance(&self) -> Instance {
+        Instance {
+            container: self.records.container,
+            entry: self.application,
+        }
+    }
+
+    /// The application's AID.
+    pub const fn aid(&self) -> Aid {
+        self.entry.aid
     }
 
     /// SE-id.
@@ -246,7 +271,8 @@ impl<'a> Context<'a> {
 
     /// The services of the issuer security domain: `None` for whatever is no security domain.
     pub fn issuer(&mut self) -> Option<Issuer<'_, 'a>> {
-        self.privileges
+        self.entry
+            .privileges
             .contains(Privileges::SECURITY_DOMAIN)
             .then_some(Issuer { context: self })
     }
