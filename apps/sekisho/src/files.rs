@@ -3,14 +3,16 @@
 //! What the binary writes is for its owner alone, whatever writes it, SQLite and its side files included: the process begins with the umask 077. What is for
 //! everybody is published, by name. Files of an earlier version, or of a careless copy, are closed when they are used.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use nix::sys::stat::{Mode, umask};
-use std::fs::{self, Permissions};
-use std::io::{self, ErrorKind, Write as _};
+use sekisho_hsm::new_file;
+use std::fs::{self, File, Metadata, Permissions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use tempfile::NamedTempFile;
+use zeroize::Zeroizing;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -82,20 +84,35 @@ pub(crate) fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
     publish(path)
 }
 
-/// Writes a file for the owner alone, whole or not at all. One that is there stays.
-pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || {
-        written_beside(path, bytes)?
-            .persist_noclobber(path)
-            .map_err(io::Error::from)
+/// Writes a new file that everybody may read. One that is there stays.
+pub(crate) fn publish_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    new_file::write(path, bytes)?;
+    publish(path)
+}
+
+/// Reads the text of a file that its user keeps a secret in: a passphrase, a token, a key. It is not closed to others, since it may be a container's
+/// secret or a pipe; where others can read it, that is said.
+pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>> {
+    let read = || {
+        let mut file = File::open(path)?;
+        warn_of_readers(path, &file.metadata()?);
+        let mut text = Zeroizing::new(String::new());
+        file.read_to_string(&mut text)?;
+        Ok(text)
     };
-    match write() {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            bail!("{}: there is such a file already", path.display())
-        }
-        written => written
-            .map(drop)
-            .with_context(|| format!("cannot write {}", path.display())),
+    read().map_err(|error: io::Error| match error.kind() {
+        ErrorKind::InvalidData => anyhow!("{} holds no text", path.display()),
+        _ => anyhow::Error::new(error).context(format!("cannot read {}", path.display())),
+    })
+}
+
+/// Says that others can read a file with a secret in it, and what to do.
+#[allow(clippy::print_stderr)]
+pub(crate) fn warn_of_readers(path: &Path, metadata: &Metadata) {
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.is_file() && mode & 0o077 != 0 {
+        let path = path.display();
+        eprintln!("warning: {path} holds a secret and is open to others (mode {mode:04o}): chmod 600 {path}");
     }
 }
 

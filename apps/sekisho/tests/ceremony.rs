@@ -76,27 +76,37 @@ fn rotate_makes_keys_and_package_and_keeps_the_present_ones() {
         (&["--designer-only", "--custody", "design"], false, true),
     ] {
         let next = format!("next-{wrapped}-{designer}.sealed");
-        let rotate = ["design", "rotate", "--min-previous", "1", "--next", &next];
+        let package = format!("keys-{wrapped}-{designer}.skpk");
+        let rotate = [
+            "design",
+            "rotate",
+            "--min-previous",
+            "1",
+            "--next",
+            &next,
+            "--out",
+            &package,
+        ];
         let said = ok(folder, &[&rotate, more].concat());
         assert!(
             said.contains("(sealed; keep ceremony.sealed until every SE has changed)"),
             "{said}"
         );
         assert_eq!(std::fs::read(folder.join("ceremony.sealed")).unwrap(), present);
-        let seen = inspect(folder, "keys.skpk");
+        let seen = inspect(folder, &package);
         assert_eq!(
             (&seen["target"], &seen["version"], &seen["min_previous"]),
             (&2.into(), &2.into(), &1.into())
         );
         let in_the_clear = if seen["custody"] == "04" {
-            change(folder, "ceremony.sealed", "keys.skpk")
+            change(folder, "ceremony.sealed", &package)
         } else {
             (false, true, false)
         };
         assert_eq!(in_the_clear, (wrapped, designer, false));
         // The present designer has signed it, the next one has not.
         let key = |name| hex::encode(ceremony(folder, name).designer_public());
-        let verify = |key: &str| sekisho(folder, &["design", "verify", "keys.skpk", "--designer", key]);
+        let verify = |key: &str| sekisho(folder, &["design", "verify", &package, "--designer", key]);
         let (code, said, _) = verify(&key("ceremony.sealed"));
         assert!(
             code == 0 && said.contains("target 02, the design system's keys, version 2"),
@@ -112,7 +122,7 @@ fn rotate_makes_keys_and_package_and_keeps_the_present_ones() {
             "--next",
             &format!("{next}-3"),
             "--out",
-            "3.skpk",
+            &format!("3-{package}"),
         ];
         ok(folder, &again);
     }
@@ -147,6 +157,169 @@ fn a_rotation_that_broke_off_goes_on_with_the_keys_that_are_there() {
     let (code, _, _) = sekisho(folder, &["design", "rotate", "--version", "1"]);
     assert_eq!(code, 1);
     assert!(!folder.join("ceremony-next.sealed").exists() && !folder.join("keys.skpk").exists());
+}
+
+/// The second rotation with the names of the first, when the files have been moved as the page says; and when they have not.
+#[test]
+fn a_second_rotation_takes_no_file_of_the_first() {
+    let folder = scratch();
+    let folder = folder.path();
+    let mv = |from: &str, to: &str| std::fs::rename(folder.join(from), folder.join(to)).unwrap();
+    let rotate = ["design", "rotate"];
+    ok(folder, &["design", "ceremony"]);
+    ok(folder, &rotate);
+    let refused = |words: &str| {
+        let (code, _, error) = sekisho(folder, &rotate);
+        assert!(code == 1 && error.contains(words), "{error}");
+    };
+    refused("keys.skpk: there is such a file already");
+    mv("keys.skpk", "keys-2.skpk");
+    // Copied in place of moved: the next keys are the present ones.
+    std::fs::copy(folder.join("ceremony.sealed"), folder.join("ceremony-1.sealed")).unwrap();
+    std::fs::copy(
+        folder.join("ceremony-next.sealed"),
+        folder.join("ceremony.sealed"),
+    )
+    .unwrap();
+    refused("the next keys go into another --next");
+    assert!(!folder.join("keys.skpk").exists());
+    mv("ceremony-next.sealed", "ceremony.sealed");
+    ok(folder, &rotate);
+    let versions = ["ceremony-1.sealed", "ceremony.sealed", "ceremony-next.sealed"]
+        .map(|name| ceremony(folder, name).key_version());
+    assert_eq!(versions, [1, 2, 3]);
+    assert_eq!(inspect(folder, "keys.skpk")["version"], 3);
+    // An SE that was left behind changes from the first keys to the third at once.
+    let left_behind = ["--ceremony", "ceremony-1.sealed", "--out", "keys-1-3.skpk"];
+    ok(folder, &[&rotate[..], &left_behind].concat());
+    assert_eq!(
+        change(folder, "ceremony-1.sealed", "keys-1-3.skpk"),
+        (true, true, false)
+    );
+}
+
+/// Whatever makes a file leaves one that has its name as it is.
+#[test]
+fn no_command_replaces_a_file() {
+    let folder = handed_over();
+    let folder = folder.path();
+    let part = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../applets/prebuilt/meter-v2.wasm"
+    );
+    let of_se = ["--se-id", SE_ID];
+    let commands = [
+        vec!["hsm", "init", "--out"],
+        vec!["design", "ceremony", "--out"],
+        vec!["design", "hand-over", "--out"],
+        vec!["design", "hand-over", "--in-the-clear", "--out"],
+        vec!["design", "pack", part, "--version", "2", "--out"],
+        vec!["design", "rotate", "--out"],
+        [&["hsm", "perso"][..], &of_se, &["--out"]].concat(),
+        [&["hsm", "perso", "--in-the-clear"][..], &of_se, &["--out"]].concat(),
+        [&["hsm", "wrapping-key"][..], &of_se, &["--out"]].concat(),
+    ];
+    std::fs::write(folder.join("there"), "of somebody").unwrap();
+    let beside = || std::fs::read_dir(folder).unwrap().count();
+    let files = beside();
+    for command in commands {
+        let (code, _, error) = sekisho(folder, &[&command[..], &["there"]].concat());
+        assert!(
+            code == 1 && error.contains("there is such a file already; it is not replaced"),
+            "{command:?}: {error}"
+        );
+        let text = std::fs::read_to_string(folder.join("there")).unwrap();
+        assert_eq!((text.as_str(), beside()), ("of somebody", files), "{command:?}");
+    }
+}
+
+/// Every option that names a file with a secret: where others can read it, that is said with what to do, and no other time.
+#[test]
+fn a_secret_that_others_can_read_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = handed_over();
+    let folder = folder.path();
+    std::fs::write(
+        folder.join("script"),
+        "authenticate 1 000102030405060708090A0B0C0D0E0F",
+    )
+    .unwrap();
+    std::fs::write(folder.join("secret"), "no such secret").unwrap();
+    std::fs::write(
+        folder.join("server.toml"),
+        "keystore = \"missing\"\n[paging]\ndatabase = \"postgres://sekisho:secret@127.0.0.1/paging\"",
+    )
+    .unwrap();
+    let card = ["card", "--listen", "127.0.0.1:0", "--flash", "refused.flash"];
+    let of_both = ["--perso", "batch.sealed", "--product", "product.sealed"];
+    let agent = ["agent", "--once", "--card", "tcp:127.0.0.1:9", "--server"];
+    let of_server = ["https://127.0.0.1:9", "--ca", "secret", "--token-file", "secret"];
+    let delegate = ["fleet", "--token-file", "token", "paging", "delegate", SE_ID];
+    let at_edge = ["--domain", "9", "--local-passphrase-file", "secret"];
+    std::fs::write(folder.join("token"), "no such token").unwrap();
+    std::fs::set_permissions(folder.join("token"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    for (name, command) in [
+        ("secret", vec!["hsm", "check", "--passphrase-file", "secret"]),
+        (
+            "secret",
+            vec![
+                "design",
+                "hand-over",
+                "--handover-passphrase-file",
+                "secret",
+                "--out",
+                "x",
+            ],
+        ),
+        (
+            "secret",
+            [&card[..], &of_both, &["--handover-passphrase-file", "secret"]].concat(),
+        ),
+        (
+            "product",
+            [
+                &card[..],
+                &OF_BATCH,
+                &PRODUCT,
+                &[
+                    "--product-passphrase-file",
+                    "product",
+                    "--se-id",
+                    "5ec154000000000000ad",
+                ],
+            ]
+            .concat(),
+        ),
+        (
+            "secret",
+            vec!["reader", "--key-file", "secret", "send", "00B0810004"],
+        ),
+        ("script", vec!["reader", "run", "script"]),
+        ("secret", vec!["fleet", "--token-file", "secret", "devices"]),
+        ("secret", [&agent[..], &of_server].concat()),
+        ("secret", [&delegate[..], &at_edge].concat()),
+        (
+            "server.toml",
+            vec!["server", "--config", "server.toml", "--check-config"],
+        ),
+    ] {
+        for (mode, is_told) in [(0o644, true), (0o440, true), (0o600, false), (0o400, false)] {
+            std::fs::set_permissions(folder.join("batch"), std::fs::Permissions::from_mode(0o600)).unwrap();
+            let path = folder.join(name);
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let (_, _, error) = sekisho(folder, &command);
+            let words = format!(
+                "warning: {name} holds a secret and is open to others (mode {mode:04o}): chmod 600 {name}"
+            );
+            assert_eq!(error.contains(&words), is_told, "{command:?} {mode:o}: {error}");
+            assert_eq!(
+                error.contains("warning: "),
+                is_told,
+                "{command:?} {mode:o}: {error}"
+            );
+        }
+        let _ = std::fs::remove_file(folder.join("x"));
+    }
 }
 
 #[test]

@@ -430,6 +430,7 @@ fn whole_system(path: &Path, there: &[&str]) {
     ok(path, &agent);
     ok(path, &["hsm", "check"]);
     let part = repository("applets/prebuilt/meter-v2.wasm");
+    let _ = std::fs::remove_file(path.join("update.skpk"));
     ok(
         path,
         &["design", "pack", part.to_str().unwrap(), "--version", "2"],

@@ -15,6 +15,7 @@ use sekisho_device::{
 use sekisho_link::{Access, Manifest, Outcome, Status};
 use sekisho_transport::{Card, PcscCard, SocketCard};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::{OrUsage as _, refuse_variable, usage};
 use crate::files;
@@ -200,8 +201,8 @@ fn server(args: &Args) -> Result<String> {
 
 fn token(args: &Args) -> Result<LinkToken> {
     let text = match (&args.token, &args.token_file) {
-        (Some(token), None) => token.clone(),
-        (_, Some(path)) => String::from_utf8(read(path, "token")?).unwrap_or_default(),
+        (Some(token), None) => Zeroizing::new(token.clone()),
+        (_, Some(path)) => files::read_secret(path)?,
         (None, None) => bail!("give the link token with --token-file or SEKISHO_TOKEN"),
     };
     LinkToken::new(&text)

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use sekisho_hsm::ProductFile;
 use sekisho_hsm::design::{Ceremony, PackOptions, verify};
 use sekisho_hsm::sealed::Purpose;
+use sekisho_hsm::{ProductFile, new_file};
 use sekisho_keys::{p256sig::VerifyingKey, sha256};
 use sekisho_link::{Custody, Manifest, Package, PackageBody};
 use serde_json::json;
@@ -48,7 +48,7 @@ enum Command {
         /// Who makes the broadcast keys
         #[arg(long, value_enum, default_value_t = Maker::Hsm)]
         custody: Maker,
-        /// The package to write
+        /// The package to make; an existing one is not replaced
         #[arg(long, default_value = "update.skpk")]
         out: PathBuf,
         /// The ceremony file
@@ -63,7 +63,7 @@ enum Command {
     Rotate(rotate::Args),
     /// Write Kos, K_MAC and the designer's public key for whoever makes cards; the private key stays
     HandOver {
-        /// The file to write; without it product.sealed, or product.json in the clear
+        /// The file to make, without it product.sealed, or product.json in the clear; an existing one is not replaced
         #[arg(long)]
         out: Option<PathBuf>,
         /// The ceremony file
@@ -138,6 +138,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             ram,
             passphrase,
         } => {
+            new_file::check(out)?;
             let bytes = read(module)?;
             part::check(module, &bytes, &part::profile(*ram))?;
             let ceremony = secret::ceremony(ceremony, &passphrase.read()?)?;
@@ -149,7 +150,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                     custody: custody.custody(),
                 },
             )?;
-            files::write_public(out, &package)?;
+            files::publish_new(out, &package)?;
             println!(
                 "{}: version {version}, {} bytes of module, {} bytes of package",
                 out.display(),

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use super::kvn::Kvn;
 use crate::admin_client::AdminClient;
+use crate::files;
 
 /// Administers a fleet through the server's API
 #[derive(Parser)]
@@ -250,7 +251,7 @@ fn server(args: &Args) -> Result<String> {
 #[allow(clippy::print_stdout)]
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let token = String::from_utf8(read(&args.token_file)?).context("the token file holds no text")?;
+    let token = files::read_secret(&args.token_file)?;
     let client = AdminClient::new(&server(args)?, token.trim());
     let answer = match &args.command {
         Command::Register { se_ids, kvn } => {

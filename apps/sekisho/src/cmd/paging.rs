@@ -64,6 +64,15 @@ pub(crate) struct Table {
     node: Option<String>,
 }
 
+impl Table {
+    /// Whether the database's address names a user's password: `postgres://user:password@host/name`.
+    pub(crate) fn has_password(&self) -> bool {
+        let address = self.database.as_deref().and_then(|url| url.split_once("://"));
+        let user = address.and_then(|(_, rest)| rest.rsplit_once('@'));
+        user.is_some_and(|(user, _)| user.contains(':'))
+    }
+}
+
 impl Options {
     /// The configuration, if an address is given; what the command line says goes before the file.
     pub(crate) fn config(&self, table: Table, folder: &Path) -> Option<PagingConfig> {

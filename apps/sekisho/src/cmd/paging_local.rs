@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use sekisho_hsm::sealed::{self, Purpose};
-use sekisho_hsm::{Hsm, SoftHsm};
+use sekisho_hsm::{Hsm, SoftHsm, new_file};
 use sekisho_link::SeId;
 use sekisho_pager::{Engine, Intent, Registration, RootKeys, Scheme, Settings, Target};
 use sekisho_paging::keys::{Keyspace, PollKey, Root};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::secret::Passphrase;
+use super::secret::{self, Passphrase};
 use crate::admin_client::AdminClient;
 use crate::files;
 
@@ -82,11 +82,8 @@ pub(super) fn move_to(client: &AdminClient, se_id: SeId, domain: u8) -> Result<(
 /// Sends the devices to the domain, which this server answers for as well, and writes the file. The local server's orders come last: they are above
 /// that of the move.
 pub(super) fn give(client: &AdminClient, se_ids: &[SeId], domain: u8, file: &Give) -> Result<Value> {
-    let hsm = super::secret::keystore(&file.keystore, &file.passphrase.read()?)?;
-    let local = Zeroizing::new(
-        std::fs::read_to_string(&file.local_passphrase_file)
-            .with_context(|| format!("cannot read {}", file.local_passphrase_file.display()))?,
-    );
+    let passphrase = secret::passphrase_of(&file.local_passphrase_file)?;
+    let hsm = secret::keystore(&file.keystore, &file.passphrase.read()?)?;
     let given = client.post(&format!("paging/domains/{domain}"), b"")?;
     let sealed = hex::decode(given["sealed"].as_str().unwrap_or_default()).context("ticket key")?;
     let ticket_key = open_sealed(&*hsm.paging_seal_key()?, &sealed)
@@ -106,12 +103,7 @@ pub(super) fn give(client: &AdminClient, se_ids: &[SeId], domain: u8, file: &Giv
             .devices
             .push(given_device(client, &hsm, *se_id, domain)?);
     }
-    if file.out.exists() {
-        bail!(
-            "{}: there is such a file already; it is not replaced",
-            file.out.display()
-        );
-    }
+    new_file::check(&file.out)?;
     for se_id in se_ids {
         move_to(client, *se_id, domain)?;
     }
@@ -119,7 +111,6 @@ pub(super) fn give(client: &AdminClient, se_ids: &[SeId], domain: u8, file: &Giv
     delegation.first_order = number(&orders, "first")?;
     delegation.last_order = number(&orders, "last")?;
     let content = Zeroizing::new(serde_json::to_vec(&delegation)?);
-    let passphrase = local.lines().next().unwrap_or_default();
     sealed::write(&file.out, Purpose::Delegation, passphrase.as_bytes(), &content)?;
     Ok(json!({ "domain": domain, "devices": se_ids.len(), "file": file.out.display().to_string() }))
 }

@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// SCP03 with challenges, cryptograms and MACs of 16 bytes; the server authorises no update of such a card yet
     #[arg(long)]
     s16: bool,
-    /// The file to write; without it perso.sealed, or perso.json in the clear
+    /// The file to make, without it perso.sealed, or perso.json in the clear; an existing one is not replaced
     #[arg(long)]
     out: Option<PathBuf>,
     #[command(flatten)]

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use super::agent::CardAt;
 use super::{OrUsage as _, usage};
 use crate::card::test_card;
+use crate::files;
 use crate::reader::script::Script;
 use crate::reader::trace::{Style, Trace};
 use crate::reader::{Session, Setup, figures, listen, script, select, words};
@@ -281,15 +282,22 @@ fn read(path: &PathBuf) -> Result<String> {
 }
 
 fn parse(path: &PathBuf) -> Result<Script> {
-    Script::parse(&read(path)?).with_context(|| path.display().to_string())
+    let script = Script::parse(&read(path)?).with_context(|| path.display().to_string())?;
+    if script.has_key()
+        && let Ok(metadata) = path.metadata()
+    {
+        files::warn_of_readers(path, &metadata);
+    }
+    Ok(script)
 }
 
 fn mkey(args: &Args) -> Result<AesKey> {
     let text = match &args.key_file {
-        Some(path) => Some(read(path)?),
-        None => std::env::var("SEKISHO_MKEY").ok(),
+        Some(path) if path.as_os_str() != "-" => Some(files::read_secret(path)?),
+        Some(path) => Some(Zeroizing::new(read(path)?)),
+        None => std::env::var("SEKISHO_MKEY").ok().map(Zeroizing::new),
     };
-    let Some(text) = text.map(Zeroizing::new) else {
+    let Some(text) = text else {
         return Ok(AesKey::aes128(test_key::MKEY));
     };
     let line = text.lines().next().unwrap_or_default().trim();

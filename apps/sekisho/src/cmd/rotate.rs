@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{ArgGroup, Args as ClapArgs};
-use sekisho_hsm::{ChangeOptions, Renewal};
+use sekisho_hsm::{ChangeOptions, Renewal, new_file};
 
 use super::design::{Maker, show_keys};
 use super::kvn::Kvn;
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// For one SE, whose Kos others may know: what `sekisho hsm wrapping-key` made, under its hand-over passphrase
     #[arg(long, value_name = "FILE")]
     individual: Option<PathBuf>,
-    /// The package to write
+    /// The package to make; an existing one is not replaced
     #[arg(long, default_value = "keys.skpk")]
     out: PathBuf,
     /// The present ceremony file
@@ -78,6 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => None,
         Some(path) => Some(secret::individual_key(path, &args.hand_over.required()?)?),
     };
+    new_file::check(&args.out)?;
     let passphrase = args.passphrase.read()?;
     let present = secret::ceremony(&args.ceremony, &passphrase)?;
     let options = ChangeOptions {
@@ -87,7 +88,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let is_made = args.next.exists();
     let next = if is_made {
         let next = secret::ceremony(&args.next, &passphrase)?;
-        let found = present.renewal(&next)?;
+        let found = present.renewal(&next).with_context(|| {
+            format!(
+                "{} and {} are the same: the next keys go into another --next",
+                args.ceremony.display(),
+                args.next.display()
+            )
+        })?;
         if found != args.renewal() {
             return usage(format!(
                 "{} holds new keys already and changes {}; give another --next to make others",
@@ -113,7 +120,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !is_made {
         next.save(&args.next, passphrase.as_bytes())?;
     }
-    files::write_public(&args.out, &package)
+    files::publish_new(&args.out, &package)
         .with_context(|| format!("{} is made: run this again", args.next.display()))?;
     let made = if is_made { "was there" } else { "sealed" };
     println!(

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use sekisho_hsm::design::Ceremony;
 use sekisho_hsm::sealed::{self, Purpose};
-use sekisho_hsm::{IndividualKey, SoftHsm};
+use sekisho_hsm::{IndividualKey, SoftHsm, new_file};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -167,7 +167,7 @@ pub(crate) fn write_hand_over(
             Ok("sealed")
         }
         None => {
-            files::write_new(path, text.as_bytes())?;
+            new_file::write(path, text.as_bytes())?;
             Ok("in the clear")
         }
     }
@@ -204,20 +204,31 @@ pub(crate) fn apart(own: &str, hand_over: &str) -> Result<()> {
     Ok(())
 }
 
+/// The passphrase of a local server, which has no variable.
+///
+/// # Errors
+/// [`super::Usage`].
+pub(crate) fn passphrase_of(file: &Path) -> Result<Zeroizing<String>> {
+    files::read_secret(file)
+        .and_then(|text| line_of(&text))
+        .or_usage()
+}
+
 fn first_line(file: Option<&Path>, variable: &str) -> Result<Option<Zeroizing<String>>> {
     let text = match file {
-        Some(path) => {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
-        }
+        Some(path) => files::read_secret(path)?,
         None => match std::env::var(variable) {
-            Ok(text) => text,
+            Ok(text) => Zeroizing::new(text),
             Err(_) => return Ok(None),
         },
     };
-    let text = Zeroizing::new(text);
+    line_of(&text).map(Some)
+}
+
+fn line_of(text: &str) -> Result<Zeroizing<String>> {
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {
         bail!("the passphrase is empty");
     }
-    Ok(Some(Zeroizing::new(line.to_owned())))
+    Ok(Zeroizing::new(line.to_owned()))
 }

@@ -66,7 +66,12 @@ fn file(path: Option<&Path>) -> Result<File> {
         return Ok(File::default());
     };
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("{} is no configuration", path.display()))
+    let file: File =
+        toml::from_str(&text).with_context(|| format!("{} is no configuration", path.display()))?;
+    if file.paging.has_password() {
+        files::warn_of_readers(path, &path.metadata()?);
+    }
+    Ok(file)
 }
 
 #[allow(clippy::print_stderr)]

@@ -59,6 +59,13 @@ impl Script {
         Ok(Self(lines))
     }
 
+    /// Whether a key stands in it.
+    pub(crate) fn has_key(&self) -> bool {
+        self.0
+            .iter()
+            .any(|line| matches!(line.step, Step::Authenticate(..)))
+    }
+
     /// Runs it; gives the number of answers that were as expected.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ mod authorise;
 mod broadcast;
 pub mod design;
 mod key_change;
+pub mod new_file;
 mod perso;
 mod proof;
 pub mod sealed;

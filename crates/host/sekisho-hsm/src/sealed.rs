@@ -6,8 +6,8 @@
 //!
 //! The first 48 bytes are authenticated with the rest. Argon2id takes 64 MiB, 3 passes, 1 lane: about a third of a second.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -15,7 +15,7 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
-use crate::{HsmError, Result};
+use crate::{HsmError, Result, new_file};
 
 const MAGIC: &[u8; 6] = b"SKSEAL";
 const VERSION: u8 = 1;
@@ -60,13 +60,7 @@ fn cipher(passphrase: &[u8], salt: &[u8]) -> Result<XChaCha20Poly1305> {
 /// # Errors
 /// [`HsmError::File`], also when there is such a file already; [`HsmError::Sealed`] for an empty passphrase.
 pub fn write(path: &Path, purpose: Purpose, passphrase: &[u8], content: &[u8]) -> Result<()> {
-    let file_error = |error| HsmError::File(path.to_owned(), error);
-    if path.exists() {
-        return Err(file_error(std::io::Error::new(
-            std::io::ErrorKind::AlreadyExists,
-            "there is such a file already; it is not replaced",
-        )));
-    }
+    new_file::check(path)?;
     let mut head = [0; HEAD];
     head[..6].copy_from_slice(MAGIC);
     head[6] = VERSION;
@@ -83,24 +77,7 @@ pub fn write(path: &Path, purpose: Purpose, passphrase: &[u8], content: &[u8]) -
             },
         )
         .map_err(|_| HsmError::Sealed("encryption failed"))?;
-    let beside = path.with_extension("tmp");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&beside).map_err(file_error)?;
-    file.write_all(&head)
-        .and_then(|()| file.write_all(&sealed))
-        .and_then(|()| file.sync_all())
-        .map_err(file_error)?;
-    fs::rename(&beside, path).map_err(file_error)?;
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(file_error)
+    new_file::write(path, &[&head[..], &sealed].concat())
 }
 
 /// Whether a file begins as a sealed one does.
