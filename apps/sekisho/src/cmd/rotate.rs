@@ -78,7 +78,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => None,
         Some(path) => Some(secret::individual_key(path, &args.hand_over.required()?)?),
     };
-    new_file::check(&args.out)?;
     let passphrase = args.passphrase.read()?;
     let present = secret::ceremony(&args.ceremony, &passphrase)?;
     let options = ChangeOptions {
@@ -116,6 +115,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         next.with_key_version(version)
     };
     // Refused before a file is made.
+    new_file::check(&args.out)?;
     let package = present.key_change(&next, options, individual.as_ref())?;
     if !is_made {
         next.save(&args.next, passphrase.as_bytes())?;
