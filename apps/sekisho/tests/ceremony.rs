@@ -233,32 +233,15 @@ fn no_command_replaces_a_file() {
     }
 }
 
-/// Every option that names a file with a secret: where others can read it, that is said with what to do, and no other time.
-#[test]
-fn a_secret_that_others_can_read_is_told() {
-    use std::os::unix::fs::PermissionsExt;
-    let folder = handed_over();
-    let folder = folder.path();
-    std::fs::write(
-        folder.join("script"),
-        "authenticate 1 000102030405060708090A0B0C0D0E0F",
-    )
-    .unwrap();
-    std::fs::write(folder.join("secret"), "no such secret").unwrap();
-    std::fs::write(
-        folder.join("server.toml"),
-        "keystore = \"missing\"\n[paging]\ndatabase = \"postgres://sekisho:secret@127.0.0.1/paging\"",
-    )
-    .unwrap();
+/// A file with a secret, and a command that reads it, for every option that names one.
+fn readers_of_secrets() -> Vec<(&'static str, Vec<&'static str>)> {
     let card = ["card", "--listen", "127.0.0.1:0", "--flash", "refused.flash"];
     let of_both = ["--perso", "batch.sealed", "--product", "product.sealed"];
     let agent = ["agent", "--once", "--card", "tcp:127.0.0.1:9", "--server"];
     let of_server = ["https://127.0.0.1:9", "--ca", "secret", "--token-file", "secret"];
     let delegate = ["fleet", "--token-file", "token", "paging", "delegate", SE_ID];
     let at_edge = ["--domain", "9", "--local-passphrase-file", "secret"];
-    std::fs::write(folder.join("token"), "no such token").unwrap();
-    std::fs::set_permissions(folder.join("token"), std::fs::Permissions::from_mode(0o600)).unwrap();
-    for (name, command) in [
+    vec![
         ("secret", vec!["hsm", "check", "--passphrase-file", "secret"]),
         (
             "secret",
@@ -302,7 +285,29 @@ fn a_secret_that_others_can_read_is_told() {
             "server.toml",
             vec!["server", "--config", "server.toml", "--check-config"],
         ),
-    ] {
+    ]
+}
+
+/// Every option that names a file with a secret: where others can read it, that is said with what to do, and no other time.
+#[test]
+fn a_secret_that_others_can_read_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = handed_over();
+    let folder = folder.path();
+    std::fs::write(
+        folder.join("script"),
+        "authenticate 1 000102030405060708090A0B0C0D0E0F",
+    )
+    .unwrap();
+    std::fs::write(folder.join("secret"), "no such secret").unwrap();
+    std::fs::write(
+        folder.join("server.toml"),
+        "keystore = \"missing\"\n[paging]\ndatabase = \"postgres://sekisho:secret@127.0.0.1/paging\"",
+    )
+    .unwrap();
+    std::fs::write(folder.join("token"), "no such token").unwrap();
+    std::fs::set_permissions(folder.join("token"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    for (name, command) in readers_of_secrets() {
         for (mode, is_told) in [(0o644, true), (0o440, true), (0o600, false), (0o400, false)] {
             std::fs::set_permissions(folder.join("batch"), std::fs::Permissions::from_mode(0o600)).unwrap();
             let path = folder.join(name);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{ArgGroup, Args as ClapArgs};
-use sekisho_hsm::{ChangeOptions, Renewal, new_file};
+use sekisho_hsm::{ChangeOptions, IndividualKey, Renewal, new_file};
 
 use super::design::{Maker, show_keys};
 use super::kvn::Kvn;
@@ -136,12 +136,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         named(args.renewal()),
         package.len()
     );
-    if let Some(individual) = &individual {
-        println!(
-            "for            SE {} alone, in a secure channel of its key set {}",
-            individual.se_id,
-            Kvn(individual.kvn)
-        );
-    }
+    individual.iter().for_each(show_one_se);
     Ok(())
+}
+
+#[allow(clippy::print_stdout)]
+fn show_one_se(individual: &IndividualKey) {
+    println!(
+        "for            SE {} alone, in a secure channel of its key set {}",
+        individual.se_id,
+        Kvn(individual.kvn)
+    );
 }
