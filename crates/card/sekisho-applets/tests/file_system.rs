@@ -301,6 +301,33 @@ fn sessions_that_are_forgotten_have_proved_nothing() {
     }
 }
 
+/// On two interfaces all logical channels, and again: who has proved a PIN goes on.
+#[test]
+fn who_proves_nothing_takes_no_session_from_who_has() {
+    let mut card = files::card();
+    let verify = [0x00, 0x20, 0, 1, 4, 0x31, 0x32, 0x33, 0x34];
+    for interface in [CONTACT, Interface::ApduGate] {
+        select(&mut card, interface);
+        plain(&mut card, interface, &verify).unwrap();
+    }
+    for round in 0..3 {
+        for interface in [Interface::Swp, Interface::Spi] {
+            for channel in 0..4 {
+                if channel > 0 && round == 0 {
+                    plain(&mut card, interface, &[0x00, 0x70, 0x00, 0x00, 0x01]).unwrap();
+                }
+                let name = sekisho_applets::file_system::AID;
+                let capdu = [&[channel, 0xA4, 0x04, 0x00, 0x07], name].concat();
+                plain(&mut card, interface, &capdu).unwrap();
+                plain(&mut card, interface, &[channel, 0x84, 0x00, 0x00, 0x08]).unwrap();
+            }
+        }
+    }
+    for interface in [CONTACT, Interface::ApduGate] {
+        assert_eq!(plain(&mut card, interface, &[0x00, 0x20, 0x00, 0x01]), Ok(vec![]));
+    }
+}
+
 /// A refresh is due, and nothing else is taken; with it the session goes on, whatever the mode of keys.
 #[test]
 fn refreshes_go_on_and_are_forced() {

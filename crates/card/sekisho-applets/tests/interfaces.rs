@@ -5,11 +5,12 @@
 mod common;
 
 use common::files::{self, Reader};
-use common::host::Host;
-use common::{Card, initial_keys, new_card, send, send_on, sw};
+use common::host::{Host, initialize_update};
+use common::script::Line;
+use common::{Card, initial_keys, new_card, new_card_with, profile, send, send_on, sw};
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::Mode;
-use sekisho_os::Interface;
+use sekisho_os::{Interface, Profile};
 use sekisho_scp::{MacMode, SecurityLevel};
 
 const CONTACT: Interface = Interface::Iso7816Contact;
@@ -270,4 +271,196 @@ fn secure_messaging_keeps_its_chain_once_it_has_proved_a_key() {
             assert_eq!(reader.accept(&answer).unwrap(), [0x90, 0x00]);
         }
     }
+}
+
+/// INITIALIZE UPDATE and nothing behind it.
+fn initiate(card: &mut Card, (interface, channel): (Interface, u8)) -> u16 {
+    sw(&send_on(
+        card,
+        interface,
+        &initialize_update(0, MacMode::S8, channel),
+    ))
+}
+
+/// Row C12: on four logical channels of one interface, and no other interface had SCP03 any more.
+#[test]
+fn openings_that_prove_nothing_keep_nobody_out() {
+    let mut card = new_card();
+    for interface in Interface::ALL {
+        open_channels(&mut card, interface, 3);
+    }
+    for round in 0..3 {
+        for interface in Interface::ALL {
+            for channel in 0..4 {
+                assert_eq!(
+                    initiate(&mut card, (interface, channel)),
+                    0x9000,
+                    "{round} {interface:?} {channel}"
+                );
+            }
+        }
+    }
+    for interface in Interface::ALL {
+        for channel in 0..4 {
+            let mut host = open(&mut card, interface, channel, level_33());
+            let answer = host.send(&mut card, &[0x80 | channel, 0xCA, 0x00, 0xD3, 0x00]);
+            assert_eq!(answer, [0xD3, 0x01, 0xB3, 0x90, 0x00]);
+            card.transmit(interface, &[channel, 0xA4, 0x04, 0x00, 0x00], &mut [0; 300]);
+        }
+    }
+}
+
+/// The other interfaces flood between a host's two commands: its opening stands.
+#[test]
+fn an_opening_stands_whatever_comes_on_other_interfaces() {
+    for own in Interface::ALL {
+        let mut card = new_card();
+        for interface in Interface::ALL {
+            open_channels(&mut card, interface, 3);
+        }
+        let mut line = Flooded { card, own };
+        let mut hosts: Vec<Host> = (0..3)
+            .map(|_| Host::open_on(&mut line, own, 0, 0, &initial_keys(), level_33(), MacMode::S8).unwrap())
+            .collect();
+        let mut host = hosts.pop().unwrap();
+        let answer = host.send(&mut line, &[0x80, 0xCA, 0x00, 0xD3, 0x00]);
+        assert_eq!(answer, [0xD3, 0x01, 0xB3, 0x90, 0x00]);
+    }
+}
+
+/// A card to whom every other interface sends four INITIALIZE UPDATE before each command.
+struct Flooded {
+    card: Card,
+    own: Interface,
+}
+
+impl Line for Flooded {
+    fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
+        for other in Interface::ALL.into_iter().filter(|other| *other != self.own) {
+            for channel in [0, 1, 2, 3] {
+                assert_eq!(initiate(&mut self.card, (other, channel)), 0x9000);
+            }
+        }
+        send_on(&mut self.card, interface, capdu)
+    }
+}
+
+/// Whoever holds the keys may have four secure channels on an interface, and seven in all; another interface has one of its own even then. An open
+/// one is closed in favour of none.
+#[test]
+fn open_channels_leave_every_interface_one() {
+    let profile = Profile {
+        logical_channels: 20,
+        ..profile()
+    };
+    let mut card = new_card_with(&profile, 0xFF, &initial_keys());
+    let mut hosts = Vec::new();
+    for (interface, count) in [
+        (Interface::Swp, 4),
+        (CONTACT, 1),
+        (Interface::ApduGate, 1),
+        (Interface::Spi, 1),
+    ] {
+        open_channels(&mut card, interface, 5);
+        for channel in 0..count {
+            hosts.push(open(&mut card, interface, channel, level_33()));
+        }
+        assert_eq!(initiate(&mut card, (interface, count)), 0x6A84);
+    }
+    assert_eq!(hosts.len(), 7);
+    for host in &mut hosts {
+        let answer = host.send(&mut card, &[0x80 | host.logical_channel, 0xCA, 0x00, 0xD3, 0x00]);
+        assert_eq!(answer, [0xD3, 0x01, 0xB3, 0x90, 0x00]);
+    }
+    // One that ends makes room, on its interface alone.
+    card.reset(Interface::Swp);
+    assert_eq!(initiate(&mut card, (CONTACT, 1)), 0x9000);
+    // Of openings the oldest of the own interface makes room.
+    for channel in 2..5 {
+        assert_eq!(initiate(&mut card, (CONTACT, channel)), 0x9000);
+    }
+    let authenticate = |card: &mut Card, channel: u8| {
+        sw(&send(
+            card,
+            &[
+                0x84 | channel,
+                0x82,
+                0x33,
+                0x00,
+                0x10,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+            ],
+        ))
+    };
+    assert_eq!(authenticate(&mut card, 1), 0x6985);
+    assert_eq!(authenticate(&mut card, 2), 0x6300);
+}
+
+/// A secure channel that met a security error takes nobody's room, and is not forgotten for another's sake.
+#[test]
+fn what_was_aborted_stays_so_and_takes_no_room() {
+    let mut card = new_card();
+    for interface in Interface::ALL {
+        open_channels(&mut card, interface, 3);
+        for channel in 0..4 {
+            open(&mut card, interface, channel, level_33());
+            let answer = send_on(&mut card, interface, &[0x80 | channel, 0xCA, 0x00, 0xCF, 0x00]);
+            assert_eq!(answer, [0x69, 0x82]);
+        }
+    }
+    for channel in 0..4 {
+        assert_eq!(
+            send(&mut card, &[0x80 | channel, 0xCA, 0x00, 0xCF, 0x00]),
+            [0x69, 0x82]
+        );
+        send(&mut card, &[channel, 0xA4, 0x04, 0x00, 0x00]);
+        assert_eq!(
+            sw(&send(&mut card, &[0x80 | channel, 0xCA, 0x00, 0xCF, 0x00])),
+            0x9000
+        );
+    }
+}
+
+/// The oldest opening of secure messaging that has proved nothing makes room, the interface's own before another's.
+#[test]
+fn openings_of_secure_messaging_make_room_in_their_own_interface_first() {
+    let mut card = files::card();
+    open_channels(&mut card, Interface::Swp, 3);
+    for (interface, channel) in [
+        (CONTACT, 0),
+        (Interface::Swp, 0),
+        (Interface::Swp, 1),
+        (Interface::Swp, 2),
+    ] {
+        files::select_on(&mut card, interface, channel);
+    }
+    let begin =
+        |card: &mut Card, place| Reader::open_on(card, place, Mode::Ratchet, Lanes::Shared, 9).unwrap();
+    let mut first = begin(&mut card, (CONTACT, 0));
+    for _ in 0..2 {
+        for channel in 0..3 {
+            begin(&mut card, (Interface::Swp, channel));
+        }
+    }
+    assert_eq!(first.send(&mut card, &files::append(1)), [0x90, 0x00]);
+    // Each of the others found its place taken by the next one but the last.
+    let mut last = begin(&mut card, (Interface::Swp, 0));
+    assert_eq!(last.send(&mut card, &files::append(2)), [0x90, 0x00]);
+    let third = Reader::open_on(&mut card, (Interface::Swp, 1), Mode::Ratchet, Lanes::Shared, 9);
+    assert_eq!(third.err(), Some(0x6A84));
 }

@@ -198,10 +198,10 @@ impl<'a> Context<'a> {
     /// # Errors
     /// 6985 when the logical channel has a secure channel or secure messaging, 6A84 when too many have secure messaging.
     pub fn can_open_messaging(&mut self) -> Result<(), Refusal> {
-        if self.protection != Protection::None || self.system.secure.get(self.place).is_some() {
+        if self.protection != Protection::None || self.system.secure.is_known(self.place) {
             return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         }
-        if !self.system.messaging.has_room() {
+        if !self.system.messaging.has_room(self.place.interface) {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         }
         Ok(())

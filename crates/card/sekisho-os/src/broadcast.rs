@@ -10,19 +10,19 @@ use crate::issuer::ModeChange;
 use crate::keys::{KVN_K_AUT, KeyStore};
 use crate::loader::{Authority, Refused};
 use crate::nvm::{AnyFlash, Nvm, Records, Staged};
-use crate::secure::State;
+use crate::secure::Slot;
 
 impl<P: Platform> Core<P> {
     /// CHANGE MODE's effect.
     pub(crate) fn change_mode(&mut self, place: Place, mode: ModeChange) {
-        let Some(state) = self.secure.get(place) else {
+        let Some(slot) = self.secure.get(place) else {
             return self.loader.abort();
         };
         match mode {
-            ModeChange::Broadcast { start, resume } => state.enter_broadcast(start, resume.as_ref()),
-            ModeChange::Saved | ModeChange::Left => state.leave_broadcast(self.profile.stack),
+            ModeChange::Broadcast { start, resume } => slot.enter_broadcast(start, resume.as_ref()),
+            ModeChange::Saved | ModeChange::Left => slot.leave_broadcast(self.profile.stack),
         }
-        if !state.is_broadcast() {
+        if !slot.is_broadcast() {
             self.loader.abort();
         }
     }
@@ -35,13 +35,13 @@ impl<P: Platform> Core<P> {
     }
 
     pub(crate) fn is_broadcast(&mut self, place: Place) -> bool {
-        self.secure.get(place).is_some_and(|state| state.is_broadcast())
+        self.secure.get(place).is_some_and(|slot| slot.is_broadcast())
     }
 
     /// The sequence counter of the session whose broadcast mode a command of this INS belongs to, if it does.
     pub(crate) fn loading_session(&mut self, place: Place, instruction: u8) -> Option<u32> {
         match self.secure.get(place)? {
-            State::Broadcast { channel, .. } if matches!(instruction, ins::WRITE | ins::CHANGE_MODE) => {
+            Slot::Broadcast { channel, .. } if matches!(instruction, ins::WRITE | ins::CHANGE_MODE) => {
                 Some(channel.sequence_counter())
             }
             _ => None,

@@ -7,7 +7,7 @@ use sekisho_messaging::card::CardMessaging;
 use sekisho_messaging::schedule::Schedule;
 use sekisho_messaging::setup::Opened;
 
-use crate::interface::Place;
+use crate::interface::{Interface, Place};
 use crate::response::RESPONSE_ROOM;
 
 /// Logical channels that can have secure messaging at one moment: two readers, or two devices and what stands between them.
@@ -49,6 +49,8 @@ pub(crate) fn is_meant_by(cla: Cla) -> bool {
 
 struct Slot {
     owner: Place,
+    /// When, by the count of openings.
+    opened: u32,
     credential: Credential,
     messaging: Messaging,
 }
@@ -78,19 +80,26 @@ impl Entry {
 }
 
 /// The secure messaging of all logical channels.
-pub(crate) struct Messagings([Entry; MESSAGINGS_MAX]);
+pub(crate) struct Messagings {
+    entries: [Entry; MESSAGINGS_MAX],
+    /// How many have been opened.
+    openings: u32,
+}
 
 impl Messagings {
     pub(crate) const fn new() -> Self {
-        Self([const { Entry::FREE }; MESSAGINGS_MAX])
+        Self {
+            entries: [const { Entry::FREE }; MESSAGINGS_MAX],
+            openings: 0,
+        }
     }
 
     fn slots(&self) -> impl Iterator<Item = &Slot> {
-        self.0.iter().filter_map(Entry::slot)
+        self.entries.iter().filter_map(Entry::slot)
     }
 
     fn get(&mut self, place: Place) -> Option<&mut Messaging> {
-        self.0.iter_mut().find_map(|entry| match entry {
+        self.entries.iter_mut().find_map(|entry| match entry {
             Entry::Taken(slot) if slot.owner == place => Some(&mut slot.messaging),
             _ => None,
         })
@@ -111,28 +120,41 @@ impl Messagings {
             .any(|slot| slot.owner == place && slot.messaging.is_proved())
     }
 
-    /// Where one more can be opened: a free place, or one whose reader has proved nothing yet, so that nobody keeps others out without a key.
-    fn room(&self) -> Option<usize> {
-        let unproved = |entry: &Entry| entry.slot().is_some_and(|slot| !slot.messaging.is_proved());
-        let free = self.0.iter().position(|entry| entry.slot().is_none());
-        free.or_else(|| self.0.iter().position(unproved))
+    /// Where a logical channel of the interface can open one more: a free place, or one whose reader has proved nothing yet, so that nobody keeps
+    /// others out without a key. Of these first one of the interface itself, and the oldest first.
+    fn room(&self, interface: Interface) -> Option<usize> {
+        let rank = |entry: &Entry| match entry.slot() {
+            None => Some((2, 0)),
+            Some(slot) if slot.messaging.is_proved() => None,
+            Some(slot) => {
+                let is_own = slot.owner.interface == interface;
+                Some((i32::from(is_own), self.openings.wrapping_sub(slot.opened)))
+            }
+        };
+        let ranks = (0..)
+            .zip(&self.entries)
+            .filter_map(|(at, entry)| Some((rank(entry)?, at)));
+        ranks.max().map(|(_, at)| at)
     }
 
-    /// Whether one more can be opened.
-    pub(crate) fn has_room(&self) -> bool {
-        self.room().is_some()
+    /// Whether one more can be opened on the interface.
+    pub(crate) fn has_room(&self, interface: Interface) -> bool {
+        self.room(interface).is_some()
     }
 
     /// Opens; gives the logical channel that had to make room, if one had to.
     pub(crate) fn open(&mut self, place: Place, credential: Credential, opened: Opened) -> Option<Place> {
-        let at = self.room()?;
-        let entry = self.0.get_mut(at)?;
+        let at = self.room(place.interface)?;
+        let number = self.openings;
+        let entry = self.entries.get_mut(at)?;
         let before = entry.slot().map(|before| before.owner);
         *entry = Entry::Taken(Slot {
             owner: place,
+            opened: number,
             credential,
             messaging: Messaging::new(opened.schedule, opened.ssc),
         });
+        self.openings = number.wrapping_add(1);
         before
     }
 
@@ -182,7 +204,7 @@ impl Messagings {
 
     /// Ends the secure messaging of the logical channels that `is_gone` names, and wipes its keys.
     pub(crate) fn end(&mut self, is_gone: impl Fn(Place) -> bool) {
-        for entry in &mut self.0 {
+        for entry in &mut self.entries {
             if entry.slot().is_some_and(|slot| is_gone(slot.owner)) {
                 *entry = Entry::FREE;
             }

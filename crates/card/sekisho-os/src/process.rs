@@ -19,7 +19,7 @@ use crate::nvm::{AnyFlash, Nvm, Records, Staged};
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::Entry;
 use crate::response::Response;
-use crate::secure::{OpenChannel, State};
+use crate::secure::Slot;
 use crate::select;
 
 /// A command that has passed the secure channel or the secure messaging.
@@ -251,33 +251,35 @@ impl<P: Platform> Core<P> {
         let indicated = command.cla.secure_messaging() != SecureMessaging::None;
         let starts = command.ins == ins::INITIALIZE_UPDATE && command.cla.proprietary() && !indicated;
         let continues = command.ins == ins::EXTERNAL_AUTHENTICATE;
-        let state = match self.secure.get(place) {
-            Some(state) => state,
+        if self.secure.is_aborted(place) && !starts {
+            return Err(refused);
+        }
+        let slot = match self.secure.get(place) {
+            Some(slot) => slot,
             None if indicated && !continues => return Err(refused),
             None => return Ok(in_the_clear),
         };
-        match state {
-            _ if starts && !state.is_broadcast() => Ok(in_the_clear),
-            State::Aborted(_) => Err(refused),
-            State::Initiated { .. } | State::None(_) if continues => Ok(in_the_clear),
-            State::Initiated { .. } | State::None(_) => {
+        match slot {
+            _ if starts && !slot.is_broadcast() => Ok(in_the_clear),
+            Slot::Initiated { .. } | Slot::Free(_) if continues => Ok(in_the_clear),
+            Slot::Initiated { .. } | Slot::Free(_) => {
                 // Whatever comes between INITIALIZE UPDATE and EXTERNAL AUTHENTICATE breaks the opening off.
-                *state = State::NONE;
+                *slot = Slot::FREE;
                 if indicated { Err(refused) } else { Ok(in_the_clear) }
             }
-            State::Open(OpenChannel { channel, .. }) => match channel.unwrap(command, plain) {
+            Slot::Open { session, .. } => match session.channel.unwrap(command, plain) {
                 Ok(command) => Ok(admitted(command, Protection::SecureChannel)),
                 Err(ScpError::TooLong) => Ok(Admission::TooLong(Protection::SecureChannel)),
                 Err(error) => {
-                    *state = State::ABORTED;
+                    self.secure.abort(place);
                     Err(error.into())
                 }
             },
-            State::Broadcast { channel, .. } if ChangeMode::leaves(command) => Ok(admitted(
+            Slot::Broadcast { channel, .. } if ChangeMode::leaves(command) => Ok(admitted(
                 channel.unwrap_saved(command, plain)?,
                 Protection::SecureChannel,
             )),
-            State::Broadcast { channel, .. } => {
+            Slot::Broadcast { channel, .. } => {
                 Ok(admitted(channel.unwrap(command, plain)?, Protection::None))
             }
         }
@@ -353,9 +355,9 @@ impl<P: Platform> Core<P> {
         staged.clear();
         // An opening whose sequence counter is not durable must not go on.
         if done.is_err()
-            && let Some(state @ State::Initiated { .. }) = self.secure.get(place)
+            && let Some(slot @ Slot::Initiated { .. }) = self.secure.get(place)
         {
-            *state = State::NONE;
+            *slot = Slot::FREE;
         }
         done
     }
@@ -390,7 +392,7 @@ impl<P: Platform> Core<P> {
         out: &mut Writer<'_>,
     ) -> StatusWord {
         let open = match self.secure.get(place) {
-            Some(State::Open(open)) if protection == Protection::SecureChannel => open,
+            Some(Slot::Open { session, .. }) if protection == Protection::SecureChannel => session,
             _ => {
                 return if out.bytes(data).is_ok() {
                     sw

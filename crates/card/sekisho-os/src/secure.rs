@@ -6,11 +6,13 @@ use sekisho_scp::card::{
     Authenticated, BroadcastChannel, BroadcastCheckpoint, BroadcastStart, Initiated, SecureChannel,
 };
 
-use crate::interface::Place;
+use crate::channels::Channels;
+use crate::interface::{Interface, Place};
 use crate::stack;
 
-/// Secure channels of the whole SE at one moment. One more is refused (6A84); none is closed in favour of another (GPC 10.2.3).
-pub(crate) const SECURE_CHANNELS_MAX: usize = 4;
+/// Secure channels of the whole SE at one moment, opening or open: one of each interface, which no other takes from it, and three more. One that is
+/// open is closed in favour of no other (GPC 10.2.3); one that is being opened has proved nothing, and makes room.
+const SLOTS: usize = Interface::COUNT + 3;
 
 /// An open individual secure channel.
 pub(crate) struct OpenChannel {
@@ -48,99 +50,168 @@ impl Kept {
     }
 }
 
-/// Bytes of the longest state.
+/// Room for the longest slot, its place and its age.
 const LONGEST: usize = {
     let (open, broadcast) = (
         size_of::<OpenChannel>(),
         size_of::<BroadcastChannel>() + size_of::<AesKey>(),
     );
-    if open > broadcast { open } else { broadcast }
+    let longest = if open > broadcast { open } else { broadcast };
+    longest + 16
 };
 
-/// As long as the longest state: a state without keys that is written over one with keys leaves nothing of it. A value without contents would
+/// At least as long as the longest slot: a slot without keys that is written over one with keys leaves nothing of it. A value without contents would
 /// leave what it is shorter by, or bring along what stood where it was made.
 #[allow(dead_code)] // written, never read
 pub(crate) struct Zeros([u8; LONGEST]);
 
-const ZEROS: Zeros = Zeros([0; LONGEST]);
-
 /// The secure channel of one logical channel.
 #[allow(dead_code)] // zeros are written, never read
-pub(crate) enum State {
-    /// None; commands come in the clear and are not authenticated.
-    None(Zeros),
-    /// It was open and met a security error: every command but INITIALIZE UPDATE is refused until the application session ends
-    /// (GPC 10.2.3, Amd D 5.6).
-    Aborted(Zeros),
-    /// INITIALIZE UPDATE has been answered.
-    Initiated { initiated: Initiated, dek: AesKey },
+pub(crate) enum Slot {
+    /// Nobody's.
+    Free(Zeros),
+    /// INITIALIZE UPDATE has been answered, and nothing proved yet.
+    Initiated {
+        place: Place,
+        /// Key version that opens it.
+        kvn: u8,
+        /// When, by the count of openings.
+        opened: u32,
+        initiated: Initiated,
+        dek: AesKey,
+    },
     /// Open.
-    Open(OpenChannel),
+    Open {
+        place: Place,
+        kvn: u8,
+        session: OpenChannel,
+    },
     /// Broadcast mode; the individual channel is saved inside.
-    Broadcast { channel: BroadcastChannel, dek: AesKey },
+    Broadcast {
+        place: Place,
+        kvn: u8,
+        channel: BroadcastChannel,
+        dek: AesKey,
+    },
 }
 
-impl State {
-    /// No secure channel.
-    pub(crate) const NONE: Self = Self::None(ZEROS);
-    /// One that met a security error.
-    pub(crate) const ABORTED: Self = Self::Aborted(ZEROS);
+impl Slot {
+    /// Nobody's.
+    pub(crate) const FREE: Self = Self::Free(Zeros([0; LONGEST]));
 
-    /// Takes the state away; none is left, nor any byte of its keys, which stay where they were when a value is merely moved.
+    /// Whose it is, and the key version that opens it.
+    const fn owner(&self) -> Option<(Place, u8)> {
+        match self {
+            Self::Free(_) => None,
+            Self::Initiated { place, kvn, .. }
+            | Self::Open { place, kvn, .. }
+            | Self::Broadcast { place, kvn, .. } => Some((*place, *kvn)),
+        }
+    }
+
+    fn is_of(&self, place: Place) -> bool {
+        self.owner().is_some_and(|(owner, _)| owner == place)
+    }
+
+    fn is_on(&self, interface: Interface) -> bool {
+        self.owner()
+            .is_some_and(|(owner, _)| owner.interface == interface)
+    }
+
+    /// Takes the contents away; none are left, nor any byte of their keys, which stay where they were when a value is merely moved.
     pub(crate) fn take(&mut self) -> Self {
         let taken = match self {
-            Self::None(_) => Self::NONE,
-            Self::Aborted(_) => Self::ABORTED,
-            Self::Initiated { initiated, dek } => Self::Initiated {
+            Self::Free(_) => Self::FREE,
+            Self::Initiated {
+                place,
+                kvn,
+                opened,
+                initiated,
+                dek,
+            } => Self::Initiated {
+                place: *place,
+                kvn: *kvn,
+                opened: *opened,
                 initiated: initiated.take(),
                 dek: dek.clone(),
             },
             // A key set that was kept is used before, or not at all.
-            Self::Open(OpenChannel { channel, dek, .. }) => Self::Open(OpenChannel {
-                channel: channel.take(),
-                dek: dek.clone(),
-                kept: Kept::NOTHING,
-            }),
-            Self::Broadcast { channel, dek } => Self::Broadcast {
+            Self::Open {
+                place,
+                kvn,
+                session: OpenChannel { channel, dek, .. },
+            } => Self::Open {
+                place: *place,
+                kvn: *kvn,
+                session: OpenChannel {
+                    channel: channel.take(),
+                    dek: dek.clone(),
+                    kept: Kept::NOTHING,
+                },
+            },
+            Self::Broadcast {
+                place,
+                kvn,
+                channel,
+                dek,
+            } => Self::Broadcast {
+                place: *place,
+                kvn: *kvn,
                 channel: channel.take(),
                 dek: dek.clone(),
             },
         };
-        *self = Self::NONE;
+        *self = Self::FREE;
         taken
     }
 
     /// Saves the individual channel and goes to broadcast mode, at a checkpoint if there is one.
     pub(crate) fn enter_broadcast(&mut self, start: BroadcastStart, resume: Option<&BroadcastCheckpoint>) {
-        if let Self::Open(OpenChannel { channel, dek, .. }) = self.take() {
+        if let Self::Open {
+            place,
+            kvn,
+            session: OpenChannel { channel, dek, .. },
+        } = self.take()
+        {
             let mut channel = channel.enter_broadcast(start);
             if let Some(checkpoint) = resume {
                 channel.resume_at(checkpoint);
             }
-            *self = Self::Broadcast { channel, dek };
+            *self = Self::Broadcast {
+                place,
+                kvn,
+                channel,
+                dek,
+            };
         }
     }
 
     /// Returns to the saved individual channel; `stack` is how much of the stack holds what has been moved.
     ///
-    /// [`State::Open`] is shorter than [`State::Broadcast`], and a value that is moved may take with it what stood behind its end: the broadcast
+    /// [`Slot::Open`] is shorter than [`Slot::Broadcast`], and a value that is moved may take with it what stood behind its end: the broadcast
     /// keys, were the stack below this function not wiped before the value is made.
     #[inline(never)]
     pub(crate) fn leave_broadcast(&mut self, stack: usize) {
-        if let Self::Broadcast { channel, dek } = self.take() {
+        if let Self::Broadcast {
+            place,
+            kvn,
+            channel,
+            dek,
+        } = self.take()
+        {
             let open = OpenChannel {
                 channel: channel.return_to_saved(),
                 dek,
                 kept: Kept::NOTHING,
             };
             stack::wipe(stack);
-            self.settle(open);
+            self.settle(place, kvn, open);
         }
     }
 
     #[inline(never)]
-    fn settle(&mut self, open: OpenChannel) {
-        *self = Self::Open(open);
+    fn settle(&mut self, place: Place, kvn: u8, session: OpenChannel) {
+        *self = Self::Open { place, kvn, session };
     }
 
     pub(crate) const fn is_broadcast(&self) -> bool {
@@ -148,80 +219,131 @@ impl State {
     }
 }
 
-struct Slot {
-    owner: Option<Place>,
-    /// Version of the key set that opens it.
-    kvn: u8,
-    state: State,
-}
-
 /// The secure channels of all logical channels.
-pub(crate) struct SecureChannels([Slot; SECURE_CHANNELS_MAX]);
+pub(crate) struct SecureChannels {
+    slots: [Slot; SLOTS],
+    /// How many have been begun.
+    openings: u32,
+    /// By interface, a bit for each logical channel whose secure channel was open and met a security error: every command but INITIALIZE UPDATE is
+    /// refused until the application session ends (GPC 10.2.3, Amd D 5.6). It has no keys, and takes nobody's room.
+    aborted: [u32; Interface::COUNT],
+}
 
 impl SecureChannels {
     pub(crate) const fn new() -> Self {
-        Self(
-            [const {
-                Slot {
-                    owner: None,
-                    kvn: 0,
-                    state: State::NONE,
-                }
-            }; SECURE_CHANNELS_MAX],
-        )
+        Self {
+            slots: [const { Slot::FREE }; SLOTS],
+            openings: 0,
+            aborted: [0; Interface::COUNT],
+        }
     }
 
-    /// The state of a logical channel, if it has any but "none".
-    pub(crate) fn get(&mut self, place: Place) -> Option<&mut State> {
-        self.0
-            .iter_mut()
-            .find(|slot| slot.owner == Some(place))
-            .map(|slot| &mut slot.state)
+    /// The slot of a logical channel, if it has one.
+    pub(crate) fn get(&mut self, place: Place) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| slot.is_of(place))
+    }
+
+    /// Whether a logical channel has a secure channel, is opening one, or has one that met a security error.
+    pub(crate) fn is_known(&self, place: Place) -> bool {
+        self.is_aborted(place) || self.slots.iter().any(|slot| slot.is_of(place))
     }
 
     /// The proof of a logical channel's open individual secure channel.
     pub(crate) fn authenticated(&self, place: Place) -> Option<&Authenticated> {
-        match &self.0.iter().find(|slot| slot.owner == Some(place))?.state {
-            State::Open(open) => open.channel.authenticated(),
+        match self.slots.iter().find(|slot| slot.is_of(place))? {
+            Slot::Open { session, .. } => session.channel.authenticated(),
             _ => None,
         }
     }
 
     /// Whether a logical channel has an open secure channel, or one that is saved in broadcast mode.
     pub(crate) fn is_proved(&self, place: Place) -> bool {
-        self.0.iter().any(|slot| {
-            slot.owner == Some(place) && matches!(slot.state, State::Open(_) | State::Broadcast { .. })
-        })
+        let is_proved = |slot: &Slot| matches!(slot, Slot::Open { .. } | Slot::Broadcast { .. });
+        self.slots.iter().any(|slot| slot.is_of(place) && is_proved(slot))
     }
 
-    /// The state of a logical channel, to be set; `None` when there are too many.
-    pub(crate) fn claim(&mut self, place: Place, kvn: u8) -> Option<&mut State> {
-        let at = self
-            .0
+    /// Whether the secure channel of a logical channel met a security error.
+    pub(crate) fn is_aborted(&self, place: Place) -> bool {
+        let row = self.aborted.get(place.interface.index());
+        row.is_some_and(|row| row & bit(place) != 0)
+    }
+
+    /// Ends the secure channel of a logical channel by a security error.
+    pub(crate) fn abort(&mut self, place: Place) {
+        self.end(|p| p == place);
+        if let Some(row) = self.aborted.get_mut(place.interface.index()) {
+            *row |= bit(place);
+        }
+    }
+
+    /// Begins the secure channel of a logical channel, which has none; false when there is no room.
+    pub(crate) fn begin(&mut self, place: Place, kvn: u8, initiated: Initiated, dek: AesKey) -> bool {
+        let opened = self.openings;
+        let Some(slot) = self.room(place.interface).and_then(|at| self.slots.get_mut(at)) else {
+            return false;
+        };
+        // What makes room leaves nothing behind the end of a shorter one.
+        *slot = Slot::FREE;
+        *slot = Slot::Initiated {
+            place,
+            kvn,
+            opened,
+            initiated,
+            dek,
+        };
+        self.openings = opened.wrapping_add(1);
+        true
+    }
+
+    /// Where a logical channel of the interface can have one: a free slot, of which one is left for each interface that has none; else that of the
+    /// oldest opening of the interface itself; else of one that has more than its own.
+    fn room(&self, interface: Interface) -> Option<usize> {
+        let count = |interface| self.slots.iter().filter(|slot| slot.is_on(interface)).count();
+        let free = |(at, slot): (usize, &Slot)| matches!(slot, Slot::Free(_)).then_some(at);
+        let mut free = self.slots.iter().enumerate().filter_map(free);
+        let reserved = Interface::ALL
+            .into_iter()
+            .filter(|other| *other != interface && count(*other) == 0);
+        let kept_free = if count(interface) == 0 {
+            0
+        } else {
+            reserved.count()
+        };
+        free.nth(kept_free)
+            .or_else(|| self.oldest_opening(|owner| owner == interface))
+            .or_else(|| self.oldest_opening(|owner| count(owner) > 1))
+    }
+
+    /// The opening that has waited longest on the interfaces that `counts` names.
+    fn oldest_opening(&self, counts: impl Fn(Interface) -> bool) -> Option<usize> {
+        let age = |slot: &Slot| match slot {
+            Slot::Initiated { place, opened, .. } if counts(place.interface) => {
+                Some(self.openings.wrapping_sub(*opened))
+            }
+            _ => None,
+        };
+        let ages = self
+            .slots
             .iter()
-            .position(|slot| slot.owner == Some(place))
-            .or_else(|| {
-                self.0
-                    .iter()
-                    .position(|slot| matches!(slot.state, State::None(_)))
-            })?;
-        let slot = self.0.get_mut(at)?;
-        slot.owner = Some(place);
-        slot.kvn = kvn;
-        Some(&mut slot.state)
+            .enumerate()
+            .filter_map(|(at, slot)| Some((age(slot)?, at)));
+        ages.max().map(|(_, at)| at)
     }
 
     /// Ends the secure channels of the logical channels that `is_gone` names; tells whether one was in broadcast mode.
     pub(crate) fn end(&mut self, is_gone: impl Fn(Place) -> bool) -> bool {
         let mut was_broadcast = false;
-        for slot in &mut self.0 {
-            if slot.owner.is_some_and(&is_gone) {
-                was_broadcast |= slot.state.is_broadcast();
-                *slot = Slot {
-                    owner: None,
-                    kvn: 0,
-                    state: State::NONE,
-                };
+        for slot in &mut self.slots {
+            if slot.owner().is_some_and(|(place, _)| is_gone(place)) {
+                was_broadcast |= slot.is_broadcast();
+                *slot = Slot::FREE;
+            }
+        }
+        if self.aborted != [0; Interface::COUNT] {
+            for place in Channels::places().filter(|place| is_gone(*place)) {
+                if let Some(row) = self.aborted.get_mut(place.interface.index()) {
+                    *row &= !bit(place);
+                }
             }
         }
         was_broadcast
@@ -229,26 +351,34 @@ impl SecureChannels {
 
     /// A logical channel other than `own` with a secure channel of this key version, or one that is being opened.
     pub(crate) fn opened_with(&self, kvn: u8, own: Place) -> Option<Place> {
-        let is_it = |slot: &&Slot| slot.kvn == kvn && slot.owner != Some(own);
-        self.0.iter().filter(is_it).find_map(|slot| slot.owner)
+        let owners = self.slots.iter().filter_map(Slot::owner);
+        owners
+            .filter(|(place, version)| *version == kvn && *place != own)
+            .map(|(place, _)| place)
+            .next()
     }
 
     /// Whether no logical channel has any, nor is opening one.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(|slot| matches!(slot.state, State::None(_)))
+        self.slots.iter().all(|slot| matches!(slot, Slot::Free(_)))
     }
 
     /// Wipes the broadcast key sets that are kept.
     pub(crate) fn forget_key_sets(&mut self) {
-        for slot in &mut self.0 {
-            if let State::Open(open) = &mut slot.state {
-                open.kept = Kept::NOTHING;
+        for slot in &mut self.slots {
+            if let Slot::Open { session, .. } = slot {
+                session.kept = Kept::NOTHING;
             }
         }
     }
 
     /// Whether a logical channel is in broadcast mode: there can be one at a time, as there is one loader.
     pub(crate) fn any_broadcast(&self) -> bool {
-        self.0.iter().any(|slot| slot.state.is_broadcast())
+        self.slots.iter().any(Slot::is_broadcast)
     }
+}
+
+/// A logical channel's bit in the row of its interface; there are 20 at most.
+const fn bit(place: Place) -> u32 {
+    1 << (place.logical_channel & 31)
 }

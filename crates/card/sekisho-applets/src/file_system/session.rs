@@ -5,8 +5,8 @@ use zeroize::Zeroize;
 
 use super::tree::{MF, NO_DF};
 
-/// Application sessions that are remembered at one moment. One more takes the place of the one that has waited longest, whose reader begins at
-/// the MF again, with nothing proved.
+/// Application sessions that are remembered at one moment. One more takes the place of one that has proved nothing, whose reader begins at the MF
+/// again: first on the same interface, and the one that has waited longest. Only where all have proved something, one of these loses it.
 const SESSIONS_MAX: usize = 8;
 
 /// A challenge that has been given out; without length and zeros when there is none. What is written here stands longer than the command, and a
@@ -151,13 +151,17 @@ impl Sessions {
             .iter()
             .position(|slot| slot.as_ref().is_some_and(|s| s.place == place));
         let at = known.unwrap_or_else(|| {
-            // What comes under secure messaging is not to mean other files than those that its reader has selected.
-            let age = |slot: &Option<Session>| match slot {
-                None => u32::MAX,
-                Some(s) if context.has_messaging(s.place) => 0,
-                Some(s) => clock.wrapping_sub(s.used),
+            let rank = |slot: &Option<Session>| match slot {
+                None => (3, 0),
+                // What comes under secure messaging is not to mean other files than those that its reader has selected.
+                Some(s) if context.has_messaging(s.place) => (0, 0),
+                Some(s) => {
+                    let is_own = u8::from(s.place.interface == place.interface);
+                    let kind = if s.proved == 0 { 1 + is_own } else { 0 };
+                    (kind, clock.wrapping_sub(s.used))
+                }
             };
-            let oldest = self.slots.iter().enumerate().max_by_key(|(_, slot)| age(slot));
+            let oldest = self.slots.iter().enumerate().max_by_key(|(_, slot)| rank(slot));
             oldest.map_or(0, |(at, _)| at)
         });
         // SESSIONS_MAX is not 0, and `at` is a position.

@@ -5,7 +5,7 @@ use sekisho_scp::card::{InitializeUpdate, initiate};
 
 use super::Issuer;
 use crate::refusal::{Outcome, Refusal};
-use crate::secure::{Kept, OpenChannel, State};
+use crate::secure::{Kept, OpenChannel, Slot};
 
 /// Longest EXTERNAL AUTHENTICATE: extended header, host cryptogram and C-MAC of 16 bytes each, Le.
 const EXTERNAL_AUTHENTICATE_MAX: usize = 7 + 32 + 2;
@@ -15,7 +15,7 @@ impl Issuer<'_, '_> {
     ///
     /// # Errors
     /// 6A86 for a P2 other than 00; 6A88 without such a key set; 6985 when its sequence counter is used up; 6700 for a host challenge
-    /// of the wrong length; 6A84 when too many secure channels are open.
+    /// of the wrong length; 6A84 when too many secure channels are open: of those that are being opened the oldest makes room.
     pub fn initialize_update(&mut self, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let place = self.context.place;
         self.context.system.secure.end(|p| p == place);
@@ -42,12 +42,12 @@ impl Issuer<'_, '_> {
             rng,
             out,
         )?;
-        let state = self.context.system.secure.claim(place, kvn);
-        *state.ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))? = State::Initiated {
-            initiated,
-            dek: set.dek,
-        };
-        Ok(StatusWord::NO_ERROR)
+        let secure = &mut self.context.system.secure;
+        if secure.begin(place, kvn, initiated, set.dek) {
+            Ok(StatusWord::NO_ERROR)
+        } else {
+            Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY))
+        }
     }
 
     /// EXTERNAL AUTHENTICATE: one try for each INITIALIZE UPDATE.
@@ -56,14 +56,13 @@ impl Issuer<'_, '_> {
     /// 6985 without INITIALIZE UPDATE before it; 6300 for a wrong host cryptogram, 6982 for a wrong C-MAC.
     pub fn external_authenticate(&mut self, capdu: &CApdu<'_>) -> Outcome {
         let place = self.context.place;
-        let state = self
-            .context
-            .system
-            .secure
-            .get(place)
-            .ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))?;
-        let State::Initiated { initiated, dek } = state.take() else {
-            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
+        let slot = self.context.system.secure.get(place).ok_or(refused)?;
+        let Slot::Initiated {
+            kvn, initiated, dek, ..
+        } = slot.take()
+        else {
+            return Err(refused);
         };
         let mut bytes = [0; EXTERNAL_AUTHENTICATE_MAX];
         let mut w = Writer::new(&mut bytes);
@@ -71,11 +70,12 @@ impl Issuer<'_, '_> {
             .encode(&mut w)
             .map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
         let channel = initiated.authenticate(w.written())?;
-        *state = State::Open(OpenChannel {
-            channel,
-            dek,
-            kept: Kept::NOTHING,
-        });
+        let kept = Kept::NOTHING;
+        *slot = Slot::Open {
+            place,
+            kvn,
+            session: OpenChannel { channel, dek, kept },
+        };
         Ok(StatusWord::NO_ERROR)
     }
 
@@ -93,7 +93,7 @@ impl Issuer<'_, '_> {
     pub fn decrypt_sensitive(&mut self, data: &mut [u8]) -> Result<(), Refusal> {
         let place = self.context.place;
         match self.context.system.secure.get(place) {
-            Some(State::Open(open)) => Ok(open.channel.decrypt_sensitive(&open.dek, data)?),
+            Some(Slot::Open { session, .. }) => Ok(session.channel.decrypt_sensitive(&session.dek, data)?),
             _ => Err(Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED)),
         }
     }

@@ -14,7 +14,7 @@ use crate::loader::commands::{AuthorizeAction, ChangeMode, KeySetField, WriteBlo
 use crate::loader::{Authority, BroadcastBegin, Loader, Refused};
 use crate::nvm::Nvm;
 use crate::refusal::{Outcome, Refusal};
-use crate::secure::{Kept, KeptKeySet, OpenChannel, State};
+use crate::secure::{Kept, KeptKeySet, OpenChannel, Slot};
 
 /// What the secure channel does at CHANGE MODE.
 pub(crate) enum ModeChange {
@@ -56,7 +56,7 @@ impl<'a> Issuer<'_, 'a> {
     fn broadcast(&mut self) -> Result<BroadcastCheckpoint, Refusal> {
         let place = self.context.place;
         match self.context.system.secure.get(place) {
-            Some(State::Broadcast { channel, .. }) => Ok(channel.checkpoint()?),
+            Some(Slot::Broadcast { channel, .. }) => Ok(channel.checkpoint()?),
             _ => Err(not_authenticated()),
         }
     }
@@ -102,7 +102,7 @@ impl<'a> Issuer<'_, 'a> {
     /// The open individual channel of the command's logical channel.
     fn open_channel(&mut self) -> Option<&mut OpenChannel> {
         match self.context.system.secure.get(self.context.place) {
-            Some(State::Open(open)) => Some(open),
+            Some(Slot::Open { session, .. }) => Some(session),
             _ => None,
         }
     }
