@@ -7,10 +7,16 @@ mod common;
 use common::files::{self, Reader};
 use common::host::{Host, initialize_update};
 use common::script::Line;
-use common::{Card, initial_keys, new_card, new_card_with, profile, send, send_on, sw};
+use common::{Card, SeededRng, initial_keys, new_card, new_card_with, profile, send, send_on, sw};
+use sekisho_apdu::{CApdu, StatusWord, Writer};
+use sekisho_applets::CardManager;
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::Mode;
-use sekisho_os::{Interface, Profile};
+use sekisho_nvm::ram::RamFlash;
+use sekisho_os::{
+    Application, Applications, Context, Instance, Interface, KeyRef, Module, OffCardEntity, Outcome,
+    Platform, Profile, Protocol, SecureElement,
+};
 use sekisho_scp::{MacMode, SecurityLevel};
 
 const CONTACT: Interface = Interface::Iso7816Contact;
@@ -463,4 +469,170 @@ fn openings_of_secure_messaging_make_room_in_their_own_interface_first() {
     assert_eq!(last.send(&mut card, &files::append(2)), [0x90, 0x00]);
     let third = Reader::open_on(&mut card, (Interface::Swp, 1), Mode::Ratchet, Lanes::Shared, 9);
     assert_eq!(third.err(), Some(0x6A84));
+}
+
+/// The file system's place taken by an application that says what it is told of the sender of a command: interface, protocol, and of the proof
+/// container and registry entry of the security domain, key version and level.
+struct Asking;
+
+/// The issuer security domain, which is asked with INS 0A.
+struct Domain(CardManager);
+
+/// As bytes.
+fn told(context: &Context<'_>, out: &mut Writer<'_>) -> Outcome {
+    let interface = u8::try_from(context.interface().index()).unwrap();
+    out.bytes(format!("{interface} {:?}", context.protocol()).as_bytes())?;
+    if let Some(sender) = context.authenticated() {
+        let KeyRef { domain, kvn } = sender.key();
+        assert_eq!(
+            (domain, sender.entity()),
+            (sender.domain(), OffCardEntity::Provider)
+        );
+        let instance = format!("{}.{}", domain.container.number(), domain.entry);
+        let level = sender.level().p1();
+        out.bytes(format!(" {instance} {kvn:02X} {level:02X}").as_bytes())?;
+    }
+    Ok(StatusWord::NO_ERROR)
+}
+
+impl Application for Asking {
+    fn select(&mut self, _: &mut Context<'_>, _: &mut Writer<'_>) -> Outcome {
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    fn process(&mut self, context: &mut Context<'_>, _: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+        told(context, out)
+    }
+}
+
+impl Application for Domain {
+    fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
+        self.0.select(context, out)
+    }
+
+    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+        if capdu.ins == 0x0A {
+            return told(context, out);
+        }
+        self.0.process(context, capdu, out)
+    }
+}
+
+struct WithAsking {
+    asking: Asking,
+    domains: Domain,
+}
+
+impl Applications for WithAsking {
+    const NEW: Self = Self {
+        asking: Asking,
+        domains: Domain(<CardManager as sekisho_os::State>::NEW),
+    };
+
+    fn get(&mut self, module: Module, _: Instance) -> Option<&mut dyn Application> {
+        match module {
+            Module::CARD_MANAGER => Some(&mut self.domains),
+            Module::FILE_SYSTEM => Some(&mut self.asking),
+            _ => None,
+        }
+    }
+}
+
+struct Asked;
+
+impl Platform for Asked {
+    type Flash = RamFlash;
+    type Rng = SeededRng;
+    type Applications = WithAsking;
+}
+
+struct AskedCard(SecureElement<Asked>);
+
+impl Line for AskedCard {
+    fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
+        let mut out = [0; 300];
+        let len = self.0.transmit(interface, capdu, &mut out);
+        out[..len].to_vec()
+    }
+}
+
+fn text(answer: &[u8]) -> String {
+    let (data, sw) = answer.split_at(answer.len() - 2);
+    assert_eq!(sw, [0x90, 0x00]);
+    String::from_utf8(data.to_vec()).unwrap()
+}
+
+/// An application is told interface and protocol; another protocol comes with a reset of the interface, and of no other.
+#[test]
+fn an_interface_speaks_one_protocol_and_an_application_hears_which() {
+    let policy = sekisho_messaging::setup::Policy::every_mode();
+    let mut card = AskedCard(files::element_on(
+        common::flash(),
+        SeededRng(1),
+        &profile(),
+        policy,
+    ));
+    let ask = [0x80, 0x0A, 0x00, 0x00, 0x00];
+    for interface in Interface::ALL {
+        files::select(&mut card, interface);
+    }
+    for (interface, expected) in Interface::ALL
+        .into_iter()
+        .zip(["0 T0", "1 SwpA", "2 ApduGate", "3 SpiEse"])
+    {
+        assert_eq!(text(&card.transmit(interface, &ask)), expected);
+    }
+    for (interface, protocol, expected) in [
+        (CONTACT, Protocol::T1, "0 T1"),
+        (Interface::Swp, Protocol::SwpB, "1 SwpB"),
+        (Interface::Spi, Protocol::SpiEuicc, "3 SpiEuicc"),
+        (Interface::ApduGate, Protocol::Proprietary(9), "2 Proprietary(9)"),
+    ] {
+        assert!(card.0.reset_to(interface, protocol));
+        // The reset has selected the issuer security domain.
+        assert_eq!(text(&card.transmit(interface, &ask)), expected);
+        assert_eq!(card.0.protocol(interface), protocol);
+        assert_eq!(
+            sw(&card.transmit(interface, &[0x80, 0xCA, 0x00, 0xCF, 0x00])),
+            0x9000
+        );
+        // A reset goes on with it.
+        card.0.reset(interface);
+        assert_eq!(card.0.protocol(interface), protocol);
+    }
+    // What the interface cannot speak changes nothing.
+    let other = [0x01, 0x70, 0x00, 0x00, 0x01];
+    let open = card.transmit(CONTACT, &[0x00, 0x70, 0x00, 0x00, 0x01]);
+    assert_eq!(open, [0x01, 0x90, 0x00]);
+    assert!(!card.0.reset_to(CONTACT, Protocol::SwpA));
+    assert_eq!(card.0.protocol(CONTACT), Protocol::T1);
+    assert_eq!(sw(&card.transmit(CONTACT, &other)), 0x9000);
+}
+
+/// The proof names security domain, off-card entity, key version and level, and stands as long as the secure channel and the protection of the command.
+#[test]
+fn a_proof_names_domain_key_and_level_and_ends_with_its_channel() {
+    let policy = sekisho_messaging::setup::Policy::every_mode();
+    let mut card = AskedCard(files::element_on(
+        common::flash(),
+        SeededRng(1),
+        &profile(),
+        policy,
+    ));
+    let ask = [0x80, 0x0A, 0x00, 0x00, 0x00];
+    assert_eq!(text(&card.transmit(CONTACT, &ask)), "0 T0");
+    for level in [0x00, 0x01, 0x03, 0x13, 0x33] {
+        let mut host = Host::open(
+            &mut card,
+            0,
+            &initial_keys(),
+            SecurityLevel::from_p1(level).unwrap(),
+        );
+        let answer = host.send(&mut card, &ask);
+        assert_eq!(text(&answer), format!("0 T0 1.0 FF {level:02X}"));
+        // On another interface nobody has proved anything.
+        assert_eq!(text(&card.transmit(Interface::Swp, &ask)), "1 SwpA");
+        card.transmit(CONTACT, &[0x00, 0xA4, 0x04, 0x00, 0x00]);
+        assert_eq!(text(&card.transmit(CONTACT, &ask)), "0 T0");
+    }
 }

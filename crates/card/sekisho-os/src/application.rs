@@ -7,11 +7,10 @@ use sekisho_apdu::gp::Privileges;
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
 use sekisho_messaging::setup::{Opened, POLICY_LEN, Policy};
-use sekisho_scp::card::Authenticated;
 use zeroize::Zeroizing;
 
 use crate::container::Container;
-use crate::interface::{ContainerId, Interface, Place};
+use crate::interface::{ContainerId, Interface, Place, Protocol};
 use crate::issuer::Issuer;
 use crate::loader::Loader;
 use crate::messaging::{Credential, Messagings, Revoked};
@@ -19,7 +18,7 @@ use crate::nvm::{Kind, Records};
 use crate::profile::Profile;
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, Instance, Module};
-use crate::secure::SecureChannels;
+use crate::secure::{Authenticated, SecureChannels};
 
 /// Data object of the security domain: what readers may open (`docs/spec/rolling-secure-messaging.md`, 3).
 pub const MESSAGING_POLICY: u16 = 0xDF30;
@@ -98,6 +97,7 @@ pub(crate) enum Protection {
 /// What a command finds beside its own bytes.
 pub struct Context<'a> {
     pub(crate) place: Place,
+    pub(crate) protocol: Protocol,
     pub(crate) application: u8,
     /// Its registry entry.
     pub(crate) entry: &'a Entry,
@@ -114,6 +114,11 @@ impl<'a> Context<'a> {
     /// The interface on which the command came.
     pub const fn interface(&self) -> Interface {
         self.place.interface
+    }
+
+    /// What that interface speaks.
+    pub const fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// The interface and the logical channel on which the command came.
@@ -150,7 +155,7 @@ impl<'a> Context<'a> {
     }
 
     /// The proof that the command came through an open secure channel, with the channel's level.
-    pub fn authenticated(&self) -> Option<&Authenticated> {
+    pub fn authenticated(&self) -> Option<Authenticated<'_>> {
         if self.protection == Protection::SecureChannel {
             self.system.secure.authenticated(self.place)
         } else {

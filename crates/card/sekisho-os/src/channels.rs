@@ -1,6 +1,6 @@
 //! Logical channels (GPC 6.4): which are open on each interface, and what is selected on each.
 
-use crate::interface::{Interface, Place};
+use crate::interface::{Interface, Place, Protocol};
 
 /// Logical channels of one interface that the class byte can name (GPC 11.1.4).
 pub(crate) const CHANNELS_MAX: usize = 20;
@@ -26,6 +26,8 @@ const CLOSED: Channel = Channel {
 /// The logical channels of all interfaces.
 pub(crate) struct Channels {
     table: [[Channel; CHANNELS_MAX]; Interface::COUNT],
+    /// What each interface speaks.
+    protocols: [Protocol; Interface::COUNT],
     /// How many logical channels an interface has, the basic one included.
     limit: u8,
     /// Number of the application session that began last.
@@ -37,6 +39,7 @@ impl Channels {
     pub(crate) fn new(limit: u8, selected: u8) -> Self {
         let mut channels = Self {
             table: [[CLOSED; CHANNELS_MAX]; Interface::COUNT],
+            protocols: Interface::ALL.map(Interface::default_protocol),
             limit,
             sessions: 0,
         };
@@ -60,6 +63,19 @@ impl Channels {
     const fn new_session(&mut self) -> u32 {
         self.sessions = self.sessions.wrapping_add(1);
         self.sessions
+    }
+
+    /// What an interface speaks.
+    pub(crate) fn protocol(&self, interface: Interface) -> Protocol {
+        let protocol = self.protocols.get(interface.index()).copied();
+        protocol.unwrap_or(interface.default_protocol())
+    }
+
+    /// Lets an interface speak another protocol.
+    pub(crate) fn set_protocol(&mut self, interface: Interface, protocol: Protocol) {
+        if let Some(row) = self.protocols.get_mut(interface.index()) {
+            *row = protocol;
+        }
     }
 
     /// Closes all logical channels of an interface but the basic one, on which `selected` becomes the selected application.

@@ -11,7 +11,7 @@ use crate::application::Applications;
 use crate::chaining::{COMMAND_DATA_MAX, Chain, Segment};
 use crate::channels::Channels;
 use crate::container::{Container, ISD_INDEX};
-use crate::interface::{ContainerId, Interface, Pairing, Place};
+use crate::interface::{ContainerId, Interface, Pairing, Place, Protocol};
 use crate::loader::{Loader, PartState};
 use crate::messaging::{self, Messagings};
 use crate::nvm::{Layout, Staged};
@@ -252,7 +252,23 @@ impl<P: Platform> SecureElement<P> {
         }
     }
 
-    /// A reader's power cycle on one interface: its logical channels close, its secure channels end, the issuer security domain is
+    /// What an interface speaks.
+    pub fn protocol(&self, interface: Interface) -> Protocol {
+        self.core.channels.protocol(interface)
+    }
+
+    /// Resets an interface, which speaks `protocol` from here on; false, and nothing is done, when it cannot.
+    #[must_use]
+    pub fn reset_to(&mut self, interface: Interface, protocol: Protocol) -> bool {
+        let can = protocol.is_of(interface);
+        if can {
+            self.reset(interface);
+            self.core.channels.set_protocol(interface, protocol);
+        }
+        can
+    }
+
+    /// A reader's power cycle on one interface, which goes on speaking its protocol: its logical channels close, its secure channels end, the issuer security domain is
     /// selected on its basic channel. What stands in NVM stays.
     pub fn reset(&mut self, interface: Interface) {
         let is_gone = |place: Place| place.interface == interface;

@@ -1,6 +1,7 @@
-//! The interfaces of the SE, and the routing agent's pairing data: which container answers on which interface.
+//! The interfaces of the SE, the protocols that they speak, and the routing agent's pairing data: which container answers on which interface.
 
-/// The transport on which a command came (seed 2: the operating system knows it for each message).
+/// The way on which a command came (seed 2: the operating system knows it for each message). It owns logical channels, selections, security status and
+/// what waits; it speaks one [`Protocol`] at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Interface {
@@ -28,6 +29,51 @@ impl Interface {
             Self::Swp => 1,
             Self::ApduGate => 2,
             Self::Spi => 3,
+        }
+    }
+
+    /// The protocol that it speaks until it is [reset to another](crate::SecureElement::reset_to).
+    pub const fn default_protocol(self) -> Protocol {
+        match self {
+            Self::Iso7816Contact => Protocol::T0,
+            Self::Swp => Protocol::SwpA,
+            Self::ApduGate => Protocol::ApduGate,
+            Self::Spi => Protocol::SpiEse,
+        }
+    }
+}
+
+/// What an interface speaks. Another protocol on the same interface comes with its reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// ISO/IEC 7816-3 T=0.
+    T0,
+    /// ISO/IEC 7816-3 T=1.
+    T1,
+    /// ISO/IEC 14443 type A over the single wire protocol.
+    SwpA,
+    /// ISO/IEC 14443 type B over the single wire protocol.
+    SwpB,
+    /// ETSI TS 102 622 APDU gate.
+    ApduGate,
+    /// GlobalPlatform APDU transport over SPI or I2C, whose node address means the embedded secure element.
+    SpiEse,
+    /// The same, where it means the eUICC.
+    SpiEuicc,
+    /// One of the product's own, on whichever interface.
+    Proprietary(u8),
+}
+
+impl Protocol {
+    /// Whether an interface can speak it.
+    pub const fn is_of(self, interface: Interface) -> bool {
+        match self {
+            Self::T0 | Self::T1 => matches!(interface, Interface::Iso7816Contact),
+            Self::SwpA | Self::SwpB => matches!(interface, Interface::Swp),
+            Self::ApduGate => matches!(interface, Interface::ApduGate),
+            Self::SpiEse | Self::SpiEuicc => matches!(interface, Interface::Spi),
+            Self::Proprietary(_) => true,
         }
     }
 }
@@ -89,6 +135,26 @@ mod tests {
     fn every_interface_has_its_own_row() {
         for (i, interface) in Interface::ALL.into_iter().enumerate() {
             assert_eq!(interface.index(), i);
+        }
+    }
+
+    #[test]
+    fn every_protocol_is_of_one_interface_and_a_proprietary_one_of_all() {
+        let of = |protocol: Protocol| Interface::ALL.into_iter().filter(move |i| protocol.is_of(*i));
+        for protocol in [
+            Protocol::T0,
+            Protocol::T1,
+            Protocol::SwpA,
+            Protocol::SwpB,
+            Protocol::ApduGate,
+            Protocol::SpiEse,
+            Protocol::SpiEuicc,
+        ] {
+            assert_eq!(of(protocol).count(), 1, "{protocol:?}");
+        }
+        assert_eq!(of(Protocol::Proprietary(7)).count(), Interface::COUNT);
+        for interface in Interface::ALL {
+            assert!(interface.default_protocol().is_of(interface));
         }
     }
 }

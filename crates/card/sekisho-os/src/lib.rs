@@ -25,8 +25,8 @@
 //! * An application has its own records and no others: [`Context::get`] takes no name of an application.
 //! * What it remembers belongs to its [`Instance`] ([`Pool`]): the same code in another instance, in this container or another, finds nothing of it.
 //! * [`Issuer`], the services of the issuer security domain, is found by security domains alone.
-//! * The proof of authentication, [`Authenticated`](sekisho_scp::card::Authenticated), is made by `sekisho-scp` alone and lives in the
-//!   secure channel: when that ends, there is nothing left to borrow.
+//! * The proof of authentication, [`Authenticated`], names security domain, off-card entity, key and level; what it borrows is made by
+//!   `sekisho-scp` alone and lives in the secure channel: when that ends, there is nothing left to borrow.
 //!
 //! # Memory
 //!
@@ -67,7 +67,7 @@ mod stack;
 pub use application::{Application, Applications, Context, MESSAGING_POLICY};
 pub use chaining::COMMAND_DATA_MAX;
 pub use element::{INTERFACE_BUFFERS, Platform, SecureElement};
-pub use interface::{ContainerId, Interface, Place};
+pub use interface::{ContainerId, Interface, Place, Protocol};
 pub use issuer::Issuer;
 pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord};
 pub use loader::PartState;
@@ -81,4 +81,5 @@ pub use profile::Profile;
 pub use refusal::{Outcome, Refusal};
 pub use registry::{ENTRIES_MAX, Entry, Instance, Kind, Module, Registry};
 pub use response::RESPONSE_DATA_MAX;
+pub use secure::{Authenticated, KeyRef, OffCardEntity};
 pub use sekisho_scp::ScpParameter;

@@ -9,6 +9,7 @@ use sekisho_messaging::setup::Opened;
 
 use crate::interface::{Interface, Place};
 use crate::response::RESPONSE_ROOM;
+use crate::secure::KeyRef;
 
 /// Logical channels that can have secure messaging at one moment: two readers, or two devices and what stands between them.
 pub(crate) const MESSAGINGS_MAX: usize = 2;
@@ -34,8 +35,8 @@ pub(crate) enum Revoked {
     One(Credential),
     /// Whatever secure messaging was opened under the policy as it was.
     All,
-    /// A key version of SCP03. The channel through which its keys were changed goes on (`docs/spec/keys.md`, 3).
-    KeySet(u8),
+    /// A key set of SCP03. The channel through which its keys were changed goes on (`docs/spec/keys.md`, 3).
+    KeySet(KeyRef),
 }
 
 /// Whether a class byte says that the command is protected, with its header (ISO/IEC 7816-4, 5.4.1: 0C on logical channels 0 to 3, 20 on 4 to 19).

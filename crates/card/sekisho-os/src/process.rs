@@ -146,8 +146,8 @@ impl<P: Platform> Core<P> {
                 self.end_messaging(place);
             }
         }
-        if let Some(Revoked::KeySet(kvn)) = revoked {
-            while let Some(other) = self.secure.opened_with(kvn, place) {
+        if let Some(Revoked::KeySet(key)) = revoked {
+            while let Some(other) = self.secure.opened_with(key, place) {
                 self.end_secure(|p| p == other);
             }
         }
@@ -319,6 +319,7 @@ impl<P: Platform> Core<P> {
         let container = self.container(place.interface);
         let context = Context {
             place,
+            protocol: self.channels.protocol(place.interface),
             application,
             entry,
             protection,

@@ -2,13 +2,70 @@
 
 use sekisho_keys::AesKey;
 use sekisho_link::Custody;
+use sekisho_scp::SecurityLevel;
 use sekisho_scp::card::{
-    Authenticated, BroadcastChannel, BroadcastCheckpoint, BroadcastStart, Initiated, SecureChannel,
+    BroadcastChannel, BroadcastCheckpoint, BroadcastStart, Initiated, Proof, SecureChannel,
 };
 
 use crate::channels::Channels;
 use crate::interface::{Interface, Place};
+use crate::registry::Instance;
 use crate::stack;
+
+/// A key set of a security domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRef {
+    /// The security domain.
+    pub domain: Instance,
+    /// The key version.
+    pub kvn: u8,
+}
+
+/// Whom a secure channel authenticates (GPC 10.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OffCardEntity {
+    /// The provider of the security domain, who alone has its keys.
+    Provider,
+}
+
+/// Who has sent a command: an off-card entity that has proved a key of a security domain. It is borrowed from the secure channel, whose
+/// [`Proof`] nothing but `sekisho-scp` makes, and ends with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Authenticated<'p> {
+    domain: Instance,
+    proof: &'p Proof,
+}
+
+impl Authenticated<'_> {
+    /// The security domain whose secure channel it is.
+    pub const fn domain(&self) -> Instance {
+        self.domain
+    }
+
+    /// The off-card entity. SCP03 knows one.
+    pub const fn entity(&self) -> OffCardEntity {
+        OffCardEntity::Provider
+    }
+
+    /// The key set that it has proved.
+    pub const fn key(&self) -> KeyRef {
+        KeyRef {
+            domain: self.domain,
+            kvn: self.proof.kvn(),
+        }
+    }
+
+    /// The security level of the secure channel.
+    pub const fn level(&self) -> SecurityLevel {
+        self.proof.level()
+    }
+
+    /// The sequence counter with which the secure channel was opened, 24 bits; 0 where the card challenge is random.
+    pub const fn sequence_counter(&self) -> u32 {
+        self.proof.sequence_counter()
+    }
+}
 
 /// Secure channels of the whole SE at one moment, opening or open: one of each interface, which no other takes from it, and three more. One that is
 /// open is closed in favour of no other (GPC 10.2.3); one that is being opened has proved nothing, and makes room.
@@ -73,8 +130,8 @@ pub(crate) enum Slot {
     /// INITIALIZE UPDATE has been answered, and nothing proved yet.
     Initiated {
         place: Place,
-        /// Key version that opens it.
-        kvn: u8,
+        /// The key set that opens it.
+        key: KeyRef,
         /// When, by the count of openings.
         opened: u32,
         initiated: Initiated,
@@ -83,13 +140,13 @@ pub(crate) enum Slot {
     /// Open.
     Open {
         place: Place,
-        kvn: u8,
+        key: KeyRef,
         session: OpenChannel,
     },
     /// Broadcast mode; the individual channel is saved inside.
     Broadcast {
         place: Place,
-        kvn: u8,
+        key: KeyRef,
         channel: BroadcastChannel,
         dek: AesKey,
     },
@@ -99,13 +156,13 @@ impl Slot {
     /// Nobody's.
     pub(crate) const FREE: Self = Self::Free(Zeros([0; LONGEST]));
 
-    /// Whose it is, and the key version that opens it.
-    const fn owner(&self) -> Option<(Place, u8)> {
+    /// Whose it is, and the key set that opens it.
+    const fn owner(&self) -> Option<(Place, KeyRef)> {
         match self {
             Self::Free(_) => None,
-            Self::Initiated { place, kvn, .. }
-            | Self::Open { place, kvn, .. }
-            | Self::Broadcast { place, kvn, .. } => Some((*place, *kvn)),
+            Self::Initiated { place, key, .. }
+            | Self::Open { place, key, .. }
+            | Self::Broadcast { place, key, .. } => Some((*place, *key)),
         }
     }
 
@@ -124,13 +181,13 @@ impl Slot {
             Self::Free(_) => Self::FREE,
             Self::Initiated {
                 place,
-                kvn,
+                key,
                 opened,
                 initiated,
                 dek,
             } => Self::Initiated {
                 place: *place,
-                kvn: *kvn,
+                key: *key,
                 opened: *opened,
                 initiated: initiated.take(),
                 dek: dek.clone(),
@@ -138,11 +195,11 @@ impl Slot {
             // A key set that was kept is used before, or not at all.
             Self::Open {
                 place,
-                kvn,
+                key,
                 session: OpenChannel { channel, dek, .. },
             } => Self::Open {
                 place: *place,
-                kvn: *kvn,
+                key: *key,
                 session: OpenChannel {
                     channel: channel.take(),
                     dek: dek.clone(),
@@ -151,12 +208,12 @@ impl Slot {
             },
             Self::Broadcast {
                 place,
-                kvn,
+                key,
                 channel,
                 dek,
             } => Self::Broadcast {
                 place: *place,
-                kvn: *kvn,
+                key: *key,
                 channel: channel.take(),
                 dek: dek.clone(),
             },
@@ -169,7 +226,7 @@ impl Slot {
     pub(crate) fn enter_broadcast(&mut self, start: BroadcastStart, resume: Option<&BroadcastCheckpoint>) {
         if let Self::Open {
             place,
-            kvn,
+            key,
             session: OpenChannel { channel, dek, .. },
         } = self.take()
         {
@@ -179,7 +236,7 @@ impl Slot {
             }
             *self = Self::Broadcast {
                 place,
-                kvn,
+                key,
                 channel,
                 dek,
             };
@@ -194,7 +251,7 @@ impl Slot {
     pub(crate) fn leave_broadcast(&mut self, stack: usize) {
         if let Self::Broadcast {
             place,
-            kvn,
+            key,
             channel,
             dek,
         } = self.take()
@@ -205,13 +262,13 @@ impl Slot {
                 kept: Kept::NOTHING,
             };
             stack::wipe(stack);
-            self.settle(place, kvn, open);
+            self.settle(place, key, open);
         }
     }
 
     #[inline(never)]
-    fn settle(&mut self, place: Place, kvn: u8, session: OpenChannel) {
-        *self = Self::Open { place, kvn, session };
+    fn settle(&mut self, place: Place, key: KeyRef, session: OpenChannel) {
+        *self = Self::Open { place, key, session };
     }
 
     pub(crate) const fn is_broadcast(&self) -> bool {
@@ -249,9 +306,12 @@ impl SecureChannels {
     }
 
     /// The proof of a logical channel's open individual secure channel.
-    pub(crate) fn authenticated(&self, place: Place) -> Option<&Authenticated> {
+    pub(crate) fn authenticated(&self, place: Place) -> Option<Authenticated<'_>> {
         match self.slots.iter().find(|slot| slot.is_of(place))? {
-            Slot::Open { session, .. } => session.channel.authenticated(),
+            Slot::Open { key, session, .. } => Some(Authenticated {
+                domain: key.domain,
+                proof: session.channel.authenticated()?,
+            }),
             _ => None,
         }
     }
@@ -277,7 +337,7 @@ impl SecureChannels {
     }
 
     /// Begins the secure channel of a logical channel, which has none; false when there is no room.
-    pub(crate) fn begin(&mut self, place: Place, kvn: u8, initiated: Initiated, dek: AesKey) -> bool {
+    pub(crate) fn begin(&mut self, place: Place, key: KeyRef, initiated: Initiated, dek: AesKey) -> bool {
         let opened = self.openings;
         let Some(slot) = self.room(place.interface).and_then(|at| self.slots.get_mut(at)) else {
             return false;
@@ -286,7 +346,7 @@ impl SecureChannels {
         *slot = Slot::FREE;
         *slot = Slot::Initiated {
             place,
-            kvn,
+            key,
             opened,
             initiated,
             dek,
@@ -349,11 +409,11 @@ impl SecureChannels {
         was_broadcast
     }
 
-    /// A logical channel other than `own` with a secure channel of this key version, or one that is being opened.
-    pub(crate) fn opened_with(&self, kvn: u8, own: Place) -> Option<Place> {
+    /// A logical channel other than `own` with a secure channel of this key set, or one that is being opened.
+    pub(crate) fn opened_with(&self, key: KeyRef, own: Place) -> Option<Place> {
         let owners = self.slots.iter().filter_map(Slot::owner);
         owners
-            .filter(|(place, version)| *version == kvn && *place != own)
+            .filter(|(place, with)| *with == key && *place != own)
             .map(|(place, _)| place)
             .next()
     }

@@ -324,7 +324,7 @@ fn nothing_prints_a_key() {
     let (card, host) = pair(16, 0x70, SecurityLevel::FULL);
     assert_eq!(
         format!("{card:?}"),
-        "SecureChannel { authenticated: Authenticated { level: SecurityLevel(51), kvn: 48, sequence_counter: 258 }, open: true, .. }"
+        "SecureChannel { authenticated: Proof { level: SecurityLevel(51), kvn: 48, sequence_counter: 258 }, open: true, .. }"
     );
     assert_eq!(
         format!("{host:?}"),

@@ -5,7 +5,7 @@ use sekisho_scp::card::{InitializeUpdate, initiate};
 
 use super::Issuer;
 use crate::refusal::{Outcome, Refusal};
-use crate::secure::{Kept, OpenChannel, Slot};
+use crate::secure::{Kept, KeyRef, OpenChannel, Slot};
 
 /// Longest EXTERNAL AUTHENTICATE: extended header, host cryptogram and C-MAC of 16 bytes each, Le.
 const EXTERNAL_AUTHENTICATE_MAX: usize = 7 + 32 + 2;
@@ -42,8 +42,9 @@ impl Issuer<'_, '_> {
             rng,
             out,
         )?;
+        let domain = self.context.instance();
         let secure = &mut self.context.system.secure;
-        if secure.begin(place, kvn, initiated, set.dek) {
+        if secure.begin(place, KeyRef { domain, kvn }, initiated, set.dek) {
             Ok(StatusWord::NO_ERROR)
         } else {
             Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY))
@@ -59,7 +60,7 @@ impl Issuer<'_, '_> {
         let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
         let slot = self.context.system.secure.get(place).ok_or(refused)?;
         let Slot::Initiated {
-            kvn, initiated, dek, ..
+            key, initiated, dek, ..
         } = slot.take()
         else {
             return Err(refused);
@@ -73,7 +74,7 @@ impl Issuer<'_, '_> {
         let kept = Kept::NOTHING;
         *slot = Slot::Open {
             place,
-            kvn,
+            key,
             session: OpenChannel { channel, dek, kept },
         };
         Ok(StatusWord::NO_ERROR)

@@ -17,6 +17,7 @@ use crate::nvm::{Kind, RESERVE};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Registry};
+use crate::secure::KeyRef;
 
 pub(crate) use update::ModeChange;
 
@@ -28,6 +29,12 @@ pub struct Issuer<'c, 'a> {
 impl<'a> Issuer<'_, 'a> {
     fn keys(&mut self) -> KeyStore<'_, 'a> {
         KeyStore(&mut self.context.records)
+    }
+
+    /// What goes with a key set of this domain that is replaced or deleted.
+    const fn revoked(&self, kvn: u8) -> Revoked {
+        let domain = self.context.instance();
+        Revoked::KeySet(KeyRef { domain, kvn })
     }
 
     /// The product's constants.
@@ -151,7 +158,7 @@ impl<'a> Issuer<'_, 'a> {
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
         let replaced = self.keys().put(replaces, kvn, keys)?;
-        self.context.system.effects.revoked = replaced.map(Revoked::KeySet);
+        self.context.system.effects.revoked = replaced.map(|kvn| self.revoked(kvn));
         Ok(())
     }
 
@@ -179,7 +186,7 @@ impl<'a> Issuer<'_, 'a> {
             None => {}
         }
         // A part of a key set cannot be deleted: whole ones are named by their version.
-        self.context.system.effects.revoked = kvn.map(Revoked::KeySet);
+        self.context.system.effects.revoked = kvn.map(|kvn| self.revoked(kvn));
         self.keys().delete(kvn, kid)
     }
 

@@ -11,13 +11,13 @@ use crate::{ScpError, SecurityLevel};
 
 /// Proof that the off-card entity is authenticated. Only a secure channel makes one, and it can only be borrowed from it, so it ends with it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Authenticated {
+pub struct Proof {
     level: SecurityLevel,
     kvn: u8,
     sequence_counter: u32,
 }
 
-impl Authenticated {
+impl Proof {
     pub(super) const fn new(level: SecurityLevel, kvn: u8, sequence_counter: u32) -> Self {
         Self {
             level,
@@ -44,7 +44,7 @@ impl Authenticated {
 
 /// A secure channel after EXTERNAL AUTHENTICATE.
 pub struct SecureChannel {
-    authenticated: Authenticated,
+    authenticated: Proof,
     /// `None` when closed: the keys are erased then.
     keys: Option<Keys>,
 }
@@ -67,11 +67,7 @@ impl fmt::Debug for SecureChannel {
 }
 
 impl SecureChannel {
-    pub(super) const fn new(
-        command: CommandProtection,
-        s_rmac: AesKey,
-        authenticated: Authenticated,
-    ) -> Self {
+    pub(super) const fn new(command: CommandProtection, s_rmac: AesKey, authenticated: Proof) -> Self {
         Self {
             authenticated,
             keys: Some(Keys {
@@ -93,7 +89,7 @@ impl SecureChannel {
     }
 
     /// The proof for applications; `None` once the channel is closed.
-    pub const fn authenticated(&self) -> Option<&Authenticated> {
+    pub const fn authenticated(&self) -> Option<&Proof> {
         if self.keys.is_some() {
             Some(&self.authenticated)
         } else {
@@ -104,13 +100,13 @@ impl SecureChannel {
     /// Takes the channel out of its place, where a closed one is left: a mere move would leave the keys behind.
     #[must_use]
     pub fn take(&mut self) -> Self {
-        let Authenticated {
+        let Proof {
             level,
             kvn,
             sequence_counter,
         } = self.authenticated;
         let taken = Self {
-            authenticated: Authenticated::new(level, kvn, sequence_counter),
+            authenticated: Proof::new(level, kvn, sequence_counter),
             keys: self.keys.clone(),
         };
         self.close();

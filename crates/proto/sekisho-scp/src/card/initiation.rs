@@ -6,7 +6,7 @@ use sekisho_apdu::gp::ins;
 use sekisho_apdu::{Aid, CApdu, Writer};
 use sekisho_keys::{AesKey, KeySet, Rng, ct_eq, kdf_counter_cmac, kdf_session_key};
 
-use super::channel::{Authenticated, SecureChannel};
+use super::channel::{Proof, SecureChannel};
 use super::protection::CommandProtection;
 use crate::{MacMode, ScpError, ScpParameter, SecurityLevel};
 
@@ -224,7 +224,7 @@ impl Opening {
         Ok(SecureChannel::new(
             protection,
             self.s_rmac,
-            Authenticated::new(level, self.kvn, self.sequence_counter),
+            Proof::new(level, self.kvn, self.sequence_counter),
         ))
     }
 }

@@ -6,5 +6,5 @@ mod initiation;
 mod protection;
 
 pub use broadcast::{BroadcastChannel, BroadcastCheckpoint, BroadcastStart};
-pub use channel::{Authenticated, SecureChannel};
+pub use channel::{Proof, SecureChannel};
 pub use initiation::{InitializeUpdate, Initiated, initiate};
