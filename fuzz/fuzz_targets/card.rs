@@ -11,7 +11,7 @@ use sekisho_applets::file_system::{self, image::Image};
 use sekisho_keys::{AesKey, KeySet, Rng};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    FactoryApplication, Interface, MESSAGING_POLICY, Module, Personalisation, Platform, Profile, SecureElement,
+    AllInterfaces, FactoryApplication, Interface, MESSAGING_POLICY, Module, Personalisation, Platform, Profile, SecureElement,
 };
 
 struct Virtual;
@@ -31,6 +31,7 @@ impl Platform for Virtual {
     type Flash = RamFlash;
     type Rng = Counting;
     type Applications = Standard;
+    type Interfaces = AllInterfaces;
 }
 
 const KEY_INFORMATION: [u8; 5] = [0x80, 0xCA, 0x00, 0xE0, 0x00];

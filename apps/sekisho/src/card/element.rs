@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use sekisho_applets::Standard;
 use sekisho_keys::Rng;
 use sekisho_nvm::Flash;
-use sekisho_os::{BootError, Personalisation, Platform, Profile, SecureElement};
+use sekisho_os::{AllInterfaces, BootError, Personalisation, Platform, Profile, SecureElement};
 
 /// The host's platform: its flash, its randomness, all native applications.
 pub(crate) struct HostPlatform<F>(PhantomData<F>);
@@ -14,6 +14,7 @@ impl<F: Flash> Platform for HostPlatform<F> {
     type Flash = F;
     type Rng = SystemRng;
     type Applications = Standard;
+    type Interfaces = AllInterfaces;
 }
 
 /// A virtual secure element.

@@ -7,7 +7,7 @@ use sekisho_hsm::{Hsm, KVN_SCP, SoftHsm};
 use sekisho_keys::{Rng, sha256};
 use sekisho_link::{Manifest, SeId};
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{Personalisation, Platform, Profile, SecureElement};
+use sekisho_os::{AllInterfaces, Personalisation, Platform, Profile, SecureElement};
 
 static METER_1: &[u8] = include_bytes!("../../../../applets/prebuilt/meter-v1.wasm");
 
@@ -25,6 +25,7 @@ impl Platform for Virtual {
     type Flash = RamFlash;
     type Rng = SystemRng;
     type Applications = Standard;
+    type Interfaces = AllInterfaces;
 }
 
 /// An SE with the first meter as version 1.

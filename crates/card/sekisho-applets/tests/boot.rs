@@ -9,7 +9,7 @@ use common::{Card, PAGE, SeededRng, flash, initial_keys, key, new_card, personal
 use proptest::prelude::*;
 use sekisho_keys::KeySet;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{BootError, INTERFACE_BUFFERS, Interface, Profile};
+use sekisho_os::{BootError, Interface, InterfaceState, Profile};
 use sekisho_scp::SecurityLevel;
 
 fn error(flash: RamFlash, profile: &Profile) -> BootError {
@@ -193,9 +193,10 @@ fn set_of(kvn: u8) -> KeySet {
 /// each with its last answer, two file systems, and for each of four interfaces a chain and an answer that waits.
 #[test]
 fn the_state_of_an_se_is_small() {
-    let (size, waits) = (size_of::<Card>(), INTERFACE_BUFFERS);
+    let (size, waits) = (size_of::<Card>(), size_of::<InterfaceState>());
     println!("{size} bytes, of which {waits} for each interface");
-    assert!(waits < 3300, "{waits} bytes");
+    let page = include_str!("../../../../ARCHITECTURE.md").replace(',', "");
+    assert!(page.contains(&format!("{waits} bytes of RAM")), "{waits} bytes");
     assert!(size < 22 * 1024 + Interface::COUNT * waits, "{size} bytes");
 }
 

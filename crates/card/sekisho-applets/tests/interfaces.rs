@@ -9,13 +9,13 @@ use common::host::{Host, initialize_update};
 use common::script::Line;
 use common::{Card, SeededRng, initial_keys, new_card, new_card_with, profile, send, send_on, sw};
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_applets::CardManager;
+use sekisho_applets::{CardManager, Standard};
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::Mode;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    Application, Applications, Context, Instance, Interface, KeyRef, Module, OffCardEntity, Outcome,
-    Platform, Profile, Protocol, SecureElement,
+    AllInterfaces, Application, Applications, Context, Instance, Interface, InterfaceState, Interfaces,
+    KeyRef, Module, OffCardEntity, Outcome, Platform, Profile, Protocol, SecureElement,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 
@@ -544,6 +544,7 @@ impl Platform for Asked {
     type Flash = RamFlash;
     type Rng = SeededRng;
     type Applications = WithAsking;
+    type Interfaces = AllInterfaces;
 }
 
 struct AskedCard(SecureElement<Asked>);
@@ -635,4 +636,52 @@ fn a_proof_names_domain_key_and_level_and_ends_with_its_channel() {
         card.transmit(CONTACT, &[0x00, 0xA4, 0x04, 0x00, 0x00]);
         assert_eq!(text(&card.transmit(CONTACT, &ask)), "0 T0");
     }
+}
+
+/// A product with contacts alone.
+struct Contacts;
+
+struct ContactsAlone(InterfaceState);
+
+impl Interfaces for ContactsAlone {
+    const NEW: Self = Self(InterfaceState::NEW);
+
+    fn get(&mut self, interface: Interface) -> Option<&mut InterfaceState> {
+        (interface == CONTACT).then_some(&mut self.0)
+    }
+}
+
+impl Platform for Contacts {
+    type Flash = RamFlash;
+    type Rng = SeededRng;
+    type Applications = Standard;
+    type Interfaces = ContactsAlone;
+}
+
+/// A product pays for the interfaces that it has; on another nothing is there, and nothing happens.
+#[test]
+fn a_product_has_the_interfaces_that_it_says() {
+    assert!(size_of::<SecureElement<Contacts>>() + 3 * size_of::<InterfaceState>() <= size_of::<Card>());
+    let policy = sekisho_messaging::setup::Policy::every_mode();
+    let mut card: SecureElement<Contacts> =
+        files::element_on(common::flash(), SeededRng(1), &profile(), policy);
+    let mut send = |interface, capdu: &[u8]| {
+        let mut out = [0; 300];
+        let len = card.transmit(interface, capdu, &mut out);
+        out[..len].to_vec()
+    };
+    for interface in Interface::ALL {
+        let is_there = interface == CONTACT;
+        for capdu in [
+            &CARD_DATA[..],
+            &[0, 0xC0, 0, 0, 1],
+            SELECT[0],
+            SELECT[1],
+            &[0, 0x70, 0, 0, 1],
+        ] {
+            let answer = send(interface, capdu);
+            assert_eq!(answer != [0x68, 0x81], is_there, "{interface:?} {capdu:02X?}");
+        }
+    }
+    assert_eq!(send(CONTACT, &[0, 0x70, 0, 0, 1]), [0x02, 0x90, 0x00]);
 }

@@ -13,8 +13,8 @@ use sekisho_applets::CardManager;
 use sekisho_keys::KeySet;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    Application, Applications, Context, Instance, Module, Outcome, Personalisation, Platform, Profile,
-    SecureElement, State,
+    AllInterfaces, Application, Applications, Context, Instance, Module, Outcome, Personalisation, Platform,
+    Profile, SecureElement, State,
 };
 
 /// The card manager, and the one command of the recorded card that ours has not.
@@ -54,6 +54,7 @@ impl Platform for Recorded {
     type Flash = RamFlash;
     type Rng = SeededRng;
     type Applications = WithEid;
+    type Interfaces = AllInterfaces;
 }
 
 struct Conversation {

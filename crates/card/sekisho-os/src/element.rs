@@ -8,7 +8,8 @@ use sekisho_keys::Rng;
 use sekisho_nvm::{Flash, Store};
 
 use crate::application::Applications;
-use crate::chaining::{COMMAND_DATA_MAX, Chain, Segment};
+use crate::buffers::{InterfaceState, Interfaces};
+use crate::chaining::{COMMAND_DATA_MAX, Segment};
 use crate::channels::Channels;
 use crate::container::{Container, ISD_INDEX};
 use crate::interface::{ContainerId, Interface, Pairing, Place, Protocol};
@@ -16,7 +17,7 @@ use crate::loader::{Loader, PartState};
 use crate::messaging::{self, Messagings};
 use crate::nvm::{Layout, Staged};
 use crate::profile::Profile;
-use crate::response::{RESPONSE_DATA_MAX, Response, WaitingAnswer, Wanted};
+use crate::response::{RESPONSE_DATA_MAX, Response, Wanted};
 use crate::secure::SecureChannels;
 use crate::stack;
 
@@ -28,12 +29,14 @@ pub trait Platform {
     type Rng: Rng;
     /// Its applications.
     type Applications: Applications;
+    /// Its interfaces.
+    type Interfaces: Interfaces;
 }
 
 /// A secure element.
 pub struct SecureElement<P: Platform> {
     pub(crate) core: Core<P>,
-    buffers: Buffers,
+    buffers: Buffers<P::Interfaces>,
 }
 
 /// What a command works with, but for the buffers that it is read from and answered into.
@@ -56,42 +59,10 @@ pub(crate) struct Core<P: Platform> {
     pub(crate) free_ram: usize,
 }
 
-struct Buffers {
-    interfaces: [InterfaceBuffers; Interface::COUNT],
+struct Buffers<I> {
+    interfaces: I,
     response: Response,
     scratch: Scratch,
-}
-
-/// What waits on one interface for its next commands: nothing that comes on another interface reaches it.
-struct InterfaceBuffers {
-    chain: Chain,
-    waiting: WaitingAnswer,
-}
-
-/// RAM of what waits on one interface, in bytes.
-pub const INTERFACE_BUFFERS: usize = size_of::<InterfaceBuffers>();
-
-impl InterfaceBuffers {
-    const fn new() -> Self {
-        Self {
-            chain: Chain::new(),
-            waiting: WaitingAnswer::new(),
-        }
-    }
-}
-
-impl Buffers {
-    /// What waits on an interface, and what all share for one command.
-    const fn of(&mut self, interface: Interface) -> (&mut InterfaceBuffers, &mut Response, &mut Scratch) {
-        let [contacts, swp, apdu_gate, spi] = &mut self.interfaces;
-        let own = match interface {
-            Interface::Iso7816Contact => contacts,
-            Interface::Swp => swp,
-            Interface::ApduGate => apdu_gate,
-            Interface::Spi => spi,
-        };
-        (own, &mut self.response, &mut self.scratch)
-    }
 }
 
 /// Where a command is processed.
@@ -124,7 +95,7 @@ impl<P: Platform> SecureElement<P> {
         Self {
             core,
             buffers: Buffers {
-                interfaces: [const { InterfaceBuffers::new() }; Interface::COUNT],
+                interfaces: P::Interfaces::NEW,
                 response: Response::new(),
                 scratch,
             },
@@ -169,8 +140,13 @@ impl<P: Platform> SecureElement<P> {
             Ok(command) => {
                 let wanted = Wanted::by(cla, command.ne, command.extended, out);
                 self.run(place, &command, wanted);
-                let (own, response, _) = self.buffers.of(interface);
-                response.deliver(place.logical_channel, wanted, &mut own.waiting, out)
+                let Some(own) = self.buffers.interfaces.get(interface) else {
+                    return bare(self.buffers.response.status(), out);
+                };
+                let channel = place.logical_channel;
+                self.buffers
+                    .response
+                    .deliver(channel, wanted, &mut own.waiting, out)
             }
             Err(_) => self.fail(place, StatusWord::WRONG_LENGTH, out),
         }
@@ -185,8 +161,10 @@ impl<P: Platform> SecureElement<P> {
         command: Result<CApdu<'_>, ApduError>,
         out: &mut [u8],
     ) -> usize {
-        let waiting = &mut self.buffers.of(place.interface).0.waiting;
-        match waiting.fetch(place.logical_channel, cla, command, out) {
+        let Some(own) = self.buffers.interfaces.get(place.interface) else {
+            return bare(StatusWord::LOGICAL_CHANNEL_NOT_SUPPORTED, out);
+        };
+        match own.waiting.fetch(place.logical_channel, cla, command, out) {
             Ok(len) => len,
             Err(refusal) => {
                 self.core.end_broadcast(place);
@@ -205,7 +183,14 @@ impl<P: Platform> SecureElement<P> {
     fn run(&mut self, place: Place, command: &CApdu<'_>, wanted: Wanted) {
         let channel = place.logical_channel;
         let core = &mut self.core;
-        let (InterfaceBuffers { chain, waiting }, response, scratch) = self.buffers.of(place.interface);
+        let Buffers {
+            interfaces,
+            response,
+            scratch,
+        } = &mut self.buffers;
+        let Some(InterfaceState { chain, waiting }) = interfaces.get(place.interface) else {
+            return response.set(|_| StatusWord::LOGICAL_CHANNEL_NOT_SUPPORTED);
+        };
         waiting.drop_at(|owner| owner == channel);
         let kept = waiting
             .channel()
@@ -272,9 +257,10 @@ impl<P: Platform> SecureElement<P> {
     /// selected on its basic channel. What stands in NVM stays.
     pub fn reset(&mut self, interface: Interface) {
         let is_gone = |place: Place| place.interface == interface;
-        let own = self.buffers.of(interface).0;
-        own.chain.clear_at(|_| true);
-        own.waiting.drop_at(|_| true);
+        if let Some(own) = self.buffers.interfaces.get(interface) {
+            own.chain.clear_at(|_| true);
+            own.waiting.drop_at(|_| true);
+        }
         for place in Channels::places().filter(|place| is_gone(*place)) {
             self.core.deselect(place);
         }

@@ -41,6 +41,7 @@ extern crate std;
 
 mod application;
 mod broadcast;
+mod buffers;
 mod chaining;
 mod channels;
 mod container;
@@ -65,8 +66,9 @@ mod select;
 mod stack;
 
 pub use application::{Application, Applications, Context, MESSAGING_POLICY};
+pub use buffers::{AllInterfaces, InterfaceState, Interfaces};
 pub use chaining::COMMAND_DATA_MAX;
-pub use element::{INTERFACE_BUFFERS, Platform, SecureElement};
+pub use element::{Platform, SecureElement};
 pub use interface::{ContainerId, Interface, Place, Protocol};
 pub use issuer::Issuer;
 pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord};

@@ -18,7 +18,9 @@ use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_applets::{Standard, sec_app};
 use sekisho_keys::{AesKey, KeySet, Rng};
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{FactoryApplication, Interface, Module, Personalisation, Platform, Profile, SecureElement};
+use sekisho_os::{
+    AllInterfaces, FactoryApplication, Interface, Module, Personalisation, Platform, Profile, SecureElement,
+};
 use sekisho_scp::ScpParameter;
 
 /// A generator whose bytes a test can repeat (xorshift64*).
@@ -56,6 +58,7 @@ impl Platform for Scripted {
     type Flash = RamFlash;
     type Rng = Script;
     type Applications = Standard;
+    type Interfaces = AllInterfaces;
 }
 
 /// The SE as it is delivered, on RAM that behaves like flash.
@@ -65,6 +68,7 @@ impl Platform for Virtual {
     type Flash = RamFlash;
     type Rng = SeededRng;
     type Applications = Standard;
+    type Interfaces = AllInterfaces;
 }
 
 pub type Card = SecureElement<Virtual>;
