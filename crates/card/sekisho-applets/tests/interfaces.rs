@@ -10,6 +10,7 @@ use common::script::Line;
 use common::{Card, SeededRng, initial_keys, new_card, new_card_with, profile, send, send_on, sw};
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_applets::{CardManager, Standard};
+use sekisho_keys::Rng;
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::Mode;
 use sekisho_nvm::ram::RamFlash;
@@ -139,6 +140,65 @@ fn what_waits_on_an_interface_is_disturbed_by_no_other() {
     }
     let rest = send_on(&mut card, Interface::Swp, &[0x00, 0xC0, 0x00, 0x00, 0x00]);
     assert_eq!(sw(&rest), 0x9000);
+}
+
+/// What one interface sends without a key: selections, channels, chains with and without their end, answers fetched and not, openings, no commands.
+fn any_command(rng: &mut SeededRng) -> Vec<u8> {
+    let mut choice = [0; 3];
+    rng.fill(&mut choice);
+    let [kind, channel, detail] = choice;
+    let ne = if detail % 3 == 0 { detail } else { 0 };
+    let command: &[u8] = match kind % 12 {
+        0 | 1 => SELECT[0],
+        2 | 3 => SELECT[1],
+        4 => &[0x10, 0xD6, 0x00, 0x00, 0x01, detail],
+        5 => &[0x00, 0xD6, 0x00, 0x00, 0x01, detail],
+        6 => &[0x80, 0xCA, 0x00, 0x66, ne],
+        7 => &[0x00, 0xC0, 0x00, 0x00, ne],
+        8 => &[0x00, 0x70, 0x00, 0x00, 0x01],
+        9 => &[0x00, 0x70, 0x80, detail & 3],
+        10 => &[0x80, 0x50, 0x00, 0x00, 0x08, 1, 2, 3, 4, 5, 6, 7, 8, 0x00],
+        _ => &[0x80, 0xCA, 0x00],
+    };
+    let channel = if kind % 12 > 7 { 0 } else { channel & 3 };
+    on(channel, command)
+}
+
+/// An interface hears the same whether the others are silent or busy, word for word.
+#[test]
+fn an_interface_hears_the_same_whatever_the_others_do() {
+    let mut kinds = std::collections::BTreeMap::new();
+    for (seed, own) in (1..=40).flat_map(|seed| Interface::ALL.map(|own| (seed, own))) {
+        let (mut alone, mut among) = (new_card(), new_card());
+        let (mut rng, mut noise) = (SeededRng(seed), SeededRng(seed + 1000));
+        for step in 0..120 {
+            for other in Interface::ALL.into_iter().filter(|other| *other != own) {
+                send_on(&mut among, other, &any_command(&mut noise));
+            }
+            let command = any_command(&mut rng);
+            let answers = [&mut alone, &mut among].map(|card| send_on(card, own, &command));
+            *kinds.entry(sw(&answers[0])).or_insert(0) += 1;
+            // The challenge of an opening is the card's own.
+            let [one, two] = answers.map(|answer| {
+                if command[1] == 0x50 {
+                    sw(&answer).to_be_bytes().to_vec()
+                } else {
+                    answer
+                }
+            });
+            assert_eq!(
+                one,
+                two,
+                "seed {seed}, {own:?}, step {step}: {}",
+                hex::encode(&command)
+            );
+        }
+    }
+    println!("{kinds:04X?}");
+    for expected in [0x9000, 0x6A84, 0x6A82, 0x6700, 0x6D00, 0x6881] {
+        assert!(kinds.contains_key(&expected), "{expected:04X} never came");
+    }
+    assert!(kinds.keys().any(|sw| sw >> 8 == 0x61), "nothing ever waited");
 }
 
 /// The end of a chain whose beginning is gone is no command of its own.
@@ -589,8 +649,10 @@ fn an_interface_speaks_one_protocol_and_an_application_hears_which() {
         (Interface::Spi, Protocol::SpiEuicc, "3 SpiEuicc"),
         (Interface::ApduGate, Protocol::Proprietary(9), "2 Proprietary(9)"),
     ] {
+        assert_eq!(card.transmit(interface, &[0, 0x70, 0, 0, 1]), [0x01, 0x90, 0x00]);
         assert!(card.0.reset_to(interface, protocol));
-        // The reset has selected the issuer security domain.
+        // The reset has closed what was open and selected the issuer security domain, here alone.
+        assert_eq!(card.transmit(interface, &[0x01, 0x0A, 0, 0, 0]), [0x68, 0x81]);
         assert_eq!(text(&card.transmit(interface, &ask)), expected);
         assert_eq!(card.0.protocol(interface), protocol);
         assert_eq!(

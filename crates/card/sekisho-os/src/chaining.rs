@@ -277,6 +277,47 @@ mod tests {
         }
     }
 
+    /// Four hosts on four logical channels, in any order, each of which begins again when it is refused: what comes out is what one of them has sent,
+    /// from its beginning to its end.
+    #[test]
+    fn never_half_a_command() {
+        let (mut wholes, mut refused) = (0, 0);
+        for seed in 1..=200_u32 {
+            let mut random = seed;
+            let mut chain = Chain::new();
+            let mut sent: [Vec<u8>; 4] = Default::default();
+            let proved = [seed % 2 == 0, seed % 3 == 0, false, false];
+            for number in 0..400_u32 {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let [host, more, ..] = random.to_be_bytes();
+                let (channel, more) = (host & 3, if more % 3 == 0 { 0 } else { 0x10 });
+                let own = &mut sent[usize::from(channel)];
+                if own.is_empty() && more == 0 {
+                    continue;
+                }
+                let data = number.to_be_bytes();
+                let capdu = segment(0x80 | more | channel, 0xE2, &data);
+                match chain.accept(channel, &capdu, false, |channel| proved[usize::from(channel)]) {
+                    Segment::Answer(StatusWord::NO_ERROR) => own.extend(data),
+                    Segment::Answer(_) => {
+                        refused += 1;
+                        own.clear();
+                    }
+                    Segment::Last => {
+                        own.extend(data);
+                        assert_eq!(chain.assembled(&capdu).data, own);
+                        chain.clear();
+                        own.clear();
+                        wholes += 1;
+                    }
+                    Segment::Whole => panic!("the end of a chain of {} bytes, alone", own.len()),
+                }
+            }
+        }
+        std::println!("{wholes} whole, {refused} refused");
+        assert!(wholes > 1000 && refused > 1000);
+    }
+
     #[test]
     fn a_channel_that_is_closed_has_lost_nothing() {
         let mut chain = Chain::new();
