@@ -16,7 +16,7 @@ use sekisho_messaging::setup::Mode;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     AllInterfaces, Application, Applications, Context, Instance, Interface, InterfaceState, Interfaces,
-    KeyRef, Module, OffCardEntity, Outcome, Platform, Profile, Protocol, SecureElement,
+    KeyRef, Module, Next, OffCardEntity, Outcome, Platform, Profile, Protocol, Refusal, SecureElement,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 
@@ -560,8 +560,13 @@ impl Application for Asking {
         Ok(StatusWord::NO_ERROR)
     }
 
-    fn process(&mut self, context: &mut Context<'_>, _: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
-        told(context, out)
+    fn process(
+        &mut self,
+        context: &mut Context<'_>,
+        _: &CApdu<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
+        told(context, out).map(Next::Done)
     }
 }
 
@@ -570,9 +575,14 @@ impl Application for Domain {
         self.0.select(context, out)
     }
 
-    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+    fn process(
+        &mut self,
+        context: &mut Context<'_>,
+        capdu: &CApdu<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
         if capdu.ins == 0x0A {
-            return told(context, out);
+            return told(context, out).map(Next::Done);
         }
         self.0.process(context, capdu, out)
     }

@@ -13,8 +13,8 @@ use sekisho_applets::CardManager;
 use sekisho_keys::KeySet;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Application, Applications, Context, Instance, Module, Outcome, Personalisation, Platform,
-    Profile, SecureElement, State,
+    AllInterfaces, Application, Applications, Context, Instance, Module, Next, Outcome, Personalisation,
+    Platform, Profile, Refusal, SecureElement, State,
 };
 
 /// The card manager, and the one command of the recorded card that ours has not.
@@ -31,10 +31,15 @@ impl Application for WithEid {
         self.0.select(context, out)
     }
 
-    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+    fn process(
+        &mut self,
+        context: &mut Context<'_>,
+        capdu: &CApdu<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
         if capdu.ins == 0xE2 && capdu.data == GET_EID && context.authenticated().is_some() {
             out.bytes(&EID)?;
-            return Ok(StatusWord::NO_ERROR);
+            return Ok(Next::Done(StatusWord::NO_ERROR));
         }
         self.0.process(context, capdu, out)
     }

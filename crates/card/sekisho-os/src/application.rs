@@ -9,6 +9,7 @@ use sekisho_keys::Rng;
 use sekisho_messaging::setup::{Opened, POLICY_LEN, Policy};
 use zeroize::Zeroizing;
 
+use crate::call::{CALLS_MAX, Call, CallCommand, Caller, Next, Resume};
 use crate::container::Container;
 use crate::interface::{ContainerId, Interface, Place, Protocol};
 use crate::issuer::Issuer;
@@ -42,7 +43,26 @@ pub trait Application {
     ///
     /// # Errors
     /// The status word to answer; the command's writes are dropped then.
-    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome;
+    fn process(
+        &mut self,
+        context: &mut Context<'_>,
+        capdu: &CApdu<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal>;
+
+    /// Goes on: with the answer of the application that a [forwarded](Next::Forward) command was for, or with the next [piece](Next::More) of a long answer.
+    ///
+    /// # Errors
+    /// As of [`Application::process`]; what the application that was called has written is dropped too.
+    fn resume(
+        &mut self,
+        context: &mut Context<'_>,
+        why: Resume<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
+        let _ = (context, why, out);
+        Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
+    }
 }
 
 /// The applications that a product has code for, with the memory of their instances.
@@ -66,6 +86,29 @@ pub(crate) struct System<'a> {
     pub(crate) free_ram: usize,
 }
 
+/// Revocations of one command: the selected application's, and one for each that it calls.
+const REVOKED_MAX: usize = 1 + CALLS_MAX;
+
+impl Effects {
+    /// What `revoked` has opened ends. More at once than there is room for end all that is open, rather than nothing.
+    pub(crate) fn revoke(&mut self, revoked: Revoked) {
+        if self.revoked.contains(&Some(revoked)) {
+            return;
+        }
+        match self.revoked.iter_mut().find(|slot| slot.is_none()) {
+            Some(slot) => *slot = Some(revoked),
+            None => self.revoked = [Some(Revoked::All); REVOKED_MAX],
+        }
+    }
+
+    /// What an application that was called has brought about: it can revoke, and nothing else of this.
+    pub(crate) fn join(&mut self, called: &Self) {
+        for revoked in called.revoked.iter().flatten() {
+            self.revoke(*revoked);
+        }
+    }
+}
+
 /// What happens after the command's commit, if it succeeds.
 #[derive(Default)]
 pub(crate) struct Effects {
@@ -78,7 +121,7 @@ pub(crate) struct Effects {
     /// Secure messaging begins once the answer is out.
     pub(crate) opened: Option<(Credential, Opened)>,
     /// Secure messaging that this has opened ends, on whichever logical channel, once the answer is out.
-    pub(crate) revoked: Option<Revoked>,
+    pub(crate) revoked: [Option<Revoked>; REVOKED_MAX],
     /// Goes into the keys of secure messaging, from the next command on.
     pub(crate) refresh: Option<Zeroizing<[u8; 32]>>,
 }
@@ -98,6 +141,7 @@ pub(crate) enum Protection {
 pub struct Context<'a> {
     pub(crate) place: Place,
     pub(crate) protocol: Protocol,
+    pub(crate) caller: Caller,
     pub(crate) application: u8,
     /// Its registry entry.
     pub(crate) entry: &'a Entry,
@@ -107,10 +151,43 @@ pub struct Context<'a> {
     pub(crate) session: u32,
     pub(crate) records: Records<'a>,
     pub(crate) rng: &'a mut dyn Rng,
+    /// Room for a command to another application, for one that may call others.
+    pub(crate) call: Option<&'a mut CallCommand>,
+    /// Whether the answer may come in pieces.
+    pub(crate) pieces: bool,
     pub(crate) system: System<'a>,
 }
 
 impl<'a> Context<'a> {
+    /// Who calls the application.
+    pub const fn caller(&self) -> Caller {
+        self.caller
+    }
+
+    /// Sends a command to another application of the container, by its AID; the application gives back what this gives, and is
+    /// [resumed](Application::resume) with the answer. The other one finds the caller in its context and no proof of anything else; both have
+    /// the same [place](Self::place) and session, in which nobody else has come to the other one.
+    ///
+    /// # Errors
+    /// 6985 for an application that has been called itself, or after [`CALLS_MAX`](crate::CALLS_MAX) calls, or when the other one is locked, or is
+    /// this one; 6A88 when there is none; 6A84 for a command longer than [`CALL_COMMAND_MAX`](crate::CALL_COMMAND_MAX).
+    pub fn forward(&mut self, to: &[u8], command: &CApdu<'_>) -> Result<Next, Refusal> {
+        let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
+        let room = self.call.as_deref_mut().ok_or(refused)?;
+        let found = self.system.container.registry.application(to);
+        let (to, _) = found.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+        if to == self.application || self.system.container.usable(to).is_none() {
+            return Err(refused);
+        }
+        room.set(command)?;
+        Ok(Next::Forward(Call { to }))
+    }
+
+    /// Whether the answer may come in [pieces](Next::More): to a command that came in the clear, from an interface on which it can wait.
+    pub const fn may_answer_in_pieces(&self) -> bool {
+        self.pieces
+    }
+
     /// The interface on which the command came.
     pub const fn interface(&self) -> Interface {
         self.place.interface
@@ -201,9 +278,11 @@ impl<'a> Context<'a> {
     /// Whether secure messaging can be opened on the logical channel of the command.
     ///
     /// # Errors
-    /// 6985 when the logical channel has a secure channel or secure messaging, 6A84 when too many have secure messaging.
+    /// 6985 when the logical channel has a secure channel or secure messaging, or another application is the caller; 6A84 when too many have secure
+    /// messaging.
     pub fn can_open_messaging(&mut self) -> Result<(), Refusal> {
-        if self.protection != Protection::None || self.system.secure.is_known(self.place) {
+        let is_called = matches!(self.caller, Caller::Application { .. });
+        if is_called || self.protection != Protection::None || self.system.secure.is_known(self.place) {
             return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         }
         if !self.system.messaging.has_room(self.place.interface) {
@@ -226,7 +305,8 @@ impl<'a> Context<'a> {
     /// Ends what a key of the application has opened, on every logical channel of every interface, when the command has succeeded and its answer
     /// is out: the key has another value, or is gone.
     pub fn revoke_messaging(&mut self, key: u16) {
-        self.system.effects.revoked = Some(Revoked::One(self.credential(key)));
+        let credential = self.credential(key);
+        self.system.effects.revoke(Revoked::One(credential));
     }
 
     /// Mixes a fresh secret into the keys of all commands after this one, which came under secure messaging.
@@ -234,15 +314,13 @@ impl<'a> Context<'a> {
         self.system.effects.refresh = Some(secret);
     }
 
-    /// Writes now what the command has put so far, whatever becomes of the command: for a counter of tries, which must have counted before
+    /// Writes now what the application has put since it was called or [resumed](Application::resume), whatever becomes of the command: for a counter of tries, which must have counted before
     /// anything is compared.
     ///
     /// # Errors
     /// 6581 when the flash fails, 6A84 when it is full.
     pub fn commit_now(&mut self) -> Result<(), Refusal> {
-        self.records.staged.commit(&mut self.records.nvm, false)?;
-        self.records.staged.clear();
-        Ok(())
+        self.records.staged.commit_since(&mut self.records.nvm)
     }
 
     /// Random bytes.
@@ -274,8 +352,11 @@ impl<'a> Context<'a> {
         self.records.remove_own(self.application, index)
     }
 
-    /// The services of the issuer security domain: `None` for whatever is no security domain.
+    /// The services of the issuer security domain: `None` for whatever is no security domain, and for whoever is asked by another application.
     pub fn issuer(&mut self) -> Option<Issuer<'_, 'a>> {
+        if matches!(self.caller, Caller::Application { .. }) {
+            return None;
+        }
         self.entry
             .privileges
             .contains(Privileges::SECURITY_DOMAIN)

@@ -1,6 +1,7 @@
 //! Logical channels (GPC 6.4): which are open on each interface, and what is selected on each.
 
 use crate::interface::{Interface, Place, Protocol};
+use crate::registry::ENTRIES_MAX;
 
 /// Logical channels of one interface that the class byte can name (GPC 11.1.4).
 pub(crate) const CHANNELS_MAX: usize = 20;
@@ -14,13 +15,18 @@ struct Channel {
     searched: bool,
     /// Number of the application session: no two have the same.
     session: u32,
+    /// A bit for each registry index that has been called by another application in this session.
+    called: u16,
 }
+
+const _: () = assert!(ENTRIES_MAX <= 16, "a bit for each entry");
 
 const CLOSED: Channel = Channel {
     open: false,
     selected: None,
     searched: false,
     session: 0,
+    called: 0,
 };
 
 /// The logical channels of all interfaces.
@@ -89,6 +95,7 @@ impl Channels {
                     selected: Some(selected),
                     searched: false,
                     session,
+                    called: 0,
                 };
             }
         }
@@ -128,11 +135,26 @@ impl Channels {
         self.channel(place).map_or(0, |channel| channel.session)
     }
 
+    /// An application has been called by another one in the session there.
+    pub(crate) fn note_called(&mut self, place: Place, index: u8) {
+        if let Some(channel) = self.channel_mut(place) {
+            channel.called |= 1_u16.checked_shl(index.into()).unwrap_or_default();
+        }
+    }
+
+    /// Registry indices of all applications that have a session there: the selected one, and whom it has called.
+    pub(crate) fn in_session(&self, place: Place) -> impl Iterator<Item = u8> + use<> {
+        let channel = self.channel(place).copied().unwrap_or(CLOSED);
+        let called = (0_u8..16).filter(move |index| channel.called >> index & 1 != 0);
+        channel.selected.into_iter().chain(called)
+    }
+
     /// Begins a new application session with the same application.
     pub(crate) fn renew(&mut self, place: Place) {
         let session = self.new_session();
         if let Some(channel) = self.channel_mut(place) {
             channel.session = session;
+            channel.called = 0;
         }
     }
 
@@ -141,6 +163,7 @@ impl Channels {
         let session = self.new_session();
         if let Some(channel) = self.channel_mut(place) {
             channel.session = session;
+            channel.called = 0;
             channel.selected = Some(index);
             channel.searched = true;
         }
@@ -168,6 +191,7 @@ impl Channels {
             selected: Some(index),
             searched: false,
             session,
+            called: 0,
         };
         Some(number)
     }

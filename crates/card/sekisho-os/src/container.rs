@@ -78,6 +78,13 @@ pub(crate) struct Container {
 }
 
 impl Container {
+    /// The registry's entry of an application that may process commands: neither it nor the card is locked.
+    pub(crate) fn usable(&self, index: u8) -> Option<&Entry> {
+        let entry = self.registry.get(index)?;
+        let card_is_open = self.card.life_cycle < CardLifeCycle::CardLocked;
+        (index == ISD_INDEX || card_is_open && entry.is_selectable()).then_some(entry)
+    }
+
     /// Reads a container from NVM; `None` when it has not been made.
     pub(crate) fn load(records: &mut Records<'_>) -> Result<Option<Self>, Refusal> {
         let Some(card) = CardRecord::load(records)? else {

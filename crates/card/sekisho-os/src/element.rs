@@ -9,6 +9,7 @@ use sekisho_nvm::{Flash, Store};
 
 use crate::application::Applications;
 use crate::buffers::{InterfaceState, Interfaces};
+use crate::call::CallRoom;
 use crate::chaining::{COMMAND_DATA_MAX, Segment};
 use crate::channels::Channels;
 use crate::container::{Container, ISD_INDEX};
@@ -69,10 +70,17 @@ struct Buffers<I> {
 pub(crate) struct Scratch {
     /// The command data field without its protection.
     pub(crate) plain: [u8; COMMAND_DATA_MAX],
-    /// The answer before it is protected.
-    pub(crate) answer: [u8; RESPONSE_DATA_MAX],
+    pub(crate) work: WorkRoom,
     /// The command's writes.
     pub(crate) staged: Staged,
+}
+
+/// What applications write to.
+pub(crate) struct WorkRoom {
+    /// The answer before it is protected.
+    pub(crate) answer: [u8; RESPONSE_DATA_MAX],
+    /// What applications say to each other.
+    pub(crate) call: CallRoom,
 }
 
 /// Its life cycle state; nothing of what it keeps.
@@ -89,7 +97,10 @@ impl<P: Platform> SecureElement<P> {
     pub(crate) fn assemble(core: Core<P>) -> Self {
         let scratch = Scratch {
             plain: [0; COMMAND_DATA_MAX],
-            answer: [0; RESPONSE_DATA_MAX],
+            work: WorkRoom {
+                answer: [0; RESPONSE_DATA_MAX],
+                call: CallRoom::new(),
+            },
             staged: Staged::new(),
         };
         Self {
@@ -152,7 +163,7 @@ impl<P: Platform> SecureElement<P> {
         }
     }
 
-    /// GET RESPONSE: neither command chaining, nor SCP03, nor secure messaging, nor an application sees it. Broadcast mode, in which nothing
+    /// GET RESPONSE: neither command chaining, nor SCP03, nor secure messaging sees it, and an application only when it answers in pieces. Broadcast mode, in which nothing
     /// can wait, ends like at any other command that it does not have.
     fn fetch(
         &mut self,
@@ -161,16 +172,31 @@ impl<P: Platform> SecureElement<P> {
         command: Result<CApdu<'_>, ApduError>,
         out: &mut [u8],
     ) -> usize {
-        let Some(own) = self.buffers.interfaces.get(place.interface) else {
+        let Buffers {
+            interfaces,
+            response,
+            scratch,
+        } = &mut self.buffers;
+        let Some(InterfaceState { waiting, .. }) = interfaces.get(place.interface) else {
             return bare(StatusWord::LOGICAL_CHANNEL_NOT_SUPPORTED, out);
         };
-        match own.waiting.fetch(place.logical_channel, cla, command, out) {
-            Ok(len) => len,
+        let channel = place.logical_channel;
+        let wanted = match waiting.claim(channel, cla, command, out) {
+            Ok(wanted) => wanted,
             Err(refusal) => {
                 self.core.end_broadcast(place);
-                bare(refusal.0, out)
+                return bare(refusal.0, out);
             }
+        };
+        if waiting.has_data() {
+            return waiting.next(wanted, out);
         }
+        // All of the last piece has gone: the application makes another.
+        waiting.drop_at(|owner| owner == channel);
+        response.begin(wanted, true);
+        self.core.next_piece(place, scratch, response);
+        self.core.mute |= response.status() == StatusWord::MEMORY_FAILURE;
+        response.deliver(channel, wanted, waiting, out)
     }
 
     /// Answers what is no command: nothing but broadcast mode and secure messaging, which any error ends, is touched.

@@ -7,13 +7,14 @@
 //!
 //! 1. **Routing agent**: the interface on which the command came names its [container](ContainerId) (`interface`).
 //! 2. **Logical channel**: the class byte names one; it must be open (`channels`).
-//! 3. **GET RESPONSE** fetches what waits (`response`): it belongs to the transport, and nothing below sees it.
+//! 3. **GET RESPONSE** fetches what waits (`response`): it belongs to the transport, and nothing below sees it, but for an application that
+//!    answers in pieces and is asked for the next one.
 //! 4. **Chaining**: segments are put together (`chaining`). From here on there are only whole commands.
 //! 5. **The operating system's own commands**, SELECT by name and MANAGE CHANNEL, are done here (`select`).
 //! 6. **Secure channel**, or ISO 7816-4 **secure messaging**, of which a logical channel has one at most: MAC, then decryption; what comes
 //!    out is a plain command and the proof of how its sender is authenticated (`process`, `secure`, `messaging`).
 //! 7. **Application**: the dispatcher calls the [`Application`] of the selected registry entry, the OS part like any other, with a [`Context`].
-//!    Its writes are kept back.
+//!    Its writes are kept back. It may send a command to another application, whose writes join its own (`call`).
 //! 8. **Commit**: all writes of a command that succeeded, in one transaction, or none (`nvm`).
 //! 9. **Protection**: R-ENCRYPTION and R-MAC, or data objects 87, 99 and 8E, and the answer goes out, with GET RESPONSE if it is longer than Ne.
 //!
@@ -24,7 +25,8 @@
 //!
 //! * An application has its own records and no others: [`Context::get`] takes no name of an application.
 //! * What it remembers belongs to its [`Instance`] ([`Pool`]): the same code in another instance, in this container or another, finds nothing of it.
-//! * [`Issuer`], the services of the issuer security domain, is found by security domains alone.
+//! * Who asks is a value, the [`Caller`]: an interface, or another application, which brings no proof of anything but that it is that one.
+//! * [`Issuer`], the services of the issuer security domain, is found by security domains alone, when an interface asks.
 //! * The proof of authentication, [`Authenticated`], names security domain, off-card entity, key and level; what it borrows is made by
 //!   `sekisho-scp` alone and lives in the secure channel: when that ends, there is nothing left to borrow.
 //!
@@ -42,6 +44,7 @@ extern crate std;
 mod application;
 mod broadcast;
 mod buffers;
+mod call;
 mod chaining;
 mod channels;
 mod container;
@@ -67,6 +70,7 @@ mod stack;
 
 pub use application::{Application, Applications, Context, MESSAGING_POLICY};
 pub use buffers::{AllInterfaces, InterfaceState, Interfaces};
+pub use call::{CALL_ANSWER_MAX, CALL_COMMAND_MAX, CALLS_MAX, Call, Caller, Next, Resume};
 pub use chaining::COMMAND_DATA_MAX;
 pub use element::{Platform, SecureElement};
 pub use interface::{ContainerId, Interface, Place, Protocol};

@@ -151,12 +151,21 @@ const STAGED_BYTES_MAX: usize = 1024;
 /// Records that one command may write or remove.
 const STAGED_RECORDS_MAX: usize = 40;
 
+/// How far the writes of a command had come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Mark {
+    records: usize,
+    bytes: usize,
+}
+
 /// The writes of one command, kept back until it has succeeded. Wiped when dropped: there may be keys among them.
 pub(crate) struct Staged {
     bytes: [u8; STAGED_BYTES_MAX],
     len: usize,
     records: [(Key, Option<(u16, u16)>); STAGED_RECORDS_MAX],
     count: usize,
+    /// Records before this one have been written by another call of an application, and are written or dropped with the whole command.
+    since: Mark,
     /// Whether the command has been given to an application, or has read or written a record: it may have worked with keys.
     pub(crate) worked: bool,
 }
@@ -168,6 +177,7 @@ impl Staged {
             len: 0,
             records: [(Key(0), None); STAGED_RECORDS_MAX],
             count: 0,
+            since: Mark { records: 0, bytes: 0 },
             worked: false,
         }
     }
@@ -178,9 +188,34 @@ impl Staged {
 
     /// Forgets all writes.
     pub(crate) fn clear(&mut self) {
-        self.bytes.get_mut(..self.len).unwrap_or_default().zeroize();
-        self.len = 0;
-        self.count = 0;
+        self.since = Mark::default();
+        self.forget_since(Mark::default());
+    }
+
+    /// An application is called: what it writes from here on is its own.
+    pub(crate) fn begin(&mut self) -> Mark {
+        self.since = Mark {
+            records: self.count,
+            bytes: self.len,
+        };
+        self.since
+    }
+
+    /// Forgets what has been written since.
+    pub(crate) fn forget_since(&mut self, mark: Mark) {
+        self.bytes
+            .get_mut(mark.bytes..self.len)
+            .unwrap_or_default()
+            .zeroize();
+        self.len = self.len.min(mark.bytes);
+        self.count = self.count.min(mark.records);
+    }
+
+    /// Writes now what the application that is being called has written since [`Staged::begin`].
+    pub(crate) fn commit_since(&mut self, nvm: &mut Nvm<'_>) -> Result<(), Refusal> {
+        self.write(self.since.records, nvm, false)?;
+        self.forget_since(self.since);
+        Ok(())
     }
 
     fn value(&self, span: (u16, u16)) -> &[u8] {
@@ -191,7 +226,8 @@ impl Staged {
 
     /// What the command has written so far: `None` when it has not touched the record.
     fn find(&self, key: Key) -> Option<Option<&[u8]>> {
-        let written = self.records.get(..self.count)?.iter().find(|(k, _)| *k == key)?;
+        let all = self.records.get(..self.count)?;
+        let written = all.iter().rev().find(|(k, _)| *k == key)?;
         Some(written.1.map(|span| self.value(span)))
     }
 
@@ -203,7 +239,10 @@ impl Staged {
             .get(..self.count)
             .unwrap_or_default()
             .iter()
-            .position(|(k, _)| *k == key);
+            .enumerate()
+            .skip(self.since.records)
+            .find(|(_, (k, _))| *k == key)
+            .map(|(at, _)| at);
         let at = known.unwrap_or(self.count);
         let slot = self.records.get_mut(at).ok_or(full)?;
         let span = match value {
@@ -227,15 +266,19 @@ impl Staged {
 
     /// Writes everything or nothing. `essential` writes may use the [`RESERVE`].
     pub(crate) fn commit(&self, nvm: &mut Nvm<'_>, essential: bool) -> Result<(), Refusal> {
+        self.write(0, nvm, essential)
+    }
+
+    fn write(&self, from: usize, nvm: &mut Nvm<'_>, essential: bool) -> Result<(), Refusal> {
         let mut ops = [Op::Remove(Key(0)); STAGED_RECORDS_MAX];
-        let staged = self.records.get(..self.count).unwrap_or_default();
+        let staged = self.records.get(from..self.count).unwrap_or_default();
         for (op, (key, span)) in ops.iter_mut().zip(staged) {
             *op = match span {
                 Some(span) => Op::Put(*key, self.value(*span)),
                 None => Op::Remove(*key),
             };
         }
-        let ops = ops.get(..self.count).unwrap_or_default();
+        let ops = ops.get(..staged.len()).unwrap_or_default();
         if essential {
             Ok(nvm.store.commit(&mut nvm.flash, ops)?)
         } else {
@@ -284,6 +327,11 @@ impl Records<'_> {
                 Ok(Some(value.len()))
             }
         }
+    }
+
+    /// Writes a record, or removes it.
+    pub(crate) fn put_key(&mut self, key: Key, value: Option<&[u8]>) -> Result<(), Refusal> {
+        self.staged.stage(key, value)
     }
 
     pub(crate) fn get(&mut self, kind: Kind, index: u16, out: &mut [u8]) -> Result<Option<usize>, Refusal> {

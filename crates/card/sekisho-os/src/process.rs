@@ -1,23 +1,23 @@
 //! The way of a command: broadcast mode's rule, the operating system's own commands, secure channel, application, commit, protection.
 
-use sekisho_apdu::gp::{CardLifeCycle, ins};
+use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, SecureMessaging, StatusWord, Writer};
 use sekisho_messaging::SmError;
 use sekisho_scp::ScpError;
 use zeroize::Zeroize;
 
-use crate::application::{Applications, Context, Effects, Protection, System};
+use crate::application::{Effects, Protection};
+use crate::call::{Next, Work};
 use crate::chaining::COMMAND_DATA_MAX;
 use crate::channels::Channels;
-use crate::container::{Container, ISD_INDEX};
-use crate::element::{Core, Platform, Scratch};
+use crate::container::Container;
+use crate::element::{Core, Platform, Scratch, WorkRoom};
 use crate::interface::Place;
 use crate::issuer::ModeChange;
 use crate::loader::commands::ChangeMode;
 use crate::messaging::Revoked;
 use crate::nvm::{AnyFlash, Nvm, Records, Staged};
 use crate::refusal::{Outcome, Refusal};
-use crate::registry::Entry;
 use crate::response::Response;
 use crate::secure::Slot;
 use crate::select;
@@ -85,12 +85,8 @@ impl<P: Platform> Core<P> {
         scratch: &mut Scratch,
         response: &mut Response,
     ) {
-        let Scratch {
-            plain,
-            answer,
-            staged,
-        } = scratch;
-        staged.worked = true;
+        scratch.staged.worked = true;
+        let plain = &mut scratch.plain;
         let admitted = match self.admit(place, command, plain) {
             Ok(Admission::Command(admitted)) if admitted.command.data.len() <= COMMAND_DATA_MAX => admitted,
             Ok(Admission::Again) => return response.set_protected(self.messaging.last_answer(place)),
@@ -104,11 +100,67 @@ impl<P: Platform> Core<P> {
                 return response.set(|_| refusal.0);
             }
         };
-        let protection = admitted.protection;
+        let Admitted {
+            command: admitted,
+            protection,
+        } = admitted;
+        self.work(
+            place,
+            protection,
+            Work::Command(&admitted),
+            &mut scratch.work,
+            &mut scratch.staged,
+            response,
+        );
+        // A decrypted command may carry keys, or what the fleet alone may read.
+        wipe(plain, command);
+    }
+
+    /// The next piece of the answer that an application gives in pieces at a place, where nothing else has come since.
+    pub(crate) fn next_piece(&mut self, place: Place, scratch: &mut Scratch, response: &mut Response) {
+        scratch.staged.worked = true;
+        self.work(
+            place,
+            Protection::None,
+            Work::Piece,
+            &mut scratch.work,
+            &mut scratch.staged,
+            response,
+        );
+    }
+
+    /// Lets the selected application work, commits, and leaves the answer in `response`.
+    fn work(
+        &mut self,
+        place: Place,
+        protection: Protection,
+        work: Work<'_>,
+        WorkRoom { answer, call }: &mut WorkRoom,
+        staged: &mut Staged,
+        response: &mut Response,
+    ) {
         let limit = response.limit().min(answer.len());
         let mut writer = Writer::new(answer.get_mut(..limit).unwrap_or_default());
         let mut effects = Effects::default();
-        let outcome = self.execute(place, admitted, staged, &mut effects, &mut writer);
+        let pieces = protection == Protection::None && response.can_wait();
+        let next = self.execute(
+            (place, protection, pieces),
+            work,
+            staged,
+            &mut effects,
+            call,
+            &mut writer,
+        );
+        call.clear();
+        let (outcome, goes_on) = match next {
+            Ok(Next::Done(sw)) => (Ok(sw), false),
+            Ok(Next::More) if pieces => (Ok(StatusWord::NO_ERROR), true),
+            Ok(Next::More | Next::Forward(_)) => (Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY)), false),
+            Err(refusal) => (Err(refusal), false),
+        };
+        if matches!(work, Work::Piece) {
+            staged.clear();
+        }
         let outcome = self.commit(place, outcome, staged, &effects);
         if outcome.is_ok()
             && let Some(left) = effects.mode.take_if(|mode| matches!(mode, ModeChange::Left))
@@ -122,51 +174,45 @@ impl<P: Platform> Core<P> {
         };
         let fresh = effects.refresh.take().filter(|_| outcome.is_ok());
         self.respond(place, protection, fresh.as_deref(), data, sw, response);
+        if goes_on && outcome.is_ok() {
+            response.set_going_on();
+        }
         answered.zeroize();
-        // A decrypted command may carry keys, or what the fleet alone may read.
-        wipe(plain, command);
         if outcome.is_ok() {
-            if let Some(mode) = effects.mode {
+            if let Some(mode) = effects.mode.take() {
                 self.change_mode(place, mode);
             }
-            if let Some((credential, opened)) = effects.opened
+            if let Some((credential, opened)) = effects.opened.take()
                 && let Some(gone) = self.messaging.open(place, credential, opened)
             {
                 self.renew(gone);
             }
-            self.end_revoked(place, effects.revoked, effects.reload);
+            self.end_revoked(place, &effects);
         }
     }
 
     /// Ends what the command of `place` has taken the ground from: secure messaging and secure channels whose key or policy is another now, and the
     /// application sessions of applications that cannot be used any more. What was proved to these is not proved when they are unlocked.
-    fn end_revoked(&mut self, place: Place, revoked: Option<Revoked>, reloaded: bool) {
-        if let Some(revoked) = revoked {
-            while let Some(place) = self.messaging.opened_by(revoked) {
+    fn end_revoked(&mut self, place: Place, effects: &Effects) {
+        for revoked in effects.revoked.iter().flatten() {
+            while let Some(place) = self.messaging.opened_by(*revoked) {
                 self.end_messaging(place);
             }
-        }
-        if let Some(Revoked::KeySet(key)) = revoked {
-            while let Some(other) = self.secure.opened_with(key, place) {
-                self.end_secure(|p| p == other);
+            if let Revoked::KeySet(key) = revoked {
+                while let Some(other) = self.secure.opened_with(*key, place) {
+                    self.end_secure(|p| p == other);
+                }
             }
         }
-        if reloaded {
+        if effects.reload {
             for place in Channels::places() {
                 let selected = self.channels.selected(place);
-                if selected.is_some_and(|index| self.usable(index).is_none()) {
+                if selected.is_some_and(|index| self.container.usable(index).is_none()) {
                     self.end_messaging(place);
                     self.renew(place);
                 }
             }
         }
-    }
-
-    /// The registry's entry of an application that may process commands: neither it nor the card is locked.
-    fn usable(&self, index: u8) -> Option<&Entry> {
-        let entry = self.container.registry.get(index)?;
-        let card_is_open = self.container.card.life_cycle < CardLifeCycle::CardLocked;
-        (index == ISD_INDEX || card_is_open && entry.is_selectable()).then_some(entry)
     }
 
     /// Answers under the protection that the command came with.
@@ -283,68 +329,6 @@ impl<P: Platform> Core<P> {
                 Ok(admitted(channel.unwrap(command, plain)?, Protection::None))
             }
         }
-    }
-
-    /// Calls the selected application.
-    fn execute(
-        &mut self,
-        place: Place,
-        admitted: Admitted<'_>,
-        staged: &mut Staged,
-        effects: &mut Effects,
-        out: &mut Writer<'_>,
-    ) -> Outcome {
-        let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
-        let index = self.channels.selected(place).ok_or(refused)?;
-        // It may have been locked, by itself or with the card, while it was selected.
-        let entry = *self.usable(index).ok_or(refused)?;
-        let (applications, mut context) =
-            self.context(place, index, &entry, admitted.protection, staged, effects);
-        let application = applications
-            .get(entry.module, context.instance())
-            .ok_or(Refusal(StatusWord::INS_NOT_SUPPORTED))?;
-        application.process(&mut context, &admitted.command, out)
-    }
-
-    /// The context of an application, beside the applications themselves.
-    pub(crate) fn context<'a>(
-        &'a mut self,
-        place: Place,
-        application: u8,
-        entry: &'a Entry,
-        protection: Protection,
-        staged: &'a mut Staged,
-        effects: &'a mut Effects,
-    ) -> (&'a mut P::Applications, Context<'a>) {
-        let container = self.container(place.interface);
-        let context = Context {
-            place,
-            protocol: self.channels.protocol(place.interface),
-            application,
-            entry,
-            protection,
-            session: self.channels.session(place),
-            records: Records {
-                nvm: Nvm {
-                    flash: AnyFlash::new(&mut self.flash),
-                    store: &mut self.store,
-                    layout: &self.layout,
-                },
-                staged,
-                container,
-            },
-            rng: &mut self.rng,
-            system: System {
-                profile: &self.profile,
-                container: &mut self.container,
-                secure: &mut self.secure,
-                messaging: &self.messaging,
-                loader: &mut self.loader,
-                effects,
-                free_ram: self.free_ram,
-            },
-        };
-        (&mut self.applications, context)
     }
 
     /// Commits the writes of a command that succeeded, and reads again what is kept in RAM of them.

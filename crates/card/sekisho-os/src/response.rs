@@ -20,6 +20,9 @@ pub(crate) const RESPONSE_ROOM: usize = RESPONSE_DATA_MAX + PROTECTION_MAX;
 /// expect the data all the same.
 const NE_WITHOUT_LE: u32 = 256;
 
+/// 6100 behind the last byte of a piece: more is to be fetched, and nobody knows yet how much.
+const MORE_TO_MAKE: StatusWord = StatusWord(0x6100);
+
 /// How a command wants its answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
@@ -68,6 +71,8 @@ pub(crate) struct Response {
     sw: StatusWord,
     /// Most bytes that its data may have.
     limit: usize,
+    /// It is a piece: the application that made it is asked for the next one when it has been fetched.
+    goes_on: bool,
 }
 
 impl Response {
@@ -77,6 +82,7 @@ impl Response {
             len: 0,
             sw: StatusWord::UNKNOWN,
             limit: RESPONSE_ROOM,
+            goes_on: false,
         }
     }
 
@@ -87,6 +93,16 @@ impl Response {
         } else {
             wanted.room.min(RESPONSE_ROOM)
         };
+    }
+
+    /// Whether the answer may wait for GET RESPONSE.
+    pub(crate) const fn can_wait(&self) -> bool {
+        self.limit == RESPONSE_ROOM
+    }
+
+    /// What has been set is a piece of a longer answer.
+    pub(crate) const fn set_going_on(&mut self) {
+        self.goes_on = true;
     }
 
     /// Most bytes that the answer's data may have.
@@ -101,6 +117,7 @@ impl Response {
 
     /// Replaces the response by what `fill` writes. Data of an error status is dropped: an error has no data field.
     pub(crate) fn set(&mut self, fill: impl FnOnce(&mut Writer<'_>) -> StatusWord) {
+        self.goes_on = false;
         let mut writer = Writer::new(self.data.get_mut(..self.limit).unwrap_or_default());
         self.sw = fill(&mut writer);
         self.len = if self.sw.is_success_or_warning() {
@@ -115,6 +132,7 @@ impl Response {
         let Some((data, sw)) = rapdu.split_last_chunk() else {
             return self.set(|_| StatusWord::UNKNOWN);
         };
+        self.goes_on = false;
         self.sw = StatusWord(u16::from_be_bytes(*sw));
         let len = data.len().min(self.data.len());
         for (to, from) in self.data.iter_mut().zip(data) {
@@ -133,9 +151,10 @@ impl Response {
         out: &mut [u8],
     ) -> usize {
         let data = self.data.get(..self.len).unwrap_or_default();
-        let (later, len) = send(data, self.sw, wanted.room, out);
-        if !later.is_empty() {
-            waiting.keep(channel, wanted.cla, later, self.sw);
+        let sw = if self.goes_on { MORE_TO_MAKE } else { self.sw };
+        let (later, len) = send(data, sw, wanted.room, out);
+        if self.goes_on || !later.is_empty() {
+            waiting.keep(channel, wanted.cla, later, sw);
         }
         len
     }
@@ -205,18 +224,18 @@ impl WaitingAnswer {
         self.owner = Some(Owner { channel, cla });
     }
 
-    /// GET RESPONSE (ISO/IEC 7816-4, 11.7.1): writes the next piece, or why there is none, to `out`, which holds two bytes or more, and returns
-    /// the number of bytes. It belongs to the transport: it is never protected, and a refused one leaves what waits.
+    /// GET RESPONSE (ISO/IEC 7816-4, 11.7.1): what it wants, or why it gets nothing. It belongs to the transport: it is never protected, and a
+    /// refused one leaves what waits.
     ///
     /// # Errors
     /// 6D00 when nothing waits for the logical channel: the only answer after which hosts that always send it keep the data they have.
-    pub(crate) fn fetch(
-        &mut self,
+    pub(crate) fn claim(
+        &self,
         channel: u8,
         cla: Cla,
         command: Result<CApdu<'_>, ApduError>,
-        out: &mut [u8],
-    ) -> Result<usize, Refusal> {
+        out: &[u8],
+    ) -> Result<Wanted, Refusal> {
         let owner = self.owner.filter(|owner| owner.channel == channel);
         let owner = owner.ok_or(Refusal(StatusWord::INS_NOT_SUPPORTED))?;
         if !owner.is_meant_by(cla) {
@@ -230,14 +249,23 @@ impl WaitingAnswer {
         if !command.data.is_empty() {
             return Err(wrong_length);
         }
-        let wanted = Wanted::by(cla, command.ne, command.extended, out);
+        Ok(Wanted::by(owner.cla, command.ne, command.extended, out))
+    }
+
+    /// Whether bytes wait; if none do, there is more of the answer to be made.
+    pub(crate) const fn has_data(&self) -> bool {
+        self.start < self.end
+    }
+
+    /// Writes the next of what waits to `out`, which holds two bytes or more, and returns the number of bytes.
+    pub(crate) fn next(&mut self, wanted: Wanted, out: &mut [u8]) -> usize {
         let data = self.data.get(self.start..self.end).unwrap_or_default();
         let (later, len) = send(data, self.sw, wanted.room, out);
         self.start = self.end - later.len();
-        if later.is_empty() {
+        if later.is_empty() && self.sw != MORE_TO_MAKE {
             self.clear();
         }
-        Ok(len)
+        len
     }
 }
 
@@ -274,8 +302,10 @@ mod tests {
     /// GET RESPONSE on a logical channel: the piece with its status word, or why there is none.
     fn fetch(waiting: &mut WaitingAnswer, channel: u8, capdu: &[u8]) -> Result<Vec<u8>, u16> {
         let mut out = [0; 300];
-        let len = waiting.fetch(channel, Cla(capdu[0]), CApdu::parse(capdu), &mut out);
-        len.map(|len| out[..len].to_vec()).map_err(|refusal| refusal.0.0)
+        let claimed = waiting.claim(channel, Cla(capdu[0]), CApdu::parse(capdu), &out);
+        let wanted = claimed.map_err(|refusal| refusal.0.0)?;
+        let len = waiting.next(wanted, &mut out);
+        Ok(out[..len].to_vec())
     }
 
     #[test]

@@ -4,6 +4,7 @@ use sekisho_apdu::gp::{CardLifeCycle, Privileges, ins};
 use sekisho_apdu::{CApdu, PartialAid, SecureMessaging, StatusWord, Writer};
 
 use crate::application::{Applications, Effects, Protection};
+use crate::call::{Called, Caller};
 use crate::container::ISD_INDEX;
 use crate::element::{Core, Platform};
 use crate::interface::Place;
@@ -118,8 +119,15 @@ impl<P: Platform> Core<P> {
         out: &mut Writer<'_>,
     ) -> Outcome {
         let mut effects = Effects::default();
-        let (applications, mut context) =
-            self.context(place, index, entry, Protection::None, staged, &mut effects);
+        let called = Called {
+            place,
+            caller: Caller::Interface(place),
+            index,
+            entry,
+            protection: Protection::None,
+            pieces: false,
+        };
+        let (applications, mut context) = self.context(called, staged, &mut effects, None);
         let application = applications
             .get(entry.module, context.instance())
             .ok_or(Refusal(StatusWord::APPLET_SELECT_FAILED))?;
@@ -129,18 +137,18 @@ impl<P: Platform> Core<P> {
         outcome
     }
 
-    /// Tells the application that is selected at a place that its session there has ended.
+    /// Tells the application that is selected at a place, and those that it has called, that their sessions there have ended.
     pub(crate) fn deselect(&mut self, place: Place) {
-        let Some(index) = self.channels.selected(place) else {
-            return;
-        };
-        let instance = Instance {
-            container: self.container(place.interface),
-            entry: index,
-        };
-        let module = self.container.registry.get(index).map(|entry| entry.module);
-        if let Some(application) = module.and_then(|module| self.applications.get(module, instance)) {
-            application.deselect(place);
+        let container = self.container(place.interface);
+        for index in self.channels.in_session(place) {
+            let module = self.container.registry.get(index).map(|entry| entry.module);
+            let instance = Instance {
+                container,
+                entry: index,
+            };
+            if let Some(application) = module.and_then(|module| self.applications.get(module, instance)) {
+                application.deselect(place);
+            }
         }
     }
 

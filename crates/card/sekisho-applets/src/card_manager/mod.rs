@@ -12,7 +12,7 @@ use store_data::Blocks;
 
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{Application, Context, Issuer, Outcome, Place, Refusal, State};
+use sekisho_os::{Application, Context, Issuer, Next, Outcome, Place, Refusal, State};
 
 pub(crate) const fn wrong_data() -> Refusal {
     Refusal(StatusWord::INCORRECT_DATA)
@@ -72,7 +72,12 @@ impl Application for CardManager {
     /// # Errors
     /// The status word of the refusal: 6D00, 6E00, 6985 and 6982 for an instruction, a class, a card life cycle state or a security status
     /// in which there is no such command, in this order; then what the command itself refuses.
-    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+    fn process(
+        &mut self,
+        context: &mut Context<'_>,
+        capdu: &CApdu<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
         let came = match context.authenticated().map(|proof| proof.level()) {
             None => Came::Clear,
             Some(level) if level.c_mac() => Came::Protected,
@@ -85,7 +90,7 @@ impl Application for CardManager {
         }
         let mut issuer = issuer(context)?;
         rules::check(capdu, issuer.life_cycle(), came)?;
-        match capdu.ins {
+        let outcome = match capdu.ins {
             ins::GET_DATA => get_data::process(&mut issuer, capdu, out),
             ins::INITIALIZE_UPDATE => {
                 self.forget(place);
@@ -102,7 +107,8 @@ impl Application for CardManager {
             ins::AUTHORIZE_ACTION => update::authorize_action(&mut issuer, capdu, out),
             ins::SELECT => Err(wrong_p1p2()),
             _ => Err(Refusal(StatusWord::INS_NOT_SUPPORTED)),
-        }
+        };
+        outcome.map(Next::Done)
     }
 }
 

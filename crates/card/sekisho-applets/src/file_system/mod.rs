@@ -18,7 +18,7 @@ mod session;
 mod tree;
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{Application, Context, Outcome, Place, Refusal, State};
+use sekisho_os::{Application, Context, Next, Outcome, Place, Refusal, State};
 
 use command::Command;
 use session::{Session, Sessions};
@@ -83,7 +83,12 @@ impl Application for FileSystem {
     ///
     /// # Errors
     /// The status word of the refusal.
-    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+    fn process(
+        &mut self,
+        context: &mut Context<'_>,
+        capdu: &CApdu<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
         let command = Command::parse(capdu)?;
         self.tree.load(context)?;
         let changes = matches!(command, Command::CreateFile(_) | Command::DeleteFile(_));
@@ -105,7 +110,7 @@ impl Application for FileSystem {
             }
             self.tree.unload();
         }
-        outcome.map(|done| done.sw)
+        outcome.map(|done| Next::Done(done.sw))
     }
 }
 

@@ -7,7 +7,7 @@ mod commands;
 mod key_pair;
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{Application, Context, Outcome, Refusal, State as Memory};
+use sekisho_os::{Application, Context, Next, Outcome, Refusal, State as Memory};
 use sekisho_paging::device::{Accepted, Device, RECORD, Record, State};
 use sekisho_paging::keys::RecoveryKey;
 use sekisho_paging::message::Message;
@@ -60,7 +60,12 @@ impl Application for SecApp {
     ///
     /// # Errors
     /// The status word of the refusal.
-    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+    fn process(
+        &mut self,
+        context: &mut Context<'_>,
+        capdu: &CApdu<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
         let command = Command::parse(capdu)?;
         self.catch_up(context)?;
         match command {
@@ -97,7 +102,7 @@ impl Application for SecApp {
             Command::Sign(digest) => key_pair::sign(context, digest, out)?,
             Command::PublicKey => key_pair::public(context, out)?,
         }
-        Ok(StatusWord::NO_ERROR)
+        Ok(Next::Done(StatusWord::NO_ERROR))
     }
 }
 

@@ -122,7 +122,7 @@ impl<'a> Issuer<'_, 'a> {
     /// 6A84.
     pub fn store_data_object(&mut self, tag: u16, value: &[u8]) -> Result<(), Refusal> {
         if tag == MESSAGING_POLICY {
-            self.context.system.effects.revoked = Some(Revoked::All);
+            self.context.system.effects.revoke(Revoked::All);
         }
         self.context.records.put(Kind::DataObject, tag, value)
     }
@@ -158,7 +158,10 @@ impl<'a> Issuer<'_, 'a> {
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
         let replaced = self.keys().put(replaces, kvn, keys)?;
-        self.context.system.effects.revoked = replaced.map(|kvn| self.revoked(kvn));
+        if let Some(kvn) = replaced {
+            let revoked = self.revoked(kvn);
+            self.context.system.effects.revoke(revoked);
+        }
         Ok(())
     }
 
@@ -186,7 +189,10 @@ impl<'a> Issuer<'_, 'a> {
             None => {}
         }
         // A part of a key set cannot be deleted: whole ones are named by their version.
-        self.context.system.effects.revoked = kvn.map(|kvn| self.revoked(kvn));
+        if let Some(kvn) = kvn {
+            let revoked = self.revoked(kvn);
+            self.context.system.effects.revoke(revoked);
+        }
         self.keys().delete(kvn, kid)
     }
 

@@ -35,7 +35,7 @@ use sekisho_nvm::{Flash, Op, Region};
 use sekisho_scp::card::BroadcastCheckpoint;
 
 use crate::nvm::{Nvm, Records};
-use crate::part::{self, PartFailure, Placed};
+use crate::part::{self, PartFailure, Placed, Writes};
 use records::{ActivePart, Checkpoint, PART, RECEIPT, REFUSAL, Staged, UNSTAGED, WIPE};
 use staging::{Broadcast, Place};
 
@@ -397,6 +397,7 @@ impl Loader {
         &mut self,
         records: &mut Records<'_>,
         rng: &mut dyn Rng,
+        writes: Writes,
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> StatusWord {
@@ -411,7 +412,7 @@ impl Loader {
             Ok(placed) => placed,
             Err(sw) => return sw,
         };
-        let (sw, failure) = part::process(records, rng, &placed, capdu, out);
+        let (sw, failure) = part::process(records, rng, writes, &placed, capdu, out);
         self.failure = failure;
         sw
     }

@@ -19,10 +19,11 @@ use sekisho_nvm::{Op, Region};
 use sekisho_wasm::{Budget, Engine, Image, Limits, Memory, Module, ReadFailed, Trap, Value, ValueType, Why};
 
 use crate::application::{Application, Context};
+use crate::call::{Caller, Next};
 use crate::loader::part_data;
 use crate::memory::State;
 use crate::nvm::{AnyFlash, Records};
-use crate::refusal::Outcome;
+use crate::refusal::{Outcome, Refusal};
 use crate::response::RESPONSE_DATA_MAX;
 use host::{Part, RECORDS};
 
@@ -191,11 +192,12 @@ impl From<Trap> for End {
 pub(crate) fn process(
     records: &mut Records<'_>,
     rng: &mut dyn Rng,
+    writes: Writes,
     placed: &Placed,
     capdu: &CApdu<'_>,
     out: &mut Writer<'_>,
 ) -> (StatusWord, Option<PartFailure>) {
-    match run(records, rng, placed, capdu, out) {
+    match run(records, rng, writes, placed, capdu, out) {
         Ok(sw) | Err(End::Word(sw)) => (sw, None),
         Err(End::Failed(failure)) => (StatusWord::UNKNOWN, Some(failure)),
     }
@@ -204,6 +206,7 @@ pub(crate) fn process(
 fn run(
     records: &mut Records<'_>,
     rng: &mut dyn Rng,
+    writes: Writes,
     placed: &Placed,
     capdu: &CApdu<'_>,
     out: &mut Writer<'_>,
@@ -240,7 +243,7 @@ fn run(
         return Err(End::Failed(PartFailure::StatusWord(sw.0)));
     }
     if sw.is_success_or_warning() {
-        module.host(|part| commit(records, part))?;
+        module.host(|part| commit(records, writes, part))?;
     }
     out.bytes(data).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)?;
     Ok(sw)
@@ -267,8 +270,22 @@ fn record(index: usize) -> sekisho_nvm::Key {
     part_data(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
-/// Writes what the module has changed, in one transaction: up to 4 KB, which stand on its heap and nowhere else.
-fn commit(records: &mut Records<'_>, part: &Part) -> Result<(), crate::Refusal> {
+/// When what a module has written is written to NVM.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Writes {
+    /// At its end, in one transaction: up to 4 KB, which stand on its heap and nowhere else.
+    Now,
+    /// With what the application that called it writes, within what one command may write.
+    WithTheCaller,
+}
+
+/// Writes what the module has changed.
+fn commit(records: &mut Records<'_>, writes: Writes, part: &Part) -> Result<(), crate::Refusal> {
+    if let Writes::WithTheCaller = writes {
+        return part
+            .changes()
+            .try_for_each(|(index, value)| records.put_key(record(index), value));
+    }
     let mut ops = [const { Op::Remove(part_data(0)) }; RECORDS];
     let mut count = 0;
     for (op, (index, value)) in ops.iter_mut().zip(part.changes()) {
@@ -296,10 +313,28 @@ impl Application for OsPart {
         Ok(StatusWord::NO_ERROR)
     }
 
-    fn process(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+    fn process(
+        &mut self,
+        context: &mut Context<'_>,
+        capdu: &CApdu<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
         let Context {
-            records, rng, system, ..
+            records,
+            rng,
+            system,
+            caller,
+            ..
         } = context;
-        Ok(system.loader.part_process(records, *rng, capdu, out))
+        let writes = match caller {
+            Caller::Interface(_) => Writes::Now,
+            Caller::Application { .. } => Writes::WithTheCaller,
+        };
+        let sw = system.loader.part_process(records, *rng, writes, capdu, out);
+        if sw.is_success_or_warning() {
+            Ok(Next::Done(sw))
+        } else {
+            Err(Refusal(sw))
+        }
     }
 }

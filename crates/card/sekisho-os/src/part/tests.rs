@@ -80,6 +80,14 @@ impl Flash for TestFlash {
 
 /// Runs one command in `image`; gives its status word, and whether record 0 is there afterwards.
 fn run_with(image: &[u8], ram: usize, is_mapped: bool, command: &CApdu<'_>) -> (u16, bool) {
+    let [now, later] =
+        [Writes::Now, Writes::WithTheCaller].map(|writes| run_as(image, ram, is_mapped, writes, command));
+    assert_eq!(now, later, "called by an application, it does the same");
+    now
+}
+
+/// The same, from an interface or from an application.
+fn run_as(image: &[u8], ram: usize, is_mapped: bool, writes: Writes, command: &CApdu<'_>) -> (u16, bool) {
     let mut flash = TestFlash {
         flash: RamFlash::new(4096, SLOT.end),
         copy: None,
@@ -117,9 +125,11 @@ fn run_with(image: &[u8], ram: usize, is_mapped: bool, command: &CApdu<'_>) -> (
     };
     let mut buf = [0; 2048];
     let mut out = Writer::new(&mut buf);
-    let (StatusWord(sw), failure) = process(&mut records, &mut Zeros, &placed, command, &mut out);
+    let (StatusWord(sw), failure) = process(&mut records, &mut Zeros, writes, &placed, command, &mut out);
     assert_eq!(failure.is_some(), sw == 0x6F00, "6F00 has a reason");
     let written = records.get_key(part_data(0), &mut [0; 300]).unwrap().is_some();
+    let is_durable = records.nvm.get(part_data(0), &mut [0; 300]).unwrap().is_some();
+    assert_eq!(is_durable, written && matches!(writes, Writes::Now), "{writes:?}");
     (sw, written)
 }
 
