@@ -8,6 +8,7 @@
 //! highest counter that the security domain has ever used, and no value stands in two versions at once: so a value that comes back, wherever,
 //! comes back with a counter that nothing was derived from before.
 
+mod numbers;
 mod record;
 
 use sekisho_apdu::gp::key_type;
@@ -18,25 +19,11 @@ use sekisho_keys::{AesKey, KeySet};
 
 use crate::nvm::{Kind, Records};
 use crate::refusal::Refusal;
+pub(crate) use numbers::{KID_FIRST, is_platforms};
+use numbers::{KID_LAST, is_scp, may_become, not_found, wrong_data};
+pub use numbers::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS};
 pub use record::KeyRecord;
 use record::{Directory, VERSIONS_MAX};
-
-/// The KVN of initial keys, which PUT KEY cannot name and which go when the first key set of the owner is there.
-pub const KVN_INITIAL: u8 = 0xFF;
-/// K-AUT (broadcast update, section 1).
-pub const KVN_K_AUT: u8 = 0x60;
-/// Kos.
-pub const KVN_KOS: u8 = 0x61;
-/// `K_MAC`.
-pub const KVN_K_MAC: u8 = 0x62;
-/// The designer's public key.
-pub const KVN_DESIGNER: u8 = 0x63;
-/// The last version that is the platform's; nothing stands there yet.
-const KVN_PLATFORM_LAST: u8 = 0x64;
-/// KID of a key that is alone in its version, and of the first key of an SCP03 key set.
-pub(crate) const KID_FIRST: u8 = 0x01;
-/// KID of the last key of an SCP03 key set.
-const KID_LAST: u8 = 0x03;
 
 /// Longest value of a key information template: with tag and length 239 bytes, which after padding and with the R-MAC of S16 fit a short
 /// response.
@@ -47,31 +34,8 @@ const VERSION_INFORMATION_MAX: usize = 128;
 /// The sequence counter has three bytes (Amd D 6.2.2.1).
 const SEQUENCE_MAX: u32 = 0x00FF_FFFF;
 
-const fn not_found() -> Refusal {
-    Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)
-}
-
-const fn wrong_data() -> Refusal {
-    Refusal(StatusWord::INCORRECT_DATA)
-}
-
 const fn not_allowed() -> Refusal {
     Refusal(StatusWord::CONDITIONS_NOT_SATISFIED)
-}
-
-/// Whether a version is the platform's: fixed at personalisation, whoever holds SCP03 keys (broadcast update, section 1).
-pub(crate) const fn is_platforms(kvn: u8) -> bool {
-    matches!(kvn, KVN_KOS..=KVN_PLATFORM_LAST)
-}
-
-/// Whether a version may hold an SCP03 key set.
-const fn is_scp(kvn: u8) -> bool {
-    matches!(kvn, 0x01..=0x5F | KVN_INITIAL)
-}
-
-/// Whether the one version's number may become the other's: those of SCP03 among themselves, those that nothing uses likewise; K-AUT's stays.
-const fn may_become(a: u8, b: u8) -> bool {
-    (is_scp(a) && is_scp(b)) || (matches!(a, 0x65..=0x7F) && matches!(b, 0x65..=0x7F))
 }
 
 /// Whether these keys may stand in a version.

@@ -5,7 +5,7 @@ use sekisho_apdu::{BufferFull, DecodeError, Reader, StatusWord, Writer};
 use sekisho_keys::{AesKey, KeySet};
 use zeroize::Zeroize;
 
-use super::{KID_FIRST, is_scp, not_found, wrong_data};
+use super::numbers::{KID_FIRST, is_scp, not_found, wrong_data};
 use crate::refusal::Refusal;
 
 /// Most key versions.

@@ -1,3 +1,4 @@
+use super::numbers::KVN_PLATFORM_LAST;
 use super::*;
 use crate::nvm::tests::Bench;
 
