@@ -1,9 +1,8 @@
 //! What the operating system and an application know of each other.
 //!
 //! An [`Application`] is called by the dispatcher alone. It gets a [`Context`], in which it finds its own records and nothing of anybody
-//! else's; it has no reference to another application, nor a way to make one. Only a security domain finds the [`Issuer`] services there.
+//! else's; it has no reference to another application, nor a way to make one. Only a security domain finds the [`Issuer`](crate::Issuer) services there.
 
-use sekisho_apdu::gp::Privileges;
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
 use sekisho_messaging::setup::{Opened, POLICY_LEN, Policy};
@@ -12,14 +11,13 @@ use zeroize::Zeroizing;
 use crate::call::{CALLS_MAX, Call, CallCommand, Caller, Next, Resume};
 use crate::container::Container;
 use crate::interface::{ContainerId, Interface, Place, Protocol};
-use crate::issuer::Issuer;
 use crate::loader::Loader;
 use crate::messaging::{Credential, Messagings, Revoked};
 use crate::nvm::{Kind, Records};
 use crate::profile::Profile;
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, Instance, Module};
-use crate::secure::{Authenticated, SecureChannels};
+use crate::secure::{Authenticated, ModeChange, SecureChannels};
 
 /// Data object of the security domain: what readers may open (`docs/spec/rolling-secure-messaging.md`, 3).
 pub const MESSAGING_POLICY: u16 = 0xDF30;
@@ -75,7 +73,7 @@ pub trait Applications: Sized {
     fn get(&mut self, module: Module, instance: Instance) -> Option<&mut dyn Application>;
 }
 
-/// What of the operating system a command can reach; all but [`Issuer`] through [`Context`]'s methods.
+/// What of the operating system a command can reach; all but [`Issuer`](crate::Issuer) through [`Context`]'s methods.
 pub(crate) struct System<'a> {
     pub(crate) profile: &'a Profile,
     pub(crate) container: &'a mut Container,
@@ -117,7 +115,7 @@ pub(crate) struct Effects {
     /// The registry or the card's life cycle has changed: read it again.
     pub(crate) reload: bool,
     /// The secure channel changes its mode once the answer has been protected.
-    pub(crate) mode: Option<crate::issuer::ModeChange>,
+    pub(crate) mode: Option<ModeChange>,
     /// Secure messaging begins once the answer is out.
     pub(crate) opened: Option<(Credential, Opened)>,
     /// Secure messaging that this has opened ends, on whichever logical channel, once the answer is out.
@@ -350,16 +348,5 @@ impl<'a> Context<'a> {
     /// As [`Context::put`].
     pub fn remove(&mut self, index: u16) -> Result<(), Refusal> {
         self.records.remove_own(self.application, index)
-    }
-
-    /// The services of the issuer security domain: `None` for whatever is no security domain, and for whoever is asked by another application.
-    pub fn issuer(&mut self) -> Option<Issuer<'_, 'a>> {
-        if matches!(self.caller, Caller::Application { .. }) {
-            return None;
-        }
-        self.entry
-            .privileges
-            .contains(Privileges::SECURITY_DOMAIN)
-            .then_some(Issuer { context: self })
     }
 }

@@ -4,23 +4,22 @@ use sekisho_apdu::StatusWord;
 use sekisho_apdu::gp::ins;
 use sekisho_link::{SeId, codes};
 
-use crate::element::{Core, Platform};
 use crate::interface::Place;
-use crate::issuer::ModeChange;
 use crate::keys::{KVN_K_AUT, KeyStore};
 use crate::loader::{Authority, Refused};
-use crate::nvm::{AnyFlash, Nvm, Records, Staged};
-use crate::secure::Slot;
+use crate::nvm::{Records, Staged};
+use crate::secure::{ModeChange, Slot};
+use crate::state::{Core, Platform};
 
 impl<P: Platform> Core<P> {
     /// CHANGE MODE's effect.
     pub(crate) fn change_mode(&mut self, place: Place, mode: ModeChange) {
-        let Some(slot) = self.secure.get(place) else {
+        let Some(slot) = self.interfaces.secure.get(place) else {
             return self.loader.abort();
         };
         match mode {
             ModeChange::Broadcast { start, resume } => slot.enter_broadcast(start, resume.as_ref()),
-            ModeChange::Saved | ModeChange::Left => slot.leave_broadcast(self.profile.stack),
+            ModeChange::Saved | ModeChange::Left => slot.leave_broadcast(self.platform.profile.stack),
         }
         if !slot.is_broadcast() {
             self.loader.abort();
@@ -35,12 +34,15 @@ impl<P: Platform> Core<P> {
     }
 
     pub(crate) fn is_broadcast(&mut self, place: Place) -> bool {
-        self.secure.get(place).is_some_and(|slot| slot.is_broadcast())
+        self.interfaces
+            .secure
+            .get(place)
+            .is_some_and(|slot| slot.is_broadcast())
     }
 
     /// The sequence counter of the session whose broadcast mode a command of this INS belongs to, if it does.
     pub(crate) fn loading_session(&mut self, place: Place, instruction: u8) -> Option<u32> {
-        match self.secure.get(place)? {
+        match self.interfaces.secure.get(place)? {
             Slot::Broadcast { channel, .. } if matches!(instruction, ins::WRITE | ins::CHANGE_MODE) => {
                 Some(channel.sequence_counter())
             }
@@ -58,11 +60,7 @@ impl<P: Platform> Core<P> {
     ) {
         let container = self.container(place.interface);
         let mut records = Records {
-            nvm: Nvm {
-                flash: AnyFlash::new(&mut self.flash),
-                store: &mut self.store,
-                layout: &self.layout,
-            },
+            nvm: self.nvm.open(),
             staged,
             container,
         };
@@ -71,7 +69,7 @@ impl<P: Platform> Core<P> {
             return;
         };
         let authority = Authority {
-            se_id: SeId(self.container.card.se_id),
+            se_id: SeId(self.containers.container.card.se_id),
             k_aut,
             k_mac: None,
             kos: None,

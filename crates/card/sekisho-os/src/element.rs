@@ -4,60 +4,23 @@ use core::fmt;
 
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{ApduError, CApdu, Cla, StatusWord, Writer};
-use sekisho_keys::Rng;
-use sekisho_nvm::{Flash, Store};
 
-use crate::application::Applications;
 use crate::buffers::{InterfaceState, Interfaces};
-use crate::call::CallRoom;
-use crate::chaining::{COMMAND_DATA_MAX, Segment};
+use crate::chaining::Segment;
 use crate::channels::Channels;
-use crate::container::{Container, ISD_INDEX};
-use crate::interface::{ContainerId, Interface, Pairing, Place, Protocol};
-use crate::loader::{Loader, PartState};
-use crate::messaging::{self, Messagings};
-use crate::nvm::{Layout, Staged};
+use crate::container::ISD_INDEX;
+use crate::interface::{Interface, Place, Protocol};
+use crate::loader::PartState;
+use crate::messaging;
 use crate::profile::Profile;
-use crate::response::{RESPONSE_DATA_MAX, Response, Wanted};
-use crate::secure::SecureChannels;
+use crate::response::{Response, Wanted};
 use crate::stack;
-
-/// What an SE is built on.
-pub trait Platform {
-    /// Its flash.
-    type Flash: Flash;
-    /// Its random number generator.
-    type Rng: Rng;
-    /// Its applications.
-    type Applications: Applications;
-    /// Its interfaces.
-    type Interfaces: Interfaces;
-}
+use crate::state::{Core, Platform, Scratch};
 
 /// A secure element.
 pub struct SecureElement<P: Platform> {
     pub(crate) core: Core<P>,
     buffers: Buffers<P::Interfaces>,
-}
-
-/// What a command works with, but for the buffers that it is read from and answered into.
-pub(crate) struct Core<P: Platform> {
-    pub(crate) flash: P::Flash,
-    pub(crate) rng: P::Rng,
-    pub(crate) applications: P::Applications,
-    pub(crate) store: Store,
-    pub(crate) layout: Layout,
-    pub(crate) loader: Loader,
-    pub(crate) profile: Profile,
-    pub(crate) pairing: Pairing,
-    pub(crate) container: Container,
-    pub(crate) channels: Channels,
-    pub(crate) secure: SecureChannels,
-    pub(crate) messaging: Messagings,
-    /// The flash has failed: what it holds is only known again after a new boot.
-    pub(crate) mute: bool,
-    /// RAM that the budget leaves, in bytes.
-    pub(crate) free_ram: usize,
 }
 
 struct Buffers<I> {
@@ -66,27 +29,10 @@ struct Buffers<I> {
     scratch: Scratch,
 }
 
-/// Where a command is processed.
-pub(crate) struct Scratch {
-    /// The command data field without its protection.
-    pub(crate) plain: [u8; COMMAND_DATA_MAX],
-    pub(crate) work: WorkRoom,
-    /// The command's writes.
-    pub(crate) staged: Staged,
-}
-
-/// What applications write to.
-pub(crate) struct WorkRoom {
-    /// The answer before it is protected.
-    pub(crate) answer: [u8; RESPONSE_DATA_MAX],
-    /// What applications say to each other.
-    pub(crate) call: CallRoom,
-}
-
 /// Its life cycle state; nothing of what it keeps.
 impl<P: Platform> fmt::Debug for SecureElement<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let life_cycle = self.core.container.card.life_cycle;
+        let life_cycle = self.core.containers.container.card.life_cycle;
         f.debug_struct("SecureElement")
             .field("life_cycle", &life_cycle)
             .finish_non_exhaustive()
@@ -95,20 +41,12 @@ impl<P: Platform> fmt::Debug for SecureElement<P> {
 
 impl<P: Platform> SecureElement<P> {
     pub(crate) fn assemble(core: Core<P>) -> Self {
-        let scratch = Scratch {
-            plain: [0; COMMAND_DATA_MAX],
-            work: WorkRoom {
-                answer: [0; RESPONSE_DATA_MAX],
-                call: CallRoom::new(),
-            },
-            staged: Staged::new(),
-        };
         Self {
             core,
             buffers: Buffers {
                 interfaces: P::Interfaces::NEW,
                 response: Response::new(),
-                scratch,
+                scratch: Scratch::new(),
             },
         }
     }
@@ -124,11 +62,11 @@ impl<P: Platform> SecureElement<P> {
             return 0;
         }
         // What selects, opens or closes while there is no key in the SE's RAM, and touches no record, leaves none on the stack.
-        let has_no_keys = self.core.secure.is_empty() && self.core.messaging.is_empty();
+        let has_no_keys = self.core.interfaces.secure.is_empty() && self.core.interfaces.messaging.is_empty();
         self.buffers.scratch.staged.worked = false;
         let len = self.answer(interface, capdu, out);
         if !has_no_keys || self.buffers.scratch.staged.worked {
-            stack::wipe(self.core.profile.stack);
+            stack::wipe(self.core.platform.profile.stack);
         }
         len
     }
@@ -144,7 +82,7 @@ impl<P: Platform> SecureElement<P> {
         match CApdu::parse(capdu) {
             _ if self.core.mute => self.fail(place, StatusWord::MEMORY_FAILURE, out),
             Ok(_) if !cla.is_supported() => self.fail(place, StatusWord::CLA_NOT_SUPPORTED, out),
-            Ok(_) if !self.core.channels.is_open(place) => {
+            Ok(_) if !self.core.interfaces.channels.is_open(place) => {
                 self.fail(place, StatusWord::LOGICAL_CHANNEL_NOT_SUPPORTED, out)
             }
             command if is_get_response(capdu) => self.fetch(place, cla, command, out),
@@ -223,16 +161,16 @@ impl<P: Platform> SecureElement<P> {
             .is_some_and(|owner| core.has_proved(place.on(owner)));
         response.begin(
             wanted,
-            !kept || core.has_proved(place) || core.messaging.is_open(place),
+            !kept || core.has_proved(place) || core.interfaces.messaging.is_open(place),
         );
-        if core.messaging.is_open(place) && !messaging::is_meant_by(command.cla) {
+        if core.interfaces.messaging.is_open(place) && !messaging::is_meant_by(command.cla) {
             // In the clear, whatever it is: SELECT, MANAGE CHANNEL and the first of a chain as well.
             chain.clear_at(|owner| owner == channel);
             core.end_messaging(place);
             return response.set(|_| StatusWord::SM_OBJECTS_MISSING);
         }
         let loading = core.loading_session(place, command.ins);
-        let security_domain = core.channels.selected(place) == Some(ISD_INDEX);
+        let security_domain = core.interfaces.channels.selected(place) == Some(ISD_INDEX);
         let is_proved = |channel| core.has_proved(place.on(channel));
         match chain.accept(channel, command, security_domain, is_proved) {
             Segment::Whole => core.process(place, command, scratch, response),
@@ -249,7 +187,7 @@ impl<P: Platform> SecureElement<P> {
             }
         }
         if command.ins == ins::MANAGE_CHANNEL {
-            let is_closed = |channel| !core.channels.is_open(place.on(channel));
+            let is_closed = |channel| !core.interfaces.channels.is_open(place.on(channel));
             chain.clear_at(is_closed);
             waiting.drop_at(is_closed);
         }
@@ -265,7 +203,7 @@ impl<P: Platform> SecureElement<P> {
 
     /// What an interface speaks.
     pub fn protocol(&self, interface: Interface) -> Protocol {
-        self.core.channels.protocol(interface)
+        self.core.interfaces.channels.protocol(interface)
     }
 
     /// Resets an interface, which speaks `protocol` from here on; false, and nothing is done, when it cannot.
@@ -274,7 +212,7 @@ impl<P: Platform> SecureElement<P> {
         let can = protocol.is_of(interface);
         if can {
             self.reset(interface);
-            self.core.channels.set_protocol(interface, protocol);
+            self.core.interfaces.channels.set_protocol(interface, protocol);
         }
         can
     }
@@ -290,7 +228,7 @@ impl<P: Platform> SecureElement<P> {
         for place in Channels::places().filter(|place| is_gone(*place)) {
             self.core.deselect(place);
         }
-        self.core.channels.reset(interface, ISD_INDEX);
+        self.core.interfaces.channels.reset(interface, ISD_INDEX);
         self.core.end_secure(is_gone);
     }
 
@@ -306,22 +244,22 @@ impl<P: Platform> SecureElement<P> {
 
     /// RAM that an SE of this profile gives its OS part, in bytes.
     pub const fn part_ram(profile: &Profile) -> usize {
-        crate::manufacture::free_ram::<P>(profile)
+        profile.ram.saturating_sub(size_of::<Self>())
     }
 
     /// The answer to reset.
     pub const fn atr(&self) -> &'static [u8] {
-        self.core.profile.atr
+        self.core.platform.profile.atr
     }
 
     /// The flash.
     pub const fn flash(&self) -> &P::Flash {
-        &self.core.flash
+        &self.core.nvm.flash
     }
 
     /// Switches the SE off and gives the flash back.
     pub fn into_flash(self) -> P::Flash {
-        self.core.flash
+        self.core.nvm.flash
     }
 }
 
@@ -335,32 +273,4 @@ fn bare(sw: StatusWord, out: &mut [u8]) -> usize {
 /// By the header alone: GET RESPONSE with a wrong length is one too.
 fn is_get_response(capdu: &[u8]) -> bool {
     matches!(capdu, [_, ins::GET_RESPONSE, _, _, ..])
-}
-
-impl<P: Platform> Core<P> {
-    /// Ends secure channels and secure messaging; the loader forgets the broadcast that one of them carried.
-    pub(crate) fn end_secure(&mut self, is_gone: impl Fn(Place) -> bool) {
-        self.messaging.end(&is_gone);
-        if self.secure.end(is_gone) {
-            self.loader.abort();
-        }
-    }
-
-    /// Ends the secure messaging of a logical channel, if it has any, and with it the application session and all that it had opened.
-    pub(crate) fn end_messaging(&mut self, place: Place) {
-        if self.messaging.is_open(place) {
-            self.messaging.end(|p| p == place);
-            self.renew(place);
-        }
-    }
-
-    /// Whether a key has been proved on a logical channel: a secure channel is open there, or secure messaging in which a right command has come.
-    pub(crate) fn has_proved(&self, place: Place) -> bool {
-        self.secure.is_proved(place) || self.messaging.is_proved(place)
-    }
-
-    /// The container that answers on an interface (routing agent). There is one for now.
-    pub(crate) fn container(&self, interface: Interface) -> ContainerId {
-        self.pairing.container(interface)
-    }
 }

@@ -14,7 +14,7 @@
 //! 6. **Secure channel**, or ISO 7816-4 **secure messaging**, of which a logical channel has one at most: MAC, then decryption; what comes
 //!    out is a plain command and the proof of how its sender is authenticated (`process`, `secure`, `messaging`).
 //! 7. **Application**: the dispatcher calls the [`Application`] of the selected registry entry, the OS part like any other, with a [`Context`].
-//!    Its writes are kept back. It may send a command to another application, whose writes join its own (`call`).
+//!    Its writes are kept back. It may send a command to another application, whose writes join its own (`dispatch`).
 //! 8. **Commit**: all writes of a command that succeeded, in one transaction, or none (`nvm`).
 //! 9. **Protection**: R-ENCRYPTION and R-MAC, or data objects 87, 99 and 8E, and the answer goes out, with GET RESPONSE if it is longer than Ne.
 //!
@@ -48,6 +48,7 @@ mod call;
 mod chaining;
 mod channels;
 mod container;
+mod dispatch;
 mod element;
 mod flash;
 mod interface;
@@ -58,6 +59,7 @@ mod manufacture;
 mod memory;
 mod messaging;
 pub mod nvm;
+mod os_part;
 mod part;
 mod process;
 mod profile;
@@ -67,21 +69,23 @@ mod response;
 mod secure;
 mod select;
 mod stack;
+mod state;
 
 pub use application::{Application, Applications, Context, MESSAGING_POLICY};
 pub use buffers::{AllInterfaces, InterfaceState, Interfaces};
 pub use call::{CALL_ANSWER_MAX, CALL_COMMAND_MAX, CALLS_MAX, Call, Caller, Next, Resume};
 pub use chaining::COMMAND_DATA_MAX;
-pub use element::{Platform, SecureElement};
+pub use element::SecureElement;
 pub use interface::{ContainerId, Interface, Place, Protocol};
 pub use issuer::Issuer;
 pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord};
 pub use loader::PartState;
 pub use manufacture::{BootError, BootFailure, FactoryApplication, Personalisation};
 pub use memory::{Pool, State};
+pub use os_part::OsPart;
 pub use part::{
     ABI as PART_ABI, BUFFER as PART_BUFFER, FUEL as PART_FUEL, FUEL_OF_A_NUMBER as PART_FUEL_OF_A_NUMBER,
-    NoPart, OsPart, PartFailure, check as check_part,
+    NoPart, PartFailure, check as check_part,
 };
 pub use profile::Profile;
 pub use refusal::{Outcome, Refusal};
@@ -89,3 +93,4 @@ pub use registry::{ENTRIES_MAX, Entry, Instance, Kind, Module, Registry};
 pub use response::RESPONSE_DATA_MAX;
 pub use secure::{Authenticated, KeyRef, OffCardEntity};
 pub use sekisho_scp::ScpParameter;
+pub use state::Platform;

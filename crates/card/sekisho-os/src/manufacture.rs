@@ -12,17 +12,18 @@ use sekisho_scp::ScpParameter;
 use crate::application::Applications;
 use crate::channels::{CHANNELS_MAX, Channels};
 use crate::container::{CardRecord, Container, ISD_INDEX, store_entry};
-use crate::element::{Core, Platform, SecureElement};
+use crate::element::SecureElement;
 use crate::interface::{ContainerId, Pairing};
 use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord, KeyStore};
 use crate::loader::Loader;
 use crate::messaging::Messagings;
-use crate::nvm::{AnyFlash, Kind, Layout, Nvm, Records, Staged};
+use crate::nvm::{AnyFlash, Kind, Layout, Nvm, NvmParts, Records, Staged};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Module};
 use crate::secure::SecureChannels;
 use crate::stack;
+use crate::state::{ContainerParts, Core, InterfaceParts, Platform, PlatformParts};
 
 /// What an SE gets in the factory.
 #[derive(Debug)]
@@ -271,7 +272,7 @@ impl<P: Platform> SecureElement<P> {
             store: &mut persistent.store,
             layout: &persistent.layout,
         };
-        let loader = Loader::boot(&mut nvm, free_ram::<P>(profile)).map_err(BootError::Refused)?;
+        let loader = Loader::boot(&mut nvm, Self::part_ram(profile)).map_err(BootError::Refused)?;
         Ok((persistent, loader))
     }
 
@@ -284,20 +285,28 @@ impl<P: Platform> SecureElement<P> {
         loader: Loader,
     ) -> Self {
         Self::assemble(Core {
-            flash,
-            rng,
-            applications: P::Applications::NEW,
-            store: persistent.store,
-            layout: persistent.layout,
+            platform: PlatformParts {
+                rng,
+                applications: P::Applications::NEW,
+                profile: profile.clone(),
+                free_ram: Self::part_ram(profile),
+            },
+            nvm: NvmParts {
+                flash,
+                store: persistent.store,
+                layout: persistent.layout,
+            },
+            containers: ContainerParts {
+                pairing: Pairing::all_to(container.id),
+                container,
+            },
+            interfaces: InterfaceParts {
+                channels: Channels::new(profile.logical_channels, ISD_INDEX),
+                secure: SecureChannels::new(),
+                messaging: Messagings::new(),
+            },
             loader,
-            profile: profile.clone(),
-            pairing: Pairing::all_to(container.id),
-            container,
-            channels: Channels::new(profile.logical_channels, ISD_INDEX),
-            secure: SecureChannels::new(),
-            messaging: Messagings::new(),
             mute: false,
-            free_ram: free_ram::<P>(profile),
         })
     }
 
@@ -321,7 +330,7 @@ impl<P: Platform> SecureElement<P> {
             layout: &layout,
         };
         if let Some((manifest, image)) = personalisation.part {
-            Loader::install_initial(&mut nvm, manifest, image, free_ram::<P>(profile))
+            Loader::install_initial(&mut nvm, manifest, image, Self::part_ram(profile))
                 .map_err(BootError::Refused)?;
         }
         Loader::install_key_version(&mut nvm, personalisation.key_version).map_err(BootError::Refused)?;
@@ -346,11 +355,6 @@ impl<P: Platform> SecureElement<P> {
         card.store(&mut records)?;
         Ok(staged.commit(&mut nvm, false)?)
     }
-}
-
-/// RAM that the budget leaves beside the operating system's own state.
-pub(crate) const fn free_ram<P: Platform>(profile: &Profile) -> usize {
-    profile.ram.saturating_sub(size_of::<SecureElement<P>>())
 }
 
 fn stage_keys(records: &mut Records<'_>, keys: &Personalisation<'_>) -> Result<(), Refusal> {

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use sekisho_apdu::StatusWord;
-use sekisho_nvm::{Error, Key, Op, Store};
+use sekisho_nvm::{Error, Flash, Key, Op, Store};
 use zeroize::Zeroize;
 
 pub use crate::flash::{AnyFlash, FlashFault};
@@ -27,6 +27,24 @@ pub struct Nvm<'a> {
     pub store: &'a mut Store,
     /// Where store and slots are.
     pub layout: &'a Layout,
+}
+
+/// The NVM of a running SE.
+pub(crate) struct NvmParts<F> {
+    pub(crate) flash: F,
+    pub(crate) store: Store,
+    pub(crate) layout: Layout,
+}
+
+impl<F: Flash> NvmParts<F> {
+    /// As a command, or the loader, works with it.
+    pub(crate) fn open(&mut self) -> Nvm<'_> {
+        Nvm {
+            flash: AnyFlash::new(&mut self.flash),
+            store: &mut self.store,
+            layout: &self.layout,
+        }
+    }
 }
 
 impl Nvm<'_> {

@@ -7,20 +7,20 @@ use sekisho_scp::ScpError;
 use zeroize::Zeroize;
 
 use crate::application::{Effects, Protection};
-use crate::call::{Next, Work};
+use crate::call::Next;
 use crate::chaining::COMMAND_DATA_MAX;
 use crate::channels::Channels;
 use crate::container::Container;
-use crate::element::{Core, Platform, Scratch, WorkRoom};
+use crate::dispatch::Work;
 use crate::interface::Place;
-use crate::issuer::ModeChange;
 use crate::loader::commands::ChangeMode;
 use crate::messaging::Revoked;
-use crate::nvm::{AnyFlash, Nvm, Records, Staged};
+use crate::nvm::{Records, Staged};
 use crate::refusal::{Outcome, Refusal};
 use crate::response::Response;
-use crate::secure::Slot;
+use crate::secure::{ModeChange, Slot};
 use crate::select;
+use crate::state::{Core, Platform, Scratch, WorkRoom};
 
 /// A command that has passed the secure channel or the secure messaging.
 struct Admitted<'b> {
@@ -61,7 +61,7 @@ impl<P: Platform> Core<P> {
             }
         }
         // Under secure messaging the application has no command in common with the operating system.
-        if self.messaging.is_open(place) {
+        if self.interfaces.messaging.is_open(place) {
             return self.dispatch(place, command, scratch, response);
         }
         if select::is_by_name(command) {
@@ -89,7 +89,9 @@ impl<P: Platform> Core<P> {
         let plain = &mut scratch.plain;
         let admitted = match self.admit(place, command, plain) {
             Ok(Admission::Command(admitted)) if admitted.command.data.len() <= COMMAND_DATA_MAX => admitted,
-            Ok(Admission::Again) => return response.set_protected(self.messaging.last_answer(place)),
+            Ok(Admission::Again) => {
+                return response.set_protected(self.interfaces.messaging.last_answer(place));
+            }
             Ok(Admission::TooLong(protection) | Admission::Command(Admitted { protection, .. })) => {
                 wipe(plain, command);
                 return self.respond(place, protection, None, &[], StatusWord::WRONG_LENGTH, response);
@@ -183,7 +185,7 @@ impl<P: Platform> Core<P> {
                 self.change_mode(place, mode);
             }
             if let Some((credential, opened)) = effects.opened.take()
-                && let Some(gone) = self.messaging.open(place, credential, opened)
+                && let Some(gone) = self.interfaces.messaging.open(place, credential, opened)
             {
                 self.renew(gone);
             }
@@ -195,19 +197,19 @@ impl<P: Platform> Core<P> {
     /// application sessions of applications that cannot be used any more. What was proved to these is not proved when they are unlocked.
     fn end_revoked(&mut self, place: Place, effects: &Effects) {
         for revoked in effects.revoked.iter().flatten() {
-            while let Some(place) = self.messaging.opened_by(*revoked) {
+            while let Some(place) = self.interfaces.messaging.opened_by(*revoked) {
                 self.end_messaging(place);
             }
             if let Revoked::KeySet(key) = revoked {
-                while let Some(other) = self.secure.opened_with(*key, place) {
+                while let Some(other) = self.interfaces.secure.opened_with(*key, place) {
                     self.end_secure(|p| p == other);
                 }
             }
         }
         if effects.reload {
             for place in Channels::places() {
-                let selected = self.channels.selected(place);
-                if selected.is_some_and(|index| self.container.usable(index).is_none()) {
+                let selected = self.interfaces.channels.selected(place);
+                if selected.is_some_and(|index| self.containers.container.usable(index).is_none()) {
                     self.end_messaging(place);
                     self.renew(place);
                 }
@@ -239,7 +241,7 @@ impl<P: Platform> Core<P> {
         command: &CApdu<'_>,
         plain: &'b mut [u8],
     ) -> Result<Admission<'b>, Refusal> {
-        match self.messaging.receive(place, command, plain) {
+        match self.interfaces.messaging.receive(place, command, plain) {
             Ok(Some(command)) => Ok(Admission::Command(Admitted {
                 command,
                 protection: Protection::Messaging,
@@ -262,8 +264,8 @@ impl<P: Platform> Core<P> {
         sw: StatusWord,
         response: &mut Response,
     ) {
-        let refreshed = fresh.map_or(Ok(()), |secret| self.messaging.refresh(place, secret));
-        match refreshed.and_then(|()| self.messaging.answer(place, data, sw)) {
+        let refreshed = fresh.map_or(Ok(()), |secret| self.interfaces.messaging.refresh(place, secret));
+        match refreshed.and_then(|()| self.interfaces.messaging.answer(place, data, sw)) {
             Ok(rapdu) => response.set_protected(rapdu),
             Err(error) => {
                 self.end_messaging(place);
@@ -279,7 +281,7 @@ impl<P: Platform> Core<P> {
         command: &CApdu<'b>,
         plain: &'b mut [u8],
     ) -> Result<Admission<'b>, Refusal> {
-        if self.messaging.is_open(place) {
+        if self.interfaces.messaging.is_open(place) {
             return self.admit_messaging(place, command, plain);
         }
         self.admit_secure_channel(place, command, plain)
@@ -297,10 +299,10 @@ impl<P: Platform> Core<P> {
         let indicated = command.cla.secure_messaging() != SecureMessaging::None;
         let starts = command.ins == ins::INITIALIZE_UPDATE && command.cla.proprietary() && !indicated;
         let continues = command.ins == ins::EXTERNAL_AUTHENTICATE;
-        if self.secure.is_aborted(place) && !starts {
+        if self.interfaces.secure.is_aborted(place) && !starts {
             return Err(refused);
         }
-        let slot = match self.secure.get(place) {
+        let slot = match self.interfaces.secure.get(place) {
             Some(slot) => slot,
             None if indicated && !continues => return Err(refused),
             None => return Ok(in_the_clear),
@@ -317,7 +319,7 @@ impl<P: Platform> Core<P> {
                 Ok(command) => Ok(admitted(command, Protection::SecureChannel)),
                 Err(ScpError::TooLong) => Ok(Admission::TooLong(Protection::SecureChannel)),
                 Err(error) => {
-                    self.secure.abort(place);
+                    self.interfaces.secure.abort(place);
                     Err(error.into())
                 }
             },
@@ -340,7 +342,7 @@ impl<P: Platform> Core<P> {
         staged.clear();
         // An opening whose sequence counter is not durable must not go on.
         if done.is_err()
-            && let Some(slot @ Slot::Initiated { .. }) = self.secure.get(place)
+            && let Some(slot @ Slot::Initiated { .. }) = self.interfaces.secure.get(place)
         {
             *slot = Slot::FREE;
         }
@@ -348,21 +350,17 @@ impl<P: Platform> Core<P> {
     }
 
     fn write(&mut self, place: Place, staged: &mut Staged, effects: &Effects) -> Result<(), Refusal> {
-        let mut nvm = Nvm {
-            flash: AnyFlash::new(&mut self.flash),
-            store: &mut self.store,
-            layout: &self.layout,
-        };
+        let mut nvm = self.nvm.open();
         staged.commit(&mut nvm, effects.essential)?;
         staged.clear();
         if effects.reload {
-            let container = self.pairing.container(place.interface);
+            let container = self.containers.pairing.container(place.interface);
             let loaded = Container::load(&mut Records {
                 nvm,
                 staged,
                 container,
             })?;
-            self.container = loaded.ok_or(Refusal(StatusWord::MEMORY_FAILURE))?;
+            self.containers.container = loaded.ok_or(Refusal(StatusWord::MEMORY_FAILURE))?;
         }
         Ok(())
     }
@@ -376,7 +374,7 @@ impl<P: Platform> Core<P> {
         sw: StatusWord,
         out: &mut Writer<'_>,
     ) -> StatusWord {
-        let open = match self.secure.get(place) {
+        let open = match self.interfaces.secure.get(place) {
             Some(Slot::Open { session, .. }) if protection == Protection::SecureChannel => session,
             _ => {
                 return if out.bytes(data).is_ok() {

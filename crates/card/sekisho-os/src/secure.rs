@@ -107,6 +107,19 @@ impl Kept {
     }
 }
 
+/// What the secure channel does at CHANGE MODE.
+pub(crate) enum ModeChange {
+    /// After the answer: saves the individual channel and goes to broadcast mode, at a checkpoint if there is one.
+    Broadcast {
+        start: BroadcastStart,
+        resume: Option<BroadcastCheckpoint>,
+    },
+    /// After the answer: returns to the saved individual channel.
+    Saved,
+    /// Before the answer, which is the saved individual channel's: returns to it.
+    Left,
+}
+
 /// Room for the longest slot, its place and its age.
 const LONGEST: usize = {
     let (open, broadcast) = (

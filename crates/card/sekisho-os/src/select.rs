@@ -4,13 +4,14 @@ use sekisho_apdu::gp::{CardLifeCycle, Privileges, ins};
 use sekisho_apdu::{CApdu, PartialAid, SecureMessaging, StatusWord, Writer};
 
 use crate::application::{Applications, Effects, Protection};
-use crate::call::{Called, Caller};
+use crate::call::Caller;
 use crate::container::ISD_INDEX;
-use crate::element::{Core, Platform};
+use crate::dispatch::Called;
 use crate::interface::Place;
 use crate::nvm::Staged;
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, Instance};
+use crate::state::{Core, Platform};
 
 /// P1 of SELECT: by name (GPC Table 11-80).
 const BY_NAME: u8 = 0x04;
@@ -56,7 +57,7 @@ impl<P: Platform> Core<P> {
         out: &mut Writer<'_>,
     ) -> Outcome {
         in_the_clear(command)?;
-        let life_cycle = self.container.card.life_cycle;
+        let life_cycle = self.containers.container.card.life_cycle;
         if life_cycle >= CardLifeCycle::CardLocked && place.logical_channel != 0 {
             self.close(place);
             return Err(not_supported());
@@ -86,11 +87,11 @@ impl<P: Platform> Core<P> {
     fn search(&mut self, place: Place, command: &CApdu<'_>) -> Result<(u8, Entry), Refusal> {
         let after = match command.p2 & !NO_RESPONSE_DATA {
             FIRST => None,
-            NEXT => Some(self.channels.next_after(place).ok_or(not_found())?),
+            NEXT => Some(self.interfaces.channels.next_after(place).ok_or(not_found())?),
             _ => return Err(Refusal(StatusWord::INCORRECT_P1P2)),
         };
         let partial = PartialAid::try_from(command.data).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
-        let registry = &self.container.registry;
+        let registry = &self.containers.container.registry;
         let found = match command.data {
             [] => registry.get(ISD_INDEX).map(|entry| (ISD_INDEX, entry)),
             _ => registry.find(&partial, after),
@@ -100,6 +101,7 @@ impl<P: Platform> Core<P> {
         }
         // An application that was locked while it was selected is not to stay so when it is asked for again.
         let selected = self
+            .interfaces
             .channels
             .selected(place)
             .and_then(|index| registry.get(index));
@@ -140,13 +142,20 @@ impl<P: Platform> Core<P> {
     /// Tells the application that is selected at a place, and those that it has called, that their sessions there have ended.
     pub(crate) fn deselect(&mut self, place: Place) {
         let container = self.container(place.interface);
-        for index in self.channels.in_session(place) {
-            let module = self.container.registry.get(index).map(|entry| entry.module);
+        for index in self.interfaces.channels.in_session(place) {
+            let module = self
+                .containers
+                .container
+                .registry
+                .get(index)
+                .map(|entry| entry.module);
             let instance = Instance {
                 container,
                 entry: index,
             };
-            if let Some(application) = module.and_then(|module| self.applications.get(module, instance)) {
+            if let Some(application) =
+                module.and_then(|module| self.platform.applications.get(module, instance))
+            {
                 application.deselect(place);
             }
         }
@@ -156,13 +165,13 @@ impl<P: Platform> Core<P> {
     fn change(&mut self, place: Place, index: u8) {
         self.end_secure(|p| p == place);
         self.deselect(place);
-        self.channels.select(place, index);
+        self.interfaces.channels.select(place, index);
     }
 
     /// Ends the application session of a place and begins another with the same application.
     pub(crate) fn renew(&mut self, place: Place) {
         self.deselect(place);
-        self.channels.renew(place);
+        self.interfaces.channels.renew(place);
     }
 
     /// MANAGE CHANNEL (GPC 11.7).
@@ -176,7 +185,7 @@ impl<P: Platform> Core<P> {
         if !command.data.is_empty() {
             return Err(Refusal(StatusWord::WRONG_LENGTH));
         }
-        if self.container.card.life_cycle >= CardLifeCycle::CardLocked {
+        if self.containers.container.card.life_cycle >= CardLifeCycle::CardLocked {
             return Err(not_supported());
         }
         match (command.p1, command.p2) {
@@ -184,7 +193,7 @@ impl<P: Platform> Core<P> {
                 let number = self.open(place, wanted)?;
                 if wanted == 0 {
                     out.u8(number).inspect_err(|_| {
-                        self.channels.close(place.on(number));
+                        self.interfaces.channels.close(place.on(number));
                     })?;
                 }
                 Ok(StatusWord::NO_ERROR)
@@ -198,20 +207,21 @@ impl<P: Platform> Core<P> {
 
     /// Opens a logical channel: from the basic one with the issuer security domain selected, from another with that one's application.
     fn open(&mut self, place: Place, wanted: u8) -> Result<u8, Refusal> {
-        if wanted != 0 && !self.channels.is_supplementary(wanted) {
+        if wanted != 0 && !self.interfaces.channels.is_supplementary(wanted) {
             return Err(Refusal(StatusWord::INCORRECT_P1P2));
         }
         let selected = match place.logical_channel {
             0 => ISD_INDEX,
-            _ => self.channels.selected(place).unwrap_or(ISD_INDEX),
+            _ => self.interfaces.channels.selected(place).unwrap_or(ISD_INDEX),
         };
-        self.channels
+        self.interfaces
+            .channels
             .open(place.interface, Some(wanted).filter(|n| *n != 0), selected)
             .ok_or(not_supported())
     }
 
     fn close_number(&mut self, place: Place, number: u8) -> Outcome {
-        if !self.channels.is_supplementary(number) {
+        if !self.interfaces.channels.is_supplementary(number) {
             return Err(Refusal(StatusWord::INCORRECT_P1P2));
         }
         let closed = self.close(Place {
@@ -228,6 +238,6 @@ impl<P: Platform> Core<P> {
     fn close(&mut self, place: Place) -> bool {
         self.end_secure(|p| p == place);
         self.deselect(place);
-        self.channels.close(place)
+        self.interfaces.channels.close(place)
     }
 }

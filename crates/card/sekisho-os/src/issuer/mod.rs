@@ -5,11 +5,12 @@
 mod channel;
 mod update;
 
-use sekisho_apdu::gp::{ApplicationLifeCycle, CardLifeCycle};
+use sekisho_apdu::gp::{ApplicationLifeCycle, CardLifeCycle, Privileges};
 use sekisho_apdu::{StatusWord, Writer};
 use sekisho_scp::ScpParameter;
 
 use crate::application::{Context, MESSAGING_POLICY};
+use crate::call::Caller;
 use crate::container::{CardRecord, ISD_INDEX, store_entry};
 use crate::keys::{KID_FIRST, KVN_INITIAL, KVN_KOS, KeyRecord, KeyStore, is_platforms};
 use crate::messaging::Revoked;
@@ -19,7 +20,18 @@ use crate::refusal::Refusal;
 use crate::registry::{Entry, Registry};
 use crate::secure::KeyRef;
 
-pub(crate) use update::ModeChange;
+impl<'a> Context<'a> {
+    /// The services of the issuer security domain: `None` for whatever is no security domain, and for whoever is asked by another application.
+    pub fn issuer(&mut self) -> Option<Issuer<'_, 'a>> {
+        if matches!(self.caller, Caller::Application { .. }) {
+            return None;
+        }
+        self.entry
+            .privileges
+            .contains(Privileges::SECURITY_DOMAIN)
+            .then_some(Issuer { context: self })
+    }
+}
 
 /// The services of one command's processing.
 pub struct Issuer<'c, 'a> {

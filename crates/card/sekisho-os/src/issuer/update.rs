@@ -14,20 +14,7 @@ use crate::loader::commands::{AuthorizeAction, ChangeMode, KeySetField, WriteBlo
 use crate::loader::{Authority, BroadcastBegin, Loader, Refused};
 use crate::nvm::Nvm;
 use crate::refusal::{Outcome, Refusal};
-use crate::secure::{Kept, KeptKeySet, OpenChannel, Slot};
-
-/// What the secure channel does at CHANGE MODE.
-pub(crate) enum ModeChange {
-    /// After the answer: saves the individual channel and goes to broadcast mode, at a checkpoint if there is one.
-    Broadcast {
-        start: BroadcastStart,
-        resume: Option<BroadcastCheckpoint>,
-    },
-    /// After the answer: returns to the saved individual channel.
-    Saved,
-    /// Before the answer, which is the saved individual channel's: returns to it.
-    Left,
-}
+use crate::secure::{Kept, KeptKeySet, ModeChange, OpenChannel, Slot};
 
 const fn not_authenticated() -> Refusal {
     Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED)

@@ -23,7 +23,6 @@ mod staging;
 pub mod status;
 
 pub use authorise::Authority;
-pub(crate) use records::part_data;
 use refusals::Position;
 pub use refusals::{Refused, Subject};
 

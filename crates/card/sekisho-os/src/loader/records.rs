@@ -9,7 +9,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::interface::ContainerId;
 use crate::nvm::Nvm;
 
-/// The loader's records; kinds 40 to 5F are its own.
+/// The loader's records; kinds 40 to 5F are its own, of which 50 is what the OS part writes.
 const fn key(kind: u8, index: u16) -> Key {
     Key::new(ContainerId::ESE.number(), kind, index)
 }
@@ -37,11 +37,6 @@ pub(super) fn key_version(nvm: &mut Nvm<'_>) -> Result<u32, StatusWord> {
     let mut buf = [0; 4];
     let found = load(nvm, KEY_VERSION, &mut buf, |bytes| Reader::new(bytes).u32())?;
     Ok(found.unwrap_or(Manifest::FIRST_KEY_VERSION))
-}
-
-/// A record of the OS part itself.
-pub(crate) const fn part_data(index: u16) -> Key {
-    key(0x50, index)
 }
 
 /// What ends the staging of an image, in the transaction that does something with it.

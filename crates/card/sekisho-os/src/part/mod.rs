@@ -12,18 +12,13 @@ mod tests;
 
 use core::fmt;
 
-use sekisho_apdu::gp::tag;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
-use sekisho_nvm::{Op, Region};
+use sekisho_nvm::{Key, Op, Region};
 use sekisho_wasm::{Budget, Engine, Image, Limits, Memory, Module, ReadFailed, Trap, Value, ValueType, Why};
 
-use crate::application::{Application, Context};
-use crate::call::{Caller, Next};
-use crate::loader::part_data;
-use crate::memory::State;
+use crate::interface::ContainerId;
 use crate::nvm::{AnyFlash, Records};
-use crate::refusal::{Outcome, Refusal};
 use crate::response::RESPONSE_DATA_MAX;
 use host::{Part, RECORDS};
 
@@ -266,7 +261,12 @@ fn exchange(module: &mut Instance<'_>, buffer: &mut [u8; BUFFER], command_len: u
     Ok(len)
 }
 
-fn record(index: usize) -> sekisho_nvm::Key {
+/// A record of the OS part itself, among the loader's kinds (40 to 5F).
+const fn part_data(index: u16) -> Key {
+    Key::new(ContainerId::ESE.number(), 0x50, index)
+}
+
+fn record(index: usize) -> Key {
     part_data(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
@@ -296,45 +296,4 @@ fn commit(records: &mut Records<'_>, writes: Writes, part: &Part) -> Result<(), 
         count += 1;
     }
     records.nvm.commit_more(ops.get(..count).unwrap_or_default())
-}
-
-/// The OS part among the applications. It remembers nothing between commands: each runs in a fresh instance of the module.
-#[derive(Debug)]
-pub struct OsPart;
-
-impl State for OsPart {
-    const NEW: Self = Self;
-}
-
-impl Application for OsPart {
-    /// Its AID. The module is not asked: selecting must not start a wasm engine.
-    fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
-        out.tlv_with(tag::FCI, |w| w.tlv(tag::DF_NAME, context.aid().as_bytes()))?;
-        Ok(StatusWord::NO_ERROR)
-    }
-
-    fn process(
-        &mut self,
-        context: &mut Context<'_>,
-        capdu: &CApdu<'_>,
-        out: &mut Writer<'_>,
-    ) -> Result<Next, Refusal> {
-        let Context {
-            records,
-            rng,
-            system,
-            caller,
-            ..
-        } = context;
-        let writes = match caller {
-            Caller::Interface(_) => Writes::Now,
-            Caller::Application { .. } => Writes::WithTheCaller,
-        };
-        let sw = system.loader.part_process(records, *rng, writes, capdu, out);
-        if sw.is_success_or_warning() {
-            Ok(Next::Done(sw))
-        } else {
-            Err(Refusal(sw))
-        }
-    }
 }

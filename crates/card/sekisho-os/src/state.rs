@@ -1,0 +1,122 @@
+//! What an SE is built on, and what it knows from one command to the next.
+
+use sekisho_keys::Rng;
+use sekisho_nvm::Flash;
+
+use crate::application::Applications;
+use crate::buffers::Interfaces;
+use crate::call::CallRoom;
+use crate::chaining::COMMAND_DATA_MAX;
+use crate::channels::Channels;
+use crate::container::Container;
+use crate::interface::{ContainerId, Interface, Pairing, Place};
+use crate::loader::Loader;
+use crate::messaging::Messagings;
+use crate::nvm::{NvmParts, Staged};
+use crate::profile::Profile;
+use crate::response::RESPONSE_DATA_MAX;
+use crate::secure::SecureChannels;
+
+/// What an SE is built on.
+pub trait Platform {
+    /// Its flash.
+    type Flash: Flash;
+    /// Its random number generator.
+    type Rng: Rng;
+    /// Its applications.
+    type Applications: Applications;
+    /// Its interfaces.
+    type Interfaces: Interfaces;
+}
+
+/// What a command works with, but for the buffers that it is read from and answered into: groups with one owner each.
+pub(crate) struct Core<P: Platform> {
+    pub(crate) platform: PlatformParts<P>,
+    pub(crate) nvm: NvmParts<P::Flash>,
+    pub(crate) containers: ContainerParts,
+    pub(crate) interfaces: InterfaceParts,
+    pub(crate) loader: Loader,
+    /// The flash has failed: what it holds is only known again after a new boot.
+    pub(crate) mute: bool,
+}
+
+/// What the product gives, but for the flash.
+pub(crate) struct PlatformParts<P: Platform> {
+    pub(crate) rng: P::Rng,
+    pub(crate) applications: P::Applications,
+    pub(crate) profile: Profile,
+    /// RAM that the budget leaves, in bytes.
+    pub(crate) free_ram: usize,
+}
+
+/// The containers, and which of them answers on an interface.
+pub(crate) struct ContainerParts {
+    pub(crate) pairing: Pairing,
+    pub(crate) container: Container,
+}
+
+/// What is open, selected and proved on each interface.
+pub(crate) struct InterfaceParts {
+    pub(crate) channels: Channels,
+    pub(crate) secure: SecureChannels,
+    pub(crate) messaging: Messagings,
+}
+
+/// Where a command is processed.
+pub(crate) struct Scratch {
+    /// The command data field without its protection.
+    pub(crate) plain: [u8; COMMAND_DATA_MAX],
+    pub(crate) work: WorkRoom,
+    /// The command's writes.
+    pub(crate) staged: Staged,
+}
+
+/// What applications write to.
+pub(crate) struct WorkRoom {
+    /// The answer before it is protected.
+    pub(crate) answer: [u8; RESPONSE_DATA_MAX],
+    /// What applications say to each other.
+    pub(crate) call: CallRoom,
+}
+
+impl Scratch {
+    /// Nothing is processed.
+    pub(crate) const fn new() -> Self {
+        Self {
+            plain: [0; COMMAND_DATA_MAX],
+            work: WorkRoom {
+                answer: [0; RESPONSE_DATA_MAX],
+                call: CallRoom::new(),
+            },
+            staged: Staged::new(),
+        }
+    }
+}
+
+impl<P: Platform> Core<P> {
+    /// Ends secure channels and secure messaging; the loader forgets the broadcast that one of them carried.
+    pub(crate) fn end_secure(&mut self, is_gone: impl Fn(Place) -> bool) {
+        self.interfaces.messaging.end(&is_gone);
+        if self.interfaces.secure.end(is_gone) {
+            self.loader.abort();
+        }
+    }
+
+    /// Ends the secure messaging of a logical channel, if it has any, and with it the application session and all that it had opened.
+    pub(crate) fn end_messaging(&mut self, place: Place) {
+        if self.interfaces.messaging.is_open(place) {
+            self.interfaces.messaging.end(|p| p == place);
+            self.renew(place);
+        }
+    }
+
+    /// Whether a key has been proved on a logical channel: a secure channel is open there, or secure messaging in which a right command has come.
+    pub(crate) fn has_proved(&self, place: Place) -> bool {
+        self.interfaces.secure.is_proved(place) || self.interfaces.messaging.is_proved(place)
+    }
+
+    /// The container that answers on an interface (routing agent). There is one for now.
+    pub(crate) fn container(&self, interface: Interface) -> ContainerId {
+        self.containers.pairing.container(interface)
+    }
+}
