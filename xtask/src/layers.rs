@@ -61,11 +61,14 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata is not JSON")?;
     let mut wrong = violations(&metadata, root)?;
     wrong.extend(test_features(&metadata)?);
+    wrong.extend(crate::circles::check(root)?);
     for line in &wrong {
         println!("layers: {line}");
     }
     if wrong.is_empty() {
-        println!("layers: every dependency points the right way, and no product has a feature for tests");
+        println!(
+            "layers: every dependency points the right way, no modules use each other in a circle, and no product has a feature for tests"
+        );
         Ok(())
     } else {
         bail!(

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout)]
 
 mod applets;
+mod circles;
 mod layers;
 mod pages;
 mod tidy;
