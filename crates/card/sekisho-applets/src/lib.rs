@@ -50,4 +50,14 @@ impl Applications for Standard {
             _ => None,
         }
     }
+
+    fn release(&mut self, module: Module, instance: Instance) {
+        match module {
+            Module::CARD_MANAGER => self.card_managers.release(instance),
+            Module::SEC_APP => self.sec_apps.release(instance),
+            Module::FILE_SYSTEM => self.file_systems.release(instance),
+            // It remembers nothing.
+            _ => {}
+        }
+    }
 }

@@ -316,6 +316,14 @@ impl Applications for Set {
             _ => None,
         }
     }
+
+    fn release(&mut self, module: Module, instance: Instance) {
+        match module {
+            OUTER_MODULE => self.outer.release(instance),
+            INNER_MODULE => self.inner.release(instance),
+            _ => {}
+        }
+    }
 }
 
 struct Stand;

@@ -606,6 +606,8 @@ impl Applications for WithAsking {
             _ => None,
         }
     }
+
+    fn release(&mut self, _: Module, _: Instance) {}
 }
 
 struct Asked;

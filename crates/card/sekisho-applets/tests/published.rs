@@ -51,6 +51,8 @@ impl Applications for WithEid {
     fn get(&mut self, module: Module, _: Instance) -> Option<&mut dyn Application> {
         (module == Module::CARD_MANAGER).then_some(self)
     }
+
+    fn release(&mut self, _: Module, _: Instance) {}
 }
 
 struct Recorded;

@@ -26,6 +26,24 @@ pub const MESSAGING_POLICY: u16 = 0xDF30;
 /// [instance](Instance): there is one for each application of each container, as it is at power-on until it has been used, and no other instance
 /// comes near it. It has nothing else: records, keys and who is asking are found in the [`Context`] that comes with each call.
 pub trait Application {
+    /// The application is being installed: what it puts is written with its registry entry, beside the records that it is installed with.
+    ///
+    /// # Errors
+    /// Why it cannot be: nothing of it is left then.
+    fn install(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
+        let _ = context;
+        Ok(())
+    }
+
+    /// The application is to be deleted, with all of its records and this memory.
+    ///
+    /// # Errors
+    /// Why it must not be: nothing has changed then.
+    fn delete(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
+        let _ = context;
+        Ok(())
+    }
+
     /// Writes the FCI of the application, which is being selected (GPC 11.9.3.1). What it puts into records is not kept.
     ///
     /// # Errors
@@ -71,6 +89,9 @@ pub trait Applications: Sized {
     /// The application of this module in an instance of it, whose memory is [as at power-on](crate::State::NEW) when it is asked for the first time; `None`
     /// when the product has no such module, or memory for no more instances of it.
     fn get(&mut self, module: Module, instance: Instance) -> Option<&mut dyn Application>;
+
+    /// An instance has gone: its memory is as at power-on, and another one's to take.
+    fn release(&mut self, module: Module, instance: Instance);
 }
 
 /// What of the operating system a command can reach; all but [`Issuer`](crate::Issuer) through [`Context`]'s methods.
@@ -279,8 +300,8 @@ impl<'a> Context<'a> {
     /// 6985 when the logical channel has a secure channel or secure messaging, or another application is the caller; 6A84 when too many have secure
     /// messaging.
     pub fn can_open_messaging(&mut self) -> Result<(), Refusal> {
-        let is_called = matches!(self.caller, Caller::Application { .. });
-        if is_called || self.protection != Protection::None || self.system.secure.is_known(self.place) {
+        let at_interface = matches!(self.caller, Caller::Interface(_));
+        if !at_interface || self.protection != Protection::None || self.system.secure.is_known(self.place) {
             return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         }
         if !self.system.messaging.has_room(self.place.interface) {

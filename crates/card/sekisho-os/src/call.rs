@@ -24,6 +24,8 @@ pub enum Caller {
         /// Its registry index.
         entry: u8,
     },
+    /// The SE itself, which installs or deletes the application; the [place](Context::place) says nothing then.
+    Platform,
 }
 
 /// What comes after a call of an application.
@@ -91,7 +93,9 @@ impl CallCommand {
 pub(crate) struct CallRoom {
     pub(crate) command: CallCommand,
     pub(crate) answer: [u8; CALL_ANSWER_MAX],
+    /// Bytes of the answer that count.
     pub(crate) answered: usize,
+    pub(crate) is_used: bool,
 }
 
 impl CallRoom {
@@ -100,14 +104,18 @@ impl CallRoom {
             command: CallCommand::new(),
             answer: [0; CALL_ANSWER_MAX],
             answered: 0,
+            is_used: false,
         }
     }
 
-    /// Wipes both.
+    /// Wipes both, if there has been a call.
     pub(crate) fn clear(&mut self) {
-        self.command.bytes.zeroize();
-        self.command.len = 0;
-        self.answer.zeroize();
-        self.answered = 0;
+        if self.command.len > 0 || self.is_used {
+            self.command.bytes.zeroize();
+            self.command.len = 0;
+            self.answer.zeroize();
+            self.answered = 0;
+            self.is_used = false;
+        }
     }
 }

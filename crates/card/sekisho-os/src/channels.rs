@@ -145,7 +145,12 @@ impl Channels {
     /// Registry indices of all applications that have a session there: the selected one, and whom it has called.
     pub(crate) fn in_session(&self, place: Place) -> impl Iterator<Item = u8> + use<> {
         let channel = self.channel(place).copied().unwrap_or(CLOSED);
-        let called = (0_u8..16).filter(move |index| channel.called >> index & 1 != 0);
+        let mut rest = channel.called;
+        let called = core::iter::from_fn(move || {
+            let index = u8::try_from(rest.trailing_zeros()).ok().filter(|_| rest != 0)?;
+            rest &= rest - 1;
+            Some(index)
+        });
         channel.selected.into_iter().chain(called)
     }
 

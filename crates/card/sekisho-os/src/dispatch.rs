@@ -86,6 +86,7 @@ impl<P: Platform> Core<P> {
                 command,
                 answer,
                 answered,
+                ..
             } = &mut *room;
             let data = answer.get(..*answered).unwrap_or_default();
             // Who has made the last call has no room for one more.
@@ -113,7 +114,7 @@ impl<P: Platform> Core<P> {
         room: &mut CallRoom,
     ) -> Result<StatusWord, Refusal> {
         let before = staged.begin();
-        room.answered = 0;
+        (room.answered, room.is_used) = (0, true);
         let mut out = Writer::new(&mut room.answer);
         let bytes = room.command.bytes.get(..room.command.len).unwrap_or_default();
         let mut own = Effects::default();
@@ -162,7 +163,7 @@ impl<P: Platform> Core<P> {
     }
 
     /// Calls an application.
-    fn with<T>(
+    pub(crate) fn with<T>(
         &mut self,
         called: Called<'_>,
         staged: &mut Staged,

@@ -20,13 +20,13 @@ use crate::state::{Core, Platform, Scratch};
 /// A secure element.
 pub struct SecureElement<P: Platform> {
     pub(crate) core: Core<P>,
-    buffers: Buffers<P::Interfaces>,
+    pub(crate) buffers: Buffers<P::Interfaces>,
 }
 
-struct Buffers<I> {
+pub(crate) struct Buffers<I> {
     interfaces: I,
     response: Response,
-    scratch: Scratch,
+    pub(crate) scratch: Scratch,
 }
 
 /// Its life cycle state; nothing of what it keeps.

@@ -15,9 +15,10 @@ use crate::container::{CardRecord, Container, ISD_INDEX, store_entry};
 use crate::element::SecureElement;
 use crate::interface::{ContainerId, Pairing};
 use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord, KeyStore};
+use crate::leftovers;
 use crate::loader::Loader;
 use crate::messaging::Messagings;
-use crate::nvm::{AnyFlash, Kind, Layout, Nvm, NvmParts, Records, Staged};
+use crate::nvm::{AnyFlash, Kind, Layout, Nvm, NvmParts, RECORDS_AT_A_TIME, Records, Staged};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Module};
@@ -150,7 +151,7 @@ const PART_LOAD_FILE_INDEX: u8 = 2;
 const PART_INDEX: u8 = 3;
 
 /// Registry index of the first application of [`Personalisation::applications`].
-const FACTORY_INDEX: u8 = 4;
+pub(crate) const FACTORY_INDEX: u8 = 4;
 
 /// The privileges of the issuer security domain (GPC Table 6-2), as far as there is something behind them.
 const ISD_PRIVILEGES: Privileges = Privileges::SECURITY_DOMAIN
@@ -254,11 +255,16 @@ impl<P: Platform> SecureElement<P> {
             store: &mut store,
             layout: &layout,
         };
-        let container = Container::load(&mut Records {
+        let mut staged = Staged::new();
+        let mut records = Records {
             nvm,
-            staged: &mut Staged::new(),
+            staged: &mut staged,
             container: ContainerId::ESE,
-        })?;
+        };
+        let container = Container::load(&mut records)?;
+        if container.is_some() {
+            leftovers::sweep(&mut records)?;
+        }
         Ok((Persistent { store, layout }, container))
     }
 
@@ -413,9 +419,6 @@ fn stage_registry(records: &mut Records<'_>, profile: &Profile) -> Result<(), Re
     store_entry(records, PART_LOAD_FILE_INDEX, &part_file)?;
     store_entry(records, PART_INDEX, &part)
 }
-
-/// Records of an application that are committed together in the factory, where only the card record, which comes last, makes an SE.
-const RECORDS_AT_A_TIME: usize = 8;
 
 fn flush(records: &mut Records<'_>) -> Result<(), Refusal> {
     records.staged.commit(&mut records.nvm, false)?;

@@ -109,6 +109,15 @@ pub(crate) const fn record_key(container: ContainerId, kind: Kind, index: u16) -
     Key::new(container.number(), kind as u8, index)
 }
 
+/// The key of a record of the application with this registry index.
+pub(crate) const fn application_key(container: ContainerId, application: u8, index: u16) -> Key {
+    Key::new(
+        container.number(),
+        APPLICATION_KINDS.saturating_add(application),
+        index,
+    )
+}
+
 /// Bytes of a record in the store, its head included (`sekisho-nvm`, format).
 const fn record_len(value_len: usize) -> usize {
     12 + value_len.next_multiple_of(4)
@@ -158,6 +167,8 @@ pub(crate) enum Kind {
     DataObject = 0x06,
     /// Index 0: the highest sequence counter that was used with any key set; written when a key version changes or goes.
     HighestSequence = 0x07,
+    /// Index 0: the registry index whose records belong to nobody, while an application is being installed or deleted.
+    Leftovers = 0x08,
 }
 
 /// First kind of the records of applications: application n has kind 60 + n for its own.
@@ -165,6 +176,9 @@ const APPLICATION_KINDS: u8 = 0x60;
 
 /// Bytes of all values that one command may write.
 const STAGED_BYTES_MAX: usize = 1024;
+
+/// Records of an application that are written or removed together where there is no end of them: in the factory, and when it comes or goes.
+pub(crate) const RECORDS_AT_A_TIME: usize = 8;
 
 /// Records that one command may write or remove.
 const STAGED_RECORDS_MAX: usize = 40;
@@ -324,11 +338,7 @@ impl Records<'_> {
     }
 
     fn application_key(&self, application: u8, index: u16) -> Key {
-        Key::new(
-            self.container.number(),
-            APPLICATION_KINDS.saturating_add(application),
-            index,
-        )
+        application_key(self.container, application, index)
     }
 
     /// Reads a record, as the command has left it so far.

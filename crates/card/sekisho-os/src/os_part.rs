@@ -39,7 +39,7 @@ impl Application for OsPart {
         } = context;
         let writes = match caller {
             Caller::Interface(_) => Writes::Now,
-            Caller::Application { .. } => Writes::WithTheCaller,
+            Caller::Application { .. } | Caller::Platform => Writes::WithTheCaller,
         };
         let sw = system.loader.part_process(records, *rng, writes, capdu, out);
         if sw.is_success_or_warning() {

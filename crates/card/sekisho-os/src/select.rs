@@ -162,7 +162,7 @@ impl<P: Platform> Core<P> {
     }
 
     /// Ends the application session of a place and begins one with another application, or with the same.
-    fn change(&mut self, place: Place, index: u8) {
+    pub(crate) fn change(&mut self, place: Place, index: u8) {
         self.end_secure(|p| p == place);
         self.deselect(place);
         self.interfaces.channels.select(place, index);

@@ -23,7 +23,7 @@ use crate::secure::KeyRef;
 impl<'a> Context<'a> {
     /// The services of the issuer security domain: `None` for whatever is no security domain, and for whoever is asked by another application.
     pub fn issuer(&mut self) -> Option<Issuer<'_, 'a>> {
-        if matches!(self.caller, Caller::Application { .. }) {
+        if !matches!(self.caller, Caller::Interface(_)) {
             return None;
         }
         self.entry

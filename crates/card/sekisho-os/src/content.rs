@@ -1,0 +1,226 @@
+//! Applications that come and go after the factory.
+//!
+//! An application exists when its registry entry does. What is written before that, and what is left after the entry has gone, is named by one
+//! record, the *leftovers*, which stands for as long as there may be any: it is written first and removed last, and a boot that finds it removes
+//! them. So installing and deleting take as many transactions as there are records, and a power cut leaves the application whole or nothing of it.
+//!
+//! Who may install and delete is not decided here.
+
+use sekisho_apdu::gp::Privileges;
+use sekisho_apdu::{Aid, StatusWord};
+
+use crate::application::{Application, Applications, Context, Effects, Protection};
+use crate::call::Caller;
+use crate::channels::Channels;
+use crate::container::{Container, ISD_INDEX, store_entry};
+use crate::dispatch::Called;
+use crate::element::SecureElement;
+use crate::interface::{Interface, Place};
+use crate::leftovers;
+use crate::manufacture::{FACTORY_INDEX, FactoryApplication};
+use crate::nvm::{Kind, RECORDS_AT_A_TIME, Records, Staged};
+use crate::refusal::Refusal;
+use crate::registry::{ENTRIES_MAX, Entry, Instance, Registry};
+use crate::stack;
+use crate::state::{Core, Platform};
+
+impl<P: Platform> SecureElement<P> {
+    /// Installs an application, with the records that it begins with: all of it or nothing, whatever happens.
+    ///
+    /// # Errors
+    /// 6A80 for an AID that is there already; 6A84 when the registry, the memory of instances or NVM have no room; what the application
+    /// [refuses](Application::install); 6581 when the flash fails.
+    pub fn install(&mut self, application: &FactoryApplication<'_>) -> Result<(), StatusWord> {
+        self.manage(|core, staged| core.install(application, staged))
+    }
+
+    /// Deletes an application: its entry, its load file's if nobody else comes from it, its records and what it remembers. Where it is selected
+    /// the issuer security domain is selected instead.
+    ///
+    /// # Errors
+    /// 6A88 when there is no such application; 6985 for one that came with the operating system, or what the application
+    /// [refuses](Application::delete): nothing has changed then. 6581 when the flash fails.
+    pub fn delete(&mut self, aid: &Aid) -> Result<(), StatusWord> {
+        self.manage(|core, staged| core.delete(aid, staged))
+    }
+
+    fn manage(
+        &mut self,
+        work: impl FnOnce(&mut Core<P>, &mut Staged) -> Result<(), Refusal>,
+    ) -> Result<(), StatusWord> {
+        if self.core.mute {
+            return Err(StatusWord::MEMORY_FAILURE);
+        }
+        let staged = &mut self.buffers.scratch.staged;
+        staged.clear();
+        let done = apart(|| work(&mut self.core, staged));
+        staged.clear();
+        stack::wipe(self.core.platform.profile.stack);
+        self.core.mute |= done == Err(Refusal(StatusWord::MEMORY_FAILURE));
+        done.map_err(|refusal| refusal.0)
+    }
+}
+
+/// Not inlined: [`stack::wipe`] wipes what is below its caller.
+#[inline(never)]
+fn apart<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+/// A registry index without an entry, behind `after`.
+fn free(registry: &Registry, after: u8) -> Result<u8, Refusal> {
+    let indices = (0_u8..).take(ENTRIES_MAX);
+    let found = indices
+        .skip_while(|index| *index < after)
+        .find(|index| registry.get(*index).is_none());
+    found.ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))
+}
+
+impl<P: Platform> Core<P> {
+    fn install(&mut self, application: &FactoryApplication<'_>, staged: &mut Staged) -> Result<(), Refusal> {
+        let FactoryApplication {
+            aid,
+            load_file,
+            module,
+            records,
+        } = *application;
+        let registry = &self.containers.container.registry;
+        if registry
+            .iter()
+            .any(|(_, entry)| entry.aid == aid || entry.aid == load_file)
+        {
+            return Err(Refusal(StatusWord::INCORRECT_DATA));
+        }
+        let file_index = free(registry, FACTORY_INDEX)?;
+        let index = free(registry, file_index + 1)?;
+        let instance = self.instance(index);
+        let entry = Entry::application(aid, module, Privileges::NONE, file_index, ISD_INDEX);
+        if self.platform.applications.get(module, instance).is_none() {
+            return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
+        }
+        let written = self.write_application(index, &entry, (file_index, load_file), records, staged);
+        staged.clear();
+        match written {
+            Ok(()) => self.reload(staged),
+            Err(refusal) => {
+                self.platform.applications.release(module, instance);
+                if refusal.0 != StatusWord::MEMORY_FAILURE {
+                    leftovers::sweep(&mut self.records(staged))?;
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Writes leftovers, records, and with the entries what the application itself writes.
+    fn write_application(
+        &mut self,
+        index: u8,
+        entry: &Entry,
+        (file_index, load_file): (u8, Aid),
+        own: &[(u16, &[u8])],
+        staged: &mut Staged,
+    ) -> Result<(), Refusal> {
+        let mut records = self.records(staged);
+        leftovers::set(&mut records, index)?;
+        flush(&mut records)?;
+        for some in own.chunks(RECORDS_AT_A_TIME) {
+            for (number, value) in some {
+                records.put_own(index, *number, value)?;
+            }
+            flush(&mut records)?;
+        }
+        self.ask(index, entry, staged, |it, cx| it.install(cx))?;
+        let mut records = self.records(staged);
+        let file = Entry::load_file(load_file, entry.module, entry.aid, ISD_INDEX);
+        store_entry(&mut records, file_index, &file)?;
+        store_entry(&mut records, index, entry)?;
+        records.remove(Kind::Leftovers, 0)?;
+        flush(&mut records)
+    }
+
+    fn delete(&mut self, aid: &Aid, staged: &mut Staged) -> Result<(), Refusal> {
+        let registry = &self.containers.container.registry;
+        let found = registry.application(aid.as_bytes());
+        let (index, entry) = found.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+        if index < FACTORY_INDEX {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
+        let entry = *entry;
+        let is_used = registry
+            .iter()
+            .any(|(other, of)| other != index && of.load_file == entry.load_file);
+        let file = entry.load_file.filter(|file| *file >= FACTORY_INDEX && !is_used);
+        self.ask(index, &entry, staged, |it, cx| it.delete(cx))?;
+        // What it may have put goes with it.
+        staged.clear();
+        let mut records = self.records(staged);
+        records.remove(Kind::Registry, index.into())?;
+        if let Some(file) = file {
+            records.remove(Kind::Registry, file.into())?;
+        }
+        leftovers::set(&mut records, index)?;
+        records.staged.commit(&mut records.nvm, true)?;
+        staged.clear();
+        for place in Channels::places() {
+            if self.interfaces.channels.selected(place) == Some(index) {
+                self.end_messaging(place);
+                self.change(place, ISD_INDEX);
+            }
+        }
+        let instance = self.instance(index);
+        self.platform.applications.release(entry.module, instance);
+        self.reload(staged)?;
+        leftovers::sweep(&mut self.records(staged))
+    }
+
+    /// Asks an application whether it can be installed, or deleted.
+    fn ask(
+        &mut self,
+        index: u8,
+        entry: &Entry,
+        staged: &mut Staged,
+        run: impl FnOnce(&mut dyn Application, &mut Context<'_>) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let called = Called {
+            place: Place {
+                interface: Interface::Iso7816Contact,
+                logical_channel: 0,
+            },
+            caller: Caller::Platform,
+            index,
+            entry,
+            protection: Protection::None,
+            pieces: false,
+        };
+        staged.begin();
+        self.with(called, staged, &mut Effects::default(), None, run)
+    }
+
+    fn records<'a>(&'a mut self, staged: &'a mut Staged) -> Records<'a> {
+        Records {
+            nvm: self.nvm.open(),
+            staged,
+            container: self.containers.container.id,
+        }
+    }
+
+    fn instance(&self, index: u8) -> Instance {
+        Instance {
+            container: self.containers.container.id,
+            entry: index,
+        }
+    }
+
+    fn reload(&mut self, staged: &mut Staged) -> Result<(), Refusal> {
+        let loaded = Container::load(&mut self.records(staged))?;
+        self.containers.container = loaded.ok_or(Refusal(StatusWord::MEMORY_FAILURE))?;
+        Ok(())
+    }
+}
+
+fn flush(records: &mut Records<'_>) -> Result<(), Refusal> {
+    records.staged.commit(&mut records.nvm, false)?;
+    records.staged.clear();
+    Ok(())
+}
