@@ -17,7 +17,7 @@ use crate::card::perso::FirstPart;
 use crate::card::ram_flash::RamFlash;
 use crate::lab::unicast;
 
-/// Measures on this machine: authorisations beside individual wrapping, SELECT, memory of a virtual SE; or polls beside a bare echo; or secure messaging
+/// Measures on this machine: authorisations beside individual wrapping, SELECT, memory of a virtual SE; or polls beside a bare echo; or secure messaging; or a card's commands
 #[derive(Parser)]
 pub(crate) struct Args {
     /// What to measure
@@ -43,6 +43,8 @@ enum What {
     Paging,
     /// Secure messaging with rolling keys, beside fixed keys and SCP03
     Rolling,
+    /// Commands of a card in this process: their time, and what they do to its flash
+    Card,
 }
 
 /// Image of the comparison: what the goal is stated for.
@@ -142,6 +144,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     if matches!(args.what, What::Rolling) {
         super::bench_rolling::run(args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if matches!(args.what, What::Card) {
+        super::bench_card::run(args.json)?;
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!("measuring, about ten seconds ...");

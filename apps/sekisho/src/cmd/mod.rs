@@ -4,6 +4,7 @@ mod agent;
 mod agent_paging;
 mod analyse;
 mod bench;
+mod bench_card;
 mod bench_paging;
 mod bench_peers;
 mod bench_rolling;
