@@ -9,6 +9,7 @@ use sekisho_apdu::Aid;
 use sekisho_applets::Standard;
 use sekisho_applets::file_system::{self, image::Image};
 use sekisho_keys::{AesKey, KeySet, Rng};
+use sekisho_nvm::Slot;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     AllInterfaces, FactoryApplication, Interface, MESSAGING_POLICY, Module, Personalisation, Platform, Profile, SecureElement,
@@ -32,6 +33,7 @@ impl Platform for Virtual {
     type Rng = Counting;
     type Applications = Standard;
     type Interfaces = AllInterfaces;
+    type Index = [Slot; 128];
 }
 
 const KEY_INFORMATION: [u8; 5] = [0x80, 0xCA, 0x00, 0xE0, 0x00];

@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use sekisho_applets::Standard;
 use sekisho_keys::Rng;
-use sekisho_nvm::Flash;
+use sekisho_nvm::{Flash, Slot};
 use sekisho_os::{AllInterfaces, BootError, Personalisation, Platform, Profile, SecureElement};
 
 /// The host's platform: its flash, its randomness, all native applications.
@@ -15,6 +15,7 @@ impl<F: Flash> Platform for HostPlatform<F> {
     type Rng = SystemRng;
     type Applications = Standard;
     type Interfaces = AllInterfaces;
+    type Index = [Slot; 128];
 }
 
 /// A virtual secure element.

@@ -188,8 +188,11 @@ const UPDATE: [u8; 37] = {
     capdu
 };
 
+/// The offset of an update.
+type Offset = fn(u32) -> u32;
+
 /// UPDATE BINARY of 32 bytes: in which file, and at which offset each time.
-const UPDATES: [(&str, u8, fn(u32) -> u32); 4] = [
+const UPDATES: [(&str, u8, Offset); 4] = [
     ("file of 64 bytes, at 0", 0x9E, |_| 0),
     ("file of 4,096 bytes, at 0", 0x9D, |_| 0),
     ("file of 4,096 bytes, all over it", 0x9D, |n| n * 32 % 4096),
@@ -307,7 +310,7 @@ impl Bench {
     }
 
     /// What [`CALLS`] updates of 32 bytes do to the flash, compactions included.
-    fn updates(&mut self, sfi: u8, offset: fn(u32) -> u32) -> Result<Counts> {
+    fn updates(&mut self, sfi: u8, offset: Offset) -> Result<Counts> {
         self.select(file_system::AID)?;
         self.counts();
         for number in 0..CALLS {

@@ -6,6 +6,7 @@ use sekisho_hsm::design::Ceremony;
 use sekisho_hsm::{Hsm, KVN_SCP, SoftHsm};
 use sekisho_keys::{Rng, sha256};
 use sekisho_link::{Manifest, SeId};
+use sekisho_nvm::Slot;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{AllInterfaces, Personalisation, Platform, Profile, SecureElement};
 
@@ -26,6 +27,7 @@ impl Platform for Virtual {
     type Rng = SystemRng;
     type Applications = Standard;
     type Interfaces = AllInterfaces;
+    type Index = [Slot; 128];
 }
 
 /// An SE with the first meter as version 1.

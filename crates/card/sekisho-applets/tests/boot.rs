@@ -5,11 +5,13 @@
 mod common;
 
 use common::host::Host;
-use common::{Card, PAGE, SeededRng, flash, initial_keys, key, new_card, personalisation, profile, send, sw};
+use common::{
+    Card, PAGE, SeededRng, Virtual, flash, initial_keys, key, new_card, personalisation, profile, send, sw,
+};
 use proptest::prelude::*;
 use sekisho_keys::KeySet;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{BootError, Interface, InterfaceState, Profile};
+use sekisho_os::{BootError, Interface, InterfaceState, Platform, Profile};
 use sekisho_scp::SecurityLevel;
 
 fn error(flash: RamFlash, profile: &Profile) -> BootError {
@@ -190,14 +192,22 @@ fn set_of(kvn: u8) -> KeySet {
 }
 
 /// What an SE needs in RAM beside the OS part; the budget of a small microcontroller holds it. Two sessions of secure messaging are in it,
-/// each with its last answer, two file systems, and for each of four interfaces a chain and an answer that waits.
+/// each with its last answer, two file systems, for each of four interfaces a chain and an answer that waits, and the index of records.
 #[test]
 fn the_state_of_an_se_is_small() {
     let (size, waits) = (size_of::<Card>(), size_of::<InterfaceState>());
-    println!("{size} bytes, of which {waits} for each interface");
+    let index = size_of::<<Virtual as Platform>::Index>();
+    println!("{size} bytes, of which {waits} for each interface and {index} for the index of records");
     let page = include_str!("../../../../ARCHITECTURE.md").replace(',', "");
     assert!(page.contains(&format!("{waits} bytes of RAM")), "{waits} bytes");
-    assert!(size < 23 * 1024 + Interface::COUNT * waits, "{size} bytes");
+    assert!(
+        page.contains(&format!("{index} bytes for 128 records")),
+        "{index} bytes"
+    );
+    assert!(
+        size < 23 * 1024 + Interface::COUNT * waits + index,
+        "{size} bytes"
+    );
 }
 
 proptest! {

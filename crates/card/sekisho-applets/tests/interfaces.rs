@@ -13,6 +13,7 @@ use sekisho_applets::{CardManager, Standard};
 use sekisho_keys::Rng;
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::Mode;
+use sekisho_nvm::Slot;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     AllInterfaces, Application, Applications, Context, Instance, Interface, InterfaceState, Interfaces,
@@ -617,6 +618,7 @@ impl Platform for Asked {
     type Rng = SeededRng;
     type Applications = WithAsking;
     type Interfaces = AllInterfaces;
+    type Index = [Slot; 128];
 }
 
 struct AskedCard(SecureElement<Asked>);
@@ -730,6 +732,7 @@ impl Platform for Contacts {
     type Rng = SeededRng;
     type Applications = Standard;
     type Interfaces = ContactsAlone;
+    type Index = [Slot; 128];
 }
 
 /// A product pays for the interfaces that it has; on another nothing is there, and nothing happens.

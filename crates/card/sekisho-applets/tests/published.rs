@@ -11,6 +11,7 @@ use common::{SeededRng, flash, key, personalisation, profile};
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_applets::CardManager;
 use sekisho_keys::KeySet;
+use sekisho_nvm::Slot;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     AllInterfaces, Application, Applications, Context, Instance, Module, Next, Outcome, Personalisation,
@@ -62,6 +63,7 @@ impl Platform for Recorded {
     type Rng = SeededRng;
     type Applications = WithEid;
     type Interfaces = AllInterfaces;
+    type Index = [Slot; 128];
 }
 
 struct Conversation {

@@ -221,6 +221,15 @@ impl Half {
         [k0, k1, k2, k3, l0, l1, kind, check, c0, c1, c2, c3]
     }
 
+    /// Whether `value` is what the record's sum was made of.
+    pub(crate) fn agrees(record: &Record, value: &[u8]) -> bool {
+        let Ok(len) = u16::try_from(value.len()) else {
+            return false;
+        };
+        let head = Self::record_head(record.key, len, record.kind, record.last, |crc| crc.update(value));
+        head.ends_with(&record.crc.to_be_bytes())
+    }
+
     /// Whether the record's sum agrees with its bytes.
     pub(crate) fn is_valid<F: Flash>(&self, flash: &F, record: &Record) -> Result<bool, Error<F::Error>> {
         let mut head = [0; 8];
@@ -262,15 +271,15 @@ impl Half {
         Ok(wiped)
     }
 
-    /// Writes zeros over the record's sum, then over its value.
-    pub(crate) fn wipe<F: Flash>(&self, flash: &mut F, record: &Record) -> Result<(), Error<F::Error>> {
-        self.write(flash, record.at + 8, &[0; WORD])?;
+    /// Writes zeros over the sum of the record of `len` bytes at `at`, then over its value.
+    pub(crate) fn wipe<F: Flash>(&self, flash: &mut F, at: usize, len: usize) -> Result<(), Error<F::Error>> {
+        self.write(flash, at + 8, &[0; WORD])?;
         let mut done = 0;
-        while done < record.len {
-            let part = CHUNK.min(padded(record.len) - done);
+        while done < len {
+            let part = CHUNK.min(padded(len) - done);
             self.write(
                 flash,
-                record.value_at() + done,
+                at + RECORD_HEAD + done,
                 [0; CHUNK].get(..part).unwrap_or_default(),
             )?;
             done += part;

@@ -1,30 +1,72 @@
 //! The store: two halves, one of them active.
 
-use core::ops::Range;
+use core::ops::{Deref, DerefMut, Range};
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::crc::Crc32;
 use crate::flash::{Flash, WORD};
+use crate::index::{Index, Slot, Slots, Tag};
 use crate::log::{CHUNK, Found, HALF_HEAD, Half, Kind, RECORD_HEAD, Record, padded};
 use crate::walk::{Walk, latest};
 use crate::{Error, Key, Op};
 
 /// A transactional key-value store. It holds positions only: the flash is an argument of every call, always the same one.
 ///
+/// It is made with an index of a size, `Store<[Slot; N]>`, and used as [`Store`] without: that is what it dereferences to.
+///
 /// After [`Error::Flash`] from a call that writes, the store is to be opened anew: it reads the state it knows of, and commits nothing.
 #[derive(Debug)]
-pub struct Store {
+pub struct Store<I: ?Sized = [Slot]> {
     halves: [Half; 2],
     active: usize,
     epoch: u32,
     /// Offset behind the last transaction.
     tail: usize,
+    /// Bytes of the live records.
+    live: usize,
     /// The other half has been erased to the end since the power came on. One that only looks blank may have been left so by an
     /// erasure that was cut.
     other_erased: bool,
     /// A write has failed: what stands behind the tail is unknown.
     stale: bool,
+    /// Where the live records are.
+    index: Index<I>,
+}
+
+impl<I: Slots> Deref for Store<I> {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        I::of(self)
+    }
+}
+
+impl<I: Slots> DerefMut for Store<I> {
+    fn deref_mut(&mut self) -> &mut Store {
+        I::of_mut(self)
+    }
+}
+
+/// Operations of one transaction.
+const OPS_MAX: usize = 64;
+
+/// The operations of a transaction that change anything, a bit for each.
+#[derive(Clone, Copy)]
+struct Needed(u64);
+
+impl Needed {
+    const fn has(self, index: usize) -> bool {
+        self.0 >> index & 1 == 1
+    }
+
+    fn last(self) -> Option<usize> {
+        (0..OPS_MAX).rfind(|index| self.has(*index))
+    }
+
+    fn of<'o>(self, ops: &'o [Op<'o>]) -> impl Iterator<Item = (usize, &'o Op<'o>)> {
+        ops.iter().enumerate().filter(move |(index, _)| self.has(*index))
+    }
 }
 
 /// What a walk over the active half has found.
@@ -35,7 +77,7 @@ struct Survey {
     untidy: bool,
 }
 
-impl Store {
+impl<I: Slots> Store<I> {
     /// Makes an empty store in `pages`, erasing what is there.
     ///
     /// # Errors
@@ -52,8 +94,10 @@ impl Store {
             active: 0,
             epoch: 1,
             tail: HALF_HEAD,
+            live: 0,
             other_erased: true,
             stale: false,
+            index: Index::new(),
         })
     }
 
@@ -77,11 +121,12 @@ impl Store {
             active,
             epoch,
             tail: HALF_HEAD,
+            live: 0,
             other_erased: false,
             stale: false,
+            index: Index::new(),
         };
         let survey = store.survey(flash)?;
-        store.tail = survey.tail;
         // Copies of values that a later removal would not find must not outlive a cut compaction.
         store.other().wipe_pages(flash)?;
         if survey.untidy {
@@ -89,8 +134,10 @@ impl Store {
         }
         Ok(store)
     }
+}
 
-    fn half(&self) -> Half {
+impl Store {
+    const fn half(&self) -> Half {
         let [a, b] = self.halves;
         if self.active == 0 { a } else { b }
     }
@@ -100,8 +147,8 @@ impl Store {
         if self.active == 0 { b } else { a }
     }
 
-    /// Walks over the active half and finds where the last whole transaction ends.
-    fn survey<F: Flash>(&self, flash: &F) -> Result<Survey, Error<F::Error>> {
+    /// Walks over the active half, finds where the last whole transaction ends, and takes up what is live before it.
+    fn survey<F: Flash>(&mut self, flash: &F) -> Result<Survey, Error<F::Error>> {
         let half = self.half();
         let mut survey = Survey {
             tail: HALF_HEAD,
@@ -129,30 +176,86 @@ impl Store {
             }
         }
         survey.untidy = !half.blank_from(flash, survey.tail)?;
+        self.tail = survey.tail;
+        self.take_up(flash)?;
         self.judge(flash, &mut survey)?;
         Ok(survey)
     }
 
-    /// Every record up to the tail is valid, or superseded; superseded ones should be wiped.
-    fn judge<F: Flash>(&self, flash: &F, survey: &mut Survey) -> Result<(), Error<F::Error>> {
+    /// Takes the records up to the tail into the index.
+    fn take_up<F: Flash>(&mut self, flash: &F) -> Result<(), Error<F::Error>> {
+        self.index.clear();
         let half = self.half();
-        let mut walk = Walk::new(half, survey.tail);
-        while let Some(walked) = walk.next(flash)? {
+        let mut at = HALF_HEAD;
+        while at < self.tail {
+            let record = half.record(flash, at)?;
+            self.supersede(flash, record.key)?;
+            if record.kind == Kind::Put {
+                self.index.insert(Tag::of(record.key), at);
+            }
+            at = record.end();
+        }
+        Ok(())
+    }
+
+    /// Takes the record of `key` out of the index, if it is in it.
+    fn supersede<F: Flash>(&mut self, flash: &F, key: Key) -> Result<(), Error<F::Error>> {
+        if let Some(old) = self.indexed(flash, key)? {
+            self.index.remove(Tag::of(key), old.at);
+        }
+        Ok(())
+    }
+
+    /// Every record up to the tail is valid, or superseded; superseded ones should be wiped. Counts the live bytes.
+    fn judge<F: Flash>(&mut self, flash: &F, survey: &mut Survey) -> Result<(), Error<F::Error>> {
+        let half = self.half();
+        let mut live = 0;
+        let mut walk = Walk::new(half, self.tail);
+        while let Some(walked) = walk.next(flash, &self.index)? {
             let record = walked.record;
             if !walked.superseded {
                 if !half.is_valid(flash, &record)? {
                     return Err(Error::Corrupted);
                 }
+                if record.kind == Kind::Put {
+                    live += record.end() - record.at;
+                }
             } else if record.kind == Kind::Put {
                 survey.untidy |= !half.is_wiped(flash, &record)?;
             }
         }
+        self.live = live;
         Ok(())
     }
 
     /// The live record of `key`.
     fn live<F: Flash>(&self, flash: &F, key: Key) -> Result<Option<Record>, Error<F::Error>> {
-        Ok(latest(self.half(), flash, key, self.tail)?.filter(|record| record.kind == Kind::Put))
+        self.live_before(flash, key, self.tail)
+    }
+
+    /// The record of `key` that is live without what stands from `tail` on, which is not in the index yet.
+    fn live_before<F: Flash>(
+        &self,
+        flash: &F,
+        key: Key,
+        tail: usize,
+    ) -> Result<Option<Record>, Error<F::Error>> {
+        let indexed = self.indexed(flash, key)?;
+        if indexed.is_some() || self.index.is_complete() {
+            return Ok(indexed);
+        }
+        Ok(latest(self.half(), flash, key, tail)?.filter(|record| record.kind == Kind::Put))
+    }
+
+    /// The record of `key` that is in the index.
+    fn indexed<F: Flash>(&self, flash: &F, key: Key) -> Result<Option<Record>, Error<F::Error>> {
+        for at in self.index.find(Tag::of(key)) {
+            let record = self.half().record(flash, at)?;
+            if record.key == key {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads the value of `key` into `out` and gives its length, or `None` when there is no such record.
@@ -169,10 +272,11 @@ impl Store {
             return Ok(None);
         };
         let out = out.get_mut(..record.len).ok_or(Error::BufferTooSmall)?;
-        if !self.half().is_valid(flash, &record)? {
+        self.half().read(flash, record.value_at(), out)?;
+        if !Half::agrees(&record, out) {
+            out.zeroize();
             return Err(Error::Corrupted);
         }
-        self.half().read(flash, record.value_at(), out)?;
         Ok(Some(record.len))
     }
 
@@ -220,43 +324,41 @@ impl Store {
         if self.stale {
             return Err(Error::Stale);
         }
+        let needed = self.needed(flash, ops)?;
+        let Some(last) = needed.last() else { return Ok(()) };
         let mut need = 0_usize;
-        let mut last = None;
-        for (index, op) in ops.iter().enumerate() {
-            if self.is_needed(flash, ops, index)? {
-                need = need.saturating_add(size(op)?);
-                last = Some(index);
-            }
+        for (_, op) in needed.of(ops) {
+            need = need.saturating_add(size(op)?);
         }
-        let Some(last) = last else { return Ok(()) };
         self.make_room(flash, need)?;
         self.stale = true;
         let (half, start) = (self.half(), self.tail);
         let mut at = start;
-        for (index, op) in ops.iter().enumerate() {
-            if self.is_needed(flash, ops, index)? {
-                at = append(half, flash, at, op, index == last)?;
-            }
+        for (index, op) in needed.of(ops) {
+            at = append(half, flash, at, op, index == last)?;
         }
         self.tail = at;
-        self.wipe_replaced(flash, ops, start)?;
+        self.wipe_replaced(flash, ops, needed, start)?;
         self.stale = false;
         Ok(())
     }
 
-    /// Whether the operation at `index` changes anything: removing what is not there does not.
-    fn is_needed<F: Flash>(&self, flash: &F, ops: &[Op<'_>], index: usize) -> Result<bool, Error<F::Error>> {
-        match ops.get(index) {
-            None => Ok(false),
-            Some(Op::Put(..)) => Ok(true),
-            Some(Op::Remove(key)) => {
-                let put_before = ops
-                    .iter()
-                    .take(index)
-                    .any(|op| matches!(op, Op::Put(put, _) if put == key));
-                Ok(put_before || self.live(flash, *key)?.is_some())
-            }
+    /// Which of the operations change anything: removing what is not there does not.
+    fn needed<F: Flash>(&self, flash: &F, ops: &[Op<'_>]) -> Result<Needed, Error<F::Error>> {
+        if ops.len() > OPS_MAX {
+            return Err(Error::TooLong);
         }
+        let mut needed = Needed(0);
+        for (index, op) in ops.iter().enumerate() {
+            let before = ops.iter().take(index).rfind(|before| before.key() == op.key());
+            let is_needed = match (op, before) {
+                (Op::Put(..), _) | (Op::Remove(_), Some(Op::Put(..))) => true,
+                (Op::Remove(_), Some(Op::Remove(_))) => false,
+                (Op::Remove(key), None) => self.live(flash, *key)?.is_some(),
+            };
+            needed.0 |= u64::from(is_needed) << index;
+        }
+        Ok(needed)
     }
 
     /// Sees to `need` free bytes behind the tail.
@@ -264,25 +366,10 @@ impl Store {
         if self.tail.saturating_add(need) <= self.half().len() {
             return Ok(());
         }
-        if HALF_HEAD + self.live_bytes(flash)?.saturating_add(need) > self.half().len() {
+        if HALF_HEAD + self.live.saturating_add(need) > self.half().len() {
             return Err(Error::Full);
         }
         self.compact(flash)
-    }
-
-    /// Bytes of the records that have not been wiped: no replaced or removed one is left unwiped.
-    fn live_bytes<F: Flash>(&self, flash: &F) -> Result<usize, Error<F::Error>> {
-        let half = self.half();
-        let mut bytes = 0;
-        let mut at = HALF_HEAD;
-        while at < self.tail {
-            let record = half.record(flash, at)?;
-            if record.kind == Kind::Put && !record.is_wiped() {
-                bytes += record.end() - record.at;
-            }
-            at = record.end();
-        }
-        Ok(bytes)
     }
 
     /// Moves the live records to the other half. Before the other half's head is written nothing has changed, whatever goes wrong.
@@ -295,7 +382,7 @@ impl Store {
         self.other_erased = false;
         let mut target = HALF_HEAD;
         let mut walk = Walk::new(from, self.tail);
-        while let Some(walked) = walk.next(flash)? {
+        while let Some(walked) = walk.next(flash, &self.index)? {
             if !walked.superseded && walked.record.kind == Kind::Put {
                 target = copy(from, to, flash, &walked.record, target)?;
             }
@@ -305,6 +392,7 @@ impl Store {
         self.active = 1 - self.active;
         self.epoch = epoch;
         self.tail = target;
+        self.take_up(flash)?;
         // Its blank pages are blank because an erasure was finished: it was the half to move to once.
         from.wipe_pages(flash)?;
         self.other_erased = true;
@@ -312,44 +400,49 @@ impl Store {
         Ok(())
     }
 
-    /// Wipes the values that the transaction `ops`, which begins at `start`, has replaced or removed.
+    /// Wipes the values that the transaction `ops`, which begins at `start`, has replaced or removed, and takes up its own.
     fn wipe_replaced<F: Flash>(
-        &self,
+        &mut self,
         flash: &mut F,
         ops: &[Op<'_>],
+        needed: Needed,
         start: usize,
     ) -> Result<(), Error<F::Error>> {
         let half = self.half();
-        let mut at = HALF_HEAD;
-        while at < self.tail {
-            let record = half.record(flash, at)?;
-            at = record.end();
-            if record.kind != Kind::Put || record.is_wiped() {
-                continue;
+        let mut at = start;
+        for (index, op) in needed.of(ops) {
+            let (key, tag) = (op.key(), Tag::of(op.key()));
+            let is_same = |other: &Op<'_>| other.key() == key;
+            let is_first = !ops.iter().take(index).any(is_same);
+            if is_first && let Some(old) = self.live_before(flash, key, start)? {
+                half.wipe(flash, old.at, old.len)?;
+                self.index.remove(tag, old.at);
+                self.live = self.live.saturating_sub(old.end() - old.at);
             }
-            let is_replaced = if record.at < start {
-                ops.iter().any(|op| op.key() == record.key)
-            } else {
-                latest(half, flash, record.key, self.tail)?.is_some_and(|latest| latest.at > record.at)
-            };
-            if is_replaced {
-                half.wipe(flash, &record)?;
+            let len = size(op)?;
+            match op {
+                Op::Put(_, value) if ops.iter().skip(index + 1).any(is_same) => {
+                    half.wipe(flash, at, value.len())?;
+                }
+                Op::Put(..) => {
+                    self.index.insert(tag, at);
+                    self.live += len;
+                }
+                Op::Remove(_) => {}
             }
+            at += len;
         }
         Ok(())
     }
 
     /// Bytes that records can take in all.
-    pub fn capacity(&self) -> usize {
+    pub const fn capacity(&self) -> usize {
         self.half().len() - HALF_HEAD
     }
 
     /// Bytes that new records can take.
-    ///
-    /// # Errors
-    /// [`Error::Flash`], [`Error::Corrupted`].
-    pub fn free<F: Flash>(&self, flash: &F) -> Result<usize, Error<F::Error>> {
-        Ok(self.capacity().saturating_sub(self.live_bytes(flash)?))
+    pub const fn free(&self) -> usize {
+        self.capacity().saturating_sub(self.live)
     }
 
     /// Number of compactions plus one: the measure of wear (see the crate's page).

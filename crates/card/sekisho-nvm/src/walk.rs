@@ -1,20 +1,22 @@
 //! The records of a half in order, each with the answer to the question whether it still counts.
 
 use crate::flash::Flash;
-use crate::log::{HALF_HEAD, Half, Record};
+use crate::index::{Index, Tag};
+use crate::log::{HALF_HEAD, Half, Kind, Record};
 use crate::{Error, Key};
 
 /// Records that one look ahead is made for.
 const BATCH: usize = 16;
 
-/// A record, and whether a newer one of its key follows.
+/// A record, and whether a newer one of its key follows; of a removal that is only said when there is no index to ask.
 #[derive(Clone, Copy)]
 pub(crate) struct Walked {
     pub(crate) record: Record,
     pub(crate) superseded: bool,
 }
 
-/// Goes over the records before `tail`. It looks ahead for [`BATCH`] records at once: of n heads each is read n / [`BATCH`] times, not n times.
+/// Goes over the records before `tail`. A complete index knows which of them count. Without one it looks ahead for [`BATCH`] records at once: of n
+/// heads each is read n / [`BATCH`] times, not n times.
 pub(crate) struct Walk {
     half: Half,
     tail: usize,
@@ -22,7 +24,7 @@ pub(crate) struct Walk {
     next: usize,
     batch: [Option<Walked>; BATCH],
     /// Position in the batch.
-    index: usize,
+    position: usize,
 }
 
 impl Walk {
@@ -32,23 +34,44 @@ impl Walk {
             tail,
             next: HALF_HEAD,
             batch: [None; BATCH],
-            index: BATCH,
+            position: BATCH,
         }
     }
 
     /// The next record.
-    pub(crate) fn next<F: Flash>(&mut self, flash: &F) -> Result<Option<Walked>, Error<F::Error>> {
-        if self.index == BATCH {
+    pub(crate) fn next<F: Flash>(
+        &mut self,
+        flash: &F,
+        index: &Index,
+    ) -> Result<Option<Walked>, Error<F::Error>> {
+        if index.is_complete() {
+            return self.next_by_index(flash, index);
+        }
+        if self.position == BATCH {
             self.look_ahead(flash)?;
         }
-        let walked = self.batch.get(self.index).copied().flatten();
-        self.index += usize::from(walked.is_some());
+        let walked = self.batch.get(self.position).copied().flatten();
+        self.position += usize::from(walked.is_some());
         Ok(walked)
+    }
+
+    fn next_by_index<F: Flash>(
+        &mut self,
+        flash: &F,
+        index: &Index,
+    ) -> Result<Option<Walked>, Error<F::Error>> {
+        if self.next >= self.tail {
+            return Ok(None);
+        }
+        let record = self.half.record(flash, self.next)?;
+        self.next = record.end();
+        let superseded = record.kind == Kind::Put && !index.has(Tag::of(record.key), record.at);
+        Ok(Some(Walked { record, superseded }))
     }
 
     fn look_ahead<F: Flash>(&mut self, flash: &F) -> Result<(), Error<F::Error>> {
         self.batch = [None; BATCH];
-        self.index = 0;
+        self.position = 0;
         let mut free = 0;
         let mut at = self.next;
         while at < self.tail {

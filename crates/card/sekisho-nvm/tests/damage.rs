@@ -4,10 +4,10 @@
 
 mod common;
 
-use common::{Model, contents, try_contents};
+use common::{Model, Store, contents, try_contents};
 use proptest::prelude::*;
 use sekisho_nvm::ram::{RamError, RamFlash};
-use sekisho_nvm::{Error, Flash, Key, Op, Store};
+use sekisho_nvm::{Error, Flash, Key, Op};
 
 const PAGE: usize = 256;
 const PAGES: usize = 4;
@@ -241,7 +241,7 @@ fn use_it(flash: &mut RamFlash, pages: usize) -> Option<Model> {
             Err(error) => panic!("{error}"),
         }
     }
-    let _ = store.free(flash);
+    let _ = store.free();
     found
 }
 

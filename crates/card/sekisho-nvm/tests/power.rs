@@ -5,10 +5,10 @@
 
 mod common;
 
-use common::{Change, Model, after, assert_wiped, contents, ops, value};
+use common::{Change, Model, Store, after, assert_wiped, contents, ops, value};
 use proptest::prelude::*;
 use sekisho_nvm::ram::{RamError, RamFlash};
-use sekisho_nvm::{Error, Key, Op, Region, Store};
+use sekisho_nvm::{Error, Key, Op, Region};
 
 const PAGE: usize = 256;
 const PAGES: usize = 8;

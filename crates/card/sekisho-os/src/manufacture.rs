@@ -164,8 +164,8 @@ const ISD_PRIVILEGES: Privileges = Privileges::SECURITY_DOMAIN
     .union(Privileges::FINAL_APPLICATION);
 
 /// The parts of an SE that stand in NVM.
-struct Persistent {
-    store: Store,
+struct Persistent<I> {
+    store: Store<I>,
     layout: Layout,
 }
 
@@ -236,7 +236,10 @@ impl<P: Platform> SecureElement<P> {
     }
 
     /// Reads what there is.
-    fn load(flash: &mut P::Flash, profile: &Profile) -> Result<(Persistent, Option<Container>), BootError> {
+    fn load(
+        flash: &mut P::Flash,
+        profile: &Profile,
+    ) -> Result<(Persistent<P::Index>, Option<Container>), BootError> {
         if profile.ram < size_of::<Self>() {
             return Err(BootError::RamTooSmall);
         }
@@ -245,7 +248,7 @@ impl<P: Platform> SecureElement<P> {
         }
         let mut flash = AnyFlash::new(flash);
         let layout = Layout::of(&flash, profile)?;
-        let mut store = match Store::open(&mut flash, layout.store.clone()) {
+        let mut store = match Store::<P::Index>::open(&mut flash, layout.store.clone()) {
             Ok(store) => store,
             Err(sekisho_nvm::Error::NotFormatted) => return Err(BootError::Blank),
             Err(error) => return Err(Refusal::from(error).into()),
@@ -271,8 +274,8 @@ impl<P: Platform> SecureElement<P> {
     fn start_loader(
         flash: &mut P::Flash,
         profile: &Profile,
-        mut persistent: Persistent,
-    ) -> Result<(Persistent, Loader), BootError> {
+        mut persistent: Persistent<P::Index>,
+    ) -> Result<(Persistent<P::Index>, Loader), BootError> {
         let mut nvm = Nvm {
             flash: AnyFlash::new(flash),
             store: &mut persistent.store,
@@ -286,7 +289,7 @@ impl<P: Platform> SecureElement<P> {
         flash: P::Flash,
         rng: P::Rng,
         profile: &Profile,
-        persistent: Persistent,
+        persistent: Persistent<P::Index>,
         container: Container,
         loader: Loader,
     ) -> Self {
@@ -329,7 +332,7 @@ impl<P: Platform> SecureElement<P> {
         }
         let mut flash = AnyFlash::new(flash);
         let layout = Layout::of(&flash, profile)?;
-        let mut store = Store::format(&mut flash, layout.store.clone()).map_err(Refusal::from)?;
+        let mut store = Store::<P::Index>::format(&mut flash, layout.store.clone()).map_err(Refusal::from)?;
         let mut nvm = Nvm {
             flash,
             store: &mut store,

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use sekisho_apdu::StatusWord;
-use sekisho_nvm::{Error, Flash, Key, Op, Store};
+use sekisho_nvm::{Error, Flash, Key, Op, Slots, Store};
 use zeroize::Zeroize;
 
 pub use crate::flash::{AnyFlash, FlashFault};
@@ -30,13 +30,13 @@ pub struct Nvm<'a> {
 }
 
 /// The NVM of a running SE.
-pub(crate) struct NvmParts<F> {
+pub(crate) struct NvmParts<F, I> {
     pub(crate) flash: F,
-    pub(crate) store: Store,
+    pub(crate) store: Store<I>,
     pub(crate) layout: Layout,
 }
 
-impl<F: Flash> NvmParts<F> {
+impl<F: Flash, I: Slots> NvmParts<F, I> {
     /// As a command, or the loader, works with it.
     pub(crate) fn open(&mut self) -> Nvm<'_> {
         Nvm {
@@ -71,7 +71,7 @@ impl Nvm<'_> {
     /// # Errors
     /// 6A84 when there is no room, 6581 when the flash fails.
     pub fn commit_more(&mut self, ops: &[Op<'_>]) -> Result<(), Refusal> {
-        let free = self.store.free(&self.flash)?;
+        let free = self.store.free();
         let added = ops.iter().map(added).sum::<usize>();
         if added > 0 && free < added.saturating_add(RESERVE) && free < self.growth(ops, added)? {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
@@ -99,9 +99,7 @@ impl Nvm<'_> {
 pub(crate) fn has_room_for_refusal(nvm: &Nvm<'_>, op: &Op<'_>) -> bool {
     let stands = nvm.store.len_of(&nvm.flash, op.key()).ok().flatten().is_some();
     let kept = if stands { 0 } else { ESSENTIAL };
-    nvm.store
-        .free(&nvm.flash)
-        .is_ok_and(|free| free >= added(op) + kept)
+    nvm.store.free() >= added(op) + kept
 }
 
 /// The key of an operating system's record.
@@ -396,12 +394,13 @@ impl Records<'_> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use sekisho_nvm::Slot;
     use sekisho_nvm::ram::RamFlash;
 
     /// A small NVM with nothing in it.
     pub(crate) struct Bench {
         flash: RamFlash,
-        store: Store,
+        store: Store<[Slot; 8]>,
         layout: Layout,
         staged: Staged,
     }
@@ -537,7 +536,7 @@ pub(crate) mod tests {
             .find(|len| nvm.commit_more(&[Op::Put(key(0), &[1; 80][..40 + len])]).is_err());
         nvm.commit_more(&[Op::Put(key(0), &[1; 80][..36 + longer.unwrap()])])
             .unwrap();
-        assert!(nvm.store.free(&nvm.flash).unwrap() >= RESERVE);
+        assert!(nvm.store.free() >= RESERVE);
         // As long, shorter, several, and one in the place of another; again and again.
         for round in 0..50 {
             nvm.commit_more(&[Op::Put(key(1), &[round; 40])]).unwrap();
@@ -558,6 +557,6 @@ pub(crate) mod tests {
         for ops in [&larger[..], &second, &twice] {
             assert_eq!(nvm.commit_more(ops), full);
         }
-        assert!(nvm.store.free(&nvm.flash).unwrap() >= RESERVE);
+        assert!(nvm.store.free() >= RESERVE);
     }
 }

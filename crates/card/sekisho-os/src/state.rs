@@ -1,7 +1,7 @@
 //! What an SE is built on, and what it knows from one command to the next.
 
 use sekisho_keys::Rng;
-use sekisho_nvm::Flash;
+use sekisho_nvm::{Flash, Slots};
 
 use crate::application::Applications;
 use crate::buffers::Interfaces;
@@ -27,12 +27,14 @@ pub trait Platform {
     type Applications: Applications;
     /// Its interfaces.
     type Interfaces: Interfaces;
+    /// The index of its records in RAM, `[Slot; N]`, 6 bytes for each record: those that it has no place for are looked for on the flash.
+    type Index: Slots;
 }
 
 /// What a command works with, but for the buffers that it is read from and answered into: groups with one owner each.
 pub(crate) struct Core<P: Platform> {
     pub(crate) platform: PlatformParts<P>,
-    pub(crate) nvm: NvmParts<P::Flash>,
+    pub(crate) nvm: NvmParts<P::Flash, P::Index>,
     pub(crate) containers: ContainerParts,
     pub(crate) interfaces: InterfaceParts,
     pub(crate) loader: Loader,

@@ -187,6 +187,6 @@ fn resources(issuer: &Issuer<'_, '_>, w: &mut Writer<'_>) -> Result<(), Refusal>
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_be_bytes();
     let [.., applications] = number(issuer.registry().applications().count());
     w.tlv(0x81, &[applications])?;
-    w.tlv(0x82, &number(issuer.free_nvm()?))?;
+    w.tlv(0x82, &number(issuer.free_nvm()))?;
     Ok(w.tlv(0x83, &number(issuer.free_ram()))?)
 }

@@ -17,6 +17,7 @@ use sekisho_apdu::Aid;
 use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_applets::{Standard, sec_app};
 use sekisho_keys::{AesKey, KeySet, Rng};
+use sekisho_nvm::Slot;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     AllInterfaces, FactoryApplication, Interface, Module, Personalisation, Platform, Profile, SecureElement,
@@ -59,6 +60,7 @@ impl Platform for Scripted {
     type Rng = Script;
     type Applications = Standard;
     type Interfaces = AllInterfaces;
+    type Index = [Slot; 128];
 }
 
 /// The SE as it is delivered, on RAM that behaves like flash.
@@ -69,6 +71,7 @@ impl Platform for Virtual {
     type Rng = SeededRng;
     type Applications = Standard;
     type Interfaces = AllInterfaces;
+    type Index = [Slot; 128];
 }
 
 pub type Card = SecureElement<Virtual>;

@@ -214,11 +214,7 @@ impl<'a> Issuer<'_, 'a> {
     }
 
     /// NVM that is left for records, in bytes; what is kept in reserve does not count.
-    ///
-    /// # Errors
-    /// 6581 when the flash fails.
-    pub fn free_nvm(&self) -> Result<usize, Refusal> {
-        let nvm = &self.context.records.nvm;
-        Ok(nvm.store.free(&nvm.flash)?.saturating_sub(RESERVE))
+    pub fn free_nvm(&self) -> usize {
+        self.context.records.nvm.store.free().saturating_sub(RESERVE)
     }
 }

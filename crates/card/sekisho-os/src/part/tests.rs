@@ -7,7 +7,7 @@ use std::vec::Vec;
 use sekisho_apdu::{CApdu, Cla, StatusWord, Writer};
 use sekisho_keys::Rng;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_nvm::{Flash, Region, Store};
+use sekisho_nvm::{Flash, Region, Slot, Store};
 
 use super::*;
 use crate::interface::ContainerId;
@@ -92,7 +92,7 @@ fn run_as(image: &[u8], ram: usize, is_mapped: bool, writes: Writes, command: &C
         flash: RamFlash::new(4096, SLOT.end),
         copy: None,
     };
-    let mut store = Store::format(&mut flash, 0..2).unwrap();
+    let mut store = Store::<[Slot; 8]>::format(&mut flash, 0..2).unwrap();
     let region = Region::new(SLOT);
     let whole = image.len().next_multiple_of(4);
     let mut bytes = image.to_vec();
