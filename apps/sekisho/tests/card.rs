@@ -4,6 +4,8 @@
 mod process;
 
 use core::time::Duration;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
@@ -139,6 +141,58 @@ fn sigterm_ends_it_cleanly() {
     assert_eq!(child.0.wait().unwrap().code(), Some(0));
 }
 
+/// What pcscd's virtual reader sends and gets: two bytes of length, then a control byte or an APDU.
+fn vpcd(reader: &mut TcpStream, frame: &[u8]) -> Option<Vec<u8>> {
+    let len = u16::try_from(frame.len()).unwrap().to_be_bytes();
+    reader.write_all(&[&len, frame].concat()).unwrap();
+    if matches!(frame, [0..=2]) {
+        return None;
+    }
+    let mut len = [0; 2];
+    reader.read_exact(&mut len).unwrap();
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(len))];
+    reader.read_exact(&mut answer).unwrap();
+    Some(answer)
+}
+
+/// A reader in vpcd and one at the socket: each has its own channels and selection, and a hang-up or reset of one is nothing to the other.
+#[test]
+fn two_readers_are_on_two_interfaces() {
+    let directory = scratch();
+    let vpcd_port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = vpcd_port.local_addr().unwrap().to_string();
+    let card = CardProcess::start(&directory.path().join("card.flash"), 0, &["--vpcd", &address]);
+    assert_eq!(
+        card.says("interface"),
+        "contact (ISO/IEC 7816-3) in vpcd, SPI/I2C for --listen"
+    );
+    let (mut virtual_reader, _) = vpcd_port.accept().unwrap();
+    let open = [0x00, 0x70, 0x00, 0x00, 0x01];
+    assert_eq!(vpcd(&mut virtual_reader, &open), Some(vec![0x01, 0x90, 0x00]));
+    let mut reader = card.reader();
+    assert_eq!(send(&mut reader, &[0x01, 0xCA, 0x00, 0xCF, 0x00]).1, 0x6881);
+    assert_eq!(send(&mut reader, &open), (vec![0x01], 0x9000));
+    // Power off and on, and a reset.
+    for control in [[0], [1], [2]] {
+        vpcd(&mut virtual_reader, &control);
+    }
+    assert_eq!(
+        vpcd(&mut virtual_reader, &[0x01, 0xCA, 0x00, 0xCF, 0x00]),
+        Some(vec![0x68, 0x81])
+    );
+    assert_eq!(send(&mut reader, &[0x81, 0xCA, 0x00, 0xCF, 0x00]).1, 0x9000);
+    assert_eq!(vpcd(&mut virtual_reader, &open), Some(vec![0x01, 0x90, 0x00]));
+    drop(reader);
+    let mut reader = card.reader();
+    assert_eq!(
+        send(&mut reader, &[0x81, 0xCA, 0x00, 0xCF, 0x00]).1,
+        0x6881,
+        "its own hang-up resets it"
+    );
+    let data = vpcd(&mut virtual_reader, &[0x81, 0xCA, 0x00, 0xCF, 0x00]).unwrap();
+    assert!(data.ends_with(&[0x90, 0x00]), "{data:02X?}");
+}
+
 #[test]
 fn what_cannot_work_is_said_before_anything_is_made() {
     let directory = scratch();
@@ -155,7 +209,7 @@ fn what_cannot_work_is_said_before_anything_is_made() {
         .next()
         .and_then(|text| text.rsplit(' ').next());
     let tight = format!("{}K", least.unwrap().parse::<usize>().unwrap() + 1);
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 14] = [
         (&[], 2, "--vpcd"),
         (&["--listen", "nowhere"], 2, "--listen"),
         (
@@ -166,6 +220,12 @@ fn what_cannot_work_is_said_before_anything_is_made() {
         (&["--listen", "127.0.0.1:0", "--interface", "usb"], 2, "contact"),
         (&["--listen", "0.0.0.0:0"], 2, "127.0.0.1"),
         (&["--ram", "1K"], 2, "is the least"),
+        (&["--listen-interface", "swp"], 2, "--vpcd"),
+        (
+            &["--vpcd", "127.0.0.1:1", "--listen-interface", "contact"],
+            2,
+            "two readers on one interface",
+        ),
         (
             &["--ram", &tight, "--flash", "blank.flash"],
             1,

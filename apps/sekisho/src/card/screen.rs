@@ -130,7 +130,10 @@ fn key_versions(information: &[u8], design: Option<u32>) -> String {
 pub(crate) struct Reach<'a> {
     pub(crate) vpcd: Option<&'a str>,
     pub(crate) listen: Option<SocketAddr>,
+    /// That of vpcd, or of the only reader.
     pub(crate) interface: &'a str,
+    /// That of the listener.
+    pub(crate) listen_interface: &'a str,
 }
 
 /// The rest of an agent's command, with the server that `sekisho server` is where nobody says otherwise.
@@ -165,7 +168,15 @@ pub(crate) fn first_screen(
     if let Some(files) = &about.files {
         line("files", files);
     }
-    line("interface", reach.interface);
+    if reach.interface == reach.listen_interface || reach.listen.is_none() {
+        line("interface", reach.interface);
+    } else {
+        let both = format!(
+            "{} in vpcd, {} for --listen",
+            reach.interface, reach.listen_interface
+        );
+        line("interface", &both);
+    }
     let _ = writeln!(text);
     if let Some(address) = reach.vpcd {
         let _ = writeln!(text, "In pcscd's virtual reader (vpcd at {address}). Try:");

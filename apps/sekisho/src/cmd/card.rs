@@ -84,10 +84,30 @@ pub(crate) struct Args {
     /// The interface on which commands come
     #[arg(long, value_enum, default_value_t = InterfaceName::Contact)]
     interface: InterfaceName,
+
+    /// The interface of --listen beside --vpcd, whose commands come on that of --interface; another one, where nothing is said: spi, or contact
+    #[arg(long, value_enum, value_name = "INTERFACE", requires_all = ["listen", "vpcd"])]
+    listen_interface: Option<InterfaceName>,
+}
+
+impl Args {
+    /// The interface of --listen. Two readers are on two interfaces: what one has selected and proved is not the other's, whose hang-up ends it not.
+    fn listen_interface(&self) -> InterfaceName {
+        let beside = match self.interface {
+            InterfaceName::Spi => InterfaceName::Contact,
+            _ => InterfaceName::Spi,
+        };
+        let default = if self.vpcd.is_some() {
+            beside
+        } else {
+            self.interface
+        };
+        self.listen_interface.unwrap_or(default)
+    }
 }
 
 /// Interfaces by name.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum InterfaceName {
     /// ISO/IEC 7816-3 contacts
     Contact,
@@ -145,6 +165,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             address.port()
         ));
     }
+    if args.vpcd.is_some() && args.listen.is_some() && args.listen_interface() == args.interface {
+        return usage("two readers on one interface would take each other's selections and proofs; give --listen-interface another one".to_owned());
+    }
     let listener = args.listen.map(listen).transpose()?;
     let (se, start, kib) = start(args)?;
     let interface = args.interface.interface();
@@ -154,9 +177,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         vpcd: args.vpcd.as_deref(),
         listen: listener.as_ref().map(TcpListener::local_addr).transpose()?,
         interface: args.interface.name(),
+        listen_interface: args.listen_interface().name(),
     };
     show(&first_screen(&about, &args.flash, kib, start, &reach));
-    serve(args.vpcd.clone(), listener, &se, interface)
+    let interfaces = [args.interface, args.listen_interface()].map(InterfaceName::interface);
+    serve(args.vpcd.clone(), listener, &se, interfaces)
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {
@@ -285,7 +310,7 @@ fn serve(
     vpcd: Option<String>,
     listener: Option<TcpListener>,
     se: &SharedSe<FileFlash>,
-    interface: Interface,
+    [of_vpcd, of_listen]: [Interface; 2],
 ) -> Result<ExitCode> {
     let stop = Stop::new();
     let (ended, mut ends) = mpsc::unbounded_channel();
@@ -294,7 +319,7 @@ fn serve(
         let (mut side, stop) = (
             OnInterface {
                 se: se.clone(),
-                interface,
+                interface: of_vpcd,
             },
             stop.clone(),
         );
@@ -306,7 +331,7 @@ fn serve(
         let (mut side, stop, ended) = (
             OnInterface {
                 se: se.clone(),
-                interface,
+                interface: of_listen,
             },
             stop.clone(),
             ended.clone(),
