@@ -207,7 +207,37 @@ impl State for Inner {
     const NEW: Self = Self { kept: 0, ended: 0 };
 }
 
+/// Record 0 with which the inner one refuses to be installed, or to be deleted.
+const UNWANTED: &[u8] = b"unwanted value";
+const KEPT: &[u8] = b"kept";
+
 impl Application for Inner {
+    fn install(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
+        assert_eq!(context.caller(), Caller::Platform);
+        assert!(context.issuer().is_none());
+        let mut bytes = [0; 300];
+        let len = context.get(0, &mut bytes)?.unwrap_or_default();
+        context.put(1, b" installed")?;
+        // What it remembers goes with it when it refuses.
+        self.kept = 9;
+        if &bytes[..len] == UNWANTED {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
+        self.kept = 0;
+        Ok(())
+    }
+
+    fn delete(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
+        assert_eq!(context.caller(), Caller::Platform);
+        let mut bytes = [0; 300];
+        let len = context.get(0, &mut bytes)?.unwrap_or_default();
+        context.put(0, b"never written")?;
+        if &bytes[..len] == KEPT {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
+        Ok(())
+    }
+
     fn select(&mut self, _: &mut Context<'_>, _: &mut Writer<'_>) -> Outcome {
         Ok(StatusWord::NO_ERROR)
     }
@@ -674,4 +704,42 @@ fn an_application_may_fail_in_the_middle() {
     );
     assert_eq!(get_response(&mut card, 0, 0), [0x6A, 0x80]);
     assert_eq!(get_response(&mut card, 0, 0), [0x6D, 0x00]);
+}
+
+/// An application is asked when it comes and when it goes, and may refuse both.
+#[test]
+fn an_application_has_its_say_when_it_comes_and_goes() {
+    let refused = Err(StatusWord::CONDITIONS_NOT_SATISFIED);
+    let aid = Aid::try_from(INNER).unwrap();
+    let mut card = card();
+    assert_eq!(
+        put(&mut card, inner::PUTS, outer::ENDS, KEPT),
+        b"\x05\x90\x00\x90\x00"
+    );
+    assert_eq!(card.delete(&aid), refused);
+    assert_eq!(records(&mut card), [KEPT, KEPT]);
+    select(&mut card, 0, OUTER);
+    put(&mut card, inner::PUTS, outer::ENDS, b"after");
+    assert_eq!(card.delete(&aid), Ok(()));
+    select(&mut card, 0, OUTER);
+    assert_eq!(put(&mut card, inner::PUTS, outer::ENDS, b"again"), [0x6A, 0x88]);
+    let with = |value: &'static [u8]| [(0_u16, value)];
+    let unwanted = with(UNWANTED);
+    assert_eq!(
+        card.install(&application(INNER, 0x83, INNER_MODULE, &unwanted)),
+        refused
+    );
+    let image = card.flash().image();
+    for gone in [UNWANTED, b" installed"] {
+        assert!(!image.windows(gone.len()).any(|bytes| bytes == gone));
+    }
+    let wanted = with(b"wanted");
+    assert_eq!(
+        card.install(&application(INNER, 0x83, INNER_MODULE, &wanted)),
+        Ok(())
+    );
+    assert_eq!(records(&mut card), [&b"after"[..], b"wanted installed"]);
+    select(&mut card, 0, OUTER);
+    let found = put(&mut card, inner::FINDS_WHAT_IT_KEPT, outer::ENDS, b"1");
+    assert_eq!(found[0], 0);
 }

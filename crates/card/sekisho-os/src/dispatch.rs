@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! command --> process --> Done ----------------------------> commit --> answer
-//!               |    ^--> More: a piece --> commit --> answer, and at GET RESPONSE resume(Next) --> ...
+//!               |    ^--> More: a piece --> commit --> answer, and at GET RESPONSE resume(Piece) --> ...
 //!               v
 //!            Forward --> process of another application --> resume(Answer) --> Done, Forward or More
 //! ```
