@@ -5,9 +5,9 @@
 
 use anyhow::{Context, Result, anyhow};
 use nix::sys::stat::{Mode, umask};
-use sekisho_hsm::new_file;
+use sekisho_hsm::{bounded, new_file};
 use std::fs::{self, File, Metadata, Permissions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -90,18 +90,50 @@ pub(crate) fn publish_new(path: &Path, bytes: &[u8]) -> Result<()> {
     publish(path)
 }
 
+/// Longest passphrase, token or key in a file.
+const SECRET_MAX: u64 = 64 << 10;
+/// Longest of all other files that a user gives: packages and modules, scripts, configurations, certificates.
+const GIVEN_MAX: u64 = 16 << 20;
+
+/// Reads a file that the user gives.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    File::open(path)
+        .and_then(|file| bounded::read_from(file, GIVEN_MAX))
+        .map(|mut bytes| std::mem::take(&mut *bytes))
+        .with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Reads the text of a file that the user gives.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read(path)?).map_err(|_| holds_no_text(path))
+}
+
+/// Reads text from standard input.
+pub(crate) fn read_stdin() -> Result<String> {
+    let text = bounded::read_from(io::stdin(), GIVEN_MAX).and_then(|bytes| text_of(&bytes));
+    text.map(|text| text.to_string())
+        .context("cannot read standard input")
+}
+
+fn text_of(bytes: &[u8]) -> io::Result<Zeroizing<String>> {
+    let text = std::str::from_utf8(bytes).map_err(|_| ErrorKind::InvalidData)?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+fn holds_no_text(path: &Path) -> anyhow::Error {
+    anyhow!("{} holds no text", path.display())
+}
+
 /// Reads the text of a file that its user keeps a secret in: a passphrase, a token, a key. It is not closed to others, since it may be a container's
 /// secret or a pipe; where others can read it, that is said.
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>> {
     let read = || {
-        let mut file = File::open(path)?;
+        let file = File::open(path)?;
         warn_of_readers(path, &file.metadata()?);
-        let mut text = Zeroizing::new(String::new());
-        file.read_to_string(&mut text)?;
-        Ok(text)
+        text_of(&bounded::read_from(file, SECRET_MAX)?)
     };
     read().map_err(|error: io::Error| match error.kind() {
-        ErrorKind::InvalidData => anyhow!("{} holds no text", path.display()),
+        ErrorKind::InvalidData => holds_no_text(path),
         _ => anyhow::Error::new(error).context(format!("cannot read {}", path.display())),
     })
 }
@@ -111,9 +143,23 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>> {
 pub(crate) fn warn_of_readers(path: &Path, metadata: &Metadata) {
     let mode = metadata.permissions().mode() & 0o777;
     if metadata.is_file() && mode & 0o077 != 0 {
-        let path = path.display();
-        eprintln!("warning: {path} holds a secret and is open to others (mode {mode:04o}): chmod 600 {path}");
+        eprintln!(
+            "warning: {} holds a secret and is open to others (mode {mode:04o}): chmod 600 {}",
+            path.display(),
+            shell_word(path)
+        );
     }
+}
+
+/// A path as one word of a shell's command line (POSIX, Shell Command Language 2.2.2), and no option.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    let dashed = if text.starts_with('-') { "./" } else { "" };
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return format!("{dashed}{text}");
+    }
+    format!("'{dashed}{}'", text.replace('\'', "'\\''"))
 }
 
 /// A file with these bytes in the folder of `path`, which goes unless it is given that name.

@@ -98,11 +98,11 @@ impl Perso {
 
     /// Individual keys and those of the product, as `sekisho hsm perso` and `sekisho design hand-over` wrote them. The file of individual keys may
     /// have those of the product as well, as that of version 0.1 does. `se_id` chooses from a batch.
-    pub(crate) fn read(individual: &str, product: Option<&str>, se_id: Option<SeId>) -> Result<Self> {
+    pub(crate) fn read(individual: &str, product: Option<ProductFile>, se_id: Option<SeId>) -> Result<Self> {
         let file = chosen(PersoFile::parse_batch(individual)?, se_id)?;
         let product = match (file.product()?, product) {
             (Some(product), None) => product,
-            (None, Some(text)) => ProductFile::parse(text)?,
+            (None, Some(product)) => product,
             (Some(_), Some(_)) => {
                 bail!("the personalisation file has the keys of its product already: give no --product")
             }

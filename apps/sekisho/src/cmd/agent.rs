@@ -188,7 +188,7 @@ fn into_directory(directory: PathBuf) -> HandOver {
 }
 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read the {what} file {}", path.display()))
+    files::read(path).with_context(|| format!("cannot read the {what} file {}", path.display()))
 }
 
 fn server(args: &Args) -> Result<String> {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use sekisho_apdu::StatusWord;
 use sekisho_applets::file_system::image::Image;
+use sekisho_hsm::ProductFile;
 use sekisho_hsm::sealed::Purpose;
 use sekisho_link::SeId;
 use sekisho_messaging::setup::Policy;
@@ -240,15 +241,17 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
 fn personalisation(args: &Args, path: &Path) -> Result<Perso> {
     let hand_over = &args.hand_over;
     let individual = secret::read_hand_over(path, Purpose::Personalisation, hand_over, "sekisho hsm perso")?;
+    // Each file that is wrong is named, none for the other.
     let product = match &args.product {
         None => None,
         Some(path) => {
             let hand_over = &hand_over.or(args.product_passphrase_file.as_deref());
             let maker = "sekisho design hand-over";
-            Some(secret::read_hand_over(path, Purpose::Product, hand_over, maker)?)
+            let text = secret::read_hand_over(path, Purpose::Product, hand_over, maker)?;
+            let wrong = || format!("cannot personalise from {}", path.display());
+            Some(ProductFile::parse(&text).with_context(wrong)?)
         }
     };
-    let product = product.as_deref().map(String::as_str);
     Perso::read(&individual, product, args.se_id)
         .with_context(|| format!("cannot personalise from {}", path.display()))
 }

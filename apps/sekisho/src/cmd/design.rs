@@ -139,7 +139,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             passphrase,
         } => {
             new_file::check(out)?;
-            let bytes = read(module)?;
+            let bytes = files::read(module)?;
             part::check(module, &bytes, &part::profile(*ram))?;
             let ceremony = secret::ceremony(ceremony, &passphrase.read()?)?;
             let package = ceremony.pack(
@@ -225,17 +225,13 @@ pub(super) fn show_keys(ceremony: &Ceremony) {
 #[allow(clippy::print_stdout)]
 fn try_module(module: &Path, commands: &[String], version: u32, ram: Option<usize>) -> Result<()> {
     let commands = part::commands(commands).or_usage()?;
-    let mut trial = part::Trial::new(module, read(module)?, version, &part::profile(ram))?;
+    let mut trial = part::Trial::new(module, files::read(module)?, version, &part::profile(ram))?;
     for capdu in commands {
         let (data, sw, words) = trial.send(&capdu);
         let answer = hex::encode_upper(data);
         println!("{} -> {answer}{sw:04X}  {words}", hex::encode_upper(&capdu));
     }
     Ok(())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn decode<'a>(path: &Path, bytes: &'a [u8]) -> Result<Package<'a>> {
@@ -252,7 +248,7 @@ fn verify_package(package: &Path, designer: &str) -> Result<()> {
     let key = key
         .context("--designer: an uncompressed P-256 point has 130 hexadecimal digits")
         .or_usage()?;
-    let bytes = read(package)?;
+    let bytes = files::read(package)?;
     let parsed = decode(package, &bytes)?;
     if !verify(&parsed, &key) {
         bail!(
@@ -280,7 +276,7 @@ fn target(manifest: &Manifest) -> String {
 
 #[allow(clippy::print_stdout)]
 fn inspect(path: &Path, as_json: bool) -> Result<()> {
-    let bytes = read(path)?;
+    let bytes = files::read(path)?;
     let package = decode(path, &bytes)?;
     let manifest = package.source.manifest;
     let bulk = match package.source.body {

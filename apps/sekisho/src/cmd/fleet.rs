@@ -1,10 +1,10 @@
 //! `sekisho fleet`: what an administrator asks of the server.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use sekisho_link::{Campaign, SeId};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::kvn::Kvn;
@@ -250,7 +250,6 @@ fn server(args: &Args) -> Result<String> {
 
 #[allow(clippy::print_stdout)]
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let token = files::read_secret(&args.token_file)?;
     let client = AdminClient::new(&server(args)?, token.trim());
     let answer = match &args.command {
@@ -273,7 +272,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             client.post(&format!("devices/{se_id}/key-set"), wanted.to_string().as_bytes())?
         }
         Command::Upload { package, designer } => {
-            client.post(&format!("packages?designer={designer}"), &read(package)?)?
+            client.post(&format!("packages?designer={designer}"), &files::read(package)?)?
         }
         Command::Create {
             name,
@@ -284,7 +283,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             target,
             p_mob,
         } => {
-            let p_mob = p_mob.as_deref().map(read).transpose()?.unwrap_or_default();
+            let p_mob = p_mob.as_deref().map(files::read).transpose()?.unwrap_or_default();
             let mut wanted = json!({
                 "name": name, "package_id": package_id, "canary": canary, "success_threshold": success_threshold,
                 "error_threshold": error_threshold, "p_mob": hex::encode(p_mob),

@@ -2,9 +2,8 @@
 
 use core::fmt;
 use core::time::Duration;
-use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -270,18 +269,14 @@ fn send(
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(path: &PathBuf) -> Result<String> {
+fn read(path: &Path) -> Result<String> {
     if path.as_os_str() == "-" {
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .context("cannot read standard input")?;
-        return Ok(text);
+        return files::read_stdin();
     }
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    files::read_text(path)
 }
 
-fn parse(path: &PathBuf) -> Result<Script> {
+fn parse(path: &Path) -> Result<Script> {
     let script = Script::parse(&read(path)?).with_context(|| path.display().to_string())?;
     if script.has_key()
         && let Ok(metadata) = path.metadata()

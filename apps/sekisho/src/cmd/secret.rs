@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use sekisho_hsm::design::Ceremony;
 use sekisho_hsm::sealed::{self, Purpose};
-use sekisho_hsm::{IndividualKey, SoftHsm, new_file};
+use sekisho_hsm::{IndividualKey, SoftHsm, bounded, new_file};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -182,11 +182,11 @@ pub(crate) fn read_hand_over(
 ) -> Result<Zeroizing<String>> {
     files::close(path);
     let read = || -> Result<Zeroizing<String>> {
-        if sealed::is_sealed(path)? {
-            let bytes = sealed::read(path, purpose, hand_over.required()?.as_bytes())?;
-            return Ok(Zeroizing::new(String::from_utf8(bytes.to_vec())?));
+        let mut bytes = bounded::read(path, sealed::MAX)?;
+        if sealed::is_sealed(&bytes) {
+            bytes = sealed::open(&bytes, purpose, hand_over.required()?.as_bytes())?;
         }
-        Ok(Zeroizing::new(std::fs::read_to_string(path)?))
+        Ok(Zeroizing::new(std::str::from_utf8(&bytes)?.to_owned()))
     };
     read().with_context(|| format!("{} does not open; {maker} makes one", path.display()))
 }
@@ -209,26 +209,28 @@ pub(crate) fn apart(own: &str, hand_over: &str) -> Result<()> {
 /// # Errors
 /// [`super::Usage`].
 pub(crate) fn passphrase_of(file: &Path) -> Result<Zeroizing<String>> {
-    files::read_secret(file)
-        .and_then(|text| line_of(&text))
-        .or_usage()
+    line_of(file).or_usage()
 }
 
 fn first_line(file: Option<&Path>, variable: &str) -> Result<Option<Zeroizing<String>>> {
-    let text = match file {
-        Some(path) => files::read_secret(path)?,
-        None => match std::env::var(variable) {
-            Ok(text) => Zeroizing::new(text),
-            Err(_) => return Ok(None),
-        },
-    };
-    line_of(&text).map(Some)
+    if let Some(path) = file {
+        return line_of(path).map(Some);
+    }
+    match std::env::var(variable) {
+        Ok(text) => first_of(&Zeroizing::new(text), variable).map(Some),
+        Err(_) => Ok(None),
+    }
 }
 
-fn line_of(text: &str) -> Result<Zeroizing<String>> {
+fn line_of(file: &Path) -> Result<Zeroizing<String>> {
+    first_of(&files::read_secret(file)?, &file.display().to_string())
+}
+
+/// The first line of a text that comes from `place`.
+fn first_of(text: &str, place: &str) -> Result<Zeroizing<String>> {
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {
-        bail!("the passphrase is empty");
+        bail!("{place}: the passphrase is empty");
     }
     Ok(Zeroizing::new(line.to_owned()))
 }

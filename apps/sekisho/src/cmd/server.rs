@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use sekisho_hsm::SoftHsm;
+use sekisho_hsm::{SoftHsm, new_file};
 use sekisho_server::{Authority, Certificate, Config, Server};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -65,7 +65,7 @@ fn file(path: Option<&Path>) -> Result<File> {
     let Some(path) = path else {
         return Ok(File::default());
     };
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = files::read_text(path)?;
     let file: File =
         toml::from_str(&text).with_context(|| format!("{} is no configuration", path.display()))?;
     if file.paging.has_password() {
@@ -155,24 +155,19 @@ fn published(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<Strin
 
 /// Reads a file of the folder, or makes it for its owner's eyes only.
 fn kept(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
-    use std::io::Write;
-    let failed = || format!("cannot read or make {}", path.display());
-    match std::fs::read_to_string(path) {
-        Ok(text) => return Ok(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(failed),
+    let found = || -> Result<Option<String>> {
+        let is_there = path.try_exists()?;
+        is_there.then(|| files::read_text(path)).transpose()
+    };
+    if let Some(text) = found()? {
+        return Ok(text);
     }
     let text = make()?;
-    // Whole or not at all: a file that a crash left empty would be taken for the real one.
-    let beside = path.with_extension("new");
-    let written = std::fs::File::create(&beside).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    });
-    written
-        .and_then(|()| std::fs::rename(&beside, path))
-        .with_context(failed)?;
-    Ok(text)
+    match new_file::write(path, text.as_bytes()) {
+        Ok(()) => Ok(text),
+        // Another process has made it meanwhile.
+        Err(error) => found()?.ok_or_else(|| error.into()),
+    }
 }
 
 fn admin_token(folder: &Path) -> Result<String> {

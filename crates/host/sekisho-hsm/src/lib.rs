@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod authorise;
+pub mod bounded;
 mod broadcast;
 pub mod design;
 mod key_change;
@@ -84,7 +85,7 @@ pub enum HsmError {
     /// A file could not be read or written.
     #[error("{0}: {1}")]
     File(std::path::PathBuf, std::io::Error),
-    /// A sealed file does not open.
+    /// A sealed file does not open, or would not.
     #[error("{0}")]
     Sealed(&'static str),
 }

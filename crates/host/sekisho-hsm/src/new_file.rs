@@ -57,6 +57,33 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
+    fn of_writers_at_once_one_has_the_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..100 {
+            let path = folder.path().join(format!("{round}"));
+            let start = std::sync::Barrier::new(8);
+            let won: Vec<u8> = std::thread::scope(|scope| {
+                let writers: Vec<_> = (0..8)
+                    .map(|writer| {
+                        let (path, start) = (&path, &start);
+                        scope.spawn(move || {
+                            start.wait();
+                            write(path, &[writer]).is_ok().then_some(writer)
+                        })
+                    })
+                    .collect();
+                writers
+                    .into_iter()
+                    .filter_map(|writer| writer.join().unwrap())
+                    .collect()
+            });
+            assert_eq!(won.len(), 1, "round {round}");
+            assert_eq!(fs::read(&path).unwrap(), won);
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 100);
+    }
+
+    #[test]
     fn nothing_that_is_there_is_touched() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);

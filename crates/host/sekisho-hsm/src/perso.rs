@@ -257,10 +257,13 @@ impl ProductFile {
     /// Reads the file.
     ///
     /// # Errors
-    /// [`HsmError::Request`] when it is none.
+    /// [`HsmError::Request`] when it is none, or what it holds are no keys.
     pub fn parse(text: &str) -> Result<Self> {
-        serde_json::from_str(text)
-            .map_err(|_| HsmError::Request("this is no product file; sekisho design hand-over makes one"))
+        let file: Self = serde_json::from_str(text)
+            .map_err(|_| HsmError::Request("this is no product file; sekisho design hand-over makes one"))?;
+        file.keys()?;
+        file.designer()?;
+        Ok(file)
     }
 
     /// Kos and `K_MAC`.

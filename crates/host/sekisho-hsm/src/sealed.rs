@@ -6,8 +6,6 @@
 //!
 //! The first 48 bytes are authenticated with the rest. Argon2id takes 64 MiB, 3 passes, 1 lane: about a third of a second.
 
-use std::fs::{self, File};
-use std::io::Read;
 use std::path::Path;
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -15,13 +13,15 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
-use crate::{HsmError, Result, new_file};
+use crate::{HsmError, Result, bounded, new_file};
 
 const MAGIC: &[u8; 6] = b"SKSEAL";
 const VERSION: u8 = 1;
 const HEAD: usize = 6 + 2 + 16 + 24;
-/// Longest file read.
-const MAX: u64 = 64 << 20;
+/// Bytes of the authentication tag.
+const TAG: u64 = 16;
+/// Longest sealed file, and longest hand-over in the clear: the individual keys of 100 000 SEs.
+pub const MAX: u64 = 64 << 20;
 
 /// What a sealed file holds; one is not taken for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +58,13 @@ fn cipher(passphrase: &[u8], salt: &[u8]) -> Result<XChaCha20Poly1305> {
 /// Seals `content` into a new file, which nobody but its owner may read. Either the whole file is there afterwards, or none.
 ///
 /// # Errors
-/// [`HsmError::File`], also when there is such a file already; [`HsmError::Sealed`] for an empty passphrase.
+/// [`HsmError::File`], also when there is such a file already; [`HsmError::Sealed`] for an empty passphrase; [`HsmError::TooLong`] for one that would
+/// not be read again.
 pub fn write(path: &Path, purpose: Purpose, passphrase: &[u8], content: &[u8]) -> Result<()> {
     new_file::check(path)?;
+    if content.len() as u64 + HEAD as u64 + TAG > MAX {
+        return Err(HsmError::TooLong);
+    }
     let mut head = [0; HEAD];
     head[..6].copy_from_slice(MAGIC);
     head[6] = VERSION;
@@ -80,28 +84,24 @@ pub fn write(path: &Path, purpose: Purpose, passphrase: &[u8], content: &[u8]) -
     new_file::write(path, &[&head[..], &sealed].concat())
 }
 
-/// Whether a file begins as a sealed one does.
-///
-/// # Errors
-/// [`HsmError::File`].
-pub fn is_sealed(path: &Path) -> Result<bool> {
-    let mut head = Vec::with_capacity(MAGIC.len());
-    File::open(path)
-        .and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut head))
-        .map_err(|error| HsmError::File(path.to_owned(), error))?;
-    Ok(head == MAGIC)
+/// Whether these bytes begin as a sealed file does.
+pub fn is_sealed(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
 }
 
-/// Opens a sealed file.
+/// Reads a sealed file and opens it.
 ///
 /// # Errors
-/// [`HsmError::File`]; [`HsmError::Sealed`] when it is none, of another purpose or version, changed, or the passphrase is wrong.
+/// [`HsmError::File`], also for one that is longer than any; otherwise as [`open`].
 pub fn read(path: &Path, purpose: Purpose, passphrase: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-    let file_error = |error| HsmError::File(path.to_owned(), error);
-    if fs::metadata(path).map_err(file_error)?.len() > MAX {
-        return Err(HsmError::Sealed("this is no sealed file: it is too long"));
-    }
-    let bytes = fs::read(path).map_err(file_error)?;
+    open(&bounded::read(path, MAX)?, purpose, passphrase)
+}
+
+/// Opens the bytes of a sealed file.
+///
+/// # Errors
+/// [`HsmError::Sealed`] when it is none, of another purpose or version, changed, or the passphrase is wrong.
+pub fn open(bytes: &[u8], purpose: Purpose, passphrase: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
     let (head, sealed) = bytes
         .split_at_checked(HEAD)
         .ok_or(HsmError::Sealed("this is no sealed file: it is too short"))?;
