@@ -9,9 +9,12 @@ use common::{
     Card, PAGE, SeededRng, Virtual, flash, initial_keys, key, new_card, personalisation, profile, send, sw,
 };
 use proptest::prelude::*;
+use sekisho_applets::{CardManager, FileSystem, SecApp};
 use sekisho_keys::KeySet;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{BootError, Interface, InterfaceState, Platform, Profile};
+use sekisho_os::{
+    BootError, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Interface, InterfaceState, Platform, Profile, Registry,
+};
 use sekisho_scp::SecurityLevel;
 
 fn error(flash: RamFlash, profile: &Profile) -> BootError {
@@ -208,6 +211,26 @@ fn the_state_of_an_se_is_small() {
         size < 23 * 1024 + Interface::COUNT * waits + index,
         "{size} bytes"
     );
+}
+
+/// The table of ARCHITECTURE.md, "What an SE keeps in RAM": every number is recomputed here.
+#[test]
+fn the_page_says_how_much_ram_each_thing_takes() {
+    let page = include_str!("../../../../ARCHITECTURE.md").replace(',', "");
+    let index = size_of::<<Virtual as Platform>::Index>();
+    for (what, size) in [
+        ("an interface", size_of::<InterfaceState>()),
+        ("the index of records", index),
+        ("an issuer security domain", size_of::<CardManager>()),
+        ("a SecApp", size_of::<SecApp>()),
+        ("a file system", size_of::<FileSystem>()),
+        ("the registry of a container", size_of::<Registry>()),
+        ("a call between applications", CALL_COMMAND_MAX + CALL_ANSWER_MAX),
+    ] {
+        let row = format!("| {what} | {size} |");
+        assert!(page.contains(&row), "{row}");
+        println!("{row}");
+    }
 }
 
 proptest! {
