@@ -32,9 +32,9 @@ fn paint(bytes: usize) {
     black_box(&piece);
 }
 
-/// Bytes of stack that `work` used below this function's frame.
+/// The stack below this function's frame, painted, and what `work` has made of it; the last byte is the nearest.
 #[inline(never)]
-fn depth(work: impl FnOnce()) -> usize {
+fn below(work: impl FnOnce()) -> (Vec<u8>, Vec<u8>) {
     let here = black_box(0u64);
     let top = std::ptr::from_ref(&here).addr() as u64;
     let memory = File::open("/proc/self/mem").unwrap();
@@ -44,11 +44,52 @@ fn depth(work: impl FnOnce()) -> usize {
     memory.read_exact_at(&mut before, from).unwrap();
     work();
     memory.read_exact_at(&mut after, from).unwrap();
+    (before, after)
+}
+
+/// Bytes of stack that `work` used.
+#[inline(never)]
+fn depth(work: impl FnOnce()) -> usize {
+    let (before, after) = below(work);
     let deepest = before
         .iter()
         .zip(&after)
         .position(|(before, after)| before != after);
     LOOKED_AT - deepest.unwrap()
+}
+
+/// Bytes of the stack just below the command that belong to the test's own functions.
+const CALLERS: usize = 8 * 1024;
+
+/// Words of each KiB between the test's own functions and `bytes` that are not zero after a command under a secure channel: the most.
+fn left_after_a_command(profile: &Profile, bytes: usize) -> usize {
+    let keys = Keys::new();
+    let mut card = keys.card(flash(), profile);
+    let mut host = keys.open(&mut card, SecurityLevel::FULL);
+    let command = host.wrap(&[0x80, 0xCA, 0x00, 0xCF, 0x00]);
+    let mut answer = Vec::new();
+    let (_, after) = below(|| answer = send(&mut card, &command));
+    assert_eq!(sw(&host.unwrap(&answer)), 0x9000);
+    after[LOOKED_AT - bytes..LOOKED_AT - CALLERS]
+        .chunks(1024)
+        .map(|piece| piece.chunks(8).filter(|word| **word != [0; 8]).count())
+        .max()
+        .unwrap()
+}
+
+/// Zeros, but for what the wiping itself needs: where each of its pieces returns to.
+#[test]
+fn behind_a_command_the_stack_is_zero_as_deep_as_the_profile_says() {
+    let run = || {
+        let stack = Profile::default().stack;
+        let wiped = left_after_a_command(&Profile { stack, ..profile() }, stack);
+        let unwiped = left_after_a_command(&unwiped(), stack);
+        println!("words of a KiB that are not zero: {wiped} wiped, {unwiped} not");
+        assert!(wiped <= 16, "{wiped}");
+        assert_eq!(unwiped, 128, "the paint");
+    };
+    let thread = std::thread::Builder::new().stack_size(4 << 20).spawn(run);
+    thread.unwrap().join().unwrap();
 }
 
 /// The profile with nothing wiped, so that the wiping itself is not measured.
