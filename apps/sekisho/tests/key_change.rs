@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use process::{CardProcess, Guarded, SEKISHO, open_channel, repository, scratch};
+use process::{CardProcess, Guarded, SEKISHO, Wire, open_channel, repository, scratch};
 use sekisho_apdu::{CApdu, Cla, Writer};
 use sekisho_hsm::{Hsm, SoftHsm};
+use sekisho_link::SeId;
 use serde_json::{Value, json};
 
 const SES: [&str; 2] = ["5ec154000000000000a1", "5ec154000000000000a2"];
@@ -282,11 +284,76 @@ fn keys_change_for_one_se_and_then_for_all() {
     }
 }
 
+/// The connection ends behind each command that was carried out: what may have changed is not said to be as it was, and the same command finishes it.
+#[test]
+fn a_rotation_says_what_it_does_not_know() {
+    let fleet = Fleet::start();
+    let hsm = SoftHsm::load(&fleet.folder.path().join("keystore.sealed"), b"of this test").unwrap();
+    let se_id: SeId = SES[0].parse().unwrap();
+    let (mut has, mut seen) = (0x30, Vec::new());
+    for at in 1.. {
+        let (next, wire) = (has + 1, Wire::new(fleet.cards[0].address.clone(), vec![at]));
+        let to = format!("{next:02X}");
+        let (address, folder, target) = (wire.address.clone(), fleet.folder.path().to_owned(), to.clone());
+        let run = std::thread::spawn(move || rotate_at(&folder, &address, SES[0], &target));
+        while !run.is_finished() {
+            if let Ok(cut) = wire.cuts.recv_timeout(Duration::from_millis(20)) {
+                // The answer is the card's last word: it has carried the command out when it is next heard.
+                cut.send(()).unwrap();
+            }
+        }
+        let output = run.join().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        if output.status.success() {
+            break;
+        }
+        let old = hsm.perso(se_id).unwrap().scp;
+        let of_first = open_channel(&mut fleet.cards[0].reader(), 0x30, &old).is_some();
+        let is_open = error.contains("it is not known whether the card has taken");
+        assert!(!error.contains("as it was"), "{error}");
+        if has == 0x30 && !of_first {
+            assert!(is_open, "command {at} has changed the card: {error}");
+        }
+        if is_open {
+            let what = if error.contains("in the place of") {
+                "key set"
+            } else {
+                "K-AUT"
+            };
+            seen.push(what);
+            let finished = fleet.rotate(0, SES[0], &to);
+            let words = String::from_utf8(finished.stdout).unwrap();
+            assert_eq!(finished.status.code(), Some(0), "{words}");
+            assert!(
+                words.contains("has key set"),
+                "command {at} was carried out: {words}"
+            );
+            has = next;
+        }
+    }
+    assert_eq!(seen, ["key set", "K-AUT"]);
+}
+
+fn rotate_at(folder: &Path, address: &str, se_id: &str, to: &str) -> Output {
+    let card = format!("tcp:{address}");
+    let rotate = [
+        "hsm",
+        "rotate",
+        "--card",
+        &card,
+        "--se-id",
+        se_id,
+        "--to",
+        to,
+        "--timeout",
+        "5",
+    ];
+    sekisho(folder, &rotate)
+}
+
 impl Fleet {
     fn rotate(&self, number: usize, se_id: &str, to: &str) -> Output {
-        let card = format!("tcp:{}", self.cards[number].address);
-        let rotate = ["hsm", "rotate", "--card", &card, "--se-id", se_id, "--to", to];
-        sekisho(self.folder.path(), &rotate)
+        rotate_at(self.folder.path(), &self.cards[number].address, se_id, to)
     }
 
     /// The first half of a rotation: the new key set is there, K-AUT is the old one.

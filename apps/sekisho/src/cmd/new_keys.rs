@@ -62,6 +62,14 @@ fn check_next(has: Kvn, to: Kvn) -> Result<()> {
     bail!("the card has key set {has}, and {to} would bring back keys that somebody may know: {instead}")
 }
 
+/// What is left of a PUT KEY without an answer that proves anything: of a refusal nothing is authenticated, and an answer may be lost behind a command
+/// that was carried out (Amd D 6.2.5).
+fn not_known(what: &str) -> String {
+    format!(
+        "it is not known whether the card has taken {what}: the same command once more finds out and finishes it"
+    )
+}
+
 #[allow(clippy::print_stdout)]
 pub(super) fn run(args: &Args) -> Result<()> {
     let Args { se_id, to, .. } = *args;
@@ -80,12 +88,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
     } else {
         channel
             .put_key(has.0, true, to.0, &keys.key_set.concat())
-            .with_context(|| format!("key set {has} is as it was"))?;
+            .with_context(|| not_known(&format!("key set {to} in the place of {has}")))?;
         println!("SE {se_id}: key set {to} in the place of {has}");
     }
     channel
         .put_key(KVN_AUT, false, KVN_AUT, &keys.k_aut)
-        .with_context(|| format!("K-AUT is as it was; once more with --to {to} finishes it"))?;
+        .with_context(|| not_known(&format!("the K-AUT that goes with key set {to}")))?;
     println!("SE {se_id}: K-AUT that goes with key set {to}");
     println!("the server has to know: sekisho fleet key-set {se_id} {to}");
     Ok(())
