@@ -4,6 +4,7 @@ use core::ops::{Deref, DerefMut, Range};
 
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::ahead::Ahead;
 use crate::crc::Crc32;
 use crate::flash::{Flash, WORD};
 use crate::index::{Index, Slot, Slots, Tag};
@@ -126,9 +127,9 @@ impl<I: Slots> Store<I> {
             stale: false,
             index: Index::new(),
         };
-        let survey = store.survey(flash)?;
+        let survey = store.survey(&Ahead::new(flash))?;
         // Copies of values that a later removal would not find must not outlive a cut compaction.
-        store.other().wipe_pages(flash)?;
+        store.other().wipe_pages(&mut Ahead::new(flash))?;
         if survey.untidy {
             store.compact(flash)?;
         }
@@ -148,7 +149,7 @@ impl Store {
     }
 
     /// Walks over the active half, finds where the last whole transaction ends, and takes up what is live before it.
-    fn survey<F: Flash>(&mut self, flash: &F) -> Result<Survey, Error<F::Error>> {
+    fn survey<F: Flash>(&mut self, flash: &Ahead<'_, F>) -> Result<Survey, Error<F::Error>> {
         let half = self.half();
         let mut survey = Survey {
             tail: HALF_HEAD,
@@ -177,7 +178,9 @@ impl Store {
         }
         survey.untidy = !half.blank_from(flash, survey.tail)?;
         self.tail = survey.tail;
+        flash.rewind();
         self.take_up(flash)?;
+        flash.rewind();
         self.judge(flash, &mut survey)?;
         Ok(survey)
     }
@@ -207,7 +210,7 @@ impl Store {
     }
 
     /// Every record up to the tail is valid, or superseded; superseded ones should be wiped. Counts the live bytes.
-    fn judge<F: Flash>(&mut self, flash: &F, survey: &mut Survey) -> Result<(), Error<F::Error>> {
+    fn judge<F: Flash>(&mut self, flash: &Ahead<'_, F>, survey: &mut Survey) -> Result<(), Error<F::Error>> {
         let half = self.half();
         let mut live = 0;
         let mut walk = Walk::new(half, self.tail);

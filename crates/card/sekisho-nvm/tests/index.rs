@@ -167,6 +167,64 @@ fn two_reads_for_a_value_one_for_a_commit_and_none_for_what_is_not_there() {
     assert!(flash.reads() > 39);
 }
 
+/// The largest store that is to come: 2,000 records in 512 KB, written over and over.
+#[test]
+fn two_thousand_records_in_half_a_megabyte_are_found_as_quickly() {
+    const RECORDS: u32 = 2000;
+    type Large = Store<[Slot; 2500]>;
+    let mut flash = Counting::new(RamFlash::strict(4096, 128));
+    let mut store = Box::new(Large::format(&mut flash, 0..128).unwrap());
+    let key = |n: u32| Key(0x0160_0000 + (n % 16) * 0x0001_0000 + n / 16);
+    let len = |n: u32| usize::try_from(n * 7 % 129).unwrap();
+    let mut written = vec![0_u8; 2000];
+    let (mut state, mut most, mut in_all, mut compactions) = (1_u32, 0, 0, 0);
+    for round in 0..14_000 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let n = if round < RECORDS {
+            round
+        } else {
+            (state >> 8) % RECORDS
+        };
+        let value = u8::try_from(round % 251).unwrap();
+        written[usize::try_from(n).unwrap()] = value;
+        let epoch = store.epoch();
+        flash.reads();
+        store
+            .commit(&mut flash, &[Op::Put(key(n), &[value; 128][..len(n)])])
+            .unwrap();
+        let reads = flash.reads();
+        if store.epoch() == epoch {
+            most = most.max(reads);
+            in_all += reads;
+        } else {
+            compactions += 1;
+        }
+    }
+    println!(
+        "{compactions} compactions; a commit beside them makes {most} reads at most, {in_all} in all 14,000"
+    );
+    assert!(most <= 2 && in_all < 14_010 && compactions >= 3);
+    let check = |flash: &Counting, store: &Large| {
+        flash.reads();
+        let (mut most, mut in_all) = (0, 0);
+        for (n, value) in (0..).zip(&written) {
+            let mut out = [0; 128];
+            let found = store.get(flash, key(n), &mut out).unwrap().unwrap();
+            assert!(found == len(n) && out[..found].iter().all(|byte| byte == value));
+            let reads = flash.reads();
+            (most, in_all) = (most.max(reads), in_all + reads);
+        }
+        println!("get makes {most} reads at most, {in_all} for 2,000 records");
+        assert!(most <= 3 && in_all <= 4010);
+    };
+    check(&flash, &store);
+    store = Box::new(Large::open(&mut flash, 0..128).unwrap());
+    let reads = flash.reads();
+    println!("open makes {reads} reads");
+    assert!(reads < 3 * 2000);
+    check(&flash, &store);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
