@@ -252,4 +252,10 @@ mod tests {
         assert!(!none.is_complete());
         assert_eq!(size_of::<[Slot; 100]>(), 600);
     }
+
+    /// `tests/index.rs` works with them.
+    #[test]
+    fn these_two_keys_have_one_tag() {
+        assert_eq!(Tag::of(Key(4378)), Tag::of(Key(4379)));
+    }
 }
