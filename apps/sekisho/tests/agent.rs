@@ -431,6 +431,18 @@ fn what_is_wrong_is_said_and_nothing_is_changed() {
             "{error}"
         );
     }
+    // The server was told of another key set: both are named, and nobody is blocked.
+    let key_set = |kvn: u8| {
+        system.post(
+            &format!("devices/{SE_ID}/key-set"),
+            &json!({ "kvn": kvn }).to_string().into_bytes(),
+        )
+    };
+    key_set(0x35);
+    let (code, error) = system.run(&tcp, &[ca, token]);
+    let words = "the SE has key set 30, and the server knows it by key set 35";
+    assert!(code == 1 && error.contains(words), "{code} {error}");
+    key_set(0x30);
     assert_eq!(add(&card, 1).0, 1);
     assert_eq!(
         system.turn(&card.address).1["result"],

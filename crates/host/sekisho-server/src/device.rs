@@ -295,13 +295,24 @@ fn grant(equ: &Equ<'_>, state: LoaderState) -> Result<Grant, Problem> {
     })
 }
 
+/// The SE's keys are not those that the server was told of: nobody is blocked for it, and who runs the server is told.
+async fn other_key_set(app: &App, equ: &Equ<'_>, known: u8) -> Result<Problem, Problem> {
+    let Equ {
+        se_id, campaign, kvn, ..
+    } = *equ;
+    let detail = format!("the SE has key set {kvn:02X}, and the server knows it by key set {known:02X}");
+    app.store.note_kvn(se_id, campaign, kvn, &detail, now()).await?;
+    Ok(Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "another key set",
+        format!("{detail}: if the SE is right, sekisho fleet key-set {se_id} {kvn:02X}"),
+    ))
+}
+
 /// Makes the authorisation, which does not leave before it is durable.
 async fn make(app: &App, equ: &Equ<'_>, kvn: u8) -> Result<Issue, Problem> {
     if equ.kvn != kvn {
-        return Err(Problem::forbidden(format!(
-            "the SE's key version is {:02X}, the registered one {kvn:02X}",
-            equ.kvn
-        )));
+        return Err(other_key_set(app, equ, kvn).await?);
     }
     let sequence_counter = equ.sequence_counter + 1;
     if sequence_counter > 0x00FF_FFFF {

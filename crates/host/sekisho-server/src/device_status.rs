@@ -1,10 +1,10 @@
 //! ST, what devices report: only the SE's own word counts for it or against it (broadcast update, 4.6).
 
 use axum::body::Bytes;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use sekisho_hsm::is_of;
-use sekisho_link::{Outcome, Proof, Receipt, Refusal, SeId, Status, Verdict, Version};
+use sekisho_link::{Delivery, Outcome, PSe, Proof, Receipt, Refusal, SeId, Status, Verdict, Version};
 use sekisho_store::{DeviceRow, Report, Target, TargetState, Word};
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::device::{encoded, of_url, stored};
 use crate::metrics::Metrics;
 use crate::policy;
 use crate::problem::Problem;
-use crate::receipts::{self, Expected};
+use crate::receipts::{self, Expected, ExpectedRefusal};
 
 pub(crate) async fn status(
     version: Version,
@@ -150,6 +150,19 @@ async fn verify_receipt(
     }))
 }
 
+/// Commands of a campaign's bulk.
+fn commands(delivery: &[u8]) -> Result<usize, Problem> {
+    let p_se = Delivery::decode(delivery).and_then(|delivery| PSe::decode(delivery.parts.p_se));
+    p_se.map(|p_se| p_se.len()).map_err(|error| {
+        tracing::error!(%error, "stored delivery");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal error",
+            "the stored delivery is unreadable",
+        )
+    })
+}
+
 /// Whether a refusal is this SE's and of an authorisation of this campaign, and then whether it speaks against the SE; if not, why. The store counts
 /// it once.
 async fn verify_refusal(
@@ -167,10 +180,10 @@ async fn verify_refusal(
         .await?;
     let bulk = app.bulk(status.campaign).await?;
     let manifest = &stored(&bulk.package)?.source.manifest;
-    Ok(receipts::check_refusal(
-        refusal,
-        status.campaign,
+    let expected = ExpectedRefusal {
+        campaign: status.campaign,
         manifest,
-        issued,
-    ))
+        commands: commands(&bulk.delivery)?,
+    };
+    Ok(receipts::check_refusal(refusal, &expected, issued))
 }

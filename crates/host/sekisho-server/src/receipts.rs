@@ -62,6 +62,17 @@ pub(crate) fn check(receipt: &Receipt, expected: &Expected<'_>) -> Result<(), &'
 /// about: by a changed byte or an unprotected command (6982, 6700, 6A86), or by an EQU that says of the SE what is not so (6985, 9504, 9506).
 const OF_THE_SE: [u16; 7] = [0x6A80, 0x6A84, 0x6A88, 0x9501, 0x9502, 0x9503, 0x9505];
 
+/// What is known before a refusal comes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ExpectedRefusal<'a> {
+    /// The campaign of the status.
+    pub(crate) campaign: Campaign,
+    /// The package's manifest.
+    pub(crate) manifest: &'a Manifest,
+    /// Commands of the bulk: its blocks, and the way back, whose number is the next block of one who has all of them.
+    pub(crate) commands: usize,
+}
+
 /// Compares a refusal whose MAC is right, and says whether it speaks against the SE. `issued` is what the authorisation of its sequence counter was
 /// made for, if one of this campaign has left.
 ///
@@ -69,18 +80,22 @@ const OF_THE_SE: [u16; 7] = [0x6A80, 0x6A84, 0x6A88, 0x9501, 0x9502, 0x9503, 0x9
 /// The first field that is another one, in words.
 pub(crate) fn check_refusal(
     refusal: &Refusal,
-    of_campaign: Campaign,
-    manifest: &Manifest,
+    expected: &ExpectedRefusal<'_>,
     issued: Option<Grant>,
 ) -> Result<bool, &'static str> {
-    // No `..`: a new field does not stay unread. The counter is in `issued`, the block is for people.
+    let ExpectedRefusal {
+        campaign: of_campaign,
+        manifest,
+        commands,
+    } = *expected;
+    // No `..`: a new field does not stay unread. The counter is in `issued`.
     let Refusal {
         action,
         target,
         campaign,
         sequence_counter: _,
         sw,
-        block: _,
+        block,
         version,
         digest,
         mac: _,
@@ -102,6 +117,10 @@ pub(crate) fn check_refusal(
         (
             !has_staged || *digest == manifest.digest,
             "its digest is not the package's",
+        ),
+        (
+            usize::from(*block) < commands,
+            "its block is none of the package's",
         ),
         (
             issued.is_some(),
@@ -254,7 +273,12 @@ mod tests {
     }
 
     fn judge_refusal(refusal: &Refusal, issued: Option<Grant>) -> Result<bool, &'static str> {
-        check_refusal(refusal, Campaign(7), &MANIFEST, issued)
+        let expected = ExpectedRefusal {
+            campaign: Campaign(7),
+            manifest: &MANIFEST,
+            commands: 7,
+        };
+        check_refusal(refusal, &expected, issued)
     }
 
     fn changed(change: impl Fn(&mut Refusal)) -> Refusal {
@@ -299,6 +323,8 @@ mod tests {
             (changed(|r| r.campaign = Campaign(8)), "campaign"),
             (changed(|r| r.digest[0] ^= 1), "digest"),
             (changed(|r| r.digest[31] ^= 1), "digest"),
+            (changed(|r| r.block = 7), "block"),
+            (changed(|r| r.block = u16::MAX), "block"),
         ] {
             let why = judge_refusal(&refusal, granted(Wants::BOTH)).unwrap_err();
             assert!(why.contains(word), "{refusal:?}: {why}");

@@ -217,6 +217,65 @@ async fn only_what_its_se_proves_blocks_a_device_and_each_authorisation_once() {
     f.server.stop().await;
 }
 
+/// A block that the bulk does not have proves nothing; the last one that an SE can expect does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_names_a_block_of_the_bulk() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = start(folder.path()).await;
+    let (campaign, manifest) = f.campaign_of(1, 5);
+    f.granted(&equ(campaign, 0));
+    let next = u16::try_from(manifest.length.div_ceil(239) + 1).unwrap();
+    let of = |block| Refusal {
+        block,
+        ..refusal(campaign, &manifest, 1)
+    };
+    f.refuse(of(next + 1));
+    assert_eq!(f.known(campaign), (0, 1, 0, 0, false));
+    f.refuse(of(next));
+    assert_eq!(f.known(campaign), (1, 1, 0, 0, false));
+    f.server.stop().await;
+}
+
+/// An SE whose key set is another than the server was told of: said with both, in an event too, once; and no block.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_key_set_is_told_to_both_sides() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = start(folder.path()).await;
+    let (campaign, _) = f.campaign_of(1, 5);
+    let key_set = |kvn: u8| {
+        let wanted = json!({ "kvn": kvn }).to_string();
+        f.admin(&format!("/api/v1/devices/{SE}/key-set"), wanted.as_bytes());
+    };
+    let told = || {
+        let events = f.read("/api/v1/events");
+        let events = events["events"].as_array().unwrap().iter();
+        events
+            .filter(|event| event["kind"] == "key-set")
+            .map(|event| event["detail"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let words = "the SE has key set 30, and the server knows it by key set 35";
+    for wrong in 1..3 {
+        key_set(0x35);
+        for version in [Version::Two, Version::One, Version::Two] {
+            let ask = Equ {
+                version,
+                states: States::new(&[state(1, 1)]).unwrap(),
+                ..equ(campaign, 0)
+            };
+            let (status, _, body) = f.ask(&ask);
+            let body = String::from_utf8(body).unwrap();
+            let advice = format!("{words}: if the SE is right, sekisho fleet key-set {SE} 30");
+            assert!(status == 422 && body.contains(&advice), "{status} {body}");
+        }
+        assert_eq!(told(), vec![words; wrong]);
+        key_set(0x30);
+    }
+    assert_eq!(f.read("/api/v1/devices")["devices"][0]["access"], "allowed");
+    f.granted(&equ(campaign, 0));
+    f.server.stop().await;
+}
+
 /// Everything that a device can report without its SE: nobody is blocked for it, and nothing is counted as proved.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lying_device_spoils_nothing_but_its_own_target() {

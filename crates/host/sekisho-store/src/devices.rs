@@ -1,11 +1,12 @@
 //! Devices and packages.
 
-use sekisho_link::{Manifest, SeId};
+use sekisho_link::{Campaign, Manifest, SeId};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row, Sqlite};
 
 use crate::model::{Access, DeviceRow, NewPackage};
+use crate::writer::log;
 use crate::{Result, Store, StoreError};
 
 /// Reads an unsigned number that the schema keeps in 64 bits.
@@ -94,13 +95,13 @@ impl Store {
         query.fetch_all(&self.pool).await?.iter().map(device).collect()
     }
 
-    /// How many devices are taken to obey which version of the design system's keys, by version.
+    /// How many devices are taken to obey which version of the design system's keys, by version. It is counted as it changes, not here.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn key_versions(&self) -> Result<Vec<(u32, u64)>> {
         let rows = sqlx::query(
-            "SELECT CASE key_version WHEN 0 THEN $1 ELSE key_version END AS obeyed, COUNT(*) AS devices FROM devices GROUP BY obeyed ORDER BY obeyed",
+            "SELECT MAX(key_version, $1) AS obeyed, SUM(devices) AS devices FROM key_version_counts WHERE devices > 0 GROUP BY obeyed ORDER BY obeyed",
         )
         .bind(i64::from(Manifest::FIRST_KEY_VERSION))
         .fetch_all(&self.pool)
@@ -115,8 +116,33 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Database`].
     pub async fn set_kvn(&self, se_id: SeId, kvn: u8) -> Result<()> {
-        let query = sqlx::query("UPDATE devices SET kvn = $1 WHERE se_id = $2").bind(i64::from(kvn));
+        let query =
+            sqlx::query("UPDATE devices SET kvn = $1, kvn_said = 0 WHERE se_id = $2").bind(i64::from(kvn));
         self.change_device(query, se_id).await
+    }
+
+    /// Logs that a device says another SCP03 key set of its SE than is known here: once for each that it says, until [`Store::set_kvn`].
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn note_kvn(
+        &self,
+        se_id: SeId,
+        campaign: Campaign,
+        said: u8,
+        detail: &str,
+        at: u64,
+    ) -> Result<()> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let noted = sqlx::query("UPDATE devices SET kvn_said = $1 WHERE se_id = $2 AND kvn_said <> $1")
+            .bind(i64::from(said))
+            .bind(se_id.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        if noted.rows_affected() > 0 {
+            log(&mut transaction, at, campaign, se_id, "key-set", detail).await?;
+        }
+        Ok(transaction.commit().await?)
     }
 
     /// Lifts a block.

@@ -339,7 +339,7 @@ async fn report_one(transaction: &mut Transaction<'_, Sqlite>, report: &Report) 
     Ok(now)
 }
 
-async fn log(
+pub(crate) async fn log(
     transaction: &mut Transaction<'_, Sqlite>,
     at: u64,
     campaign: Campaign,
