@@ -24,7 +24,7 @@ pub enum Caller {
         /// Its registry index.
         entry: u8,
     },
-    /// The SE itself, which installs or deletes the application; the [place](Context::place) says nothing then.
+    /// The SE itself, which installs or deletes the application; the [place](crate::Context::place) says nothing then.
     Platform,
 }
 
