@@ -34,6 +34,10 @@
 //!
 //! No heap, but for the wasm engine that runs the OS part, within [`Profile::ram`]. The state of an SE is one value of fixed size; what does not fit is
 //! answered with 6A84.
+//!
+//! # Features
+//!
+//! `os-part` (default): the wasm engine. Without it there is no heap at all, and no OS part: its manifest is refused with 9505, its commands with 6D00.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
@@ -62,6 +66,10 @@ mod memory;
 mod messaging;
 pub mod nvm;
 mod os_part;
+#[cfg(feature = "os-part")]
+mod part;
+#[cfg(not(feature = "os-part"))]
+#[path = "no_part.rs"]
 mod part;
 mod process;
 mod profile;
@@ -85,9 +93,11 @@ pub use loader::PartState;
 pub use manufacture::{BootError, BootFailure, FactoryApplication, Personalisation};
 pub use memory::{Pool, State};
 pub use os_part::OsPart;
+pub use part::PartFailure;
+#[cfg(feature = "os-part")]
 pub use part::{
     ABI as PART_ABI, BUFFER as PART_BUFFER, FUEL as PART_FUEL, FUEL_OF_A_NUMBER as PART_FUEL_OF_A_NUMBER,
-    NoPart, PartFailure, check as check_part,
+    NoPart, check as check_part,
 };
 pub use profile::Profile;
 pub use refusal::{Outcome, Refusal};

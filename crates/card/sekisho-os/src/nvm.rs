@@ -356,6 +356,7 @@ impl Records<'_> {
     }
 
     /// Writes a record, or removes it.
+    #[cfg(feature = "os-part")]
     pub(crate) fn put_key(&mut self, key: Key, value: Option<&[u8]>) -> Result<(), Refusal> {
         self.staged.stage(key, value)
     }

@@ -4,14 +4,12 @@ use sekisho_apdu::{StatusWord, Writer};
 use sekisho_keys::{AesKey, Sha256, cmac, ct_eq};
 use sekisho_link::{Campaign, Custody, Manifest, SeId, Staging, codes};
 use sekisho_nvm::Op;
-use sekisho_wasm::Why;
 
 use super::commands::AuthorizeAction;
 use super::records::{ActivePart, KEY_VERSION, PART, RECEIPT, Staged, UNSTAGED, WIPE};
 use super::staging::Place;
 use super::{Loader, check_code_format, check_version, commit, keys, length, receipts, slot, status};
 use crate::nvm::Nvm;
-use crate::part::{self, NoPart};
 
 /// The SE and its keys by which AUTHORIZE ACTION is judged. Those that are not in the SE are not here.
 pub struct Authority {
@@ -182,10 +180,12 @@ impl Loader {
     fn check_code(&self, nvm: &Nvm<'_>, manifest: &Manifest) -> Result<(), StatusWord> {
         check_code_format(manifest)?;
         let placed = self.placed(nvm, self.inactive_slot(), manifest)?;
-        let checked = placed.with_image(&nvm.flash, |image| part::validate(image, self.part_ram));
-        checked.map_err(|why| match why {
-            NoPart::Module(refusal) if refusal.why == Why::Read => StatusWord::MEMORY_FAILURE,
-            _ => status::CODE,
+        placed.check(&nvm.flash).map_err(|why| {
+            if why.is_unread() {
+                StatusWord::MEMORY_FAILURE
+            } else {
+                status::CODE
+            }
         })
     }
 }

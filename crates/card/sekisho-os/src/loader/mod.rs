@@ -372,12 +372,7 @@ impl Loader {
         if len > region.len(&nvm.flash) {
             return Err(StatusWord::MEMORY_FAILURE);
         }
-        Ok(Placed {
-            region,
-            len,
-            version: manifest.version,
-            ram: self.part_ram,
-        })
+        Ok(Placed::new(region, len, manifest.version, self.part_ram))
     }
 
     /// The active OS part, whether it runs or not.
@@ -391,7 +386,7 @@ impl Loader {
     }
 
     /// The active OS part answers a command, in a fresh instance; its writes are committed if it succeeds. A part that was activated by an operating
-    /// system of another host ABI stays where it is and answers nothing: 6D00, as if there were none.
+    /// system of another host ABI, or by one that has an engine where this one has none, stays where it is and answers nothing: 6D00, as if there were none.
     pub(crate) fn part_process(
         &mut self,
         records: &mut Records<'_>,
@@ -420,8 +415,8 @@ impl Loader {
 /// Whether this SE runs such code at all; new keys are none.
 const fn check_code_format(manifest: &Manifest) -> Result<(), StatusWord> {
     match (manifest.target, manifest.code_format, manifest.abi) {
-        (Manifest::OS_PART, Manifest::WEBASSEMBLY, part::ABI)
-        | (Manifest::KEYS, Manifest::NO_CODE, Manifest::NO_CODE) => Ok(()),
+        (Manifest::OS_PART, code_format, abi) if part::runs(code_format, abi) => Ok(()),
+        (Manifest::KEYS, Manifest::NO_CODE, Manifest::NO_CODE) => Ok(()),
         _ => Err(status::CODE),
     }
 }

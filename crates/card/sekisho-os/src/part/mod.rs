@@ -14,6 +14,7 @@ use core::fmt;
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
+use sekisho_link::Manifest;
 use sekisho_nvm::{Key, Op, Region};
 use sekisho_wasm::{Budget, Engine, Image, Limits, Memory, Module, ReadFailed, Trap, Value, ValueType, Why};
 
@@ -23,7 +24,7 @@ use crate::response::RESPONSE_DATA_MAX;
 use host::{Part, RECORDS};
 
 /// Version of the host ABI.
-pub const ABI: u8 = sekisho_link::Manifest::ABI;
+pub const ABI: u8 = Manifest::ABI;
 /// Instructions of `process`.
 pub const FUEL: u32 = 2_000_000;
 /// Instructions of `abi` and of `buffer`, each.
@@ -89,7 +90,19 @@ impl fmt::Display for PartFailure {
     }
 }
 
+impl NoPart {
+    /// Whether the flash is at fault and not the module.
+    pub(crate) fn is_unread(&self) -> bool {
+        matches!(self, Self::Module(refusal) if refusal.why == Why::Read)
+    }
+}
+
 type Instance<'b> = Module<'b, Part>;
+
+/// Whether this SE runs OS parts of a code format and host ABI.
+pub(crate) const fn runs(code_format: u8, abi: u8) -> bool {
+    code_format == Manifest::WEBASSEMBLY && abi == ABI
+}
 
 /// Whether `image` is an OS part that an SE can run which gives it `ram` bytes: valid throughout, within every limit, every import known, every export
 /// there, and it says the ABI.
@@ -101,7 +114,7 @@ pub fn check(image: &[u8], ram: usize) -> Result<(), NoPart> {
 }
 
 /// [`check`], wherever the image stands.
-pub(crate) fn validate(image: &mut Image<'_>, ram: usize) -> Result<(), NoPart> {
+fn validate(image: &mut Image<'_>, ram: usize) -> Result<(), NoPart> {
     let exhausted = |_| {
         NoPart::Module(sekisho_wasm::Refusal {
             at: 0,
@@ -140,16 +153,30 @@ fn number(module: &mut Instance<'_>, name: &str) -> Result<i32, Trap> {
 
 /// An OS part in its slot.
 pub(crate) struct Placed {
-    pub(crate) region: Region,
-    pub(crate) len: usize,
-    pub(crate) version: u32,
-    /// RAM that it may have, in bytes.
-    pub(crate) ram: usize,
+    region: Region,
+    len: usize,
+    version: u32,
+    ram: usize,
 }
 
 impl Placed {
+    /// `len` bytes at the beginning of a region; `ram` is what it may have, in bytes.
+    pub(crate) const fn new(region: Region, len: usize, version: u32, ram: usize) -> Self {
+        Self {
+            region,
+            len,
+            version,
+            ram,
+        }
+    }
+
+    /// [`check`], where it stands.
+    pub(crate) fn check(&self, flash: &AnyFlash<'_>) -> Result<(), NoPart> {
+        self.with_image(flash, |image| validate(image, self.ram))
+    }
+
     /// Gives `look` the image: where it stands if the flash maps it, else in pieces.
-    pub(crate) fn with_image<T>(&self, flash: &AnyFlash<'_>, look: impl FnOnce(&mut Image<'_>) -> T) -> T {
+    fn with_image<T>(&self, flash: &AnyFlash<'_>, look: impl FnOnce(&mut Image<'_>) -> T) -> T {
         if let Some(bytes) = self.region.mapped(flash, 0, self.len) {
             return look(&mut Image::mapped(bytes));
         }
