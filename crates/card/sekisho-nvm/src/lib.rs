@@ -110,6 +110,7 @@ mod log;
 #[cfg(feature = "test-support")]
 pub mod ram;
 mod store;
+pub mod v2;
 mod walk;
 
 pub use flash::{Flash, Region, WORD};
