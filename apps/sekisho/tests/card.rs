@@ -256,6 +256,126 @@ fn what_cannot_work_is_said_before_anything_is_made() {
     assert_eq!(std::fs::read(path("noise.flash")).unwrap(), [0x5A; 1024 * 1024]);
 }
 
+/// A file size limit (setrlimit(2), RLIMIT_FSIZE) of the test stands for a disk that is full: whatever is written behind it fails. The shell leaves
+/// the signal away that would end the card.
+#[cfg(target_os = "linux")]
+const FULL: [&str; 4] = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
+
+#[cfg(target_os = "linux")]
+fn limit(card: &CardProcess, bytes: &str) {
+    let limited = Command::new("prlimit")
+        .args([format!("--pid={}", card.id()), format!("--fsize={bytes}:")])
+        .status()
+        .unwrap();
+    assert!(limited.success());
+}
+
+/// Row C17: it answered 6581 for ever, and said nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_card_on_a_full_disk_says_why_and_goes_on_when_there_is_room() {
+    let directory = scratch();
+    let said = directory.path().join("said");
+    let says = |what: &str| std::fs::read_to_string(&said).unwrap().matches(what).count();
+    let mut command = Command::new(FULL[0]);
+    command
+        .args(&FULL[1..])
+        .arg(SEKISHO)
+        .stderr(std::fs::File::create(&said).unwrap());
+    let card = CardProcess::start_by(&mut command, &directory.path().join("card.flash"), 0, &[]);
+    let initialize_update = [0x80, 0x50, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0];
+    let state = [0x80, 0xCA, 0x00, 0xCF, 0x00];
+    let mut reader = card.reader();
+    let first = count(&mut reader).unwrap();
+    limit(&card, "4096");
+    // What only reads goes on until the first write; from there on nothing does.
+    assert_eq!(send(&mut reader, &state).1, 0x9000);
+    for command in [&initialize_update[..], &state, &initialize_update] {
+        assert_eq!(send(&mut reader, command).1, 0x6581);
+    }
+    assert_eq!(says("cannot be written: File too large"), 1);
+    // A reset while the disk is still full: the card reads, and fails at its next write, without a word more.
+    for _ in 0..3 {
+        drop(reader);
+        reader = card.reader();
+        assert_eq!(send(&mut reader, &state).1, 0x9000);
+        assert_eq!(send(&mut reader, &initialize_update).1, 0x6581);
+    }
+    limit(&card, "unlimited");
+    assert_eq!(send(&mut reader, &state).1, 0x6581, "only a reset starts it anew");
+    drop(reader);
+    let mut reader = card.reader();
+    let next = count(&mut reader).unwrap();
+    assert!(next > first, "{next} after {first}");
+    assert_eq!(count(&mut reader), Some(next + 1));
+    assert_eq!(says("cannot be written"), 1);
+    assert_eq!(says("can be written again"), 1);
+    // A failure later on is another one.
+    limit(&card, "4096");
+    assert_eq!(send(&mut reader, &initialize_update).1, 0x6581);
+    assert_eq!(says("cannot be written"), 2);
+    card.kill();
+    let card = CardProcess::start(&directory.path().join("card.flash"), 0, &[]);
+    assert_eq!(count(&mut card.reader()), Some(next + 2));
+}
+
+/// On a disk of 1 MiB a card of 1184 KiB was "made now", with a file that could not hold it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_card_that_the_disk_has_no_room_for_is_not_made() {
+    let directory = scratch();
+    let disk = directory.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let made = |command: &mut Command, words: &str| {
+        let output = command
+            .args([
+                "timeout",
+                "10",
+                SEKISHO,
+                "card",
+                "--listen",
+                "127.0.0.1:0",
+                "--flash",
+            ])
+            .arg(disk.join("card.flash"))
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(
+            error.contains("no file was left") && error.contains(words),
+            "{error}"
+        );
+        assert!(output.stdout.is_empty());
+        assert_eq!(std::fs::read_dir(&disk).unwrap().count(), 0);
+    };
+    let limited = [
+        "sh",
+        "-c",
+        "trap '' XFSZ; exec prlimit --fsize=1048576: \"$@\"",
+        "sh",
+    ];
+    made(Command::new(limited[0]).args(&limited[1..]), "File too large");
+    // A real one, where the machine lets a test mount it. What is in it is looked at by the shell.
+    let mount = "mount -t tmpfs -o size=1m tmpfs \"$0\" && { \"$@\"; code=$?; ls -A \"$0\"; exit $code; }";
+    for user in [&[][..], &["--user", "--map-root-user"]] {
+        let inside = |command: &str| {
+            let mut process = Command::new("unshare");
+            process
+                .args(user)
+                .args(["--mount", "sh", "-c", command])
+                .arg(&disk);
+            process
+        };
+        if inside("mount -t tmpfs -o size=1m tmpfs \"$0\"")
+            .output()
+            .is_ok_and(|output| output.status.success())
+        {
+            made(&mut inside(mount), "No space left on device");
+        }
+    }
+}
+
 /// S16 is the card's for life: asked for at its making, in `--s16` or in the personalisation file, and found after every start.
 #[test]
 fn s16_is_chosen_at_personalisation() {

@@ -1,16 +1,16 @@
 //! Flash in a file.
 //!
-//! A page with a mark, by which no other file is taken for a flash, then the flash: the complement of each byte, so that blank flash is zero and a new
-//! card's file a hole that takes no room on disk.
+//! A page with a mark, by which no other file is taken for a flash, then the flash: the complement of each byte, so that blank flash is zero.
+//! The file of a new card is written from end to end before the card is made: it has its room on disk from then on.
 //!
 //! What has been written is with the kernel when the call returns: it survives a kill -9 of the process at any moment, though not
-//! a failure of the machine's own power.
+//! a failure of the machine's own power. What cannot be written is said once on standard error, and so is that it can again.
 
 use core::ops::Range;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use sekisho_nvm::Flash;
@@ -25,15 +25,22 @@ const MARK: &[u8; 16] = b"sekisho flash 1\n";
 /// Bytes of a word (see [`Flash`]).
 const WORD: usize = 4;
 
+/// Bytes written in one piece when a flash is made.
+const PIECE: usize = 64 << 10;
+
 /// A flash whose content is in a file, locked against a second process. Reads come from memory.
 #[derive(Debug)]
 pub(crate) struct FileFlash {
     file: File,
-    content: Vec<u8>,
+    path: PathBuf,
+    content: Zeroizing<Vec<u8>>,
+    /// The last write failed, and that has been said.
+    is_failing: bool,
 }
 
 impl FileFlash {
-    /// Opens the flash, or makes one of `new_len` bytes if there is no such file. `new_len` of an existing file must be its length.
+    /// Opens the flash, or makes one of `new_len` bytes if there is no such file. `new_len` of an existing file must be its length. One that cannot
+    /// be made leaves no file.
     pub(crate) fn open(path: &Path, new_len: Option<usize>, default_len: usize) -> Result<Self> {
         let file = OpenOptions::new()
             .read(true)
@@ -52,15 +59,9 @@ impl FileFlash {
         }
         let file_len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
         let is_marked = has_mark(&file)?;
-        // A file that is empty, or has its mark alone, is what a kill in these lines leaves.
+        // A file that is empty, or has its mark alone, is what a kill in `make` leaves.
         let len = match file_len.checked_sub(PAGE) {
-            None if file_len == 0 || (is_marked && file_len == MARK.len()) => {
-                let len = new_len.unwrap_or(default_len);
-                file.write_all_at(MARK, 0).context("cannot make the flash")?;
-                file.set_len((PAGE + len) as u64)
-                    .context("cannot make the flash")?;
-                len
-            }
+            None if file_len == 0 || (is_marked && file_len == MARK.len()) => new_len.unwrap_or(default_len),
             Some(len) if is_marked && len.is_multiple_of(PAGE) && (1..=LARGEST).contains(&len) => len,
             _ => bail!(
                 "{} is no flash of a card; it is left alone. Name another file with --flash",
@@ -74,16 +75,96 @@ impl FileFlash {
                 len / 1024
             );
         }
-        let mut content = vec![0; len];
-        file.read_exact_at(&mut content, PAGE as u64)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        content.iter_mut().for_each(|byte| *byte = !*byte);
-        Ok(Self { file, content })
+        let content = match file_len.checked_sub(PAGE) {
+            Some(len) => {
+                read_content(&file, len).with_context(|| format!("cannot read {}", path.display()))?
+            }
+            None => vec![0xFF; len].into(),
+        };
+        // So is a blank flash: a kill may have come before all of it had its room.
+        if content.iter().all(|byte| *byte == 0xFF)
+            && let Err(error) = make(&file, len)
+        {
+            remove(&file, path);
+            return Err(error).with_context(|| {
+                format!(
+                    "cannot make the flash {} of {} KiB; no file was left",
+                    path.display(),
+                    len / 1024
+                )
+            });
+        }
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            content,
+            is_failing: false,
+        })
+    }
+
+    /// The same flash, as the file has it now: what a write that failed has left there, nobody knows. The lock is the same one.
+    pub(crate) fn opened_anew(&self) -> io::Result<Self> {
+        let file = self.file.try_clone()?;
+        let content = read_content(&file, self.len())?;
+        Ok(Self {
+            file,
+            path: self.path.clone(),
+            content,
+            is_failing: self.is_failing,
+        })
     }
 
     /// Bytes of the flash.
-    pub(crate) const fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.content.len()
+    }
+
+    /// Writes to the file; says once that it cannot be, and once that it can again.
+    fn put(&mut self, address: usize, complement: &[u8]) -> io::Result<()> {
+        let result = self.file.write_all_at(complement, (PAGE + address) as u64);
+        if result.is_err() != self.is_failing {
+            self.is_failing = result.is_err();
+            let path = self.path.display();
+            // A card does not end because nobody reads what it says.
+            let _ = match &result {
+                Err(error) => writeln!(
+                    io::stderr(),
+                    "flash: {path} cannot be written: {error}. The card answers 6581 until a reader resets it, and goes on from there when the file can be written"
+                ),
+                Ok(()) => writeln!(io::stderr(), "flash: {path} can be written again"),
+            };
+        }
+        result
+    }
+}
+
+/// The flash that a file holds.
+fn read_content(file: &File, len: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut content: Zeroizing<Vec<u8>> = vec![0; len].into();
+    file.read_exact_at(&mut content, PAGE as u64)?;
+    content.iter_mut().for_each(|byte| *byte = !*byte);
+    Ok(content)
+}
+
+/// Makes the file of a blank flash, with all the room that it will ever need. The mark comes first: without it no file is touched again.
+fn make(file: &File, len: usize) -> io::Result<()> {
+    file.write_all_at(MARK, 0)?;
+    file.set_len((PAGE + len) as u64)?;
+    let zeros = vec![0; PIECE];
+    let end = PAGE + len;
+    let mut at = MARK.len();
+    while at < end {
+        let piece = zeros.get(..PIECE.min(end - at)).unwrap_or_default();
+        file.write_all_at(piece, at as u64)?;
+        at += piece.len();
+    }
+    Ok(())
+}
+
+/// Removes a file that holds nothing; a device is none.
+fn remove(file: &File, path: &Path) {
+    if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        let _ = fs::canonicalize(path).and_then(fs::remove_file);
     }
 }
 
@@ -132,7 +213,7 @@ impl Flash for FileFlash {
             return Err(range_error());
         }
         let end = address.checked_add(bytes.len()).ok_or_else(range_error)?;
-        let content = self.content.get_mut(address..end).ok_or_else(range_error)?;
+        let content = self.content.get(address..end).ok_or_else(range_error)?;
         // Like any flash: a written zero stays one until the page is erased.
         let new: Zeroizing<Vec<u8>> = content
             .iter()
@@ -141,19 +222,19 @@ impl Flash for FileFlash {
             .collect::<Vec<_>>()
             .into();
         let complement: Zeroizing<Vec<u8>> = new.iter().map(|byte| !byte).collect::<Vec<_>>().into();
-        self.file.write_all_at(&complement, (PAGE + address) as u64)?;
-        content.copy_from_slice(&new);
+        self.put(address, &complement)?;
+        if let Some(content) = self.content.get_mut(address..end) {
+            content.copy_from_slice(&new);
+        }
         Ok(())
     }
 
     fn erase(&mut self, page: usize) -> io::Result<()> {
         let address = page.checked_mul(PAGE).ok_or_else(range_error)?;
-        let content = self
-            .content
-            .get_mut(address..address + PAGE)
-            .ok_or_else(range_error)?;
-        self.file.write_all_at(&[0; PAGE], (PAGE + address) as u64)?;
-        content.fill(0xFF);
+        let range = address..address.checked_add(PAGE).ok_or_else(range_error)?;
+        self.content.get(range.clone()).ok_or_else(range_error)?;
+        self.put(address, &[0; PAGE])?;
+        self.content.get_mut(range).unwrap_or_default().fill(0xFF);
         Ok(())
     }
 }
@@ -204,6 +285,48 @@ mod tests {
         assert!(flash.erase(2).is_err());
         assert!(flash.erase(usize::MAX).is_err());
         std::fs::remove_file(&path).unwrap();
+    }
+
+    /// From its making on, so that no later write is refused for want of room; after a kill in the making too.
+    #[test]
+    fn a_new_flash_has_all_its_room_on_disk() {
+        let path = scratch("room");
+        let room = |path: &Path| std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).unwrap()) * 512;
+        let whole = (301 * PAGE) as u64;
+        drop(FileFlash::open(&path, None, 300 * PAGE).unwrap());
+        assert!(room(&path) >= whole, "{}", room(&path));
+        for unfinished in [0, MARK.len(), 301 * PAGE] {
+            fs::write(&path, &MARK[..unfinished.min(MARK.len())]).unwrap();
+            File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_len(unfinished as u64)
+                .unwrap();
+            assert!(room(&path) < whole);
+            let flash = FileFlash::open(&path, None, 300 * PAGE).unwrap();
+            assert_eq!((flash.pages(), room(&path) >= whole), (300, true), "{unfinished}");
+        }
+        fs::remove_file(&path).unwrap();
+    }
+
+    /// A write that fails may have written anything: what is opened anew has what the file has.
+    #[test]
+    fn what_is_opened_anew_is_what_stands_in_the_file() {
+        let path = scratch("anew");
+        let mut flash = FileFlash::open(&path, None, 2 * PAGE).unwrap();
+        flash.write(0, &[1, 2, 3, 4]).unwrap();
+        flash.file.write_all_at(&[!5], (PAGE + PAGE) as u64).unwrap();
+        let mut anew = flash.opened_anew().unwrap();
+        let mut word = [0; 4];
+        anew.read(PAGE, &mut word).unwrap();
+        assert_eq!(word, [5, 0xFF, 0xFF, 0xFF]);
+        anew.read(0, &mut word).unwrap();
+        assert_eq!(word, [1, 2, 3, 4]);
+        drop(flash);
+        assert!(FileFlash::open(&path, None, PAGE).is_err(), "the lock is held");
+        anew.write(0, &[0; 4]).unwrap();
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -2,44 +2,57 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sekisho_nvm::Flash;
-use sekisho_os::Interface;
+use sekisho_os::{Interface, Profile};
 use sekisho_transport::CardSide;
 
-use super::element::VirtualSe;
+use super::element::{SystemRng, VirtualSe};
+use super::file_flash::FileFlash;
 
 /// One SE behind several sockets, one command at a time.
-pub(crate) struct SharedSe<F: Flash>(Arc<Mutex<Box<VirtualSe<F>>>>);
-
-impl<F: Flash> Clone for SharedSe<F> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
+#[derive(Clone)]
+pub(crate) struct SharedSe {
+    se: Arc<Mutex<Box<VirtualSe<FileFlash>>>>,
+    /// What it was started with.
+    profile: Profile,
 }
 
-impl<F: Flash> SharedSe<F> {
-    pub(crate) fn new(se: VirtualSe<F>) -> Self {
-        Self(Arc::new(Mutex::new(Box::new(se))))
+impl SharedSe {
+    pub(crate) fn new(se: VirtualSe<FileFlash>, profile: Profile) -> Self {
+        let se = Arc::new(Mutex::new(Box::new(se)));
+        Self { se, profile }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Box<VirtualSe<F>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Box<VirtualSe<FileFlash>>> {
+        self.se.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resets an interface. An SE whose flash has failed starts anew from what the file holds, with all its interfaces, as a chip does that gets its power
+    /// again; where that fails it stays as it is, until the next time.
+    fn reset(&self, interface: Interface) {
+        let mut se = self.lock();
+        se.reset(interface);
+        if se.has_failed()
+            && let Ok(flash) = se.flash().opened_anew()
+            && let Ok(anew) = VirtualSe::boot(flash, SystemRng, &self.profile)
+        {
+            **se = anew;
+        }
     }
 }
 
 /// The SE as seen on one of its interfaces.
-pub(crate) struct OnInterface<F: Flash> {
-    pub(crate) se: SharedSe<F>,
+pub(crate) struct OnInterface {
+    pub(crate) se: SharedSe,
     pub(crate) interface: Interface,
 }
 
-impl<F: Flash> CardSide for OnInterface<F> {
+impl CardSide for OnInterface {
     fn atr(&mut self) -> Vec<u8> {
         self.se.lock().atr().to_vec()
     }
 
     fn reset(&mut self) {
-        self.se.lock().reset(self.interface);
+        self.se.reset(self.interface);
     }
 
     fn transmit(&mut self, capdu: &[u8], out: &mut [u8]) -> usize {

@@ -170,9 +170,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return usage("two readers on one interface would take each other's selections and proofs; give --listen-interface another one".to_owned());
     }
     let listener = args.listen.map(listen).transpose()?;
-    let (se, start, kib) = start(args)?;
+    let (se, start, profile) = start(args)?;
     let interface = args.interface.interface();
-    let se = SharedSe::new(se);
+    let kib = se.flash().len() / 1024;
+    let se = SharedSe::new(se, profile);
     let about = About::ask(&mut se.lock(), interface);
     let reach = Reach {
         vpcd: args.vpcd.as_deref(),
@@ -189,8 +190,8 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("cannot listen on {address}; is another card there?"))
 }
 
-/// Starts the SE on its flash.
-fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
+/// Starts the SE on its flash; with the profile that fits it.
+fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, Profile)> {
     let mut profile = Profile::default();
     profile.ram = args.ram.unwrap_or(profile.ram);
     check_budgets(args, &profile).or_usage()?;
@@ -201,7 +202,6 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
     let len = profile.store_bytes + 2 * profile.slot_bytes;
     files::close(&args.flash);
     let flash = FileFlash::open(&args.flash, args.nvm, len)?;
-    let kib = flash.len() / 1024;
     profile.slot_bytes = flash.len().saturating_sub(profile.store_bytes) / 2 / PAGE * PAGE;
     let first = FirstPart::new()?;
     let records = perso.sec_app.as_ref().map(SecAppRecords::borrowed);
@@ -234,7 +234,7 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, usize)> {
             );
         }
     }
-    Ok((se, found, kib))
+    Ok((se, found, profile))
 }
 
 /// What a new card is made with: the only place where individual keys and those of the product meet.
@@ -312,7 +312,7 @@ fn explain(error: BootError, args: &Args) -> anyhow::Error {
 fn serve(
     vpcd: Option<String>,
     listener: Option<TcpListener>,
-    se: &SharedSe<FileFlash>,
+    se: &SharedSe,
     [of_vpcd, of_listen]: [Interface; 2],
 ) -> Result<ExitCode> {
     let stop = Stop::new();

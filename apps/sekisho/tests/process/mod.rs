@@ -43,12 +43,16 @@ pub struct CardProcess {
 impl CardProcess {
     /// Starts it on a port (0: any) and waits until it listens.
     pub fn start(flash: &Path, port: u16, more: &[&str]) -> Self {
-        let mut child = Command::new(SEKISHO)
+        Self::start_by(Command::new(SEKISHO).stderr(Stdio::null()), flash, port, more)
+    }
+
+    /// Starts it by a command that begins with the binary, or with something that becomes it.
+    pub fn start_by(command: &mut Command, flash: &Path, port: u16, more: &[&str]) -> Self {
+        let mut child = command
             .args(["card", "--listen", &format!("127.0.0.1:{port}"), "--flash"])
             .arg(flash)
             .args(more)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut screen = Vec::new();

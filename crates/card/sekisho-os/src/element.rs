@@ -232,6 +232,11 @@ impl<P: Platform> SecureElement<P> {
         self.core.end_secure(is_gone);
     }
 
+    /// Whether the flash has failed: every command is answered 6581, until the SE is booted again.
+    pub const fn has_failed(&self) -> bool {
+        self.core.mute
+    }
+
     /// What is known of the active OS part; `None` when there is none.
     pub fn part(&self) -> Option<PartState> {
         self.core.loader.part()
