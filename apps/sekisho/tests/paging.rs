@@ -258,20 +258,26 @@ struct Local {
 }
 
 impl Local {
+    fn command(folder: &Path) -> Command {
+        let mut command = Command::new(SEKISHO);
+        command
+            .args([
+                "paging",
+                "--local",
+                "local.sealed",
+                "--paging-address",
+                "127.0.0.1:0",
+                "--folder",
+                "edge",
+            ])
+            .current_dir(folder)
+            .env("SEKISHO_PASSPHRASE", "a passphrase of the edge");
+        command
+    }
+
     fn start(folder: &Path) -> Self {
         let mut child = Guarded(
-            Command::new(SEKISHO)
-                .args([
-                    "paging",
-                    "--local",
-                    "local.sealed",
-                    "--paging-address",
-                    "127.0.0.1:0",
-                    "--folder",
-                    "edge",
-                ])
-                .current_dir(folder)
-                .env("SEKISHO_PASSPHRASE", "a passphrase of the edge")
+            Self::command(folder)
                 .stdin(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
@@ -288,6 +294,24 @@ impl Local {
         writeln!(self.child.0.stdin.as_mut().unwrap(), "{message}").unwrap();
         self.says.next().unwrap().unwrap()
     }
+}
+
+/// A line without an end is no message, piece by piece; a file of messages without one is refused.
+fn what_has_no_end_is_refused(mut local: Local, folder: &Path) {
+    let said = local.send(&"x".repeat(600));
+    assert!(said.len() < 400 && said.contains("there are update"), "{said}");
+    drop(local);
+    let messages = folder.join("edge/messages");
+    let kept = std::fs::read(&messages).unwrap();
+    let file = std::fs::File::options().write(true).open(&messages).unwrap();
+    file.set_len(17 << 20).unwrap();
+    let output = Local::command(folder).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && error.len() < 400 && error.contains("longer than"),
+        "{error}"
+    );
+    std::fs::write(&messages, kept).unwrap();
 }
 
 #[test]
@@ -335,6 +359,7 @@ fn a_local_server_takes_a_device_over_triggers_it_and_gives_it_back() {
     let order = |said: &str| said.split([' ', ':']).nth(1).unwrap().parse::<u32>().unwrap();
     assert_eq!(order(&local.send("poll-every 8")), order(&said) + 1);
     system.agent_at(&local.address, &card, &token);
+    what_has_no_end_is_refused(local, folder);
 
     assert_eq!(system.fleet(&["paging", "recall", SE_ID])["recalled"], 1);
     system.agent(&card, &token);

@@ -13,7 +13,7 @@ use sekisho_server::paging::{PagingConfig, open_sealed};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ use crate::files;
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
 /// Failed polls a second, from one network, that are denial of service.
 const ALARM_RATE: u32 = 1000;
+/// Longest line that is read as one message: any message is shorter.
+const LINE_MAX: u64 = 256;
 
 /// Where the file goes, and what it is made with.
 #[derive(Args)]
@@ -166,7 +168,7 @@ impl Messages {
             next: delegation.first_order,
             last: delegation.last_order,
         };
-        for line in std::fs::read_to_string(path)?.lines() {
+        for line in files::read_text(path)?.lines() {
             messages
                 .post(line, engine)
                 .with_context(|| format!("{}: {line}", path.display()))?;
@@ -213,6 +215,13 @@ fn action(line: &str) -> Result<Action> {
     }
 }
 
+/// The next line, or the next [`LINE_MAX`] bytes of one that is no message; `None` at the end.
+fn message_line(stream: &mut impl BufRead) -> Option<String> {
+    let mut line = Vec::new();
+    let len = stream.take(LINE_MAX).read_until(b'\n', &mut line).ok()?;
+    (len > 0).then(|| String::from_utf8_lossy(&line).into_owned())
+}
+
 /// Runs a local server until it is stopped. Each line on standard input is a message to all of its devices.
 #[allow(clippy::print_stderr)]
 pub(super) fn run(
@@ -236,7 +245,7 @@ pub(super) fn run(
     );
     let heard = Arc::clone(&engine);
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        while let Some(line) = message_line(&mut std::io::stdin().lock()) {
             match messages.send(line.trim(), &heard) {
                 Ok(order) => eprintln!("message {order}: {}", line.trim()),
                 Err(error) => eprintln!("{}: {error:#}", line.trim()),

@@ -4,15 +4,18 @@
 
 mod common;
 
+use common::files::{Reader, select};
 use common::filing::FilingBench;
 use common::issuer::{IssuerBench, made_by};
 use common::messaging::MessagingBench;
 use common::poller::{self, PollerBench};
 use common::tables::{Page, Walker, check_page};
 use common::{Card, SeededRng, profile};
+use sekisho_applets::file_system::image::Image;
 use sekisho_keys::{AesKey, kdf_label};
-use sekisho_messaging::setup::Policy;
-use sekisho_os::{COMMAND_DATA_MAX, Profile, RESPONSE_DATA_MAX};
+use sekisho_messaging::schedule::Lanes;
+use sekisho_messaging::setup::{Mode, Policy};
+use sekisho_os::{COMMAND_DATA_MAX, Interface, Profile, RESPONSE_DATA_MAX};
 
 const BROADCAST_UPDATE: Page = Page::new(include_str!("../../../../docs/spec/broadcast-update.md"));
 const SECAPP: Page = Page::with_blocks_of(
@@ -95,13 +98,26 @@ fn file_system() {
 fn messaging() {
     let every_mode = common::files::card().into_flash();
     let ratchet = common::files::card_on(common::flash(), &profile(), Policy::new()).into_flash();
+    // The MF alone.
+    let image = Image::new(b"\x62\x0D\x82\x01\x38\x83\x02\x3F\x00\x8C\x04\x07\x21\x21\x21").unwrap();
+    let keyless = common::files::card_with(common::flash(), &image).into_flash();
     check_page(MESSAGING, "rolling-secure-messaging.md", &|kind| {
         let flash = match kind {
-            "the test card" => &every_mode,
+            "the test card" | "the test card, where both sessions are others'" => &every_mode,
             "a card of the ratchet alone" => &ratchet,
+            "a card without MKEY" => &keyless,
             _ => panic!("what is {kind:?}?"),
         };
-        MessagingBench::new(Card::boot(flash.clone(), SeededRng(3), &profile()).unwrap())
+        let mut card = Card::boot(flash.clone(), SeededRng(3), &profile()).unwrap();
+        if kind.ends_with("others'") {
+            for interface in [Interface::Swp, Interface::Spi] {
+                select(&mut card, interface);
+                let mut reader = Reader::open(&mut card, interface, Mode::Fixed, Lanes::Shared, 0).unwrap();
+                let read = reader.send(&mut card, &[0x00, 0xB0, 0x81, 0x00, 0x04]);
+                assert!(read.ends_with(&[0x90, 0x00]), "{read:02X?}");
+            }
+        }
+        MessagingBench::new(card)
     });
 }
 

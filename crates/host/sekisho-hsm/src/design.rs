@@ -5,7 +5,7 @@ use std::path::Path;
 use sekisho_apdu::Writer;
 use sekisho_keys::p256sig::{SigningKey, VerifyingKey};
 use sekisho_keys::{AesKey, cmac, ctr_xor, kcv_aes, kdf_label, key_wrap, sha256};
-use sekisho_link::{Custody, Manifest, Package, PackageBody, PackageSource, Version, codes};
+use sekisho_link::{Custody, Manifest, PACKAGE_MAX, Package, PackageBody, PackageSource, Version, codes};
 use sekisho_scp::host::BroadcastWriter;
 use zeroize::Zeroizing;
 
@@ -14,8 +14,6 @@ use crate::sealed::{self, Purpose};
 use crate::soft::{SystemRng, new_key};
 use crate::{HsmError, Result};
 
-/// Largest image packed: what block numbers of two bytes can count.
-const IMAGE_MAX: usize = 8 << 20;
 /// What every WebAssembly module begins with.
 const WASM_MAGIC: &[u8; 8] = b"\0asm\x01\0\0\0";
 
@@ -287,6 +285,7 @@ impl Ceremony {
         out.bytes(&signature)?;
         let len = out.len();
         bytes.truncate(len);
+        bounded(&bytes)?;
         Ok(bytes)
     }
 
@@ -320,8 +319,15 @@ fn check(module: &[u8]) -> Result<()> {
             "the module is no WebAssembly module of version 1",
         ));
     }
-    if module.len() > IMAGE_MAX {
-        return Err(HsmError::Request("the module is longer than 8 MiB"));
+    bounded(module)
+}
+
+/// One bound for whoever makes packages and whoever takes them.
+fn bounded(bytes: &[u8]) -> Result<()> {
+    if bytes.len() > PACKAGE_MAX {
+        return Err(HsmError::Request(
+            "the package would be longer than 8 MiB (8,388,608 bytes), which no server takes",
+        ));
     }
     Ok(())
 }

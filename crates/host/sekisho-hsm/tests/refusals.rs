@@ -3,7 +3,7 @@
 
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_hsm::{AuthoriseRequest, Hsm, HsmError, KVN_SCP, SoftHsm, authorise};
-use sekisho_link::{Campaign, Custody, Package, SeId, Version, Wants};
+use sekisho_link::{Campaign, Custody, PACKAGE_MAX, Package, SeId, Version, Wants};
 
 const SE: SeId = SeId([7; 10]);
 
@@ -15,6 +15,39 @@ fn package() -> Vec<u8> {
     };
     let module = b"\0asm\x01\0\0\0";
     Ceremony::generate().unwrap().pack(module, options).unwrap()
+}
+
+/// What is packed can be uploaded: the bound is that of the package, in both custody variants.
+#[test]
+fn no_package_is_longer_than_servers_take() {
+    let ceremony = Ceremony::generate().unwrap();
+    for (custody, longest) in [
+        (Custody::Hsm, PACKAGE_MAX - 1000),
+        (Custody::DesignSystem, 7_500_000),
+    ] {
+        let options = PackOptions {
+            version: 2,
+            min_previous: 1,
+            custody,
+        };
+        let packed = |len: usize| {
+            let mut module = b"\0asm\x01\0\0\0".to_vec();
+            module.resize(len, 0);
+            ceremony.pack(&module, options)
+        };
+        let beside = packed(longest).unwrap().len() - longest;
+        assert!(beside > 100, "{beside} bytes beside the module");
+        let too_long = packed(PACKAGE_MAX - beside + 1);
+        assert!(
+            matches!(too_long, Err(HsmError::Request(words)) if words.contains("8 MiB")),
+            "{:?}",
+            too_long.map(|package| package.len())
+        );
+        if custody == Custody::Hsm {
+            assert_eq!(packed(PACKAGE_MAX - beside).unwrap().len(), PACKAGE_MAX);
+        }
+        assert!(packed(PACKAGE_MAX + 1).is_err());
+    }
 }
 
 fn request<'a>(package: &'a Package<'a>, kvn: u8, scp_parameter: u8) -> AuthoriseRequest<'a> {

@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use sekisho_hsm::{HsmError, SCP03_KVNS, broadcast_package};
 use sekisho_keys::{p256sig::VerifyingKey, sha256};
-use sekisho_link::{Campaign, DecodeError, Delivery, DeliveryParts, Manifest, Package, SeId, codes};
+use sekisho_link::{
+    Campaign, DecodeError, Delivery, DeliveryParts, Manifest, PACKAGE_MAX, Package, SeId, codes,
+};
 use sekisho_store::{
     CampaignRow, CohortCounts, Counts, DeviceRow, NewCampaign, NewPackage, State as CampaignState,
 };
@@ -23,8 +25,6 @@ use crate::problem::Problem;
 type Shared = State<Arc<App>>;
 type Answer = Result<Response, Problem>;
 
-/// Largest package taken.
-const PACKAGE_MAX: usize = 8 << 20;
 /// Largest body of any other request.
 const BODY_MAX: usize = 4 << 20;
 

@@ -34,7 +34,7 @@ pub use equ::{Equ, LoaderState, Staging, States, Wants};
 pub use ids::{Campaign, Custody, ParseIdError, SeId};
 pub use key_change::KeyChange;
 pub use manifest::Manifest;
-pub use package::{Package, PackageBody, PackageSource};
+pub use package::{PACKAGE_MAX, Package, PackageBody, PackageSource};
 pub use pse::{PSe, PSeWriter};
 pub use receipt::{Receipt, Refusal};
 pub use sekisho_apdu::{BufferFull, DecodeError};

@@ -9,6 +9,8 @@ const NAME: &[u8; 4] = b"SKPK";
 const PARTS: u8 = 1;
 /// Bytes of P_MOB in a package of version 2: any is laid out and not built.
 const P_MOB: u32 = 0;
+/// Longest package in bytes: none is made longer, and none is taken (spec 8.3).
+pub const PACKAGE_MAX: usize = 8 << 20;
 
 /// What differs between the custody variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

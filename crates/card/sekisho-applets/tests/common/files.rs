@@ -31,7 +31,21 @@ pub fn element_on<P: Platform<Flash = RamFlash>>(
     profile: &Profile,
     policy: Policy,
 ) -> SecureElement<P> {
-    let image = Image::of_test_card().unwrap();
+    made_with(flash, rng, profile, policy, &Image::of_test_card().unwrap())
+}
+
+/// A card of these files, which allows every mode.
+pub fn card_with(flash: RamFlash, image: &Image) -> Card {
+    made_with(flash, SeededRng(1), &profile(), Policy::every_mode(), image)
+}
+
+fn made_with<P: Platform<Flash = RamFlash>>(
+    flash: RamFlash,
+    rng: P::Rng,
+    profile: &Profile,
+    policy: Policy,
+    image: &Image,
+) -> SecureElement<P> {
     let records: Vec<_> = image.iter().collect();
     let applications = [FactoryApplication {
         aid: Aid::try_from(file_system::AID).unwrap(),
