@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use sekisho_apdu::{CApdu, SecureMessaging, StatusWord};
 use sekisho_keys::{AesKey, Rng as _};
 use sekisho_messaging::card::CardMessaging;
-use sekisho_messaging::schedule::Schedule;
+use sekisho_messaging::schedule::{Schedule, ScheduleError};
 use sekisho_messaging::setup::{
     CHALLENGE_LEN, CardOpened, INS_REFRESH, INS_SESSION_KEY_DECRYPTION, OPENING_ANSWER_MAX, Policy,
     open_card, refresh_secret,
@@ -214,7 +214,7 @@ impl<'t> Terminal<'t> {
         if reader_key.len() != PUBLIC_KEY_LEN {
             return Ok(Err(StatusWord::WRONG_LENGTH));
         }
-        let own = EphemeralKey::generate(&mut SystemRng)?;
+        let own = EphemeralKey::generate(&mut SystemRng).map_err(ScheduleError::from)?;
         let card_key = own.public_key();
         let secret = match refresh_secret(&self.setup.mkey, own, reader_key, &card_key) {
             Ok(secret) => secret,

@@ -122,34 +122,6 @@ pub struct KeyRef {
     pub kid: u8,
 }
 
-/// Runs `$body` with `$cipher` bound to the expanded key, whatever its length: for both directions, or with `encrypt` for that one alone, which
-/// expands half as much.
-macro_rules! with_cipher {
-    ($key:expr, $cipher:ident => $body:expr) => {
-        $crate::aes_key::with_cipher!(@ Aes128 Aes192 Aes256, $key, $cipher => $body)
-    };
-    (encrypt $key:expr, $cipher:ident => $body:expr) => {
-        $crate::aes_key::with_cipher!(@ Aes128Enc Aes192Enc Aes256Enc, $key, $cipher => $body)
-    };
-    (@ $aes128:ident $aes192:ident $aes256:ident, $key:expr, $cipher:ident => $body:expr) => {
-        match &$key.0 {
-            $crate::aes_key::Bytes::Aes128(bytes, _) => {
-                let $cipher = <aes::$aes128 as aes::cipher::KeyInit>::new(bytes.into());
-                $body
-            }
-            $crate::aes_key::Bytes::Aes192(bytes, _) => {
-                let $cipher = <aes::$aes192 as aes::cipher::KeyInit>::new(bytes.into());
-                $body
-            }
-            $crate::aes_key::Bytes::Aes256(bytes) => {
-                let $cipher = <aes::$aes256 as aes::cipher::KeyInit>::new(bytes.into());
-                $body
-            }
-        }
-    };
-}
-pub(crate) use with_cipher;
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,12 +1,8 @@
 //! Block modes (NIST SP 800-38A).
 
-use aes::cipher::{
-    Array, BlockCipherEncrypt as _, BlockModeDecrypt as _, BlockModeEncrypt as _, InnerIvInit as _,
-    StreamCipher as _, StreamCipherSeek as _,
-};
+use core::fmt;
 
-use crate::aes_key::with_cipher;
-use crate::{AesKey, BLOCK, LengthError};
+use crate::{AesKey, BLOCK, LengthError, engine};
 
 /// `buf` as blocks, or an error when its length is no multiple of the block length.
 fn as_blocks(buf: &mut [u8]) -> Result<&mut [[u8; BLOCK]], LengthError> {
@@ -21,8 +17,7 @@ fn as_blocks(buf: &mut [u8]) -> Result<&mut [[u8; BLOCK]], LengthError> {
 /// # Errors
 /// [`LengthError`] unless `buf` is whole blocks; nothing is changed then.
 pub fn cbc_encrypt(key: &AesKey, iv: &[u8; BLOCK], buf: &mut [u8]) -> Result<(), LengthError> {
-    let blocks = Array::cast_slice_from_core_mut(as_blocks(buf)?);
-    with_cipher!(encrypt key, cipher => cbc::Encryptor::inner_iv_init(cipher, iv.into()).encrypt_blocks(blocks));
+    engine::cbc_encrypt(key, iv, as_blocks(buf)?);
     Ok(())
 }
 
@@ -31,14 +26,18 @@ pub fn cbc_encrypt(key: &AesKey, iv: &[u8; BLOCK], buf: &mut [u8]) -> Result<(),
 /// # Errors
 /// [`LengthError`] unless `buf` is whole blocks; nothing is changed then.
 pub fn cbc_decrypt(key: &AesKey, iv: &[u8; BLOCK], buf: &mut [u8]) -> Result<(), LengthError> {
-    let blocks = Array::cast_slice_from_core_mut(as_blocks(buf)?);
-    with_cipher!(key, cipher => cbc::Decryptor::inner_iv_init(cipher, iv.into()).decrypt_blocks(blocks));
+    engine::cbc_decrypt(key, iv, as_blocks(buf)?);
     Ok(())
 }
 
 /// Encrypts one block in place.
 pub fn ecb_block(key: &AesKey, block: &mut [u8; BLOCK]) {
-    with_cipher!(encrypt key, cipher => cipher.encrypt_block(block.into()));
+    engine::ecb_encrypt(key, core::slice::from_mut(block));
+}
+
+/// Encrypts blocks in place, each by itself.
+pub fn ecb_blocks(key: &AesKey, blocks: &mut [[u8; BLOCK]]) {
+    engine::ecb_encrypt(key, blocks);
 }
 
 /// Encrypts or decrypts `buf` in place with AES-CTR, `buf` beginning at byte `offset` of the stream. `iv` is the first counter block; all its
@@ -47,9 +46,32 @@ pub fn ecb_block(key: &AesKey, block: &mut [u8; BLOCK]) {
 /// # Errors
 /// [`LengthError`] when the stream is too short, which no 64-bit offset reaches.
 pub fn ctr_xor(key: &AesKey, iv: &[u8; BLOCK], offset: u64, buf: &mut [u8]) -> Result<(), LengthError> {
-    with_cipher!(encrypt key, cipher => {
-        let mut stream = aes::cipher::StreamCipherCoreWrapper::from_core(ctr::CtrCore::<_, ctr::flavors::Ctr128BE>::inner_iv_init(cipher, iv.into()));
-        stream.try_seek(offset).map_err(|_| LengthError)?;
-        stream.try_apply_keystream(buf).map_err(|_| LengthError)
-    })
+    engine::ctr_xor(key, iv, offset, buf).ok_or(LengthError)
+}
+
+/// AES-128 on single blocks, for a key that many blocks come under one at a time. Erased when dropped.
+#[derive(Clone)]
+pub struct BlockCipher(engine::Block);
+
+impl BlockCipher {
+    /// The cipher under `key`.
+    pub fn new(key: &[u8; BLOCK]) -> Self {
+        Self(engine::Block::new(key))
+    }
+
+    /// Encrypts a block in place.
+    pub fn encrypt(&self, block: &mut [u8; BLOCK]) {
+        self.0.encrypt(block);
+    }
+
+    /// Decrypts a block in place.
+    pub fn decrypt(&self, block: &mut [u8; BLOCK]) {
+        self.0.decrypt(block);
+    }
+}
+
+impl fmt::Debug for BlockCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BlockCipher { .. }")
+    }
 }

@@ -2,10 +2,9 @@
 
 use core::fmt;
 
-use p256::ecdsa::signature::{MultipartSigner as _, MultipartVerifier as _};
 use zeroize::Zeroizing;
 
-use crate::Rng;
+use crate::{Rng, engine};
 
 /// The signature is not this key's over this message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +31,7 @@ impl core::error::Error for InvalidKey {}
 
 /// A private key. Erased when dropped.
 #[derive(Clone)]
-pub struct SigningKey(p256::ecdsa::SigningKey);
+pub struct SigningKey(engine::PrivateKey);
 
 impl SigningKey {
     /// The key of a big-endian private scalar.
@@ -40,9 +39,7 @@ impl SigningKey {
     /// # Errors
     /// [`InvalidKey`] when it is zero or not below the group's order.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, InvalidKey> {
-        p256::ecdsa::SigningKey::from_slice(bytes)
-            .map(Self)
-            .map_err(|_| InvalidKey)
+        engine::PrivateKey::new(bytes).map(Self).ok_or(InvalidKey)
     }
 
     /// A new key.
@@ -62,12 +59,12 @@ impl SigningKey {
 
     /// The private scalar: only to store it.
     pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(self.0.to_bytes().into())
+        self.0.to_bytes()
     }
 
     /// The public key that belongs to it.
     pub fn verifying_key(&self) -> VerifyingKey {
-        VerifyingKey(*self.0.verifying_key())
+        VerifyingKey(self.0.public_key())
     }
 
     /// Signs `message`.
@@ -77,8 +74,7 @@ impl SigningKey {
 
     /// Signs the concatenation of `parts`.
     pub fn sign_parts(&self, parts: &[&[u8]]) -> [u8; 64] {
-        let signature: p256::ecdsa::Signature = self.0.multipart_sign(parts);
-        signature.to_bytes().into()
+        self.0.sign(parts)
     }
 }
 
@@ -90,7 +86,7 @@ impl fmt::Debug for SigningKey {
 
 /// A public key.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct VerifyingKey(p256::ecdsa::VerifyingKey);
+pub struct VerifyingKey(engine::PublicKey);
 
 impl VerifyingKey {
     /// The key of an uncompressed point, `04 || x(32) || y(32)` (SEC 1, 2.3.3).
@@ -98,19 +94,12 @@ impl VerifyingKey {
     /// # Errors
     /// [`InvalidKey`] for another form or a point that is not on the curve.
     pub fn from_sec1(bytes: &[u8; 65]) -> Result<Self, InvalidKey> {
-        p256::ecdsa::VerifyingKey::from_sec1_bytes(bytes)
-            .map(Self)
-            .map_err(|_| InvalidKey)
+        engine::PublicKey::new(bytes).map(Self).ok_or(InvalidKey)
     }
 
     /// The uncompressed point.
     pub fn to_sec1(&self) -> [u8; 65] {
-        let mut out = [0; 65];
-        let point = self.0.to_sec1_point(false);
-        out.iter_mut()
-            .zip(point.as_bytes())
-            .for_each(|(to, from)| *to = *from);
-        out
+        self.0.to_sec1()
     }
 
     /// Checks `signature` over `message`.
@@ -126,10 +115,11 @@ impl VerifyingKey {
     /// # Errors
     /// [`SignatureError`].
     pub fn verify_parts(&self, parts: &[&[u8]], signature: &[u8; 64]) -> Result<(), SignatureError> {
-        let signature = p256::ecdsa::Signature::from_slice(signature).map_err(|_| SignatureError)?;
-        self.0
-            .multipart_verify(parts, &signature)
-            .map_err(|_| SignatureError)
+        if self.0.verify(parts, signature) {
+            Ok(())
+        } else {
+            Err(SignatureError)
+        }
     }
 }
 

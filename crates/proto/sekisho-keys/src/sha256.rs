@@ -2,11 +2,11 @@
 
 use core::fmt;
 
-use sha2::Digest as _;
+use crate::engine;
 
 /// A SHA-256 digest in the making.
 #[derive(Clone, Default)]
-pub struct Sha256(sha2::Sha256);
+pub struct Sha256(engine::Sha256);
 
 impl Sha256 {
     /// Starts a digest.
@@ -21,7 +21,7 @@ impl Sha256 {
 
     /// The digest of all pieces.
     pub fn finalize(self) -> [u8; 32] {
-        self.0.finalize().into()
+        self.0.finalize()
     }
 }
 

@@ -1,10 +1,8 @@
 //! AES Key Wrap (RFC 3394).
 
-use aes::cipher::common::InnerInit as _;
 use zeroize::Zeroize as _;
 
-use crate::aes_key::with_cipher;
-use crate::{AesKey, LengthError, UnwrapError};
+use crate::{AesKey, LengthError, UnwrapError, engine};
 
 /// The integrity check value takes this many bytes; keys come in multiples of it.
 const SEMIBLOCK: usize = 8;
@@ -23,9 +21,7 @@ pub fn key_wrap(kek: &AesKey, keys: &[u8], out: &mut [u8]) -> Result<(), LengthE
     if !fits(keys.len(), out.len()) {
         return Err(LengthError);
     }
-    with_cipher!(kek, cipher => aes_kw::AesKw::inner_init(cipher).wrap_key(keys, out))
-        .map_err(|_| LengthError)?;
-    Ok(())
+    engine::key_wrap(kek, keys, out).ok_or(LengthError)
 }
 
 /// Unwraps `wrapped` under `kek` into `out`, which must be 8 bytes shorter.
@@ -33,9 +29,7 @@ pub fn key_wrap(kek: &AesKey, keys: &[u8], out: &mut [u8]) -> Result<(), LengthE
 /// # Errors
 /// [`UnwrapError`] when the lengths do not fit or the integrity check fails; `out` is all zero then.
 pub fn key_unwrap(kek: &AesKey, wrapped: &[u8], out: &mut [u8]) -> Result<(), UnwrapError> {
-    let done = fits(out.len(), wrapped.len())
-        && with_cipher!(kek, cipher => aes_kw::AesKw::inner_init(cipher).unwrap_key(wrapped, out).is_ok());
-    if done {
+    if fits(out.len(), wrapped.len()) && engine::key_unwrap(kek, wrapped, out).is_some() {
         return Ok(());
     }
     out.zeroize();

@@ -24,7 +24,7 @@ pub enum Keys {
     },
     /// Two-key triple DES in CBC with a zero IV, and the retail MAC (ICAO 9303-11 section 9.8.6.1, 9.8.7.1).
     #[cfg(feature = "legacy-tdes")]
-    Tdes(crate::tdes::TdesKeys),
+    Tdes(sekisho_keys::tdes::TdesKeys),
 }
 
 impl Keys {
@@ -48,7 +48,7 @@ impl Keys {
     /// Triple DES keys from bytes.
     #[cfg(feature = "legacy-tdes")]
     pub fn tdes(enc: [u8; 16], mac: [u8; 16]) -> Self {
-        Self::Tdes(crate::tdes::TdesKeys::new(enc, mac))
+        Self::Tdes(sekisho_keys::tdes::TdesKeys::new(enc, mac))
     }
 
     /// Length of a cipher block.
@@ -67,7 +67,7 @@ impl Keys {
                 cbc_encrypt(enc, &initial_vector(enc, ssc), buf).map_err(|_| SmError::IncorrectObjects)
             }
             #[cfg(feature = "legacy-tdes")]
-            Self::Tdes(keys) => keys.encrypt(buf),
+            Self::Tdes(keys) => keys.encrypt(buf).map_err(|_| SmError::IncorrectObjects),
         }
     }
 
@@ -78,7 +78,7 @@ impl Keys {
                 cbc_decrypt(enc, &initial_vector(enc, ssc), buf).map_err(|_| SmError::IncorrectObjects)
             }
             #[cfg(feature = "legacy-tdes")]
-            Self::Tdes(keys) => keys.decrypt(buf),
+            Self::Tdes(keys) => keys.decrypt(buf).map_err(|_| SmError::IncorrectObjects),
         }
     }
 
@@ -115,7 +115,10 @@ impl Keys {
                 sink(mac.as_bytes());
             }
             #[cfg(feature = "legacy-tdes")]
-            Self::Tdes(keys) => keys.expose(sink),
+            Self::Tdes(keys) => {
+                sink(keys.enc());
+                sink(keys.mac());
+            }
         }
     }
 }

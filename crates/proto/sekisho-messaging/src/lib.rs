@@ -24,7 +24,6 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 
-mod agreement;
 pub mod analysis;
 pub mod card;
 mod error;
@@ -34,11 +33,9 @@ pub mod reader;
 pub mod schedule;
 pub mod setup;
 mod ssc;
-#[cfg(feature = "legacy-tdes")]
-mod tdes;
 
-pub use agreement::{EphemeralKey, PUBLIC_KEY_LEN};
 pub use error::SmError;
 pub use keys::Keys;
 pub use objects::MAC_LEN;
+pub use sekisho_keys::p256dh::{EphemeralKey, PUBLIC_KEY_LEN};
 pub use ssc::Ssc;

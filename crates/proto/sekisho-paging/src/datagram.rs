@@ -8,11 +8,9 @@
 //! V is a MAC over everything (S2V) and the IV at once: the seed's SIG. The answer's names the poll that it belongs to by V, so that it
 //! answers this poll and no other, not even the next try of the same identity.
 
-use aes::Aes128Enc;
-use aes_siv::KeyInit;
-use aes_siv::siv::CmacSiv;
 use core::fmt;
 use sekisho_apdu::{DecodeError, Reader, Writer};
+use sekisho_keys::{Siv, SivError};
 
 use crate::keys::PollKeys;
 use crate::message::{Action, Message};
@@ -125,6 +123,12 @@ impl fmt::Display for NotAuthentic {
 
 impl core::error::Error for NotAuthentic {}
 
+impl From<SivError> for NotAuthentic {
+    fn from(_: SivError) -> Self {
+        Self
+    }
+}
+
 impl From<DecodeError> for NotAuthentic {
     fn from(_: DecodeError) -> Self {
         Self
@@ -132,7 +136,7 @@ impl From<DecodeError> for NotAuthentic {
 }
 
 /// The cipher of a device, made once for a poll and its answer.
-pub struct Sealer(CmacSiv<Aes128Enc>);
+pub struct Sealer(Siv);
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,7 +151,7 @@ pub struct PollTag(pub(crate) [u8; TAG]);
 impl Sealer {
     /// The cipher under a device's working keys.
     pub fn new(keys: &PollKeys) -> Self {
-        Self(CmacSiv::new(keys.siv().into()))
+        Self(Siv::new(keys.siv()))
     }
 
     /// A poll.
@@ -159,7 +163,7 @@ impl Sealer {
         let _ = w.bytes(&[VERSION, ALGORITHM, poll.resend, poll.reason.to_byte()]);
         let _ = w.u32(poll.order);
         let _ = w.bytes(&poll.nonce);
-        let tag = self.seal(&[&uid.0], text);
+        let tag = self.0.seal(&[&uid.0], text);
         let (uid_out, tag_out) = head.split_at_mut(UID);
         uid_out.copy_from_slice(&uid.0);
         tag_out.copy_from_slice(&tag);
@@ -176,7 +180,7 @@ impl Sealer {
         let tag: [u8; TAG] = r.array()?;
         let mut text: [u8; POLL_TEXT] = r.array()?;
         r.finish()?;
-        self.open(&[&uid.0], &mut text, &tag)?;
+        self.0.open(&[&uid.0], &mut text, &tag)?;
         let mut r = Reader::new(&text);
         if r.array()? != [VERSION, ALGORITHM] {
             return Err(NotAuthentic);
@@ -201,7 +205,7 @@ impl Sealer {
         let _ = w.u32(answer.message.order);
         let _ = w.u32(argument);
         let _ = w.bytes(&answer.uid_rand);
-        let tag = self.seal(&[&uid.0, &poll.0], text);
+        let tag = self.0.seal(&[&uid.0, &poll.0], text);
         head.copy_from_slice(&tag);
         out
     }
@@ -220,7 +224,7 @@ impl Sealer {
         let tag: [u8; TAG] = r.array()?;
         let mut text: [u8; ANSWER_TEXT] = r.array()?;
         r.finish()?;
-        self.open(&[&uid.0, &poll.0], &mut text, &tag)?;
+        self.0.open(&[&uid.0, &poll.0], &mut text, &tag)?;
         let mut r = Reader::new(&text);
         let [version, sent, kind, reserved] = r.array()?;
         if version != VERSION || reserved != 0 {
@@ -233,18 +237,5 @@ impl Sealer {
             sent,
             uid_rand: r.array()?,
         })
-    }
-
-    fn seal(&mut self, headers: &[&[u8; UID]], text: &mut [u8]) -> [u8; TAG] {
-        // Fails for more than 126 headers alone.
-        self.0
-            .encrypt_inout_detached(headers, text.into())
-            .map_or([0; TAG], Into::into)
-    }
-
-    fn open(&mut self, headers: &[&[u8; UID]], text: &mut [u8], tag: &[u8; TAG]) -> Result<(), NotAuthentic> {
-        self.0
-            .decrypt_inout_detached(headers, text.into(), &(*tag).into())
-            .map_err(|_| NotAuthentic)
     }
 }

@@ -1,9 +1,7 @@
 //! Keys: what a device shares with the server, and what is derived from it (`docs/spec/paging.md`, 3).
 
-use aes::Aes128Enc;
-use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use core::fmt;
-use sekisho_keys::{AesKey, cmac, kdf_label};
+use sekisho_keys::{AesKey, cmac, ecb_block, kdf_label};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::datagram::Uid;
@@ -169,9 +167,9 @@ impl PollKeys {
 
     fn identity_mask(&self, uid1: &Uid) -> [u8; 16] {
         let key: &[u8; KEY] = self.0.last_chunk().unwrap_or(&[0; KEY]);
-        let mut block = uid1.0.into();
-        Aes128Enc::new(key.into()).encrypt_block(&mut block);
-        block.into()
+        let mut block = uid1.0;
+        ecb_block(&AesKey::aes128(*key), &mut block);
+        block
     }
 
     /// UID2 = `UID_Rand` xor AES(K_uid, UID1).

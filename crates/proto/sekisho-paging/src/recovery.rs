@@ -6,9 +6,8 @@
 //! grant    V (16) | C (40)       AD: request     plain: VERSION MODE 00 00 | KEYSPACE (4) | UID (16) | server's NONCE (16)
 //! ```
 
-use aes_siv::KeyInit;
-use aes_siv::siv::Aes128Siv;
 use sekisho_apdu::{Reader, Writer};
+use sekisho_keys::Siv;
 
 use crate::datagram::{ALGORITHM, NotAuthentic, Uid, VERSION};
 use crate::device::{DeviceKey, State};
@@ -108,9 +107,7 @@ impl Grant {
         let _ = w.u32(self.keyspace.to_u32());
         let _ = w.bytes(&self.uid.0);
         let _ = w.bytes(&self.nonce);
-        let tag = Aes128Siv::new((&*key.siv()).into())
-            .encrypt_inout_detached([request], text.into())
-            .map_or([0; 16], Into::into);
+        let tag = Siv::new(&key.siv()).seal(&[request], text);
         head.copy_from_slice(&tag);
         out
     }
@@ -125,9 +122,7 @@ impl Grant {
         let tag: [u8; 16] = r.array()?;
         let mut text: [u8; GRANT - 16] = r.array()?;
         r.finish()?;
-        Aes128Siv::new((&*key.siv()).into())
-            .decrypt_inout_detached([request], text.as_mut_slice().into(), &tag.into())
-            .map_err(|_| NotAuthentic)?;
+        Siv::new(&key.siv()).open(&[request], &mut text, &tag)?;
         let mut r = Reader::new(&text);
         if r.array()? != [VERSION, 0, 0, 0] {
             return Err(NotAuthentic);

@@ -3,10 +3,9 @@
 //! Whoever has the ticket key reads the device's number out of an identity with one AES block, and needs no index; an identity that nobody
 //! issued fails its check there. A ticket is a permutation of what it carries: two are never the same.
 
-use aes::Aes128;
-use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 use core::fmt;
 use sekisho_apdu::Reader;
+use sekisho_keys::BlockCipher;
 
 use crate::datagram::{ALGORITHM, Uid};
 use crate::keys::Keyspace;
@@ -40,7 +39,7 @@ pub struct TicketKey {
     domain: u8,
     epoch: u32,
     issues: bool,
-    cipher: Aes128,
+    cipher: BlockCipher,
 }
 
 impl TicketKey {
@@ -51,7 +50,7 @@ impl TicketKey {
             domain,
             epoch,
             issues,
-            cipher: Aes128::new(key.into()),
+            cipher: BlockCipher::new(key),
         }
     }
 
@@ -70,17 +69,15 @@ impl TicketKey {
         let [i0, i1, i2, i3] = index.to_be_bytes();
         let [c0, c1, c2, c3] = counter.to_be_bytes();
         let [_, g0, g1, g2] = generation.to_be_bytes();
-        let block = [0, 0, 0, 0, ALGORITHM, g0, g1, g2, i0, i1, i2, i3, c0, c1, c2, c3];
-        let mut block = block.into();
-        self.cipher.encrypt_block(&mut block);
-        Uid(block.into())
+        let mut block = [0, 0, 0, 0, ALGORITHM, g0, g1, g2, i0, i1, i2, i3, c0, c1, c2, c3];
+        self.cipher.encrypt(&mut block);
+        Uid(block)
     }
 
     /// What the identity says, if this key made it.
     pub fn open(&self, uid: &Uid) -> Option<Ticket> {
-        let mut block = uid.0.into();
-        self.cipher.decrypt_block(&mut block);
-        let block: [u8; 16] = block.into();
+        let mut block = uid.0;
+        self.cipher.decrypt(&mut block);
         let mut r = Reader::new(&block);
         if r.array().ok()? != [0, 0, 0, 0, ALGORITHM] {
             return None;

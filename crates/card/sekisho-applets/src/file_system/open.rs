@@ -43,7 +43,7 @@ impl Work<'_, '_> {
             return Err(WRONG_LENGTH);
         }
         let mkey = self.aes_key(file)?;
-        let own = EphemeralKey::generate(self.context.rng()).map_err(refused)?;
+        let own = EphemeralKey::generate(self.context.rng()).map_err(|key| refused(key.into()))?;
         let card_key = own.public_key();
         let secret = refresh_secret(&mkey, own, reader_key, &card_key).map_err(refused)?;
         out.bytes(&card_key)?;

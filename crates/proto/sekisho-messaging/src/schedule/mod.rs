@@ -163,6 +163,12 @@ pub enum ScheduleError {
     NotConfirmed,
 }
 
+impl From<sekisho_keys::p256sig::InvalidKey> for ScheduleError {
+    fn from(_: sekisho_keys::p256sig::InvalidKey) -> Self {
+        Self::BadKeyData
+    }
+}
+
 impl ScheduleError {
     /// The status word that the card answers.
     pub const fn status(self) -> StatusWord {

@@ -11,10 +11,8 @@
 //! permutation at different points, so none tells about another, and AES cannot be run backwards without `C`, which is
 //! gone (Bellare and Yee, "Forward-Security in Private-Key Cryptography", CT-RSA 2003).
 
-use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
-use aes::{Aes128, Aes192, Aes256, Block};
-use sekisho_keys::{AesKey, sha256};
-use zeroize::{Zeroize, Zeroizing};
+use sekisho_keys::{AesKey, BLOCK, ecb_blocks, sha256};
+use zeroize::Zeroizing;
 
 use super::{Exchange, KeySchedule, Lanes, Next, ScheduleError};
 use crate::keys::Keys;
@@ -56,46 +54,31 @@ impl Ratchet {
     }
 }
 
-/// Encrypts the derivation inputs under the chain key, with one key schedule for all of them.
-fn encrypt_blocks(chain: &AesKey, blocks: &mut [Block]) -> Result<(), ScheduleError> {
-    let key = chain.as_bytes();
-    let bad = |_| ScheduleError::BadKeys;
-    match key.len() {
-        16 => Aes128::new_from_slice(key).map_err(bad)?.encrypt_blocks(blocks),
-        24 => Aes192::new_from_slice(key).map_err(bad)?.encrypt_blocks(blocks),
-        _ => Aes256::new_from_slice(key).map_err(bad)?.encrypt_blocks(blocks),
-    }
-    Ok(())
-}
-
 impl KeySchedule for Ratchet {
     fn exchange(&self, command_ssc: Ssc) -> Result<Exchange, ScheduleError> {
         let key_len = self.chain.as_bytes().len();
-        let parts = key_len.div_ceil(16);
+        let parts = key_len.div_ceil(BLOCK);
         let purposes = match self.lanes {
             Lanes::Shared => 3,
             Lanes::Separate => PURPOSES,
         };
         let [s0, s1, s2, s3, s4, s5, s6, s7] = command_ssc.low();
         let [l0, l1, l2, l3] = LABEL;
-        let mut blocks = [Block::default(); MAX_BLOCKS];
+        let mut blocks = Zeroizing::new([[0; BLOCK]; MAX_BLOCKS]);
         let used = blocks.get_mut(..purposes * parts).unwrap_or_default();
         for (purpose, chunk) in (PURPOSE_CHAIN..).zip(used.chunks_exact_mut(parts)) {
             for (part, block) in (0..).zip(chunk) {
-                *block = Array([
+                *block = [
                     l0, l1, l2, l3, purpose, part, 0, 0, s0, s1, s2, s3, s4, s5, s6, s7,
-                ]);
+                ];
             }
         }
-        encrypt_blocks(&self.chain, used)?;
-        let mut bytes = Zeroizing::new([0; 16 * MAX_BLOCKS]);
-        for (place, block) in bytes.chunks_exact_mut(16).zip(used) {
-            place.copy_from_slice(block);
-            block.0.zeroize();
-        }
+        // One key schedule for all of them.
+        ecb_blocks(&self.chain, used);
+        let bytes = blocks.as_flattened();
         let key = |index: usize| {
             bytes
-                .get(16 * parts * index..)
+                .get(BLOCK * parts * index..)
                 .and_then(|rest| rest.get(..key_len))
                 .unwrap_or_default()
         };

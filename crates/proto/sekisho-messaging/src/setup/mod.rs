@@ -20,7 +20,7 @@ mod opening;
 mod policy;
 mod refresh;
 
-use crate::agreement::PUBLIC_KEY_LEN;
+use crate::PUBLIC_KEY_LEN;
 use crate::schedule::{Lanes, MAX_KEYS};
 
 pub use opening::{CardOpened, KeysOpening, Opened, OpeningAnswer, RatchetOpening, open_card};

@@ -8,13 +8,13 @@ use super::{
     CHALLENGE_LEN, CONFIRMATION_LEN, INS_SESSION_KEY_DECRYPTION, MAX_OPENING_DATA, Mode, OPENING_ANSWER_MAX,
     Policy, WRAP_OVERHEAD, lanes_from_p2,
 };
-use crate::agreement::{EphemeralKey, PUBLIC_KEY_LEN};
 use crate::keys::Keys;
 use crate::schedule::{
     Fixed, KeyTable, Lanes, LegacyList, LegacyOperations, LegacyPair, MAX_KEYS, PATENT_OPERATIONS, Ratchet,
     Schedule, ScheduleError, TURNS, XOR,
 };
 use crate::ssc::Ssc;
+use crate::{EphemeralKey, PUBLIC_KEY_LEN};
 
 const RATCHET_DATA_LEN: usize = 2 + PUBLIC_KEY_LEN;
 const LABEL_WRAP: &[u8] = b"sekisho sm wrap";

@@ -5,8 +5,8 @@ use sekisho_keys::{AesKey, ct_eq, sha256};
 use zeroize::Zeroizing;
 
 use super::{INS_REFRESH, opening::combine};
-use crate::agreement::{EphemeralKey, PUBLIC_KEY_LEN};
 use crate::schedule::ScheduleError;
+use crate::{EphemeralKey, PUBLIC_KEY_LEN};
 
 const LABEL_REFRESH: &[u8] = b"sekisho sm fresh";
 

@@ -4,8 +4,10 @@ use des::cipher::{Array, BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 use des::{Des, TdesEde2};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::error::SmError;
-use crate::objects::MAC_LEN;
+use crate::LengthError;
+
+/// Bytes of the retail MAC.
+const MAC_LEN: usize = 8;
 
 /// KSenc and KSmac, two-key triple DES each. Wiped when dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -15,12 +17,16 @@ pub struct TdesKeys {
 }
 
 impl TdesKeys {
-    pub(crate) const fn new(enc: [u8; 16], mac: [u8; 16]) -> Self {
+    /// The keys of these bytes.
+    pub const fn new(enc: [u8; 16], mac: [u8; 16]) -> Self {
         Self { enc, mac }
     }
 
-    /// CBC with a zero IV.
-    pub(crate) fn encrypt(&self, buf: &mut [u8]) -> Result<(), SmError> {
+    /// Encrypts in place: CBC with a zero IV.
+    ///
+    /// # Errors
+    /// [`LengthError`] unless `buf` is whole blocks.
+    pub fn encrypt(&self, buf: &mut [u8]) -> Result<(), LengthError> {
         let cipher = TdesEde2::new(&Array(self.enc));
         let (blocks, rest) = buf.as_chunks_mut::<8>();
         let mut previous = [0; 8];
@@ -29,15 +35,14 @@ impl TdesKeys {
             previous = map(*block, |b| cipher.encrypt_block(b));
             *block = previous;
         }
-        if rest.is_empty() {
-            Ok(())
-        } else {
-            Err(SmError::IncorrectObjects)
-        }
+        if rest.is_empty() { Ok(()) } else { Err(LengthError) }
     }
 
-    /// CBC with a zero IV.
-    pub(crate) fn decrypt(&self, buf: &mut [u8]) -> Result<(), SmError> {
+    /// Decrypts in place: CBC with a zero IV.
+    ///
+    /// # Errors
+    /// [`LengthError`] unless `buf` is whole blocks.
+    pub fn decrypt(&self, buf: &mut [u8]) -> Result<(), LengthError> {
         let cipher = TdesEde2::new(&Array(self.enc));
         let (blocks, rest) = buf.as_chunks_mut::<8>();
         let mut previous = [0; 8];
@@ -47,15 +52,11 @@ impl TdesKeys {
             xor(block, &previous);
             previous = ciphertext;
         }
-        if rest.is_empty() {
-            Ok(())
-        } else {
-            Err(SmError::IncorrectObjects)
-        }
+        if rest.is_empty() { Ok(()) } else { Err(LengthError) }
     }
 
     /// MAC algorithm 3 of ISO 9797-1 over `parts`, which together are whole blocks.
-    pub(crate) fn retail_mac(&self, parts: &[&[u8]]) -> [u8; MAC_LEN] {
+    pub fn retail_mac(&self, parts: &[&[u8]]) -> [u8; MAC_LEN] {
         let [ka0, ka1, ka2, ka3, ka4, ka5, ka6, ka7, kb @ ..] = self.mac;
         let first = Des::new(&Array([ka0, ka1, ka2, ka3, ka4, ka5, ka6, ka7]));
         let second = Des::new(&Array(kb));
@@ -77,10 +78,14 @@ impl TdesKeys {
         map(state, |b| first.encrypt_block(b))
     }
 
-    #[cfg(feature = "expose-secrets")]
-    pub(crate) fn expose(&self, sink: &mut dyn FnMut(&[u8])) {
-        sink(&self.enc);
-        sink(&self.mac);
+    /// KSenc itself.
+    pub const fn enc(&self) -> &[u8; 16] {
+        &self.enc
+    }
+
+    /// KSmac itself.
+    pub const fn mac(&self) -> &[u8; 16] {
+        &self.mac
     }
 }
 

@@ -1,0 +1,27 @@
+//! The engine that a build has unless it names another: RustCrypto, in software.
+
+mod aes;
+mod p256;
+
+pub(crate) use aes::{
+    Block, Cmac, Siv, cbc_decrypt, cbc_encrypt, ctr_xor, ecb_encrypt, key_unwrap, key_wrap,
+};
+pub(crate) use p256::{PrivateKey, PublicKey};
+pub(crate) use sha256::Sha256;
+
+mod sha256 {
+    use sha2::Digest as _;
+
+    #[derive(Clone, Default)]
+    pub(crate) struct Sha256(sha2::Sha256);
+
+    impl Sha256 {
+        pub(crate) fn update(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+
+        pub(crate) fn finalize(self) -> [u8; 32] {
+            self.0.finalize().into()
+        }
+    }
+}
