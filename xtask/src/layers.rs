@@ -9,6 +9,37 @@ use std::process::Command;
 /// Features of packages of this workspace that exist for tests: keys that can be looked at, flash that can be cut, ciphers that no new card has.
 const TEST_FEATURES: [&str; 3] = ["expose-secrets", "test-support", "legacy-tdes"];
 
+/// Where all computing of the card and of the protocols stands (`docs/decisions/0015-chip.md`), and an engine for tests, which forwards to RustCrypto.
+const ENGINES: [&str; 2] = ["sekisho-keys", "sekisho-counted"];
+/// Crates that compute, by what their names begin with.
+const COMPUTES: [&str; 25] = [
+    "aead",
+    "aes",
+    "blake",
+    "block-",
+    "cbc",
+    "chacha",
+    "cipher",
+    "cmac",
+    "crypto",
+    "ctr",
+    "curve25519",
+    "des",
+    "digest",
+    "ecdsa",
+    "ed25519",
+    "elliptic",
+    "ghash",
+    "hkdf",
+    "hmac",
+    "k256",
+    "p256",
+    "p384",
+    "ring",
+    "rsa",
+    "sha",
+];
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ring {
     Wire,
@@ -61,13 +92,14 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata is not JSON")?;
     let mut wrong = violations(&metadata, root)?;
     wrong.extend(test_features(&metadata)?);
+    wrong.extend(past_the_seam(&metadata, root)?);
     wrong.extend(crate::circles::check(root)?);
     for line in &wrong {
         println!("layers: {line}");
     }
     if wrong.is_empty() {
         println!(
-            "layers: every dependency points the right way, no modules use each other in a circle, and no product has a feature for tests"
+            "layers: every dependency points the right way, no modules use each other in a circle, no product has a feature for tests, and sekisho-keys alone computes"
         );
         Ok(())
     } else {
@@ -115,6 +147,30 @@ fn test_features(metadata: &Value) -> Result<Vec<String>> {
                         "{name}: feature {feature} brings {brought}, which is for tests"
                     ));
                 }
+            }
+        }
+    }
+    Ok(wrong)
+}
+
+/// Crates of wire, proto and card that would compute without sekisho-keys, and so without the engine that a build names. Their tests may: as a second opinion.
+fn past_the_seam(metadata: &Value, root: &Path) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for package in metadata["packages"].as_array().context("no packages")? {
+        let name = package["name"].as_str().unwrap_or_default();
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
+        let below_host = manifest
+            .strip_prefix(root)
+            .ok()
+            .and_then(|path| Ring::of(&path.to_string_lossy()))
+            .is_some_and(|ring| matches!(ring, Ring::Wire | Ring::Proto | Ring::Card));
+        if !below_host || ENGINES.contains(&name) {
+            continue;
+        }
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let other = dependency["name"].as_str().unwrap_or_default();
+            if dependency["kind"] != "dev" && COMPUTES.iter().any(|begin| other.starts_with(begin)) {
+                wrong.push(format!("{name} computes with {other}, past sekisho-keys"));
             }
         }
     }
@@ -170,6 +226,37 @@ mod tests {
         assert_eq!(violations(&bad, Path::new("/w")).unwrap().len(), 2);
         let lost = json!({ "packages": [package("x", "elsewhere", &[])] });
         assert!(violations(&lost, Path::new("/w")).is_err());
+    }
+
+    #[test]
+    fn sekisho_keys_alone_computes() {
+        let package = |name: &str, folder: &str, kind: Option<&str>, other: &str| {
+            json!({ "packages": [{ "name": name, "manifest_path": format!("/w/{folder}/{name}/Cargo.toml"),
+                "dependencies": [{ "name": other, "kind": kind }] }] })
+        };
+        let found = |package: &Value| past_the_seam(package, Path::new("/w")).unwrap();
+        assert_eq!(
+            found(&package("messaging", "crates/proto", None, "aes")),
+            ["messaging computes with aes, past sekisho-keys"]
+        );
+        for (folder, other) in [
+            ("crates/card", "p256"),
+            ("crates/wire", "sha2"),
+            ("crates/proto", "aes-siv"),
+        ] {
+            assert_eq!(
+                found(&package("x", folder, Some("build"), other)).len(),
+                1,
+                "{other}"
+            );
+            assert!(
+                found(&package("x", folder, Some("dev"), other)).is_empty(),
+                "{other}"
+            );
+        }
+        assert!(found(&package("x", "crates/card", None, "zeroize")).is_empty());
+        assert!(found(&package("x", "crates/host", None, "argon2")).is_empty());
+        assert!(found(&package("sekisho-keys", "crates/proto", None, "aes")).is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // test support
 
-mod common;
+pub mod common;
 
 use common::script::{InProcess, Runner};
 use common::{new_card_of, profile};

@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used)] // helpers are no #[test] functions, which clippy.toml allows it in
 
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+use sekisho_keys::p256dh::EphemeralKey;
 use sekisho_keys::p256sig::{SignatureError, SigningKey, VerifyingKey};
 use sekisho_keys::{
-    AesKey, LengthError, Rng, UnwrapError, cbc_decrypt, cbc_encrypt, cmac, ct_eq, ctr_xor, diversify,
-    ecb_block, kcv_aes, kdf_label, key_unwrap, key_wrap, sha256,
+    AesKey, BlockCipher, LengthError, Rng, Siv, SivError, UnwrapError, cbc_decrypt, cbc_encrypt, cmac, ct_eq,
+    ctr_xor, diversify, ecb_block, kcv_aes, kdf_label, key_unwrap, key_wrap, sha256,
 };
 
 fn hex(text: &str) -> Vec<u8> {
@@ -132,6 +133,89 @@ fn ctr_counts_with_all_128_bits() {
     let mut buf = [0; 32];
     ctr_xor(&key(KEY_128), &[0xFF; 16], 0, &mut buf).unwrap();
     assert_eq!(buf[16..], second);
+}
+
+#[test]
+fn siv_of_rfc_5297() {
+    // Appendix A.1: fewer bytes than a block; A.2 with another key and three headers: more.
+    let key = array("fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff");
+    let header = hex("101112131415161718191a1b1c1d1e1f2021222324252627");
+    let plain = hex("112233445566778899aabbccddee");
+    let mut text = plain.clone();
+    let tag = Siv::new(&key).seal(&[&header], &mut text);
+    assert_eq!(hex::encode(tag), "85632d07c6e8f37f950acd320a2ecc93");
+    assert_eq!(hex::encode(&text), "40c02b9690c4dc04daef7f6afe5c");
+    Siv::new(&key).open(&[&header], &mut text, &tag).unwrap();
+    assert_eq!(text, plain);
+
+    let key = array("7f7e7d7c7b7a79787776757473727170404142434445464748494a4b4c4d4e4f");
+    let headers = [
+        hex("00112233445566778899aabbccddeeffdeaddadadeaddadaffeeddccbbaa99887766554433221100"),
+        hex("102030405060708090a0"),
+        hex("09f911029d74e35bd84156c5635688c0"),
+    ];
+    let plain =
+        hex("7468697320697320736f6d6520706c61696e7465787420746f20656e6372797074207573696e67205349562d414553");
+    let mut text = plain.clone();
+    let tag = Siv::new(&key).seal(&headers, &mut text);
+    assert_eq!(hex::encode(tag), "7bdb6e3b432667eb06f4d14bff2fbd0f");
+    assert_eq!(
+        hex::encode(&text),
+        "cb900f2fddbe404326601965c889bf17dba77ceb094fa663b7a3f748ba8af829ea64ad544a272e9c485b62a3fd5c0d"
+    );
+    // One cipher for both directions and many messages; what is not authentic is refused.
+    let mut siv = Siv::new(&key);
+    for bit in 0..8 {
+        let (mut changed, mut sealed) = (tag, text.clone());
+        changed[bit] ^= 1 << bit;
+        assert_eq!(siv.open(&headers, &mut sealed, &changed), Err(SivError));
+        assert_eq!(sealed, text, "what was not authentic is not decrypted");
+    }
+    siv.open(&headers, &mut text, &tag).unwrap();
+    assert_eq!(text, plain);
+}
+
+#[test]
+fn agreement_of_the_cavp() {
+    // NIST CAVP, KAS ECC CDH primitive, P-256, COUNT 0: the private key comes out of the generator.
+    struct Scalar(Vec<u8>);
+    impl Rng for Scalar {
+        fn fill(&mut self, out: &mut [u8]) {
+            out.copy_from_slice(&self.0);
+        }
+    }
+    let scalar = hex("7d7dc5f71eb29ddaf80d6214632eeae03d9058af1fb6d22ed80badb62bc1a534");
+    let own = || EphemeralKey::generate(&mut Scalar(scalar.clone())).unwrap();
+    assert_eq!(
+        hex::encode(own().public_key()),
+        "04ead218590119e8876b29146ff89ca61770c4edbbf97d38ce385ed281d8a6b23028af61281fd35e2fa7002523acc85a429cb06ee6648325389f59edfce1405141"
+    );
+    let peer = hex(
+        "04700c48f77f56584c5cc632ca65640db91b6bacce3a4df6b42ce7cc838833d287db71e509e3fd9b060ddb20ba5c51dcc5948d46fbf640dfe0441782cab85fa4ac",
+    );
+    assert_eq!(
+        hex::encode(own().agree(&peer).unwrap()),
+        "46fc62106420ff012e54a434fbdd2d25ccc5852060561e68040dd7778997bd7b"
+    );
+    let mut off_the_curve = peer.clone();
+    off_the_curve[64] ^= 1;
+    assert!(own().agree(&off_the_curve).is_err());
+    assert!(own().agree(&peer[..64]).is_err());
+    assert!(own().agree(&[&peer[..], &[0]].concat()).is_err());
+    assert!(EphemeralKey::generate(&mut Scalar(vec![0; 32])).is_err());
+    assert!(EphemeralKey::generate(&mut Scalar(vec![0xFF; 32])).is_err());
+}
+
+#[test]
+fn single_blocks_are_those_of_ecb() {
+    let mut block = array(&BLOCKS[..32]);
+    let cipher = BlockCipher::new(&array(KEY_128));
+    cipher.encrypt(&mut block);
+    let mut other = array(&BLOCKS[..32]);
+    ecb_block(&key(KEY_128), &mut other);
+    assert_eq!(block, other);
+    cipher.decrypt(&mut block);
+    assert_eq!(block, array::<16>(&BLOCKS[..32]));
 }
 
 #[test]
