@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // test support
 
-pub mod common;
+pub(crate) mod common;
 
 use common::script::{InProcess, Runner};
 use common::{new_card_of, profile};
