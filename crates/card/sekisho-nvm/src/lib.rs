@@ -103,7 +103,6 @@
 extern crate alloc;
 
 mod ahead;
-pub mod area;
 mod crc;
 mod flash;
 mod index;

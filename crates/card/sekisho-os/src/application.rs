@@ -18,6 +18,7 @@ use crate::profile::Profile;
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, Instance, Module};
 use crate::secure::{Authenticated, ModeChange, SecureChannels};
+use crate::stack::Depth;
 
 /// Data object of the security domain: what readers may open (`docs/spec/rolling-secure-messaging.md`, 3).
 pub const MESSAGING_POLICY: u16 = 0xDF30;
@@ -308,6 +309,14 @@ impl<'a> Context<'a> {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         }
         Ok(())
+    }
+
+    /// Says that this command takes little of the stack, whatever its outcome: [`Profile::shallow`] is wiped behind it. Without a word all is wiped that any command
+    /// may take. No public key, no key that is written, no OS part: `tests/stack_left.rs` of the delivered applications measures what they say.
+    pub fn shallow(&mut self) {
+        if self.records.staged.depth == Depth::Unknown {
+            self.records.staged.depth = Depth::Shallow;
+        }
     }
 
     /// Opens secure messaging on the logical channel of the command, once its answer is out. `key` is the application's number for the key that

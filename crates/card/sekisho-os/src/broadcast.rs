@@ -9,6 +9,7 @@ use crate::keys::{KVN_K_AUT, KeyStore};
 use crate::loader::{Authority, Refused};
 use crate::nvm::{Records, Staged};
 use crate::secure::{ModeChange, Slot};
+use crate::stack::{Depth, Stack};
 use crate::state::{Core, Platform};
 
 impl<P: Platform> Core<P> {
@@ -19,7 +20,9 @@ impl<P: Platform> Core<P> {
         };
         match mode {
             ModeChange::Broadcast { start, resume } => slot.enter_broadcast(start, resume.as_ref()),
-            ModeChange::Saved | ModeChange::Left => slot.leave_broadcast(self.platform.profile.stack),
+            ModeChange::Saved | ModeChange::Left => {
+                slot.leave_broadcast(Stack::of(&self.platform.profile, Depth::Whole, P::stack_low()));
+            }
         }
         if !slot.is_broadcast() {
             self.loader.abort();

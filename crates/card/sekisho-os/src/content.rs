@@ -21,7 +21,7 @@ use crate::manufacture::{FACTORY_INDEX, FactoryApplication};
 use crate::nvm::{Kind, RECORDS_AT_A_TIME, Records, Staged};
 use crate::refusal::Refusal;
 use crate::registry::{ENTRIES_MAX, Entry, Instance, Registry};
-use crate::stack;
+use crate::stack::{Depth, Stack};
 use crate::state::{Core, Platform};
 
 impl<P: Platform> SecureElement<P> {
@@ -55,13 +55,13 @@ impl<P: Platform> SecureElement<P> {
         staged.clear();
         let done = apart(|| work(&mut self.core, staged));
         staged.clear();
-        stack::wipe(self.core.platform.profile.stack);
+        Stack::of(&self.core.platform.profile, Depth::Whole, P::stack_low()).wipe();
         self.core.mute |= done == Err(Refusal(StatusWord::MEMORY_FAILURE));
         done.map_err(|refusal| refusal.0)
     }
 }
 
-/// Not inlined: [`stack::wipe`] wipes what is below its caller.
+/// Not inlined: [`Stack::wipe`] wipes what is below its caller.
 #[inline(never)]
 fn apart<T>(work: impl FnOnce() -> T) -> T {
     work()

@@ -20,6 +20,7 @@ use crate::interface::Place;
 use crate::nvm::{Records, Staged};
 use crate::refusal::Refusal;
 use crate::registry::Entry;
+use crate::stack::Depth;
 use crate::state::{Core, Platform};
 
 /// What the selected application is called for.
@@ -115,6 +116,8 @@ impl<P: Platform> Core<P> {
     ) -> Result<StatusWord, Refusal> {
         let before = staged.begin();
         (room.answered, room.is_used) = (0, true);
+        // Whoever has called does not know how deep another application goes.
+        staged.depth = Depth::Whole;
         let mut out = Writer::new(&mut room.answer);
         let bytes = room.command.bytes.get(..room.command.len).unwrap_or_default();
         let mut own = Effects::default();

@@ -14,7 +14,7 @@ use crate::loader::PartState;
 use crate::messaging;
 use crate::profile::Profile;
 use crate::response::{Response, Wanted};
-use crate::stack;
+use crate::stack::{Depth, Stack};
 use crate::state::{Core, Platform, Scratch};
 
 /// A secure element.
@@ -64,14 +64,20 @@ impl<P: Platform> SecureElement<P> {
         // What selects, opens or closes while there is no key in the SE's RAM, and touches no record, leaves none on the stack.
         let has_no_keys = self.core.interfaces.secure.is_empty() && self.core.interfaces.messaging.is_empty();
         self.buffers.scratch.staged.worked = false;
+        self.buffers.scratch.staged.depth = Depth::Unknown;
         let len = self.answer(interface, capdu, out);
         if !has_no_keys || self.buffers.scratch.staged.worked {
-            stack::wipe(self.core.platform.profile.stack);
+            Stack::of(
+                &self.core.platform.profile,
+                self.buffers.scratch.staged.depth,
+                P::stack_low(),
+            )
+            .wipe();
         }
         len
     }
 
-    /// Not inlined: [`stack::wipe`] wipes what is below [`SecureElement::transmit`].
+    /// Not inlined: [`Stack::wipe`] wipes what is below [`SecureElement::transmit`].
     #[inline(never)]
     fn answer(&mut self, interface: Interface, capdu: &[u8], out: &mut [u8]) -> usize {
         let cla = Cla(capdu.first().copied().unwrap_or_default());

@@ -23,7 +23,7 @@ use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Module};
 use crate::secure::SecureChannels;
-use crate::stack;
+use crate::stack::{Depth, Stack};
 use crate::state::{ContainerParts, Core, InterfaceParts, Platform, PlatformParts};
 
 /// What an SE gets in the factory.
@@ -78,6 +78,8 @@ pub enum BootError {
     FlashTooSmall,
     /// The RAM budget does not hold the operating system's own state.
     RamTooSmall,
+    /// The platform's stack is smaller than what the profile says that commands use.
+    StackTooSmall,
     /// The profile has no logical channel, or more than there can be.
     Channels,
     /// The SE has not been made, or its making was broken off: make it.
@@ -93,6 +95,7 @@ impl fmt::Display for BootError {
         match self {
             Self::FlashTooSmall => f.write_str("the flash is smaller than the profile asks for"),
             Self::RamTooSmall => f.write_str("the RAM budget is smaller than the operating system's state"),
+            Self::StackTooSmall => f.write_str("the stack is smaller than what commands use"),
             Self::Channels => f.write_str("the profile asks for no logical channel, or for more than 20"),
             Self::Blank => f.write_str("the secure element has not been personalised"),
             Self::AlreadyMade => f.write_str("the secure element is personalised already"),
@@ -194,11 +197,11 @@ impl<P: Platform> SecureElement<P> {
     pub fn boot(flash: P::Flash, rng: P::Rng, profile: &Profile) -> Result<Self, BootFailure<P::Flash>> {
         let started = Self::start(flash, rng, profile);
         // Records have been read, and moved if the store was left untidy: keys are among them.
-        stack::wipe(profile.stack);
+        Stack::of(profile, Depth::Whole, P::stack_low()).wipe();
         started
     }
 
-    /// Not inlined: [`stack::wipe`] wipes what is below its caller.
+    /// Not inlined: [`Stack::wipe`] wipes what is below its caller.
     #[inline(never)]
     fn start(mut flash: P::Flash, rng: P::Rng, profile: &Profile) -> Result<Self, BootFailure<P::Flash>> {
         match Self::load(&mut flash, profile) {
@@ -228,7 +231,7 @@ impl<P: Platform> SecureElement<P> {
         personalisation: &Personalisation<'_>,
     ) -> Result<Self, BootFailure<P::Flash>> {
         let made = Self::make(&mut flash, profile, personalisation);
-        stack::wipe(profile.stack);
+        Stack::of(profile, Depth::Whole, P::stack_low()).wipe();
         match made {
             Ok(()) => Self::boot(flash, rng, profile),
             Err(error) => Err(BootFailure { error, flash }),
@@ -242,6 +245,9 @@ impl<P: Platform> SecureElement<P> {
     ) -> Result<(Persistent<P::Index>, Option<Container>), BootError> {
         if profile.ram < size_of::<Self>() {
             return Err(BootError::RamTooSmall);
+        }
+        if !Stack::of(profile, Depth::Whole, P::stack_low()).is_there() {
+            return Err(BootError::StackTooSmall);
         }
         if profile.logical_channels == 0 || usize::from(profile.logical_channels) > CHANNELS_MAX {
             return Err(BootError::Channels);

@@ -9,6 +9,7 @@ use zeroize::Zeroize;
 pub use crate::flash::{AnyFlash, FlashFault};
 use crate::interface::ContainerId;
 use crate::refusal::Refusal;
+use crate::stack::Depth;
 
 /// Where the parts of the flash are, in pages: the store of records, then the two slots of the replaceable OS part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,6 +199,8 @@ pub(crate) struct Staged {
     since: Mark,
     /// Whether the command has been given to an application, or has read or written a record: it may have worked with keys.
     pub(crate) worked: bool,
+    /// How deep on the stack.
+    pub(crate) depth: Depth,
 }
 
 impl Staged {
@@ -209,6 +212,7 @@ impl Staged {
             count: 0,
             since: Mark { records: 0, bytes: 0 },
             worked: false,
+            depth: Depth::Unknown,
         }
     }
 

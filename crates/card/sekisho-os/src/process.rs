@@ -184,12 +184,20 @@ impl<P: Platform> Core<P> {
             if let Some(mode) = effects.mode.take() {
                 self.change_mode(place, mode);
             }
-            if let Some((credential, opened)) = effects.opened.take()
-                && let Some(gone) = self.interfaces.messaging.open(place, credential, opened)
-            {
-                self.renew(gone);
+            if effects.opened.is_some() {
+                self.open_messaging(place, &mut effects);
             }
             self.end_revoked(place, &effects);
+        }
+    }
+
+    /// Secure messaging begins. Not inlined: what is moved here would take its room of the stack of every command.
+    #[inline(never)]
+    fn open_messaging(&mut self, place: Place, effects: &mut Effects) {
+        if let Some((credential, opened)) = effects.opened.take()
+            && let Some(gone) = self.interfaces.messaging.open(place, credential, opened)
+        {
+            self.renew(gone);
         }
     }
 
@@ -350,18 +358,24 @@ impl<P: Platform> Core<P> {
     }
 
     fn write(&mut self, place: Place, staged: &mut Staged, effects: &Effects) -> Result<(), Refusal> {
-        let mut nvm = self.nvm.open();
-        staged.commit(&mut nvm, effects.essential)?;
+        staged.commit(&mut self.nvm.open(), effects.essential)?;
         staged.clear();
         if effects.reload {
-            let container = self.containers.pairing.container(place.interface);
-            let loaded = Container::load(&mut Records {
-                nvm,
-                staged,
-                container,
-            })?;
-            self.containers.container = loaded.ok_or(Refusal(StatusWord::MEMORY_FAILURE))?;
+            self.read_again(place, staged)?;
         }
+        Ok(())
+    }
+
+    /// Reads the container again. Not inlined, as [`Core::open_messaging`].
+    #[inline(never)]
+    fn read_again(&mut self, place: Place, staged: &mut Staged) -> Result<(), Refusal> {
+        let container = self.containers.pairing.container(place.interface);
+        let loaded = Container::load(&mut Records {
+            nvm: self.nvm.open(),
+            staged,
+            container,
+        })?;
+        self.containers.container = loaded.ok_or(Refusal(StatusWord::MEMORY_FAILURE))?;
         Ok(())
     }
 

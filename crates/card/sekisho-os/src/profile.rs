@@ -29,6 +29,8 @@ pub struct Profile {
     pub slot_bytes: usize,
     /// Stack that a command may use, in bytes; wiped behind each one that may have worked with keys.
     pub stack: usize,
+    /// Stack that is enough for commands whose application says so ([`Context::shallow`](crate::Context::shallow)), in bytes; wiped behind these in place of all.
+    pub shallow: usize,
     /// RAM that the SE may use, in bytes: its own state, and what is left for the OS part.
     pub ram: usize,
 }
@@ -43,6 +45,7 @@ impl Default for Profile {
             store_bytes: 32 * 1024,
             slot_bytes: 576 * 1024,
             stack: 48 * 1024,
+            shallow: 16 * 1024,
             ram: 256 * 1024,
         }
     }

@@ -10,7 +10,7 @@ use sekisho_scp::card::{
 use crate::channels::Channels;
 use crate::interface::{Interface, Place};
 use crate::registry::Instance;
-use crate::stack;
+use crate::stack::Stack;
 
 /// A key set of a security domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,12 +256,12 @@ impl Slot {
         }
     }
 
-    /// Returns to the saved individual channel; `stack` is how much of the stack holds what has been moved.
+    /// Returns to the saved individual channel; `stack` is what holds what has been moved.
     ///
     /// [`Slot::Open`] is shorter than [`Slot::Broadcast`], and a value that is moved may take with it what stood behind its end: the broadcast
     /// keys, were the stack below this function not wiped before the value is made.
     #[inline(never)]
-    pub(crate) fn leave_broadcast(&mut self, stack: usize) {
+    pub(crate) fn leave_broadcast(&mut self, stack: Stack) {
         if let Self::Broadcast {
             place,
             key,
@@ -274,7 +274,7 @@ impl Slot {
                 dek,
                 kept: Kept::NOTHING,
             };
-            stack::wipe(stack);
+            stack.wipe();
             self.settle(place, key, open);
         }
     }

@@ -29,6 +29,12 @@ pub trait Platform {
     type Interfaces: Interfaces;
     /// The index of its records in RAM, `[Slot; N]`, 6 bytes for each record: those that it has no place for are looked for on the flash.
     type Index: Slots;
+
+    /// The lowest address of the stack that commands run on: nothing is wiped below it, and an SE whose profile asks for more does not start. 0 where
+    /// something else keeps the stack's end, as a guard page does.
+    fn stack_low() -> usize {
+        0
+    }
 }
 
 /// What a command works with, but for the buffers that it is read from and answered into: groups with one owner each.

@@ -32,12 +32,12 @@ pub fn cbc_decrypt(key: &AesKey, iv: &[u8; BLOCK], buf: &mut [u8]) -> Result<(),
 
 /// Encrypts one block in place.
 pub fn ecb_block(key: &AesKey, block: &mut [u8; BLOCK]) {
-    engine::ecb_encrypt(key, core::slice::from_mut(block));
+    engine::ecb_encrypt(key, block);
 }
 
 /// Encrypts blocks in place, each by itself.
 pub fn ecb_blocks(key: &AesKey, blocks: &mut [[u8; BLOCK]]) {
-    engine::ecb_encrypt(key, blocks);
+    engine::ecb_encrypt_all(key, blocks);
 }
 
 /// Encrypts or decrypts `buf` in place with AES-CTR, `buf` beginning at byte `offset` of the stream. `iv` is the first counter block; all its

@@ -88,6 +88,9 @@ impl Application for CardManager {
         if capdu.ins != ins::STORE_DATA {
             self.blocks.end(place);
         }
+        if matches!(capdu.ins, ins::GET_DATA | ins::GET_STATUS) {
+            context.shallow();
+        }
         let mut issuer = issuer(context)?;
         rules::check(capdu, issuer.life_cycle(), came)?;
         let outcome = match capdu.ins {

@@ -157,6 +157,21 @@ pub(super) struct Reference {
 }
 
 impl<'a> Command<'a> {
+    /// Whether it reads and writes what stands in files, and no more ([`Context::shallow`](sekisho_os::Context::shallow)).
+    pub(super) const fn is_shallow(&self) -> bool {
+        matches!(
+            self,
+            Self::SelectFile { .. }
+                | Self::ReadBinary { .. }
+                | Self::WriteBinary { .. }
+                | Self::UpdateBinary { .. }
+                | Self::ReadRecord { .. }
+                | Self::WriteRecord { .. }
+                | Self::UpdateRecord { .. }
+                | Self::AppendRecord { .. }
+        )
+    }
+
     pub(super) fn parse(capdu: &CApdu<'a>) -> Result<Self, Refusal> {
         if capdu.cla.secure_messaging() != SecureMessaging::None {
             return Err(Refusal(StatusWord::SECURE_MESSAGING_NOT_SUPPORTED));

@@ -90,6 +90,9 @@ impl Application for FileSystem {
         out: &mut Writer<'_>,
     ) -> Result<Next, Refusal> {
         let command = Command::parse(capdu)?;
+        if command.is_shallow() {
+            context.shallow();
+        }
         self.tree.load(context)?;
         let changes = matches!(command, Command::CreateFile(_) | Command::DeleteFile(_));
         let mut work = Work {

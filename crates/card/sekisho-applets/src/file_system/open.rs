@@ -17,7 +17,8 @@ fn refused(error: ScheduleError) -> Refusal {
 }
 
 impl Work<'_, '_> {
-    /// SESSION KEY DECRYPTION. Secure messaging begins behind its answer.
+    /// SESSION KEY DECRYPTION. Secure messaging begins behind its answer. Not inlined: it would take its room of the stack of every command.
+    #[inline(never)]
     pub(super) fn open_messaging(&mut self, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let challenge = self.session.take_challenge().filter(|c| c.len == 16);
         let challenge = challenge.ok_or(CONDITIONS)?.bytes;
@@ -35,7 +36,8 @@ impl Work<'_, '_> {
         Ok(StatusWord::NO_ERROR)
     }
 
-    /// REFRESH KEYS, under secure messaging.
+    /// REFRESH KEYS, under secure messaging. Not inlined, as [`Work::open_messaging`].
+    #[inline(never)]
     pub(super) fn refresh_keys(&mut self, reader_key: &[u8], out: &mut Writer<'_>) -> Outcome {
         let file = self.session.messaging_key.filter(|_| self.context.is_messaging());
         let file = file.ok_or(CONDITIONS)?;

@@ -67,6 +67,9 @@ impl Application for SecApp {
         out: &mut Writer<'_>,
     ) -> Result<Next, Refusal> {
         let command = Command::parse(capdu)?;
+        if matches!(command, Command::Poll(_) | Command::Wait | Command::Status) {
+            context.shallow();
+        }
         self.catch_up(context)?;
         match command {
             Command::Poll(reason) => {

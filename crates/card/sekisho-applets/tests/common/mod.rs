@@ -10,6 +10,8 @@ pub mod keys;
 pub mod messaging;
 pub mod poller;
 pub mod script;
+#[cfg(target_os = "linux")]
+pub mod stack;
 pub mod tables;
 pub mod update;
 

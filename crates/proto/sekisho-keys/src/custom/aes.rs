@@ -5,7 +5,11 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::{symbols, xor};
 use crate::{AesKey, BLOCK, ct_eq};
 
-pub(crate) fn ecb_encrypt(key: &AesKey, blocks: &mut [[u8; BLOCK]]) {
+pub(crate) fn ecb_encrypt(key: &AesKey, block: &mut [u8; BLOCK]) {
+    ecb_encrypt_all(key, core::slice::from_mut(block));
+}
+
+pub(crate) fn ecb_encrypt_all(key: &AesKey, blocks: &mut [[u8; BLOCK]]) {
     symbols::aes_encrypt(key.as_bytes(), blocks);
 }
 
@@ -39,7 +43,7 @@ pub(crate) fn ctr_xor(key: &AesKey, iv: &[u8; BLOCK], offset: u64, buf: &mut [u8
 
 fn key_stream(key: &AesKey, counter: u128) -> Zeroizing<[u8; BLOCK]> {
     let mut block = Zeroizing::new(counter.to_be_bytes());
-    ecb_encrypt(key, core::slice::from_mut(&mut block));
+    ecb_encrypt(key, &mut block);
     block
 }
 
@@ -74,7 +78,7 @@ pub(crate) fn key_wrap(kek: &AesKey, keys: &[u8], out: &mut [u8]) -> Option<()> 
         for register in &mut *registers {
             t += 1;
             let mut block = Zeroizing::new(joined(a, *register));
-            ecb_encrypt(kek, core::slice::from_mut(&mut block));
+            ecb_encrypt(kek, &mut block);
             (a, *register) = halves(&block);
             xor(&mut a, &t.to_be_bytes());
         }
@@ -148,7 +152,7 @@ impl Cmac {
 
     pub(crate) fn finalize(mut self) -> [u8; BLOCK] {
         let mut subkey = Zeroizing::new([0; BLOCK]);
-        ecb_encrypt(&self.key, core::slice::from_mut(&mut subkey));
+        ecb_encrypt(&self.key, &mut subkey);
         double(&mut subkey);
         if self.filled < BLOCK {
             double(&mut subkey);
@@ -180,7 +184,7 @@ impl Block {
     }
 
     pub(crate) fn encrypt(&self, block: &mut [u8; BLOCK]) {
-        ecb_encrypt(&self.0, core::slice::from_mut(block));
+        ecb_encrypt(&self.0, block);
     }
 
     pub(crate) fn decrypt(&self, block: &mut [u8; BLOCK]) {

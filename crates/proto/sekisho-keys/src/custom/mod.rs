@@ -12,7 +12,7 @@ mod symbols;
 use crate::BLOCK;
 
 pub(crate) use aes::{
-    Block, Cmac, Siv, cbc_decrypt, cbc_encrypt, ctr_xor, ecb_encrypt, key_unwrap, key_wrap,
+    Block, Cmac, Siv, cbc_decrypt, cbc_encrypt, ctr_xor, ecb_encrypt, ecb_encrypt_all, key_unwrap, key_wrap,
 };
 pub(crate) use p256::{PrivateKey, PublicKey};
 pub(crate) use sha256::Sha256;

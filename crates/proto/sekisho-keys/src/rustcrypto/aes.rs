@@ -1,9 +1,11 @@
 //! AES and its modes.
 
 use ::aes::cipher::common::InnerInit as _;
+use ::aes::cipher::consts::U16;
 use ::aes::cipher::{
-    Array, BlockCipherDecrypt as _, BlockCipherEncrypt as _, BlockModeDecrypt as _, BlockModeEncrypt as _,
-    InnerIvInit as _, KeyInit, StreamCipher as _, StreamCipherCoreWrapper, StreamCipherSeek as _,
+    Array, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt as _, BlockModeEncrypt as _,
+    BlockSizeUser, InnerIvInit as _, Key, KeyInit, StreamCipher as _, StreamCipherCoreWrapper,
+    StreamCipherSeek as _,
 };
 use ::aes::{Aes128, Aes128Enc, Aes192Enc, Aes256Enc};
 use ::cmac::Mac as _;
@@ -11,69 +13,103 @@ use ::cmac::Mac as _;
 use crate::aes_key::Bytes;
 use crate::{AesKey, BLOCK};
 
-/// Runs `$body` with `$cipher` bound to the expanded key, whatever its length: for both directions, or with `encrypt` for that one alone, which
-/// expands half as much.
+/// Calls a function for the cipher of the key's length: for both directions, or with `encrypt` for that one alone, which expands half as much.
+///
+/// The functions are not inlined: the three of them together would take three expanded keys of the stack, and rooms for many blocks.
 macro_rules! with_cipher {
-    ($key:expr, $cipher:ident => $body:expr) => {
-        with_cipher!(@ Aes128 Aes192 Aes256, $key, $cipher => $body)
+    ($key:expr, $function:ident($($argument:expr),*)) => {
+        with_cipher!(@ Aes128 Aes192 Aes256, $key, $function($($argument),*))
     };
-    (encrypt $key:expr, $cipher:ident => $body:expr) => {
-        with_cipher!(@ Aes128Enc Aes192Enc Aes256Enc, $key, $cipher => $body)
+    (encrypt $key:expr, $function:ident($($argument:expr),*)) => {
+        with_cipher!(@ Aes128Enc Aes192Enc Aes256Enc, $key, $function($($argument),*))
     };
-    (@ $aes128:ident $aes192:ident $aes256:ident, $key:expr, $cipher:ident => $body:expr) => {
+    (@ $aes128:ident $aes192:ident $aes256:ident, $key:expr, $function:ident($($argument:expr),*)) => {
         match &$key.0 {
-            Bytes::Aes128(bytes, _) => {
-                let $cipher = <::aes::$aes128 as KeyInit>::new(bytes.into());
-                $body
-            }
-            Bytes::Aes192(bytes, _) => {
-                let $cipher = <::aes::$aes192 as KeyInit>::new(bytes.into());
-                $body
-            }
-            Bytes::Aes256(bytes) => {
-                let $cipher = <::aes::$aes256 as KeyInit>::new(bytes.into());
-                $body
-            }
+            Bytes::Aes128(bytes, _) => $function::<::aes::$aes128>(bytes.into(), $($argument),*),
+            Bytes::Aes192(bytes, _) => $function::<::aes::$aes192>(bytes.into(), $($argument),*),
+            Bytes::Aes256(bytes) => $function::<::aes::$aes256>(bytes.into(), $($argument),*),
         }
     };
 }
 
-pub(crate) fn ecb_encrypt(key: &AesKey, blocks: &mut [[u8; BLOCK]]) {
-    let blocks = Array::cast_slice_from_core_mut(blocks);
-    // A slice of one goes the way of many, which costs a call more.
-    match blocks {
-        [block] => with_cipher!(encrypt key, cipher => cipher.encrypt_block(block)),
-        blocks => with_cipher!(encrypt key, cipher => cipher.encrypt_blocks(blocks)),
+/// A cipher of 16-byte blocks that is made of a key.
+trait Cipher: KeyInit + BlockSizeUser<BlockSize = U16> {}
+
+impl<C: KeyInit + BlockSizeUser<BlockSize = U16>> Cipher for C {}
+
+pub(crate) fn ecb_encrypt(key: &AesKey, block: &mut [u8; BLOCK]) {
+    #[inline(never)]
+    fn with<C: Cipher + BlockCipherEncrypt>(key: &Key<C>, block: &mut [u8; BLOCK]) {
+        C::new(key).encrypt_block(block.into());
     }
+    with_cipher!(encrypt key, with(block));
+}
+
+pub(crate) fn ecb_encrypt_all(key: &AesKey, blocks: &mut [[u8; BLOCK]]) {
+    #[inline(never)]
+    fn with<C: Cipher + BlockCipherEncrypt>(key: &Key<C>, blocks: &mut [[u8; BLOCK]]) {
+        C::new(key).encrypt_blocks(Array::cast_slice_from_core_mut(blocks));
+    }
+    with_cipher!(encrypt key, with(blocks));
 }
 
 pub(crate) fn cbc_encrypt(key: &AesKey, iv: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
-    let blocks = Array::cast_slice_from_core_mut(blocks);
-    with_cipher!(encrypt key, cipher => cbc::Encryptor::inner_iv_init(cipher, iv.into()).encrypt_blocks(blocks));
+    #[inline(never)]
+    fn with<C: Cipher + BlockCipherEncrypt>(key: &Key<C>, iv: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
+        let blocks = Array::cast_slice_from_core_mut(blocks);
+        cbc::Encryptor::inner_iv_init(C::new(key), iv.into()).encrypt_blocks(blocks);
+    }
+    with_cipher!(encrypt key, with(iv, blocks));
 }
 
 pub(crate) fn cbc_decrypt(key: &AesKey, iv: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
-    let blocks = Array::cast_slice_from_core_mut(blocks);
-    with_cipher!(key, cipher => cbc::Decryptor::inner_iv_init(cipher, iv.into()).decrypt_blocks(blocks));
+    #[inline(never)]
+    fn with<C: Cipher + BlockCipherDecrypt>(key: &Key<C>, iv: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
+        let blocks = Array::cast_slice_from_core_mut(blocks);
+        cbc::Decryptor::inner_iv_init(C::new(key), iv.into()).decrypt_blocks(blocks);
+    }
+    with_cipher!(key, with(iv, blocks));
 }
 
 /// `None` when the stream is too short.
 pub(crate) fn ctr_xor(key: &AesKey, iv: &[u8; BLOCK], offset: u64, buf: &mut [u8]) -> Option<()> {
-    with_cipher!(encrypt key, cipher => {
-        let mut stream = StreamCipherCoreWrapper::from_core(ctr::CtrCore::<_, ctr::flavors::Ctr128BE>::inner_iv_init(cipher, iv.into()));
+    #[inline(never)]
+    fn with<C: Cipher + BlockCipherEncrypt>(
+        key: &Key<C>,
+        iv: &[u8; BLOCK],
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Option<()> {
+        let core = ctr::CtrCore::<C, ctr::flavors::Ctr128BE>::inner_iv_init(C::new(key), iv.into());
+        let mut stream = StreamCipherCoreWrapper::from_core(core);
         stream.try_seek(offset).ok()?;
         stream.try_apply_keystream(buf).ok()
-    })
+    }
+    with_cipher!(encrypt key, with(iv, offset, buf))
 }
 
 /// `keys` and `out` have lengths that fit.
 pub(crate) fn key_wrap(kek: &AesKey, keys: &[u8], out: &mut [u8]) -> Option<()> {
-    with_cipher!(kek, cipher => aes_kw::AesKw::inner_init(cipher).wrap_key(keys, out).ok().map(|_| ()))
+    #[inline(never)]
+    fn with<C: Cipher + BlockCipherEncrypt>(kek: &Key<C>, keys: &[u8], out: &mut [u8]) -> Option<()> {
+        aes_kw::AesKw::inner_init(C::new(kek))
+            .wrap_key(keys, out)
+            .ok()
+            .map(|_| ())
+    }
+    with_cipher!(encrypt kek, with(keys, out))
 }
 
 /// `wrapped` and `out` have lengths that fit. `None` when the check fails.
 pub(crate) fn key_unwrap(kek: &AesKey, wrapped: &[u8], out: &mut [u8]) -> Option<()> {
-    with_cipher!(kek, cipher => aes_kw::AesKw::inner_init(cipher).unwrap_key(wrapped, out).ok().map(|_| ()))
+    #[inline(never)]
+    fn with<C: Cipher + BlockCipherDecrypt>(kek: &Key<C>, wrapped: &[u8], out: &mut [u8]) -> Option<()> {
+        aes_kw::AesKw::inner_init(C::new(kek))
+            .unwrap_key(wrapped, out)
+            .ok()
+            .map(|_| ())
+    }
+    with_cipher!(kek, with(wrapped, out))
 }
 
 #[derive(Clone)]

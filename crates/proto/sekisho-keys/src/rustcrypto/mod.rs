@@ -4,7 +4,7 @@ mod aes;
 mod p256;
 
 pub(crate) use aes::{
-    Block, Cmac, Siv, cbc_decrypt, cbc_encrypt, ctr_xor, ecb_encrypt, key_unwrap, key_wrap,
+    Block, Cmac, Siv, cbc_decrypt, cbc_encrypt, ctr_xor, ecb_encrypt, ecb_encrypt_all, key_unwrap, key_wrap,
 };
 pub(crate) use p256::{PrivateKey, PublicKey};
 pub(crate) use sha256::Sha256;
