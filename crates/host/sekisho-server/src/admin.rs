@@ -28,6 +28,9 @@ type Answer = Result<Response, Problem>;
 /// Largest body of any other request.
 const BODY_MAX: usize = 4 << 20;
 
+/// The longest name of a campaign, in characters (broadcast update, 5.4).
+const NAME_MAX: usize = 100;
+
 /// The routes.
 pub(crate) fn routes(app: Arc<App>) -> Router {
     Router::new()
@@ -259,15 +262,24 @@ const fn five() -> u32 {
     5
 }
 
+/// A name is one line for people, on a page and in a terminal.
+fn check_name(name: &str) -> Result<(), Problem> {
+    let length = name.chars().count();
+    if (1..=NAME_MAX).contains(&length) && !name.contains(char::is_control) {
+        Ok(())
+    } else {
+        Err(Problem::bad_request(format!(
+            "a name has 1 to {NAME_MAX} characters, none of which is a control character"
+        )))
+    }
+}
+
 async fn create(State(app): Shared, bytes: Bytes) -> Answer {
     let wanted: Create = body(&bytes)?;
-    if wanted.success_threshold > 100
-        || wanted.error_threshold == 0
-        || wanted.attempts_max == 0
-        || wanted.name.is_empty()
-    {
+    check_name(&wanted.name)?;
+    if wanted.success_threshold > 100 || wanted.error_threshold == 0 || wanted.attempts_max == 0 {
         return Err(Problem::bad_request(
-            "name must not be empty, success_threshold is a percentage, error_threshold and attempts_max are above 0",
+            "success_threshold is a percentage, error_threshold and attempts_max are above 0",
         ));
     }
     let package_id = hex::decode(&wanted.package_id)

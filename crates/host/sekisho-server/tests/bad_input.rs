@@ -266,3 +266,42 @@ async fn an_authorisation_asked_for_again_is_the_same_also_after_a_restart() {
     assert_problem("aborted", &f.post(&path, &link, &equ(campaign, 3)), 403);
     f.server.stop().await;
 }
+
+/// A name is one line for people; what is not is refused, and the live page shows what is taken as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaigns_name_is_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = Fixture::start(folder.path(), &Arc::new(SoftHsm::generate().unwrap())).await;
+    let id = start_campaign(&f);
+    let made = f.get(&format!("/api/v1/campaigns/{id}"), &f.server.admin_token, None);
+    let made: Value = serde_json::from_slice(&made.2).unwrap();
+    let create = |name: &str| {
+        let wanted = json!({ "name": name, "package_id": made["package_id"] }).to_string();
+        f.post("/api/v1/campaigns", &f.server.admin_token, wanted.as_bytes())
+    };
+    let before = f.get("/api/v1/campaigns", &f.server.admin_token, None).2;
+    for wrong in [
+        "",
+        &"x".repeat(101),
+        &"x".repeat(3 << 20),
+        "two\nlines",
+        "\u{1b}[2J",
+        "\0",
+        "\u{85}",
+        "tab\tin it",
+    ] {
+        assert_problem(&format!("{:.20?}", wrong), &create(wrong), 400);
+    }
+    let after = f.get("/api/v1/campaigns", &f.server.admin_token, None).2;
+    assert_eq!(before, after, "nothing was made");
+    let longest = "\u{6f22}".repeat(100);
+    for right in ["x", "a <b> & c", &longest] {
+        assert_eq!(create(right).0, 201, "{right}");
+    }
+    let page = String::from_utf8(f.get("/", "", None).2).unwrap();
+    assert!(page.contains(&longest) && !page.contains("<b> &"), "{page}");
+    // A server that has just been started has counted nothing, and its page says what that is the count of.
+    let counted = page.find("Counted since this server was started").unwrap();
+    assert!(page.find("authorisations made").unwrap() > counted);
+    f.server.stop().await;
+}
