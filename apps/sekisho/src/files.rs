@@ -28,6 +28,29 @@ pub(crate) fn raise_limit() {
     }
 }
 
+/// Beyond the size that a file may have (`ulimit -f`), a write fails from now on, and is told like a full disk; it ended the process before.
+pub(crate) fn outlive_file_limit() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    // The handler stays when the stream of signals, which nobody reads, is dropped.
+    signal(SignalKind::from_raw(nix::sys::signal::Signal::SIGXFSZ as i32)).map(drop)
+}
+
+/// Takes a folder for this process alone, as long as what it gives is kept: two servers would each hand out what the other counts.
+///
+/// # Errors
+/// Another process has it.
+pub(crate) fn alone_in(folder: &Path) -> Result<File> {
+    let path = folder.join("server.lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(anyhow!("another server runs in {}", folder.display())),
+        Err(fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
 /// Says when a server has no files left, and when it has some again: whoever connects meanwhile only sees that nobody answers.
 #[allow(clippy::print_stderr)]
 pub(crate) async fn say_when_they_run_out() {

@@ -12,6 +12,7 @@ mod files;
 mod lab;
 mod leftovers;
 mod load;
+mod log;
 mod reader;
 
 use clap::Parser;

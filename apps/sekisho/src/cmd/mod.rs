@@ -124,9 +124,14 @@ pub(crate) fn exit_code(error: &Error) -> ExitCode {
 /// Prints an error and its causes, one line each, on standard error.
 #[allow(clippy::print_stderr)]
 pub(crate) fn report(error: &Error) {
-    eprintln!("error: {error}");
-    for cause in error.chain().skip(1) {
-        eprintln!("  because: {cause}");
+    let mut last = error.to_string();
+    eprintln!("error: {last}");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Some say their cause themselves.
+        if !last.ends_with(&cause) {
+            eprintln!("  because: {cause}");
+        }
+        last = cause;
     }
     if sekisho_store::files_ran_out() {
         eprintln!("  because: too many open files, or nearly; ulimit -n says how many there may be");

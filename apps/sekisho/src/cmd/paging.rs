@@ -141,6 +141,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return super::paging_local::run(file, &args.passphrase, &config, &folder);
     }
     let hsm = secret::keystore(&args.keystore, &args.passphrase.read()?)?;
+    crate::log::to_stderr().or_usage()?;
     files::private_folder(&folder, &[])?;
     if let Some(database) = config.database.strip_prefix("sqlite:") {
         files::close(Path::new(database));
@@ -149,6 +150,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .enable_all()
         .build()?
         .block_on(async {
+            files::outlive_file_limit()?;
             let paging = Arc::new(Paging::start(config, Arc::new(hsm)).await?);
             let looking = tokio::spawn(Arc::clone(&paging).run());
             let say = || eprintln!("paging         udp {}", paging.engine().local_addr());

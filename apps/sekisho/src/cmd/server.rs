@@ -15,6 +15,7 @@ use super::paging;
 use super::secret::{self, Passphrase};
 use crate::files;
 use crate::leftovers::stopped_after;
+use crate::log;
 
 /// The management server: campaigns, device endpoint over TLS, administration with a live page
 #[derive(Parser)]
@@ -102,7 +103,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
+    log::to_stderr().or_usage()?;
     files::private_folder(&folder, &PUBLIC)?;
+    let _alone = files::alone_in(&folder)?;
     // Devices find there what they pin.
     files::publish(&folder)?;
     let config = Config {
@@ -122,6 +125,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 #[allow(clippy::print_stderr)]
 async fn serve(config: Config, hsm: SoftHsm, folder: &Path) -> Result<ExitCode> {
+    files::outlive_file_limit()?;
     let server = Server::start(config, Arc::new(hsm)).await?;
     let say = || {
         eprintln!(

@@ -6,7 +6,6 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use sekisho_link::SeId;
 use sekisho_pager::signals::Signal;
 use sekisho_paging::message::Action;
 use sekisho_paging::recovery::REQUEST;
@@ -257,13 +256,8 @@ async fn recover(State(app): Shared, bytes: Bytes) -> Answer {
 }
 
 /// Public key (65), signature (64), proof (16) come; digest (32), proof (16) and certificate (DER) go.
-async fn certify(
-    State(app): Shared,
-    Path(id): Path<String>,
-    headers: axum::http::HeaderMap,
-    bytes: Bytes,
-) -> Answer {
-    let se_id: SeId = app.device(&id, &headers)?;
+async fn certify(State(app): Shared, Path(id): Path<String>, request: axum::extract::Request) -> Answer {
+    let (se_id, bytes) = crate::device::message(&app, &id, request).await?;
     let wrong = || Problem::bad_request("public key, signature and proof have 145 bytes");
     let made: &[u8; 145] = bytes.as_ref().try_into().map_err(|_| wrong())?;
     let (public_key, rest) = made.split_first_chunk::<65>().ok_or_else(wrong)?;

@@ -1,8 +1,8 @@
 //! The device endpoint (broadcast update, section 5).
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::body::{Bytes, HttpBody as _};
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -32,14 +32,12 @@ fn of_updates(version: Version) -> Router<Arc<App>> {
         .route("/deliveries/{campaign}", get(delivery))
         .route(
             "/{se_id}/equ",
-            post(move |State(app): Shared, Path(se_id), headers, body| {
-                equ(version, app, se_id, headers, body)
-            }),
+            post(move |State(app): Shared, Path(se_id), request| equ(version, app, se_id, request)),
         )
         .route(
             "/{se_id}/status",
-            post(move |State(app): Shared, Path(se_id), headers, body| {
-                device_status::status(version, app, se_id, headers, body)
+            post(move |State(app): Shared, Path(se_id), request| {
+                device_status::status(version, app, se_id, request)
             }),
         )
 }
@@ -50,6 +48,7 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .nest("/device/v1", of_updates(Version::One))
         .nest("/device/v2", of_updates(Version::Two))
         .merge(crate::admin_paging::device_routes())
+        .layer(DefaultBodyLimit::max(BODY_MAX))
         .fallback(|| async {
             Problem::new(
                 StatusCode::NOT_FOUND,
@@ -215,14 +214,30 @@ fn check_wants(equ: &Equ<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn equ(
-    version: Version,
-    app: Arc<App>,
-    se_id: String,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let se_id = app.device(&se_id, &headers)?;
+/// The longest body that a device may send, in bytes (broadcast update, 5.1).
+const BODY_MAX: usize = 4096;
+
+/// The SE that a device's message comes from, and the message, of which nothing is read before its token is known to be right.
+pub(crate) async fn message(app: &App, se_id: &str, request: Request) -> Result<(SeId, Bytes), Problem> {
+    let se_id = app.device(se_id, request.headers())?;
+    let too_long = || {
+        let why = format!("at most {BODY_MAX} bytes are taken");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body too long", why)
+    };
+    let announced = request.body().size_hint().lower();
+    if announced > u64::try_from(BODY_MAX).unwrap_or(u64::MAX) {
+        return Err(too_long());
+    }
+    let body = Bytes::from_request(request, &()).await;
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_long(),
+        status => Problem::new(status, "unreadable body", rejection.body_text()),
+    })?;
+    Ok((se_id, body))
+}
+
+async fn equ(version: Version, app: Arc<App>, se_id: String, request: Request) -> Result<Response, Problem> {
+    let (se_id, body) = message(&app, &se_id, request).await?;
     let equ = Equ::decode(&body).map_err(|error| Problem::bad_request(format!("this is no EQU: {error}")))?;
     of_url((equ.version, equ.se_id), (version, se_id))?;
     check_wants(&equ)?;

@@ -1,7 +1,7 @@
 //! ST, what devices report: only the SE's own word counts for it or against it (broadcast update, 4.6).
 
-use axum::body::Bytes;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::response::Response;
 use sekisho_hsm::is_of;
 use sekisho_link::{Delivery, Outcome, PSe, Proof, Receipt, Refusal, SeId, Status, Verdict, Version};
@@ -9,7 +9,7 @@ use sekisho_store::{DeviceRow, Report, Target, TargetState, Word};
 use std::sync::Arc;
 
 use crate::app::{App, now};
-use crate::device::{encoded, of_url, stored};
+use crate::device::{encoded, message, of_url, stored};
 use crate::metrics::Metrics;
 use crate::policy;
 use crate::problem::Problem;
@@ -19,10 +19,9 @@ pub(crate) async fn status(
     version: Version,
     app: Arc<App>,
     se_id: String,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let se_id = app.device(&se_id, &headers)?;
+    let (se_id, body) = message(&app, &se_id, request).await?;
     let status =
         Status::decode(&body).map_err(|error| Problem::bad_request(format!("this is no ST: {error}")))?;
     of_url((status.version, status.se_id), (version, se_id))?;

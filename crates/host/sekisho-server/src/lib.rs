@@ -29,6 +29,7 @@ pub use device_status::SE_REFUSED;
 pub use tls::{Certificate, TlsError};
 
 use axum_server::tls_rustls::RustlsConfig;
+use hyper_util::rt::TokioTimer;
 use sekisho_hsm::Hsm;
 use sekisho_store::{Store, StoreError};
 use std::net::{SocketAddr, TcpListener};
@@ -120,6 +121,19 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> 
     Ok((listener, address))
 }
 
+/// HTTP/1.1 alone. A connection whose next request has no whole head in time is closed, whatever it sends meanwhile.
+fn http1<A>(
+    mut server: axum_server::Server<SocketAddr, A>,
+    handle: axum_server::Handle<SocketAddr>,
+) -> axum_server::Server<SocketAddr, A> {
+    server
+        .http_builder()
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT);
+    server.http1_only().handle(handle)
+}
+
 impl Server {
     /// Starts a server on the current tokio runtime.
     ///
@@ -166,12 +180,11 @@ impl Server {
         let handles = [axum_server::Handle::new(), axum_server::Handle::new()];
         let [device_handle, admin_handle] = handles.clone();
         let failed = |address| move |error| StartError::Listen(address, error);
-        let device_server = axum_server::from_tcp_rustls(device_listener, tls)
-            .map_err(failed(device_address))?
-            .handle(device_handle);
-        let admin_server = axum_server::from_tcp(admin_listener)
-            .map_err(failed(admin_address))?
-            .handle(admin_handle);
+        let device_server =
+            axum_server::from_tcp_rustls(device_listener, tls).map_err(failed(device_address))?;
+        let device_server = http1(device_server, device_handle);
+        let admin_server = axum_server::from_tcp(admin_listener).map_err(failed(admin_address))?;
+        let admin_server = http1(admin_server, admin_handle);
         let looking = paging
             .clone()
             .map(|paging| tokio::spawn(watch_paging(paging, Arc::clone(&app))));

@@ -74,6 +74,9 @@ impl From<StoreError> for Problem {
                         StoreError::Files(_) => {
                             "nothing was changed; the server has too many open files (ulimit -n)"
                         }
+                        StoreError::NotWritable(_) => {
+                            "the database cannot be written; the server's standard error says why"
+                        }
                         _ => "nothing was changed; try again",
                     },
                 )

@@ -20,11 +20,15 @@ pub use model::{
     NewPackage, Report, Standing, State, Target, TargetState, Word,
 };
 
+use nix::fcntl::posix_fallocate;
+use sqlx::Connection as _;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,9 @@ pub enum StoreError {
     /// The database could not open a file, since the process has as many as it may.
     #[error("too many open files (ulimit -n): {0}")]
     Files(String),
+    /// Nothing can be written: no room, or no right to.
+    #[error("the database cannot be written: {0}")]
+    NotWritable(String),
     /// There is no such thing.
     #[error("no such {0}")]
     NotFound(&'static str),
@@ -93,6 +100,33 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 pub struct Store {
     pool: SqlitePool,
     writer: writer::Writer,
+    /// Where the database is.
+    folder: PathBuf,
+    /// The last try to write.
+    probed: Arc<Mutex<Option<Probed>>>,
+}
+
+/// When a write was last tried, and why it failed if it did.
+type Probed = (Instant, std::result::Result<(), String>);
+
+/// How long the outcome of [`Store::check_writable`] stands.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Room that there has to be beside the database, in bytes: what is written between two looks, and more.
+const ROOM: i64 = 1 << 20;
+
+/// Writes a page to the database, its `user_version`, which nothing else uses; and takes [`ROOM`] beside it, for a moment and without a name: in its log
+/// there may be room for a page when there is none for anything else.
+async fn probe(pool: &SqlitePool, folder: &Path) -> std::result::Result<(), String> {
+    let written = sqlx::query("PRAGMA user_version = 1").execute(pool).await;
+    written.map_err(|error| error.to_string())?;
+    let folder = folder.to_owned();
+    let taken = tokio::task::spawn_blocking(move || {
+        let file = tempfile::tempfile_in(folder)?;
+        posix_fallocate(file, 0, ROOM).map_err(std::io::Error::from)
+    });
+    let taken = taken.await.map_err(|error| error.to_string())?;
+    taken.map_err(|error| format!("there is no room of {ROOM} bytes beside it: {error}"))
 }
 
 impl Store {
@@ -110,20 +144,41 @@ impl Store {
             .busy_timeout(Duration::from_secs(10));
         let pool = SqlitePoolOptions::new()
             .max_connections(4)
+            // SQLite ends a transaction by itself when its disk is full. The driver's ROLLBACK fails then, and it counts a transaction that is
+            // not there, in which it can begin no other, for ever: such a connection is thrown away.
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             .connect_with(options)
             .await?;
         sqlx::migrate!("./migrations").run(&pool).await?;
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        probe(&pool, &folder).await.map_err(StoreError::NotWritable)?;
         let writer = writer::Writer::start(pool.clone());
-        Ok(Self { pool, writer })
+        Ok(Self {
+            pool,
+            writer,
+            folder,
+            probed: Arc::default(),
+        })
     }
 
-    /// Whether the database answers.
+    /// Whether the database can be written, and there is room for more: it is tried, once a second at most, however often it is asked.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn ping(&self) -> Result<()> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
-        Ok(())
+    /// [`StoreError::NotWritable`].
+    pub async fn check_writable(&self, now: Instant) -> Result<()> {
+        let mut probed = self.probed.lock().await;
+        let outcome = match &*probed {
+            Some((at, outcome)) if now.saturating_duration_since(*at) < PROBE_INTERVAL => outcome.clone(),
+            _ => {
+                let outcome = probe(&self.pool, &self.folder).await;
+                *probed = Some((now, outcome.clone()));
+                outcome
+            }
+        };
+        outcome.map_err(StoreError::NotWritable)
     }
 
     /// Closes the database. Everything answered so far is durable with or without it.

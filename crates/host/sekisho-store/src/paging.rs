@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sekisho_link::SeId;
 use sqlx::any::{AnyPoolOptions, AnyRow};
-use sqlx::{Any, AnyPool, AssertSqlSafe, Row, Transaction};
+use sqlx::{Any, AnyPool, AssertSqlSafe, Connection as _, Row, Transaction};
 
 use crate::{Result, StoreError};
 
@@ -227,6 +227,8 @@ impl PagingStore {
             // SQLite has one writer: a second connection would find it locked.
             .max_connections(if is_sqlite { 1 } else { 4 })
             .acquire_timeout(Duration::from_secs(5))
+            // As in `Store::open`.
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             .connect(&url)
             .await?;
         if is_sqlite {

@@ -72,6 +72,9 @@ async fn run(pool: SqlitePool, mut receiver: mpsc::Receiver<Work>) {
     while receiver.recv_many(&mut batch, BATCH).await > 0 {
         let mut answers = Vec::with_capacity(batch.len());
         let result = write(&pool, batch.drain(..), &mut answers).await;
+        if let Err(error) = &result {
+            tracing::error!(%error, "database: nothing of {} writes is kept", answers.len().max(1));
+        }
         // A sender that is gone has lost interest; the write stands.
         for answer in answers {
             match (answer, &result) {
