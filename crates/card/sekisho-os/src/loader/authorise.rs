@@ -7,7 +7,6 @@ use sekisho_nvm::Op;
 
 use super::commands::AuthorizeAction;
 use super::records::{ActivePart, KEY_VERSION, PART, RECEIPT, Staged, UNSTAGED, WIPE};
-use super::staging::Place;
 use super::{Loader, check_code_format, check_version, commit, keys, length, receipts, slot, status};
 use crate::nvm::Nvm;
 
@@ -119,7 +118,7 @@ impl Loader {
         let part = active.encode();
         commit(nvm, &[Op::Put(PART, &part), Op::Put(RECEIPT, &receipt), a, b, c])?;
         self.active = Some(active);
-        self.broadcast = Place::EMPTY;
+        self.broadcast.clear();
         self.reload(nvm)?;
         out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
     }
@@ -171,7 +170,7 @@ impl Loader {
             count += 1;
         }
         commit(nvm, ops.get(..count).unwrap_or_default())?;
-        self.broadcast = Place::EMPTY;
+        self.broadcast.clear();
         self.reload(nvm)?;
         self.wipe_slot(nvm)
     }

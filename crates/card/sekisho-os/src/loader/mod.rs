@@ -36,7 +36,7 @@ use sekisho_scp::card::BroadcastCheckpoint;
 use crate::nvm::{Nvm, Records};
 use crate::part::{self, PartFailure, Placed, Writes};
 use records::{ActivePart, Checkpoint, PART, RECEIPT, REFUSAL, Staged, UNSTAGED, WIPE};
-use staging::{Broadcast, Place};
+use staging::Place;
 
 /// Largest flash page that the page buffer holds.
 const PAGE_MAX: usize = 4096;
@@ -260,17 +260,17 @@ impl Loader {
             commit(nvm, &UNSTAGED)?;
             self.reload(nvm)?;
             self.loading = Position::new(begin.campaign);
-            self.broadcast = Place::Taken(Broadcast::new(begin));
+            self.broadcast.begin(begin);
             return Ok(None);
         };
         (_, self.loading) = self.staged;
-        self.broadcast = Place::Taken(Broadcast::new(begin));
+        self.broadcast.begin(begin);
         let resumed = match self.broadcast.get_mut() {
-            Some(broadcast) => broadcast.resume(nvm, staged, &checkpoint),
+            Some((broadcast, page)) => broadcast.resume(page, nvm, staged, &checkpoint),
             None => Ok(()),
         };
         if let Err(sw) = resumed {
-            self.broadcast = Place::EMPTY;
+            self.broadcast.clear();
             return Err(sw);
         }
         Ok(Some(checkpoint.channel))
@@ -291,8 +291,8 @@ impl Loader {
         self.loading.block = block;
         let done = self.write_in_place(nvm, block, data, after, designer);
         match (self.broadcast.get(), done) {
-            (Some(broadcast), Ok(())) => self.loading = broadcast.position(),
-            _ => self.broadcast = Place::EMPTY,
+            (Some((broadcast, _)), Ok(())) => self.loading = broadcast.position(),
+            _ => self.broadcast.clear(),
         }
         done
     }
@@ -308,7 +308,7 @@ impl Loader {
     ) -> Result<(), StatusWord> {
         let region = slot(nvm, self.inactive_slot())?;
         let versions = [Manifest::OS_PART, Manifest::KEYS].map(|target| (target, self.version(target)));
-        let broadcast = self
+        let (broadcast, page) = self
             .broadcast
             .get_mut()
             .ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?;
@@ -323,9 +323,9 @@ impl Loader {
             if length(&manifest)? > region.len(&nvm.flash) {
                 return Err(StatusWord::NOT_ENOUGH_MEMORY);
             }
-            broadcast.begin(nvm, manifest, after)?;
+            broadcast.begin(page, nvm, manifest, after)?;
         } else {
-            broadcast.block(nvm, &region, data, after)?;
+            broadcast.block(page, nvm, &region, data, after)?;
         }
         self.reload(nvm)
     }
@@ -335,8 +335,8 @@ impl Loader {
     /// # Errors
     /// 9504 before the image is whole.
     pub fn finish(&mut self, _nvm: &mut Nvm<'_>) -> Result<(), StatusWord> {
-        let is_complete = self.broadcast.get().map(Broadcast::is_complete);
-        self.broadcast = Place::EMPTY;
+        let is_complete = self.broadcast.get().map(|(broadcast, _)| broadcast.is_complete());
+        self.broadcast.clear();
         match is_complete {
             None => Err(StatusWord::CONDITIONS_NOT_SATISFIED),
             Some(true) => Ok(()),
@@ -353,17 +353,17 @@ impl Loader {
         let (_, standing) = self.staged;
         let left = match self.broadcast.get() {
             None => Err(StatusWord::CONDITIONS_NOT_SATISFIED),
-            Some(broadcast) if broadcast.position().block == standing.block => Ok(()),
-            Some(broadcast) => broadcast.checkpoint(nvm, channel, false),
+            Some((broadcast, _)) if broadcast.position().block == standing.block => Ok(()),
+            Some((broadcast, page)) => broadcast.checkpoint(page, nvm, channel, false),
         };
-        self.broadcast = Place::EMPTY;
+        self.broadcast.clear();
         left?;
         self.reload(nvm)
     }
 
     /// Broadcast mode has ended otherwise: its keys and its page buffer are wiped; what stands in NVM stays.
     pub fn abort(&mut self) {
-        self.broadcast = Place::EMPTY;
+        self.broadcast.clear();
     }
 
     /// A part in a slot.

@@ -64,8 +64,7 @@ struct ImageKey {
     first_counter_block: [u8; 16],
 }
 
-/// A broadcast between CHANGE MODE and CHANGE MODE. Dropped on any error: the page buffer and the keys are wiped, and NVM holds the last
-/// checkpoint.
+/// A broadcast between CHANGE MODE and CHANGE MODE. It ends on any error: NVM holds the last checkpoint.
 pub(super) struct Broadcast {
     begin: BroadcastBegin,
     staged: Option<Staged>,
@@ -73,58 +72,87 @@ pub(super) struct Broadcast {
     next_block: u16,
     /// Bytes of the image in the slot.
     written: usize,
-    page: [u8; PAGE_MAX],
-    /// Bytes of the image in the page buffer.
+}
+
+/// What of an image does not fill a page of the slot yet.
+pub(super) struct Page {
+    bytes: [u8; PAGE_MAX],
     filled: usize,
 }
 
-/// The place of a broadcast in the loader. Empty it is zero all over, whatever was there before: a mere `None` would leave what it does not need.
+impl Page {
+    fn filled(&self) -> &[u8] {
+        self.bytes.get(..self.filled).unwrap_or_default()
+    }
+}
+
+/// The place of a broadcast in the loader. Its page stays where it is: nothing moves it, and it is wiped in place.
+pub(super) struct Place {
+    held: Held,
+    page: Page,
+}
+
+/// Empty it is zero all over, whatever was there before: a mere `None` would leave what it does not need.
 #[allow(clippy::large_enum_variant, dead_code)] // one of them is always there; zeros are written, never read
-pub(super) enum Place {
+enum Held {
     Empty([u8; size_of::<Broadcast>()]),
     Taken(Broadcast),
 }
 
+impl Held {
+    const EMPTY: Self = Self::Empty([0; size_of::<Broadcast>()]);
+}
+
 impl Place {
-    pub(super) const EMPTY: Self = Self::Empty([0; size_of::<Broadcast>()]);
+    pub(super) const EMPTY: Self = Self {
+        held: Held::EMPTY,
+        page: Page {
+            bytes: [0; PAGE_MAX],
+            filled: 0,
+        },
+    };
 
-    pub(super) const fn get(&self) -> Option<&Broadcast> {
-        match self {
-            Self::Empty(_) => None,
-            Self::Taken(broadcast) => Some(broadcast),
+    pub(super) const fn get(&self) -> Option<(&Broadcast, &Page)> {
+        match &self.held {
+            Held::Empty(_) => None,
+            Held::Taken(broadcast) => Some((broadcast, &self.page)),
         }
     }
 
-    pub(super) const fn get_mut(&mut self) -> Option<&mut Broadcast> {
-        match self {
-            Self::Empty(_) => None,
-            Self::Taken(broadcast) => Some(broadcast),
+    pub(super) const fn get_mut(&mut self) -> Option<(&mut Broadcast, &mut Page)> {
+        match &mut self.held {
+            Held::Empty(_) => None,
+            Held::Taken(broadcast) => Some((broadcast, &mut self.page)),
         }
     }
-}
 
-impl Drop for Broadcast {
-    fn drop(&mut self) {
-        self.page.zeroize();
-    }
-}
-
-impl Broadcast {
-    pub(super) const fn new(begin: BroadcastBegin) -> Self {
-        Self {
+    /// A broadcast begins.
+    pub(super) fn begin(&mut self, begin: BroadcastBegin) {
+        self.page.filled = 0;
+        self.held = Held::Taken(Broadcast {
             begin,
             staged: None,
             image_key: None,
             next_block: 0,
             written: 0,
-            page: [0; PAGE_MAX],
-            filled: 0,
-        }
+        });
     }
 
-    /// Goes on at a checkpoint, in its place: each move would leave a page on the stack.
+    /// It ends: its keys and its page are wiped.
+    pub(super) fn clear(&mut self) {
+        if matches!(self.held, Held::Taken(_)) {
+            self.page.bytes.zeroize();
+            self.page.filled = 0;
+            self.held = Held::EMPTY;
+        }
+    }
+}
+
+impl Broadcast {
+    /// Goes on at a checkpoint.
     pub(super) fn resume(
         &mut self,
+        page: &mut Page,
         nvm: &mut Nvm<'_>,
         staged: Staged,
         checkpoint: &Checkpoint,
@@ -132,8 +160,8 @@ impl Broadcast {
         self.image_key = self.derive_image_key(&staged.manifest)?;
         self.next_block = checkpoint.next_block;
         self.written = usize::try_from(checkpoint.written).map_err(|_| StatusWord::MEMORY_FAILURE)?;
-        let carry = nvm.get(CARRY, &mut self.page).map_err(|refusal| refusal.0)?;
-        self.filled = carry.unwrap_or(0);
+        let carry = nvm.get(CARRY, &mut page.bytes).map_err(|refusal| refusal.0)?;
+        page.filled = carry.unwrap_or(0);
         self.staged = Some(staged);
         Ok(())
     }
@@ -184,6 +212,7 @@ impl Broadcast {
     /// Block 0 has been found good: from here on NVM knows of this broadcast.
     pub(super) fn begin(
         &mut self,
+        page: &Page,
         nvm: &mut Nvm<'_>,
         manifest: Manifest,
         after: &BroadcastCheckpoint,
@@ -207,19 +236,20 @@ impl Broadcast {
         }
         self.next_block = 1;
         self.staged = Some(staged);
-        self.checkpoint(nvm, after, true)
+        self.checkpoint(page, nvm, after, true)
     }
 
     /// A block of the image: deciphered, gathered to pages; each full page is written and followed by a checkpoint.
     pub(super) fn block(
         &mut self,
+        page: &mut Page,
         nvm: &mut Nvm<'_>,
         region: &Region,
         data: &[u8],
         after: &BroadcastCheckpoint,
     ) -> Result<(), StatusWord> {
         let total = length(&self.staged.as_ref().ok_or(status::SEQUENCE)?.manifest)?;
-        if data.len() > total - self.written - self.filled {
+        if data.len() > total - self.written - page.filled {
             return Err(StatusWord::WRONG_LENGTH);
         }
         self.next_block = self.next_block.checked_add(1).ok_or(status::SEQUENCE)?;
@@ -228,15 +258,14 @@ impl Broadcast {
         let mut has_written = false;
         while !rest.is_empty() {
             let (part, tail) = rest
-                .split_at_checked(rest.len().min(size - self.filled))
+                .split_at_checked(rest.len().min(size - page.filled))
                 .unwrap_or((rest, &[]));
-            self.gather(part)?;
+            self.gather(page, part)?;
             rest = tail;
-            if self.filled == size || self.written + self.filled == total {
-                let bytes = self.page.get(..self.filled).unwrap_or_default();
-                write_page(nvm, region, self.written / size, bytes)?;
-                self.written += self.filled;
-                self.filled = 0;
+            if page.filled == size || self.written + page.filled == total {
+                write_page(nvm, region, self.written / size, page.filled())?;
+                self.written += page.filled;
+                page.filled = 0;
                 has_written = true;
             }
         }
@@ -245,32 +274,33 @@ impl Broadcast {
             staged.staging = Staging::Complete;
         }
         if has_written {
-            self.checkpoint(nvm, after, is_complete)
+            self.checkpoint(page, nvm, after, is_complete)
         } else {
             Ok(())
         }
     }
 
     /// Appends part of a block to the page buffer, in the clear.
-    fn gather(&mut self, part: &[u8]) -> Result<(), StatusWord> {
-        let end = self.filled + part.len();
-        let room = self
-            .page
-            .get_mut(self.filled..end)
+    fn gather(&self, page: &mut Page, part: &[u8]) -> Result<(), StatusWord> {
+        let end = page.filled + part.len();
+        let room = page
+            .bytes
+            .get_mut(page.filled..end)
             .ok_or(StatusWord::MEMORY_FAILURE)?;
         room.copy_from_slice(part);
         if let Some(image) = &self.image_key {
-            let offset = u64::try_from(self.written + self.filled).map_err(|_| StatusWord::MEMORY_FAILURE)?;
+            let offset = u64::try_from(self.written + page.filled).map_err(|_| StatusWord::MEMORY_FAILURE)?;
             ctr_xor(&image.key, &image.first_counter_block, offset, room)
                 .map_err(|_| StatusWord::MEMORY_FAILURE)?;
         }
-        self.filled = end;
+        page.filled = end;
         Ok(())
     }
 
     /// One transaction: where the broadcast stands, what does not fill a page yet, and, if it has changed, what is staged.
     pub(super) fn checkpoint(
         &self,
+        page: &Page,
         nvm: &mut Nvm<'_>,
         channel: &BroadcastCheckpoint,
         staged_changed: bool,
@@ -283,7 +313,7 @@ impl Broadcast {
             channel: *channel,
         };
         let checkpoint = checkpoint.encode().map_err(|_| failed)?;
-        let carry = self.page.get(..self.filled).unwrap_or_default();
+        let carry = page.filled();
         let position = [Op::Put(CHECKPOINT, &checkpoint), Op::Put(CARRY, carry)];
         match self.staged.as_ref().filter(|_| staged_changed) {
             None => nvm.commit_more(&position)?,
