@@ -23,6 +23,8 @@ use sekisho_os::{Application, Applications, Instance, Module, OsPart, Pool, Stat
 const CONTAINERS: usize = 1;
 /// File systems that it has memory for.
 pub const FILE_SYSTEMS: usize = 2;
+/// Files of each, the MF included.
+pub const FILES: usize = 32;
 
 /// The applications of an SE as it is delivered, with the memory of their instances.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub struct Standard {
     card_managers: Pool<CardManager, CONTAINERS>,
     os_part: OsPart,
     sec_apps: Pool<SecApp, CONTAINERS>,
-    file_systems: Pool<FileSystem, FILE_SYSTEMS>,
+    file_systems: Pool<FileSystem<FILES>, FILE_SYSTEMS>,
 }
 
 impl Applications for Standard {

@@ -9,7 +9,7 @@ use common::{
     Card, PAGE, SeededRng, Virtual, flash, initial_keys, key, new_card, personalisation, profile, send, sw,
 };
 use proptest::prelude::*;
-use sekisho_applets::{CardManager, FileSystem, SecApp};
+use sekisho_applets::{CardManager, FILES, FileSystem, SecApp};
 use sekisho_keys::KeySet;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
@@ -223,7 +223,7 @@ fn the_page_says_how_much_ram_each_thing_takes() {
         ("the index of records", index),
         ("an issuer security domain", size_of::<CardManager>()),
         ("a SecApp", size_of::<SecApp>()),
-        ("a file system", size_of::<FileSystem>()),
+        ("a file system", size_of::<FileSystem<FILES>>()),
         ("the registry of a container", size_of::<Registry>()),
         ("a call between applications", CALL_COMMAND_MAX + CALL_ANSWER_MAX),
     ] {

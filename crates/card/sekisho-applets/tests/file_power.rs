@@ -4,9 +4,11 @@
 
 mod common;
 
-use common::files::{self, Reader, append, authenticate, never_in_the_clear, plain, select};
+use common::files::{
+    self, Reader, append, authenticate, in_the_first_layout, made_of, never_in_the_clear, plain, select,
+};
 use common::{Card, SeededRng, send};
-use sekisho_applets::file_system::image::test_key;
+use sekisho_applets::file_system::image::{Image, ROOT, test_key};
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::{Mode, Policy};
 use sekisho_nvm::ram::RamFlash;
@@ -57,7 +59,18 @@ fn sweep(
     action: impl Fn(&mut Card),
     see: impl Fn(&mut Card) -> String,
 ) {
-    let mut ready = boot(made()).unwrap_or_else(|_| panic!("the card does not start"));
+    sweep_on(made(), name, prepare, action, see);
+}
+
+/// The same with a card that has been made otherwise.
+fn sweep_on(
+    made: RamFlash,
+    name: &str,
+    prepare: impl Fn(&mut Card),
+    action: impl Fn(&mut Card),
+    see: impl Fn(&mut Card) -> String,
+) {
+    let mut ready = boot(made).unwrap_or_else(|_| panic!("the card does not start"));
     prepare(&mut ready);
     let ready = ready.into_flash();
     let mut whole = boot(ready.clone()).unwrap_or_else(|_| panic!("the card does not start"));
@@ -109,6 +122,13 @@ fn shown(card: &mut Card, capdus: &[&str]) -> String {
         .iter()
         .map(|capdu| hex::encode(send(card, &hex::decode(capdu).unwrap())) + " ")
         .collect()
+}
+
+/// Whether the PIN is the old one; it is that or the new one.
+fn which_pin(card: &mut Card) -> String {
+    let with = |card: &mut Card, pin: &str| shown(card, &[&format!("0020000104{pin}")]) == "9000 ";
+    let (old, new) = (with(card, "31323334"), with(card, "35353535"));
+    is_old("PIN", old, new)
 }
 
 #[test]
@@ -168,18 +188,104 @@ fn power_cuts_at_every_write() {
         |card| quiet(card, "00E40000024001"),
         |card| shown(card, &there),
     );
-    let pins = |card: &mut Card| {
-        let with = |card: &mut Card, pin: &str| shown(card, &[&format!("0020000104{pin}")]) == "9000 ";
-        let (old, new) = (with(card, "31323334"), with(card, "35353535"));
-        assert!(old != new, "one PIN is the PIN");
-        format!("{old}")
-    };
     sweep(
         "CHANGE REFERENCE DATA",
         nothing,
         |card| quiet(card, "00240001083132333435353535"),
-        pins,
+        which_pin,
     );
+}
+
+/// A card of 0.1: the test card, a free file of 300 bytes and a free cyclic one, all as its factory wrote them.
+fn made_by_0_1() -> RamFlash {
+    let mut image = Image::of_test_card().unwrap();
+    let files = [
+        "62158002012C82020121830240018801308C0407000000",
+        "621482050621000203830240028801288C0407000000",
+    ];
+    for fcp in files {
+        image.file(ROOT, &hex::decode(fcp).unwrap()).unwrap();
+    }
+    let records = in_the_first_layout(&image);
+    let records: Vec<_> = records.iter().map(|(name, value)| (*name, &value[..])).collect();
+    let flash = RamFlash::strict(PAGE, 16);
+    made_of::<common::Virtual>(flash, SeededRng(1), &small_profile(), &records).into_flash()
+}
+
+/// Files of 0.1 are read, written and deleted as they are kept, and others come in their place, whatever becomes of the power.
+#[test]
+fn power_cuts_with_files_of_0_1() {
+    let write = |from: u16, len: usize| {
+        let [high, low] = from.to_be_bytes();
+        format!("00D6{high:02X}{low:02X}{len:02X}{}", "A5".repeat(len))
+    };
+    let full = |card: &mut Card| {
+        authenticate(card, CONTACT);
+        quiet(card, "00A4000C024001");
+        for from in [0, 100, 200] {
+            quiet(card, &write(from, 100).replace("A5", "11"));
+        }
+        for number in ["01", "02", "03"] {
+            quiet(card, &format!("00E2002802{number}{number}"));
+        }
+    };
+    let read = ["00A4000C024001", "00B0000000012C"];
+    let update = write(100, 190);
+    let action = |card: &mut Card| {
+        quiet(card, "00A4000C024001");
+        quiet(card, &update);
+    };
+    let sweep = |name, prepare: &dyn Fn(&mut Card), action: &dyn Fn(&mut Card), see: &[&str]| {
+        sweep_on(made_by_0_1(), name, prepare, action, |card| shown(card, see));
+    };
+    sweep("UPDATE BINARY, 0.1", &full, &action, &read);
+    let records = ["00B2012C00", "00B2022C00", "00B2032C00", "00B2042C00"];
+    let append = |card: &mut Card| quiet(card, "00E20028020404");
+    sweep("APPEND RECORD, 0.1", &full, &append, &records);
+    let remove = |card: &mut Card| quiet(card, "00E40000024001");
+    sweep("DELETE FILE, 0.1", &full, &remove, &read);
+    let gone = |card: &mut Card| {
+        full(card);
+        remove(card);
+    };
+    // It has the number that is free, and nothing of what stood there.
+    let create = |card: &mut Card| quiet(card, "00E000001762158002012C82020121830240018801308C0407000000");
+    sweep("CREATE FILE in its place", &gone, &create, &read);
+    let pin = |card: &mut Card| quiet(card, "00240001083132333435353535");
+    sweep_on(
+        made_by_0_1(),
+        "CHANGE REFERENCE DATA, 0.1",
+        |_| (),
+        pin,
+        which_pin,
+    );
+}
+
+/// Nothing that stood in a file of 0.1 is left when it has been deleted, and none of its neighbours has lost anything.
+#[test]
+fn a_file_of_0_1_goes_whole() {
+    let mut card = boot(made_by_0_1()).unwrap_or_else(|_| panic!("the card does not start"));
+    authenticate(&mut card, CONTACT);
+    quiet(&mut card, "00A4000C024001");
+    for (from, byte) in [(0_u8, "B1"), (100, "B2"), (200, "B3")] {
+        quiet(&mut card, &format!("00D600{from:02X}64{}", byte.repeat(100)));
+    }
+    quiet(&mut card, "00E2002802C4C4");
+    quiet(&mut card, "00E40000024001");
+    let mut card = boot(card.into_flash()).unwrap_or_else(|_| panic!("the card does not start"));
+    assert_eq!(
+        shown(&mut card, &["00A4000C024001", "00B2012C00"]),
+        "6a82 c4c49000 "
+    );
+    let text = "53656b6973686f207465737420636172649000 ";
+    assert_eq!(
+        shown(&mut card, &["00B09E0011", "002000010431323334"]),
+        format!("{text}9000 ")
+    );
+    let image = card.into_flash().image();
+    for byte in [0xB1, 0xB2, 0xB3] {
+        assert!(!image.windows(8).any(|bytes| bytes == [byte; 8]), "{byte:02X}");
+    }
 }
 
 /// The same under secure messaging, where the card has lost the session with the power and has changed all or nothing.

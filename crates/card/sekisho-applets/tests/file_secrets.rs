@@ -125,6 +125,8 @@ fn the_new_pin_is_looked_at_behind_the_old_one() {
 /// Fills the flash: files and their contents, until nothing goes any more.
 fn fill(card: &mut Card) {
     authenticate_with(card, (CONTACT, 0), &test_key::EXTERNAL);
+    plain(card, CONTACT, &hex::decode("002000010431323334").unwrap()).unwrap();
+    plain(card, CONTACT, &with_data([0x00, 0xE2, 0x00, 0x10], &[0xEE; 1])).unwrap();
     let mut fid = 0x40;
     loop {
         let fcp = [
@@ -141,8 +143,13 @@ fn fill(card: &mut Card) {
         }
         fid += 1;
     }
-    // And what is left, byte by byte.
-    while sw(&send(card, &with_data([0x00, 0xE2, 0x00, 0x10], &[0xEE; 1]))) == 0x9000 {}
+    // And what is left, word by word, in the record.
+    let longer = |len: usize| with_data([0x00, 0xDC, 0x01, 0x14], &vec![0xEE; len]);
+    let mut lengths = (5..64).step_by(4).map(longer);
+    assert!(
+        lengths.any(|update| sw(&send(card, &update)) == 0x6A84),
+        "the flash is not full"
+    );
     card.reset(CONTACT);
     select(card, CONTACT);
 }
@@ -176,7 +183,7 @@ fn a_full_flash_costs_no_right_pin() {
         assert_eq!(answer(&mut card, "00D6000004AABBCCDD"), 0x9000);
         assert_eq!(answer(&mut card, "002C0301"), 0x9000);
     }
-    // Three pieces of 128 bytes with their heads are 420 bytes of records; seven are more than the reserve has room for at one time.
+    // Eight pieces of 48 bytes are 480 bytes of records with their heads; 19 are more than the reserve has room for at one time.
     let update = |len: usize| format!("00D6000000{len:04X}{}", "C3".repeat(len));
     assert_eq!(answer(&mut card, &update(384)), 0x9000);
     assert_eq!(answer(&mut card, &update(896)), 0x6A84);

@@ -342,6 +342,11 @@ impl<'a> Context<'a> {
         self.system.effects.refresh = Some(secret);
     }
 
+    /// Whether the command has put or removed records that are not written yet: what is read of them is not so if it fails.
+    pub fn has_put(&self) -> bool {
+        !self.records.staged.is_empty()
+    }
+
     /// Writes now what the application has put since it was called or [resumed](Application::resume), whatever becomes of the command: for a counter of tries, which must have counted before
     /// anything is compared.
     ///

@@ -3,7 +3,8 @@
 use sekisho_apdu::{BufferFull, StatusWord, Writer};
 use sekisho_os::Refusal;
 
-use super::file::Usage;
+use super::file::{Head, Usage};
+use super::tree::FileNumber;
 use super::{NOT_ALLOWED, WRONG_DATA, Work};
 
 /// What is done with a file. For a DF the first three bits of the access mode byte have other names: DELETE FILE (of a child), CREATE FILE (EF),
@@ -51,9 +52,6 @@ const USER_AUTHENTICATION: u8 = 0x10;
 pub(super) struct Rules(pub(super) [u8; 4]);
 
 impl Rules {
-    /// Nothing is allowed.
-    pub(super) const NEVER: Self = Self([NEVER; 4]);
-
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         let (mode, mut conditions) = bytes.split_first().ok_or(WRONG_DATA)?;
         let known = ORDER.iter().fold(0, |bits, access| bits | access.bit());
@@ -109,8 +107,7 @@ const fn is_condition(byte: u8) -> bool {
 impl Work<'_, '_> {
     /// Lets a command pass that a file's rules allow, else 6982. A rule's number means the key with this number in the file's own DF, or in the
     /// nearest above.
-    pub(super) fn allowed(&self, file: u8, access: Access) -> Result<(), Refusal> {
-        let head = self.tree.get(file).ok_or(NOT_ALLOWED)?;
+    pub(super) fn allowed(&self, file: FileNumber, head: &Head, access: Access) -> Result<(), Refusal> {
         let condition = head.rules.condition(access);
         if condition == ALWAYS {
             return Ok(());
@@ -135,14 +132,14 @@ impl Work<'_, '_> {
         if met { Ok(()) } else { Err(NOT_ALLOWED) }
     }
 
-    fn holds(&self, home: u8, usage: Usage, number: u8) -> bool {
+    fn holds(&self, home: FileNumber, usage: Usage, number: u8) -> bool {
         let Some(key) = self.tree.key(home, usage, number) else {
             return false;
         };
         if usage == Usage::Messaging {
             self.context.is_messaging() && self.session.messaging_key == Some(key)
         } else {
-            self.session.is_proved(key)
+            self.tree.is_proved(key, self.session.seat())
         }
     }
 }

@@ -5,9 +5,10 @@ use sekisho_os::{Outcome, RESPONSE_DATA_MAX, Refusal};
 
 use super::access::{Access, INCOMPATIBLE};
 use super::command::BinaryAt;
-use super::file::{CHUNK, Kind, Writing};
-use super::tree::record;
-use super::{CONDITIONS, NO_MEMORY, NOT_FOUND, Work};
+use super::file::{Kind, Writing};
+use super::layout::{PIECE_MAX, Part};
+use super::tree::FileNumber;
+use super::{CONDITIONS, NO_MEMORY, Work};
 
 /// 6282: fewer bytes than were asked for.
 pub(super) const FEWER: StatusWord = StatusWord(0x6282);
@@ -36,38 +37,58 @@ impl Writing {
     }
 }
 
+/// A transparent file, as a command works on it.
+#[derive(Clone, Copy)]
+struct Transparent {
+    file: FileNumber,
+    size: usize,
+    /// Bytes of each of its records but the last.
+    piece: usize,
+    writing: Writing,
+}
+
+/// A piece of it, with zeros behind it.
+type Piece = [u8; PIECE_MAX];
+
 impl Work<'_, '_> {
-    fn transparent(&mut self, at: BinaryAt, access: Access) -> Result<(u8, usize, Writing), Refusal> {
+    fn transparent(&mut self, at: BinaryAt, access: Access) -> Result<Transparent, Refusal> {
         let file = self.target(at.sfi)?;
-        let head = self.tree.get(file).ok_or(NOT_FOUND)?;
+        let head = self.head(file)?;
         let Kind::Transparent { size } = head.kind else {
             return Err(INCOMPATIBLE);
         };
-        self.allowed(file, access)?;
+        self.allowed(file, &head, access)?;
         if at.offset > usize::from(size) {
             return Err(Refusal(StatusWord::WRONG_PARAMETERS));
         }
-        Ok((file, size.into(), head.writing()))
+        Ok(Transparent {
+            file,
+            size: size.into(),
+            piece: head.piece(),
+            writing: head.writing(),
+        })
     }
 
-    /// A chunk; what has never been written is zeros.
-    fn chunk(&mut self, file: u8, number: usize) -> Result<[u8; CHUNK], Refusal> {
-        let mut chunk = [0; CHUNK];
-        let number = u8::try_from(number).map_err(|_| NO_MEMORY)?;
-        self.context.get(record::part(file, number), &mut chunk)?;
-        Ok(chunk)
+    /// A piece; what has never been written is zeros.
+    fn piece(&mut self, file: FileNumber, number: usize) -> Result<(Part, Piece), Refusal> {
+        let mut piece = [0; PIECE_MAX];
+        let part = Part::Content(u8::try_from(number).map_err(|_| NO_MEMORY)?);
+        self.get(file, part, &mut piece)?;
+        Ok((part, piece))
     }
 
     pub(super) fn read_binary(&mut self, at: BinaryAt, ne: u32, out: &mut Writer<'_>) -> Outcome {
-        let (file, size, _) = self.transparent(at, Access::Read)?;
+        let Transparent {
+            file, size, piece, ..
+        } = self.transparent(at, Access::Read)?;
         let (len, sw) = portion(size - at.offset, ne);
         let end = at.offset + len;
         let mut offset = at.offset;
         while offset < end {
-            let chunk = self.chunk(file, offset / CHUNK)?;
-            let until = end.min((offset / CHUNK + 1) * CHUNK);
-            let from = offset % CHUNK;
-            out.bytes(chunk.get(from..from + until - offset).unwrap_or_default())?;
+            let (_, bytes) = self.piece(file, offset / piece)?;
+            let until = end.min((offset / piece + 1) * piece);
+            let from = offset % piece;
+            out.bytes(bytes.get(from..from + until - offset).unwrap_or_default())?;
             offset = until;
         }
         Ok(sw)
@@ -75,25 +96,26 @@ impl Work<'_, '_> {
 
     pub(super) fn write_binary(&mut self, at: BinaryAt, data: &[u8], update: bool) -> Outcome {
         let access = if update { Access::Update } else { Access::Write };
-        let (file, size, writing) = self.transparent(at, access)?;
-        let writing = if update { Writing::Replace } else { writing };
+        let target = self.transparent(at, access)?;
+        let Transparent {
+            file, size, piece, ..
+        } = target;
+        let writing = if update { Writing::Replace } else { target.writing };
         if data.len() > size - at.offset {
             return Err(Refusal(StatusWord::WRONG_LENGTH));
         }
         let mut offset = at.offset;
         let mut rest = data;
         while !rest.is_empty() {
-            let number = offset / CHUNK;
-            let mut chunk = self.chunk(file, number)?;
-            let room = CHUNK - offset % CHUNK;
+            let number = offset / piece;
+            let (part, mut bytes) = self.piece(file, number)?;
+            let room = piece - offset % piece;
             let (now, later) = rest.split_at(room.min(rest.len()));
-            for (old, new) in chunk.iter_mut().skip(offset % CHUNK).zip(now) {
+            for (old, new) in bytes.iter_mut().skip(offset % piece).zip(now) {
                 *old = writing.apply(*old, *new).ok_or(CONDITIONS)?;
             }
-            let last = CHUNK.min(size - number * CHUNK);
-            let number = u8::try_from(number).map_err(|_| NO_MEMORY)?;
-            self.context
-                .put(record::part(file, number), chunk.get(..last).unwrap_or_default())?;
+            let len = piece.min(size - number * piece);
+            self.put(file, part, bytes.get(..len).unwrap_or_default())?;
             offset += now.len();
             rest = later;
         }

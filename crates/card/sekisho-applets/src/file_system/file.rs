@@ -8,18 +8,15 @@ use zeroize::Zeroizing;
 
 use super::WRONG_DATA;
 use super::access::Rules;
-use super::tree::record;
+use super::layout::{Layout, Part};
+use super::tree::FileNumber;
 
-/// Format of a head's record.
-const FORMAT: u8 = 1;
 /// Longest name of a DF.
 pub(super) const NAME_MAX: usize = 16;
 /// Longest record of a head.
-pub(super) const HEAD_MAX: usize = 15 + NAME_MAX;
-/// Bytes of a transparent file that stand in one record of NVM.
-pub(super) const CHUNK: usize = 128;
-/// Chunks or records of a file.
-pub(super) const PARTS_MAX: u8 = 32;
+pub(super) const HEAD_MAX: usize = 16 + NAME_MAX;
+/// Records of a file.
+const RECORDS_MAX: u8 = 32;
 /// Longest transparent file.
 pub(super) const SIZE_MAX: u16 = 4096;
 /// Longest value of a key or a PIN.
@@ -73,7 +70,7 @@ pub(super) enum Usage {
 
 impl Usage {
     /// Its byte in the FCP template.
-    const fn byte(self) -> u8 {
+    pub(super) const fn byte(self) -> u8 {
         match self {
             Self::Pin => 0x01,
             Self::External => 0x02,
@@ -126,9 +123,10 @@ pub(super) enum Writing {
 /// A file's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
+    pub(super) layout: Layout,
     pub(super) fid: u16,
-    /// Number of the DF in which it is; the MF is in itself.
-    pub(super) parent: u8,
+    /// The DF in which it is; the MF is in itself.
+    pub(super) parent: FileNumber,
     pub(super) sfi: Option<u8>,
     pub(super) kind: Kind,
     coding: u8,
@@ -197,27 +195,12 @@ pub(super) struct New {
     secret: Option<Secret>,
 }
 
-impl Default for Head {
-    fn default() -> Self {
-        Self::EMPTY
-    }
-}
-
 impl Head {
-    /// Of no file: nobody may do anything with it.
-    pub(super) const EMPTY: Self = Self {
-        fid: 0,
-        parent: 0,
-        sfi: None,
-        kind: Kind::Df,
-        coding: 0,
-        rules: Rules::NEVER,
-        name: [0; NAME_MAX],
-        name_len: 0,
-    };
-
-    pub(super) fn name(&self) -> &[u8] {
-        self.name.get(..usize::from(self.name_len)).unwrap_or_default()
+    pub(super) const fn name(&self) -> &[u8] {
+        match self.name.split_at_checked(self.name_len as usize) {
+            Some((name, _)) => name,
+            None => &[],
+        }
     }
 
     pub(super) const fn is_df(&self) -> bool {
@@ -254,7 +237,7 @@ impl Head {
 
     fn kind_of(shape: u8, numbers: [u8; 4]) -> Option<Kind> {
         let [a, b, c, _] = numbers;
-        let records = a > 0 && (1..=PARTS_MAX).contains(&b);
+        let records = a > 0 && (1..=RECORDS_MAX).contains(&b);
         Some(match shape {
             descriptor::DF => Kind::Df,
             descriptor::TRANSPARENT => Kind::Transparent {
@@ -275,11 +258,30 @@ impl Head {
         })
     }
 
+    /// Bytes of a transparent file that stand in one record.
+    pub(super) const fn piece(&self) -> usize {
+        match self.kind {
+            Kind::Transparent { size } => self.layout.piece(size),
+            _ => 0,
+        }
+    }
+
+    /// Records in which content can stand.
+    pub(super) const fn content(&self) -> u8 {
+        match self.kind {
+            Kind::Transparent { size } => (size as usize).div_ceil(self.piece()) as u8,
+            Kind::Linear { most, .. } | Kind::Cyclic { most, .. } => most,
+            Kind::Df | Kind::Key { .. } => 0,
+        }
+    }
+
+    /// The first byte is the layout's; the DF above has one byte in the first layout, two in the other.
     fn encode(&self, w: &mut Writer<'_>) -> Result<(), BufferFull> {
         let (shape, numbers) = self.shape();
-        w.u8(FORMAT)?;
+        w.u8(self.layout.format())?;
         w.u16(self.fid)?;
-        w.bytes(&[self.parent, shape, self.sfi.unwrap_or(0), self.coding])?;
+        w.u16(self.parent.0)?;
+        w.bytes(&[shape, self.sfi.unwrap_or(0), self.coding])?;
         w.bytes(&numbers)?;
         w.bytes(&self.rules.0)?;
         w.bytes(self.name())
@@ -287,17 +289,20 @@ impl Head {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
-        if r.u8()? != FORMAT {
-            return Err(DecodeError::Value);
-        }
+        let layout = Layout::from_format(r.u8()?).ok_or(DecodeError::Value)?;
         let fid = r.u16()?;
-        let [parent, shape, sfi, coding] = r.array()?;
+        let parent = match layout {
+            Layout::First => r.u8()?.into(),
+            Layout::Pieces => r.u16()?,
+        };
+        let [shape, sfi, coding] = r.array()?;
         let kind = Self::kind_of(shape, r.array()?).ok_or(DecodeError::Value)?;
         let rules = Rules(r.array()?);
         let (name, name_len) = name_of(r.rest()).ok_or(DecodeError::Value)?;
         Ok(Self {
+            layout,
             fid,
-            parent,
+            parent: FileNumber(parent),
             sfi: (sfi != 0).then_some(sfi),
             kind,
             coding,
@@ -345,9 +350,9 @@ fn name_of(bytes: &[u8]) -> Option<([u8; NAME_MAX], u8)> {
 }
 
 impl New {
-    /// Reads an FCP template, for a file in the DF with number `parent`. Tags that it does not know are refused: a file is what was asked for,
+    /// Reads an FCP template, for a file in the DF `parent`. Tags that it does not know are refused: a file is what was asked for,
     /// or it is not made.
-    pub(super) fn parse(fcp: &[u8], parent: u8) -> Result<Self, Refusal> {
+    pub(super) fn parse(fcp: &[u8], parent: FileNumber) -> Result<Self, Refusal> {
         let template = tlv::Tlv::parse(fcp)?;
         if template.tag.0 != tag::FCP {
             return Err(WRONG_DATA);
@@ -360,19 +365,20 @@ impl New {
         parts.finish(parent)
     }
 
-    /// Writes the records of the new file, as number `file`.
+    /// Writes the records of the new file, under their names.
     pub(super) fn store(
         &self,
-        file: u8,
+        file: FileNumber,
         mut put: impl FnMut(u16, &[u8]) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let mut bytes = [0; HEAD_MAX];
         let mut w = Writer::new(&mut bytes);
         self.head.encode(&mut w)?;
-        put(record::head(file), w.written())?;
+        let mut put = |part, value: &[u8]| put(self.head.layout.name(file, part), value);
+        put(Part::Head, w.written())?;
         if let (Kind::Key { tries, .. }, Some(secret)) = (self.head.kind, &self.secret) {
-            put(record::secret(file), secret.as_bytes())?;
-            put(record::tries(file), &[tries])?;
+            put(Part::Secret, secret.as_bytes())?;
+            put(Part::Tries, &[tries])?;
         }
         Ok(())
     }
@@ -441,7 +447,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    fn finish(self, parent: u8) -> Result<New, Refusal> {
+    fn finish(self, parent: FileNumber) -> Result<New, Refusal> {
         let (shape, coding, numbers) = self.shape()?;
         let kind = Head::kind_of(shape, numbers).ok_or(WRONG_DATA)?;
         let [high, low] = *self.identifier.ok_or(WRONG_DATA)? else {
@@ -460,6 +466,7 @@ impl<'a> Parts<'a> {
         let (name, name_len) = name_of(name).ok_or(WRONG_DATA)?;
         Ok(New {
             head: Head {
+                layout: Layout::Pieces,
                 fid: u16::from_be_bytes([high, low]),
                 parent,
                 sfi,

@@ -4,8 +4,9 @@ use sekisho_apdu::Writer;
 use sekisho_os::Refusal;
 use zeroize::Zeroize;
 
-use super::file::{CHUNK, Kind, New};
-use super::tree::{FILES_MAX, MF, record};
+use super::file::{Head, Kind, New};
+use super::layout::{Layout, PIECE_MAX, Part};
+use super::tree::{FileNumber, MF};
 use super::{NO_MEMORY, WRONG_DATA};
 
 /// Records that an image has room for.
@@ -13,14 +14,14 @@ const RECORDS_MAX: usize = 48;
 
 /// Files of a new card. Wiped when dropped: there are keys among them.
 pub struct Image {
-    records: [(u16, [u8; CHUNK], usize); RECORDS_MAX],
+    records: [(u16, [u8; PIECE_MAX], usize); RECORDS_MAX],
     count: usize,
-    files: u8,
+    files: u16,
 }
 
 /// A file of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct File(u8);
+pub struct File(FileNumber);
 
 /// The MF.
 pub const ROOT: File = File(MF);
@@ -48,7 +49,7 @@ impl Image {
     /// The status word with which CREATE FILE would refuse the template.
     pub fn new(fcp: &[u8]) -> Result<Self, Refusal> {
         let mut image = Self {
-            records: [(0, [0; CHUNK], 0); RECORDS_MAX],
+            records: [(0, [0; PIECE_MAX], 0); RECORDS_MAX],
             count: 0,
             files: 0,
         };
@@ -62,33 +63,35 @@ impl Image {
     /// As [`Image::new`]; 6A84 when there are too many.
     pub fn file(&mut self, parent: File, fcp: &[u8]) -> Result<File, Refusal> {
         let new = New::parse(fcp, parent.0)?;
-        let file = self.files;
-        if file >= FILES_MAX {
-            return Err(NO_MEMORY);
-        }
+        let file = FileNumber(self.files);
         new.store(file, |index, value| self.put(index, value))?;
         self.files += 1;
         Ok(File(file))
     }
 
-    /// The first bytes of a transparent file, at most 128 and at most as many as the file has; or the first record.
+    /// The first bytes of a transparent file, at most as many as it has; or the first record.
     ///
     /// # Errors
-    /// 6A80 for more.
+    /// 6A80 for more, 6A84 when there is no room.
     pub fn content(&mut self, file: File, content: &[u8]) -> Result<(), Refusal> {
-        let head = self
-            .iter()
-            .find(|(index, _)| *index == record::head(file.0))
-            .ok_or(WRONG_DATA)?;
-        let kind = super::file::Head::decode(head.1)?.kind;
-        match kind {
-            Kind::Transparent { size } if content.len() <= usize::from(size) => {}
-            Kind::Linear { len, .. } if content.len() <= usize::from(len) => {
-                self.put(record::count(file.0), &[1, 0])?;
+        let name = |part| Layout::Pieces.name(file.0, part);
+        let found = self.iter().find(|(at, _)| *at == name(Part::Head));
+        let head = Head::decode(found.ok_or(WRONG_DATA)?.1)?;
+        match head.kind {
+            Kind::Transparent { size } if content.len() <= usize::from(size) => {
+                for (number, piece) in (0..).zip(content.chunks(head.piece())) {
+                    self.put(name(Part::Content(number)), piece)?;
+                }
+                Ok(())
             }
-            _ => return Err(WRONG_DATA),
+            Kind::Linear { fixed, len, .. }
+                if content.len() == usize::from(len) || !fixed && content.len() < usize::from(len) =>
+            {
+                self.put(name(Part::Count), &[1, 0])?;
+                self.put(name(Part::Content(0)), content)
+            }
+            _ => Err(WRONG_DATA),
         }
-        self.put(record::part(file.0, 0), content)
     }
 
     /// Adds key 1 of a usage: usage and tries, access mode byte and security condition byte, and the value.

@@ -9,8 +9,9 @@ use sekisho_os::{Outcome, Refusal};
 use super::access::{Access, INCOMPATIBLE, NO_CURRENT_EF};
 use super::command::Reference;
 use super::file::{Kind, PIN_MAX, PIN_MIN, Secret, Usage};
+use super::layout::Part;
 use super::session::Challenge;
-use super::tree::{MF, record};
+use super::tree::{FileNumber, MF};
 use super::{CONDITIONS, WRONG_DATA, WRONG_LENGTH, Work};
 
 const NO_KEY: Refusal = Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND);
@@ -21,37 +22,37 @@ const INTERNAL_DATA_MAX: usize = 64;
 
 impl Work<'_, '_> {
     /// The key file that a command names, with its usage and its number of tries.
-    fn key_file(&self, key: Reference, usage: Usage) -> Result<(u8, u8), Refusal> {
+    fn key_file(&mut self, key: Reference, usage: Usage) -> Result<(FileNumber, u8), Refusal> {
         let found = if key.specific {
             self.tree.key(self.session.df, usage, key.number)
         } else {
             self.tree.key_in(MF, usage, key.number)
         };
         let file = found.ok_or(NO_KEY)?;
-        match self.tree.get(file).map(|head| head.kind) {
-            Some(Kind::Key { tries, .. }) => Ok((file, tries)),
+        match self.head(file)?.kind {
+            Kind::Key { tries, .. } => Ok((file, tries)),
             _ => Err(NO_KEY),
         }
     }
 
-    fn secret(&mut self, file: u8) -> Result<Secret, Refusal> {
-        Secret::read(|out| self.context.get(record::secret(file), out))?.ok_or(NO_KEY)
+    fn secret(&mut self, file: FileNumber) -> Result<Secret, Refusal> {
+        Secret::read(|out| self.get(file, Part::Secret, out))?.ok_or(NO_KEY)
     }
 
     /// An AES key of a key file.
-    pub(super) fn aes_key(&mut self, file: u8) -> Result<AesKey, Refusal> {
+    pub(super) fn aes_key(&mut self, file: FileNumber) -> Result<AesKey, Refusal> {
         Ok(AesKey::new(self.secret(file)?.as_bytes())?)
     }
 
-    fn tries_left(&mut self, file: u8) -> Result<u8, Refusal> {
+    fn tries_left(&mut self, file: FileNumber) -> Result<u8, Refusal> {
         let mut left = [0];
-        self.context.get(record::tries(file), &mut left)?;
+        self.get(file, Part::Tries, &mut left)?;
         Ok(left[0])
     }
 
     /// Writes how many tries are left, now.
-    fn set_tries(&mut self, file: u8, left: u8) -> Result<(), Refusal> {
-        self.context.put(record::tries(file), &[left])?;
+    fn set_tries(&mut self, file: FileNumber, left: u8) -> Result<(), Refusal> {
+        self.put(file, Part::Tries, &[left])?;
         self.context.commit_now()
     }
 
@@ -59,12 +60,12 @@ impl Work<'_, '_> {
     /// last one wrong takes from everybody what the key had proved.
     fn attempt(
         &mut self,
-        (file, tries): (u8, u8),
+        (file, tries): (FileNumber, u8),
         compare: impl FnOnce(&mut Self) -> Result<bool, Refusal>,
     ) -> Outcome {
         let left = self.tries_left(file)?.checked_sub(1).ok_or(BLOCKED)?;
         self.set_tries(file, left)?;
-        self.session.set_proved(file, false);
+        self.set_proved(file, false);
         if !compare(self)? {
             if left == 0 {
                 self.revoke(file);
@@ -72,13 +73,18 @@ impl Work<'_, '_> {
             return Err(Refusal(StatusWord::retries_left(left)));
         }
         self.set_tries(file, tries)?;
-        self.session.set_proved(file, true);
+        self.set_proved(file, true);
         Ok(StatusWord::NO_ERROR)
     }
 
+    /// The session has proved a key, or has not.
+    fn set_proved(&mut self, key: FileNumber, proved: bool) {
+        self.tree.set_proved(key, self.session.seat(), proved);
+    }
+
     /// Gives a key file another value. Nobody has proved that one.
-    fn replace(&mut self, file: u8, value: &[u8]) -> Result<(), Refusal> {
-        self.context.put(record::secret(file), value)?;
+    fn replace(&mut self, file: FileNumber, value: &[u8]) -> Result<(), Refusal> {
+        self.put(file, Part::Secret, value)?;
         self.revoke(file);
         Ok(())
     }
@@ -89,7 +95,7 @@ impl Work<'_, '_> {
         if !data.is_empty() {
             return self.attempt(file, |work| Ok(work.secret(file.0)?.is_pin(data)));
         }
-        if self.session.is_proved(file.0) {
+        if self.tree.is_proved(file.0, self.session.seat()) {
             return Ok(StatusWord::NO_ERROR);
         }
         match self.tries_left(file.0)? {
@@ -123,30 +129,29 @@ impl Work<'_, '_> {
         let (file, usage, tries) = self.updatable(key)?;
         Secret::of(usage, value)?;
         self.replace(file, value)?;
-        self.context.put(record::tries(file), &[tries])?;
+        self.put(file, Part::Tries, &[tries])?;
         Ok(StatusWord::NO_ERROR)
     }
 
     /// RESET RETRY COUNTER: whoever may update the file.
     pub(super) fn reset_retry_counter(&mut self, key: Option<Reference>) -> Outcome {
         let (file, _, tries) = self.updatable(key)?;
-        self.context.put(record::tries(file), &[tries])?;
+        self.put(file, Part::Tries, &[tries])?;
         Ok(StatusWord::NO_ERROR)
     }
 
     /// The PIN with this number, or the key file that is selected, if its rules allow UPDATE: file, usage and tries.
-    fn updatable(&self, key: Option<Reference>) -> Result<(u8, Usage, u8), Refusal> {
+    fn updatable(&mut self, key: Option<Reference>) -> Result<(FileNumber, Usage, u8), Refusal> {
         let file = match key {
             Some(key) => self.key_file(key, Usage::Pin)?.0,
             None => self.session.ef.ok_or(NO_CURRENT_EF)?,
         };
-        match self.tree.get(file).map(|head| head.kind) {
-            Some(Kind::Key { usage, tries, .. }) => {
-                self.allowed(file, Access::Update)?;
-                Ok((file, usage, tries))
-            }
-            _ => Err(INCOMPATIBLE),
-        }
+        let head = self.head(file)?;
+        let Kind::Key { usage, tries, .. } = head.kind else {
+            return Err(INCOMPATIBLE);
+        };
+        self.allowed(file, &head, Access::Update)?;
+        Ok((file, usage, tries))
     }
 
     pub(super) fn get_challenge(&mut self, len: usize, out: &mut Writer<'_>) -> Outcome {
@@ -180,7 +185,8 @@ impl Work<'_, '_> {
         out: &mut Writer<'_>,
     ) -> Outcome {
         let (file, _) = self.key_file(key, Usage::Internal)?;
-        self.allowed(file, Access::Write)?;
+        let head = self.head(file)?;
+        self.allowed(file, &head, Access::Write)?;
         if data.len() > INTERNAL_DATA_MAX {
             return Err(WRONG_DATA);
         }

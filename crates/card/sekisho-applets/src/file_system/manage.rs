@@ -4,9 +4,10 @@ use sekisho_apdu::StatusWord;
 use sekisho_os::Refusal;
 
 use super::access::Access;
-use super::file::{Head, Kind, New, PARTS_MAX};
-use super::tree::{MF_FID, record};
-use super::{CONDITIONS, Done, NO_MEMORY, NOT_FOUND, WRONG_DATA, Work};
+use super::file::{Head, Kind, New};
+use super::layout::Part;
+use super::tree::{FileNumber, MF_FID, NO_DF};
+use super::{CONDITIONS, Done, NO_MEMORY, NOT_ALLOWED, NOT_FOUND, WRONG_DATA, Work};
 
 const EXISTS: Refusal = Refusal(StatusWord::FILE_ALREADY_EXISTS);
 
@@ -23,10 +24,11 @@ impl Work<'_, '_> {
         } else {
             Access::CREATE_EF
         };
-        self.allowed(df, access)?;
+        let head = self.current_df()?;
+        self.allowed(df, &head, access)?;
         self.is_free(df, &new.head)?;
         let file = self.tree.free().ok_or(NO_MEMORY)?;
-        new.store(file, |index, value| self.context.put(index, value))?;
+        new.store(file, |name, value| self.context.put(name, value))?;
         // Nobody has proved a key that has not been there.
         self.revoke(file);
         Ok(Done {
@@ -35,20 +37,26 @@ impl Work<'_, '_> {
         })
     }
 
+    /// The head of the current DF; 6982 where there is none.
+    fn current_df(&mut self) -> Result<Head, Refusal> {
+        match self.session.df {
+            NO_DF => Err(NOT_ALLOWED),
+            df => self.head(df),
+        }
+    }
+
     /// Neither identifier, short identifier, name nor key number may stand for two.
-    fn is_free(&self, df: u8, head: &Head) -> Result<(), Refusal> {
+    fn is_free(&mut self, df: FileNumber, head: &Head) -> Result<(), Refusal> {
         if RESERVED.contains(&head.fid) {
             return Err(WRONG_DATA);
         }
         let same_sfi = head.sfi.is_some_and(|sfi| self.tree.by_sfi(df, sfi).is_some());
-        let is_above = |at: u8| self.tree.get(at).is_some_and(|above| above.fid == head.fid);
-        let same_name = head.is_df()
-            && !head.name().is_empty()
-            && self.tree.iter().any(|(_, other)| other.name() == head.name());
+        let same_name = !head.name().is_empty() && self.tree.by_name(self.context, head.name())?.is_some();
         let same_key = match head.kind {
             Kind::Key { usage, number, .. } => self.tree.key_in(df, usage, number).is_some(),
             _ => false,
         };
+        let is_above = |at: FileNumber| self.tree.get(at).is_some_and(|above| above.fid == head.fid);
         let same_fid =
             self.tree.child(df, head.fid).is_some() || is_above(df) || is_above(self.tree.parent(df));
         if same_fid || same_sfi || same_name || same_key {
@@ -60,18 +68,20 @@ impl Work<'_, '_> {
     /// Removes a file of the current DF, and all that stood in it. A DF must be empty.
     pub(super) fn delete_file(&mut self, fid: u16) -> Result<Done, Refusal> {
         let df = self.session.df;
-        let (file, head) = self.tree.child(df, fid).ok_or(NOT_FOUND)?;
-        if self.allowed(df, Access::DELETE_CHILD).is_err() {
-            self.allowed(file, Access::Delete)?;
+        let (file, _) = self.tree.child(df, fid).ok_or(NOT_FOUND)?;
+        let (above, head) = (self.head(df)?, self.head(file)?);
+        if self.allowed(df, &above, Access::DELETE_CHILD).is_err() {
+            self.allowed(file, &head, Access::Delete)?;
         }
         if head.is_df() && self.tree.children(file).next().is_some() {
             return Err(CONDITIONS);
         }
-        let fixed = [record::head, record::secret, record::tries, record::count].map(|index| index(file));
-        let parts = (0..PARTS_MAX).map(|part| record::part(file, part));
-        for index in fixed.into_iter().chain(parts) {
-            if self.context.get(index, &mut [0; 255])?.is_some() {
-                self.context.remove(index)?;
+        let fixed = [Part::Head, Part::Secret, Part::Tries, Part::Count];
+        let content = (0..head.content()).map(Part::Content);
+        for part in fixed.into_iter().chain(content) {
+            let name = head.layout.name(file, part);
+            if self.context.get(name, &mut [0; 255])?.is_some() {
+                self.context.remove(name)?;
             }
         }
         self.revoke(file);

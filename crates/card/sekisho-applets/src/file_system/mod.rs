@@ -10,6 +10,7 @@ mod command;
 mod file;
 pub mod image;
 mod keys;
+mod layout;
 mod manage;
 mod open;
 mod records;
@@ -21,8 +22,10 @@ use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_os::{Application, Context, Next, Outcome, Place, Refusal, State};
 
 use command::Command;
+use file::Head;
+use layout::Part;
 use session::{Session, Sessions};
-use tree::Tree;
+use tree::{Entry, FileNumber, Tree};
 
 /// AID of the application: F0 "SKOS" 04 01.
 pub const AID: &[u8] = b"\xF0SKOS\x04\x01";
@@ -35,39 +38,48 @@ const CONDITIONS: Refusal = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
 const WRONG_DATA: Refusal = Refusal(StatusWord::INCORRECT_DATA);
 const WRONG_LENGTH: Refusal = Refusal(StatusWord::WRONG_LENGTH);
 const WRONG_P1P2: Refusal = Refusal(StatusWord::INCORRECT_P1P2);
+const MEMORY_FAILURE: Refusal = Refusal(StatusWord::MEMORY_FAILURE);
 const NO_MEMORY: Refusal = Refusal(StatusWord::NOT_ENOUGH_MEMORY);
 
-/// The file system. All of it is RAM: what a session may do, and the files' heads as NVM has them.
+/// The file system with at most `FILES` files, up to 512, the MF included. All of it is RAM, 8 bytes a file: what finds it, and what sessions may do.
+/// The files themselves are in NVM.
 #[derive(Debug)]
-pub struct FileSystem {
-    tree: Tree,
+pub struct FileSystem<const FILES: usize> {
     sessions: Sessions,
+    tree: Tree<[Entry; FILES]>,
 }
 
 /// What a command works on.
 struct Work<'w, 'a> {
-    tree: &'w Tree,
+    tree: &'w mut Tree,
     session: &'w mut Session,
     context: &'w mut Context<'a>,
     /// A key file of which nothing that was proved with it counts any more.
-    revoked: Option<u8>,
+    revoked: Option<FileNumber>,
 }
 
-impl State for FileSystem {
-    const NEW: Self = Self {
-        tree: Tree::new(),
-        sessions: Sessions::new(),
+impl<const FILES: usize> State for FileSystem<FILES> {
+    const NEW: Self = {
+        assert!(
+            FILES > 0 && FILES <= layout::FILES_MAX,
+            "a file system has 1 to 512 files"
+        );
+        Self {
+            sessions: Sessions::new(),
+            tree: Tree::new(),
+        }
     };
 }
 
-impl Application for FileSystem {
+impl<const FILES: usize> Application for FileSystem<FILES> {
     /// Answers SELECT by AID with the MF's control information.
     ///
     /// # Errors
     /// 6A82 when there is no MF, 6581 when the flash fails.
     fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
-        self.tree.load(context)?;
-        let mf = self.tree.get(tree::MF).ok_or(NOT_FOUND)?;
+        let tree: &mut Tree = &mut self.tree;
+        tree.load(context)?;
+        let mf = tree.head(context, tree::MF)?;
         out.tlv_with(0x6F, |w| {
             w.tlv(0x84, context.aid().as_bytes())?;
             mf.control_parameters(w)
@@ -76,7 +88,7 @@ impl Application for FileSystem {
     }
 
     fn deselect(&mut self, place: Place) {
-        self.sessions.end(place);
+        self.sessions.end(place, &mut self.tree);
     }
 
     /// Processes a command.
@@ -89,39 +101,49 @@ impl Application for FileSystem {
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> Result<Next, Refusal> {
-        let command = Command::parse(capdu)?;
-        if command.is_shallow() {
-            context.shallow();
-        }
-        self.tree.load(context)?;
-        let changes = matches!(command, Command::CreateFile(_) | Command::DeleteFile(_));
-        let mut work = Work {
-            tree: &self.tree,
-            session: self.sessions.of(context),
-            context,
-            revoked: None,
-        };
-        let outcome = work.run(command, out);
-        // Also when it is refused: the last wrong try is.
-        if let Some(key) = work.revoked {
-            self.sessions.revoke(key);
-        }
-        if changes {
-            // What NVM has is known again when the command has been committed, or dropped.
-            if let Ok(gone) = &outcome {
-                self.sessions.forget(gone.file);
-            }
-            self.tree.unload();
-        }
-        outcome.map(|done| Next::Done(done.sw))
+        process(&mut self.tree, &mut self.sessions, context, capdu, out)
     }
+}
+
+/// Processes a command: one code, however many files there can be.
+fn process(
+    tree: &mut Tree,
+    sessions: &mut Sessions,
+    context: &mut Context<'_>,
+    capdu: &CApdu<'_>,
+    out: &mut Writer<'_>,
+) -> Result<Next, Refusal> {
+    let command = Command::parse(capdu)?;
+    if command.is_shallow() {
+        context.shallow();
+    }
+    tree.load(context)?;
+    let session = sessions.of(context, tree);
+    let mut work = Work {
+        tree,
+        session,
+        context,
+        revoked: None,
+    };
+    let outcome = work.run(command, out);
+    // Also when it is refused: the last wrong try is.
+    if let Some(key) = work.revoked {
+        work.tree.revoke(key);
+        sessions.revoke(key);
+    }
+    let done = outcome?;
+    if let Some(file) = done.file {
+        sessions.forget(file);
+        tree.touch(file);
+    }
+    Ok(Next::Done(done.sw))
 }
 
 /// How a command ended.
 struct Done {
     sw: StatusWord,
     /// A file that is new or gone: nothing that was known of its number is true any more.
-    file: Option<u8>,
+    file: Option<FileNumber>,
 }
 
 impl From<StatusWord> for Done {
@@ -133,9 +155,24 @@ impl From<StatusWord> for Done {
 impl Work<'_, '_> {
     /// The key of this file is another one, blocked or gone: what was proved with it is proved no more, in no session on whatever channel, and
     /// what it has opened ends. The one place from which that is done.
-    fn revoke(&mut self, key: u8) {
+    fn revoke(&mut self, key: FileNumber) {
         self.revoked = Some(key);
-        self.context.revoke_messaging(key.into());
+        self.context.revoke_messaging(key.0);
+    }
+
+    /// The head of a file that there is.
+    fn head(&mut self, file: FileNumber) -> Result<Head, Refusal> {
+        self.tree.head(self.context, file)
+    }
+
+    /// Reads a record of a file that there is: its length, or `None` when there is no such record.
+    fn get(&mut self, file: FileNumber, part: Part, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+        self.context.get(self.tree.layout(file)?.name(file, part), out)
+    }
+
+    /// Writes a record of a file that there is.
+    fn put(&mut self, file: FileNumber, part: Part, value: &[u8]) -> Result<(), Refusal> {
+        self.context.put(self.tree.layout(file)?.name(file, part), value)
     }
 
     fn run(&mut self, command: Command<'_>, out: &mut Writer<'_>) -> Result<Done, Refusal> {

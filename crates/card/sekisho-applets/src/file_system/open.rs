@@ -29,7 +29,7 @@ impl Work<'_, '_> {
         let mkey = self.aes_key(file)?;
         let opened = open_card(&policy, &mkey, challenge, capdu, self.context.rng()).map_err(refused)?;
         out.bytes(opened.answer.write(&mut [0; OPENING_ANSWER_MAX]))?;
-        self.context.open_messaging(file.into(), opened.opened)?;
+        self.context.open_messaging(file.0, opened.opened)?;
         // What was selected in the clear, by whomever, says which MKEY is meant and nothing else.
         self.session.select_df(self.tree.parent(file));
         self.session.messaging_key = Some(file);

@@ -7,8 +7,9 @@ use super::access::{Access, INCOMPATIBLE};
 use super::binary::portion;
 use super::command::{RecordAt, Which};
 use super::file::{Kind, Writing};
-use super::tree::record;
-use super::{CONDITIONS, NO_MEMORY, NOT_FOUND, WRONG_LENGTH, WRONG_P1P2, Work};
+use super::layout::Part;
+use super::tree::FileNumber;
+use super::{CONDITIONS, NO_MEMORY, WRONG_LENGTH, WRONG_P1P2, Work};
 
 const NO_RECORD: Refusal = Refusal(StatusWord::RECORD_NOT_FOUND);
 const RECORD_MAX: usize = 255;
@@ -16,7 +17,7 @@ const RECORD_MAX: usize = 255;
 /// The records of a file, as they stand.
 #[derive(Clone, Copy)]
 struct Records {
-    file: u8,
+    file: FileNumber,
     len: u8,
     most: u8,
     /// Whether every record has the full length.
@@ -30,14 +31,14 @@ struct Records {
 
 impl Records {
     /// Where a record stands; numbers begin at 1, in a cyclic file with the newest.
-    fn part(&self, number: u8) -> u16 {
+    fn part(&self, number: u8) -> Part {
         let position = number.saturating_sub(1);
         let position = if self.cyclic {
             (u16::from(self.newest) + u16::from(self.most) - u16::from(position)) % u16::from(self.most)
         } else {
             position.into()
         };
-        record::part(self.file, u8::try_from(position).unwrap_or(u8::MAX))
+        Part::Content(u8::try_from(position).unwrap_or(u8::MAX))
     }
 
     const fn takes(&self, data: &[u8]) -> bool {
@@ -53,15 +54,15 @@ impl Records {
 impl Work<'_, '_> {
     fn records(&mut self, sfi: Option<u8>, access: Access) -> Result<Records, Refusal> {
         let file = self.target(sfi)?;
-        let head = self.tree.get(file).ok_or(NOT_FOUND)?;
+        let head = self.head(file)?;
         let (fixed, cyclic, len, most) = match head.kind {
             Kind::Linear { fixed, len, most } => (fixed, false, len, most),
             Kind::Cyclic { len, most } => (true, true, len, most),
             _ => return Err(INCOMPATIBLE),
         };
-        self.allowed(file, access)?;
+        self.allowed(file, &head, access)?;
         let mut state = [0; 2];
-        self.context.get(record::count(file), &mut state)?;
+        self.get(file, Part::Count, &mut state)?;
         let [count, newest] = state;
         Ok(Records {
             file,
@@ -101,8 +102,7 @@ impl Work<'_, '_> {
         let number = self.number(&records, at.which)?;
         let mut bytes = [0; RECORD_MAX];
         let len = self
-            .context
-            .get(records.part(number), &mut bytes)?
+            .get(records.file, records.part(number), &mut bytes)?
             .ok_or(NO_RECORD)?;
         let (len, sw) = portion(len, ne);
         out.bytes(bytes.get(..len).unwrap_or_default())?;
@@ -124,9 +124,9 @@ impl Work<'_, '_> {
         let number = self.number(&records, at.which)?;
         let part = records.part(number);
         let mut old = [0; RECORD_MAX];
-        let len = self.context.get(part, &mut old)?.ok_or(NO_RECORD)?;
+        let len = self.get(records.file, part, &mut old)?.ok_or(NO_RECORD)?;
         if update {
-            self.context.put(part, data)?;
+            self.put(records.file, part, data)?;
             return Ok(StatusWord::NO_ERROR);
         }
         // Bit by bit there is no other length than the old one.
@@ -136,8 +136,7 @@ impl Work<'_, '_> {
         for (old, new) in old.iter_mut().zip(data) {
             *old = records.writing.apply(*old, *new).ok_or(CONDITIONS)?;
         }
-        self.context
-            .put(part, old.get(..data.len()).unwrap_or_default())?;
+        self.put(records.file, part, old.get(..data.len()).unwrap_or_default())?;
         Ok(StatusWord::NO_ERROR)
     }
 
@@ -162,8 +161,8 @@ impl Work<'_, '_> {
             return Err(NO_MEMORY);
         };
         let count = records.most.min(records.count + 1);
-        self.context.put(record::part(records.file, position), data)?;
-        self.context.put(record::count(records.file), &[count, newest])?;
+        self.put(records.file, Part::Content(position), data)?;
+        self.put(records.file, Part::Count, &[count, newest])?;
         self.session.record = if records.cyclic { 1 } else { count };
         Ok(StatusWord::NO_ERROR)
     }

@@ -5,13 +5,13 @@ use sekisho_os::{Outcome, Refusal};
 
 use super::access::NO_CURRENT_EF;
 use super::command::{Answer, How, next_step};
-use super::tree::{MF, MF_FID, NO_DF};
+use super::tree::{FileNumber, MF, MF_FID, NO_DF};
 use super::{NOT_FOUND, Work};
 
 impl Work<'_, '_> {
     pub(super) fn select_file(&mut self, how: How<'_>, answer: Answer, out: &mut Writer<'_>) -> Outcome {
         let file = self.find(how)?;
-        let head = *self.tree.get(file).ok_or(NOT_FOUND)?;
+        let head = self.head(file)?;
         let written: Result<(), BufferFull> = match answer {
             Answer::Fci => out.tlv_with(0x6F, |w| head.control_parameters(w)),
             Answer::Fcp => head.control_parameters(out),
@@ -26,7 +26,7 @@ impl Work<'_, '_> {
         Ok(StatusWord::NO_ERROR)
     }
 
-    fn find(&self, how: How<'_>) -> Result<u8, Refusal> {
+    fn find(&mut self, how: How<'_>) -> Result<FileNumber, Refusal> {
         let current = self.session.df;
         let found = match how {
             How::Any(None | Some(MF_FID)) => Some(MF),
@@ -34,11 +34,7 @@ impl Work<'_, '_> {
             How::ChildDf(fid) => self.child(current, fid, true),
             How::Ef(fid) => self.child(current, fid, false),
             How::Parent => Some(self.tree.parent(current)).filter(|above| *above != NO_DF),
-            How::Name(name) => self
-                .tree
-                .iter()
-                .find(|(_, head)| head.is_df() && head.name() == name)
-                .map(|(file, _)| file),
+            How::Name(name) => self.tree.by_name(self.context, name)?,
             How::PathFromMf(path) => return self.follow(MF, path),
             How::Path(path) => return self.follow(current, path),
         };
@@ -46,10 +42,10 @@ impl Work<'_, '_> {
     }
 
     /// The current DF's children, the DF above, its children (ISO/IEC 7816-4, 11.1.1: by file identifier).
-    fn near(&self, current: u8, fid: u16) -> Option<u8> {
+    fn near(&self, current: FileNumber, fid: u16) -> Option<FileNumber> {
         let above = self.tree.parent(current);
-        let is_above = self.tree.get(above).is_some_and(|head| head.fid == fid);
-        let is_current = self.tree.get(current).is_some_and(|head| head.fid == fid);
+        let is_above = self.tree.get(above).is_some_and(|entry| entry.fid == fid);
+        let is_current = self.tree.get(current).is_some_and(|entry| entry.fid == fid);
         let child = |df| self.tree.child(df, fid).map(|(file, _)| file);
         child(current)
             .or_else(|| is_current.then_some(current))
@@ -57,12 +53,12 @@ impl Work<'_, '_> {
             .or_else(|| child(above))
     }
 
-    fn child(&self, df: u8, fid: u16, is_df: bool) -> Option<u8> {
-        let (file, head) = self.tree.child(df, fid)?;
-        (head.is_df() == is_df).then_some(file)
+    fn child(&self, df: FileNumber, fid: u16, is_df: bool) -> Option<FileNumber> {
+        let (file, entry) = self.tree.child(df, fid)?;
+        (entry.is_df() == is_df).then_some(file)
     }
 
-    fn follow(&self, from: u8, path: &[u8]) -> Result<u8, Refusal> {
+    fn follow(&self, from: FileNumber, path: &[u8]) -> Result<FileNumber, Refusal> {
         let mut at = from;
         let mut rest = path;
         while let Some((fid, next)) = next_step(rest)? {
@@ -73,7 +69,7 @@ impl Work<'_, '_> {
     }
 
     /// The EF that a command means, which becomes the current one: by its short identifier, or the one that is selected.
-    pub(super) fn target(&mut self, sfi: Option<u8>) -> Result<u8, Refusal> {
+    pub(super) fn target(&mut self, sfi: Option<u8>) -> Result<FileNumber, Refusal> {
         match sfi {
             Some(sfi) => {
                 let df = self.session.df;

@@ -3,7 +3,7 @@
 use sekisho_os::{Context, Place};
 use zeroize::Zeroize;
 
-use super::tree::{MF, NO_DF};
+use super::tree::{FileNumber, MF, NO_DF, Tree};
 
 /// Application sessions that are remembered at one moment. One more takes the place of one that has proved nothing, whose reader begins at the MF
 /// again: first on the same interface, and the one that has waited longest. Only where all have proved something, one of these loses it.
@@ -31,52 +31,44 @@ pub(super) struct Session {
     number: u32,
     /// When it was used last.
     used: u32,
-    pub(super) df: u8,
-    pub(super) ef: Option<u8>,
+    /// The bit that stands for it where a key has been proved ([`Tree::is_proved`]).
+    seat: u8,
+    pub(super) df: FileNumber,
+    pub(super) ef: Option<FileNumber>,
     /// Number of the current record; 0 for none.
     pub(super) record: u8,
-    /// A bit for each key file whose key has been proved.
-    proved: u32,
     /// The key file that opened secure messaging.
-    pub(super) messaging_key: Option<u8>,
+    pub(super) messaging_key: Option<FileNumber>,
     challenge: Challenge,
 }
 
 impl Session {
-    const fn new(place: Place, number: u32) -> Self {
+    const fn new(place: Place, number: u32, seat: u8) -> Self {
         Self {
             place,
             number,
             used: 0,
+            seat,
             df: MF,
             ef: None,
             record: 0,
-            proved: 0,
             messaging_key: None,
             challenge: Challenge::NONE,
         }
     }
 
-    pub(super) const fn is_proved(&self, key: u8) -> bool {
-        self.proved >> (key & 31) & 1 != 0
+    /// The bit that stands for it where a key has been proved.
+    pub(super) const fn seat(&self) -> u8 {
+        self.seat
     }
 
-    pub(super) const fn set_proved(&mut self, key: u8, proved: bool) {
-        let bit = 1 << (key & 31);
-        if proved {
-            self.proved |= bit;
-        } else {
-            self.proved &= !bit;
-        }
-    }
-
-    pub(super) const fn select_df(&mut self, df: u8) {
+    pub(super) const fn select_df(&mut self, df: FileNumber) {
         self.df = df;
         self.ef = None;
         self.record = 0;
     }
 
-    pub(super) const fn select_ef(&mut self, ef: u8, df: u8) {
+    pub(super) const fn select_ef(&mut self, ef: FileNumber, df: FileNumber) {
         self.df = df;
         self.ef = Some(ef);
         self.record = 0;
@@ -93,14 +85,13 @@ impl Session {
         (taken.len > 0).then_some(taken)
     }
 
-    fn revoke(&mut self, key: u8) {
-        self.set_proved(key, false);
+    fn revoke(&mut self, key: FileNumber) {
         if self.messaging_key == Some(key) {
             self.messaging_key = None;
         }
     }
 
-    fn forget(&mut self, file: u8) {
+    fn forget(&mut self, file: FileNumber) {
         if self.ef == Some(file) {
             self.ef = None;
             self.record = 0;
@@ -132,17 +123,17 @@ impl Sessions {
         }
     }
 
-    /// Ends the session of a place, if there is one.
-    pub(super) fn end(&mut self, place: Place) {
+    /// Ends the session of a place, if there is one, and what it has proved.
+    pub(super) fn end(&mut self, place: Place, tree: &mut Tree) {
         for slot in &mut self.slots {
-            if slot.as_ref().is_some_and(|session| session.place == place) {
-                *slot = None;
+            if let Some(session) = slot.take_if(|session| session.place == place) {
+                tree.leave(session.seat);
             }
         }
     }
 
     /// The session to which a command belongs: a new one, if it is its first.
-    pub(super) fn of(&mut self, context: &Context<'_>) -> &mut Session {
+    pub(super) fn of(&mut self, context: &Context<'_>, tree: &mut Tree) -> &mut Session {
         let (place, number) = (context.place(), context.session());
         self.clock = self.clock.wrapping_add(1);
         let clock = self.clock;
@@ -150,39 +141,44 @@ impl Sessions {
             .slots
             .iter()
             .position(|slot| slot.as_ref().is_some_and(|s| s.place == place));
-        let at = known.unwrap_or_else(|| {
-            let rank = |slot: &Option<Session>| match slot {
-                None => (3, 0),
-                // What comes under secure messaging is not to mean other files than those that its reader has selected.
-                Some(s) if context.has_messaging(s.place) => (0, 0),
-                Some(s) => {
-                    let is_own = u8::from(s.place.interface == place.interface);
-                    let kind = if s.proved == 0 { 1 + is_own } else { 0 };
-                    (kind, clock.wrapping_sub(s.used))
-                }
-            };
-            let oldest = self.slots.iter().enumerate().max_by_key(|(_, slot)| rank(slot));
-            oldest.map_or(0, |(at, _)| at)
-        });
+        let at = known.unwrap_or_else(|| self.room(context, tree.provers()));
         // SESSIONS_MAX is not 0, and `at` is a position.
         let [first, rest @ ..] = &mut self.slots;
-        let slot = match at {
-            0 => first,
-            at => rest.get_mut(at - 1).unwrap_or(first),
+        let (slot, at) = match at.checked_sub(1).and_then(|at| rest.get_mut(at)) {
+            Some(slot) => (slot, at),
+            None => (first, 0),
         };
-        if slot
+        let seat = 1 << at;
+        let goes_on = slot
             .as_ref()
-            .is_none_or(|s| s.place != place || s.number != number)
-        {
-            *slot = Some(Session::new(place, number));
+            .is_some_and(|s| s.place == place && s.number == number);
+        if !goes_on {
+            tree.leave(seat);
+            *slot = Some(Session::new(place, number, seat));
         }
-        let session = slot.get_or_insert_with(|| Session::new(place, number));
+        let session = slot.get_or_insert_with(|| Session::new(place, number, seat));
         session.used = clock;
         session
     }
 
-    /// Takes away what was proved with a key, whoever proved it.
-    pub(super) fn revoke(&mut self, key: u8) {
+    /// Where a new session is remembered, when these seats have proved something.
+    fn room(&self, context: &Context<'_>, provers: u8) -> usize {
+        let rank = |slot: &Option<Session>| match slot {
+            None => (3, 0),
+            // What comes under secure messaging is not to mean other files than those that its reader has selected.
+            Some(s) if context.has_messaging(s.place) => (0, 0),
+            Some(s) => {
+                let is_own = u8::from(s.place.interface == context.place().interface);
+                let kind = if s.seat & provers == 0 { 1 + is_own } else { 0 };
+                (kind, self.clock.wrapping_sub(s.used))
+            }
+        };
+        let oldest = self.slots.iter().enumerate().max_by_key(|(_, slot)| rank(slot));
+        oldest.map_or(0, |(at, _)| at)
+    }
+
+    /// Forgets which sessions a key has opened.
+    pub(super) fn revoke(&mut self, key: FileNumber) {
         self.slots
             .iter_mut()
             .flatten()
@@ -190,12 +186,10 @@ impl Sessions {
     }
 
     /// Forgets where a file that is new or gone was selected.
-    pub(super) fn forget(&mut self, file: Option<u8>) {
-        if let Some(file) = file {
-            self.slots
-                .iter_mut()
-                .flatten()
-                .for_each(|session| session.forget(file));
-        }
+    pub(super) fn forget(&mut self, file: FileNumber) {
+        self.slots
+            .iter_mut()
+            .flatten()
+            .for_each(|session| session.forget(file));
     }
 }

@@ -39,19 +39,39 @@ pub fn card_with(flash: RamFlash, image: &Image) -> Card {
     made_with(flash, SeededRng(1), &profile(), Policy::every_mode(), image)
 }
 
-fn made_with<P: Platform<Flash = RamFlash>>(
-    flash: RamFlash,
+fn made_with<P: Platform>(
+    flash: P::Flash,
     rng: P::Rng,
     profile: &Profile,
     policy: Policy,
     image: &Image,
 ) -> SecureElement<P> {
     let records: Vec<_> = image.iter().collect();
+    made(flash, rng, profile, policy, &records)
+}
+
+/// A card of these records of its file system, which allows every mode.
+pub fn made_of<P: Platform>(
+    flash: P::Flash,
+    rng: P::Rng,
+    profile: &Profile,
+    records: &[(u16, &[u8])],
+) -> SecureElement<P> {
+    made(flash, rng, profile, Policy::every_mode(), records)
+}
+
+fn made<P: Platform>(
+    flash: P::Flash,
+    rng: P::Rng,
+    profile: &Profile,
+    policy: Policy,
+    records: &[(u16, &[u8])],
+) -> SecureElement<P> {
     let applications = [FactoryApplication {
         aid: Aid::try_from(file_system::AID).unwrap(),
         load_file: Aid::try_from(file_system::LOAD_FILE_AID).unwrap(),
         module: Module::FILE_SYSTEM,
-        records: &records,
+        records,
     }];
     let objects: [(u16, &[u8]); 1] = [(MESSAGING_POLICY, &policy.to_bytes())];
     let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
@@ -61,6 +81,23 @@ fn made_with<P: Platform<Flash = RamFlash>>(
         ..personalisation(0xFF, &keys, &k_aut)
     };
     SecureElement::manufacture(flash, rng, profile, &personalisation).unwrap()
+}
+
+/// The records of an image as the factory of 0.1 wrote them: heads of format 1, whose name is the file's number; values, tries and counts
+/// from 0100, 0200, 0300; content from 1000, 100 for each file. Of content an image has the first piece.
+pub fn in_the_first_layout(image: &Image) -> Vec<(u16, Vec<u8>)> {
+    let old = |(name, value): (u16, &[u8])| {
+        let (file, part) = ((name - 0x4000) / 0x60, (name - 0x4000) % 0x60);
+        match part {
+            0 => {
+                assert_eq!((value[0], value[3]), (2, 0));
+                (file, [&[1], &value[1..3], &value[4..]].concat())
+            }
+            1..=3 => (0x100 * part + file, value.to_vec()),
+            _ => (0x1000 + 0x100 * file + part - 0x10, value.to_vec()),
+        }
+    };
+    image.iter().map(old).collect()
 }
 
 /// The test card, whose security domain allows every mode.
