@@ -386,6 +386,52 @@ fn the_longest_file_goes_whole() {
     assert!(content.windows(16).all(|bytes| !there.contains(bytes)));
 }
 
+/// Bytes of the store that are free (GET DATA FF21).
+fn free<P: Platform>(card: &mut SecureElement<P>) -> u32 {
+    card.reset(CONTACT);
+    ok(card, &[0x00, 0xA4, 0x04, 0x0C, 0x00]);
+    let resources = ok(card, &[0x80, 0xCA, 0xFF, 0x21, 0x00]);
+    u32::from_be_bytes(resources[8..12].try_into().unwrap())
+}
+
+/// The table of the page, 2.1: a card with each of its files, written whole, against a card without it.
+#[test]
+fn the_page_says_how_much_flash_a_file_takes() {
+    let page = include_str!("../../../../docs/spec/file-system-applet.md").replace(',', "");
+    let key = |usage, value: &[u8]| {
+        let len = u8::try_from(value.len()).unwrap();
+        let tail = [&[0xA5, len + 7, 0x80, 0x03, usage, 1, 3, 0x81, len][..], value].concat();
+        let body = [
+            &[0x82, 0x01, 0x09, 0x83, 0x02, 0x40, 0x00, 0x8C, 0x01, 0x00][..],
+            &tail,
+        ]
+        .concat();
+        let len = u8::try_from(body.len()).unwrap();
+        [&[0x00, 0xE0, 0x00, 0x00, len + 2, 0x62, len][..], &body].concat()
+    };
+    let df = b"\x00\xE0\x00\x00\x0E\x62\x0C\x82\x01\x38\x83\x02\x40\x00\x8C\x03\x03\x00\x00".to_vec();
+    for (row, create, size) in [
+        ("of 32 bytes | 1", create(0x4000, 32), 32),
+        ("of 100 bytes | 3 of 48 48 4", create(0x4000, 100), 100),
+        ("of 1024 bytes | 22", create(0x4000, 1024), 1024),
+        ("of 4096 bytes | 32 of 128", create(0x4000, 4096), 4096),
+        ("DF without name |", df, 0),
+        ("PIN of 4 bytes | value tries", key(1, b"1234"), 0),
+        ("AES key of 16 bytes | value tries", key(3, &[7; 16]), 0),
+    ] {
+        let mut card = large(&Image::new(MF).unwrap());
+        let before = free(&mut card);
+        select(&mut card);
+        ok(&mut card, &create);
+        ok(&mut card, &select_file(0x4000));
+        for at in (0..size).step_by(4) {
+            ok(&mut card, &update(at, &[1; 4]));
+        }
+        let row = format!("| {row} | {} |", before - free(&mut card));
+        assert!(page.contains(&row), "{row}");
+    }
+}
+
 /// What an application makes in the file system within a command that fails has never been: neither in NVM nor in what the file system remembers,
 /// also when it has been called again in between.
 #[test]
