@@ -1,6 +1,6 @@
 //! Files in pieces: what an update writes to the flash, as many files as the product has memory for, and files of cards of 0.1
 //! (docs/spec/file-system-applet.md, 2; docs/decisions/0014-files.md).
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)] // test support
 #![allow(clippy::print_stdout, reason = "says what it has measured")]
 
 mod common;
@@ -263,6 +263,9 @@ fn select<P: Platform>(card: &mut SecureElement<P>) {
     );
 }
 
+/// The offset of an update.
+type Offset = fn(u16) -> u16;
+
 /// UPDATE BINARY of 32 bytes writes at most 6 times as much inside a piece, and 10 across two, compactions counted: 2,000 updates in a store of 32
 /// KiB with five files of 1,024 bytes, all of them written.
 #[test]
@@ -281,7 +284,7 @@ fn an_update_writes_little() {
             ok(&mut card, &update(offset, &[0x11; 32]));
         }
     }
-    let rows: [(&str, f64, fn(u16) -> u16); 3] = [
+    let rows: [(&str, f64, Offset); 3] = [
         ("inside a piece", 6.0, |n| n % 16 * 48 + n % 3 * 8),
         ("across two", 10.0, |n| n % 16 * 48 + 24 + n % 3 * 8),
         ("all over a file", 10.0, |n| n % 32 * 32),

@@ -267,9 +267,12 @@ impl Head {
     }
 
     /// Records in which content can stand.
-    pub(super) const fn content(&self) -> u8 {
+    pub(super) fn content(&self) -> u8 {
         match self.kind {
-            Kind::Transparent { size } => (size as usize).div_ceil(self.piece()) as u8,
+            // A layout has no more pieces than have names.
+            Kind::Transparent { size } => {
+                u8::try_from(usize::from(size).div_ceil(self.piece())).unwrap_or(u8::MAX)
+            }
             Kind::Linear { most, .. } | Kind::Cyclic { most, .. } => most,
             Kind::Df | Kind::Key { .. } => 0,
         }
