@@ -17,7 +17,7 @@ use sekisho_transport::{Card, PcscCard, SocketCard};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{OrUsage as _, refuse_variable, usage};
+use super::{OrUsage as _, in_a_line, refuse_variable, usage};
 use crate::files;
 
 /// How often an agent that has nothing to do asks again.
@@ -240,7 +240,10 @@ pub(super) fn next(turn: &Result<Turn>, backoff: &mut Backoff) -> Result<(Durati
                 .downcast_ref::<AgentError>()
                 .and_then(AgentError::retry_after);
             let wait = backoff.failed(asked, random);
-            (wait, format!("{error:#}; again in {} s", wait.as_secs()))
+            (
+                wait,
+                format!("{}; again in {} s", in_a_line(error), wait.as_secs()),
+            )
         }
     })
 }
@@ -308,7 +311,7 @@ fn outcome(status: &Status) -> String {
 
 pub(super) fn as_json(turn: &Result<Turn>) -> Value {
     match turn {
-        Err(error) => json!({"result": "error", "error": format!("{error:#}")}),
+        Err(error) => json!({"result": "error", "error": in_a_line(error)}),
         Ok(Turn::Nothing) => json!({"result": "nothing"}),
         Ok(Turn::NotYet(seconds)) => json!({"result": "not_yet", "retry_after": seconds}),
         Ok(Turn::Loading {

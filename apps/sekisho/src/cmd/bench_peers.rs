@@ -220,7 +220,7 @@ pub(super) fn measure_all() -> Result<(Vec<Peer>, Vec<String>)> {
             Some(program) => absent.push(format!("{name}: {program} is not installed")),
             None => match peer(folder.path()) {
                 Ok(peer) => peers.push(peer),
-                Err(error) => absent.push(format!("{name}: {error:#}")),
+                Err(error) => absent.push(format!("{name}: {}", super::in_a_line(&error))),
             },
         }
     }

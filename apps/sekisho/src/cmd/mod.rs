@@ -121,17 +121,28 @@ pub(crate) fn exit_code(error: &Error) -> ExitCode {
     }
 }
 
+/// An error and its causes, each told once: many say their cause in their own sentence.
+pub(crate) fn told_once(error: &Error) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    for text in error.chain().map(ToString::to_string) {
+        if !told.last().is_some_and(|last| last.ends_with(&text)) {
+            told.push(text);
+        }
+    }
+    told
+}
+
+/// The same in one line.
+pub(crate) fn in_a_line(error: &Error) -> String {
+    told_once(error).join(": ")
+}
+
 /// Prints an error and its causes, one line each, on standard error.
 #[allow(clippy::print_stderr)]
 pub(crate) fn report(error: &Error) {
-    let mut last = error.to_string();
-    eprintln!("error: {last}");
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        // Some say their cause themselves.
-        if !last.ends_with(&cause) {
-            eprintln!("  because: {cause}");
-        }
-        last = cause;
+    for (number, text) in told_once(error).iter().enumerate() {
+        let what = if number == 0 { "error" } else { "  because" };
+        eprintln!("{what}: {text}");
     }
     if sekisho_store::files_ran_out() {
         eprintln!("  because: too many open files, or nearly; ulimit -n says how many there may be");
@@ -162,6 +173,19 @@ mod tests {
         command
             .get_subcommands()
             .for_each(|inner| leaves(inner, &path, found));
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        use sekisho_device::{AgentError, BackendError};
+        let unreachable =
+            || AgentError::Backend(BackendError::Unreachable("nobody listens there".to_owned()));
+        let sentence = "server: nobody listens there";
+        assert_eq!(super::told_once(&unreachable().into()), [sentence]);
+        let within = anyhow::Error::from(unreachable()).context("a turn");
+        assert_eq!(super::told_once(&within), ["a turn", sentence]);
+        let turn = Err(anyhow::Error::from(unreachable()));
+        assert_eq!(super::agent::as_json(&turn)["error"], sentence);
     }
 
     /// The designer's file and the HSM's never meet: no command takes both, and each is opened in one place, which takes one.

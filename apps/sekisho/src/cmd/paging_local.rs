@@ -248,7 +248,7 @@ pub(super) fn run(
         while let Some(line) = message_line(&mut std::io::stdin().lock()) {
             match messages.send(line.trim(), &heard) {
                 Ok(order) => eprintln!("message {order}: {}", line.trim()),
-                Err(error) => eprintln!("{}: {error:#}", line.trim()),
+                Err(error) => eprintln!("{}: {}", line.trim(), super::in_a_line(&error)),
             }
         }
     });

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::time::Duration;
+use std::io;
 use std::sync::Arc;
 
 use sekisho_keys::sha256;
@@ -235,7 +236,7 @@ impl Backend for HttpsBackend {
         Ok(Part {
             offset,
             etag,
-            body: Box::new(response.into_body().into_reader()),
+            body: Box::new(Delivery(response.into_body().into_reader())),
         })
     }
 
@@ -328,14 +329,55 @@ fn range_start(response: &Response<Body>) -> Option<u32> {
         .ok()
 }
 
+/// A delivery on its way, whose errors are sentences.
+struct Delivery(ureq::BodyReader<'static>);
+
+impl io::Read for Delivery {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(buf);
+        read.map_err(|error| io::Error::new(error.kind(), broken_off(&error)))
+    }
+}
+
 fn unreachable(error: ureq::Error) -> BackendError {
-    let text = error.to_string();
-    BackendError::Unreachable(if text.contains("CaUsedAsEndEntity") {
-        "the server's certificate is that of an authority (CA:TRUE); a server needs one of its own (CA:FALSE)"
-            .to_owned()
-    } else {
-        text
+    BackendError::Unreachable(match error {
+        ureq::Error::Io(error) => broken_off(&error),
+        ureq::Error::HostNotFound => "its name is not known (DNS)".to_owned(),
+        ureq::Error::ConnectionFailed => "no connection to it can be made".to_owned(),
+        ureq::Error::Timeout(what) => format!("it did not answer in time ({what})"),
+        error => error.to_string(),
     })
+}
+
+/// In a sentence how a connection ended: what stands below it speaks to programmers, and says some of it twice.
+fn broken_off(error: &io::Error) -> String {
+    // What the HTTP client hands on in a reader's error.
+    let mut error = error;
+    while let Some(inner) = error.get_ref() {
+        if let Some(inner) = inner.downcast_ref::<io::Error>() {
+            error = inner;
+        } else if let Some(ureq::Error::Io(inner)) = inner.downcast_ref() {
+            error = inner;
+        } else if let Some(ureq::Error::Timeout(what)) = inner.downcast_ref() {
+            return format!("it did not answer in time ({what})");
+        } else {
+            break;
+        }
+    }
+    let text = error.to_string();
+    if text.contains("CaUsedAsEndEntity") {
+        return "the server's certificate is that of an authority (CA:TRUE); a server needs one of its own (CA:FALSE)"
+            .to_owned();
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "nobody listens there (connection refused)".to_owned(),
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe => "the connection was cut off".to_owned(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "it did not answer in time".to_owned(),
+        _ => text,
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,15 @@ impl Server {
     }
 
     fn start_as(is_ca: rcgen::IsCa, answers: Vec<Vec<u8>>) -> Self {
+        Self::start_with(is_ca, answers, true)
+    }
+
+    /// Ends each connection behind its answer, with or without TLS's word of it.
+    fn cut_off(answers: Vec<Vec<u8>>, says_goodbye: bool) -> Self {
+        Self::start_with(rcgen::IsCa::NoCa, answers, says_goodbye)
+    }
+
+    fn start_with(is_ca: rcgen::IsCa, answers: Vec<Vec<u8>>, says_goodbye: bool) -> Self {
         let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.is_ca = is_ca;
         let own = rcgen::KeyPair::generate().unwrap();
@@ -52,7 +61,9 @@ impl Server {
                 let mut stream = rustls::StreamOwned::new(tls, stream);
                 log.lock().unwrap().push(request(&mut stream));
                 let _ = stream.write_all(&answer);
-                stream.conn.send_close_notify();
+                if says_goodbye {
+                    stream.conn.send_close_notify();
+                }
                 let _ = stream.flush();
             }
         });
@@ -308,7 +319,7 @@ fn another_servers_certificate_is_not_trusted_and_gets_nothing() {
     let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     let server = Server::start(vec![http("204 No Content", "", &[])]);
     let mut backend = server.backend_that_trusts(&other.cert.pem());
-    assert!(matches!(backend.offer(SE_ID), Err(BackendError::Unreachable(_))));
+    assert_sentence(&backend.offer(SE_ID).unwrap_err(), "certificate");
     assert!(
         server.requests.lock().unwrap().iter().all(String::is_empty),
         "not even the token"
@@ -324,6 +335,51 @@ fn a_certificate_of_an_authority_is_named() {
     assert!(refused.contains("CA:FALSE"), "{refused}");
 }
 
+/// What a person reads when there is no answer: one sentence, said once, nothing for programmers.
+fn assert_sentence(refused: &BackendError, wanted: &str) {
+    let said = refused.to_string();
+    assert!(said.contains(wanted), "{said}");
+    for foreign in ["://", "io:", "rustls", "os error", "close_notify"] {
+        assert!(!said.contains(foreign), "{foreign}: {said}");
+    }
+}
+
+/// Nobody listens; the connection is cut off in the handshake, before an answer, in the middle of its head or of the delivery, with and without a reset.
+#[test]
+fn how_a_connection_ended_is_a_sentence() {
+    let nobody = Server::start(Vec::new());
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = Server {
+        address: free,
+        ..nobody
+    };
+    assert_sentence(&nobody.backend().offer(SE_ID).unwrap_err(), "nobody listens");
+
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = deaf.local_addr().unwrap();
+    thread::spawn(move || drop(deaf.accept().unwrap()));
+    let deaf = Server {
+        address,
+        ..Server::start(Vec::new())
+    };
+    assert_sentence(&deaf.backend().offer(SE_ID).unwrap_err(), "cut off");
+
+    let whole = http("200 OK", "", &[7; 5000]);
+    for told in [0, 1, 20, whole.len() - 1] {
+        for goodbye in [true, false] {
+            let server = Server::cut_off(vec![whole[..told].to_vec()], goodbye);
+            let refused = match server.backend().delivery(Campaign(1), 0, None) {
+                Err(refused) => refused,
+                Ok(mut part) => {
+                    let broken = part.body.read_to_end(&mut Vec::new()).unwrap_err();
+                    BackendError::Unreachable(broken.to_string())
+                }
+            };
+            assert_sentence(&refused, "cut off");
+        }
+    }
+}
+
 #[test]
 fn a_server_that_says_nothing_is_left() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -335,10 +391,7 @@ fn a_server_that_says_nothing_is_left() {
             .pem(),
         requests: Arc::default(),
     };
-    assert!(matches!(
-        server.backend().offer(SE_ID),
-        Err(BackendError::Unreachable(_))
-    ));
+    assert_sentence(&server.backend().offer(SE_ID).unwrap_err(), "in time");
 }
 
 #[test]
