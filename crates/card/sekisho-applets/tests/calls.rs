@@ -299,7 +299,7 @@ impl Application for Inner {
             }
             _ => {}
         }
-        out.u8(entry)?;
+        out.u8(entry.number().to_be_bytes()[1])?;
         Ok(Next::Done(StatusWord::NO_ERROR))
     }
 }
@@ -465,12 +465,12 @@ fn what_both_write_is_written_together_or_not_at_all() {
     let both = |value: &[u8]| [value.to_vec(), value.to_vec()];
     let none = both(BEFORE);
     let cases: [Case<'_>; 14] = [
-        (inner::PUTS, outer::ENDS, b"\x05\x90\x00\x90\x00", both(b"after")),
+        (inner::PUTS, outer::ENDS, b"\xA5\x90\x00\x90\x00", both(b"after")),
         (inner::WARNS, outer::ENDS, b"\x63\x10\x90\x00", both(b"after")),
         (
             inner::ASKS_FOR_SERVICES,
             outer::ENDS,
-            b"\x05\x90\x00\x90\x00",
+            b"\xA5\x90\x00\x90\x00",
             both(b"after"),
         ),
         // The inner one fails: what it wrote is gone, and the outer one's is its own affair.
@@ -714,7 +714,7 @@ fn an_application_has_its_say_when_it_comes_and_goes() {
     let mut card = card();
     assert_eq!(
         put(&mut card, inner::PUTS, outer::ENDS, KEPT),
-        b"\x05\x90\x00\x90\x00"
+        b"\xA5\x90\x00\x90\x00"
     );
     assert_eq!(card.delete(&aid), refused);
     assert_eq!(records(&mut card), [KEPT, KEPT]);

@@ -549,7 +549,7 @@ fn told(context: &Context<'_>, out: &mut Writer<'_>) -> Outcome {
             (domain, sender.entity()),
             (sender.domain(), OffCardEntity::Provider)
         );
-        let instance = format!("{}.{}", domain.container.number(), domain.entry);
+        let instance = format!("{}.{:04X}", domain.container.number(), domain.entry.number());
         let level = sender.level().p1();
         out.bytes(format!(" {instance} {kvn:02X} {level:02X}").as_bytes())?;
     }
@@ -706,7 +706,7 @@ fn a_proof_names_domain_key_and_level_and_ends_with_its_channel() {
             SecurityLevel::from_p1(level).unwrap(),
         );
         let answer = host.send(&mut card, &ask);
-        assert_eq!(text(&answer), format!("0 T0 1.0 FF {level:02X}"));
+        assert_eq!(text(&answer), format!("0 T0 1.01A0 FF {level:02X}"));
         // On another interface nobody has proved anything.
         assert_eq!(text(&card.transmit(Interface::Swp, &ask)), "1 SwpA");
         card.transmit(CONTACT, &[0x00, 0xA4, 0x04, 0x00, 0x00]);

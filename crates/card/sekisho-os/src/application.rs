@@ -13,7 +13,8 @@ use crate::container::Container;
 use crate::interface::{ContainerId, Interface, Place, Protocol};
 use crate::loader::Loader;
 use crate::messaging::{Credential, Messagings, Revoked};
-use crate::nvm::{Kind, Records};
+use crate::names::{Owner, RecordKey, RecordKind};
+use crate::nvm::Records;
 use crate::profile::Profile;
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, Instance, Module};
@@ -98,7 +99,7 @@ pub trait Applications: Sized {
 /// What of the operating system a command can reach; all but [`Issuer`](crate::Issuer) through [`Context`]'s methods.
 pub(crate) struct System<'a> {
     pub(crate) profile: &'a Profile,
-    pub(crate) container: &'a mut Container,
+    pub(crate) container: &'a Container,
     pub(crate) secure: &'a mut SecureChannels,
     pub(crate) messaging: &'a Messagings,
     pub(crate) loader: &'a mut Loader,
@@ -162,7 +163,6 @@ pub struct Context<'a> {
     pub(crate) place: Place,
     pub(crate) protocol: Protocol,
     pub(crate) caller: Caller,
-    pub(crate) application: u8,
     /// Its registry entry.
     pub(crate) entry: &'a Entry,
     /// How the command was protected.
@@ -195,8 +195,9 @@ impl<'a> Context<'a> {
         let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
         let room = self.call.as_deref_mut().ok_or(refused)?;
         let found = self.system.container.registry.application(to);
-        let (to, _) = found.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
-        if to == self.application || self.system.container.usable(to).is_none() {
+        let (_, entry) = found.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+        let to = entry.id;
+        if to == self.entry.id || self.system.container.usable(to).is_none() {
             return Err(refused);
         }
         room.set(command)?;
@@ -225,14 +226,14 @@ impl<'a> Context<'a> {
 
     /// The container of the application.
     pub const fn container(&self) -> ContainerId {
-        self.records.container
+        self.system.container.id
     }
 
     /// The application itself, as an instance in its container.
     pub const fn instance(&self) -> Instance {
         Instance {
-            container: self.records.container,
-            entry: self.application,
+            container: self.system.container.id,
+            entry: self.entry.id,
         }
     }
 
@@ -277,7 +278,11 @@ impl<'a> Context<'a> {
     /// 6581 when the flash fails.
     pub fn messaging_policy(&mut self) -> Result<Policy, Refusal> {
         let mut bytes = [0; POLICY_LEN];
-        let found = self.records.get(Kind::DataObject, MESSAGING_POLICY, &mut bytes)?;
+        let Some(root) = self.system.container.root() else {
+            return Ok(Policy::default());
+        };
+        let policy = RecordKey::new(Owner::Entry(root), RecordKind::DataObject, MESSAGING_POLICY);
+        let found = self.records.get(policy, &mut bytes)?;
         Ok(found
             .and_then(|len| Policy::from_bytes(bytes.get(..len)?))
             .unwrap_or_default())
@@ -285,7 +290,7 @@ impl<'a> Context<'a> {
 
     const fn credential(&self, number: u16) -> Credential {
         Credential {
-            application: self.application,
+            application: self.entry.id,
             number,
         }
     }
@@ -366,7 +371,7 @@ impl<'a> Context<'a> {
     /// # Errors
     /// 6581 when the flash fails, 6A84 when `out` is too small.
     pub fn get(&mut self, index: u16, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
-        self.records.get_own(self.application, index, out)
+        self.records.get_own(self.entry.id, index, out)
     }
 
     /// Writes one of the application's own records, when the command succeeds.
@@ -374,7 +379,7 @@ impl<'a> Context<'a> {
     /// # Errors
     /// 6A84 when the command writes more than one command may.
     pub fn put(&mut self, index: u16, value: &[u8]) -> Result<(), Refusal> {
-        self.records.put_own(self.application, index, value)
+        self.records.put_own(self.entry.id, index, value)
     }
 
     /// Removes one of the application's own records, when the command succeeds.
@@ -382,6 +387,6 @@ impl<'a> Context<'a> {
     /// # Errors
     /// As [`Context::put`].
     pub fn remove(&mut self, index: u16) -> Result<(), Refusal> {
-        self.records.remove_own(self.application, index)
+        self.records.remove_own(self.entry.id, index)
     }
 }

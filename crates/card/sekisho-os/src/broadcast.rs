@@ -61,14 +61,19 @@ impl<P: Platform> Core<P> {
         sw: StatusWord,
         staged: &mut Staged,
     ) {
-        let container = self.container(place.interface);
+        let Some(domain) = self.interfaces.channels.selected(place) else {
+            return;
+        };
         let mut records = Records {
             nvm: self.nvm.open(),
             staged,
-            container,
         };
         // Without K-AUT nobody would believe it.
-        let Ok(k_aut) = KeyStore(&mut records).single_aes(KVN_K_AUT) else {
+        let mut keys = KeyStore {
+            records: &mut records,
+            domain,
+        };
+        let Ok(k_aut) = keys.single_aes(KVN_K_AUT) else {
             return;
         };
         let authority = Authority {

@@ -5,6 +5,7 @@ use sekisho_apdu::{CApdu, StatusWord, Writer};
 use zeroize::Zeroize;
 
 use crate::interface::Place;
+use crate::names::EntryId;
 use crate::refusal::Refusal;
 
 /// Longest command of one application to another: a short one.
@@ -21,8 +22,8 @@ pub enum Caller {
     Interface(Place),
     /// Another application of the container, which has proved nothing but that it is that one.
     Application {
-        /// Its registry index.
-        entry: u8,
+        /// Its identity.
+        entry: EntryId,
     },
     /// The SE itself, which installs or deletes the application; the [place](crate::Context::place) says nothing then.
     Platform,
@@ -49,8 +50,8 @@ impl From<StatusWord> for Next {
 /// A command to another application. It stands in the dispatcher's own room.
 #[derive(Debug)]
 pub struct Call {
-    /// Registry index of who is called.
-    pub(crate) to: u8,
+    /// Who is called.
+    pub(crate) to: EntryId,
 }
 
 /// Why an application is called again.

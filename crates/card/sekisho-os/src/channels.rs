@@ -1,6 +1,7 @@
 //! Logical channels (GPC 6.4): which are open on each interface, and what is selected on each.
 
 use crate::interface::{Interface, Place, Protocol};
+use crate::names::EntryId;
 use crate::registry::ENTRIES_MAX;
 
 /// Logical channels of one interface that the class byte can name (GPC 11.1.4).
@@ -9,8 +10,8 @@ pub(crate) const CHANNELS_MAX: usize = 20;
 #[derive(Clone, Copy)]
 struct Channel {
     open: bool,
-    /// Registry index of the selected application; `None` after its application session was ended by force.
-    selected: Option<u8>,
+    /// The selected application; `None` after its application session was ended by force, or where there is none.
+    selected: Option<EntryId>,
     /// Whether SELECT `[first or only occurrence]` was received: without one there is no next occurrence.
     searched: bool,
     /// Number of the application session: no two have the same.
@@ -41,8 +42,8 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
-    /// Basic channels open with `selected`, at most `limit` channels on each interface.
-    pub(crate) fn new(limit: u8, selected: u8) -> Self {
+    /// Basic channels open with what `selected` says of their interface, at most `limit` channels on each interface.
+    pub(crate) fn new(limit: u8, selected: impl Fn(Interface) -> Option<EntryId>) -> Self {
         let mut channels = Self {
             table: [[CLOSED; CHANNELS_MAX]; Interface::COUNT],
             protocols: Interface::ALL.map(Interface::default_protocol),
@@ -50,7 +51,7 @@ impl Channels {
             sessions: 0,
         };
         for interface in Interface::ALL {
-            channels.reset(interface, selected);
+            channels.reset(interface, selected(interface));
         }
         channels
     }
@@ -85,14 +86,14 @@ impl Channels {
     }
 
     /// Closes all logical channels of an interface but the basic one, on which `selected` becomes the selected application.
-    pub(crate) fn reset(&mut self, interface: Interface, selected: u8) {
+    pub(crate) fn reset(&mut self, interface: Interface, selected: Option<EntryId>) {
         let session = self.new_session();
         if let Some(row) = self.table.get_mut(interface.index()) {
             *row = [CLOSED; CHANNELS_MAX];
             if let Some(basic) = row.first_mut() {
                 *basic = Channel {
                     open: true,
-                    selected: Some(selected),
+                    selected,
                     searched: false,
                     session,
                     called: 0,
@@ -119,13 +120,13 @@ impl Channels {
         self.channel(place).is_some()
     }
 
-    /// Registry index of the application selected there.
-    pub(crate) fn selected(&self, place: Place) -> Option<u8> {
+    /// The application selected there.
+    pub(crate) fn selected(&self, place: Place) -> Option<EntryId> {
         self.channel(place)?.selected
     }
 
     /// Where the search of SELECT [next occurrence] starts: behind the selected application.
-    pub(crate) fn next_after(&self, place: Place) -> Option<u8> {
+    pub(crate) fn next_after(&self, place: Place) -> Option<EntryId> {
         let channel = self.channel(place)?;
         if channel.searched { channel.selected } else { None }
     }
@@ -142,16 +143,21 @@ impl Channels {
         }
     }
 
-    /// Registry indices of all applications that have a session there: the selected one, and whom it has called.
-    pub(crate) fn in_session(&self, place: Place) -> impl Iterator<Item = u8> + use<> {
-        let channel = self.channel(place).copied().unwrap_or(CLOSED);
-        let mut rest = channel.called;
-        let called = core::iter::from_fn(move || {
+    /// An entry has gone: whoever comes to its place in the registry has been called by nobody.
+    pub(crate) fn forget_called(&mut self, index: u8) {
+        for channel in self.table.as_flattened_mut() {
+            channel.called &= !1_u16.checked_shl(index.into()).unwrap_or_default();
+        }
+    }
+
+    /// Registry indices of the applications that the selected one has called in the session there.
+    pub(crate) fn called(&self, place: Place) -> impl Iterator<Item = u8> + use<> {
+        let mut rest = self.channel(place).map_or(0, |channel| channel.called);
+        core::iter::from_fn(move || {
             let index = u8::try_from(rest.trailing_zeros()).ok().filter(|_| rest != 0)?;
             rest &= rest - 1;
             Some(index)
-        });
-        channel.selected.into_iter().chain(called)
+        })
     }
 
     /// Begins a new application session with the same application.
@@ -164,18 +170,23 @@ impl Channels {
     }
 
     /// Makes an application the selected one.
-    pub(crate) fn select(&mut self, place: Place, index: u8) {
+    pub(crate) fn select(&mut self, place: Place, application: Option<EntryId>) {
         let session = self.new_session();
         if let Some(channel) = self.channel_mut(place) {
             channel.session = session;
             channel.called = 0;
-            channel.selected = Some(index);
+            channel.selected = application;
             channel.searched = true;
         }
     }
 
-    /// Opens the first free supplementary channel, or exactly `wanted`, and selects `index` on it.
-    pub(crate) fn open(&mut self, interface: Interface, wanted: Option<u8>, index: u8) -> Option<u8> {
+    /// Opens the first free supplementary channel, or exactly `wanted`, and selects an application on it.
+    pub(crate) fn open(
+        &mut self,
+        interface: Interface,
+        wanted: Option<u8>,
+        selected: Option<EntryId>,
+    ) -> Option<u8> {
         let free = |n: &u8| {
             !self.is_open(Place {
                 interface,
@@ -193,7 +204,7 @@ impl Channels {
         })?;
         *channel = Channel {
             open: true,
-            selected: Some(index),
+            selected,
             searched: false,
             session,
             called: 0,
@@ -227,34 +238,37 @@ mod tests {
         }
     }
 
+    const ISD: Option<EntryId> = Some(EntryId::of_0_1(0));
+    const APP: Option<EntryId> = Some(EntryId::FIRST);
+
     #[test]
     fn opens_up_to_its_limit_and_never_closes_the_basic_channel() {
-        let mut channels = Channels::new(4, 0);
+        let mut channels = Channels::new(4, |_| ISD);
         let contact = Interface::Iso7816Contact;
-        assert_eq!(channels.open(contact, None, 7), Some(1));
-        assert_eq!(channels.open(contact, Some(3), 7), Some(3));
-        assert_eq!(channels.open(contact, Some(3), 7), None);
-        assert_eq!(channels.open(contact, Some(0), 7), None);
-        assert_eq!(channels.open(contact, Some(4), 7), None);
-        assert_eq!(channels.open(contact, None, 7), Some(2));
-        assert_eq!(channels.open(contact, None, 7), None);
-        assert_eq!(channels.selected(at(contact, 2)), Some(7));
+        assert_eq!(channels.open(contact, None, APP), Some(1));
+        assert_eq!(channels.open(contact, Some(3), APP), Some(3));
+        assert_eq!(channels.open(contact, Some(3), APP), None);
+        assert_eq!(channels.open(contact, Some(0), APP), None);
+        assert_eq!(channels.open(contact, Some(4), APP), None);
+        assert_eq!(channels.open(contact, None, APP), Some(2));
+        assert_eq!(channels.open(contact, None, APP), None);
+        assert_eq!(channels.selected(at(contact, 2)), APP);
         assert!(channels.close(at(contact, 2)));
         assert!(!channels.close(at(contact, 2)));
         assert!(!channels.close(at(contact, 0)));
-        assert_eq!(channels.selected(at(contact, 0)), Some(0));
+        assert_eq!(channels.selected(at(contact, 0)), ISD);
         // Another interface has seen nothing of it.
         assert!(!channels.is_open(at(Interface::Spi, 1)));
-        channels.reset(contact, 0);
+        channels.reset(contact, ISD);
         assert!(!channels.is_open(at(contact, 1)));
     }
 
     #[test]
     fn the_next_occurrence_needs_a_first_one() {
-        let mut channels = Channels::new(4, 0);
+        let mut channels = Channels::new(4, |_| ISD);
         let basic = at(Interface::Spi, 0);
         assert_eq!(channels.next_after(basic), None);
-        channels.select(basic, 2);
-        assert_eq!(channels.next_after(basic), Some(2));
+        channels.select(basic, APP);
+        assert_eq!(channels.next_after(basic), APP);
     }
 }

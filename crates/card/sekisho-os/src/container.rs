@@ -5,7 +5,8 @@ use sekisho_apdu::{DecodeError, Reader, StatusWord, Writer};
 use sekisho_scp::ScpParameter;
 
 use crate::interface::ContainerId;
-use crate::nvm::{Kind, Records};
+use crate::names::{EntryId, Owner, RecordKey, RecordKind};
+use crate::nvm::Records;
 use crate::refusal::Refusal;
 use crate::registry::{ENTRIES_MAX, ENTRY_RECORD_MAX, Entry, Registry};
 
@@ -20,6 +21,11 @@ const FORMAT: u8 = 2;
 /// The format of version 0.1, which has no "i": every card of it has S8.
 const FORMAT_S8: u8 = 1;
 
+/// The name of a container's record.
+pub(crate) const fn name(container: ContainerId, kind: RecordKind, index: u16) -> RecordKey {
+    RecordKey::new(Owner::Container(container), kind, index)
+}
+
 /// What the card record holds. It is written last when an SE is made, so that an SE without it has not been made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CardRecord {
@@ -31,9 +37,9 @@ pub(crate) struct CardRecord {
 }
 
 impl CardRecord {
-    pub(crate) fn load(records: &mut Records<'_>) -> Result<Option<Self>, Refusal> {
+    pub(crate) fn load(records: &mut Records<'_>, container: ContainerId) -> Result<Option<Self>, Refusal> {
         let mut bytes = [0; CARD_RECORD_LEN];
-        match records.get(Kind::Card, 0, &mut bytes)? {
+        match records.get(name(container, RecordKind::Card, 0), &mut bytes)? {
             None => Ok(None),
             // What the store gives back it has checked: a record that does not decode is from an SE of another make.
             Some(len) => Self::decode(bytes.get(..len).unwrap_or_default())
@@ -60,13 +66,13 @@ impl CardRecord {
         })
     }
 
-    pub(crate) fn store(&self, records: &mut Records<'_>) -> Result<(), Refusal> {
+    pub(crate) fn store(&self, records: &mut Records<'_>, container: ContainerId) -> Result<(), Refusal> {
         let mut bytes = [0; CARD_RECORD_LEN];
         let mut w = Writer::new(&mut bytes);
         w.bytes(&[FORMAT, self.life_cycle.to_byte()])?;
         w.bytes(&self.se_id)?;
         w.u8(self.scp.byte())?;
-        records.put(Kind::Card, 0, w.written())
+        records.put(name(container, RecordKind::Card, 0), w.written())
     }
 }
 
@@ -79,43 +85,69 @@ pub(crate) struct Container {
 
 impl Container {
     /// The registry's entry of an application that may process commands: neither it nor the card is locked.
-    pub(crate) fn usable(&self, index: u8) -> Option<&Entry> {
-        let entry = self.registry.get(index)?;
+    pub(crate) fn usable(&self, id: EntryId) -> Option<&Entry> {
+        let (index, entry) = self.registry.entry(id)?;
         let card_is_open = self.card.life_cycle < CardLifeCycle::CardLocked;
         (index == ISD_INDEX || card_is_open && entry.is_selectable()).then_some(entry)
     }
 
+    /// Its issuer security domain.
+    pub(crate) fn root(&self) -> Option<EntryId> {
+        self.registry.get(ISD_INDEX).map(|entry| entry.id)
+    }
+
     /// Reads a container from NVM; `None` when it has not been made.
-    pub(crate) fn load(records: &mut Records<'_>) -> Result<Option<Self>, Refusal> {
-        let Some(card) = CardRecord::load(records)? else {
+    pub(crate) fn load(records: &mut Records<'_>, id: ContainerId) -> Result<Option<Self>, Refusal> {
+        let Some(card) = CardRecord::load(records, id)? else {
             return Ok(None);
         };
         let mut registry = Registry::empty();
         for index in (0..).take(ENTRIES_MAX) {
             let mut bytes = [0; ENTRY_RECORD_MAX];
-            let Some(len) = records.get(Kind::Registry, index.into(), &mut bytes)? else {
+            let Some(len) = records.get(name(id, RecordKind::Registry, index.into()), &mut bytes)? else {
                 continue;
             };
-            let entry = Entry::decode(bytes.get(..len).unwrap_or_default());
+            let entry = Entry::decode(index, bytes.get(..len).unwrap_or_default());
             registry.set(
                 index,
                 Some(entry.map_err(|_| Refusal(StatusWord::MEMORY_FAILURE))?),
             );
         }
-        Ok(Some(Self {
-            id: records.container,
-            card,
-            registry,
-        }))
+        Ok(Some(Self { id, card, registry }))
     }
 }
 
 /// Writes a registry entry.
-pub(crate) fn store_entry(records: &mut Records<'_>, index: u8, entry: &Entry) -> Result<(), Refusal> {
+pub(crate) fn store_entry(
+    records: &mut Records<'_>,
+    container: ContainerId,
+    index: u8,
+    entry: &Entry,
+) -> Result<(), Refusal> {
     let mut bytes = [0; ENTRY_RECORD_MAX];
     let mut w = Writer::new(&mut bytes);
     entry.encode(&mut w)?;
-    records.put(Kind::Registry, index.into(), w.written())
+    records.put(name(container, RecordKind::Registry, index.into()), w.written())
+}
+
+/// The name of the record of identities.
+const NEXT_ENTRY: RecordKey = RecordKey::platform(RecordKind::NextEntry, 0);
+
+/// Gives out an identity, with the writes of the command.
+///
+/// # Errors
+/// 6A84 when all have been given out.
+pub(crate) fn new_entry(records: &mut Records<'_>) -> Result<EntryId, Refusal> {
+    let mut next = [0; 2];
+    let id = match records.get(NEXT_ENTRY, &mut next)? {
+        None => Some(EntryId::FIRST),
+        Some(_) => EntryId::new(u16::from_be_bytes(next)),
+    };
+    let id = id.ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
+    // 0 is no identity: behind the last there is none.
+    let next = id.next().map_or(0, EntryId::number);
+    records.put(NEXT_ENTRY, &next.to_be_bytes())?;
+    Ok(id)
 }
 
 #[cfg(test)]
@@ -124,12 +156,13 @@ mod tests {
     use crate::nvm::tests::Bench;
 
     const SE_ID: [u8; 10] = *b"0123456789";
+    const ESE: ContainerId = ContainerId::ESE;
 
     fn stored(bytes: &[u8]) -> Result<Option<CardRecord>, Refusal> {
         let mut bench = Bench::new();
-        bench.records(1).put(Kind::Card, 0, bytes)?;
+        bench.records().put(name(ESE, RecordKind::Card, 0), bytes)?;
         bench.commit();
-        CardRecord::load(&mut bench.records(1))
+        CardRecord::load(&mut bench.records(), ESE)
     }
 
     /// The record of version 0.1, byte by byte.
@@ -143,11 +176,14 @@ mod tests {
         );
         // Written again, as SET STATUS does, it is of the second format and means the same.
         let mut bench = Bench::new();
-        card.store(&mut bench.records(1)).unwrap();
+        card.store(&mut bench.records(), ESE).unwrap();
         bench.commit();
-        assert_eq!(CardRecord::load(&mut bench.records(1)), Ok(Some(card)));
+        assert_eq!(CardRecord::load(&mut bench.records(), ESE), Ok(Some(card)));
         let mut bytes = [0; CARD_RECORD_LEN];
-        bench.records(1).get(Kind::Card, 0, &mut bytes).unwrap();
+        bench
+            .records()
+            .get(name(ESE, RecordKind::Card, 0), &mut bytes)
+            .unwrap();
         assert_eq!(bytes[..], [&[2, 0x0F][..], &SE_ID, &[0x70]].concat());
     }
 
@@ -156,6 +192,23 @@ mod tests {
         for parameter in [ScpParameter::FULL_S8, ScpParameter::FULL_S16] {
             let second = [&[2, 0x01][..], &SE_ID, &[parameter.byte()]].concat();
             assert_eq!(stored(&second).unwrap().unwrap().scp, parameter);
+        }
+    }
+
+    #[test]
+    fn no_identity_is_given_out_twice_and_behind_the_last_there_is_none() {
+        let mut bench = Bench::new();
+        assert_eq!(new_entry(&mut bench.records()), Ok(EntryId::FIRST));
+        let second = new_entry(&mut bench.records());
+        assert_eq!(second.ok(), EntryId::FIRST.next());
+        bench.commit();
+        assert_eq!(new_entry(&mut bench.records()).ok(), second.unwrap().next());
+        let last = 0x10FF_u16.to_be_bytes();
+        bench.records().put(NEXT_ENTRY, &last).unwrap();
+        assert_eq!(new_entry(&mut bench.records()).ok(), EntryId::new(0x10FF));
+        for _ in 0..2 {
+            let full = Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
+            assert_eq!(new_entry(&mut bench.records()), full);
         }
     }
 

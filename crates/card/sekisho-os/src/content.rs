@@ -12,13 +12,14 @@ use sekisho_apdu::{Aid, StatusWord};
 use crate::application::{Application, Applications, Context, Effects, Protection};
 use crate::call::Caller;
 use crate::channels::Channels;
-use crate::container::{Container, ISD_INDEX, store_entry};
+use crate::container::{Container, ISD_INDEX, name, new_entry, store_entry};
 use crate::dispatch::Called;
 use crate::element::SecureElement;
 use crate::interface::{Interface, Place};
 use crate::leftovers;
 use crate::manufacture::{FACTORY_INDEX, FactoryApplication};
-use crate::nvm::{Kind, RECORDS_AT_A_TIME, Records, Staged};
+use crate::names::{EntryId, RecordKind};
+use crate::nvm::{RECORDS_AT_A_TIME, Records, Staged};
 use crate::refusal::Refusal;
 use crate::registry::{ENTRIES_MAX, Entry, Instance, Registry};
 use crate::stack::{Depth, Stack};
@@ -93,8 +94,9 @@ impl<P: Platform> Core<P> {
         }
         let file_index = free(registry, FACTORY_INDEX)?;
         let index = free(registry, file_index + 1)?;
-        let instance = self.instance(index);
-        let entry = Entry::application(aid, module, Privileges::NONE, file_index, ISD_INDEX);
+        let id = new_entry(&mut self.records(staged))?;
+        let instance = self.instance(id);
+        let entry = Entry::application(id, aid, module, Privileges::NONE, file_index, ISD_INDEX);
         if self.platform.applications.get(module, instance).is_none() {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         }
@@ -105,7 +107,8 @@ impl<P: Platform> Core<P> {
             Err(refusal) => {
                 self.platform.applications.release(module, instance);
                 if refusal.0 != StatusWord::MEMORY_FAILURE {
-                    leftovers::sweep(&mut self.records(staged))?;
+                    let container = self.containers.container.id;
+                    leftovers::sweep(&mut self.records(staged), container)?;
                 }
                 Err(refusal)
             }
@@ -121,21 +124,24 @@ impl<P: Platform> Core<P> {
         own: &[(u16, &[u8])],
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
+        let container = self.containers.container.id;
         let mut records = self.records(staged);
-        leftovers::set(&mut records, index)?;
+        // With the identities that are given out, so that none is given out again whatever becomes of this.
+        let file_id = new_entry(&mut records)?;
+        leftovers::set(&mut records, container, entry.id)?;
         flush(&mut records)?;
         for some in own.chunks(RECORDS_AT_A_TIME) {
             for (number, value) in some {
-                records.put_own(index, *number, value)?;
+                records.put_own(entry.id, *number, value)?;
             }
             flush(&mut records)?;
         }
-        self.ask(index, entry, staged, |it, cx| it.install(cx))?;
+        self.ask(entry, staged, |it, cx| it.install(cx))?;
         let mut records = self.records(staged);
-        let file = Entry::load_file(load_file, entry.module, entry.aid, ISD_INDEX);
-        store_entry(&mut records, file_index, &file)?;
-        store_entry(&mut records, index, entry)?;
-        records.remove(Kind::Leftovers, 0)?;
+        let file = Entry::load_file(file_id, load_file, entry.module, entry.aid, ISD_INDEX);
+        store_entry(&mut records, container, file_index, &file)?;
+        store_entry(&mut records, container, index, entry)?;
+        records.remove(leftovers::leftovers(container))?;
         flush(&mut records)
     }
 
@@ -151,33 +157,33 @@ impl<P: Platform> Core<P> {
             .iter()
             .any(|(other, of)| other != index && of.load_file == entry.load_file);
         let file = entry.load_file.filter(|file| *file >= FACTORY_INDEX && !is_used);
-        self.ask(index, &entry, staged, |it, cx| it.delete(cx))?;
+        self.ask(&entry, staged, |it, cx| it.delete(cx))?;
         // What it may have put goes with it.
         staged.clear();
+        let container = self.containers.container.id;
         let mut records = self.records(staged);
-        records.remove(Kind::Registry, index.into())?;
-        if let Some(file) = file {
-            records.remove(Kind::Registry, file.into())?;
+        for index in [Some(index), file].into_iter().flatten() {
+            records.remove(name(container, RecordKind::Registry, index.into()))?;
         }
-        leftovers::set(&mut records, index)?;
+        leftovers::set(&mut records, container, entry.id)?;
         records.staged.commit(&mut records.nvm, true)?;
         staged.clear();
         for place in Channels::places() {
-            if self.interfaces.channels.selected(place) == Some(index) {
+            if self.interfaces.channels.selected(place) == Some(entry.id) {
                 self.end_messaging(place);
-                self.change(place, ISD_INDEX);
+                self.change(place, self.root(place));
             }
         }
-        let instance = self.instance(index);
+        self.interfaces.channels.forget_called(index);
+        let instance = self.instance(entry.id);
         self.platform.applications.release(entry.module, instance);
         self.reload(staged)?;
-        leftovers::sweep(&mut self.records(staged))
+        leftovers::sweep(&mut self.records(staged), container)
     }
 
     /// Asks an application whether it can be installed, or deleted.
     fn ask(
         &mut self,
-        index: u8,
         entry: &Entry,
         staged: &mut Staged,
         run: impl FnOnce(&mut dyn Application, &mut Context<'_>) -> Result<(), Refusal>,
@@ -188,7 +194,6 @@ impl<P: Platform> Core<P> {
                 logical_channel: 0,
             },
             caller: Caller::Platform,
-            index,
             entry,
             protection: Protection::None,
             pieces: false,
@@ -201,19 +206,19 @@ impl<P: Platform> Core<P> {
         Records {
             nvm: self.nvm.open(),
             staged,
-            container: self.containers.container.id,
         }
     }
 
-    fn instance(&self, index: u8) -> Instance {
+    fn instance(&self, entry: EntryId) -> Instance {
         Instance {
             container: self.containers.container.id,
-            entry: index,
+            entry,
         }
     }
 
     fn reload(&mut self, staged: &mut Staged) -> Result<(), Refusal> {
-        let loaded = Container::load(&mut self.records(staged))?;
+        let container = self.containers.container.id;
+        let loaded = Container::load(&mut self.records(staged), container)?;
         self.containers.container = loaded.ok_or(Refusal(StatusWord::MEMORY_FAILURE))?;
         Ok(())
     }

@@ -17,6 +17,7 @@ use sekisho_apdu::{CApdu, StatusWord, Writer};
 use crate::application::{Application, Applications, Context, Effects, Protection, System};
 use crate::call::{CALLS_MAX, Call, CallCommand, CallRoom, Caller, Next, Resume};
 use crate::interface::Place;
+use crate::names::EntryId;
 use crate::nvm::{Records, Staged};
 use crate::refusal::Refusal;
 use crate::registry::Entry;
@@ -35,8 +36,6 @@ pub(crate) enum Work<'c> {
 pub(crate) struct Called<'a> {
     pub(crate) place: Place,
     pub(crate) caller: Caller,
-    /// Registry index, and entry.
-    pub(crate) index: u8,
     pub(crate) entry: &'a Entry,
     pub(crate) protection: Protection,
     /// Whether the answer may come in pieces.
@@ -55,13 +54,12 @@ impl<P: Platform> Core<P> {
         out: &mut Writer<'_>,
     ) -> Result<Next, Refusal> {
         let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
-        let index = self.interfaces.channels.selected(place).ok_or(refused)?;
+        let id = self.interfaces.channels.selected(place).ok_or(refused)?;
         // It may have been locked, by itself or with the card, while it was selected.
-        let entry = *self.containers.container.usable(index).ok_or(refused)?;
+        let entry = *self.containers.container.usable(id).ok_or(refused)?;
         let called = Called {
             place,
             caller: Caller::Interface(place),
-            index,
             entry: &entry,
             protection,
             pieces,
@@ -81,7 +79,7 @@ impl<P: Platform> Core<P> {
             let Next::Forward(call) = next else {
                 return Ok(next);
             };
-            let sw = self.carry((place, index), &call, staged, effects, room)?;
+            let sw = self.carry((place, id), &call, staged, effects, room)?;
             staged.begin();
             let CallRoom {
                 command,
@@ -108,7 +106,7 @@ impl<P: Platform> Core<P> {
     /// 6581: the flash has failed, and nobody is asked any more.
     fn carry(
         &mut self,
-        (place, from): (Place, u8),
+        (place, from): (Place, EntryId),
         call: &Call,
         staged: &mut Staged,
         effects: &mut Effects,
@@ -137,8 +135,8 @@ impl<P: Platform> Core<P> {
 
     fn call(
         &mut self,
-        (place, from): (Place, u8),
-        to: u8,
+        (place, from): (Place, EntryId),
+        to: EntryId,
         command: &[u8],
         staged: &mut Staged,
         effects: &mut Effects,
@@ -147,11 +145,12 @@ impl<P: Platform> Core<P> {
         let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
         let entry = *self.containers.container.usable(to).ok_or(refused)?;
         let command = CApdu::parse(command).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
-        self.interfaces.channels.note_called(place, to);
+        if let Some((index, _)) = self.containers.container.registry.entry(to) {
+            self.interfaces.channels.note_called(place, index);
+        }
         let called = Called {
             place,
             caller: Caller::Application { entry: from },
-            index: to,
             entry: &entry,
             protection: Protection::None,
             pieces: false,
@@ -191,12 +190,10 @@ impl<P: Platform> Core<P> {
         effects: &'a mut Effects,
         call: Option<&'a mut CallCommand>,
     ) -> (&'a mut P::Applications, Context<'a>) {
-        let container = self.container(called.place.interface);
         let context = Context {
             place: called.place,
             protocol: self.interfaces.channels.protocol(called.place.interface),
             caller: called.caller,
-            application: called.index,
             entry: called.entry,
             protection: called.protection,
             pieces: called.pieces,
@@ -204,13 +201,12 @@ impl<P: Platform> Core<P> {
             records: Records {
                 nvm: self.nvm.open(),
                 staged,
-                container,
             },
             rng: &mut self.platform.rng,
             call,
             system: System {
                 profile: &self.platform.profile,
-                container: &mut self.containers.container,
+                container: &self.containers.container,
                 secure: &mut self.interfaces.secure,
                 messaging: &self.interfaces.messaging,
                 loader: &mut self.loader,

@@ -8,7 +8,6 @@ use sekisho_apdu::{ApduError, CApdu, Cla, StatusWord, Writer};
 use crate::buffers::{InterfaceState, Interfaces};
 use crate::chaining::Segment;
 use crate::channels::Channels;
-use crate::container::ISD_INDEX;
 use crate::interface::{Interface, Place, Protocol};
 use crate::loader::PartState;
 use crate::messaging;
@@ -176,7 +175,8 @@ impl<P: Platform> SecureElement<P> {
             return response.set(|_| StatusWord::SM_OBJECTS_MISSING);
         }
         let loading = core.loading_session(place, command.ins);
-        let security_domain = core.interfaces.channels.selected(place) == Some(ISD_INDEX);
+        let selected = core.interfaces.channels.selected(place);
+        let security_domain = selected.is_some() && selected == core.root(place);
         let is_proved = |channel| core.has_proved(place.on(channel));
         match chain.accept(channel, command, security_domain, is_proved) {
             Segment::Whole => core.process(place, command, scratch, response),
@@ -234,7 +234,11 @@ impl<P: Platform> SecureElement<P> {
         for place in Channels::places().filter(|place| is_gone(*place)) {
             self.core.deselect(place);
         }
-        self.core.interfaces.channels.reset(interface, ISD_INDEX);
+        let root = self.core.root(Place {
+            interface,
+            logical_channel: 0,
+        });
+        self.core.interfaces.channels.reset(interface, root);
         self.core.end_secure(is_gone);
     }
 

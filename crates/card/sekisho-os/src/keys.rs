@@ -17,7 +17,8 @@ use sekisho_apdu::{Reader, StatusWord, Writer};
 use sekisho_keys::p256sig::VerifyingKey;
 use sekisho_keys::{AesKey, KeySet};
 
-use crate::nvm::{Kind, Records};
+use crate::names::{EntryId, Owner, RecordKey, RecordKind};
+use crate::nvm::Records;
 use crate::refusal::Refusal;
 pub(crate) use numbers::{KID_FIRST, is_platforms};
 use numbers::{KID_LAST, is_scp, may_become, not_found, wrong_data};
@@ -50,13 +51,29 @@ fn may_stand(kvn: u8, record: &KeyRecord) -> bool {
     }
 }
 
-/// The key store of a container's issuer security domain, through the records of the command being processed.
-pub(crate) struct KeyStore<'r, 'a>(pub(crate) &'r mut Records<'a>);
+/// The key store of a security domain, through the records of the command being processed.
+pub(crate) struct KeyStore<'r, 'a> {
+    pub(crate) records: &'r mut Records<'a>,
+    pub(crate) domain: EntryId,
+}
 
 impl KeyStore<'_, '_> {
+    /// The name of a record of the domain, or of a key version of the platform.
+    const fn name(&self, kind: RecordKind, index: u8) -> RecordKey {
+        let owner = if is_platforms(index) {
+            Owner::Platform
+        } else {
+            Owner::Entry(self.domain)
+        };
+        RecordKey::new(owner, kind, index as u16)
+    }
+
     fn directory(&mut self) -> Result<Directory, Refusal> {
         let mut bytes = [0; 1 + VERSIONS_MAX];
-        let len = self.0.get(Kind::KeyDirectory, 0, &mut bytes)?.unwrap_or(0);
+        let len = self
+            .records
+            .get(self.name(RecordKind::KeyDirectory, 0), &mut bytes)?
+            .unwrap_or(0);
         Ok(Directory::decode(bytes, len))
     }
 
@@ -65,26 +82,28 @@ impl KeyStore<'_, '_> {
         let mut w = Writer::new(&mut bytes);
         w.u8(directory.default)?;
         w.bytes(directory.versions())?;
-        self.0.put(Kind::KeyDirectory, 0, w.written())
+        self.records
+            .put(self.name(RecordKind::KeyDirectory, 0), w.written())
     }
 
     fn record(&mut self, kvn: u8) -> Result<KeyRecord, Refusal> {
-        KeyRecord::read(|bytes| self.0.get(Kind::Keys, kvn.into(), bytes))
+        let name = self.name(RecordKind::Keys, kvn);
+        KeyRecord::read(|bytes| self.records.get(name, bytes))
     }
 
     fn remove_record(&mut self, kvn: u8) -> Result<(), Refusal> {
-        self.0.remove(Kind::Keys, kvn.into())?;
-        self.0.remove(Kind::SequenceCounter, kvn.into())
+        self.records.remove(self.name(RecordKind::Keys, kvn))?;
+        self.records.remove(self.name(RecordKind::SequenceCounter, kvn))
     }
 
-    fn put_counter(&mut self, kind: Kind, index: u8, counter: u32) -> Result<(), Refusal> {
+    fn put_counter(&mut self, kind: RecordKind, index: u8, counter: u32) -> Result<(), Refusal> {
         let [_, counter @ ..] = counter.to_be_bytes();
-        self.0.put(kind, index.into(), &counter)
+        self.records.put(self.name(kind, index), &counter)
     }
 
-    fn counter(&mut self, kind: Kind, index: u8) -> Result<Option<u32>, Refusal> {
+    fn counter(&mut self, kind: RecordKind, index: u8) -> Result<Option<u32>, Refusal> {
         let mut counter = [0; 3];
-        let found = self.0.get(kind, index.into(), &mut counter)?;
+        let found = self.records.get(self.name(kind, index), &mut counter)?;
         let [a, b, c] = counter;
         Ok(found.map(|_| u32::from_be_bytes([0, a, b, c])))
     }
@@ -92,9 +111,9 @@ impl KeyStore<'_, '_> {
     /// The highest sequence counter that the security domain has ever used with any key set: what its record says, which is written when a
     /// version changes or goes, or what a version has come to since. Cards of version 0.1 have no such record before their first change.
     fn highest_sequence(&mut self, directory: &Directory) -> Result<u32, Refusal> {
-        let mut highest = self.counter(Kind::HighestSequence, 0)?.unwrap_or(0);
+        let mut highest = self.counter(RecordKind::HighestSequence, 0)?.unwrap_or(0);
         for kvn in directory.scp() {
-            let standing = self.counter(Kind::SequenceCounter, kvn)?.unwrap_or(0);
+            let standing = self.counter(RecordKind::SequenceCounter, kvn)?.unwrap_or(0);
             highest = highest.max(standing);
         }
         Ok(highest)
@@ -125,7 +144,7 @@ impl KeyStore<'_, '_> {
 
     /// The last sequence counter used with a version; with one that is new, the highest used with any.
     pub(crate) fn sequence(&mut self, kvn: u8) -> Result<u32, Refusal> {
-        self.counter(Kind::SequenceCounter, kvn)?.ok_or(not_found())
+        self.counter(RecordKind::SequenceCounter, kvn)?.ok_or(not_found())
     }
 
     /// Counts up and gives the counter to use: 6985 when it is used up (Amd D 6.2.2.1).
@@ -134,7 +153,7 @@ impl KeyStore<'_, '_> {
         if next > SEQUENCE_MAX {
             return Err(not_allowed());
         }
-        self.put_counter(Kind::SequenceCounter, kvn, next)?;
+        self.put_counter(RecordKind::SequenceCounter, kvn, next)?;
         Ok(next)
     }
 
@@ -176,10 +195,11 @@ impl KeyStore<'_, '_> {
         directory.add(kvn)?;
         if is_scp(kvn) && (KID_FIRST..=KID_LAST).any(|kid| new.has(kid)) {
             self.check_values(&directory, kvn, &record)?;
-            self.put_counter(Kind::SequenceCounter, kvn, highest)?;
+            self.put_counter(RecordKind::SequenceCounter, kvn, highest)?;
         }
-        self.put_counter(Kind::HighestSequence, 0, highest)?;
-        self.0.put(Kind::Keys, kvn.into(), record.as_bytes())?;
+        self.put_counter(RecordKind::HighestSequence, 0, highest)?;
+        self.records
+            .put(self.name(RecordKind::Keys, kvn), record.as_bytes())?;
         if is_scp(kvn) && record.set().is_ok() && (directory.default == 0 || old == Some(directory.default)) {
             directory.default = kvn;
         }
@@ -254,14 +274,15 @@ impl KeyStore<'_, '_> {
                 if left.is_empty() {
                     self.remove_record(version)?;
                 } else {
-                    self.0.put(Kind::Keys, version.into(), left.as_bytes())?;
+                    self.records
+                        .put(self.name(RecordKind::Keys, version), left.as_bytes())?;
                 }
             }
         }
         if !found {
             return Err(not_found());
         }
-        self.put_counter(Kind::HighestSequence, 0, highest)?;
+        self.put_counter(RecordKind::HighestSequence, 0, highest)?;
         self.put_directory(&after)
     }
 

@@ -2,35 +2,43 @@
 
 use sekisho_nvm::{Key, Op};
 
+use crate::container::name;
 use crate::interface::ContainerId;
-use crate::nvm::{Kind, Nvm, RECORDS_AT_A_TIME, Records, application_key, record_key};
+use crate::names::{EntryId, RecordKey, RecordKind};
+use crate::nvm::{Nvm, RECORDS_AT_A_TIME, Records, own};
 use crate::refusal::Refusal;
 
-/// From here on the records of this registry index belong to nobody.
-pub(crate) fn set(records: &mut Records<'_>, index: u8) -> Result<(), Refusal> {
-    records.put(Kind::Leftovers, 0, &[index])
+/// The record that names who has gone, or has not come yet.
+pub(crate) const fn leftovers(container: ContainerId) -> RecordKey {
+    name(container, RecordKind::Leftovers, 0)
+}
+
+/// From here on the records of this identity belong to nobody.
+pub(crate) fn set(records: &mut Records<'_>, container: ContainerId, entry: EntryId) -> Result<(), Refusal> {
+    records.put(leftovers(container), &entry.number().to_be_bytes())
 }
 
 /// Removes leftovers, if there are any.
-pub(crate) fn sweep(records: &mut Records<'_>) -> Result<(), Refusal> {
-    let mut index = [0];
-    if records.get(Kind::Leftovers, 0, &mut index)?.is_none() {
+pub(crate) fn sweep(records: &mut Records<'_>, container: ContainerId) -> Result<(), Refusal> {
+    let mut bytes = [0; 2];
+    let Some(len) = records.get(leftovers(container), &mut bytes)? else {
         return Ok(());
+    };
+    let entry = match (len, bytes) {
+        // By registry index, as it was once written.
+        (1, [index, _]) => Some(EntryId::of_0_1(index)),
+        (_, number) => EntryId::new(u16::from_be_bytes(number)),
+    };
+    if let Some(entry) = entry {
+        while remove_some(&mut records.nvm, entry)? {}
     }
-    let [index] = index;
-    let container = records.container;
-    while remove_some(&mut records.nvm, container, index)? {}
-    let leftovers = record_key(container, Kind::Leftovers, 0);
     let Nvm { flash, store, .. } = &mut records.nvm;
-    Ok(store.commit(flash, &[Op::Remove(leftovers)])?)
+    Ok(store.commit(flash, &[Op::Remove(leftovers(container).key())])?)
 }
 
 /// Removes some records of an application; whether there may be more.
-fn remove_some(nvm: &mut Nvm<'_>, container: ContainerId, index: u8) -> Result<bool, Refusal> {
-    let (first, last) = (
-        application_key(container, index, 0),
-        application_key(container, index, u16::MAX),
-    );
+fn remove_some(nvm: &mut Nvm<'_>, entry: EntryId) -> Result<bool, Refusal> {
+    let (first, last) = (own(entry, 0).key(), own(entry, u16::MAX).key());
     let mut ops = [Op::Remove(first); RECORDS_AT_A_TIME];
     let mut count = 0;
     let mut after = Key(first.0.saturating_sub(1));
@@ -52,51 +60,69 @@ mod tests {
     use crate::nvm::tests::Bench;
     use std::vec::Vec;
 
-    /// Which of the records are there, by container and application.
-    fn there(bench: &mut Bench, records: &[(u8, u8, u16)]) -> Vec<(u8, u8, u16)> {
-        let is_there = |bench: &mut Bench, (container, application, index)| {
-            let found = bench.records(container).get_own(application, index, &mut [0; 4]);
+    fn entry(number: u16) -> EntryId {
+        EntryId::new(number).unwrap()
+    }
+
+    /// Which of the records are there, by application.
+    fn there(bench: &mut Bench, records: &[(u16, u16)]) -> Vec<(u16, u16)> {
+        let is_there = |bench: &mut Bench, (application, index)| {
+            let found = bench.records().get_own(entry(application), index, &mut [0; 4]);
             found.unwrap().is_some()
         };
         let all = records.iter().copied();
         all.filter(|record| is_there(bench, *record)).collect()
     }
 
-    /// Three containers in which the same application stands at the same index, between two others: what is swept is one application's of one
-    /// container, from its first record to its last.
+    /// Three containers with three applications each: what is swept is one application's of one container, from its first record to its last.
     #[test]
     fn one_applications_records_go_and_nobody_elses() {
         let mut bench = Bench::new();
         let mut all = Vec::new();
-        for container in 1..=3 {
-            for application in 4..=6 {
-                for index in [0, 1, 2, 3, 4, 5, 6, 7, 8, 0xFFFE, 0xFFFF] {
-                    let value = [container, application, 0, 0];
-                    bench
-                        .records(container)
-                        .put_own(application, index, &value)
-                        .unwrap();
-                    all.push((container, application, index));
-                    bench.commit();
-                }
+        for application in [
+            0x0103_u16, 0x0104, 0x0105, 0x01A0, 0x01A1, 0x01A2, 0x0203, 0x0204, 0x0205,
+        ] {
+            for index in [0, 1, 2, 3, 4, 5, 6, 7, 8, 0xFFFE, 0xFFFF] {
+                let value = application.to_be_bytes();
+                bench
+                    .records()
+                    .put_own(entry(application), index, &value)
+                    .unwrap();
+                all.push((application, index));
+                bench.commit();
             }
         }
-        set(&mut bench.records(2), 5).unwrap();
+        for gone in [0x01A1, 0x0104] {
+            set(&mut bench.records(), ContainerId(2), entry(gone)).unwrap();
+            bench.commit();
+            sweep(&mut bench.records(), ContainerId(1)).unwrap();
+            sweep(&mut bench.records(), ContainerId(3)).unwrap();
+            assert_eq!(there(&mut bench, &all), all, "other containers have no leftovers");
+            sweep(&mut bench.records(), ContainerId(2)).unwrap();
+            all.retain(|(application, _)| *application != gone);
+            assert_eq!(there(&mut bench, &all), all);
+            // And only once.
+            bench.records().put_own(entry(gone), 0, &[1]).unwrap();
+            bench.commit();
+            sweep(&mut bench.records(), ContainerId(2)).unwrap();
+            assert_eq!(there(&mut bench, &[(gone, 0)]).len(), 1);
+        }
+    }
+
+    /// The record as it was written when identities were registry indices.
+    #[test]
+    fn leftovers_of_before_are_swept() {
+        let mut bench = Bench::new();
+        for application in [0x0104, 0x0105] {
+            bench.records().put_own(entry(application), 7, &[1]).unwrap();
+        }
+        bench.records().put(leftovers(ContainerId::ESE), &[5]).unwrap();
         bench.commit();
-        sweep(&mut bench.records(1)).unwrap();
-        sweep(&mut bench.records(3)).unwrap();
-        assert_eq!(there(&mut bench, &all), all, "other containers have no leftovers");
-        sweep(&mut bench.records(2)).unwrap();
-        let left: Vec<_> = all
-            .iter()
-            .copied()
-            .filter(|(container, application, _)| (*container, *application) != (2, 5))
-            .collect();
-        assert_eq!(there(&mut bench, &all), left);
-        // And only once.
-        bench.records(2).put_own(5, 0, &[1]).unwrap();
-        bench.commit();
-        sweep(&mut bench.records(2)).unwrap();
-        assert_eq!(there(&mut bench, &all).len(), left.len() + 1);
+        sweep(&mut bench.records(), ContainerId::ESE).unwrap();
+        assert_eq!(there(&mut bench, &[(0x0104, 7), (0x0105, 7)]), [(0x0104, 7)]);
+        assert_eq!(
+            bench.records().get(leftovers(ContainerId::ESE), &mut [0; 2]),
+            Ok(None)
+        );
     }
 }

@@ -64,6 +64,7 @@ pub mod loader;
 mod manufacture;
 mod memory;
 mod messaging;
+mod names;
 pub mod nvm;
 mod os_part;
 #[cfg(feature = "os-part")]
@@ -92,6 +93,7 @@ pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyReco
 pub use loader::PartState;
 pub use manufacture::{BootError, BootFailure, FactoryApplication, Personalisation};
 pub use memory::{Pool, State};
+pub use names::EntryId;
 pub use os_part::OsPart;
 pub use part::PartFailure;
 #[cfg(feature = "os-part")]
@@ -101,7 +103,7 @@ pub use part::{
 };
 pub use profile::Profile;
 pub use refusal::{Outcome, Refusal};
-pub use registry::{ENTRIES_MAX, Entry, Instance, Kind, Module, Registry};
+pub use registry::{ENTRIES_MAX, Entry, EntryKind, Instance, Module, Registry};
 pub use response::RESPONSE_DATA_MAX;
 pub use secure::{Authenticated, KeyRef, OffCardEntity};
 pub use sekisho_scp::ScpParameter;

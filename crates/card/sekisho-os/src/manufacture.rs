@@ -11,14 +11,15 @@ use sekisho_scp::ScpParameter;
 
 use crate::application::Applications;
 use crate::channels::{CHANNELS_MAX, Channels};
-use crate::container::{CardRecord, Container, ISD_INDEX, store_entry};
+use crate::container::{CardRecord, Container, ISD_INDEX, new_entry, store_entry};
 use crate::element::SecureElement;
 use crate::interface::{ContainerId, Pairing};
 use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord, KeyStore};
 use crate::leftovers;
 use crate::loader::Loader;
 use crate::messaging::Messagings;
-use crate::nvm::{AnyFlash, Kind, Layout, Nvm, NvmParts, RECORDS_AT_A_TIME, Records, Staged};
+use crate::names::{EntryId, Owner, RecordKey, RecordKind};
+use crate::nvm::{AnyFlash, Layout, Nvm, NvmParts, RECORDS_AT_A_TIME, Records, Staged};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Module};
@@ -268,11 +269,10 @@ impl<P: Platform> SecureElement<P> {
         let mut records = Records {
             nvm,
             staged: &mut staged,
-            container: ContainerId::ESE,
         };
-        let container = Container::load(&mut records)?;
+        let container = Container::load(&mut records, ContainerId::ESE)?;
         if container.is_some() {
-            leftovers::sweep(&mut records)?;
+            leftovers::sweep(&mut records, ContainerId::ESE)?;
         }
         Ok((Persistent { store, layout }, container))
     }
@@ -299,6 +299,7 @@ impl<P: Platform> SecureElement<P> {
         container: Container,
         loader: Loader,
     ) -> Self {
+        let root = container.root();
         Self::assemble(Core {
             platform: PlatformParts {
                 rng,
@@ -316,7 +317,7 @@ impl<P: Platform> SecureElement<P> {
                 container,
             },
             interfaces: InterfaceParts {
-                channels: Channels::new(profile.logical_channels, ISD_INDEX),
+                channels: Channels::new(profile.logical_channels, |_| root),
                 secure: SecureChannels::new(),
                 messaging: Messagings::new(),
             },
@@ -353,27 +354,37 @@ impl<P: Platform> SecureElement<P> {
         let mut records = Records {
             nvm: nvm.reborrow(),
             staged: &mut staged,
-            container: ContainerId::ESE,
         };
-        stage_keys(&mut records, personalisation)?;
-        stage_registry(&mut records, profile)?;
-        flush(&mut records)?;
-        stage_applications(&mut records, personalisation.applications)?;
-        for (tag, value) in personalisation.data_objects {
-            records.put(Kind::DataObject, *tag, value)?;
-        }
-        let card = CardRecord {
-            life_cycle: personalisation.life_cycle,
-            se_id: personalisation.se_id,
-            scp: personalisation.scp_parameter,
-        };
-        card.store(&mut records)?;
+        make_container(&mut records, profile, ContainerId::ESE, personalisation)?;
         Ok(staged.commit(&mut nvm, false)?)
     }
 }
 
-fn stage_keys(records: &mut Records<'_>, keys: &Personalisation<'_>) -> Result<(), Refusal> {
-    let mut store = KeyStore(records);
+/// Writes what stands in a container, but for its card record, which is left with the writes that are to be committed: its seal.
+fn make_container(
+    records: &mut Records<'_>,
+    profile: &Profile,
+    container: ContainerId,
+    personalisation: &Personalisation<'_>,
+) -> Result<(), Refusal> {
+    let root = stage_registry(records, container, profile)?;
+    stage_keys(records, root, personalisation)?;
+    flush(records)?;
+    stage_applications(records, container, personalisation.applications)?;
+    for (tag, value) in personalisation.data_objects {
+        let object = RecordKey::new(Owner::Entry(root), RecordKind::DataObject, *tag);
+        records.put(object, value)?;
+    }
+    let card = CardRecord {
+        life_cycle: personalisation.life_cycle,
+        se_id: personalisation.se_id,
+        scp: personalisation.scp_parameter,
+    };
+    card.store(records, container)
+}
+
+fn stage_keys(records: &mut Records<'_>, domain: EntryId, keys: &Personalisation<'_>) -> Result<(), Refusal> {
+    let mut store = KeyStore { records, domain };
     store.put(0, keys.scp_kvn, &KeyRecord::of_set(keys.scp)?)?;
     let aes = |key: &'_ AesKey| single(key_type::AES, key.as_bytes());
     let others = [
@@ -402,31 +413,51 @@ fn single(kind: u8, value: &[u8]) -> Result<KeyRecord, Refusal> {
     Ok(record)
 }
 
-fn stage_registry(records: &mut Records<'_>, profile: &Profile) -> Result<(), Refusal> {
+/// What comes with the operating system; gives the issuer security domain.
+fn stage_registry(
+    records: &mut Records<'_>,
+    container: ContainerId,
+    profile: &Profile,
+) -> Result<EntryId, Refusal> {
     let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| Refusal(StatusWord::INCORRECT_DATA));
+    let root = new_entry(records)?;
     let isd = Entry::application(
+        root,
         profile.isd_aid,
         Module::CARD_MANAGER,
         ISD_PRIVILEGES,
         SSD_LOAD_FILE_INDEX,
         ISD_INDEX,
     );
+    store_entry(records, container, ISD_INDEX, &isd)?;
+    for (index, file, module, module_aid) in [
+        (
+            SSD_LOAD_FILE_INDEX,
+            SSD_LOAD_FILE,
+            Module::CARD_MANAGER,
+            SSD_MODULE,
+        ),
+        (
+            PART_LOAD_FILE_INDEX,
+            PART_LOAD_FILE,
+            Module::OS_PART,
+            PART_APPLICATION,
+        ),
+    ] {
+        let id = new_entry(records)?;
+        let file = Entry::load_file(id, aid(file)?, module, aid(module_aid)?, ISD_INDEX);
+        store_entry(records, container, index, &file)?;
+    }
     let part = Entry::application(
+        new_entry(records)?,
         aid(PART_APPLICATION)?,
         Module::OS_PART,
         Privileges::NONE,
         PART_LOAD_FILE_INDEX,
         ISD_INDEX,
     );
-    let load_file = |file: &[u8], module: Module, module_aid: &[u8]| -> Result<Entry, Refusal> {
-        Ok(Entry::load_file(aid(file)?, module, aid(module_aid)?, ISD_INDEX))
-    };
-    let ssd_file = load_file(SSD_LOAD_FILE, Module::CARD_MANAGER, SSD_MODULE)?;
-    let part_file = load_file(PART_LOAD_FILE, Module::OS_PART, PART_APPLICATION)?;
-    store_entry(records, ISD_INDEX, &isd)?;
-    store_entry(records, SSD_LOAD_FILE_INDEX, &ssd_file)?;
-    store_entry(records, PART_LOAD_FILE_INDEX, &part_file)?;
-    store_entry(records, PART_INDEX, &part)
+    store_entry(records, container, PART_INDEX, &part)?;
+    Ok(root)
 }
 
 fn flush(records: &mut Records<'_>) -> Result<(), Refusal> {
@@ -438,6 +469,7 @@ fn flush(records: &mut Records<'_>) -> Result<(), Refusal> {
 /// Two entries for each application: its load file's and its own.
 fn stage_applications(
     records: &mut Records<'_>,
+    container: ContainerId,
     applications: &[FactoryApplication<'_>],
 ) -> Result<(), Refusal> {
     for (file_index, application) in (FACTORY_INDEX..).step_by(2).zip(applications) {
@@ -448,16 +480,14 @@ fn stage_applications(
             module,
             ..
         } = *application;
-        store_entry(
-            records,
-            file_index,
-            &Entry::load_file(load_file, module, aid, ISD_INDEX),
-        )?;
-        let entry = Entry::application(aid, module, Privileges::NONE, file_index, ISD_INDEX);
-        store_entry(records, index, &entry)?;
+        let file = Entry::load_file(new_entry(records)?, load_file, module, aid, ISD_INDEX);
+        store_entry(records, container, file_index, &file)?;
+        let id = new_entry(records)?;
+        let entry = Entry::application(id, aid, module, Privileges::NONE, file_index, ISD_INDEX);
+        store_entry(records, container, index, &entry)?;
         for some in application.records.chunks(RECORDS_AT_A_TIME) {
             for (number, value) in some {
-                records.put_own(index, *number, value)?;
+                records.put_own(id, *number, value)?;
             }
             flush(records)?;
         }

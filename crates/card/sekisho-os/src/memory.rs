@@ -56,6 +56,7 @@ impl<T: State, const N: usize> Pool<T, N> {
 mod tests {
     use super::*;
     use crate::interface::ContainerId;
+    use crate::names::EntryId;
 
     struct Counter(u8);
 
@@ -68,9 +69,9 @@ mod tests {
         let mut pool = Pool::<Counter, 2>::NEW;
         let instance = |container, entry| Instance {
             container: ContainerId(container),
-            entry,
+            entry: EntryId::new(entry).unwrap(),
         };
-        let (first, elsewhere, third) = (instance(0, 4), instance(1, 4), instance(0, 6));
+        let (first, elsewhere, third) = (instance(1, 0x104), instance(2, 0x1A4), instance(1, 0x106));
         pool.get(first).unwrap().0 = 7;
         assert_eq!(pool.get(elsewhere).unwrap().0, 0);
         assert_eq!(pool.get(first).unwrap().0, 7);

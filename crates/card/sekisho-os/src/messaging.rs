@@ -8,6 +8,7 @@ use sekisho_messaging::schedule::Schedule;
 use sekisho_messaging::setup::Opened;
 
 use crate::interface::{Interface, Place};
+use crate::names::EntryId;
 use crate::response::RESPONSE_ROOM;
 use crate::secure::KeyRef;
 
@@ -22,8 +23,8 @@ type Messaging = CardMessaging<Schedule, ANSWER_MAX>;
 /// What opened secure messaging: a key of an application, by the number that the application gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Credential {
-    /// Registry index of the application.
-    pub(crate) application: u8,
+    /// The application.
+    pub(crate) application: EntryId,
     /// The application's own number.
     pub(crate) number: u16,
 }

@@ -7,7 +7,7 @@ use sekisho_nvm::{Error, Flash, Key, Op, Slots, Store};
 use zeroize::Zeroize;
 
 pub use crate::flash::{AnyFlash, FlashFault};
-use crate::interface::ContainerId;
+use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::refusal::Refusal;
 use crate::stack::Depth;
 
@@ -103,20 +103,6 @@ pub(crate) fn has_room_for_refusal(nvm: &Nvm<'_>, op: &Op<'_>) -> bool {
     nvm.store.free() >= added(op) + kept
 }
 
-/// The key of an operating system's record.
-pub(crate) const fn record_key(container: ContainerId, kind: Kind, index: u16) -> Key {
-    Key::new(container.number(), kind as u8, index)
-}
-
-/// The key of a record of the application with this registry index.
-pub(crate) const fn application_key(container: ContainerId, application: u8, index: u16) -> Key {
-    Key::new(
-        container.number(),
-        APPLICATION_KINDS.saturating_add(application),
-        index,
-    )
-}
-
 /// Bytes of a record in the store, its head included (`sekisho-nvm`, format).
 const fn record_len(value_len: usize) -> usize {
     12 + value_len.next_multiple_of(4)
@@ -147,31 +133,6 @@ const ESSENTIAL: usize = 448;
 
 /// All that is kept: what is essential, and the record of a refusal, 70 bytes.
 pub const RESERVE: usize = ESSENTIAL + 12 + 72;
-
-/// What a record is. A number is never given to something else; the loader's kinds are 40 to 5F.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Kind {
-    /// Index 0: the card record, written last when the SE is made.
-    Card = 0x01,
-    /// Index: registry index.
-    Registry = 0x02,
-    /// Index: KVN.
-    Keys = 0x03,
-    /// Index: KVN.
-    SequenceCounter = 0x04,
-    /// Index 0: which key versions there are, and the default one.
-    KeyDirectory = 0x05,
-    /// Index: the tag of GET DATA.
-    DataObject = 0x06,
-    /// Index 0: the highest sequence counter that was used with any key set; written when a key version changes or goes.
-    HighestSequence = 0x07,
-    /// Index 0: the registry index whose records belong to nobody, while an application is being installed or deleted.
-    Leftovers = 0x08,
-}
-
-/// First kind of the records of applications: application n has kind 60 + n for its own.
-const APPLICATION_KINDS: u8 = 0x60;
 
 /// Bytes of all values that one command may write.
 const STAGED_BYTES_MAX: usize = 1024;
@@ -327,25 +288,17 @@ impl Drop for Staged {
     }
 }
 
-/// The records of one container, as the command being processed sees them: with its own writes.
+/// The records, as the command being processed sees them: with its own writes.
 pub(crate) struct Records<'a> {
     pub(crate) nvm: Nvm<'a>,
     pub(crate) staged: &'a mut Staged,
-    pub(crate) container: ContainerId,
 }
 
 impl Records<'_> {
-    fn key(&self, kind: Kind, index: u16) -> Key {
-        record_key(self.container, kind, index)
-    }
-
-    fn application_key(&self, application: u8, index: u16) -> Key {
-        application_key(self.container, application, index)
-    }
-
     /// Reads a record, as the command has left it so far.
-    pub(crate) fn get_key(&mut self, key: Key, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+    pub(crate) fn get(&mut self, name: RecordKey, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
         self.staged.worked = true;
+        let key = name.key();
         match self.staged.find(key) {
             None => self.nvm.get(key, out),
             Some(None) => Ok(None),
@@ -359,41 +312,40 @@ impl Records<'_> {
         }
     }
 
-    /// Writes a record, or removes it.
-    #[cfg(feature = "os-part")]
-    pub(crate) fn put_key(&mut self, key: Key, value: Option<&[u8]>) -> Result<(), Refusal> {
-        self.staged.stage(key, value)
+    /// Writes a record.
+    pub(crate) fn put(&mut self, name: RecordKey, value: &[u8]) -> Result<(), Refusal> {
+        self.staged.stage(name.key(), Some(value))
     }
 
-    pub(crate) fn get(&mut self, kind: Kind, index: u16, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
-        self.get_key(self.key(kind, index), out)
+    /// Removes a record.
+    pub(crate) fn remove(&mut self, name: RecordKey) -> Result<(), Refusal> {
+        self.staged.stage(name.key(), None)
     }
 
-    pub(crate) fn put(&mut self, kind: Kind, index: u16, value: &[u8]) -> Result<(), Refusal> {
-        self.staged.stage(self.key(kind, index), Some(value))
-    }
-
-    pub(crate) fn remove(&mut self, kind: Kind, index: u16) -> Result<(), Refusal> {
-        self.staged.stage(self.key(kind, index), None)
-    }
-
+    /// Reads one of an application's own records.
     pub(crate) fn get_own(
         &mut self,
-        application: u8,
+        application: EntryId,
         index: u16,
         out: &mut [u8],
     ) -> Result<Option<usize>, Refusal> {
-        self.get_key(self.application_key(application, index), out)
+        self.get(own(application, index), out)
     }
 
-    pub(crate) fn put_own(&mut self, application: u8, index: u16, value: &[u8]) -> Result<(), Refusal> {
-        self.staged
-            .stage(self.application_key(application, index), Some(value))
+    /// Writes one of them.
+    pub(crate) fn put_own(&mut self, application: EntryId, index: u16, value: &[u8]) -> Result<(), Refusal> {
+        self.put(own(application, index), value)
     }
 
-    pub(crate) fn remove_own(&mut self, application: u8, index: u16) -> Result<(), Refusal> {
-        self.staged.stage(self.application_key(application, index), None)
+    /// Removes one of them.
+    pub(crate) fn remove_own(&mut self, application: EntryId, index: u16) -> Result<(), Refusal> {
+        self.remove(own(application, index))
     }
+}
+
+/// The name of one of an application's own records.
+pub(crate) const fn own(application: EntryId, index: u16) -> RecordKey {
+    RecordKey::new(Owner::Entry(application), RecordKind::Own, index)
 }
 
 #[cfg(test)]
@@ -426,7 +378,7 @@ pub(crate) mod tests {
             }
         }
 
-        pub(crate) fn records(&mut self, container: u8) -> Records<'_> {
+        pub(crate) fn records(&mut self) -> Records<'_> {
             Records {
                 nvm: Nvm {
                     flash: AnyFlash::new(&mut self.flash),
@@ -434,7 +386,6 @@ pub(crate) mod tests {
                     layout: &self.layout,
                 },
                 staged: &mut self.staged,
-                container: ContainerId(container),
             }
         }
 
@@ -449,11 +400,15 @@ pub(crate) mod tests {
         }
     }
 
-    fn own(bench: &mut Bench, container: u8, application: u8) -> Option<[u8; 2]> {
+    fn entry(number: u16) -> EntryId {
+        EntryId::new(number).unwrap()
+    }
+
+    fn value_of(bench: &mut Bench, application: u16) -> Option<[u8; 2]> {
         let mut value = [0; 2];
         let found = bench
-            .records(container)
-            .get_own(application, 7, &mut value)
+            .records()
+            .get_own(entry(application), 7, &mut value)
             .unwrap();
         found.map(|len| {
             assert_eq!(len, 2);
@@ -464,40 +419,38 @@ pub(crate) mod tests {
     #[test]
     fn nobody_finds_what_is_not_his_own() {
         let mut bench = Bench::new();
-        bench.records(1).put_own(3, 7, b"A3").unwrap();
-        bench.records(1).put(Kind::Keys, 7, b"KK").unwrap();
+        bench.records().put_own(entry(0x103), 7, b"A3").unwrap();
+        let keys = RecordKey::new(Owner::Entry(entry(0x104)), RecordKind::Keys, 7);
+        bench.records().put(keys, b"KK").unwrap();
         bench.commit();
-        assert_eq!(own(&mut bench, 1, 3), Some(*b"A3"));
-        for (container, application) in [(1, 2), (1, 4), (2, 3), (0, 3)] {
-            assert_eq!(own(&mut bench, container, application), None);
+        assert_eq!(value_of(&mut bench, 0x103), Some(*b"A3"));
+        for other in [0x100, 0x102, 0x104, 0x1A3, 0x203] {
+            assert_eq!(value_of(&mut bench, other), None);
         }
-        // The same name in another place is another record.
-        bench.records(1).put_own(4, 7, b"A4").unwrap();
-        bench.records(2).put_own(3, 7, b"B3").unwrap();
-        bench.records(2).remove_own(4, 7).unwrap();
+        // The same number of another application is another record.
+        bench.records().put_own(entry(0x104), 7, b"A4").unwrap();
+        bench.records().put_own(entry(0x1A3), 7, b"B3").unwrap();
+        bench.records().remove_own(entry(0x1A4), 7).unwrap();
         bench.commit();
-        assert_eq!(own(&mut bench, 1, 3), Some(*b"A3"));
-        assert_eq!(own(&mut bench, 1, 4), Some(*b"A4"));
-        assert_eq!(own(&mut bench, 2, 3), Some(*b"B3"));
-        // No application's number reaches the kinds of the operating system or the loader.
-        for application in 0..=u8::MAX {
-            assert!(bench.records(1).application_key(application, 7).kind() >= APPLICATION_KINDS);
-        }
+        assert_eq!(value_of(&mut bench, 0x103), Some(*b"A3"));
+        assert_eq!(value_of(&mut bench, 0x104), Some(*b"A4"));
+        assert_eq!(value_of(&mut bench, 0x1A3), Some(*b"B3"));
     }
 
     #[test]
     fn a_command_sees_its_own_writes_and_a_refused_one_leaves_none() {
+        let three = entry(0x103);
         let mut bench = Bench::new();
-        bench.records(1).put_own(3, 7, b"11").unwrap();
+        bench.records().put_own(three, 7, b"11").unwrap();
         bench.commit();
-        bench.records(1).put_own(3, 7, b"22").unwrap();
-        assert_eq!(own(&mut bench, 1, 3), Some(*b"22"));
-        bench.records(1).remove_own(3, 7).unwrap();
-        assert_eq!(own(&mut bench, 1, 3), None);
-        bench.records(1).put_own(3, 7, b"33").unwrap();
-        assert_eq!(own(&mut bench, 1, 3), Some(*b"33"));
+        bench.records().put_own(three, 7, b"22").unwrap();
+        assert_eq!(value_of(&mut bench, 0x103), Some(*b"22"));
+        bench.records().remove_own(three, 7).unwrap();
+        assert_eq!(value_of(&mut bench, 0x103), None);
+        bench.records().put_own(three, 7, b"33").unwrap();
+        assert_eq!(value_of(&mut bench, 0x103), Some(*b"33"));
         bench.staged.clear();
-        assert_eq!(own(&mut bench, 1, 3), Some(*b"11"));
+        assert_eq!(value_of(&mut bench, 0x103), Some(*b"11"));
         assert!(
             bench.staged.bytes.iter().all(|byte| *byte == 0),
             "staged values are wiped"
@@ -508,17 +461,18 @@ pub(crate) mod tests {
     fn more_than_a_command_may_write_is_refused() {
         let full = Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         let mut bench = Bench::new();
-        let mut records = bench.records(1);
-        assert_eq!(records.put_own(3, 0, &[1; STAGED_BYTES_MAX + 1]), full);
-        records.put_own(3, 0, &[1; STAGED_BYTES_MAX]).unwrap();
-        assert_eq!(records.put_own(3, 1, &[1]), full);
+        let three = entry(0x103);
+        let mut records = bench.records();
+        assert_eq!(records.put_own(three, 0, &[1; STAGED_BYTES_MAX + 1]), full);
+        records.put_own(three, 0, &[1; STAGED_BYTES_MAX]).unwrap();
+        assert_eq!(records.put_own(three, 1, &[1]), full);
         bench.staged.clear();
-        let mut records = bench.records(1);
+        let mut records = bench.records();
         for index in (0..).take(STAGED_RECORDS_MAX) {
-            records.remove_own(3, index).unwrap();
+            records.remove_own(three, index).unwrap();
         }
-        assert_eq!(records.remove_own(3, 1000), full);
-        assert_eq!(records.get_own(3, 0, &mut []), Ok(None));
+        assert_eq!(records.remove_own(three, 1000), full);
+        assert_eq!(records.get_own(three, 0, &mut []), Ok(None));
     }
 
     #[test]
@@ -526,7 +480,7 @@ pub(crate) mod tests {
         let full = Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         let mut bench = Bench::new();
         let key = |index| Key::new(1, 0x63, index);
-        let mut records = bench.records(1);
+        let mut records = bench.records();
         let nvm = &mut records.nvm;
         let mut count = 0;
         while nvm.commit_more(&[Op::Put(key(count), &[1; 40])]).is_ok() {

@@ -217,7 +217,7 @@ impl<P: Platform> Core<P> {
         if effects.reload {
             for place in Channels::places() {
                 let selected = self.interfaces.channels.selected(place);
-                if selected.is_some_and(|index| self.containers.container.usable(index).is_none()) {
+                if selected.is_some_and(|id| self.containers.container.usable(id).is_none()) {
                     self.end_messaging(place);
                     self.renew(place);
                 }
@@ -370,11 +370,11 @@ impl<P: Platform> Core<P> {
     #[inline(never)]
     fn read_again(&mut self, place: Place, staged: &mut Staged) -> Result<(), Refusal> {
         let container = self.containers.pairing.container(place.interface);
-        let loaded = Container::load(&mut Records {
+        let mut records = Records {
             nvm: self.nvm.open(),
             staged,
-            container,
-        })?;
+        };
+        let loaded = Container::load(&mut records, container)?;
         self.containers.container = loaded.ok_or(Refusal(StatusWord::MEMORY_FAILURE))?;
         Ok(())
     }

@@ -7,16 +7,19 @@ use sekisho_apdu::gp::{ApplicationLifeCycle, ELF_LOADED, Privileges};
 use sekisho_apdu::{Aid, DecodeError, PartialAid, Reader, Writer};
 
 use crate::interface::ContainerId;
+use crate::names::EntryId;
 use crate::refusal::Refusal;
 
 /// Most entries of a container's registry.
 pub const ENTRIES_MAX: usize = 16;
 
-/// Longest record of an entry: ten bytes, an AID and a module's AID.
-pub(crate) const ENTRY_RECORD_MAX: usize = 10 + 16 + 16 + 1;
+/// Longest record of an entry: twelve bytes, an AID and a module's AID.
+pub(crate) const ENTRY_RECORD_MAX: usize = 12 + 16 + 16;
 
 /// Format of an entry's record.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The format of version 0.1, which has no identity: that is [by registry index](EntryId::of_0_1).
+const FORMAT_BY_INDEX: u8 = 1;
 
 /// "No such entry" in place of a registry index.
 const NO_INDEX: u8 = 0xFF;
@@ -41,13 +44,13 @@ impl Module {
 pub struct Instance {
     /// Its container.
     pub container: ContainerId,
-    /// Its index in the registry.
-    pub entry: u8,
+    /// Its identity.
+    pub entry: EntryId,
 }
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     /// An application or a security domain; `life_cycle` is its own, but for the issuer security domain, which shows the card's.
     Application,
     /// An executable load file with one module.
@@ -60,10 +63,12 @@ pub enum Kind {
 /// One entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// Its identity: whose records and memory it has.
+    pub id: EntryId,
     /// Its AID.
     pub aid: Aid,
     /// Application or executable load file.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// The code behind it.
     pub module: Module,
     /// Life cycle state byte (GPC 11.1.1).
@@ -79,6 +84,7 @@ pub struct Entry {
 impl Entry {
     /// An application of a load file.
     pub(crate) const fn application(
+        id: EntryId,
         aid: Aid,
         module: Module,
         privileges: Privileges,
@@ -86,8 +92,9 @@ impl Entry {
         domain: u8,
     ) -> Self {
         Self {
+            id,
             aid,
-            kind: Kind::Application,
+            kind: EntryKind::Application,
             module,
             life_cycle: ApplicationLifeCycle::SELECTABLE.0,
             privileges,
@@ -97,10 +104,17 @@ impl Entry {
     }
 
     /// A load file that came with the operating system.
-    pub(crate) const fn load_file(aid: Aid, module: Module, module_aid: Aid, domain: u8) -> Self {
+    pub(crate) const fn load_file(
+        id: EntryId,
+        aid: Aid,
+        module: Module,
+        module_aid: Aid,
+        domain: u8,
+    ) -> Self {
         Self {
+            id,
             aid,
-            kind: Kind::ExecutableLoadFile { module_aid },
+            kind: EntryKind::ExecutableLoadFile { module_aid },
             module,
             life_cycle: ELF_LOADED,
             privileges: Privileges::NONE,
@@ -111,18 +125,19 @@ impl Entry {
 
     /// Whether it is an application that SELECT may select.
     pub fn is_selectable(&self) -> bool {
-        self.kind == Kind::Application && ApplicationLifeCycle(self.life_cycle).is_selectable()
+        self.kind == EntryKind::Application && ApplicationLifeCycle(self.life_cycle).is_selectable()
     }
 
     pub(crate) fn encode(&self, w: &mut Writer<'_>) -> Result<(), Refusal> {
         let (kind, module_aid) = match &self.kind {
-            Kind::Application => (0, None),
-            Kind::ExecutableLoadFile { module_aid } => (1, Some(module_aid)),
+            EntryKind::Application => (0, None),
+            EntryKind::ExecutableLoadFile { module_aid } => (1, Some(module_aid)),
         };
         w.bytes(&[FORMAT, kind, self.module.0, self.life_cycle])?;
         w.bytes(&self.privileges.to_bytes())?;
         w.u8(self.load_file.unwrap_or(NO_INDEX))?;
         w.u8(self.security_domain.unwrap_or(NO_INDEX))?;
+        w.u16(self.id.number())?;
         let aid = self.aid.as_bytes();
         w.u8(u8::try_from(aid.len()).unwrap_or_default())?;
         w.bytes(aid)?;
@@ -132,22 +147,26 @@ impl Entry {
         Ok(())
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    /// Reads the record at a registry index.
+    pub(crate) fn decode(index: u8, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
         let [format, kind, module, life_cycle] = r.array()?;
-        if format != FORMAT {
-            return Err(DecodeError::Value);
-        }
         let privileges = Privileges::from_bytes(r.take(3)?).ok_or(DecodeError::Value)?;
-        let index = |n: u8| (n != NO_INDEX).then_some(n);
         let [load_file, security_domain] = r.array()?;
+        let id = match format {
+            FORMAT_BY_INDEX => EntryId::of_0_1(index),
+            FORMAT => EntryId::new(r.u16()?).ok_or(DecodeError::Value)?,
+            _ => return Err(DecodeError::Value),
+        };
+        let index = |n: u8| (n != NO_INDEX).then_some(n);
         let len = r.u8()?;
         let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| DecodeError::Value);
         Ok(Self {
+            id,
             aid: aid(r.take(len.into())?)?,
             kind: match kind {
-                0 => r.finish().map(|()| Kind::Application)?,
-                1 => Kind::ExecutableLoadFile {
+                0 => r.finish().map(|()| EntryKind::Application)?,
+                1 => EntryKind::ExecutableLoadFile {
                     module_aid: aid(r.rest())?,
                 },
                 _ => return Err(DecodeError::Value),
@@ -187,6 +206,11 @@ impl Registry {
         self.entries.get(usize::from(index))?.as_ref()
     }
 
+    /// The entry with this identity, and its index.
+    pub(crate) fn entry(&self, id: EntryId) -> Option<(u8, &Entry)> {
+        self.iter().find(|(_, entry)| entry.id == id)
+    }
+
     /// All entries with their indices.
     pub fn iter(&self) -> impl Iterator<Item = (u8, &Entry)> {
         (0..)
@@ -200,15 +224,17 @@ impl Registry {
     }
 
     /// The first selectable application whose AID starts with `partial`, behind index `after` (GPC 6.4.2.1.2).
-    pub(crate) fn find(&self, partial: &PartialAid, after: Option<u8>) -> Option<(u8, &Entry)> {
+    pub(crate) fn find(&self, partial: &PartialAid, after: Option<u8>) -> Option<&Entry> {
         self.iter()
             .skip_while(|(index, _)| after.is_some_and(|after| *index <= after))
-            .find(|(_, entry)| entry.aid.matches_partial(partial) && entry.is_selectable())
+            .map(|(_, entry)| entry)
+            .find(|entry| entry.aid.matches_partial(partial) && entry.is_selectable())
     }
 
     /// The applications and security domains.
     pub fn applications(&self) -> impl Iterator<Item = (u8, &Entry)> {
-        self.iter().filter(|(_, entry)| entry.kind == Kind::Application)
+        self.iter()
+            .filter(|(_, entry)| entry.kind == EntryKind::Application)
     }
 }
 
@@ -220,23 +246,43 @@ mod tests {
         Aid::try_from(bytes).unwrap()
     }
 
+    const ID: EntryId = EntryId::FIRST;
+
     fn app(bytes: &[u8]) -> Entry {
-        Entry::application(aid(bytes), Module(9), Privileges::NONE, 1, 0)
+        Entry::application(ID, aid(bytes), Module(9), Privileges::NONE, 1, 0)
     }
 
     #[test]
     fn records_come_back_as_they_were() {
-        let file = Entry::load_file(aid(&[3; 16]), Module::OS_PART, aid(&[4; 16]), 0);
+        let file = Entry::load_file(ID, aid(&[3; 16]), Module::OS_PART, aid(&[4; 16]), 0);
         for entry in [app(&[1; 5]), app(&[2; 16]), file] {
             let mut buf = [0; ENTRY_RECORD_MAX];
             let mut w = Writer::new(&mut buf);
             entry.encode(&mut w).unwrap();
-            assert_eq!(Entry::decode(w.written()), Ok(entry));
+            assert_eq!(Entry::decode(3, w.written()), Ok(entry));
             let len = w.len();
-            for cut in 0..len.min(13) {
-                assert!(Entry::decode(&buf[..cut]).is_err());
+            for cut in 0..len.min(15) {
+                assert!(Entry::decode(3, &buf[..cut]).is_err());
             }
         }
+    }
+
+    /// The record of version 0.1, byte by byte.
+    #[test]
+    fn an_entry_of_the_first_version_is_who_its_index_says() {
+        let first = [1, 0, 9, 0x07, 0, 0, 0, 1, 0, 5, 1, 1, 1, 1, 1];
+        let entry = Entry::decode(5, &first).unwrap();
+        assert_eq!(
+            entry,
+            Entry {
+                id: EntryId::of_0_1(5),
+                ..app(&[1; 5])
+            }
+        );
+        assert_ne!(Entry::decode(6, &first).unwrap().id, entry.id);
+        // An identity that is a container's is none.
+        let second = [2, 0, 9, 0x07, 0, 0, 0, 1, 0, 0x00, 0xFF, 5, 1, 1, 1, 1, 1];
+        assert!(Entry::decode(5, &second).is_err());
     }
 
     #[test]
@@ -244,7 +290,7 @@ mod tests {
         let mut registry = Registry::empty();
         registry.set(
             0,
-            Some(Entry::load_file(aid(&[1; 5]), Module(1), aid(&[1; 6]), 0)),
+            Some(Entry::load_file(ID, aid(&[1; 5]), Module(1), aid(&[1; 6]), 0)),
         );
         registry.set(3, Some(app(&[1, 1, 1, 1, 1, 3])));
         registry.set(
@@ -256,12 +302,15 @@ mod tests {
         );
         registry.set(7, Some(app(&[1, 1, 1, 1, 1, 7])));
         let rid = PartialAid::try_from(&[1; 5][..]).unwrap();
-        let find = |after| registry.find(&rid, after).map(|(index, _)| index);
+        let find = |after| registry.find(&rid, after).map(|entry| entry.aid.as_bytes()[5]);
         assert_eq!(find(None), Some(3));
         assert_eq!(find(Some(3)), Some(7));
         assert_eq!(find(Some(7)), None);
         let full = PartialAid::try_from(&[1, 1, 1, 1, 1, 7][..]).unwrap();
-        assert_eq!(registry.find(&full, None).map(|(index, _)| index), Some(7));
+        assert_eq!(
+            registry.find(&full, None).map(|entry| entry.aid.as_bytes()[5]),
+            Some(7)
+        );
         assert_eq!(registry.applications().count(), 3);
     }
 }

@@ -8,6 +8,7 @@ use crate::call::Caller;
 use crate::container::ISD_INDEX;
 use crate::dispatch::Called;
 use crate::interface::Place;
+use crate::names::EntryId;
 use crate::nvm::Staged;
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, Instance};
@@ -65,17 +66,17 @@ impl<P: Platform> Core<P> {
         if life_cycle == CardLifeCycle::Terminated {
             return Err(not_supported());
         }
-        let (index, entry) = self.search(place, command)?;
+        let entry = self.search(place, command)?;
         if life_cycle == CardLifeCycle::CardLocked
             && !entry.privileges.contains(Privileges::FINAL_APPLICATION)
         {
             return Err(not_supported());
         }
-        self.fci(place, index, &entry, staged, out)?;
+        self.fci(place, &entry, staged, out)?;
         if command.p2 & NO_RESPONSE_DATA == NO_RESPONSE_DATA {
             out.truncate(0);
         }
-        self.change(place, index);
+        self.change(place, Some(entry.id));
         Ok(if life_cycle == CardLifeCycle::CardLocked {
             StatusWord::CARD_LOCKED_WARNING
         } else {
@@ -84,47 +85,39 @@ impl<P: Platform> Core<P> {
     }
 
     /// Finds the application that SELECT means (GPC 6.4.2.1.2).
-    fn search(&mut self, place: Place, command: &CApdu<'_>) -> Result<(u8, Entry), Refusal> {
+    fn search(&mut self, place: Place, command: &CApdu<'_>) -> Result<Entry, Refusal> {
+        let registry = &self.containers.container.registry;
+        let channels = &self.interfaces.channels;
         let after = match command.p2 & !NO_RESPONSE_DATA {
             FIRST => None,
-            NEXT => Some(self.interfaces.channels.next_after(place).ok_or(not_found())?),
+            NEXT => {
+                let before = channels.next_after(place).ok_or(not_found())?;
+                Some(registry.entry(before).ok_or(not_found())?.0)
+            }
             _ => return Err(Refusal(StatusWord::INCORRECT_P1P2)),
         };
         let partial = PartialAid::try_from(command.data).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
-        let registry = &self.containers.container.registry;
         let found = match command.data {
-            [] => registry.get(ISD_INDEX).map(|entry| (ISD_INDEX, entry)),
+            [] => registry.get(ISD_INDEX),
             _ => registry.find(&partial, after),
         };
-        if let Some((index, entry)) = found {
-            return Ok((index, *entry));
+        if let Some(entry) = found {
+            return Ok(*entry);
         }
         // An application that was locked while it was selected is not to stay so when it is asked for again.
-        let selected = self
-            .interfaces
-            .channels
-            .selected(place)
-            .and_then(|index| registry.get(index));
-        if selected.is_some_and(|entry| !entry.is_selectable() && entry.aid.matches_partial(&partial)) {
-            self.change(place, ISD_INDEX);
+        let selected = channels.selected(place).and_then(|id| registry.entry(id));
+        if selected.is_some_and(|(_, entry)| !entry.is_selectable() && entry.aid.matches_partial(&partial)) {
+            self.change(place, self.root(place));
         }
         Err(not_found())
     }
 
     /// Writes the FCI of an application.
-    fn fci(
-        &mut self,
-        place: Place,
-        index: u8,
-        entry: &Entry,
-        staged: &mut Staged,
-        out: &mut Writer<'_>,
-    ) -> Outcome {
+    fn fci(&mut self, place: Place, entry: &Entry, staged: &mut Staged, out: &mut Writer<'_>) -> Outcome {
         let mut effects = Effects::default();
         let called = Called {
             place,
             caller: Caller::Interface(place),
-            index,
             entry,
             protection: Protection::None,
             pieces: false,
@@ -141,37 +134,42 @@ impl<P: Platform> Core<P> {
 
     /// Tells the application that is selected at a place, and those that it has called, that their sessions there have ended.
     pub(crate) fn deselect(&mut self, place: Place) {
-        let container = self.container(place.interface);
-        for index in self.interfaces.channels.in_session(place) {
-            let module = self
-                .containers
-                .container
-                .registry
-                .get(index)
-                .map(|entry| entry.module);
+        let container = &self.containers.container;
+        let channels = &self.interfaces.channels;
+        let selected = channels
+            .selected(place)
+            .and_then(|id| container.registry.entry(id));
+        let called = channels
+            .called(place)
+            .filter_map(|index| container.registry.get(index));
+        for entry in selected.map(|(_, entry)| entry).into_iter().chain(called) {
             let instance = Instance {
-                container,
-                entry: index,
+                container: container.id,
+                entry: entry.id,
             };
-            if let Some(application) =
-                module.and_then(|module| self.platform.applications.get(module, instance))
-            {
+            if let Some(application) = self.platform.applications.get(entry.module, instance) {
                 application.deselect(place);
             }
         }
     }
 
     /// Ends the application session of a place and begins one with another application, or with the same.
-    pub(crate) fn change(&mut self, place: Place, index: u8) {
+    pub(crate) fn change(&mut self, place: Place, application: Option<EntryId>) {
         self.end_secure(|p| p == place);
         self.deselect(place);
-        self.interfaces.channels.select(place, index);
+        self.interfaces.channels.select(place, application);
     }
 
     /// Ends the application session of a place and begins another with the same application.
     pub(crate) fn renew(&mut self, place: Place) {
         self.deselect(place);
         self.interfaces.channels.renew(place);
+    }
+
+    /// The issuer security domain of the container that answers at a place.
+    pub(crate) fn root(&self, place: Place) -> Option<EntryId> {
+        let _ = place;
+        self.containers.container.root()
     }
 
     /// MANAGE CHANNEL (GPC 11.7).
@@ -211,8 +209,8 @@ impl<P: Platform> Core<P> {
             return Err(Refusal(StatusWord::INCORRECT_P1P2));
         }
         let selected = match place.logical_channel {
-            0 => ISD_INDEX,
-            _ => self.interfaces.channels.selected(place).unwrap_or(ISD_INDEX),
+            0 => self.root(place),
+            _ => self.interfaces.channels.selected(place).or(self.root(place)),
         };
         self.interfaces
             .channels

@@ -9,7 +9,7 @@ use crate::call::CallRoom;
 use crate::chaining::COMMAND_DATA_MAX;
 use crate::channels::Channels;
 use crate::container::Container;
-use crate::interface::{ContainerId, Interface, Pairing, Place};
+use crate::interface::{Pairing, Place};
 use crate::loader::Loader;
 use crate::messaging::Messagings;
 use crate::nvm::{NvmParts, Staged};
@@ -121,10 +121,5 @@ impl<P: Platform> Core<P> {
     /// Whether a key has been proved on a logical channel: a secure channel is open there, or secure messaging in which a right command has come.
     pub(crate) fn has_proved(&self, place: Place) -> bool {
         self.interfaces.secure.is_proved(place) || self.interfaces.messaging.is_proved(place)
-    }
-
-    /// The container that answers on an interface (routing agent). There is one for now.
-    pub(crate) fn container(&self, interface: Interface) -> ContainerId {
-        self.containers.pairing.container(interface)
     }
 }

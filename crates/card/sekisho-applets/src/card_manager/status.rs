@@ -3,7 +3,7 @@
 use sekisho_apdu::gp::{CardLifeCycle, RegistryEntry, TagList, tag};
 use sekisho_apdu::tlv::TlvReader;
 use sekisho_apdu::{Aid, CApdu, PartialAid, StatusWord, Writer};
-use sekisho_os::{Entry, Issuer, Kind, Module, Outcome, Place, Refusal, Registry};
+use sekisho_os::{Entry, EntryKind, Issuer, Module, Outcome, Place, Refusal, Registry};
 
 use super::{CardManager, Cursor, wrong_data, wrong_p1p2};
 
@@ -100,9 +100,9 @@ fn criteria(data: &[u8]) -> Result<(PartialAid, TagList<'_>), Refusal> {
 
 fn is_meant(p1: u8, entry: &Entry) -> bool {
     match entry.kind {
-        Kind::Application if entry.module == Module::CARD_MANAGER => p1 == ISSUER_SECURITY_DOMAIN,
-        Kind::Application => p1 == APPLICATIONS,
-        Kind::ExecutableLoadFile { .. } => matches!(p1, LOAD_FILES | LOAD_FILES_AND_MODULES),
+        EntryKind::Application if entry.module == Module::CARD_MANAGER => p1 == ISSUER_SECURITY_DOMAIN,
+        EntryKind::Application => p1 == APPLICATIONS,
+        EntryKind::ExecutableLoadFile { .. } => matches!(p1, LOAD_FILES | LOAD_FILES_AND_MODULES),
     }
 }
 
@@ -117,7 +117,7 @@ fn show(
     let aid_of = |index: Option<u8>| -> Option<Aid> { registry.get(index?).map(|entry| entry.aid) };
     let mut shown = RegistryEntry::new(entry.aid, entry.life_cycle);
     match &entry.kind {
-        Kind::Application => {
+        EntryKind::Application => {
             if p1 == ISSUER_SECURITY_DOMAIN {
                 // It shows the card's state as its own (GPC 11.1.1).
                 shown.life_cycle = life_cycle.to_byte();
@@ -125,10 +125,10 @@ fn show(
             shown.privileges = Some(entry.privileges);
             shown.executable_load_file = aid_of(entry.load_file);
         }
-        Kind::ExecutableLoadFile { module_aid } if p1 == LOAD_FILES_AND_MODULES => {
+        EntryKind::ExecutableLoadFile { module_aid } if p1 == LOAD_FILES_AND_MODULES => {
             shown.modules = core::slice::from_ref(module_aid);
         }
-        Kind::ExecutableLoadFile { .. } => {}
+        EntryKind::ExecutableLoadFile { .. } => {}
     }
     shown.security_domain = aid_of(entry.security_domain);
     Ok(shown.encode(tags, out)?)
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use sekisho_apdu::Cla;
     use sekisho_apdu::gp::{ApplicationLifeCycle, Privileges};
-    use sekisho_os::{ENTRIES_MAX, Interface};
+    use sekisho_os::{ENTRIES_MAX, EntryId, Interface};
     use std::vec::Vec;
 
     const PLACE: Place = Place {
@@ -170,8 +170,9 @@ mod tests {
         let mut registry = Registry::empty();
         for (index, last) in (0..).zip(0..).take(ENTRIES_MAX) {
             let entry = Entry {
+                id: EntryId::new(0x0100 + u16::from(index)).unwrap(),
                 aid: aid(last),
-                kind: Kind::Application,
+                kind: EntryKind::Application,
                 module: Module(9),
                 life_cycle: ApplicationLifeCycle::SELECTABLE.0,
                 privileges: Privileges::NONE,

@@ -14,7 +14,8 @@ use crate::call::Caller;
 use crate::container::{CardRecord, ISD_INDEX, store_entry};
 use crate::keys::{KID_FIRST, KVN_INITIAL, KVN_KOS, KeyRecord, KeyStore, is_platforms};
 use crate::messaging::Revoked;
-use crate::nvm::{Kind, RESERVE};
+use crate::names::{Owner, RecordKey, RecordKind};
+use crate::nvm::RESERVE;
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Registry};
@@ -40,13 +41,21 @@ pub struct Issuer<'c, 'a> {
 
 impl<'a> Issuer<'_, 'a> {
     fn keys(&mut self) -> KeyStore<'_, 'a> {
-        KeyStore(&mut self.context.records)
+        KeyStore {
+            domain: self.context.entry.id,
+            records: &mut self.context.records,
+        }
     }
 
     /// What goes with a key set of this domain that is replaced or deleted.
     const fn revoked(&self, kvn: u8) -> Revoked {
         let domain = self.context.instance();
         Revoked::KeySet(KeyRef { domain, kvn })
+    }
+
+    const fn object(&self, tag: u16) -> RecordKey {
+        let domain = Owner::Entry(self.context.entry.id);
+        RecordKey::new(domain, RecordKind::DataObject, tag)
     }
 
     /// The product's constants.
@@ -84,7 +93,7 @@ impl<'a> Issuer<'_, 'a> {
             life_cycle: next,
             ..self.context.system.container.card
         };
-        card.store(&mut self.context.records)?;
+        card.store(&mut self.context.records, self.context.system.container.id)?;
         self.context.system.effects.reload = true;
         self.context.system.effects.essential = true;
         Ok(())
@@ -113,7 +122,8 @@ impl<'a> Issuer<'_, 'a> {
             life_cycle: life_cycle.with_locked(locked).0,
             ..entry
         };
-        store_entry(&mut self.context.records, index, &entry)?;
+        let container = self.context.system.container.id;
+        store_entry(&mut self.context.records, container, index, &entry)?;
         self.context.system.effects.reload = true;
         self.context.system.effects.essential = true;
         Ok(())
@@ -124,7 +134,7 @@ impl<'a> Issuer<'_, 'a> {
     /// # Errors
     /// 6581 when the flash fails, 6A84 when `out` is too small.
     pub fn data_object(&mut self, tag: u16, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
-        self.context.records.get(Kind::DataObject, tag, out)
+        self.context.records.get(self.object(tag), out)
     }
 
     /// Stores the value of a data object. With the policy for readers ([`MESSAGING_POLICY`]) all secure messaging ends that was opened under the
@@ -136,7 +146,7 @@ impl<'a> Issuer<'_, 'a> {
         if tag == MESSAGING_POLICY {
             self.context.system.effects.revoke(Revoked::All);
         }
-        self.context.records.put(Kind::DataObject, tag, value)
+        self.context.records.put(self.object(tag), value)
     }
 
     /// Writes the value of key information template number `index` (GPC 11.3.3.1.1).

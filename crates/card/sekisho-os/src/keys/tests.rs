@@ -18,6 +18,13 @@ fn aes(kid: u8, byte: u8, len: usize) -> KeyRecord {
     record
 }
 
+fn store<'r, 'a>(records: &'r mut Records<'a>) -> KeyStore<'r, 'a> {
+    KeyStore {
+        records,
+        domain: EntryId::FIRST,
+    }
+}
+
 fn sw<T>(result: Result<T, Refusal>) -> u16 {
     result.err().map_or(0x9000, |refusal| refusal.0.0)
 }
@@ -25,11 +32,11 @@ fn sw<T>(result: Result<T, Refusal>) -> u16 {
 #[test]
 fn a_sequence_counter_counts_to_its_end_and_no_further() {
     let mut bench = Bench::new();
-    let mut records = bench.records(1);
-    let mut keys = KeyStore(&mut records);
+    let mut records = bench.records();
+    let mut keys = store(&mut records);
     keys.put(0, 0x30, &set(1, 16)).unwrap();
     assert_eq!(keys.next_sequence(0x30), Ok(1));
-    keys.put_counter(Kind::SequenceCounter, 0x30, SEQUENCE_MAX - 1)
+    keys.put_counter(RecordKind::SequenceCounter, 0x30, SEQUENCE_MAX - 1)
         .unwrap();
     assert_eq!(keys.next_sequence(0x30), Ok(SEQUENCE_MAX));
     assert_eq!(sw(keys.next_sequence(0x30)), 0x6985);
@@ -40,8 +47,8 @@ fn a_sequence_counter_counts_to_its_end_and_no_further() {
 #[test]
 fn a_new_set_goes_on_from_the_highest_counter_there_ever_was() {
     let mut bench = Bench::new();
-    let mut records = bench.records(1);
-    let mut keys = KeyStore(&mut records);
+    let mut records = bench.records();
+    let mut keys = store(&mut records);
     keys.put(0, 0x30, &set(1, 16)).unwrap();
     keys.put(0, 0x31, &set(4, 16)).unwrap();
     for _ in 0..7 {
@@ -57,7 +64,8 @@ fn a_new_set_goes_on_from_the_highest_counter_there_ever_was() {
     assert_eq!(keys.next_sequence(0x31), Ok(9));
     assert_eq!(keys.next_sequence(0x30), Ok(8));
     // A card of version 0.1 has no such record: what stands is what is known.
-    keys.0.remove(Kind::HighestSequence, 0).unwrap();
+    let highest = keys.name(RecordKind::HighestSequence, 0);
+    keys.records.remove(highest).unwrap();
     keys.put(0, 0x32, &set(20, 16)).unwrap();
     assert_eq!(keys.next_sequence(0x32), Ok(10));
     // A key that no counter is used with leaves the counter of its version alone.
@@ -68,8 +76,8 @@ fn a_new_set_goes_on_from_the_highest_counter_there_ever_was() {
 #[test]
 fn the_default_version_follows_the_keys() {
     let mut bench = Bench::new();
-    let mut records = bench.records(1);
-    let mut keys = KeyStore(&mut records);
+    let mut records = bench.records();
+    let mut keys = store(&mut records);
     assert_eq!(sw(keys.resolve(0)), 0x6A88);
     keys.put(0, 0x30, &set(1, 16)).unwrap();
     keys.put(0, 0x20, &set(4, 32)).unwrap();
@@ -91,8 +99,8 @@ fn the_default_version_follows_the_keys() {
 #[test]
 fn a_set_may_come_key_by_key_and_the_initial_keys_go_when_it_is_whole() {
     let mut bench = Bench::new();
-    let mut records = bench.records(1);
-    let mut keys = KeyStore(&mut records);
+    let mut records = bench.records();
+    let mut keys = store(&mut records);
     keys.put(0, KVN_INITIAL, &set(0x40, 16)).unwrap();
     keys.next_sequence(KVN_INITIAL).unwrap();
     for kid in 1..=3 {
@@ -120,8 +128,8 @@ fn a_set_may_come_key_by_key_and_the_initial_keys_go_when_it_is_whole() {
 #[test]
 fn a_key_serves_its_own_purpose_alone() {
     let mut bench = Bench::new();
-    let mut records = bench.records(1);
-    let mut keys = KeyStore(&mut records);
+    let mut records = bench.records();
+    let mut keys = store(&mut records);
     keys.put(0, KVN_KOS, &aes(1, 0x61, 16)).unwrap();
     keys.put(0, 0x30, &set(1, 16)).unwrap();
     // Keys of the update open no secure channel, and no other key is read as the designer's.

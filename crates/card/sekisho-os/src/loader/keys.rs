@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 
 use super::authorise::Authority;
 use super::{length, status};
-use crate::interface::ContainerId;
 use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_MAC, KVN_KOS, KeyRecord};
-use crate::nvm::{Kind, Nvm, record_key};
+use crate::names::{RecordKey, RecordKind};
+use crate::nvm::Nvm;
 
 /// Bytes of Kos and `K_MAC` at most, and of what wrapping adds to them.
 const PAIR_MAX: usize = 64;
@@ -29,7 +29,7 @@ impl NewKeys {
     pub(super) fn ops(&self) -> [Option<Op<'_>>; 3] {
         fn put(kvn: u8, record: &KeyRecord) -> Op<'_> {
             Op::Put(
-                record_key(ContainerId::ESE, Kind::Keys, kvn.into()),
+                RecordKey::platform(RecordKind::Keys, kvn.into()).key(),
                 record.as_bytes(),
             )
         }

@@ -6,31 +6,30 @@ use sekisho_nvm::{Key, Op};
 use sekisho_scp::card::BroadcastCheckpoint;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::interface::ContainerId;
+use crate::names::{RecordKey, RecordKind};
 use crate::nvm::Nvm;
 
-/// The loader's records; kinds 40 to 5F are its own, of which 50 is what the OS part writes.
-const fn key(kind: u8, index: u16) -> Key {
-    Key::new(ContainerId::ESE.number(), kind, index)
+const fn key(kind: RecordKind) -> Key {
+    RecordKey::platform(kind, 0).key()
 }
 
 /// The active part.
-pub(super) const PART: Key = key(0x40, 0);
+pub(super) const PART: Key = key(RecordKind::Part);
 /// What is staged.
-pub(super) const STAGING: Key = key(0x41, 0);
+pub(super) const STAGING: Key = key(RecordKind::Staging);
 /// Where the broadcast stands.
-pub(super) const CHECKPOINT: Key = key(0x42, 0);
+pub(super) const CHECKPOINT: Key = key(RecordKind::Checkpoint);
 /// The bytes that do not fill a page yet.
-pub(super) const CARRY: Key = key(0x43, 0);
+pub(super) const CARRY: Key = key(RecordKind::Carry);
 /// The last receipt.
-pub(super) const RECEIPT: Key = key(0x44, 0);
+pub(super) const RECEIPT: Key = key(RecordKind::Receipt);
 
 /// Version of the design system's keys: four bytes. Without it, it is [`Manifest::FIRST_KEY_VERSION`].
-pub(super) const KEY_VERSION: Key = key(0x45, 0);
+pub(super) const KEY_VERSION: Key = key(RecordKind::KeyVersion);
 /// Empty: the slot that is not active is to be wiped.
-pub(super) const WIPE: Key = key(0x46, 0);
+pub(super) const WIPE: Key = key(RecordKind::Wipe);
 /// The last refusal.
-pub(super) const REFUSAL: Key = key(0x47, 0);
+pub(super) const REFUSAL: Key = key(RecordKind::Refusal);
 
 /// Reads the version of the design system's keys.
 pub(super) fn key_version(nvm: &mut Nvm<'_>) -> Result<u32, StatusWord> {

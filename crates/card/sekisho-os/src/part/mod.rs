@@ -15,10 +15,10 @@ use core::fmt;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
 use sekisho_link::Manifest;
-use sekisho_nvm::{Key, Op, Region};
+use sekisho_nvm::{Op, Region};
 use sekisho_wasm::{Budget, Engine, Image, Limits, Memory, Module, ReadFailed, Trap, Value, ValueType, Why};
 
-use crate::interface::ContainerId;
+use crate::names::{RecordKey, RecordKind};
 use crate::nvm::{AnyFlash, Records};
 use crate::response::RESPONSE_DATA_MAX;
 use host::{Part, RECORDS};
@@ -242,7 +242,7 @@ fn run(
     let mut part = Part::new(&budget, placed.version).map_err(no_memory)?;
     rng.fill(&mut part.random);
     for index in 0..RECORDS {
-        part.load(index, |room| records.get_key(record(index), room))?;
+        part.load(index, |room| records.get(record(index), room))?;
     }
     let limits = Limits::os_part(placed.ram);
     let loaded = placed.with_image(&records.nvm.flash, |image| {
@@ -288,12 +288,12 @@ fn exchange(module: &mut Instance<'_>, buffer: &mut [u8; BUFFER], command_len: u
     Ok(len)
 }
 
-/// A record of the OS part itself, among the loader's kinds (40 to 5F).
-const fn part_data(index: u16) -> Key {
-    Key::new(ContainerId::ESE.number(), 0x50, index)
+/// A record of the OS part itself.
+const fn part_data(index: u16) -> RecordKey {
+    RecordKey::platform(RecordKind::PartData, index)
 }
 
-fn record(index: usize) -> Key {
+fn record(index: usize) -> RecordKey {
     part_data(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
@@ -309,16 +309,17 @@ pub(crate) enum Writes {
 /// Writes what the module has changed.
 fn commit(records: &mut Records<'_>, writes: Writes, part: &Part) -> Result<(), crate::Refusal> {
     if let Writes::WithTheCaller = writes {
-        return part
-            .changes()
-            .try_for_each(|(index, value)| records.put_key(record(index), value));
+        return part.changes().try_for_each(|(index, value)| match value {
+            Some(value) => records.put(record(index), value),
+            None => records.remove(record(index)),
+        });
     }
-    let mut ops = [const { Op::Remove(part_data(0)) }; RECORDS];
+    let mut ops = [const { Op::Remove(part_data(0).key()) }; RECORDS];
     let mut count = 0;
     for (op, (index, value)) in ops.iter_mut().zip(part.changes()) {
         *op = match value {
-            Some(value) => Op::Put(record(index), value),
-            None => Op::Remove(record(index)),
+            Some(value) => Op::Put(record(index).key(), value),
+            None => Op::Remove(record(index).key()),
         };
         count += 1;
     }

@@ -10,7 +10,6 @@ use sekisho_nvm::ram::RamFlash;
 use sekisho_nvm::{Flash, Region, Slot, Store};
 
 use super::*;
-use crate::interface::ContainerId;
 use crate::nvm::{AnyFlash, Layout, Nvm, Staged};
 
 /// RAM of the tests' part: two pages of memory and what the engine needs beside them.
@@ -115,7 +114,6 @@ fn run_as(image: &[u8], ram: usize, is_mapped: bool, writes: Writes, command: &C
             layout: &layout,
         },
         staged: &mut staged,
-        container: ContainerId::ESE,
     };
     let placed = Placed {
         region,
@@ -127,8 +125,12 @@ fn run_as(image: &[u8], ram: usize, is_mapped: bool, writes: Writes, command: &C
     let mut out = Writer::new(&mut buf);
     let (StatusWord(sw), failure) = process(&mut records, &mut Zeros, writes, &placed, command, &mut out);
     assert_eq!(failure.is_some(), sw == 0x6F00, "6F00 has a reason");
-    let written = records.get_key(part_data(0), &mut [0; 300]).unwrap().is_some();
-    let is_durable = records.nvm.get(part_data(0), &mut [0; 300]).unwrap().is_some();
+    let written = records.get(part_data(0), &mut [0; 300]).unwrap().is_some();
+    let is_durable = records
+        .nvm
+        .get(part_data(0).key(), &mut [0; 300])
+        .unwrap()
+        .is_some();
     assert_eq!(is_durable, written && matches!(writes, Writes::Now), "{writes:?}");
     (sw, written)
 }

@@ -1,0 +1,360 @@
+//! What records are called: whose they are, what they are, and which of these. The one table of owners and kinds.
+//!
+//! | owner | kinds | index |
+//! |---|---|---|
+//! | the platform | 03, 04 of its key versions; 09; 40 to 47 and 50, the loader's | key version; 0; 0, of 50 the OS part's own number |
+//! | a container | 01, 02, 08 | 0, registry index, 0 |
+//! | an entry of a registry | 03 to 07 of a security domain; 00, an application's own | key version, tag of a data object; the application's own number |
+//!
+//! Numbers are never given to something else, nor is the number of an owner.
+
+use core::num::NonZeroU16;
+
+use sekisho_nvm::{Key, v2};
+
+use crate::interface::ContainerId;
+
+/// Identity of a registry entry in the whole SE. It is never given out again: a successor under the same AID finds nothing of who was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId(NonZeroU16);
+
+impl EntryId {
+    /// The entry with registry index 0 of an SE of version 0.1, whose entries have no identity written with them: this and the index.
+    const OF_0_1: u16 = 0x0100;
+    /// The first that is given out; an SE that has given out none has no record of it.
+    pub(crate) const FIRST: Self = match Self::new(0x01A0) {
+        Some(id) => id,
+        None => unreachable!(),
+    };
+    /// The last that is given out: keys of store format 1 have twelve bits for it.
+    const LAST: u16 = Self::OF_0_1 + 0x0FFF;
+
+    /// The entry with this number: 0100 or above, below which owners are containers.
+    pub const fn new(number: u16) -> Option<Self> {
+        match NonZeroU16::new(number) {
+            Some(id) if number >= Self::OF_0_1 => Some(Self(id)),
+            _ => None,
+        }
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u16 {
+        self.0.get()
+    }
+
+    /// Of an entry whose record has none: version 0.1's.
+    pub(crate) const fn of_0_1(index: u8) -> Self {
+        // Never 0.
+        match NonZeroU16::new(Self::OF_0_1 + index as u16) {
+            Some(id) => Self(id),
+            None => Self::FIRST,
+        }
+    }
+
+    /// The one that is given out after this; `None` when this was the last.
+    pub(crate) const fn next(self) -> Option<Self> {
+        if self.number() < Self::LAST {
+            Self::new(self.number() + 1)
+        } else {
+            None
+        }
+    }
+}
+
+/// Whose a record is. Nobody has a name for another one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The SE itself: loader, OS part, the design system's keys.
+    Platform,
+    /// A container.
+    Container(ContainerId),
+    /// A security domain or an application.
+    Entry(EntryId),
+}
+
+#[allow(dead_code, reason = "for store format 2, which is not there yet")]
+impl Owner {
+    /// Its number: no two have the same.
+    #[allow(dead_code, reason = "for store format 2, which is not there yet")]
+    pub(crate) const fn number(self) -> u16 {
+        match self {
+            Self::Platform => 0,
+            Self::Container(id) => id.number() as u16,
+            Self::Entry(id) => id.number(),
+        }
+    }
+}
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum RecordKind {
+    /// An application's own. Index: its own number for it.
+    Own = 0x00,
+    /// The card record, written last when a container is made.
+    Card = 0x01,
+    /// Index: registry index.
+    Registry = 0x02,
+    /// Index: KVN.
+    Keys = 0x03,
+    /// Index: KVN.
+    SequenceCounter = 0x04,
+    /// Which key versions there are, and the default one.
+    KeyDirectory = 0x05,
+    /// Index: the tag of GET DATA.
+    DataObject = 0x06,
+    /// The highest sequence counter that was used with any key set; written when a key version changes or goes.
+    HighestSequence = 0x07,
+    /// Whose records belong to nobody, while an application is being installed or deleted.
+    Leftovers = 0x08,
+    /// The identity that is given out next.
+    NextEntry = 0x09,
+    /// The active OS part.
+    Part = 0x40,
+    /// What is staged.
+    Staging = 0x41,
+    /// Where the broadcast stands.
+    Checkpoint = 0x42,
+    /// The bytes that do not fill a page yet.
+    Carry = 0x43,
+    /// The last receipt.
+    Receipt = 0x44,
+    /// Version of the design system's keys.
+    KeyVersion = 0x45,
+    /// Whether the slot that is not active is to be wiped.
+    Wipe = 0x46,
+    /// The last refusal.
+    Refusal = 0x47,
+    /// What the OS part keeps. Index: its own number for it.
+    PartData = 0x50,
+}
+
+impl RecordKind {
+    /// Its number.
+    pub(crate) const fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+/// The name of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordKey {
+    pub(crate) owner: Owner,
+    pub(crate) kind: RecordKind,
+    pub(crate) index: u16,
+}
+
+/// Bits of a key of store format 1 that names a record of an entry, but for those of version 0.1.
+const ENTRIES: u32 = 0x8000_0000;
+/// Kinds in such a key have three bits: an entry has no others.
+const ENTRY_KINDS: u8 = 7;
+/// First kind in a key of version 0.1 of what applications own: of registry index 0.
+const OWN_OF_0_1: u8 = 0x60;
+
+impl RecordKey {
+    /// The record `index` of this kind and owner.
+    pub(crate) const fn new(owner: Owner, kind: RecordKind, index: u16) -> Self {
+        Self { owner, kind, index }
+    }
+
+    /// A record of the platform.
+    pub(crate) const fn platform(kind: RecordKind, index: u16) -> Self {
+        Self::new(Owner::Platform, kind, index)
+    }
+
+    /// Its key in the store: format 1's. All names of records go through here.
+    pub(crate) const fn key(self) -> Key {
+        let Self { owner, kind, index } = self;
+        let kind = kind.number();
+        match owner {
+            Owner::Platform => Key::new(ContainerId::ESE.number(), kind, index),
+            Owner::Container(id) => Key::new(id.number(), kind, index),
+            Owner::Entry(id) => match (id.number() - EntryId::OF_0_1, kind) {
+                (entry @ 0..=0x9F, 0) => {
+                    let [_, entry] = entry.to_be_bytes();
+                    Key::new(ContainerId::ESE.number(), OWN_OF_0_1 + entry, index)
+                }
+                (0, _) => Key::new(ContainerId::ESE.number(), kind, index),
+                (entry, _) => {
+                    Key(ENTRIES | (entry as u32) << 19 | ((kind & ENTRY_KINDS) as u32) << 16 | index as u32)
+                }
+            },
+        }
+    }
+
+    /// Its key in store format 2.
+    #[allow(dead_code, reason = "for store format 2, which is not there yet")]
+    pub(crate) const fn key_2(self) -> v2::Key {
+        v2::Key::new(self.owner.number(), self.index, self.kind.number())
+    }
+}
+
+/// The name in store format 2 of a record of format 1; `None` for one that no operating system wrote.
+#[allow(dead_code, reason = "for store format 2, which is not there yet")]
+pub(crate) const fn carried(old: Key) -> Option<v2::Key> {
+    if old.0 & ENTRIES != 0 {
+        let [_, entry] = split(old.0 << 1 >> 20);
+        let kind = old.kind() & ENTRY_KINDS;
+        return Some(v2::Key::new(EntryId::OF_0_1 + entry, old.index(), kind));
+    }
+    let (container, kind, index) = (old.container(), old.kind(), old.index());
+    let owner = match (container, kind) {
+        (1, 0x09 | 0x40..=0x5F) => 0,
+        (1, 0x03 | 0x04) if matches!(index, 0x61..=0x64) => 0,
+        (1.., 0x01 | 0x02 | 0x08) => container as u16,
+        (1, 0x03..=0x07) => EntryId::OF_0_1,
+        (1, OWN_OF_0_1..) => {
+            let entry = EntryId::OF_0_1 + (kind - OWN_OF_0_1) as u16;
+            return Some(v2::Key::new(entry, index, RecordKind::Own.number()));
+        }
+        _ => return None,
+    };
+    Some(v2::Key::new(owner, index, kind))
+}
+
+/// The upper and the lower half.
+#[allow(dead_code, reason = "for store format 2, which is not there yet")]
+const fn split(number: u32) -> [u16; 2] {
+    let [a, b, c, d] = number.to_be_bytes();
+    [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::vec::Vec;
+
+    /// Kinds that nothing has any more: never to be given to something else.
+    const RETIRED: [u8; 0] = [];
+
+    /// Every kind, by whose it is.
+    const PLATFORMS: [RecordKind; 12] = [
+        RecordKind::Keys,
+        RecordKind::SequenceCounter,
+        RecordKind::NextEntry,
+        RecordKind::Part,
+        RecordKind::Staging,
+        RecordKind::Checkpoint,
+        RecordKind::Carry,
+        RecordKind::Receipt,
+        RecordKind::KeyVersion,
+        RecordKind::Wipe,
+        RecordKind::Refusal,
+        RecordKind::PartData,
+    ];
+    const CONTAINERS: [RecordKind; 3] = [RecordKind::Card, RecordKind::Registry, RecordKind::Leftovers];
+    const ENTRIES: [RecordKind; 6] = [
+        RecordKind::Own,
+        RecordKind::Keys,
+        RecordKind::SequenceCounter,
+        RecordKind::KeyDirectory,
+        RecordKind::DataObject,
+        RecordKind::HighestSequence,
+    ];
+
+    fn entry(number: u16) -> Owner {
+        Owner::Entry(EntryId::new(number).unwrap())
+    }
+
+    /// Many names: each kind of each owner, the first and the last of three containers and of entries, with indices at their ends.
+    fn all() -> Vec<RecordKey> {
+        let mut all = Vec::new();
+        let mut add = |owner: Owner, kinds: &[RecordKind], indices: &[u16]| {
+            for kind in kinds {
+                all.extend(indices.iter().map(|index| RecordKey::new(owner, *kind, *index)));
+            }
+        };
+        add(Owner::Platform, &PLATFORMS[..2], &[0x61, 0x62, 0x63, 0x64]);
+        add(Owner::Platform, &PLATFORMS[2..], &[0, 1, 0x60, 0xFFFF]);
+        for container in [1, 2, 3, 0x7F] {
+            let owner = Owner::Container(ContainerId(container));
+            add(owner, &CONTAINERS, &[0, 1, 15, 0x61, 0xFFFF]);
+        }
+        for number in [
+            0x0100, 0x0101, 0x010F, 0x019F, 0x01A0, 0x01A1, 0x02A0, 0x10FE, 0x10FF,
+        ] {
+            add(entry(number), &ENTRIES[..1], &[0, 1, 0x61, 0xDF30, 0xFFFF]);
+            // The key versions of the platform are no domain's.
+            add(entry(number), &ENTRIES[1..], &[0, 1, 0x60, 0x65, 0xFF, 0xDF30]);
+        }
+        all
+    }
+
+    #[test]
+    fn no_two_records_have_one_key_in_either_format() {
+        let all = all();
+        let keys: BTreeSet<_> = all.iter().map(|name| name.key()).collect();
+        let keys_2: BTreeSet<_> = all.iter().map(|name| name.key_2()).collect();
+        assert_eq!((keys.len(), keys_2.len()), (all.len(), all.len()));
+        for name in &all {
+            assert_eq!(carried(name.key()), Some(name.key_2()), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_version_0_1_wrote_has_the_names_that_it_had() {
+        let key = |owner, kind, index| RecordKey::new(owner, kind, index).key().0;
+        let ese = Owner::Container(ContainerId::ESE);
+        let isd = Owner::Entry(EntryId::of_0_1(0));
+        for (is, was) in [
+            (key(ese, RecordKind::Card, 0), 0x0101_0000),
+            (key(ese, RecordKind::Registry, 5), 0x0102_0005),
+            (key(isd, RecordKind::Keys, 0x30), 0x0103_0030),
+            (key(Owner::Platform, RecordKind::Keys, 0x61), 0x0103_0061),
+            (key(isd, RecordKind::SequenceCounter, 0x30), 0x0104_0030),
+            (key(isd, RecordKind::KeyDirectory, 0), 0x0105_0000),
+            (key(isd, RecordKind::DataObject, 0xDF30), 0x0106_DF30),
+            (key(isd, RecordKind::HighestSequence, 0), 0x0107_0000),
+            (key(Owner::Platform, RecordKind::Part, 0), 0x0140_0000),
+            (key(Owner::Platform, RecordKind::Refusal, 0), 0x0147_0000),
+            (key(Owner::Platform, RecordKind::PartData, 9), 0x0150_0009),
+            (
+                key(Owner::Entry(EntryId::of_0_1(5)), RecordKind::Own, 7),
+                0x0165_0007,
+            ),
+        ] {
+            assert_eq!(is, was, "{is:08X}");
+        }
+    }
+
+    #[test]
+    fn what_no_operating_system_wrote_is_not_carried() {
+        for key in [
+            0,
+            0x0001_0000,
+            0x0100_0000,
+            0x010A_0000,
+            0x0203_0030,
+            0x0265_0007,
+            0x0140_0000 | 0x0200_0000,
+        ] {
+            assert_eq!(carried(Key(key)), None, "{key:08X}");
+        }
+    }
+
+    #[test]
+    fn kinds_do_not_overlap_and_retired_ones_stay_retired() {
+        let mut seen = BTreeSet::new();
+        for kind in PLATFORMS.iter().chain(&CONTAINERS).chain(&ENTRIES) {
+            assert!(!RETIRED.contains(&kind.number()), "{kind:?}");
+            seen.insert(kind.number());
+        }
+        // Keys and their counters are the platform's and those of domains.
+        assert_eq!(seen.len(), PLATFORMS.len() + CONTAINERS.len() + ENTRIES.len() - 2);
+    }
+
+    #[test]
+    fn identities_are_given_out_to_the_end_and_no_further() {
+        assert_eq!(EntryId::new(0), None);
+        assert_eq!(EntryId::new(0x00FF), None, "a container's");
+        assert!(EntryId::of_0_1(u8::MAX) > EntryId::of_0_1(0));
+        let mut id = EntryId::FIRST;
+        let mut count = 1;
+        while let Some(next) = id.next() {
+            assert!(next > id);
+            (id, count) = (next, count + 1);
+        }
+        assert_eq!((id.number(), count), (0x10FF, 0x0F60));
+    }
+}
