@@ -50,16 +50,11 @@ impl Line for Watched {
             .iter()
             .zip(&after)
             .position(|(before, after)| before != after);
-        let left = after[..LOOKED_AT - CALLERS].chunks(1024).map(|piece| {
-            let words = piece.chunks(8);
-            words
-                .filter(|word| ![[0; 8], [PAINT; 8]].contains((*word).try_into().unwrap()))
-                .count()
-        });
+        let left = most_left(&after[..LOOKED_AT - CALLERS]);
         let name = capdu.iter().take(4).map(|byte| format!("{byte:02X}")).collect();
         let seen = self.seen.entry(name).or_default();
         seen.0 = seen.0.max(LOOKED_AT - deepest.unwrap());
-        seen.1 = seen.1.max(left.max().unwrap());
+        seen.1 = seen.1.max(left);
         answer
     }
 }
@@ -77,6 +72,17 @@ impl CardUnderTest for Watched {
     fn replace_with_files(&mut self) {
         self.card = Some(files::card());
     }
+}
+
+/// Words of each KiB that are neither zero nor paint: the most.
+fn most_left(stack: &[u8]) -> usize {
+    let left = stack.chunks(1024).map(|piece| {
+        let words = piece.chunks(8);
+        words
+            .filter(|word| ![[0; 8], [PAINT; 8]].contains((*word).try_into().unwrap()))
+            .count()
+    });
+    left.max().unwrap()
 }
 
 /// With room for what is looked at.
@@ -205,4 +211,26 @@ fn nothing_is_wiped_beyond_the_end_of_the_stack() {
     println!("{deepest} bytes of {END}");
     assert!((END - 4096..END).contains(&deepest), "{deepest}");
     assert_eq!(error, BootError::StackTooSmall);
+}
+
+/// A start reads records, and moves the state of the SE on its way out: what it leaves is zero, or paint where it has not been.
+#[test]
+fn a_start_leaves_nothing() {
+    let (deep, left) = on_a_large_stack(|| {
+        let mut flash = Some(files::card().into_flash());
+        let mut card = None;
+        let (before, after) = below(|| {
+            card = Some(Card::boot(flash.take().unwrap(), SeededRng(2), &profile()).unwrap());
+        });
+        let deepest = before
+            .iter()
+            .zip(&after)
+            .position(|(before, after)| before != after);
+        // Above that stands what is not below the start: the state itself, as often as it has been handed on.
+        let handed_on = 4 * size_of::<Card>() + CALLERS;
+        let left = most_left(&after[..LOOKED_AT - handed_on]);
+        (LOOKED_AT - deepest.unwrap(), left)
+    });
+    println!("{deep} bytes deep, {left} words of a KiB");
+    assert!(left <= OF_THE_WIPE, "{left}");
 }

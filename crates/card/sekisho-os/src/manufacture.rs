@@ -167,6 +167,9 @@ const ISD_PRIVILEGES: Privileges = Privileges::SECURITY_DOMAIN
     .union(Privileges::GLOBAL_REGISTRY)
     .union(Privileges::FINAL_APPLICATION);
 
+/// How often the state of an SE stands on the stack of its start at once, in an unoptimised build.
+const MOVES: usize = 6;
+
 /// The parts of an SE that stand in NVM.
 struct Persistent<I> {
     store: Store<I>,
@@ -198,8 +201,13 @@ impl<P: Platform> SecureElement<P> {
     pub fn boot(flash: P::Flash, rng: P::Rng, profile: &Profile) -> Result<Self, BootFailure<P::Flash>> {
         let started = Self::start(flash, rng, profile);
         // Records have been read, and moved if the store was left untidy: keys are among them.
-        Stack::of(profile, Depth::Whole, P::stack_low()).wipe();
+        Self::stack_of_a_start(profile).wipe();
         started
+    }
+
+    /// What a start uses, of which the state of the SE is the most: it is moved on its way out, with whatever stands between the moves.
+    fn stack_of_a_start(profile: &Profile) -> Stack {
+        Stack::of(profile, Depth::Whole, P::stack_low()).and(MOVES * size_of::<Self>())
     }
 
     /// Not inlined: [`Stack::wipe`] wipes what is below its caller.
@@ -232,7 +240,7 @@ impl<P: Platform> SecureElement<P> {
         personalisation: &Personalisation<'_>,
     ) -> Result<Self, BootFailure<P::Flash>> {
         let made = Self::make(&mut flash, profile, personalisation);
-        Stack::of(profile, Depth::Whole, P::stack_low()).wipe();
+        Self::stack_of_a_start(profile).wipe();
         match made {
             Ok(()) => Self::boot(flash, rng, profile),
             Err(error) => Err(BootFailure { error, flash }),

@@ -44,7 +44,7 @@ impl Default for Profile {
             logical_channels: 4,
             store_bytes: 32 * 1024,
             slot_bytes: 576 * 1024,
-            stack: 48 * 1024,
+            stack: 40 * 1024,
             shallow: 16 * 1024,
             ram: 256 * 1024,
         }

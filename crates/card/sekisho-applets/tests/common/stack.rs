@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 
 /// Stack that is looked at.
-pub const LOOKED_AT: usize = 128 * 1024;
+pub const LOOKED_AT: usize = 512 * 1024;
 pub const PAINT: u8 = 0xA5;
 const PIECE: usize = 1024;
 
