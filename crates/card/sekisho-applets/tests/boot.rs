@@ -11,6 +11,7 @@ use common::{
 use proptest::prelude::*;
 use sekisho_applets::{CardManager, FILES, FileSystem, SecApp};
 use sekisho_keys::KeySet;
+use sekisho_nvm::area::{Area, Run};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     BootError, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Interface, InterfaceState, Platform, Profile, Registry,
@@ -224,6 +225,10 @@ fn the_page_says_how_much_ram_each_thing_takes() {
         ("an issuer security domain", size_of::<CardManager>()),
         ("a SecApp", size_of::<SecApp>()),
         ("a file system", size_of::<FileSystem<FILES>>()),
+        (
+            "the area for bulk",
+            size_of::<Area<[Run; sekisho_os::nvm::AREA_RUNS]>>(),
+        ),
         ("the registry of a container", size_of::<Registry>()),
         ("a call between applications", CALL_COMMAND_MAX + CALL_ANSWER_MAX),
     ] {

@@ -103,6 +103,7 @@
 extern crate alloc;
 
 mod ahead;
+pub mod area;
 mod crc;
 mod flash;
 mod index;

@@ -10,6 +10,7 @@ use sekisho_apdu::gp::Privileges;
 use sekisho_apdu::{Aid, StatusWord};
 
 use crate::application::{Application, Applications, Context, Effects, Protection};
+use crate::bulk;
 use crate::call::Caller;
 use crate::channels::Channels;
 use crate::container::{Container, ISD_INDEX, name, new_entry, store_entry};
@@ -56,6 +57,10 @@ impl<P: Platform> SecureElement<P> {
         staged.clear();
         let done = apart(|| work(&mut self.core, staged));
         staged.clear();
+        let done = match done {
+            Err(Refusal(StatusWord::MEMORY_FAILURE)) => done,
+            _ => apart(|| bulk::settle(&mut self.core.nvm.open())).and(done),
+        };
         Stack::of(&self.core.platform.profile, Depth::Whole, P::stack_low()).wipe();
         self.core.mute |= done == Err(Refusal(StatusWord::MEMORY_FAILURE));
         done.map_err(|refusal| refusal.0)

@@ -2,6 +2,7 @@
 
 use sekisho_nvm::{Key, Op};
 
+use crate::bulk;
 use crate::container::name;
 use crate::interface::ContainerId;
 use crate::names::{EntryId, RecordKey, RecordKind};
@@ -31,6 +32,7 @@ pub(crate) fn sweep(records: &mut Records<'_>, container: ContainerId) -> Result
     };
     if let Some(entry) = entry {
         while remove_some(&mut records.nvm, entry)? {}
+        bulk::forget(&mut records.nvm, entry)?;
     }
     let Nvm { flash, store, .. } = &mut records.nvm;
     Ok(store.commit(flash, &[Op::Remove(leftovers(container).key())])?)

@@ -48,6 +48,7 @@ extern crate std;
 mod application;
 mod broadcast;
 mod buffers;
+mod bulk;
 mod call;
 mod chaining;
 mod channels;

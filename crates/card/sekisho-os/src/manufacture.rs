@@ -10,6 +10,7 @@ use sekisho_nvm::{Flash, Store};
 use sekisho_scp::ScpParameter;
 
 use crate::application::Applications;
+use crate::bulk;
 use crate::channels::{CHANNELS_MAX, Channels};
 use crate::container::{CardRecord, Container, ISD_INDEX, new_entry, store_entry};
 use crate::element::SecureElement;
@@ -19,7 +20,7 @@ use crate::leftovers;
 use crate::loader::Loader;
 use crate::messaging::Messagings;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
-use crate::nvm::{AnyFlash, Layout, Nvm, NvmParts, RECORDS_AT_A_TIME, Records, Staged};
+use crate::nvm::{AnyFlash, BulkArea, Layout, Nvm, NvmParts, RECORDS_AT_A_TIME, Records, Staged};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Module};
@@ -173,20 +174,25 @@ const MOVES: usize = 6;
 /// The parts of an SE that stand in NVM.
 struct Persistent<I> {
     store: Store<I>,
+    area: BulkArea,
     layout: Layout,
 }
 
 impl Layout {
-    /// Store first, then both slots, in whole pages.
+    /// Store first, then both slots, then the area, in whole pages.
     fn of(flash: &AnyFlash<'_>, profile: &Profile) -> Result<Self, BootError> {
         let pages = |bytes: usize| bytes.div_ceil(flash.page_size().max(1)).max(1);
         let store = pages(profile.store_bytes);
         let slot = pages(profile.slot_bytes);
+        let area = store + 2 * slot;
+        let end = area + profile.area_bytes.div_ceil(flash.page_size().max(1));
         let layout = Self {
             store: 0..store,
-            slots: [store..store + slot, store + slot..store + 2 * slot],
+            slots: [store..store + slot, store + slot..area],
+            area: area..end,
+            area_quota: profile.area_quota / flash.page_size().max(1),
         };
-        if store + 2 * slot > flash.pages() {
+        if end > flash.pages() {
             return Err(BootError::FlashTooSmall);
         }
         Ok(layout)
@@ -268,9 +274,11 @@ impl<P: Platform> SecureElement<P> {
             Err(sekisho_nvm::Error::NotFormatted) => return Err(BootError::Blank),
             Err(error) => return Err(Refusal::from(error).into()),
         };
+        let mut area = BulkArea::new(layout.area.clone());
         let nvm = Nvm {
             flash,
             store: &mut store,
+            area: &mut area,
             layout: &layout,
         };
         let mut staged = Staged::new();
@@ -281,8 +289,10 @@ impl<P: Platform> SecureElement<P> {
         let container = Container::load(&mut records, ContainerId::ESE)?;
         if container.is_some() {
             leftovers::sweep(&mut records, ContainerId::ESE)?;
+            bulk::open(&mut records.nvm)?;
         }
-        Ok((Persistent { store, layout }, container))
+        let persistent = Persistent { store, area, layout };
+        Ok((persistent, container))
     }
 
     fn start_loader(
@@ -293,6 +303,7 @@ impl<P: Platform> SecureElement<P> {
         let mut nvm = Nvm {
             flash: AnyFlash::new(flash),
             store: &mut persistent.store,
+            area: &mut persistent.area,
             layout: &persistent.layout,
         };
         let loader = Loader::boot(&mut nvm, Self::part_ram(profile)).map_err(BootError::Refused)?;
@@ -318,6 +329,7 @@ impl<P: Platform> SecureElement<P> {
             nvm: NvmParts {
                 flash,
                 store: persistent.store,
+                area: persistent.area,
                 layout: persistent.layout,
             },
             containers: ContainerParts {
@@ -348,9 +360,12 @@ impl<P: Platform> SecureElement<P> {
         let mut flash = AnyFlash::new(flash);
         let layout = Layout::of(&flash, profile)?;
         let mut store = Store::<P::Index>::format(&mut flash, layout.store.clone()).map_err(Refusal::from)?;
+        // What stands in the area goes at the first boot.
+        let mut area = BulkArea::new(layout.area.clone());
         let mut nvm = Nvm {
             flash,
             store: &mut store,
+            area: &mut area,
             layout: &layout,
         };
         if let Some((manifest, image)) = personalisation.part {

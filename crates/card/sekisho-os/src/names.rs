@@ -2,7 +2,7 @@
 //!
 //! | owner | kinds | index |
 //! |---|---|---|
-//! | the platform | 03, 04 of its key versions; 09; 40 to 47 and 50, the loader's | key version; 0; 0, of 50 the OS part's own number |
+//! | the platform | 03, 04 of its key versions; 09; 40 to 47 and 50, the loader's; 48 | key version; 0; 0, of 50 the OS part's own number; number of a bulk |
 //! | a container | 01, 02, 08 | 0, registry index, 0 |
 //! | an entry of a registry | 03 to 07 of a security domain; 00, an application's own | key version, tag of a data object; the application's own number |
 //!
@@ -125,6 +125,8 @@ pub(crate) enum RecordKind {
     Wipe = 0x46,
     /// The last refusal.
     Refusal = 0x47,
+    /// That a bulk is whole, whosever it is. Index: its number.
+    Seal = 0x48,
     /// What the OS part keeps. Index: its own number for it.
     PartData = 0x50,
 }
@@ -229,7 +231,7 @@ mod tests {
     const RETIRED: [u8; 0] = [];
 
     /// Every kind, by whose it is.
-    const PLATFORMS: [RecordKind; 12] = [
+    const PLATFORMS: [RecordKind; 13] = [
         RecordKind::Keys,
         RecordKind::SequenceCounter,
         RecordKind::NextEntry,
@@ -241,6 +243,7 @@ mod tests {
         RecordKind::KeyVersion,
         RecordKind::Wipe,
         RecordKind::Refusal,
+        RecordKind::Seal,
         RecordKind::PartData,
     ];
     const CONTAINERS: [RecordKind; 3] = [RecordKind::Card, RecordKind::Registry, RecordKind::Leftovers];

@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use sekisho_apdu::StatusWord;
+use sekisho_nvm::area::{Area, Run};
 use sekisho_nvm::{Error, Flash, Key, Op, Slots, Store};
 use zeroize::Zeroize;
 
@@ -11,22 +12,34 @@ use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::refusal::Refusal;
 use crate::stack::Depth;
 
-/// Where the parts of the flash are, in pages: the store of records, then the two slots of the replaceable OS part.
+/// Where the parts of the flash are, in pages: the store of records, then the two slots of the replaceable OS part, then the area for bulk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Pages of the transactional store.
     pub store: Range<usize>,
     /// Pages of slot A and slot B.
     pub slots: [Range<usize>; 2],
+    /// Pages of the area for bulk; none in a product that has none.
+    pub area: Range<usize>,
+    /// Pages of it that one application may have.
+    pub area_quota: usize,
 }
 
-/// The NVM, as the loader sees it: the flash itself, the store of records on it, and the slots beside the store.
+/// Runs that the area has memory for: 16 bulks of all applications.
+pub const AREA_RUNS: usize = 16;
+
+/// The area for bulk of an SE.
+pub(crate) type BulkArea = Area<[Run; AREA_RUNS]>;
+
+/// The NVM, as the loader sees it: the flash itself, the store of records on it, and the slots and the area beside the store.
 pub struct Nvm<'a> {
     /// The flash.
     pub flash: AnyFlash<'a>,
     /// The store of records.
     pub store: &'a mut Store,
-    /// Where store and slots are.
+    /// The area for bulk.
+    pub area: &'a mut Area,
+    /// Where store, slots and area are.
     pub layout: &'a Layout,
 }
 
@@ -34,6 +47,7 @@ pub struct Nvm<'a> {
 pub(crate) struct NvmParts<F, I> {
     pub(crate) flash: F,
     pub(crate) store: Store<I>,
+    pub(crate) area: BulkArea,
     pub(crate) layout: Layout,
 }
 
@@ -43,6 +57,7 @@ impl<F: Flash, I: Slots> NvmParts<F, I> {
         Nvm {
             flash: AnyFlash::new(&mut self.flash),
             store: &mut self.store,
+            area: &mut self.area,
             layout: &self.layout,
         }
     }
@@ -54,6 +69,7 @@ impl Nvm<'_> {
         Nvm {
             flash: self.flash.reborrow(),
             store: self.store,
+            area: self.area,
             layout: self.layout,
         }
     }
@@ -358,6 +374,7 @@ pub(crate) mod tests {
     pub(crate) struct Bench {
         flash: RamFlash,
         store: Store<[Slot; 8]>,
+        area: BulkArea,
         layout: Layout,
         staged: Staged,
     }
@@ -368,11 +385,14 @@ pub(crate) mod tests {
             let layout = Layout {
                 store: 0..4,
                 slots: [4..6, 6..8],
+                area: 8..8,
+                area_quota: 0,
             };
             let store = Store::format(&mut flash, layout.store.clone()).unwrap();
             Self {
                 flash,
                 store,
+                area: BulkArea::new(8..8),
                 layout,
                 staged: Staged::new(),
             }
@@ -383,6 +403,7 @@ pub(crate) mod tests {
                 nvm: Nvm {
                     flash: AnyFlash::new(&mut self.flash),
                     store: &mut self.store,
+                    area: &mut self.area,
                     layout: &self.layout,
                 },
                 staged: &mut self.staged,
@@ -393,6 +414,7 @@ pub(crate) mod tests {
             let mut nvm = Nvm {
                 flash: AnyFlash::new(&mut self.flash),
                 store: &mut self.store,
+                area: &mut self.area,
                 layout: &self.layout,
             };
             self.staged.commit(&mut nvm, false).unwrap();

@@ -7,6 +7,7 @@ use sekisho_scp::ScpError;
 use zeroize::Zeroize;
 
 use crate::application::{Effects, Protection};
+use crate::bulk;
 use crate::call::Next;
 use crate::chaining::COMMAND_DATA_MAX;
 use crate::channels::Channels;
@@ -348,6 +349,10 @@ impl<P: Platform> Core<P> {
             _ => outcome,
         };
         staged.clear();
+        let done = match done {
+            Err(Refusal(StatusWord::MEMORY_FAILURE)) => done,
+            _ => bulk::settle(&mut self.nvm.open()).and(done),
+        };
         // An opening whose sequence counter is not durable must not go on.
         if done.is_err()
             && let Some(slot @ Slot::Initiated { .. }) = self.interfaces.secure.get(place)

@@ -27,6 +27,10 @@ pub struct Profile {
     pub store_bytes: usize,
     /// Flash for each of the two slots of the OS part, in bytes; rounded up to whole pages.
     pub slot_bytes: usize,
+    /// Flash for the area in which applications keep bulk, in bytes; rounded up to whole pages. 0: there is none.
+    pub area_bytes: usize,
+    /// Flash of the area that one application may have, in bytes; rounded down to whole pages.
+    pub area_quota: usize,
     /// Stack that a command may use, in bytes; wiped behind each one that may have worked with keys.
     pub stack: usize,
     /// Stack that is enough for commands whose application says so ([`Context::shallow`](crate::Context::shallow)), in bytes; wiped behind these in place of all.
@@ -44,6 +48,8 @@ impl Default for Profile {
             logical_channels: 4,
             store_bytes: 32 * 1024,
             slot_bytes: 576 * 1024,
+            area_bytes: 0,
+            area_quota: usize::MAX,
             stack: 40 * 1024,
             shallow: 16 * 1024,
             ram: 256 * 1024,

@@ -10,7 +10,7 @@ use sekisho_nvm::ram::RamFlash;
 use sekisho_nvm::{Flash, Region, Slot, Store};
 
 use super::*;
-use crate::nvm::{AnyFlash, Layout, Nvm, Staged};
+use crate::nvm::{AnyFlash, BulkArea, Layout, Nvm, Staged};
 
 /// RAM of the tests' part: two pages of memory and what the engine needs beside them.
 const RAM: usize = 2 * 65536 + 32 * 1024;
@@ -105,12 +105,16 @@ fn run_as(image: &[u8], ram: usize, is_mapped: bool, writes: Writes, command: &C
     let layout = Layout {
         store: 0..2,
         slots: [SLOT, SLOT],
+        area: 0..0,
+        area_quota: 0,
     };
+    let mut area = BulkArea::new(0..0);
     let mut staged = Staged::new();
     let mut records = Records {
         nvm: Nvm {
             flash: AnyFlash::new(&mut flash),
             store: &mut store,
+            area: &mut area,
             layout: &layout,
         },
         staged: &mut staged,
