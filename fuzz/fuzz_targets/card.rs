@@ -12,7 +12,7 @@ use sekisho_keys::{AesKey, KeySet, Rng};
 use sekisho_nvm::Slot;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, FactoryApplication, Interface, MESSAGING_POLICY, Module, Personalisation, Platform, Profile, SecureElement,
+    AllInterfaces, Containers, FactoryApplication, Interface, MESSAGING_POLICY, Module, Personalisation, Platform, Profile, SecureElement,
 };
 
 struct Virtual;
@@ -33,6 +33,7 @@ impl Platform for Virtual {
     type Rng = Counting;
     type Applications = Standard;
     type Interfaces = AllInterfaces;
+    type Containers = Containers<1>;
     type Index = [Slot; 128];
 }
 

@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use sekisho_applets::Standard;
 use sekisho_keys::Rng;
 use sekisho_nvm::{Flash, Slot};
-use sekisho_os::{AllInterfaces, BootError, Personalisation, Platform, Profile, SecureElement};
+use sekisho_os::{AllInterfaces, BootError, Containers, Personalisation, Platform, Profile, SecureElement};
 
 /// The host's platform: its flash, its randomness, all native applications.
 pub(crate) struct HostPlatform<F>(PhantomData<F>);
@@ -15,6 +15,7 @@ impl<F: Flash> Platform for HostPlatform<F> {
     type Rng = SystemRng;
     type Applications = Standard;
     type Interfaces = AllInterfaces;
+    type Containers = Containers<1>;
     type Index = [Slot; 128];
 }
 

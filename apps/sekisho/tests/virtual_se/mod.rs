@@ -8,7 +8,7 @@ use sekisho_keys::{Rng, sha256};
 use sekisho_link::{Manifest, SeId};
 use sekisho_nvm::Slot;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{AllInterfaces, Personalisation, Platform, Profile, SecureElement};
+use sekisho_os::{AllInterfaces, Containers, Personalisation, Platform, Profile, SecureElement};
 
 static METER_1: &[u8] = include_bytes!("../../../../applets/prebuilt/meter-v1.wasm");
 
@@ -27,6 +27,7 @@ impl Platform for Virtual {
     type Rng = SystemRng;
     type Applications = Standard;
     type Interfaces = AllInterfaces;
+    type Containers = Containers<1>;
     type Index = [Slot; 128];
 }
 

@@ -19,23 +19,21 @@ pub use sec_app::SecApp;
 
 use sekisho_os::{Application, Applications, Instance, Module, OsPart, Pool, State};
 
-/// Containers that the SE has memory for.
-const CONTAINERS: usize = 1;
 /// File systems that it has memory for.
 pub const FILE_SYSTEMS: usize = 2;
 /// Files of each, the MF included.
 pub const FILES: usize = 32;
 
-/// The applications of an SE as it is delivered, with the memory of their instances.
+/// The applications of an SE as it is delivered, with the memory of their instances: in each container a security domain and a SecApp.
 #[derive(Debug)]
-pub struct Standard {
+pub struct Standard<const CONTAINERS: usize = 1> {
     card_managers: Pool<CardManager, CONTAINERS>,
     os_part: OsPart,
     sec_apps: Pool<SecApp, CONTAINERS>,
     file_systems: Pool<FileSystem<FILES>, FILE_SYSTEMS>,
 }
 
-impl Applications for Standard {
+impl<const CONTAINERS: usize> Applications for Standard<CONTAINERS> {
     const NEW: Self = Self {
         card_managers: Pool::NEW,
         os_part: OsPart,

@@ -19,8 +19,9 @@ use sekisho_nvm::Slot;
 use sekisho_nvm::area::Writing;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Application, Applications, Context, FactoryApplication, Instance, Interface, Module, Next,
-    Outcome, Personalisation, Platform, Pool, Profile, Refusal, SecureElement, State,
+    AllInterfaces, Application, Applications, ContainerId, Containers, Context, FactoryApplication, Instance,
+    Interface, Module, Next, Outcome, Personalisation, Platform, Pool, Profile, Refusal, SecureElement,
+    State,
 };
 
 const FIRST: &[u8] = b"\xF0TEST\x01";
@@ -162,6 +163,7 @@ impl Platform for Stand {
     type Rng = SeededRng;
     type Applications = Set;
     type Interfaces = AllInterfaces;
+    type Containers = Containers<1>;
     type Index = [Slot; 128];
 }
 
@@ -524,7 +526,7 @@ fn power_cut_at_every_operation() {
     });
     let aid = Aid::try_from(FIRST).unwrap();
     cut_everywhere("deleting its owner", &card, [0xE1, 0], |card| {
-        card.delete(&aid).is_ok()
+        card.delete(ContainerId::ESE, &aid).is_ok()
     });
 }
 
@@ -536,12 +538,12 @@ fn a_successor_finds_no_bulk() {
     select(&mut card, FIRST);
     assert_eq!(load(&mut card, &content(0xF1, 1500), 0, 0), 0x9000);
     assert_eq!(write(&mut card, &content(0xF2, 1500)), 0x9000);
-    card.delete(&aid).unwrap();
+    card.delete(ContainerId::ESE, &aid).unwrap();
     assert_eq!(
         (words_of(0xF1, card.flash()), words_of(0xF2, card.flash())),
         (0, 0)
     );
-    card.install(&application(FIRST)).unwrap();
+    card.install(ContainerId::ESE, &application(FIRST)).unwrap();
     select(&mut card, FIRST);
     for number in 0..=0xFE {
         assert_eq!(sw(&send(&mut card, READ, number, 0, &[0, 0, 0, 0, 1])), 0x6985);

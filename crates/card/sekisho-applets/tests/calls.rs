@@ -14,9 +14,9 @@ use sekisho_applets::CardManager;
 use sekisho_nvm::Slot;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Application, Applications, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Caller, Context,
-    FactoryApplication, Instance, Interface, Module, Next, Outcome, Personalisation, Place, Platform, Pool,
-    Profile, Refusal, Resume, SecureElement, State,
+    AllInterfaces, Application, Applications, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Caller, ContainerId,
+    Containers, Context, FactoryApplication, Instance, Interface, Module, Next, Outcome, Personalisation,
+    Place, Platform, Pool, Profile, Refusal, Resume, SecureElement, State,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 
@@ -364,6 +364,7 @@ impl Platform for Stand {
     type Rng = SeededRng;
     type Applications = Set;
     type Interfaces = AllInterfaces;
+    type Containers = Containers<1>;
     type Index = [Slot; 128];
 }
 
@@ -716,17 +717,20 @@ fn an_application_has_its_say_when_it_comes_and_goes() {
         put(&mut card, inner::PUTS, outer::ENDS, KEPT),
         b"\xA5\x90\x00\x90\x00"
     );
-    assert_eq!(card.delete(&aid), refused);
+    assert_eq!(card.delete(ContainerId::ESE, &aid), refused);
     assert_eq!(records(&mut card), [KEPT, KEPT]);
     select(&mut card, 0, OUTER);
     put(&mut card, inner::PUTS, outer::ENDS, b"after");
-    assert_eq!(card.delete(&aid), Ok(()));
+    assert_eq!(card.delete(ContainerId::ESE, &aid), Ok(()));
     select(&mut card, 0, OUTER);
     assert_eq!(put(&mut card, inner::PUTS, outer::ENDS, b"again"), [0x6A, 0x88]);
     let with = |value: &'static [u8]| [(0_u16, value)];
     let unwanted = with(UNWANTED);
     assert_eq!(
-        card.install(&application(INNER, 0x83, INNER_MODULE, &unwanted)),
+        card.install(
+            ContainerId::ESE,
+            &application(INNER, 0x83, INNER_MODULE, &unwanted)
+        ),
         refused
     );
     let image = card.flash().image();
@@ -735,7 +739,7 @@ fn an_application_has_its_say_when_it_comes_and_goes() {
     }
     let wanted = with(b"wanted");
     assert_eq!(
-        card.install(&application(INNER, 0x83, INNER_MODULE, &wanted)),
+        card.install(ContainerId::ESE, &application(INNER, 0x83, INNER_MODULE, &wanted)),
         Ok(())
     );
     assert_eq!(records(&mut card), [&b"after"[..], b"wanted installed"]);

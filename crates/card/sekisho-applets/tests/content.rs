@@ -12,7 +12,7 @@ use sekisho_apdu::{Aid, StatusWord};
 use sekisho_applets::FILE_SYSTEMS;
 use sekisho_applets::file_system::{self, image::Image, image::test_key};
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{FactoryApplication, Interface, Module, Personalisation, SecureElement};
+use sekisho_os::{ContainerId, FactoryApplication, Interface, Module, Personalisation, SecureElement};
 
 const PAGE: usize = common::PAGE;
 
@@ -37,7 +37,7 @@ fn install(card: &mut Card, number: u8) -> Result<(), StatusWord> {
     let image = Image::of_test_card().unwrap();
     let mut records: Vec<_> = image.iter().collect();
     records.push((0x0FFF, &SECRET));
-    card.install(&application(number, &records))
+    card.install(ContainerId::ESE, &application(number, &records))
 }
 
 /// A card without a file system, on a flash that does not tolerate what a real one would not.
@@ -90,8 +90,11 @@ fn what_is_installed_is_whole_and_what_is_deleted_is_gone() {
     assert_eq!(select(&mut card, 1), 0x9000);
     // It is there already, and so is its load file.
     assert_eq!(install(&mut card, 1), Err(StatusWord::INCORRECT_DATA));
-    card.delete(&aid(1)).unwrap();
-    assert_eq!(card.delete(&aid(1)), Err(StatusWord::REFERENCED_DATA_NOT_FOUND));
+    card.delete(ContainerId::ESE, &aid(1)).unwrap();
+    assert_eq!(
+        card.delete(ContainerId::ESE, &aid(1)),
+        Err(StatusWord::REFERENCED_DATA_NOT_FOUND)
+    );
     // The issuer security domain is selected where it was.
     assert_eq!(sw(&send(&mut card, &[0x80, 0xCA, 0x00, 0xCF, 0x00])), 0x9000);
     assert_eq!(state(card), 0);
@@ -101,9 +104,15 @@ fn what_is_installed_is_whole_and_what_is_deleted_is_gone() {
 fn what_came_with_the_operating_system_stays() {
     let mut card = card();
     let isd = profile().isd_aid;
-    assert_eq!(card.delete(&isd), Err(StatusWord::CONDITIONS_NOT_SATISFIED));
+    assert_eq!(
+        card.delete(ContainerId::ESE, &isd),
+        Err(StatusWord::CONDITIONS_NOT_SATISFIED)
+    );
     let part = Aid::try_from(&b"\xF0SKOS\x00\x01"[..]).unwrap();
-    assert_eq!(card.delete(&part), Err(StatusWord::CONDITIONS_NOT_SATISFIED));
+    assert_eq!(
+        card.delete(ContainerId::ESE, &part),
+        Err(StatusWord::CONDITIONS_NOT_SATISFIED)
+    );
     assert_eq!(
         sw(&send(
             &mut card,
@@ -126,7 +135,7 @@ fn a_successor_finds_nothing_of_who_was_there_before() {
         sw(&send(&mut card, &hex::decode("00D69E0001AA").unwrap())),
         0x9000
     );
-    card.delete(&first).unwrap();
+    card.delete(ContainerId::ESE, &first).unwrap();
     // The same, but for the heads of all files beside the MF: the first record.
     let image = Image::of_test_card().unwrap();
     let records: Vec<_> = image
@@ -139,7 +148,7 @@ fn a_successor_finds_nothing_of_who_was_there_before() {
         aid: first,
         ..application(2, &records)
     };
-    card.install(&again).unwrap();
+    card.install(ContainerId::ESE, &again).unwrap();
     // It is not even selected.
     assert_eq!(sw(&send(&mut card, &hex::decode("80CA00CF00").unwrap())), 0x9000);
     select(&mut card);
@@ -164,7 +173,11 @@ fn memory_and_registry_are_given_back() {
         assert_eq!(install(&mut card, count + 1), Err(StatusWord::NOT_ENOUGH_MEMORY));
         assert_eq!(select(&mut card, count + 1), 0x6A82);
         for number in 1..=count {
-            assert_eq!(card.delete(&aid(number)), Ok(()), "round {round}");
+            assert_eq!(
+                card.delete(ContainerId::ESE, &aid(number)),
+                Ok(()),
+                "round {round}"
+            );
         }
     }
     assert_eq!(state(card), 0);
@@ -224,7 +237,7 @@ fn power_cut_at_every_operation_of_deleting() {
         install(&mut card, 1).unwrap();
         card
     };
-    let seen = cut_everywhere(with_one, |card| card.delete(&aid(1)));
+    let seen = cut_everywhere(with_one, |card| card.delete(ContainerId::ESE, &aid(1)));
     println!("deleting: {seen:?}");
     assert_eq!(
         seen.keys().copied().collect::<Vec<_>>(),

@@ -18,8 +18,8 @@ use sekisho_applets::{CardManager, Standard};
 use sekisho_nvm::ram::{RamError, RamFlash};
 use sekisho_nvm::{Flash, Slot};
 use sekisho_os::{
-    AllInterfaces, Application, Applications, Context, FactoryApplication, Instance, Interface, Module, Next,
-    Outcome, Personalisation, Platform, Pool, Profile, Refusal, Resume, SecureElement, State,
+    AllInterfaces, Application, Applications, Containers, Context, FactoryApplication, Instance, Interface,
+    Module, Next, Outcome, Personalisation, Platform, Pool, Profile, Refusal, Resume, SecureElement, State,
 };
 
 const CONTACT: Interface = Interface::Iso7816Contact;
@@ -63,6 +63,7 @@ impl Platform for Counted {
     type Rng = SeededRng;
     type Applications = Standard;
     type Interfaces = AllInterfaces;
+    type Containers = Containers<1>;
     type Index = [Slot; 512];
 }
 
@@ -166,6 +167,7 @@ impl Platform for Large {
     type Rng = SeededRng;
     type Applications = Set;
     type Interfaces = AllInterfaces;
+    type Containers = Containers<1>;
     type Index = [Slot; 2048];
 }
 

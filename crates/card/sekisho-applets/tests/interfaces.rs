@@ -16,8 +16,9 @@ use sekisho_messaging::setup::Mode;
 use sekisho_nvm::Slot;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Application, Applications, Context, Instance, Interface, InterfaceState, Interfaces,
-    KeyRef, Module, Next, OffCardEntity, Outcome, Platform, Profile, Protocol, Refusal, SecureElement,
+    AllInterfaces, Application, Applications, Containers, Context, Instance, Interface, InterfaceState,
+    Interfaces, KeyRef, Module, Next, OffCardEntity, Outcome, Platform, Profile, Protocol, Refusal,
+    SecureElement,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 
@@ -618,6 +619,7 @@ impl Platform for Asked {
     type Rng = SeededRng;
     type Applications = WithAsking;
     type Interfaces = AllInterfaces;
+    type Containers = Containers<1>;
     type Index = [Slot; 128];
 }
 
@@ -732,6 +734,7 @@ impl Platform for Contacts {
     type Rng = SeededRng;
     type Applications = Standard;
     type Interfaces = ContactsAlone;
+    type Containers = Containers<1>;
     type Index = [Slot; 128];
 }
 

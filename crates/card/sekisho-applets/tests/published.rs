@@ -14,8 +14,8 @@ use sekisho_keys::KeySet;
 use sekisho_nvm::Slot;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Application, Applications, Context, Instance, Module, Next, Outcome, Personalisation,
-    Platform, Profile, Refusal, SecureElement, State,
+    AllInterfaces, Application, Applications, Containers, Context, Instance, Module, Next, Outcome,
+    Personalisation, Platform, Profile, Refusal, SecureElement, State,
 };
 
 /// The card manager, and the one command of the recorded card that ours has not.
@@ -63,6 +63,7 @@ impl Platform for Recorded {
     type Rng = SeededRng;
     type Applications = WithEid;
     type Interfaces = AllInterfaces;
+    type Containers = Containers<1>;
     type Index = [Slot; 128];
 }
 

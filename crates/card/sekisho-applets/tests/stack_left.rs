@@ -17,7 +17,7 @@ use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::{Mode, Policy};
 use sekisho_nvm::Slot;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{AllInterfaces, BootError, Interface, Platform, Profile, SecureElement};
+use sekisho_os::{AllInterfaces, BootError, Containers, Interface, Platform, Profile, SecureElement};
 use sekisho_scp::ScpParameter;
 
 /// Bytes of the stack just below the command that belong to the test's own functions.
@@ -177,6 +177,7 @@ impl Platform for Bounded {
     type Rng = SeededRng;
     type Applications = Standard;
     type Interfaces = AllInterfaces;
+    type Containers = Containers<1>;
     type Index = [Slot; 128];
 
     fn stack_low() -> usize {

@@ -118,7 +118,7 @@ impl Effects {
         }
         match self.revoked.iter_mut().find(|slot| slot.is_none()) {
             Some(slot) => *slot = Some(revoked),
-            None => self.revoked = [Some(Revoked::All); REVOKED_MAX],
+            None => self.revoked = [Some(Revoked::All(revoked.container())); REVOKED_MAX],
         }
     }
 
@@ -290,7 +290,7 @@ impl<'a> Context<'a> {
 
     const fn credential(&self, number: u16) -> Credential {
         Credential {
-            application: self.entry.id,
+            application: self.instance(),
             number,
         }
     }

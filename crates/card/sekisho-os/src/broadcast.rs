@@ -77,7 +77,7 @@ impl<P: Platform> Core<P> {
             return;
         };
         let authority = Authority {
-            se_id: SeId(self.containers.container.card.se_id),
+            se_id: SeId(self.containers.on(place.interface).card.se_id),
             k_aut,
             k_mac: None,
             kos: None,

@@ -144,8 +144,10 @@ impl Channels {
     }
 
     /// An entry has gone: whoever comes to its place in the registry has been called by nobody.
-    pub(crate) fn forget_called(&mut self, index: u8) {
-        for channel in self.table.as_flattened_mut() {
+    pub(crate) fn forget_called(&mut self, index: u8, is_of_container: impl Fn(Interface) -> bool) {
+        let rows = self.table.iter_mut().zip(Interface::ALL);
+        let rows = rows.filter(|(_, interface)| is_of_container(*interface));
+        for channel in rows.flat_map(|(row, _)| row) {
             channel.called &= !1_u16.checked_shl(index.into()).unwrap_or_default();
         }
     }

@@ -1,10 +1,12 @@
-//! A container: a card of its own within the SE, with a registry, a life cycle and an issuer security domain (seed 2).
+//! Containers: cards of their own within the SE, each with a registry, a life cycle and an issuer security domain (seed 2).
+
+use core::fmt;
 
 use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_apdu::{DecodeError, Reader, StatusWord, Writer};
 use sekisho_scp::ScpParameter;
 
-use crate::interface::ContainerId;
+use crate::interface::{ContainerId, Interface, Pairing};
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::Records;
 use crate::refusal::Refusal;
@@ -77,13 +79,24 @@ impl CardRecord {
 }
 
 /// A container's state, as far as it stands in RAM.
-pub(crate) struct Container {
+pub struct Container {
     pub(crate) id: ContainerId,
     pub(crate) card: CardRecord,
     pub(crate) registry: Registry,
 }
 
 impl Container {
+    /// One that has not been made: terminated, with nothing in it.
+    const BLANK: Self = Self {
+        id: ContainerId(0),
+        card: CardRecord {
+            life_cycle: CardLifeCycle::Terminated,
+            se_id: [0; 10],
+            scp: ScpParameter::FULL_S8,
+        },
+        registry: Registry::empty(),
+    };
+
     /// The registry's entry of an application that may process commands: neither it nor the card is locked.
     pub(crate) fn usable(&self, id: EntryId) -> Option<&Entry> {
         let (index, entry) = self.registry.entry(id)?;
@@ -114,6 +127,72 @@ impl Container {
             );
         }
         Ok(Some(Self { id, card, registry }))
+    }
+}
+
+/// It says nothing of what it holds.
+impl fmt::Debug for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Container").finish_non_exhaustive()
+    }
+}
+
+/// The containers that a platform has RAM for: numbers 1 to N.
+#[derive(Debug)]
+pub struct Containers<const N: usize>([Container; N]);
+
+/// RAM for the containers of a platform: [`Containers`].
+pub trait ContainerMemory: Sized {
+    /// None has been made.
+    const NEW: Self;
+
+    /// All of them, by number from 1.
+    fn all(&self) -> &[Container];
+
+    /// The same, to be written.
+    fn all_mut(&mut self) -> &mut [Container];
+}
+
+impl<const N: usize> ContainerMemory for Containers<N> {
+    const NEW: Self = Self([const { Container::BLANK }; N]);
+
+    fn all(&self) -> &[Container] {
+        &self.0
+    }
+
+    fn all_mut(&mut self) -> &mut [Container] {
+        &mut self.0
+    }
+}
+
+/// The containers, and which of them answers on an interface (routing agent).
+pub(crate) struct ContainerParts<C> {
+    pub(crate) pairing: Pairing,
+    pub(crate) table: C,
+}
+
+/// In place of a container that the SE has not.
+static NONE: Container = Container::BLANK;
+
+impl<C: ContainerMemory> ContainerParts<C> {
+    /// A container; one that has not been made is terminated and empty.
+    pub(crate) fn get(&self, id: ContainerId) -> &Container {
+        let at = usize::from(id.number()).wrapping_sub(1);
+        self.table.all().get(at).unwrap_or(&NONE)
+    }
+
+    /// The container that answers on an interface.
+    pub(crate) fn on(&self, interface: Interface) -> &Container {
+        self.get(self.pairing.container(interface))
+    }
+
+    /// Reads a container again, after a commit that touched it.
+    pub(crate) fn reload(&mut self, records: &mut Records<'_>, id: ContainerId) -> Result<(), Refusal> {
+        let failed = Refusal(StatusWord::MEMORY_FAILURE);
+        let loaded = Container::load(records, id)?.ok_or(failed)?;
+        let at = usize::from(id.number()).wrapping_sub(1);
+        *self.table.all_mut().get_mut(at).ok_or(failed)? = loaded;
+        Ok(())
     }
 }
 

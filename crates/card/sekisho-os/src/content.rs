@@ -13,13 +13,13 @@ use crate::application::{Application, Applications, Context, Effects, Protection
 use crate::bulk;
 use crate::call::Caller;
 use crate::channels::Channels;
-use crate::container::{Container, ISD_INDEX, name, new_entry, store_entry};
+use crate::container::{ISD_INDEX, name, new_entry, store_entry};
 use crate::dispatch::Called;
 use crate::element::SecureElement;
-use crate::interface::{Interface, Place};
+use crate::interface::{ContainerId, Interface, Place};
 use crate::leftovers;
 use crate::manufacture::{FACTORY_INDEX, FactoryApplication};
-use crate::names::{EntryId, RecordKind};
+use crate::names::RecordKind;
 use crate::nvm::{RECORDS_AT_A_TIME, Records, Staged};
 use crate::refusal::Refusal;
 use crate::registry::{ENTRIES_MAX, Entry, Instance, Registry};
@@ -27,23 +27,27 @@ use crate::stack::{Depth, Stack};
 use crate::state::{Core, Platform};
 
 impl<P: Platform> SecureElement<P> {
-    /// Installs an application, with the records that it begins with: all of it or nothing, whatever happens.
+    /// Installs an application in a container, with the records that it begins with: all of it or nothing, whatever happens.
     ///
     /// # Errors
-    /// 6A80 for an AID that is there already; 6A84 when the registry, the memory of instances or NVM have no room; what the application
+    /// 6A88 for a container that has not been made; 6A80 for an AID that is there already; 6A84 when the registry, the memory of instances or NVM have no room; what the application
     /// [refuses](Application::install); 6581 when the flash fails.
-    pub fn install(&mut self, application: &FactoryApplication<'_>) -> Result<(), StatusWord> {
-        self.manage(|core, staged| core.install(application, staged))
+    pub fn install(
+        &mut self,
+        container: ContainerId,
+        application: &FactoryApplication<'_>,
+    ) -> Result<(), StatusWord> {
+        self.manage(|core, staged| core.install(container, application, staged))
     }
 
-    /// Deletes an application: its entry, its load file's if nobody else comes from it, its records and what it remembers. Where it is selected
+    /// Deletes an application of a container: its entry, its load file's if nobody else comes from it, its records and what it remembers. Where it is selected
     /// the issuer security domain is selected instead.
     ///
     /// # Errors
     /// 6A88 when there is no such application; 6985 for one that came with the operating system, or what the application
     /// [refuses](Application::delete): nothing has changed then. 6581 when the flash fails.
-    pub fn delete(&mut self, aid: &Aid) -> Result<(), StatusWord> {
-        self.manage(|core, staged| core.delete(aid, staged))
+    pub fn delete(&mut self, container: ContainerId, aid: &Aid) -> Result<(), StatusWord> {
+        self.manage(|core, staged| core.delete(container, aid, staged))
     }
 
     fn manage(
@@ -83,14 +87,22 @@ fn free(registry: &Registry, after: u8) -> Result<u8, Refusal> {
 }
 
 impl<P: Platform> Core<P> {
-    fn install(&mut self, application: &FactoryApplication<'_>, staged: &mut Staged) -> Result<(), Refusal> {
+    fn install(
+        &mut self,
+        container: ContainerId,
+        application: &FactoryApplication<'_>,
+        staged: &mut Staged,
+    ) -> Result<(), Refusal> {
         let FactoryApplication {
             aid,
             load_file,
             module,
             records,
         } = *application;
-        let registry = &self.containers.container.registry;
+        let into = self.containers.get(container);
+        into.root()
+            .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+        let registry = &into.registry;
         if registry
             .iter()
             .any(|(_, entry)| entry.aid == aid || entry.aid == load_file)
@@ -100,19 +112,24 @@ impl<P: Platform> Core<P> {
         let file_index = free(registry, FACTORY_INDEX)?;
         let index = free(registry, file_index + 1)?;
         let id = new_entry(&mut self.records(staged))?;
-        let instance = self.instance(id);
+        let instance = Instance { container, entry: id };
         let entry = Entry::application(id, aid, module, Privileges::NONE, file_index, ISD_INDEX);
         if self.platform.applications.get(module, instance).is_none() {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         }
-        let written = self.write_application(index, &entry, (file_index, load_file), records, staged);
+        let written = self.write_application(
+            (container, index),
+            &entry,
+            (file_index, load_file),
+            records,
+            staged,
+        );
         staged.clear();
         match written {
-            Ok(()) => self.reload(staged),
+            Ok(()) => self.reload(container, staged),
             Err(refusal) => {
                 self.platform.applications.release(module, instance);
                 if refusal.0 != StatusWord::MEMORY_FAILURE {
-                    let container = self.containers.container.id;
                     leftovers::sweep(&mut self.records(staged), container)?;
                 }
                 Err(refusal)
@@ -123,13 +140,12 @@ impl<P: Platform> Core<P> {
     /// Writes leftovers, records, and with the entries what the application itself writes.
     fn write_application(
         &mut self,
-        index: u8,
+        (container, index): (ContainerId, u8),
         entry: &Entry,
         (file_index, load_file): (u8, Aid),
         own: &[(u16, &[u8])],
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
-        let container = self.containers.container.id;
         let mut records = self.records(staged);
         // With the identities that are given out, so that none is given out again whatever becomes of this.
         let file_id = new_entry(&mut records)?;
@@ -141,7 +157,7 @@ impl<P: Platform> Core<P> {
             }
             flush(&mut records)?;
         }
-        self.ask(entry, staged, |it, cx| it.install(cx))?;
+        self.ask(container, entry, staged, |it, cx| it.install(cx))?;
         let mut records = self.records(staged);
         let file = Entry::load_file(file_id, load_file, entry.module, entry.aid, ISD_INDEX);
         store_entry(&mut records, container, file_index, &file)?;
@@ -150,8 +166,8 @@ impl<P: Platform> Core<P> {
         flush(&mut records)
     }
 
-    fn delete(&mut self, aid: &Aid, staged: &mut Staged) -> Result<(), Refusal> {
-        let registry = &self.containers.container.registry;
+    fn delete(&mut self, container: ContainerId, aid: &Aid, staged: &mut Staged) -> Result<(), Refusal> {
+        let registry = &self.containers.get(container).registry;
         let found = registry.application(aid.as_bytes());
         let (index, entry) = found.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
         if index < FACTORY_INDEX {
@@ -162,10 +178,9 @@ impl<P: Platform> Core<P> {
             .iter()
             .any(|(other, of)| other != index && of.load_file == entry.load_file);
         let file = entry.load_file.filter(|file| *file >= FACTORY_INDEX && !is_used);
-        self.ask(&entry, staged, |it, cx| it.delete(cx))?;
+        self.ask(container, &entry, staged, |it, cx| it.delete(cx))?;
         // What it may have put goes with it.
         staged.clear();
-        let container = self.containers.container.id;
         let mut records = self.records(staged);
         for index in [Some(index), file].into_iter().flatten() {
             records.remove(name(container, RecordKind::Registry, index.into()))?;
@@ -179,21 +194,29 @@ impl<P: Platform> Core<P> {
                 self.change(place, self.root(place));
             }
         }
-        self.interfaces.channels.forget_called(index);
-        let instance = self.instance(entry.id);
+        let pairing = self.containers.pairing;
+        self.interfaces
+            .channels
+            .forget_called(index, |interface| pairing.container(interface) == container);
+        let instance = Instance {
+            container,
+            entry: entry.id,
+        };
         self.platform.applications.release(entry.module, instance);
-        self.reload(staged)?;
+        self.reload(container, staged)?;
         leftovers::sweep(&mut self.records(staged), container)
     }
 
     /// Asks an application whether it can be installed, or deleted.
     fn ask(
         &mut self,
+        container: ContainerId,
         entry: &Entry,
         staged: &mut Staged,
         run: impl FnOnce(&mut dyn Application, &mut Context<'_>) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let called = Called {
+            container,
             place: Place {
                 interface: Interface::Iso7816Contact,
                 logical_channel: 0,
@@ -207,25 +230,19 @@ impl<P: Platform> Core<P> {
         self.with(called, staged, &mut Effects::default(), None, run)
     }
 
+    fn reload(&mut self, container: ContainerId, staged: &mut Staged) -> Result<(), Refusal> {
+        let mut records = Records {
+            nvm: self.nvm.open(),
+            staged,
+        };
+        self.containers.reload(&mut records, container)
+    }
+
     fn records<'a>(&'a mut self, staged: &'a mut Staged) -> Records<'a> {
         Records {
             nvm: self.nvm.open(),
             staged,
         }
-    }
-
-    fn instance(&self, entry: EntryId) -> Instance {
-        Instance {
-            container: self.containers.container.id,
-            entry,
-        }
-    }
-
-    fn reload(&mut self, staged: &mut Staged) -> Result<(), Refusal> {
-        let container = self.containers.container.id;
-        let loaded = Container::load(&mut self.records(staged), container)?;
-        self.containers.container = loaded.ok_or(Refusal(StatusWord::MEMORY_FAILURE))?;
-        Ok(())
     }
 }
 

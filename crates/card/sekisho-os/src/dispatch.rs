@@ -16,7 +16,7 @@ use sekisho_apdu::{CApdu, StatusWord, Writer};
 
 use crate::application::{Application, Applications, Context, Effects, Protection, System};
 use crate::call::{CALLS_MAX, Call, CallCommand, CallRoom, Caller, Next, Resume};
-use crate::interface::Place;
+use crate::interface::{ContainerId, Place};
 use crate::names::EntryId;
 use crate::nvm::{Records, Staged};
 use crate::refusal::Refusal;
@@ -34,6 +34,8 @@ pub(crate) enum Work<'c> {
 /// A call of an application: of which, and what it is told.
 #[derive(Clone, Copy)]
 pub(crate) struct Called<'a> {
+    /// Its container.
+    pub(crate) container: ContainerId,
     pub(crate) place: Place,
     pub(crate) caller: Caller,
     pub(crate) entry: &'a Entry,
@@ -56,8 +58,10 @@ impl<P: Platform> Core<P> {
         let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
         let id = self.interfaces.channels.selected(place).ok_or(refused)?;
         // It may have been locked, by itself or with the card, while it was selected.
-        let entry = *self.containers.container.usable(id).ok_or(refused)?;
+        let container = self.containers.on(place.interface);
+        let entry = *container.usable(id).ok_or(refused)?;
         let called = Called {
+            container: container.id,
             place,
             caller: Caller::Interface(place),
             entry: &entry,
@@ -143,12 +147,15 @@ impl<P: Platform> Core<P> {
         out: &mut Writer<'_>,
     ) -> Result<StatusWord, Refusal> {
         let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
-        let entry = *self.containers.container.usable(to).ok_or(refused)?;
+        let container = self.containers.on(place.interface);
+        let entry = *container.usable(to).ok_or(refused)?;
         let command = CApdu::parse(command).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
-        if let Some((index, _)) = self.containers.container.registry.entry(to) {
+        let container = self.containers.on(place.interface);
+        if let Some((index, _)) = container.registry.entry(to) {
             self.interfaces.channels.note_called(place, index);
         }
         let called = Called {
+            container: container.id,
             place,
             caller: Caller::Application { entry: from },
             entry: &entry,
@@ -206,7 +213,7 @@ impl<P: Platform> Core<P> {
             call,
             system: System {
                 profile: &self.platform.profile,
-                container: &self.containers.container,
+                container: self.containers.get(called.container),
                 secure: &mut self.interfaces.secure,
                 messaging: &self.interfaces.messaging,
                 loader: &mut self.loader,

@@ -8,7 +8,7 @@ use sekisho_apdu::{ApduError, CApdu, Cla, StatusWord, Writer};
 use crate::buffers::{InterfaceState, Interfaces};
 use crate::chaining::Segment;
 use crate::channels::Channels;
-use crate::interface::{Interface, Place, Protocol};
+use crate::interface::{ContainerId, Interface, Place, Protocol};
 use crate::loader::PartState;
 use crate::messaging;
 use crate::profile::Profile;
@@ -28,10 +28,10 @@ pub(crate) struct Buffers<I> {
     pub(crate) scratch: Scratch,
 }
 
-/// Its life cycle state; nothing of what it keeps.
+/// The life cycle state of its eSE; nothing of what it keeps.
 impl<P: Platform> fmt::Debug for SecureElement<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let life_cycle = self.core.containers.container.card.life_cycle;
+        let life_cycle = self.core.containers.get(ContainerId::ESE).card.life_cycle;
         f.debug_struct("SecureElement")
             .field("life_cycle", &life_cycle)
             .finish_non_exhaustive()
@@ -234,10 +234,7 @@ impl<P: Platform> SecureElement<P> {
         for place in Channels::places().filter(|place| is_gone(*place)) {
             self.core.deselect(place);
         }
-        let root = self.core.root(Place {
-            interface,
-            logical_channel: 0,
-        });
+        let root = self.core.containers.on(interface).root();
         self.core.interfaces.channels.reset(interface, root);
         self.core.end_secure(is_gone);
     }

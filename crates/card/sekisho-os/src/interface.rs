@@ -78,13 +78,21 @@ impl Protocol {
     }
 }
 
-/// Names a container. Its number is the top byte of the NVM key of everything that the container owns.
+/// Names a container. It is the owner of the container's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ContainerId(pub(crate) u8);
 
 impl ContainerId {
     /// The embedded secure element: a GlobalPlatform card with its issuer security domain.
     pub const ESE: Self = Self(1);
+
+    /// The container with this number, 1 to 7F.
+    pub const fn new(number: u8) -> Option<Self> {
+        match number {
+            1..=0x7F => Some(Self(number)),
+            _ => None,
+        }
+    }
 
     /// The container's number.
     pub const fn number(self) -> u8 {
@@ -113,16 +121,26 @@ impl Place {
 }
 
 /// Pairing data: the container that answers on each interface (seed 2, step a).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pairing([ContainerId; Interface::COUNT]);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pairing([ContainerId; Interface::COUNT]);
 
 impl Pairing {
     /// One container on every interface.
-    pub(crate) const fn all_to(container: ContainerId) -> Self {
+    pub const fn all_to(container: ContainerId) -> Self {
         Self([container; Interface::COUNT])
     }
 
-    pub(crate) fn container(&self, interface: Interface) -> ContainerId {
+    /// The same, but for one interface.
+    #[must_use]
+    pub fn with(mut self, interface: Interface, container: ContainerId) -> Self {
+        if let Some(row) = self.0.get_mut(interface.index()) {
+            *row = container;
+        }
+        self
+    }
+
+    /// The container that answers on an interface.
+    pub fn container(&self, interface: Interface) -> ContainerId {
         self.0.get(interface.index()).copied().unwrap_or(ContainerId::ESE)
     }
 }

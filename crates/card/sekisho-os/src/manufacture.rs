@@ -12,9 +12,11 @@ use sekisho_scp::ScpParameter;
 use crate::application::Applications;
 use crate::bulk;
 use crate::channels::{CHANNELS_MAX, Channels};
-use crate::container::{CardRecord, Container, ISD_INDEX, new_entry, store_entry};
+use crate::container::{
+    CardRecord, Container, ContainerMemory, ContainerParts, ISD_INDEX, new_entry, store_entry,
+};
 use crate::element::SecureElement;
-use crate::interface::{ContainerId, Pairing};
+use crate::interface::ContainerId;
 use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord, KeyStore};
 use crate::leftovers;
 use crate::loader::Loader;
@@ -26,7 +28,7 @@ use crate::refusal::Refusal;
 use crate::registry::{Entry, Module};
 use crate::secure::SecureChannels;
 use crate::stack::{Depth, Stack};
-use crate::state::{ContainerParts, Core, InterfaceParts, Platform, PlatformParts};
+use crate::state::{Core, InterfaceParts, Platform, PlatformParts};
 
 /// What an SE gets in the factory.
 #[derive(Debug)]
@@ -171,11 +173,13 @@ const ISD_PRIVILEGES: Privileges = Privileges::SECURITY_DOMAIN
 /// How often the state of an SE stands on the stack of its start at once, in an unoptimised build.
 const MOVES: usize = 6;
 
-/// The parts of an SE that stand in NVM.
-struct Persistent<I> {
+/// The parts of an SE that stand in NVM, and what has been read from there.
+struct Persistent<I, C> {
     store: Store<I>,
     area: BulkArea,
     layout: Layout,
+    /// None, where the eSE has not been made.
+    containers: Option<C>,
 }
 
 impl Layout {
@@ -220,32 +224,42 @@ impl<P: Platform> SecureElement<P> {
     #[inline(never)]
     fn start(mut flash: P::Flash, rng: P::Rng, profile: &Profile) -> Result<Self, BootFailure<P::Flash>> {
         match Self::load(&mut flash, profile) {
-            Ok((persistent, Some(container))) => match Self::start_loader(&mut flash, profile, persistent) {
-                Ok((persistent, loader)) => {
-                    Ok(Self::running(flash, rng, profile, persistent, container, loader))
+            Ok(mut persistent) => match Self::start_loader(&mut flash, profile, &mut persistent) {
+                Ok((loader, containers)) => {
+                    Ok(Self::running(flash, rng, profile, persistent, containers, loader))
                 }
                 Err(error) => Err(BootFailure { error, flash }),
             },
-            Ok((_, None)) => Err(BootFailure {
-                error: BootError::Blank,
-                flash,
-            }),
             Err(error) => Err(BootFailure { error, flash }),
         }
     }
 
-    /// Makes an SE: erases the store, installs the first OS part, and writes keys, registry, applications and, as the last and as the
-    /// seal, the card record. Broken off anywhere, it leaves a blank SE, to be made from the beginning.
+    /// Makes an SE with one container, as [`SecureElement::manufacture_all`] does with several.
     ///
     /// # Errors
-    /// [`BootFailure`]; [`BootError::AlreadyMade`] when there is an SE on this flash.
+    /// As of [`SecureElement::manufacture_all`].
     pub fn manufacture(
-        mut flash: P::Flash,
+        flash: P::Flash,
         rng: P::Rng,
         profile: &Profile,
         personalisation: &Personalisation<'_>,
     ) -> Result<Self, BootFailure<P::Flash>> {
-        let made = Self::make(&mut flash, profile, personalisation);
+        Self::manufacture_all(flash, rng, profile, &[personalisation])
+    }
+
+    /// Makes an SE with a container for each personalisation, from number 1, the eSE, on; only that one's names what is the platform's: OS part, Kos, `K_MAC`, the designer's key. It erases the store, installs the first OS part, and writes keys, registry, applications and, as the last and as the
+    /// seal, the card records. Broken off anywhere, it leaves a blank SE, to be made from the beginning.
+    ///
+    /// # Errors
+    /// [`BootFailure`]; [`BootError::AlreadyMade`] when there is an SE on this flash; 6A84 without a container or with more than the platform has
+    /// room for, 6985 for what is the platform's in one that is not the eSE.
+    pub fn manufacture_all(
+        mut flash: P::Flash,
+        rng: P::Rng,
+        profile: &Profile,
+        personalisations: &[&Personalisation<'_>],
+    ) -> Result<Self, BootFailure<P::Flash>> {
+        let made = Self::make(&mut flash, profile, personalisations);
         Self::stack_of_a_start(profile).wipe();
         match made {
             Ok(()) => Self::boot(flash, rng, profile),
@@ -257,7 +271,7 @@ impl<P: Platform> SecureElement<P> {
     fn load(
         flash: &mut P::Flash,
         profile: &Profile,
-    ) -> Result<(Persistent<P::Index>, Option<Container>), BootError> {
+    ) -> Result<Persistent<P::Index, P::Containers>, BootError> {
         if profile.ram < size_of::<Self>() {
             return Err(BootError::RamTooSmall);
         }
@@ -286,20 +300,37 @@ impl<P: Platform> SecureElement<P> {
             nvm,
             staged: &mut staged,
         };
-        let container = Container::load(&mut records, ContainerId::ESE)?;
-        if container.is_some() {
-            leftovers::sweep(&mut records, ContainerId::ESE)?;
+        let mut containers = P::Containers::NEW;
+        let mut is_made = false;
+        for (number, container) in (1..).zip(containers.all_mut()) {
+            let id = ContainerId(number);
+            if let Some(made) = Container::load(&mut records, id)? {
+                leftovers::sweep(&mut records, id)?;
+                is_made |= id == ContainerId::ESE;
+                *container = made;
+            }
+            if !is_made {
+                break;
+            }
+        }
+        if is_made {
             bulk::open(&mut records.nvm)?;
         }
-        let persistent = Persistent { store, area, layout };
-        Ok((persistent, container))
+        let containers = is_made.then_some(containers);
+        Ok(Persistent {
+            store,
+            area,
+            layout,
+            containers,
+        })
     }
 
     fn start_loader(
         flash: &mut P::Flash,
         profile: &Profile,
-        mut persistent: Persistent<P::Index>,
-    ) -> Result<(Persistent<P::Index>, Loader), BootError> {
+        persistent: &mut Persistent<P::Index, P::Containers>,
+    ) -> Result<(Loader, P::Containers), BootError> {
+        let containers = persistent.containers.take().ok_or(BootError::Blank)?;
         let mut nvm = Nvm {
             flash: AnyFlash::new(flash),
             store: &mut persistent.store,
@@ -307,18 +338,23 @@ impl<P: Platform> SecureElement<P> {
             layout: &persistent.layout,
         };
         let loader = Loader::boot(&mut nvm, Self::part_ram(profile)).map_err(BootError::Refused)?;
-        Ok((persistent, loader))
+        Ok((loader, containers))
     }
 
     fn running(
         flash: P::Flash,
         rng: P::Rng,
         profile: &Profile,
-        persistent: Persistent<P::Index>,
-        container: Container,
+        persistent: Persistent<P::Index, P::Containers>,
+        table: P::Containers,
         loader: Loader,
     ) -> Self {
-        let root = container.root();
+        let containers = ContainerParts {
+            pairing: profile.pairing,
+            table,
+        };
+        let root = |interface| containers.on(interface).root();
+        let channels = Channels::new(profile.logical_channels, root);
         Self::assemble(Core {
             platform: PlatformParts {
                 rng,
@@ -332,12 +368,9 @@ impl<P: Platform> SecureElement<P> {
                 area: persistent.area,
                 layout: persistent.layout,
             },
-            containers: ContainerParts {
-                pairing: Pairing::all_to(container.id),
-                container,
-            },
+            containers,
             interfaces: InterfaceParts {
-                channels: Channels::new(profile.logical_channels, |_| root),
+                channels,
                 secure: SecureChannels::new(),
                 messaging: Messagings::new(),
             },
@@ -350,11 +383,18 @@ impl<P: Platform> SecureElement<P> {
     fn make(
         flash: &mut P::Flash,
         profile: &Profile,
-        personalisation: &Personalisation<'_>,
+        personalisations: &[&Personalisation<'_>],
     ) -> Result<(), BootError> {
+        let (root, others) = personalisations
+            .split_first()
+            .filter(|_| personalisations.len() <= P::Containers::NEW.all().len())
+            .ok_or(BootError::Refused(StatusWord::NOT_ENOUGH_MEMORY))?;
+        if others.iter().any(|other| other.is_platforms()) {
+            return Err(BootError::Refused(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
         match Self::load(flash, profile) {
-            Ok((_, Some(_))) => return Err(BootError::AlreadyMade),
-            Ok((_, None)) | Err(BootError::Blank) => {}
+            Ok(made) if made.containers.is_some() => return Err(BootError::AlreadyMade),
+            Ok(_) | Err(BootError::Blank) => {}
             Err(error) => return Err(error),
         }
         let mut flash = AnyFlash::new(flash);
@@ -368,22 +408,44 @@ impl<P: Platform> SecureElement<P> {
             area: &mut area,
             layout: &layout,
         };
-        if let Some((manifest, image)) = personalisation.part {
+        if let Some((manifest, image)) = root.part {
             Loader::install_initial(&mut nvm, manifest, image, Self::part_ram(profile))
                 .map_err(BootError::Refused)?;
         }
-        Loader::install_key_version(&mut nvm, personalisation.key_version).map_err(BootError::Refused)?;
+        Loader::install_key_version(&mut nvm, root.key_version).map_err(BootError::Refused)?;
         let mut staged = Staged::new();
         let mut records = Records {
             nvm: nvm.reborrow(),
             staged: &mut staged,
         };
-        make_container(&mut records, profile, ContainerId::ESE, personalisation)?;
+        let numbered = || (1..).map(ContainerId).zip(personalisations.iter().copied());
+        for (container, personalisation) in numbered() {
+            make_container(&mut records, profile, container, personalisation)?;
+        }
+        // The seals of all of them, in one transaction.
+        for (container, personalisation) in numbered() {
+            personalisation.card().store(&mut records, container)?;
+        }
         Ok(staged.commit(&mut nvm, false)?)
     }
 }
 
-/// Writes what stands in a container, but for its card record, which is left with the writes that are to be committed: its seal.
+impl Personalisation<'_> {
+    /// Whether it holds what is the platform's.
+    const fn is_platforms(&self) -> bool {
+        self.kos.is_some() || self.k_mac.is_some() || self.designer.is_some() || self.part.is_some()
+    }
+
+    const fn card(&self) -> CardRecord {
+        CardRecord {
+            life_cycle: self.life_cycle,
+            se_id: self.se_id,
+            scp: self.scp_parameter,
+        }
+    }
+}
+
+/// Writes what stands in a container, but for its card record.
 fn make_container(
     records: &mut Records<'_>,
     profile: &Profile,
@@ -398,12 +460,7 @@ fn make_container(
         let object = RecordKey::new(Owner::Entry(root), RecordKind::DataObject, *tag);
         records.put(object, value)?;
     }
-    let card = CardRecord {
-        life_cycle: personalisation.life_cycle,
-        se_id: personalisation.se_id,
-        scp: personalisation.scp_parameter,
-    };
-    card.store(records, container)
+    flush(records)
 }
 
 fn stage_keys(records: &mut Records<'_>, domain: EntryId, keys: &Personalisation<'_>) -> Result<(), Refusal> {

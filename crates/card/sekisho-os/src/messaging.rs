@@ -7,8 +7,8 @@ use sekisho_messaging::card::CardMessaging;
 use sekisho_messaging::schedule::Schedule;
 use sekisho_messaging::setup::Opened;
 
-use crate::interface::{Interface, Place};
-use crate::names::EntryId;
+use crate::interface::{ContainerId, Interface, Place};
+use crate::registry::Instance;
 use crate::response::RESPONSE_ROOM;
 use crate::secure::KeyRef;
 
@@ -24,7 +24,7 @@ type Messaging = CardMessaging<Schedule, ANSWER_MAX>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Credential {
     /// The application.
-    pub(crate) application: EntryId,
+    pub(crate) application: Instance,
     /// The application's own number.
     pub(crate) number: u16,
 }
@@ -34,10 +34,21 @@ pub(crate) struct Credential {
 pub(crate) enum Revoked {
     /// One credential.
     One(Credential),
-    /// Whatever secure messaging was opened under the policy as it was.
-    All,
+    /// Whatever secure messaging was opened in a container, under the policy as it was.
+    All(ContainerId),
     /// A key set of SCP03. The channel through which its keys were changed goes on (`docs/spec/keys.md`, 3).
     KeySet(KeyRef),
+}
+
+impl Revoked {
+    /// The container in which it is.
+    pub(crate) const fn container(self) -> ContainerId {
+        match self {
+            Self::One(credential) => credential.application.container,
+            Self::All(container) => container,
+            Self::KeySet(key) => key.domain.container,
+        }
+    }
 }
 
 /// Whether a class byte says that the command is protected, with its header (ISO/IEC 7816-4, 5.4.1: 0C on logical channels 0 to 3, 20 on 4 to 19).
@@ -164,7 +175,7 @@ impl Messagings {
     pub(crate) fn opened_by(&self, revoked: Revoked) -> Option<Place> {
         let is_gone = |slot: &&Slot| match revoked {
             Revoked::One(credential) => slot.credential == credential,
-            Revoked::All => true,
+            Revoked::All(container) => slot.credential.application.container == container,
             Revoked::KeySet(_) => false,
         };
         self.slots().find(is_gone).map(|slot| slot.owner)

@@ -11,7 +11,6 @@ use crate::bulk;
 use crate::call::Next;
 use crate::chaining::COMMAND_DATA_MAX;
 use crate::channels::Channels;
-use crate::container::Container;
 use crate::dispatch::Work;
 use crate::interface::Place;
 use crate::loader::commands::ChangeMode;
@@ -218,7 +217,8 @@ impl<P: Platform> Core<P> {
         if effects.reload {
             for place in Channels::places() {
                 let selected = self.interfaces.channels.selected(place);
-                if selected.is_some_and(|id| self.containers.container.usable(id).is_none()) {
+                let container = self.containers.on(place.interface);
+                if selected.is_some_and(|id| container.usable(id).is_none()) {
                     self.end_messaging(place);
                     self.renew(place);
                 }
@@ -379,9 +379,7 @@ impl<P: Platform> Core<P> {
             nvm: self.nvm.open(),
             staged,
         };
-        let loaded = Container::load(&mut records, container)?;
-        self.containers.container = loaded.ok_or(Refusal(StatusWord::MEMORY_FAILURE))?;
-        Ok(())
+        self.containers.reload(&mut records, container)
     }
 
     /// Gives an answer the protection of the secure channel through which its command came, if it is still there.

@@ -1,6 +1,9 @@
 //! What distinguishes one product from another: its ATR, its names and its budgets.
 
 use sekisho_apdu::Aid;
+
+use crate::interface::{ContainerId, Pairing};
+
 /// AID of the issuer security domain (GPC H.1.3).
 const ISD: Aid = match Aid::new(&[0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00]) {
     Some(aid) => aid,
@@ -23,6 +26,8 @@ pub struct Profile {
     pub isd_aid: Aid,
     /// Logical channels of each interface, the basic one included: 1 to 20.
     pub logical_channels: u8,
+    /// Which container answers on which interface.
+    pub pairing: Pairing,
     /// Flash for the transactional store, in bytes; rounded up to whole pages.
     pub store_bytes: usize,
     /// Flash for each of the two slots of the OS part, in bytes; rounded up to whole pages.
@@ -46,6 +51,7 @@ impl Default for Profile {
             atr: &ATR,
             isd_aid: ISD,
             logical_channels: 4,
+            pairing: Pairing::all_to(ContainerId::ESE),
             store_bytes: 32 * 1024,
             slot_bytes: 576 * 1024,
             area_bytes: 0,

@@ -58,7 +58,7 @@ impl<P: Platform> Core<P> {
         out: &mut Writer<'_>,
     ) -> Outcome {
         in_the_clear(command)?;
-        let life_cycle = self.containers.container.card.life_cycle;
+        let life_cycle = self.containers.on(place.interface).card.life_cycle;
         if life_cycle >= CardLifeCycle::CardLocked && place.logical_channel != 0 {
             self.close(place);
             return Err(not_supported());
@@ -86,7 +86,7 @@ impl<P: Platform> Core<P> {
 
     /// Finds the application that SELECT means (GPC 6.4.2.1.2).
     fn search(&mut self, place: Place, command: &CApdu<'_>) -> Result<Entry, Refusal> {
-        let registry = &self.containers.container.registry;
+        let registry = &self.containers.on(place.interface).registry;
         let channels = &self.interfaces.channels;
         let after = match command.p2 & !NO_RESPONSE_DATA {
             FIRST => None,
@@ -116,6 +116,7 @@ impl<P: Platform> Core<P> {
     fn fci(&mut self, place: Place, entry: &Entry, staged: &mut Staged, out: &mut Writer<'_>) -> Outcome {
         let mut effects = Effects::default();
         let called = Called {
+            container: self.containers.on(place.interface).id,
             place,
             caller: Caller::Interface(place),
             entry,
@@ -134,7 +135,7 @@ impl<P: Platform> Core<P> {
 
     /// Tells the application that is selected at a place, and those that it has called, that their sessions there have ended.
     pub(crate) fn deselect(&mut self, place: Place) {
-        let container = &self.containers.container;
+        let container = self.containers.on(place.interface);
         let channels = &self.interfaces.channels;
         let selected = channels
             .selected(place)
@@ -168,8 +169,7 @@ impl<P: Platform> Core<P> {
 
     /// The issuer security domain of the container that answers at a place.
     pub(crate) fn root(&self, place: Place) -> Option<EntryId> {
-        let _ = place;
-        self.containers.container.root()
+        self.containers.on(place.interface).root()
     }
 
     /// MANAGE CHANNEL (GPC 11.7).
@@ -183,7 +183,7 @@ impl<P: Platform> Core<P> {
         if !command.data.is_empty() {
             return Err(Refusal(StatusWord::WRONG_LENGTH));
         }
-        if self.containers.container.card.life_cycle >= CardLifeCycle::CardLocked {
+        if self.containers.on(place.interface).card.life_cycle >= CardLifeCycle::CardLocked {
             return Err(not_supported());
         }
         match (command.p1, command.p2) {

@@ -8,8 +8,8 @@ use crate::buffers::Interfaces;
 use crate::call::CallRoom;
 use crate::chaining::COMMAND_DATA_MAX;
 use crate::channels::Channels;
-use crate::container::Container;
-use crate::interface::{Pairing, Place};
+use crate::container::{ContainerMemory, ContainerParts};
+use crate::interface::Place;
 use crate::loader::Loader;
 use crate::messaging::Messagings;
 use crate::nvm::{NvmParts, Staged};
@@ -27,6 +27,8 @@ pub trait Platform {
     type Applications: Applications;
     /// Its interfaces.
     type Interfaces: Interfaces;
+    /// Its containers, [`Containers<N>`](crate::Containers).
+    type Containers: ContainerMemory;
     /// The index of its records in RAM, `[Slot; N]`, 6 bytes for each record: those that it has no place for are looked for on the flash.
     type Index: Slots;
 
@@ -41,7 +43,7 @@ pub trait Platform {
 pub(crate) struct Core<P: Platform> {
     pub(crate) platform: PlatformParts<P>,
     pub(crate) nvm: NvmParts<P::Flash, P::Index>,
-    pub(crate) containers: ContainerParts,
+    pub(crate) containers: ContainerParts<P::Containers>,
     pub(crate) interfaces: InterfaceParts,
     pub(crate) loader: Loader,
     /// The flash has failed: what it holds is only known again after a new boot.
@@ -55,12 +57,6 @@ pub(crate) struct PlatformParts<P: Platform> {
     pub(crate) profile: Profile,
     /// RAM that the budget leaves, in bytes.
     pub(crate) free_ram: usize,
-}
-
-/// The containers, and which of them answers on an interface.
-pub(crate) struct ContainerParts {
-    pub(crate) pairing: Pairing,
-    pub(crate) container: Container,
 }
 
 /// What is open, selected and proved on each interface.

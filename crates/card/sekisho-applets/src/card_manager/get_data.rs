@@ -3,7 +3,7 @@
 use sekisho_apdu::gp::{TagList, tag};
 use sekisho_apdu::tlv::Tlv;
 use sekisho_apdu::{BufferFull, CApdu, StatusWord, Writer};
-use sekisho_os::{Issuer, MESSAGING_POLICY, Outcome, Refusal};
+use sekisho_os::{Issuer, MESSAGING_POLICY, Outcome, PlatformServices, Refusal};
 
 use super::wrong_data;
 
@@ -120,12 +120,19 @@ fn value(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, w: &mut Writer<'_>) -> 
         SECURITY_LEVEL => Ok(w.u8(issuer.security_level())?),
         CPLC => Ok(production_data(issuer.se_id(), w)?),
         EXTENDED_CARD_RESOURCES => resources(issuer, w),
-        UPDATE_STATE => issuer.update_state(w),
-        RECEIPT => issuer.receipt(w),
-        KEY_STATE => issuer.key_state(w),
-        REFUSAL => issuer.refusal(w),
+        UPDATE_STATE => platform(issuer)?.update_state(w),
+        RECEIPT => platform(issuer)?.receipt(w),
+        KEY_STATE => platform(issuer)?.key_state(w),
+        REFUSAL => platform(issuer)?.refusal(w),
         _ => Err(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)),
     }
+}
+
+/// What is the platform's is nobody's data object but the eSE's.
+fn platform<'c, 'a>(issuer: &'c mut Issuer<'_, 'a>) -> Result<PlatformServices<'c, 'a>, Refusal> {
+    issuer
+        .platform()
+        .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))
 }
 
 fn stored(issuer: &mut Issuer<'_, '_>, tag: u16, w: &mut Writer<'_>) -> Result<(), Refusal> {

@@ -12,7 +12,7 @@ use store_data::Blocks;
 
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{Application, Context, Issuer, Next, Outcome, Place, Refusal, State};
+use sekisho_os::{Application, Context, Issuer, Next, Outcome, Place, PlatformServices, Refusal, State};
 
 pub(crate) const fn wrong_data() -> Refusal {
     Refusal(StatusWord::INCORRECT_DATA)
@@ -43,6 +43,11 @@ fn issuer<'c, 'a>(context: &'c mut Context<'a>) -> Result<Issuer<'c, 'a>, Refusa
     context
         .issuer()
         .ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
+}
+
+/// Commands about what is the platform's: nobody has them but the eSE's issuer security domain.
+fn platform<'c, 'a>(issuer: &'c mut Issuer<'_, 'a>) -> Result<PlatformServices<'c, 'a>, Refusal> {
+    issuer.platform().ok_or(Refusal(StatusWord::INS_NOT_SUPPORTED))
 }
 
 impl State for CardManager {
@@ -92,6 +97,9 @@ impl Application for CardManager {
             context.shallow();
         }
         let mut issuer = issuer(context)?;
+        if matches!(capdu.ins, ins::CHANGE_MODE | ins::WRITE | ins::AUTHORIZE_ACTION) {
+            platform(&mut issuer)?;
+        }
         rules::check(capdu, issuer.life_cycle(), came)?;
         let outcome = match capdu.ins {
             ins::GET_DATA => get_data::process(&mut issuer, capdu, out),
@@ -105,9 +113,9 @@ impl Application for CardManager {
             ins::PUT_KEY => put_key::process(&mut issuer, capdu, out),
             ins::DELETE => put_key::delete(&mut issuer, capdu, out),
             ins::STORE_DATA => store_data::process(&mut self.blocks, (place, session), &mut issuer, capdu),
-            ins::CHANGE_MODE => update::change_mode(&mut issuer, capdu),
-            ins::WRITE => update::write(&mut issuer, capdu),
-            ins::AUTHORIZE_ACTION => update::authorize_action(&mut issuer, capdu, out),
+            ins::CHANGE_MODE => update::change_mode(&mut platform(&mut issuer)?, capdu),
+            ins::WRITE => update::write(&mut platform(&mut issuer)?, capdu),
+            ins::AUTHORIZE_ACTION => update::authorize_action(&mut platform(&mut issuer)?, capdu, out),
             ins::SELECT => Err(wrong_p1p2()),
             _ => Err(Refusal(StatusWord::INS_NOT_SUPPORTED)),
         };

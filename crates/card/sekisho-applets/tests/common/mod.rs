@@ -22,7 +22,8 @@ use sekisho_keys::{AesKey, KeySet, Rng};
 use sekisho_nvm::Slot;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, FactoryApplication, Interface, Module, Personalisation, Platform, Profile, SecureElement,
+    AllInterfaces, Containers, FactoryApplication, Interface, Module, Personalisation, Platform, Profile,
+    SecureElement,
 };
 use sekisho_scp::ScpParameter;
 
@@ -62,6 +63,7 @@ impl Platform for Scripted {
     type Rng = Script;
     type Applications = Standard;
     type Interfaces = AllInterfaces;
+    type Containers = Containers<1>;
     type Index = [Slot; 128];
 }
 
@@ -73,6 +75,7 @@ impl Platform for Virtual {
     type Rng = SeededRng;
     type Applications = Standard;
     type Interfaces = AllInterfaces;
+    type Containers = Containers<1>;
     type Index = [Slot; 128];
 }
 

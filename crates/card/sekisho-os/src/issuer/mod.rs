@@ -39,6 +39,12 @@ pub struct Issuer<'c, 'a> {
     pub(crate) context: &'c mut Context<'a>,
 }
 
+/// What belongs to the platform, during one command's processing: the OS part, the keys that it is under, and the modes of the secure channel that
+/// bring a new one. It is neither the security domain's nor content management's.
+pub struct PlatformServices<'c, 'a> {
+    pub(crate) context: &'c mut Context<'a>,
+}
+
 impl<'a> Issuer<'_, 'a> {
     fn keys(&mut self) -> KeyStore<'_, 'a> {
         KeyStore {
@@ -144,7 +150,8 @@ impl<'a> Issuer<'_, 'a> {
     /// 6A84.
     pub fn store_data_object(&mut self, tag: u16, value: &[u8]) -> Result<(), Refusal> {
         if tag == MESSAGING_POLICY {
-            self.context.system.effects.revoke(Revoked::All);
+            let container = self.context.container();
+            self.context.system.effects.revoke(Revoked::All(container));
         }
         self.context.records.put(self.object(tag), value)
     }

@@ -8,8 +8,10 @@ use sekisho_scp::SecurityLevel;
 use sekisho_scp::card::{BroadcastCheckpoint, BroadcastStart};
 use zeroize::Zeroizing;
 
-use super::Issuer;
-use crate::keys::{KVN_K_AUT, KVN_K_MAC, KVN_KOS};
+use super::{Issuer, PlatformServices};
+use crate::container::Container;
+use crate::interface::ContainerId;
+use crate::keys::{KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyStore};
 use crate::loader::commands::{AuthorizeAction, ChangeMode, KeySetField, WriteBlock};
 use crate::loader::{Authority, BroadcastBegin, Loader, Refused};
 use crate::nvm::Nvm;
@@ -21,6 +23,25 @@ const fn not_authenticated() -> Refusal {
 }
 
 impl<'a> Issuer<'_, 'a> {
+    /// What is the platform's: `None` for whatever is not the issuer security domain of the eSE.
+    pub fn platform(&mut self) -> Option<PlatformServices<'_, 'a>> {
+        let Container { id, .. } = self.context.system.container;
+        let is_root =
+            *id == ContainerId::ESE && self.context.system.container.root() == Some(self.context.entry.id);
+        is_root.then_some(PlatformServices {
+            context: self.context,
+        })
+    }
+}
+
+impl<'a> PlatformServices<'_, 'a> {
+    fn keys(&mut self) -> KeyStore<'_, 'a> {
+        KeyStore {
+            domain: self.context.entry.id,
+            records: &mut self.context.records,
+        }
+    }
+
     /// The loader and the NVM it works on.
     fn loader(&mut self) -> (&mut Loader, Nvm<'_>) {
         (
@@ -208,7 +229,7 @@ impl<'a> Issuer<'_, 'a> {
         let proof = self.context.authenticated().ok_or(not_authenticated())?;
         let sequence_counter = proof.sequence_counter();
         let authority = Authority {
-            se_id: SeId(*self.se_id()),
+            se_id: SeId(self.context.se_id()),
             k_aut: self.keys().single_aes(KVN_K_AUT)?,
             k_mac: self.keys().single_aes(KVN_K_MAC).ok(),
             kos: self.keys().single_aes(KVN_KOS).ok(),
