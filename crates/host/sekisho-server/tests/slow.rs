@@ -34,10 +34,10 @@ fn device(f: &Fixture) -> rustls::StreamOwned<rustls::ClientConnection, TcpStrea
     rustls::StreamOwned::new(connection, socket)
 }
 
-fn status_line(connection: &mut impl Read) -> String {
+fn answer_head(connection: &mut impl Read) -> String {
     let mut bytes = Vec::new();
     let mut byte = [0];
-    while !bytes.ends_with(b"\r\n") && connection.read(&mut byte).unwrap() == 1 {
+    while !bytes.ends_with(b"\r\n\r\n") && connection.read(&mut byte).unwrap() == 1 {
         bytes.extend(byte);
     }
     String::from_utf8(bytes).unwrap()
@@ -67,8 +67,13 @@ async fn nothing_of_a_body_is_read_before_token_and_length_are_right() {
                 "POST /device/{path} HTTP/1.1\r\nHost: se\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n"
             );
             connection.write_all(head.as_bytes()).unwrap();
-            let answer = status_line(&mut connection);
-            assert!(answer.contains(wanted), "{path} {length}: {answer}");
+            let answer = answer_head(&mut connection);
+            let status = answer.split(' ').nth(1).unwrap();
+            assert_eq!(status, wanted, "{path} {length}: {answer}");
+            assert!(
+                answer.contains("connection: close"),
+                "it ends, and says so: {answer}"
+            );
         }
     }
     f.server.stop().await;
@@ -80,27 +85,6 @@ async fn a_head_that_does_not_end_is_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let f = Fixture::start(folder.path(), &Arc::new(SoftHsm::generate().unwrap())).await;
     let begun = Instant::now();
-    let trickled = |mut connection: Box<dyn Conversation + Send>| {
-        std::thread::spawn(move || {
-            let mut head = b"GET / HTTP/1.1\r\nX: "
-                .iter()
-                .copied()
-                .chain(std::iter::repeat(b'x'));
-            while begun.elapsed() < Duration::from_secs(60) {
-                let byte = head.next().unwrap();
-                if connection.write_all(&[byte]).is_err() || !is_open(&mut connection) {
-                    return begun.elapsed();
-                }
-            }
-            begun.elapsed()
-        })
-    };
-    let silent = |mut connection: Box<dyn Conversation + Send>| {
-        std::thread::spawn(move || {
-            while begun.elapsed() < Duration::from_secs(60) && is_open(&mut connection) {}
-            begun.elapsed()
-        })
-    };
     let plain = || {
         let socket = TcpStream::connect(f.server.admin_address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
@@ -114,11 +98,54 @@ async fn a_head_that_does_not_end_is_not_waited_for() {
             .unwrap();
         Box::new(connection)
     };
-    for waited in [trickled(plain()), trickled(tls()), silent(plain()), silent(tls())] {
+    let head = b"GET / HTTP/1.1\r\nX: ";
+    for waited in [
+        trickled(begun, plain(), head),
+        trickled(begun, tls(), head),
+        trickled(begun, plain(), b""),
+        trickled(begun, tls(), b""),
+    ] {
         let waited = waited.join().unwrap();
         assert!((5..45).contains(&waited.as_secs()), "{waited:?}");
     }
     f.server.stop().await;
+}
+
+/// The same below TLS, which has 10 seconds for a handshake: a first record of 512 bytes that comes a byte at a time, and nothing at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tls_handshake_that_does_not_end_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = Fixture::start(folder.path(), &Arc::new(SoftHsm::generate().unwrap())).await;
+    let begun = Instant::now();
+    let plain = || {
+        let socket = TcpStream::connect(f.server.device_address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        Box::new(socket)
+    };
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    for waited in [trickled(begun, plain(), hello), trickled(begun, plain(), b"")] {
+        let waited = waited.join().unwrap();
+        assert!((5..20).contains(&waited.as_secs()), "{waited:?}");
+    }
+    f.server.stop().await;
+}
+
+/// Sends these bytes and then others without end, one each second, or nothing at all if there are none; gives when the other end has hung up.
+fn trickled(
+    begun: Instant,
+    mut connection: Box<dyn Conversation + Send>,
+    first: &'static [u8],
+) -> std::thread::JoinHandle<Duration> {
+    std::thread::spawn(move || {
+        let mut bytes = first.iter().copied().chain(std::iter::repeat(b'x'));
+        while begun.elapsed() < Duration::from_secs(60) {
+            let byte = bytes.next().unwrap();
+            if (!first.is_empty() && connection.write_all(&[byte]).is_err()) || !is_open(&mut connection) {
+                break;
+            }
+        }
+        begun.elapsed()
+    })
 }
 
 trait Conversation: Read + Write {}
