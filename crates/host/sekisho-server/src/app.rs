@@ -7,9 +7,9 @@ use sekisho_keys::ct_eq;
 use sekisho_link::{Campaign, SeId};
 use sekisho_paging::message::Action;
 use sekisho_store::Store;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex, watch};
 
 use crate::authority::Authority;
@@ -21,6 +21,9 @@ use crate::problem::Problem;
 /// How long a campaign is announced at most, should nobody take the message back: a month, in seconds.
 const ANNOUNCED: u64 = 31 * 24 * 3600;
 
+/// How long a request waits for paging's database before its message is left for later.
+const ANNOUNCING: Duration = Duration::from_secs(2);
+
 /// What every handler shares.
 pub(crate) struct App {
     pub(crate) store: Store,
@@ -31,6 +34,8 @@ pub(crate) struct App {
     pub(crate) paging: Option<Arc<Paging>>,
     /// The paging message of each running campaign.
     pub(crate) announced: Mutex<HashMap<Campaign, u32>>,
+    /// Campaigns whose message paging's database has not taken yet, or not given back.
+    owed: Mutex<BTreeSet<Campaign>>,
     /// Packages and deliveries of campaigns under way, so that a million requests are not a million reads.
     cache: Mutex<HashMap<Campaign, Arc<Bulk>>>,
     /// Changes at each change that the live page shows.
@@ -69,6 +74,7 @@ impl App {
             authority,
             paging,
             announced: Mutex::default(),
+            owed: Mutex::default(),
             cache: Mutex::default(),
             changed,
         }
@@ -140,6 +146,24 @@ impl App {
         Ok(())
     }
 
+    /// Announces, or leaves it for later: what has become of a campaign stands, whether paging's database is there or not.
+    async fn announce_or_owe(&self, id: Campaign) {
+        let is_away = self.paging.as_ref().is_some_and(|paging| paging.is_away());
+        if !is_away && let Ok(Ok(())) = tokio::time::timeout(ANNOUNCING, self.announce(id)).await {
+            self.owed.lock().await.remove(&id);
+        } else if self.owed.lock().await.insert(id) {
+            tracing::warn!(campaign = %id, "paging: what it tells the devices waits for the database");
+        }
+    }
+
+    /// Does what was left for later.
+    pub(crate) async fn announce_owed(&self) {
+        let owed = self.owed.lock().await.clone();
+        for id in owed {
+            self.announce_or_owe(id).await;
+        }
+    }
+
     /// Something has changed: judges the campaign, and wakes the live page.
     pub(crate) async fn judge(&self, id: Campaign) -> Result<(), Problem> {
         let campaign = self.store.campaign(id).await?;
@@ -159,7 +183,7 @@ impl App {
                     .await
             }
         };
-        self.announce(id).await?;
+        self.announce_or_owe(id).await;
         self.changed.send_modify(|count| *count += 1);
         match result {
             // Somebody else was faster: it is judged.

@@ -227,7 +227,7 @@ impl Server {
     }
 }
 
-/// Looks for changes, and renews the live page while there are polls.
+/// Looks for changes, renews the live page while there are polls, and announces what could not be announced at once.
 async fn watch_paging(paging: Arc<paging::Paging>, app: Arc<App>) {
     let looks = Arc::clone(&paging).run();
     let renews = async {
@@ -242,5 +242,13 @@ async fn watch_paging(paging: Arc<paging::Paging>, app: Arc<App>) {
             }
         }
     };
-    tokio::join!(looks, renews);
+    let announces = async {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            app.announce_owed().await;
+        }
+    };
+    tokio::join!(looks, renews, announces);
 }

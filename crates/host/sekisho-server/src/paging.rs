@@ -11,6 +11,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chacha20poly1305::aead::AeadInOut;
@@ -24,13 +25,17 @@ use sekisho_paging::keys::{Keyspace, PollKey, RecoveryKey, Root};
 use sekisho_paging::message::Action;
 use sekisho_paging::recovery::{GRANT, Grant, REQUEST, Request};
 use sekisho_paging::ticket::{Ring, TicketKey};
-use sekisho_store::paging::{Device, Intent, Node, PagingStore, Target};
+use sekisho_store::paging::{Changes, Device, Intent, Node, PagingStore, Target};
 use sekisho_store::{Result as StoreResult, StoreError};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 /// How often a node looks for changes.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the database may say nothing to a look; what has changed may be a million devices.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How long reading what has changed may take.
+const READING: Duration = Duration::from_secs(60);
 /// Failed polls a second, from one network, that are reported as denial of service.
 const ALARM_RATE: u32 = 1000;
 /// Time between two snapshots.
@@ -75,12 +80,21 @@ pub enum PagingError {
     /// More ticket keys than a ring holds.
     #[error("the database holds more live ticket keys than there may be; retire some")]
     Ring,
+    /// The database says nothing.
+    #[error("the database says nothing")]
+    Silent,
     /// A recovery that is refused.
     #[error("{0}")]
     Recover(#[from] sekisho_pager::RecoverError),
 }
 
 type Result<T> = std::result::Result<T, PagingError>;
+
+/// What the database says, if it says something in time: behind a network that has gone it never does.
+async fn heard<T>(limit: Duration, call: impl Future<Output = StoreResult<T>>) -> Result<T> {
+    let heard = tokio::time::timeout(limit, call).await;
+    Ok(heard.map_err(|_| PagingError::Silent)??)
+}
 
 struct HsmRoots(Arc<dyn Hsm>);
 
@@ -121,6 +135,8 @@ pub struct Paging {
     config: PagingConfig,
     /// The change up to which it has read.
     read: Mutex<u64>,
+    /// Whether the last regular look found no database.
+    away: AtomicBool,
 }
 
 impl std::fmt::Debug for Paging {
@@ -158,6 +174,7 @@ impl Paging {
             seal_key,
             config,
             read: Mutex::new(0),
+            away: AtomicBool::new(false),
         };
         let held = paging.store.keys().await?;
         if !held.iter().any(|key| key.domain == paging.config.domain) {
@@ -167,15 +184,27 @@ impl Paging {
         Ok(paging)
     }
 
-    /// Looks for changes until it is dropped.
+    /// Looks for changes until it is dropped. Says once that the database is away, and once that it is back.
     pub async fn run(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(error) = self.look(crate::app::now()).await {
-                tracing::warn!(%error, "paging: the database is away; polls go on");
+            let looked = self.look(crate::app::now()).await;
+            let was_away = self.away.swap(looked.is_err(), Ordering::Relaxed);
+            match looked {
+                Err(error) if !was_away => {
+                    tracing::warn!(%error, "paging: the database is away; polls go on");
+                }
+                Ok(()) if was_away => tracing::warn!("paging: the database is back"),
+                _ => {}
             }
         }
+    }
+
+    /// Whether the last regular look found no database.
+    pub fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
     }
 
     /// Takes what has changed; at `now` other than 0 it also says that it is there, and lets rotations go on.
@@ -184,7 +213,14 @@ impl Paging {
     /// [`PagingError`].
     pub async fn look(&self, now: u64) -> Result<()> {
         let mut read = self.read.lock().await;
-        let changes = self.store.changes(*read).await?;
+        let changes = if heard(SILENCE, self.store.latest()).await? > *read {
+            heard(READING, self.store.changes(*read)).await?
+        } else {
+            Changes {
+                upto: *read,
+                ..Changes::default()
+            }
+        };
         if !changes.keys.is_empty() {
             // A new epoch begins: what a rolling key has come to is written down before.
             if let Err(error) = self.engine.checkpoint() {
@@ -212,8 +248,8 @@ impl Paging {
                 seen: now,
                 change: *read,
             };
-            self.store.see(&node).await?;
-            self.store.issue_ready(now).await?;
+            heard(SILENCE, self.store.see(&node)).await?;
+            heard(SILENCE, self.store.issue_ready(now)).await?;
         }
         Ok(())
     }
@@ -521,12 +557,12 @@ impl Paging {
         Ok(key.certified_proof(&se_id.0, public_key, certificate))
     }
 
-    /// Stops.
+    /// Stops, also when the database does not say goodbye.
     pub async fn stop(self: Arc<Self>) {
         if let Err(error) = self.engine.checkpoint() {
             tracing::error!(%error, "paging: snapshot");
         }
-        self.store.close().await;
+        let _ = tokio::time::timeout(SILENCE, self.store.close()).await;
     }
 }
 

@@ -15,6 +15,8 @@ use crate::{Result, StoreError};
 
 /// Rows of a device registration in one statement.
 const ROWS: usize = 1000;
+/// A connection that says nothing for this long when it is given back is closed.
+const SILENCE: Duration = Duration::from_secs(5);
 /// A node that has not been seen for this long, in seconds, is gone: a rotation does not wait for it.
 pub const NODE_GONE: u64 = 60;
 
@@ -229,6 +231,13 @@ impl PagingStore {
             .acquire_timeout(Duration::from_secs(5))
             // As in `Store::open`.
             .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+            // A database behind a network that has gone says nothing for ever, and the driver would wait as long, for each connection.
+            .after_release(|connection, _| {
+                Box::pin(async {
+                    let heard = tokio::time::timeout(SILENCE, connection.ping()).await;
+                    heard.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
+                })
+            })
             .connect(&url)
             .await?;
         if is_sqlite {
@@ -498,6 +507,17 @@ impl PagingStore {
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(key).collect()
+    }
+
+    /// The last change there is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn latest(&self) -> Result<u64> {
+        let row = sqlx::query("SELECT value FROM paging_sequence WHERE name = 'change'")
+            .fetch_one(&self.pool)
+            .await?;
+        number(&row, "value")
     }
 
     /// What has changed after a change; 0 for everything. Devices come in pieces: call again until there are none.

@@ -24,6 +24,12 @@ pub type Answer = (u16, String, Vec<u8>);
 
 impl Fixture {
     pub async fn start(folder: &Path, hsm: &Arc<SoftHsm>) -> Self {
+        let paging = format!("sqlite:{}", folder.join("paging.sqlite").display());
+        Self::start_with(folder, hsm, paging).await
+    }
+
+    /// With this database of paging.
+    pub async fn start_with(folder: &Path, hsm: &Arc<SoftHsm>, paging: String) -> Self {
         let any = "127.0.0.1:0".parse().unwrap();
         let config = Config {
             device_address: any,
@@ -36,7 +42,7 @@ impl Fixture {
                 listen: "127.0.0.1:0".parse().unwrap(),
                 threads: 1,
                 scheme: Scheme::Ticket,
-                database: format!("sqlite:{}", folder.join("paging.sqlite").display()),
+                database: paging,
                 directory: None,
                 domain: 0,
                 node: "test".to_owned(),

@@ -78,6 +78,11 @@ impl Postgres {
         Self { folder, bin }
     }
 
+    /// The socket that it listens on.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join(".s.PGSQL.5432")
+    }
+
     pub fn url(&self) -> String {
         let socket = self.folder.path().to_str().unwrap().replace('/', "%2F");
         format!("postgres://sekisho@{socket}/postgres")
