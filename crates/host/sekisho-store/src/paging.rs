@@ -17,7 +17,7 @@ use crate::{Result, StoreError};
 const ROWS: usize = 1000;
 /// A connection that says nothing for this long when it is given back is closed.
 const SILENCE: Duration = Duration::from_secs(5);
-/// A node that has not been seen for this long, in seconds, is gone: a rotation does not wait for it.
+/// A node that has not been seen for this long, in seconds, or whose clock is off by as much, is gone: a rotation does not wait for it.
 pub const NODE_GONE: u64 = 60;
 
 /// Binary values are hexadecimal text, so that the statements are the same for both databases.
@@ -443,8 +443,12 @@ impl PagingStore {
     /// [`StoreError`].
     pub async fn issue_ready(&self, now: u64) -> Result<bool> {
         let mut tx = self.pool.begin().await?;
-        let row = sqlx::query("SELECT COALESCE(MIN(change), 0) AS change FROM paging_node WHERE seen >= $1")
+        // Nobody waits either for a node that was last seen when its clock was ahead: it would be there until that time has come.
+        let statement =
+            "SELECT COALESCE(MIN(change), 0) AS change FROM paging_node WHERE seen BETWEEN $1 AND $2";
+        let row = sqlx::query(statement)
             .bind(signed(now.saturating_sub(NODE_GONE)))
+            .bind(signed(now.saturating_add(NODE_GONE)))
             .fetch_one(&mut *tx)
             .await?;
         let read: i64 = row.try_get("change")?;

@@ -93,6 +93,10 @@ async fn rotation(store: &PagingStore) {
     store.see(&node("a", 1001, second.upto)).await.unwrap();
     assert!(!store.issue_ready(1001).await.unwrap());
     store.see(&node("b", 1001, second.upto)).await.unwrap();
+    // One that has ended when its clock was ahead is not waited for, one that is ahead by a little is.
+    store.see(&node("ahead", 1002, first.upto)).await.unwrap();
+    assert!(!store.issue_ready(1001).await.unwrap());
+    store.see(&node("ahead", 1 << 32, first.upto)).await.unwrap();
     assert!(store.issue_ready(1001).await.unwrap());
     assert!(!store.issue_ready(1001).await.unwrap());
     assert!(store.retire(0, 2).await.is_err());
@@ -105,7 +109,7 @@ async fn rotation(store: &PagingStore) {
             .collect::<Vec<_>>(),
         [(2, true)]
     );
-    assert_eq!(store.nodes().await.unwrap().len(), 3);
+    assert_eq!(store.nodes().await.unwrap().len(), 4);
 }
 
 #[tokio::test]
