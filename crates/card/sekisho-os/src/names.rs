@@ -128,6 +128,10 @@ pub(crate) enum RecordKind {
     /// That a bulk is whole, whosever it is. Index: its number.
     Seal = 0x48,
     /// What the OS part keeps. Index: its own number for it.
+    #[cfg_attr(
+        not(feature = "os-part"),
+        allow(dead_code, reason = "its number is taken all the same")
+    )]
     PartData = 0x50,
 }
 
