@@ -214,7 +214,7 @@ const KEPT: &[u8] = b"kept";
 impl Application for Inner {
     fn install(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
         assert_eq!(context.caller(), Caller::Platform);
-        assert!(context.issuer().is_none());
+        assert!(context.security_domain().is_none());
         let mut bytes = [0; 300];
         let len = context.get(0, &mut bytes)?.unwrap_or_default();
         context.put(1, b" installed")?;
@@ -283,7 +283,7 @@ impl Application for Inner {
             }
             inner::WARNS => return Ok(Next::Done(StatusWord(0x6310))),
             inner::ASKS_FOR_SERVICES => {
-                assert!(context.issuer().is_none());
+                assert!(context.security_domain().is_none());
                 assert!(context.authenticated().is_none());
                 assert!(!context.may_answer_in_pieces());
                 assert_eq!(

@@ -1,7 +1,7 @@
 //! What the operating system and an application know of each other.
 //!
 //! An [`Application`] is called by the dispatcher alone. It gets a [`Context`], in which it finds its own records and nothing of anybody
-//! else's; it has no reference to another application, nor a way to make one. Only a security domain finds the [`Issuer`](crate::Issuer) services there.
+//! else's; it has no reference to another application, nor a way to make one. Only a security domain finds the [`SecurityDomain`](crate::SecurityDomain) services there.
 
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
@@ -96,7 +96,7 @@ pub trait Applications: Sized {
     fn release(&mut self, module: Module, instance: Instance);
 }
 
-/// What of the operating system a command can reach; all but [`Issuer`](crate::Issuer) through [`Context`]'s methods.
+/// What of the operating system a command can reach; all but [`SecurityDomain`](crate::SecurityDomain) through [`Context`]'s methods.
 pub(crate) struct System<'a> {
     pub(crate) profile: &'a Profile,
     pub(crate) container: &'a Container,

@@ -10,7 +10,7 @@ use crate::interface::{ContainerId, Interface, Pairing};
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::Records;
 use crate::refusal::Refusal;
-use crate::registry::{ENTRIES_MAX, ENTRY_RECORD_MAX, Entry, Registry};
+use crate::registry::{ENTRIES_MAX, ENTRY_RECORD_MAX, Entry, Instance, Module, Registry};
 
 /// Registry index of the issuer security domain, which is selected where nothing else is.
 pub(crate) const ISD_INDEX: u8 = 0;
@@ -184,6 +184,19 @@ impl<C: ContainerMemory> ContainerParts<C> {
     /// The container that answers on an interface.
     pub(crate) fn on(&self, interface: Interface) -> &Container {
         self.get(self.pairing.container(interface))
+    }
+
+    /// All applications that the code of this module runs, in whatever container.
+    pub(crate) fn instances_of(&self, module: Module) -> impl Iterator<Item = Instance> {
+        let all = self.table.all().iter();
+        all.flat_map(move |container| {
+            let its = container.registry.applications();
+            its.filter(move |(_, entry)| entry.module == module)
+                .map(|(_, entry)| Instance {
+                    container: container.id,
+                    entry: entry.id,
+                })
+        })
     }
 
     /// Reads a container again, after a commit that touched it.

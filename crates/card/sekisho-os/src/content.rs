@@ -8,6 +8,7 @@
 
 use sekisho_apdu::gp::Privileges;
 use sekisho_apdu::{Aid, StatusWord};
+use sekisho_keys::KeySet;
 
 use crate::application::{Application, Applications, Context, Effects, Protection};
 use crate::bulk;
@@ -17,14 +18,18 @@ use crate::container::{ISD_INDEX, name, new_entry, store_entry};
 use crate::dispatch::Called;
 use crate::element::SecureElement;
 use crate::interface::{ContainerId, Interface, Place};
+use crate::keys::{KeyRecord, KeyStore};
 use crate::leftovers;
 use crate::manufacture::{FACTORY_INDEX, FactoryApplication};
 use crate::names::RecordKind;
 use crate::nvm::{RECORDS_AT_A_TIME, Records, Staged};
 use crate::refusal::Refusal;
-use crate::registry::{ENTRIES_MAX, Entry, Instance, Registry};
+use crate::registry::{ENTRIES_MAX, Entry, Instance, Module, Registry};
 use crate::stack::{Depth, Stack};
 use crate::state::{Core, Platform};
+
+/// The key set that a security domain is installed with, and its version; an application has none.
+type Keys<'a> = Option<(u8, &'a KeySet)>;
 
 impl<P: Platform> SecureElement<P> {
     /// Installs an application in a container, with the records that it begins with: all of it or nothing, whatever happens.
@@ -37,7 +42,28 @@ impl<P: Platform> SecureElement<P> {
         container: ContainerId,
         application: &FactoryApplication<'_>,
     ) -> Result<(), StatusWord> {
-        self.manage(|core, staged| core.install(container, application, staged))
+        self.manage(|core, staged| core.install(container, application, None, staged))
+    }
+
+    /// Installs a supplementary security domain in a container, as [`SecureElement::install`] does an application: with the privilege of a security domain
+    /// and no other, and a key set of its own.
+    ///
+    /// # Errors
+    /// As of [`SecureElement::install`]; 6A80 for a key version that no SCP03 key set can have.
+    pub fn install_domain(
+        &mut self,
+        container: ContainerId,
+        aid: Aid,
+        load_file: Aid,
+        keys: (u8, &KeySet),
+    ) -> Result<(), StatusWord> {
+        let domain = FactoryApplication {
+            aid,
+            load_file,
+            module: Module::CARD_MANAGER,
+            records: &[],
+        };
+        self.manage(|core, staged| core.install(container, &domain, Some(keys), staged))
     }
 
     /// Deletes an application of a container: its entry, its load file's if nobody else comes from it, its records and what it remembers. Where it is selected
@@ -91,6 +117,7 @@ impl<P: Platform> Core<P> {
         &mut self,
         container: ContainerId,
         application: &FactoryApplication<'_>,
+        keys: Keys<'_>,
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
         let FactoryApplication {
@@ -113,7 +140,12 @@ impl<P: Platform> Core<P> {
         let index = free(registry, file_index + 1)?;
         let id = new_entry(&mut self.records(staged))?;
         let instance = Instance { container, entry: id };
-        let entry = Entry::application(id, aid, module, Privileges::NONE, file_index, ISD_INDEX);
+        let privileges = keys.map_or(Privileges::NONE, |_| Privileges::SECURITY_DOMAIN);
+        let entry = Entry::application(id, aid, module, privileges, file_index, ISD_INDEX);
+        // Those that are there have theirs before it, whether they have been used or not.
+        for instance in self.containers.instances_of(module) {
+            self.platform.applications.get(module, instance);
+        }
         if self.platform.applications.get(module, instance).is_none() {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         }
@@ -121,7 +153,7 @@ impl<P: Platform> Core<P> {
             (container, index),
             &entry,
             (file_index, load_file),
-            records,
+            (records, keys),
             staged,
         );
         staged.clear();
@@ -143,7 +175,7 @@ impl<P: Platform> Core<P> {
         (container, index): (ContainerId, u8),
         entry: &Entry,
         (file_index, load_file): (u8, Aid),
-        own: &[(u16, &[u8])],
+        (own, keys): (&[(u16, &[u8])], Keys<'_>),
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
         let mut records = self.records(staged);
@@ -159,6 +191,13 @@ impl<P: Platform> Core<P> {
         }
         self.ask(container, entry, staged, |it, cx| it.install(cx))?;
         let mut records = self.records(staged);
+        if let Some((kvn, keys)) = keys {
+            let mut store = KeyStore {
+                records: &mut records,
+                domain: entry.id,
+            };
+            store.put(0, kvn, &KeyRecord::of_set(keys)?)?;
+        }
         let file = Entry::load_file(file_id, load_file, entry.module, entry.aid, ISD_INDEX);
         store_entry(&mut records, container, file_index, &file)?;
         store_entry(&mut records, container, index, entry)?;

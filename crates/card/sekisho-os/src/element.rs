@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use sekisho_apdu::gp::ins;
+use sekisho_apdu::gp::{Privileges, ins};
 use sekisho_apdu::{ApduError, CApdu, Cla, StatusWord, Writer};
 
 use crate::buffers::{InterfaceState, Interfaces};
@@ -176,7 +176,10 @@ impl<P: Platform> SecureElement<P> {
         }
         let loading = core.loading_session(place, command.ins);
         let selected = core.interfaces.channels.selected(place);
-        let security_domain = selected.is_some() && selected == core.root(place);
+        let container = core.containers.on(place.interface);
+        let security_domain = selected
+            .and_then(|id| container.registry.entry(id))
+            .is_some_and(|(_, entry)| entry.privileges.contains(Privileges::SECURITY_DOMAIN));
         let is_proved = |channel| core.has_proved(place.on(channel));
         match chain.accept(channel, command, security_domain, is_proved) {
             Segment::Whole => core.process(place, command, scratch, response),

@@ -5,7 +5,7 @@ use sekisho_nvm::{Key, Op};
 use crate::bulk;
 use crate::container::name;
 use crate::interface::ContainerId;
-use crate::names::{EntryId, RecordKey, RecordKind};
+use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::{Nvm, RECORDS_AT_A_TIME, Records, own};
 use crate::refusal::Refusal;
 
@@ -40,7 +40,13 @@ pub(crate) fn sweep(records: &mut Records<'_>, container: ContainerId) -> Result
 
 /// Removes some records of an application; whether there may be more.
 fn remove_some(nvm: &mut Nvm<'_>, entry: EntryId) -> Result<bool, Refusal> {
-    let (first, last) = (own(entry, 0).key(), own(entry, u16::MAX).key());
+    let first = own(entry, 0).key();
+    let last = match entry {
+        // Nothing of version 0.1 that can go is a security domain.
+        _ if entry < EntryId::FIRST => own(entry, u16::MAX),
+        _ => RecordKey::new(Owner::Entry(entry), RecordKind::HighestSequence, u16::MAX),
+    }
+    .key();
     let mut ops = [Op::Remove(first); RECORDS_AT_A_TIME];
     let mut count = 0;
     let mut after = Key(first.0.saturating_sub(1));

@@ -26,7 +26,8 @@
 //! * An application has its own records and no others: [`Context::get`] takes no name of an application.
 //! * What it remembers belongs to its [`Instance`] ([`Pool`]): the same code in another instance, in this container or another, finds nothing of it.
 //! * Who asks is a value, the [`Caller`]: an interface, or another application, which brings no proof of anything but that it is that one.
-//! * [`Issuer`], the services of the issuer security domain, is found by security domains alone, when an interface asks.
+//! * [`SecurityDomain`], its own keys and data, is found by security domains alone, when an interface asks; [`Open`], what is the whole card's, by one that has the
+//!   privileges for it, with a proof of who authorised it.
 //! * [`PlatformServices`], what is the whole SE's, is found by the issuer security domain of the eSE alone.
 //! * The proof of authentication, [`Authenticated`], names security domain, off-card entity, key and level; what it borrows is made by
 //!   `sekisho-scp` alone and lives in the secure channel: when that ends, there is nothing left to borrow.
@@ -91,7 +92,7 @@ pub use chaining::COMMAND_DATA_MAX;
 pub use container::{Container, ContainerMemory, Containers};
 pub use element::SecureElement;
 pub use interface::{ContainerId, Interface, Pairing, Place, Protocol};
-pub use issuer::{Issuer, PlatformServices};
+pub use issuer::{Authorisation, Open, PlatformServices, SecurityDomain};
 pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord};
 pub use loader::PartState;
 pub use manufacture::{BootError, BootFailure, FactoryApplication, Personalisation};

@@ -3,7 +3,7 @@
 use sekisho_apdu::gp::{TagList, tag};
 use sekisho_apdu::tlv::Tlv;
 use sekisho_apdu::{BufferFull, CApdu, StatusWord, Writer};
-use sekisho_os::{Issuer, MESSAGING_POLICY, Outcome, PlatformServices, Refusal};
+use sekisho_os::{MESSAGING_POLICY, Outcome, PlatformServices, Refusal, Registry, SecurityDomain};
 
 use super::wrong_data;
 
@@ -56,22 +56,22 @@ const RELEASE_DATE: [u8; 2] = [0x63, 0x30];
 /// Longest stored data object.
 pub(super) const STORED_MAX: usize = 32;
 
-fn recognition(issuer: &Issuer<'_, '_>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
+fn recognition(domain: &SecurityDomain<'_, '_>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
     w.tlv_with(CARD_RECOGNITION_DATA, |w| {
         w.bytes(&RECOGNITION)?;
-        w.u8(issuer.scp_parameter().byte())
+        w.u8(domain.scp_parameter().byte())
     })
 }
 
 /// The FCI of the issuer security domain (GPC Table 11-82).
 pub(super) fn file_control_information(
-    issuer: &Issuer<'_, '_>,
+    domain: &SecurityDomain<'_, '_>,
     out: &mut Writer<'_>,
 ) -> Result<(), BufferFull> {
     out.tlv_with(tag::FCI, |w| {
-        w.tlv(tag::DF_NAME, issuer.profile().isd_aid.as_bytes())?;
+        w.tlv(tag::DF_NAME, domain.aid().as_bytes())?;
         w.tlv_with(tag::FCI_PROPRIETARY, |w| {
-            recognition(issuer, w)?;
+            recognition(domain, w)?;
             // GlobalPlatform's own commands are short (GPC 11.1.5); longer ones are a matter between host and application.
             w.tlv(tag::MAX_COMMAND_LENGTH, &[0xFF])
         })
@@ -79,10 +79,14 @@ pub(super) fn file_control_information(
 }
 
 /// The class decides about the form: GlobalPlatform's gets the data object, ISO's its value alone (GPC 11.3.3.1).
-pub(super) fn process(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+pub(super) fn process(
+    domain: &mut SecurityDomain<'_, '_>,
+    capdu: &CApdu<'_>,
+    out: &mut Writer<'_>,
+) -> Outcome {
     let tag = match capdu.p1p2() {
         LIST_OF_APPLICATIONS => {
-            applications(issuer, tag_list(capdu.data)?, out)?;
+            applications(domain, tag_list(capdu.data)?, out)?;
             return Ok(StatusWord::NO_ERROR);
         }
         // P1 counts the templates (GPC 11.3.3.1.1).
@@ -90,9 +94,9 @@ pub(super) fn process(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, out: &mut 
         tag => tag,
     };
     if capdu.cla.proprietary() {
-        out.tlv_with(tag.into(), |w| value(issuer, capdu, w))?;
+        out.tlv_with(tag.into(), |w| value(domain, capdu, w))?;
     } else {
-        value(issuer, capdu, out)?;
+        value(domain, capdu, out)?;
     }
     Ok(StatusWord::NO_ERROR)
 }
@@ -106,58 +110,68 @@ fn tag_list(data: &[u8]) -> Result<TagList<'_>, Refusal> {
     }
 }
 
-fn value(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, w: &mut Writer<'_>) -> Result<(), Refusal> {
+fn value(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, w: &mut Writer<'_>) -> Result<(), Refusal> {
     let tag = capdu.p1p2();
     match tag {
-        _ if capdu.p2 == KEY_INFORMATION => issuer.key_information(capdu.p1, w),
-        IIN | CIN | MESSAGING_POLICY => stored(issuer, tag, w),
-        CARD_DATA => Ok(recognition(issuer, w)?),
-        CARD_CAPABILITIES => Ok(capabilities(issuer, w)?),
+        _ if capdu.p2 == KEY_INFORMATION => domain.key_information(capdu.p1, w),
+        IIN | CIN | MESSAGING_POLICY => stored(domain, tag, w),
+        CARD_DATA => Ok(recognition(domain, w)?),
+        CARD_CAPABILITIES => Ok(capabilities(domain, w)?),
         // No receipt has ever been given: there is no delegated management.
         CONFIRMATION_COUNTER => Ok(w.bytes(&[0x00, 0x00])?),
-        SEQUENCE_COUNTER => Ok(w.u24(issuer.sequence_counter()?)?),
-        KEY_DIVERSIFICATION_DATA => Ok(w.bytes(issuer.se_id())?),
-        SECURITY_LEVEL => Ok(w.u8(issuer.security_level())?),
-        CPLC => Ok(production_data(issuer.se_id(), w)?),
-        EXTENDED_CARD_RESOURCES => resources(issuer, w),
-        UPDATE_STATE => platform(issuer)?.update_state(w),
-        RECEIPT => platform(issuer)?.receipt(w),
-        KEY_STATE => platform(issuer)?.key_state(w),
-        REFUSAL => platform(issuer)?.refusal(w),
+        SEQUENCE_COUNTER => Ok(w.u24(domain.sequence_counter()?)?),
+        KEY_DIVERSIFICATION_DATA => Ok(w.bytes(domain.se_id())?),
+        SECURITY_LEVEL => Ok(w.u8(domain.security_level())?),
+        CPLC => Ok(production_data(domain.se_id(), w)?),
+        EXTENDED_CARD_RESOURCES => resources(domain, w),
+        UPDATE_STATE => platform(domain)?.update_state(w),
+        RECEIPT => platform(domain)?.receipt(w),
+        KEY_STATE => platform(domain)?.key_state(w),
+        REFUSAL => platform(domain)?.refusal(w),
         _ => Err(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)),
     }
 }
 
+/// What is the whole card's is no data object of a domain that may not see it.
+fn registry<'d>(domain: &'d SecurityDomain<'_, '_>) -> Result<&'d Registry, Refusal> {
+    let hidden = Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND);
+    domain.registry().map_err(|_| hidden)
+}
+
 /// What is the platform's is nobody's data object but the eSE's.
-fn platform<'c, 'a>(issuer: &'c mut Issuer<'_, 'a>) -> Result<PlatformServices<'c, 'a>, Refusal> {
-    issuer
+fn platform<'c, 'a>(domain: &'c mut SecurityDomain<'_, 'a>) -> Result<PlatformServices<'c, 'a>, Refusal> {
+    domain
         .platform()
         .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))
 }
 
-fn stored(issuer: &mut Issuer<'_, '_>, tag: u16, w: &mut Writer<'_>) -> Result<(), Refusal> {
+fn stored(domain: &mut SecurityDomain<'_, '_>, tag: u16, w: &mut Writer<'_>) -> Result<(), Refusal> {
     let mut bytes = [0; STORED_MAX];
-    match (issuer.data_object(tag, &mut bytes)?, tag) {
+    match (domain.data_object(tag, &mut bytes)?, tag) {
         (Some(len), _) => Ok(w.bytes(bytes.get(..len).unwrap_or_default())?),
         (None, IIN) => Ok(w.bytes(&IIN_UNASSIGNED)?),
-        (None, CIN) => Ok(w.bytes(issuer.se_id())?),
+        (None, CIN) => Ok(w.bytes(domain.se_id())?),
         _ => Err(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)),
     }
 }
 
 /// Card capability information (GPC H.4). No privilege can be given to an application yet, and no security domain be made.
-fn capabilities(issuer: &Issuer<'_, '_>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
+fn capabilities(domain: &SecurityDomain<'_, '_>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
     w.tlv_with(0xA0, |w| {
         w.tlv(0x80, &[0x03])?;
-        w.tlv(0x81, &[issuer.scp_parameter().byte()])?;
+        w.tlv(0x81, &[domain.scp_parameter().byte()])?;
         w.tlv(0x82, &[SCP03_KEYS])
     })?;
     w.tlv(0x82, &[0x00, 0x00, 0x00])?;
     w.tlv(0x83, &[SHA_256])
 }
 
-fn applications(issuer: &Issuer<'_, '_>, tags: TagList<'_>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
-    for (_, entry) in issuer.registry().applications() {
+fn applications(
+    domain: &SecurityDomain<'_, '_>,
+    tags: TagList<'_>,
+    w: &mut Writer<'_>,
+) -> Result<(), Refusal> {
+    for (_, entry) in registry(domain)?.applications() {
         w.tlv_with(0x61, |w| {
             if tags.names(tag::AID) {
                 w.tlv(tag::AID, entry.aid.as_bytes())
@@ -190,10 +204,10 @@ fn production_data(se_id: &[u8; 10], w: &mut Writer<'_>) -> Result<(), BufferFul
 }
 
 /// Extended card resources information (ETSI TS 102 226, 8.2.1.7.2): applications, free non-volatile and volatile memory.
-fn resources(issuer: &Issuer<'_, '_>, w: &mut Writer<'_>) -> Result<(), Refusal> {
+fn resources(domain: &SecurityDomain<'_, '_>, w: &mut Writer<'_>) -> Result<(), Refusal> {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_be_bytes();
-    let [.., applications] = number(issuer.registry().applications().count());
+    let [.., applications] = number(registry(domain)?.applications().count());
     w.tlv(0x81, &[applications])?;
-    w.tlv(0x82, &number(issuer.free_nvm()))?;
-    Ok(w.tlv(0x83, &number(issuer.free_ram()))?)
+    w.tlv(0x82, &number(domain.free_nvm()))?;
+    Ok(w.tlv(0x83, &number(domain.free_ram()))?)
 }

@@ -12,7 +12,9 @@ use store_data::Blocks;
 
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{Application, Context, Issuer, Next, Outcome, Place, PlatformServices, Refusal, State};
+use sekisho_os::{
+    Application, Context, Next, Outcome, Place, PlatformServices, Refusal, SecurityDomain, State,
+};
 
 pub(crate) const fn wrong_data() -> Refusal {
     Refusal(StatusWord::INCORRECT_DATA)
@@ -38,16 +40,16 @@ struct Cursor {
     next: u8,
 }
 
-fn issuer<'c, 'a>(context: &'c mut Context<'a>) -> Result<Issuer<'c, 'a>, Refusal> {
+fn domain<'c, 'a>(context: &'c mut Context<'a>) -> Result<SecurityDomain<'c, 'a>, Refusal> {
     // Registered without the privilege of a security domain, it can do nothing.
     context
-        .issuer()
+        .security_domain()
         .ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
 }
 
 /// Commands about what is the platform's: nobody has them but the eSE's issuer security domain.
-fn platform<'c, 'a>(issuer: &'c mut Issuer<'_, 'a>) -> Result<PlatformServices<'c, 'a>, Refusal> {
-    issuer.platform().ok_or(Refusal(StatusWord::INS_NOT_SUPPORTED))
+fn platform<'c, 'a>(domain: &'c mut SecurityDomain<'_, 'a>) -> Result<PlatformServices<'c, 'a>, Refusal> {
+    domain.platform().ok_or(Refusal(StatusWord::INS_NOT_SUPPORTED))
 }
 
 impl State for CardManager {
@@ -63,8 +65,8 @@ impl Application for CardManager {
     /// # Errors
     /// 6A84 when the FCI does not fit.
     fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
-        let issuer = issuer(context)?;
-        get_data::file_control_information(&issuer, out)?;
+        let domain = domain(context)?;
+        get_data::file_control_information(&domain, out)?;
         Ok(StatusWord::NO_ERROR)
     }
 
@@ -96,26 +98,26 @@ impl Application for CardManager {
         if matches!(capdu.ins, ins::GET_DATA | ins::GET_STATUS) {
             context.shallow();
         }
-        let mut issuer = issuer(context)?;
+        let mut domain = domain(context)?;
         if matches!(capdu.ins, ins::CHANGE_MODE | ins::WRITE | ins::AUTHORIZE_ACTION) {
-            platform(&mut issuer)?;
+            platform(&mut domain)?;
         }
-        rules::check(capdu, issuer.life_cycle(), came)?;
+        rules::check(capdu, domain.life_cycle(), came)?;
         let outcome = match capdu.ins {
-            ins::GET_DATA => get_data::process(&mut issuer, capdu, out),
+            ins::GET_DATA => get_data::process(&mut domain, capdu, out),
             ins::INITIALIZE_UPDATE => {
                 self.forget(place);
-                issuer.initialize_update(capdu, out)
+                domain.initialize_update(capdu, out)
             }
-            ins::EXTERNAL_AUTHENTICATE => issuer.external_authenticate(capdu),
-            ins::GET_STATUS => self.get_status(place, issuer.registry(), issuer.life_cycle(), capdu, out),
-            ins::SET_STATUS => status::set_status(&mut issuer, capdu),
-            ins::PUT_KEY => put_key::process(&mut issuer, capdu, out),
-            ins::DELETE => put_key::delete(&mut issuer, capdu, out),
-            ins::STORE_DATA => store_data::process(&mut self.blocks, (place, session), &mut issuer, capdu),
-            ins::CHANGE_MODE => update::change_mode(&mut platform(&mut issuer)?, capdu),
-            ins::WRITE => update::write(&mut platform(&mut issuer)?, capdu),
-            ins::AUTHORIZE_ACTION => update::authorize_action(&mut platform(&mut issuer)?, capdu, out),
+            ins::EXTERNAL_AUTHENTICATE => domain.external_authenticate(capdu),
+            ins::GET_STATUS => self.get_status(place, domain.registry()?, domain.life_cycle(), capdu, out),
+            ins::SET_STATUS => status::set_status(&mut domain, capdu),
+            ins::PUT_KEY => put_key::process(&mut domain, capdu, out),
+            ins::DELETE => put_key::delete(&mut domain, capdu, out),
+            ins::STORE_DATA => store_data::process(&mut self.blocks, (place, session), &mut domain, capdu),
+            ins::CHANGE_MODE => update::change_mode(&mut platform(&mut domain)?, capdu),
+            ins::WRITE => update::write(&mut platform(&mut domain)?, capdu),
+            ins::AUTHORIZE_ACTION => update::authorize_action(&mut platform(&mut domain)?, capdu, out),
             ins::SELECT => Err(wrong_p1p2()),
             _ => Err(Refusal(StatusWord::INS_NOT_SUPPORTED)),
         };

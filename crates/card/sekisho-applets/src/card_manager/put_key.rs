@@ -5,7 +5,7 @@ use sekisho_apdu::tlv::{TlvReader, read_length};
 use sekisho_apdu::{CApdu, Reader, StatusWord, Writer};
 use sekisho_keys::p256sig::VerifyingKey;
 use sekisho_keys::{AesKey, ct_eq, kcv_aes};
-use sekisho_os::{Issuer, KeyRecord, Outcome, Refusal};
+use sekisho_os::{KeyRecord, Outcome, Refusal, SecurityDomain};
 use zeroize::Zeroizing;
 
 use super::{wrong_data, wrong_p1p2};
@@ -38,11 +38,15 @@ const fn not_supported() -> Refusal {
     Refusal(StatusWord::ALGORITHM_NOT_SUPPORTED)
 }
 
-pub(super) fn process(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+pub(super) fn process(
+    domain: &mut SecurityDomain<'_, '_>,
+    capdu: &CApdu<'_>,
+    out: &mut Writer<'_>,
+) -> Outcome {
     let mut reader = Reader::new(capdu.data);
-    issuer.leave_platform(capdu.p1)?;
+    domain.leave_platform(capdu.p1)?;
     let kvn = reader.u8()?;
-    issuer.leave_platform(kvn)?;
+    domain.leave_platform(kvn)?;
     out.u8(kvn)?;
     let mut keys = KeyRecord::new();
     let mut kid = capdu.p2 & !MULTIPLE;
@@ -50,7 +54,7 @@ pub(super) fn process(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, out: &mut 
         return Err(wrong_p1p2());
     }
     loop {
-        key(issuer, &mut reader, kid, &mut keys, out)?;
+        key(domain, &mut reader, kid, &mut keys, out)?;
         if reader.is_empty() {
             break;
         }
@@ -59,13 +63,13 @@ pub(super) fn process(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, out: &mut 
             return Err(wrong_data());
         }
     }
-    issuer.put_keys(capdu.p1, kvn, &keys)?;
+    domain.put_keys(capdu.p1, kvn, &keys)?;
     Ok(StatusWord::NO_ERROR)
 }
 
 /// A key data field (GPC Tables 11-68, 11-70 to 11-73); the check value of a symmetric key goes into the answer.
 fn key(
-    issuer: &mut Issuer<'_, '_>,
+    domain: &mut SecurityDomain<'_, '_>,
     reader: &mut Reader<'_>,
     kid: u8,
     keys: &mut KeyRecord,
@@ -73,7 +77,7 @@ fn key(
 ) -> Result<(), Refusal> {
     match reader.u8()? {
         key_type::AES => {
-            let key = aes_key(issuer, reader)?;
+            let key = aes_key(domain, reader)?;
             let kcv = kcv_aes(&key);
             check_value(reader, &kcv)?;
             out.bytes(&kcv)?;
@@ -117,7 +121,7 @@ fn check_value(reader: &mut Reader<'_>, expected: &[u8]) -> Result<(), Refusal> 
 }
 
 /// An AES key, under Key-DEK.
-fn aes_key(issuer: &mut Issuer<'_, '_>, reader: &mut Reader<'_>) -> Result<AesKey, Refusal> {
+fn aes_key(domain: &mut SecurityDomain<'_, '_>, reader: &mut Reader<'_>) -> Result<AesKey, Refusal> {
     let block = component(reader)?;
     let len = block.len();
     let mut block = Reader::new(block);
@@ -131,7 +135,7 @@ fn aes_key(issuer: &mut Issuer<'_, '_>, reader: &mut Reader<'_>) -> Result<AesKe
     let mut plain = Zeroizing::new([0; ENCRYPTED_MAX]);
     let plain = plain.get_mut(..encrypted.len()).ok_or(wrong_data())?;
     plain.copy_from_slice(encrypted);
-    issuer.decrypt_sensitive(plain)?;
+    domain.decrypt_sensitive(plain)?;
     let key = AesKey::new(plain.get(..key_len).ok_or(wrong_data())?)?;
     if key_len.next_multiple_of(16) != encrypted.len() {
         return Err(wrong_data());
@@ -164,11 +168,15 @@ fn skip(reader: &mut Reader<'_>, bytes: &[u8]) -> bool {
 }
 
 /// DELETE `[key]` by KVN, by KID, or by both (GPC 11.2.2.3.2). Card content cannot be deleted: it came with the operating system.
-pub(super) fn delete(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+pub(super) fn delete(
+    domain: &mut SecurityDomain<'_, '_>,
+    capdu: &CApdu<'_>,
+    out: &mut Writer<'_>,
+) -> Outcome {
     // Whatever else the data field says.
     for object in TlvReader::new(capdu.data).map_while(Result::ok) {
         if let (KVN, [version]) = (object.tag.0, object.value) {
-            issuer.leave_platform(*version)?;
+            domain.leave_platform(*version)?;
         }
     }
     let (mut kid, mut kvn) = (None, None);
@@ -178,8 +186,8 @@ pub(super) fn delete(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, out: &mut W
             (KID, [id]) if kid.is_none() => kid = Some(*id),
             (KVN, [version]) if kvn.is_none() => kvn = Some(*version),
             (0x4F, aid) => {
-                let known = issuer
-                    .registry()
+                let known = domain
+                    .registry()?
                     .iter()
                     .any(|(_, entry)| entry.aid.as_bytes() == aid);
                 return Err(Refusal(if known {
@@ -194,7 +202,7 @@ pub(super) fn delete(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>, out: &mut W
     if kid.is_none() && kvn.is_none() {
         return Err(wrong_data());
     }
-    issuer.delete_keys(kvn, kid)?;
+    domain.delete_keys(kvn, kid)?;
     // No additional data (GPC 11.2.3.1).
     out.u8(0x00)?;
     Ok(StatusWord::NO_ERROR)

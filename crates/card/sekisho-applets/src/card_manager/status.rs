@@ -3,7 +3,7 @@
 use sekisho_apdu::gp::{CardLifeCycle, RegistryEntry, TagList, tag};
 use sekisho_apdu::tlv::TlvReader;
 use sekisho_apdu::{Aid, CApdu, PartialAid, StatusWord, Writer};
-use sekisho_os::{Entry, EntryKind, Issuer, Module, Outcome, Place, Refusal, Registry};
+use sekisho_os::{Entry, EntryKind, Module, Outcome, Place, Refusal, Registry, SecurityDomain};
 
 use super::{CardManager, Cursor, wrong_data, wrong_p1p2};
 
@@ -45,7 +45,7 @@ impl CardManager {
         // The search criterion does not count for the issuer security domain (GPC 11.4.2.1).
         let fits = |entry: &Entry| p1 == ISSUER_SECURITY_DOMAIN || entry.aid.matches_partial(&wanted);
         for (index, entry) in registry.iter().filter(|(index, _)| *index >= start) {
-            if !is_meant(p1, entry) || !fits(entry) {
+            if !is_meant(p1, index, entry) || !fits(entry) {
                 continue;
             }
             let before = out.len();
@@ -98,9 +98,14 @@ fn criteria(data: &[u8]) -> Result<(PartialAid, TagList<'_>), Refusal> {
     Ok((wanted.ok_or(wrong_data())?, tags))
 }
 
-fn is_meant(p1: u8, entry: &Entry) -> bool {
+/// Registry index of the issuer security domain.
+const ISSUER_INDEX: u8 = 0;
+
+fn is_meant(p1: u8, index: u8, entry: &Entry) -> bool {
     match entry.kind {
-        EntryKind::Application if entry.module == Module::CARD_MANAGER => p1 == ISSUER_SECURITY_DOMAIN,
+        EntryKind::Application if index == ISSUER_INDEX && entry.module == Module::CARD_MANAGER => {
+            p1 == ISSUER_SECURITY_DOMAIN
+        }
         EntryKind::Application => p1 == APPLICATIONS,
         EntryKind::ExecutableLoadFile { .. } => matches!(p1, LOAD_FILES | LOAD_FILES_AND_MODULES),
     }
@@ -134,13 +139,13 @@ fn show(
     Ok(shown.encode(tags, out)?)
 }
 
-pub(super) fn set_status(issuer: &mut Issuer<'_, '_>, capdu: &CApdu<'_>) -> Outcome {
+pub(super) fn set_status(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>) -> Outcome {
     match capdu.p1 {
         ISSUER_SECURITY_DOMAIN => {
             let next = CardLifeCycle::from_byte(capdu.p2).ok_or(wrong_p1p2())?;
-            issuer.set_life_cycle(next)?;
+            domain.open()?.set_life_cycle(next)?;
         }
-        APPLICATIONS => issuer.set_locked(capdu.data, capdu.p2 & LOCK != 0)?,
+        APPLICATIONS => domain.open()?.set_locked(capdu.data, capdu.p2 & LOCK != 0)?,
         _ => return Err(wrong_p1p2()),
     }
     Ok(StatusWord::NO_ERROR)

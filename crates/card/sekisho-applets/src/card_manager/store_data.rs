@@ -3,7 +3,7 @@
 use sekisho_apdu::tlv::TlvReader;
 use sekisho_apdu::{CApdu, Reader, StatusWord};
 use sekisho_messaging::setup::Policy;
-use sekisho_os::{Issuer, MESSAGING_POLICY, Outcome, Place, Refusal};
+use sekisho_os::{MESSAGING_POLICY, Outcome, Place, Refusal, SecurityDomain};
 
 use super::get_data::{CIN, IIN, STORED_MAX};
 use super::{wrong_data, wrong_p1p2};
@@ -83,7 +83,7 @@ impl Blocks {
 pub(super) fn process(
     blocks: &mut Blocks,
     owner: (Place, u32),
-    issuer: &mut Issuer<'_, '_>,
+    domain: &mut SecurityDomain<'_, '_>,
     capdu: &CApdu<'_>,
 ) -> Outcome {
     if capdu.p1 & (ENCRYPTION | RESERVED) != 0 || capdu.p1 & STRUCTURE == STRUCTURE {
@@ -94,31 +94,31 @@ pub(super) fn process(
     if capdu.p2 == 0 && is_last {
         // All of it in one block, which may be as long as a command.
         blocks.end(owner.0);
-        return store_all(issuer, capdu.p1, capdu.data);
+        return store_all(domain, capdu.p1, capdu.data);
     }
     let accepted = blocks.accept(owner, capdu);
     if accepted.is_ok() && !is_last {
         return Ok(StatusWord::NO_ERROR);
     }
     let data = blocks.bytes.get(..blocks.len).unwrap_or_default();
-    let stored = accepted.and_then(|()| store_all(issuer, capdu.p1, data));
+    let stored = accepted.and_then(|()| store_all(domain, capdu.p1, data));
     blocks.end(owner.0);
     stored
 }
 
 /// Stores what all blocks together hold, in the structure that P1 says.
-fn store_all(issuer: &mut Issuer<'_, '_>, p1: u8, data: &[u8]) -> Outcome {
+fn store_all(domain: &mut SecurityDomain<'_, '_>, p1: u8, data: &[u8]) -> Outcome {
     match p1 & STRUCTURE {
-        BER_TLV => store(issuer, data)?,
+        BER_TLV => store(domain, data)?,
         // No tag begins with 00, and the one DGI that there is does.
-        NO_INFORMATION if data.first() != Some(&0x00) => store(issuer, data)?,
-        _ => store_groups(issuer, data)?,
+        NO_INFORMATION if data.first() != Some(&0x00) => store(domain, data)?,
+        _ => store_groups(domain, data)?,
     }
     Ok(StatusWord::NO_ERROR)
 }
 
 /// Stores what data groupings hold: DGI, length, value.
-fn store_groups(issuer: &mut Issuer<'_, '_>, groups: &[u8]) -> Result<(), Refusal> {
+fn store_groups(domain: &mut SecurityDomain<'_, '_>, groups: &[u8]) -> Result<(), Refusal> {
     let mut reader = Reader::new(groups);
     while !reader.is_empty() {
         let dgi = reader.u16()?;
@@ -131,12 +131,12 @@ fn store_groups(issuer: &mut Issuer<'_, '_>, groups: &[u8]) -> Result<(), Refusa
         if dgi != DGI_TLV {
             return Err(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND));
         }
-        store(issuer, value)?;
+        store(domain, value)?;
     }
     Ok(())
 }
 
-fn store(issuer: &mut Issuer<'_, '_>, objects: &[u8]) -> Result<(), Refusal> {
+fn store(domain: &mut SecurityDomain<'_, '_>, objects: &[u8]) -> Result<(), Refusal> {
     if objects.is_empty() {
         return Err(wrong_data());
     }
@@ -151,7 +151,7 @@ fn store(issuer: &mut Issuer<'_, '_>, objects: &[u8]) -> Result<(), Refusal> {
         if !right {
             return Err(wrong_data());
         }
-        issuer.store_data_object(tag, object.value)?;
+        domain.store_data_object(tag, object.value)?;
     }
     Ok(())
 }

@@ -3,14 +3,14 @@
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_scp::card::{InitializeUpdate, initiate};
 
-use super::Issuer;
+use super::SecurityDomain;
 use crate::refusal::{Outcome, Refusal};
 use crate::secure::{Kept, KeyRef, OpenChannel, Slot};
 
 /// Longest EXTERNAL AUTHENTICATE: extended header, host cryptogram and C-MAC of 16 bytes each, Le.
 const EXTERNAL_AUTHENTICATE_MAX: usize = 7 + 32 + 2;
 
-impl Issuer<'_, '_> {
+impl SecurityDomain<'_, '_> {
     /// INITIALIZE UPDATE: ends the secure channel that there was, counts the sequence counter up and answers the card's challenge.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ impl Issuer<'_, '_> {
         } else {
             0
         };
-        let (se_id, aid) = (*self.se_id(), self.profile().isd_aid);
+        let (se_id, aid) = (*self.se_id(), self.aid());
         let rng = &mut *self.context.rng;
         let initiated = initiate(
             &set,

@@ -1,4 +1,5 @@
-//! The services that the operating system (OPEN) gives to the issuer security domain: life cycle, registry, keys, secure channel, update.
+//! The services that the operating system gives to security domains: their own keys, data and secure channels ([`SecurityDomain`]), content management and what else is the
+//! whole card's ([`Open`]), and what is the platform's ([`PlatformServices`]).
 //!
 //! What they write takes effect when the command succeeds, all of it or nothing.
 
@@ -6,7 +7,7 @@ mod channel;
 mod update;
 
 use sekisho_apdu::gp::{ApplicationLifeCycle, CardLifeCycle, Privileges};
-use sekisho_apdu::{StatusWord, Writer};
+use sekisho_apdu::{Aid, StatusWord, Writer};
 use sekisho_scp::ScpParameter;
 
 use crate::application::{Context, MESSAGING_POLICY};
@@ -22,21 +23,115 @@ use crate::registry::{Entry, Registry};
 use crate::secure::KeyRef;
 
 impl<'a> Context<'a> {
-    /// The services of the issuer security domain: `None` for whatever is no security domain, and for whoever is asked by another application.
-    pub fn issuer(&mut self) -> Option<Issuer<'_, 'a>> {
+    /// The services of a security domain: `None` for whatever is no security domain, and for whoever is asked by another application.
+    pub fn security_domain(&mut self) -> Option<SecurityDomain<'_, 'a>> {
         if !matches!(self.caller, Caller::Interface(_)) {
             return None;
         }
         self.entry
             .privileges
             .contains(Privileges::SECURITY_DOMAIN)
-            .then_some(Issuer { context: self })
+            .then_some(SecurityDomain { context: self })
     }
 }
 
-/// The services of one command's processing.
-pub struct Issuer<'c, 'a> {
+/// A security domain, during one command's processing: what is its own, and no more.
+pub struct SecurityDomain<'c, 'a> {
     pub(crate) context: &'c mut Context<'a>,
+}
+
+/// Who authorises a change of what is the whole card's (GPC 9.1.3). It is made of the proof that a command brought, in [`SecurityDomain::open`] alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Authorisation {
+    /// The security domain's own provider, by this key set.
+    OwnManagement(KeyRef),
+}
+
+/// OPEN: content management and life cycles, during one command's processing, with who has authorised it.
+pub struct Open<'c, 'a> {
+    context: &'c mut Context<'a>,
+    by: Authorisation,
+}
+
+fn has(entry: &Entry, privilege: Privileges) -> Result<(), Refusal> {
+    if entry.privileges.contains(privilege) {
+        Ok(())
+    } else {
+        Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
+    }
+}
+
+/// What a transition of the card's life cycle takes, beside Authorized Management (GPC Table 6-1).
+const fn privilege_for(present: CardLifeCycle, next: CardLifeCycle) -> Privileges {
+    match (present, next) {
+        (_, CardLifeCycle::Terminated) => Privileges::CARD_TERMINATE,
+        (CardLifeCycle::CardLocked, _) | (_, CardLifeCycle::CardLocked) => Privileges::CARD_LOCK,
+        _ => Privileges::AUTHORIZED_MANAGEMENT,
+    }
+}
+
+impl Open<'_, '_> {
+    /// Who has authorised it.
+    pub const fn authorisation(&self) -> Authorisation {
+        self.by
+    }
+
+    /// Changes the card's life cycle state. On the way to TERMINATED all keys go: nothing can use them any more.
+    ///
+    /// # Errors
+    /// 6985 without the privilege for it, for a transition that GPC 5.1.1 does not allow, or one to the present state (GPC 11.10.2.2).
+    pub fn set_life_cycle(&mut self, next: CardLifeCycle) -> Result<(), Refusal> {
+        let present = self.context.system.container.card.life_cycle;
+        has(self.context.entry, privilege_for(present, next))?;
+        if !present.may_become(next) {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
+        if next == CardLifeCycle::Terminated {
+            KeyStore {
+                domain: self.context.entry.id,
+                records: &mut self.context.records,
+            }
+            .delete_all()?;
+        }
+        let card = CardRecord {
+            life_cycle: next,
+            ..self.context.system.container.card
+        };
+        card.store(&mut self.context.records, self.context.system.container.id)?;
+        self.context.system.effects.reload = true;
+        self.context.system.effects.essential = true;
+        Ok(())
+    }
+
+    /// Locks or unlocks an application (GPC 11.10.2.2).
+    ///
+    /// # Errors
+    /// 6A88 when there is no such application; 6985 without the privilege Global Lock, when it is in that state already, or is the issuer security domain.
+    pub fn set_locked(&mut self, aid: &[u8], locked: bool) -> Result<(), Refusal> {
+        has(self.context.entry, Privileges::GLOBAL_LOCK)?;
+        let found = self
+            .context
+            .system
+            .container
+            .registry
+            .application(aid)
+            .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+        let (index, entry) = (found.0, *found.1);
+        let life_cycle = ApplicationLifeCycle(entry.life_cycle);
+        if index == ISD_INDEX || life_cycle.is_locked() == locked {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
+        let entry = Entry {
+            life_cycle: life_cycle.with_locked(locked).0,
+            ..entry
+        };
+        let container = self.context.system.container.id;
+        store_entry(&mut self.context.records, container, index, &entry)?;
+        self.context.system.effects.reload = true;
+        self.context.system.effects.essential = true;
+        Ok(())
+    }
 }
 
 /// What belongs to the platform, during one command's processing: the OS part, the keys that it is under, and the modes of the secure channel that
@@ -45,7 +140,7 @@ pub struct PlatformServices<'c, 'a> {
     pub(crate) context: &'c mut Context<'a>,
 }
 
-impl<'a> Issuer<'_, 'a> {
+impl<'a> SecurityDomain<'_, 'a> {
     fn keys(&mut self) -> KeyStore<'_, 'a> {
         KeyStore {
             domain: self.context.entry.id,
@@ -69,6 +164,11 @@ impl<'a> Issuer<'_, 'a> {
         self.context.system.profile
     }
 
+    /// Its AID.
+    pub const fn aid(&self) -> Aid {
+        self.context.entry.aid
+    }
+
     /// The SE-id: key diversification data (GET DATA 00CF).
     pub const fn se_id(&self) -> &[u8; 10] {
         &self.context.system.container.card.se_id
@@ -84,55 +184,35 @@ impl<'a> Issuer<'_, 'a> {
         self.context.system.container.card.life_cycle
     }
 
-    /// Changes the card's life cycle state. On the way to TERMINATED all keys go: nothing can use them any more.
+    /// The container's registry, for a domain that may see it.
     ///
     /// # Errors
-    /// 6985 for a transition that GPC 5.1.1 does not allow, or one to the present state (GPC 11.10.2.2).
-    pub fn set_life_cycle(&mut self, next: CardLifeCycle) -> Result<(), Refusal> {
-        if !self.life_cycle().may_become(next) {
-            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
-        }
-        if next == CardLifeCycle::Terminated {
-            self.keys().delete_all()?;
-        }
-        let card = CardRecord {
-            life_cycle: next,
-            ..self.context.system.container.card
-        };
-        card.store(&mut self.context.records, self.context.system.container.id)?;
-        self.context.system.effects.reload = true;
-        self.context.system.effects.essential = true;
-        Ok(())
+    /// 6985 without the privilege Global Registry.
+    pub fn registry(&self) -> Result<&Registry, Refusal> {
+        self.has(Privileges::GLOBAL_REGISTRY)?;
+        Ok(&self.context.system.container.registry)
     }
 
-    /// The container's registry.
-    pub const fn registry(&self) -> &Registry {
-        &self.context.system.container.registry
+    fn has(&self, privilege: Privileges) -> Result<(), Refusal> {
+        has(self.context.entry, privilege)
     }
 
-    /// Locks or unlocks an application (GPC 11.10.2.2).
+    /// Content management, and what else is the whole card's, as who has sent the command has authorised it.
     ///
     /// # Errors
-    /// 6A88 when there is no such application; 6985 when it is in that state already, or is the issuer security domain.
-    pub fn set_locked(&mut self, aid: &[u8], locked: bool) -> Result<(), Refusal> {
-        let found = self
-            .registry()
-            .application(aid)
-            .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
-        let (index, entry) = (found.0, *found.1);
-        let life_cycle = ApplicationLifeCycle(entry.life_cycle);
-        if index == ISD_INDEX || life_cycle.is_locked() == locked {
-            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+    /// 6982 unless the command came through the domain's secure channel, with a C-MAC; 6985 without the privilege Authorized Management.
+    pub fn open(&mut self) -> Result<Open<'_, 'a>, Refusal> {
+        let refused = Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED);
+        let proof = self.context.authenticated().ok_or(refused)?;
+        if proof.domain() != self.context.instance() || !proof.level().c_mac() {
+            return Err(refused);
         }
-        let entry = Entry {
-            life_cycle: life_cycle.with_locked(locked).0,
-            ..entry
-        };
-        let container = self.context.system.container.id;
-        store_entry(&mut self.context.records, container, index, &entry)?;
-        self.context.system.effects.reload = true;
-        self.context.system.effects.essential = true;
-        Ok(())
+        let by = Authorisation::OwnManagement(proof.key());
+        self.has(Privileges::AUTHORIZED_MANAGEMENT)?;
+        Ok(Open {
+            context: self.context,
+            by,
+        })
     }
 
     /// Reads the value of a stored data object into `out`: its length, or `None` when nothing was stored.
@@ -147,9 +227,13 @@ impl<'a> Issuer<'_, 'a> {
     /// one before.
     ///
     /// # Errors
-    /// 6A84.
+    /// 6A84; 6985 for that policy in a domain that is not the issuer security domain.
     pub fn store_data_object(&mut self, tag: u16, value: &[u8]) -> Result<(), Refusal> {
         if tag == MESSAGING_POLICY {
+            // It is the container's.
+            if self.context.system.container.root() != Some(self.context.entry.id) {
+                return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+            }
             let container = self.context.container();
             self.context.system.effects.revoke(Revoked::All(container));
         }

@@ -8,7 +8,7 @@ use sekisho_scp::SecurityLevel;
 use sekisho_scp::card::{BroadcastCheckpoint, BroadcastStart};
 use zeroize::Zeroizing;
 
-use super::{Issuer, PlatformServices};
+use super::{PlatformServices, SecurityDomain};
 use crate::container::Container;
 use crate::interface::ContainerId;
 use crate::keys::{KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyStore};
@@ -22,7 +22,7 @@ const fn not_authenticated() -> Refusal {
     Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED)
 }
 
-impl<'a> Issuer<'_, 'a> {
+impl<'a> SecurityDomain<'_, 'a> {
     /// What is the platform's: `None` for whatever is not the issuer security domain of the eSE.
     pub fn platform(&mut self) -> Option<PlatformServices<'_, 'a>> {
         let Container { id, .. } = self.context.system.container;
