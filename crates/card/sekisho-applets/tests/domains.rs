@@ -100,7 +100,7 @@ const NOT_ITS_OWN: [(&str, u16, u16); 16] = [
     ("80CADF2000", 0x6A88, 0x6A88),
     ("80CADF2200", 0x6A88, 0x6A88),
     // The policy for readers, which is the container's; the design system's keys.
-    ("80E2900008DF300501000000FF", 0x6A80, 0x6982),
+    ("80E2900006DF3003080010", 0x6985, 0x6982),
     ("80D80081016100", 0x6985, 0x6982),
     // CHANGE MODE, WRITE, AUTHORIZE ACTION.
     ("803A0000020000", 0x6D00, 0x6D00),
