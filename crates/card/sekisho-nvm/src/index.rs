@@ -47,8 +47,12 @@ pub(crate) struct Tag(u32);
 
 impl Tag {
     pub(crate) const fn of(key: Key) -> Self {
+        Self::of_words(key.0, 0)
+    }
+
+    pub(crate) const fn of_words(key: u32, more: u32) -> Self {
         // Two rounds of multiplying and folding (MurmurHash3, finalizer): neighbours are far apart.
-        let mut hash = key.0;
+        let mut hash = key ^ more.wrapping_mul(0x9E37_79B9);
         hash = (hash ^ (hash >> 16)).wrapping_mul(0x85EB_CA6B);
         hash = (hash ^ (hash >> 13)).wrapping_mul(0xC2B2_AE35);
         Self((hash ^ (hash >> 16)) >> (u32::BITS - TAG_BITS))
@@ -81,7 +85,7 @@ impl<const N: usize> Slots for [Slot; N] {
 
 /// The table: open addressing, one place after the other from where the tag says.
 #[derive(Debug)]
-pub(crate) struct Index<I: ?Sized = [Slot]> {
+pub struct Index<I: ?Sized = [Slot]> {
     /// Every live record is in it.
     complete: bool,
     slots: I,

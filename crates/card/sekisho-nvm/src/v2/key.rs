@@ -30,6 +30,13 @@ pub enum Prefix {
 }
 
 impl Prefix {
+    /// Whose records it covers.
+    pub const fn owner(self) -> u16 {
+        match self {
+            Self::Owner(owner) | Self::Object(owner, _) => owner,
+        }
+    }
+
     /// Whether `key` begins with it.
     pub const fn covers(self, key: Key) -> bool {
         match self {

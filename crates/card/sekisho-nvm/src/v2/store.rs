@@ -1,0 +1,439 @@
+//! The store: what is known of it, and reading.
+
+use core::ops::{Deref, DerefMut, Range};
+
+use zeroize::Zeroize;
+
+use super::key::{Key, Prefix};
+use super::page::{Geometry, SPARE};
+use super::ram::{Memory, Page, Tables};
+use super::record::{CHUNK, Kind, RECORD_HEAD, Record};
+use crate::Error;
+use crate::flash::{Flash, WORD};
+use crate::index::Tag;
+
+/// A transactional key-value store. It holds positions only: the flash is an argument of every call, always the same one.
+///
+/// It is made with memory of a size, `Store<Ram<..>>`, and used as [`Store`] without: that is what it dereferences to.
+///
+/// After [`Error::Flash`] from a call that writes, the store is to be opened anew: it reads the state it knows of, and commits nothing.
+#[derive(Debug)]
+pub struct Store<M: ?Sized = dyn Tables> {
+    pub(super) geometry: Geometry,
+    /// The page that is written.
+    pub(super) tail: usize,
+    /// The sequence number of the tail.
+    pub(super) sequence: u32,
+    /// Bytes of the live records.
+    pub(super) live: usize,
+    /// A page has been erased by the commit that is going on.
+    pub(super) has_erased: bool,
+    /// A write has failed: what stands behind the tail is unknown.
+    pub(super) stale: bool,
+    /// Every owner is in the table.
+    pub(super) all_owners: bool,
+    /// While the store is opened: what a record has left whose wiping was cut.
+    pub(super) skipped: Option<Skipped>,
+    pub(super) memory: M,
+}
+
+impl<M: Memory> Deref for Store<M> {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        M::of(self)
+    }
+}
+
+impl<M: Memory> DerefMut for Store<M> {
+    fn deref_mut(&mut self) -> &mut Store {
+        M::of_mut(self)
+    }
+}
+
+impl<M: Memory> Store<M> {
+    /// A store that nothing is known of.
+    pub(super) fn blank<F: Flash>(flash: &F, pages: &Range<usize>) -> Result<Self, Error<F::Error>> {
+        let geometry = Geometry::of(flash, pages, M::BLANK.pages().len())?;
+        Ok(Self {
+            geometry,
+            tail: 0,
+            sequence: 0,
+            live: 0,
+            has_erased: false,
+            stale: false,
+            all_owners: true,
+            skipped: None,
+            memory: M::BLANK,
+        })
+    }
+
+    /// Makes an empty store in `pages`, erasing what is there. Cut anywhere it leaves what was there, or no store.
+    ///
+    /// # Errors
+    /// [`Error::Geometry`] for too few or too small pages, or more than the memory is for; [`Error::Flash`].
+    pub fn format<F: Flash>(flash: &mut F, pages: Range<usize>) -> Result<Self, Error<F::Error>> {
+        let mut store = Self::blank(flash, &pages)?;
+        let geometry = store.geometry;
+        let mut last: Option<(u32, usize)> = None;
+        for page in 0..geometry.pages {
+            if let Some(head) = geometry.head(flash, page)? {
+                last = last.max(Some((head.sequence, page)));
+            }
+        }
+        let last = last.map(|(_, page)| page);
+        if let Some(last) = last {
+            geometry.unmake(flash, last)?;
+        }
+        for page in (0..geometry.pages).filter(|page| Some(*page) != last).chain(last) {
+            geometry.erase(flash, page)?;
+            store.page_mut(page).flag = true;
+        }
+        // The first page is page 0.
+        store.tail = geometry.pages - 1;
+        store.open_page(flash, None)?;
+        Ok(store)
+    }
+}
+
+/// A piece of a page that is no record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Skipped {
+    pub(super) at: usize,
+    pub(super) end: usize,
+}
+
+/// Goes over the records of a page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Walk {
+    at: usize,
+    end: usize,
+    skipped: Option<Skipped>,
+}
+
+impl Walk {
+    /// The next record, if it is whole.
+    pub(super) fn next<F: Flash>(
+        &mut self,
+        geometry: &Geometry,
+        flash: &F,
+    ) -> Result<Option<Record>, Error<F::Error>> {
+        while self.at + WORD <= self.end {
+            if let Some(skipped) = self.skipped.filter(|skipped| skipped.at == self.at) {
+                self.at = skipped.end;
+                continue;
+            }
+            let mut head = [0xFF; RECORD_HEAD];
+            let len = RECORD_HEAD.min(self.end - self.at);
+            geometry.read(flash, self.at, head.get_mut(..len).unwrap_or_default())?;
+            if head.starts_with(&[0; WORD]) {
+                self.at += zeros(geometry, flash, self.at, self.end)?;
+                continue;
+            }
+            let record = Record::read(self.at, &head).filter(|record| record.end() <= self.end);
+            let record = record.ok_or(Error::Corrupted)?;
+            self.at = record.end();
+            return Ok(Some(record));
+        }
+        Ok(None)
+    }
+}
+
+/// Bytes of the words that are zero from `at` on, up to some number of them.
+pub(super) fn zeros<F: Flash>(
+    geometry: &Geometry,
+    flash: &F,
+    at: usize,
+    end: usize,
+) -> Result<usize, Error<F::Error>> {
+    let mut chunk = [0; CHUNK];
+    let chunk = chunk.get_mut(..CHUNK.min(end - at)).unwrap_or_default();
+    geometry.read(flash, at, chunk)?;
+    let words = chunk.as_chunks::<WORD>().0.iter();
+    Ok(words.take_while(|word| **word == [0; WORD]).count() * WORD)
+}
+
+impl Store {
+    pub(super) fn page(&self, page: usize) -> Page {
+        self.memory.pages().get(page).copied().unwrap_or(Page::BLANK)
+    }
+
+    pub(super) fn page_mut(&mut self, page: usize) -> &mut Page {
+        let pages = self.memory.pages_mut();
+        let page = page.min(pages.len().saturating_sub(1));
+        #[allow(
+            clippy::indexing_slicing,
+            reason = "a store has pages, and `Geometry::of` no more than the table"
+        )]
+        &mut pages[page]
+    }
+
+    /// Offset behind the records of a page.
+    pub(super) fn end_of(&self, page: usize) -> usize {
+        page * self.geometry.size + usize::from(self.page(page).end) * WORD
+    }
+
+    pub(super) fn set_end(&mut self, page: usize, at: usize) {
+        let words = at.saturating_sub(page * self.geometry.size) / WORD;
+        self.page_mut(page).end = u16::try_from(words).unwrap_or(u16::MAX);
+    }
+
+    /// The page in use with the least sequence number from `from` on.
+    pub(super) fn page_from(&self, from: u32) -> Option<usize> {
+        let pages = self.memory.pages().iter().enumerate().take(self.geometry.pages);
+        let pages = pages.filter(|(_, page)| page.in_use && page.sequence >= from);
+        pages.min_by_key(|(_, page)| page.sequence).map(|(page, _)| page)
+    }
+
+    pub(super) fn walk(&self, page: usize) -> Walk {
+        Walk {
+            at: self.geometry.start(page),
+            end: self.end_of(page),
+            skipped: self.skipped,
+        }
+    }
+
+    /// Number of the pages that are not in use.
+    pub(super) fn free_pages(&self) -> usize {
+        let pages = self.memory.pages().iter().take(self.geometry.pages);
+        pages.filter(|page| !page.in_use).count()
+    }
+
+    /// The record at `at`, where one is known to be.
+    pub(super) fn record<F: Flash>(&self, flash: &F, at: usize) -> Result<Record, Error<F::Error>> {
+        let mut head = [0; RECORD_HEAD];
+        self.geometry.read(flash, at, &mut head)?;
+        Record::read(at, &head).ok_or(Error::Corrupted)
+    }
+
+    /// The first live record that `is_wanted`, page by page: a walk over all of them.
+    pub(super) fn search<F: Flash>(
+        &self,
+        flash: &F,
+        mut is_wanted: impl FnMut(&Record) -> bool,
+    ) -> Result<Option<Record>, Error<F::Error>> {
+        for page in (0..self.geometry.pages).filter(|page| self.page(*page).in_use) {
+            let mut walk = self.walk(page);
+            while let Some(record) = walk.next(&self.geometry, flash)? {
+                if record.name.kind == Kind::Put && is_wanted(&record) {
+                    return Ok(Some(record));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The live record of `key`, but for those at the offsets `new`.
+    pub(super) fn find<F: Flash>(
+        &self,
+        flash: &F,
+        key: Key,
+        new: &[u32],
+    ) -> Result<Option<Record>, Error<F::Error>> {
+        for at in self.memory.index().find(tag(key)) {
+            let record = self.record(flash, at)?;
+            if record.name.key == key && record.name.kind == Kind::Put {
+                return Ok(Some(record));
+            }
+        }
+        if self.memory.index().is_complete() {
+            return Ok(None);
+        }
+        self.search(flash, |record| record.name.key == key && !is_among(record, new))
+    }
+
+    /// Reads the value of `key` into `out` and gives its length, or `None` when there is no such record.
+    ///
+    /// # Errors
+    /// [`Error::BufferTooSmall`]; [`Error::Corrupted`] when the value is not what was written; [`Error::Flash`].
+    pub fn get<F: Flash>(
+        &self,
+        flash: &F,
+        key: Key,
+        out: &mut [u8],
+    ) -> Result<Option<usize>, Error<F::Error>> {
+        let Some(record) = self.find(flash, key, &[])? else {
+            return Ok(None);
+        };
+        let out = out.get_mut(..record.len()).ok_or(Error::BufferTooSmall)?;
+        self.geometry.read(flash, record.value_at(), out)?;
+        let head = record.name.head(|crc| crc.update(out));
+        if !head.ends_with(&record.crc.to_be_bytes()) {
+            out.zeroize();
+            return Err(Error::Corrupted);
+        }
+        Ok(Some(record.len()))
+    }
+
+    /// Length of the value of `key`, or `None` when there is no such record.
+    ///
+    /// # Errors
+    /// [`Error::Flash`], [`Error::Corrupted`].
+    pub fn len_of<F: Flash>(&self, flash: &F, key: Key) -> Result<Option<usize>, Error<F::Error>> {
+        Ok(self.find(flash, key, &[])?.map(|record| record.len()))
+    }
+
+    /// The least live key above `after` (from the beginning for `None`): looks at every record.
+    ///
+    /// # Errors
+    /// [`Error::Flash`], [`Error::Corrupted`].
+    pub fn next_key<F: Flash>(&self, flash: &F, after: Option<Key>) -> Result<Option<Key>, Error<F::Error>> {
+        let mut least: Option<Key> = None;
+        self.search(flash, |record| {
+            let key = record.name.key;
+            if after.is_none_or(|after| key > after) && least.is_none_or(|least| key < least) {
+                least = Some(key);
+            }
+            false
+        })?;
+        Ok(least)
+    }
+
+    /// Bytes that the live records of an owner take, their heads included.
+    ///
+    /// # Errors
+    /// [`Error::Flash`], [`Error::Corrupted`]: only when there are more owners than the memory is for, and the records are to be counted.
+    pub fn used<F: Flash>(&self, flash: &F, owner: u16) -> Result<usize, Error<F::Error>> {
+        let known = self.memory.owners().iter();
+        let known = known
+            .filter(|owned| owned.owner == owner)
+            .map(|owned| owned.bytes)
+            .max();
+        let known = usize::try_from(known.unwrap_or_default()).unwrap_or_default();
+        if known > 0 || self.all_owners {
+            return Ok(known);
+        }
+        let mut bytes = 0;
+        self.search(flash, |record| {
+            if Prefix::Owner(owner).covers(record.name.key) {
+                bytes += record.size();
+            }
+            false
+        })?;
+        Ok(bytes)
+    }
+
+    /// Bytes that records can take in all.
+    pub const fn capacity(&self) -> usize {
+        self.geometry.capacity()
+    }
+
+    /// Bytes that new records can take.
+    pub const fn free(&self) -> usize {
+        self.capacity().saturating_sub(self.live)
+    }
+
+    /// Bytes of the longest value.
+    pub const fn value_max(&self) -> usize {
+        self.geometry.value_max()
+    }
+
+    /// Number of pages that have been begun since the store was made: the measure of wear (see the crate's page).
+    pub const fn epoch(&self) -> u32 {
+        self.sequence
+    }
+
+    /// Takes a live record into account.
+    pub(super) fn take_up(&mut self, record: &Record) {
+        let (page, size) = (self.geometry.page_of(record.at), record.size());
+        self.memory.index_mut().insert(tag(record.name.key), record.at);
+        self.live += size;
+        let page = self.page_mut(page);
+        page.live = page.live.saturating_add(u16::try_from(size).unwrap_or(u16::MAX));
+        let owner = record.name.key.owner;
+        let owners = self.memory.owners_mut();
+        let known = owners
+            .iter()
+            .position(|owned| owned.owner == owner && owned.bytes > 0);
+        let place = known.or_else(|| owners.iter().position(|owned| owned.bytes == 0));
+        match place.and_then(|place| owners.get_mut(place)) {
+            // An owner that could not be taken up once is not known in part.
+            Some(owned) if known.is_some() || self.all_owners => {
+                owned.owner = owner;
+                owned.bytes += u32::try_from(size).unwrap_or_default();
+            }
+            _ => self.all_owners = false,
+        }
+    }
+
+    /// Takes a record that is not live any more out of account.
+    pub(super) fn let_go(&mut self, record: &Record) {
+        let (page, size) = (self.geometry.page_of(record.at), record.size());
+        self.memory.index_mut().remove(tag(record.name.key), record.at);
+        self.live = self.live.saturating_sub(size);
+        let page = self.page_mut(page);
+        page.live = page.live.saturating_sub(u16::try_from(size).unwrap_or(u16::MAX));
+        let owner = record.name.key.owner;
+        let mut owners = self.memory.owners_mut().iter_mut();
+        if let Some(owned) = owners.find(|owned| owned.owner == owner && owned.bytes > 0) {
+            owned.bytes = owned
+                .bytes
+                .saturating_sub(u32::try_from(size).unwrap_or_default());
+        }
+    }
+
+    /// Begins a page: its head, and then the word in the one before. `cut` is what does not count any more in another one.
+    pub(super) fn open_page<F: Flash>(
+        &mut self,
+        flash: &mut F,
+        cut: Option<super::page::Cut>,
+    ) -> Result<(), Error<F::Error>> {
+        let count = self.geometry.pages;
+        let around = (1..=count).map(|step| (self.tail + step) % count);
+        // What was undone is in use until a new page says that it is not.
+        let free = around.filter(|page| !self.page(*page).in_use && self.page(*page).sequence == 0);
+        // One that is known to be erased if there is one; of these the next one around.
+        let page = free
+            .min_by_key(|page| !self.page(*page).flag)
+            .ok_or(Error::Full)?;
+        let sequence = self.sequence.checked_add(1).ok_or(Error::Full)?;
+        if !self.page(page).flag {
+            self.erase(flash, page)?;
+        }
+        let before = self.last_page();
+        *self.page_mut(page) = Page {
+            sequence,
+            in_use: true,
+            ..Page::BLANK
+        };
+        let geometry = self.geometry;
+        geometry.write_head(flash, page, sequence, cut, |page| self.page(page).in_use)?;
+        if let Some(before) = before {
+            geometry.close(flash, before)?;
+        }
+        self.set_end(page, geometry.start(page));
+        self.tail = page;
+        self.sequence = sequence;
+        Ok(())
+    }
+
+    /// The page in use with the highest sequence number.
+    pub(super) fn last_page(&self) -> Option<usize> {
+        let pages = self.memory.pages().iter().enumerate().take(self.geometry.pages);
+        let pages = pages.filter(|(_, page)| page.in_use);
+        pages.max_by_key(|(_, page)| page.sequence).map(|(page, _)| page)
+    }
+
+    /// Erases a page that is not in use.
+    pub(super) fn erase<F: Flash>(&mut self, flash: &mut F, page: usize) -> Result<(), Error<F::Error>> {
+        self.geometry.erase(flash, page)?;
+        self.has_erased = true;
+        self.page_mut(page).flag = true;
+        Ok(())
+    }
+
+    /// Whether pages are to be made free before another `count` can be begun.
+    pub(super) fn is_short(&self, count: usize) -> bool {
+        count > 0 && self.free_pages() < count + SPARE
+    }
+}
+
+/// What the index knows of a key.
+pub(super) const fn tag(key: Key) -> Tag {
+    Tag::of_words((key.owner as u32) << 16 | key.object as u32, key.part as u32)
+}
+
+/// Whether a record stands at one of the offsets.
+pub(super) fn is_among(record: &Record, offsets: &[u32]) -> bool {
+    offsets.iter().any(|at| usize::try_from(*at) == Ok(record.at))
+}
