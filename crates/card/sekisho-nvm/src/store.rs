@@ -137,6 +137,53 @@ impl<I: Slots> Store<I> {
     }
 }
 
+/// Whether a half has a head.
+pub(crate) fn has_head<F: Flash>(flash: &F, pages: &Range<usize>) -> Result<bool, Error<F::Error>> {
+    let [a, b] = halves(flash, pages.clone())?;
+    Ok(a.epoch(flash)?.is_some() || b.epoch(flash)?.is_some())
+}
+
+/// What carries a store over into format 2.
+impl Store {
+    /// The half that counts.
+    pub(crate) const fn active(&self) -> Half {
+        self.half()
+    }
+
+    pub(crate) const fn walk(&self) -> Walk {
+        Walk::new(self.half(), self.tail)
+    }
+
+    /// The next live record.
+    pub(crate) fn next_live<F: Flash>(
+        &self,
+        walk: &mut Walk,
+        flash: &F,
+    ) -> Result<Option<Record>, Error<F::Error>> {
+        while let Some(walked) = walk.next(flash, &self.index)? {
+            if !walked.superseded && walked.record.kind == Kind::Put {
+                return Ok(Some(walked.record));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads the value of a record, which is as long as `out`.
+    pub(crate) fn read<F: Flash>(
+        &self,
+        flash: &F,
+        record: &Record,
+        out: &mut [u8],
+    ) -> Result<(), Error<F::Error>> {
+        self.half().read(flash, record.value_at(), out)?;
+        if Half::agrees(record, out) {
+            Ok(())
+        } else {
+            Err(Error::Corrupted)
+        }
+    }
+}
+
 impl Store {
     const fn half(&self) -> Half {
         let [a, b] = self.halves;

@@ -1,5 +1,6 @@
 //! Format 2: records belong to owners, pages are of equal rank, and one page is compacted at a time.
 
+mod carry;
 mod key;
 mod open;
 mod page;

@@ -69,7 +69,9 @@ impl Remaining {
 type Position = (u32, usize);
 
 /// What the first walk has found.
-struct Survey {
+pub(super) struct Survey {
+    /// There is a whole transaction.
+    pub(super) has_begun: bool,
     /// Behind the last whole transaction.
     end: Position,
     /// Something stands behind it.
@@ -110,7 +112,7 @@ impl<M: Memory> Store<M> {
 
 impl Store {
     /// Finds the pages in use.
-    fn read_heads<F: Flash>(&mut self, flash: &F) -> Result<(), Error<F::Error>> {
+    pub(super) fn read_heads<F: Flash>(&mut self, flash: &F) -> Result<(), Error<F::Error>> {
         let geometry = self.geometry;
         let mut tail = None;
         for page in 0..geometry.pages {
@@ -289,11 +291,12 @@ impl Store {
     }
 
     /// Walks over the log: whether everything in it is whole, and where it ends.
-    fn survey<F: Flash>(&mut self, flash: &Ahead<'_, F>) -> Result<Survey, Error<F::Error>> {
+    pub(super) fn survey<F: Flash>(&mut self, flash: &Ahead<'_, F>) -> Result<Survey, Error<F::Error>> {
         let geometry = self.geometry;
         let first = self.page_from(0).ok_or(Error::Corrupted)?;
         let start = (self.page(first).sequence, geometry.start(first));
         let mut survey = Survey {
+            has_begun: false,
             end: start,
             is_cut: false,
             last: None,
@@ -320,6 +323,7 @@ impl Store {
                         }
                         is_pending = true;
                         if record.name.last {
+                            survey.has_begun = true;
                             if record.name.kind != Kind::Emptied {
                                 survey.last = Some((begin, (sequence, at)));
                             }

@@ -162,7 +162,7 @@ impl Store {
     }
 
     /// Bytes left in the tail for records.
-    fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         let end = self.geometry.end(self.tail) - KEPT;
         end.saturating_sub(self.end_of(self.tail))
     }
@@ -263,7 +263,7 @@ impl Store {
     }
 
     /// Writes a record behind the tail and gives its offset. Behind the last one of a transaction goes a word of zeros.
-    fn append<F: Flash>(
+    pub(super) fn append<F: Flash>(
         &mut self,
         flash: &mut F,
         name: Name,
