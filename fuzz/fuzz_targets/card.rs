@@ -9,7 +9,7 @@ use sekisho_apdu::Aid;
 use sekisho_applets::Standard;
 use sekisho_applets::file_system::{self, image::Image};
 use sekisho_keys::{AesKey, KeySet, Rng};
-use sekisho_nvm::Slot;
+use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     AllInterfaces, Containers, FactoryApplication, Interface, MESSAGING_POLICY, Module, Personalisation, Platform, Profile, SecureElement,
@@ -34,7 +34,7 @@ impl Platform for Virtual {
     type Applications = Standard;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 }
 
 const KEY_INFORMATION: [u8; 5] = [0x80, 0xCA, 0x00, 0xE0, 0x00];

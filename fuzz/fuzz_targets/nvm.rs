@@ -3,10 +3,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_nvm::{Error, Key, Op, Slot};
+use sekisho_nvm::{Error, Key, Op, Ram};
 
 /// Fewer records than the input can have.
-type Store = sekisho_nvm::Store<[Slot; 3]>;
+type Store = sekisho_nvm::Store<Ram<3, 16, 16>>;
 
 fuzz_target!(|data: &[u8]| {
     let mut flash = RamFlash::new(128, 4);
@@ -24,8 +24,8 @@ fuzz_target!(|data: &[u8]| {
             let _ = store.get(&flash, next, &mut buf);
             key = Some(next);
         }
-        match store.commit(&mut flash, &[Op::Put(Key(1), b"value")]) {
-            Ok(()) => assert_eq!(store.get(&flash, Key(1), &mut buf).unwrap(), Some(5)),
+        match store.commit(&mut flash, &[Op::Put(Key::new(1, 1, 1), b"value")]) {
+            Ok(()) => assert_eq!(store.get(&flash, Key::new(1, 1, 1), &mut buf).unwrap(), Some(5)),
             Err(error) => assert!(matches!(error, Error::Full | Error::Corrupted), "{error:?}"),
         }
     }

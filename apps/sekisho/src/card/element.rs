@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use sekisho_applets::Standard;
 use sekisho_keys::Rng;
-use sekisho_nvm::{Flash, Slot};
+use sekisho_nvm::{Flash, Ram};
 use sekisho_os::{AllInterfaces, BootError, Containers, Personalisation, Platform, Profile, SecureElement};
 
 /// The host's platform: its flash, its randomness, all native applications.
@@ -16,7 +16,7 @@ impl<F: Flash> Platform for HostPlatform<F> {
     type Applications = Standard;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 }
 
 /// A virtual secure element.

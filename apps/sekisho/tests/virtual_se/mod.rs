@@ -6,7 +6,7 @@ use sekisho_hsm::design::Ceremony;
 use sekisho_hsm::{Hsm, KVN_SCP, SoftHsm};
 use sekisho_keys::{Rng, sha256};
 use sekisho_link::{Manifest, SeId};
-use sekisho_nvm::Slot;
+use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{AllInterfaces, Containers, Personalisation, Platform, Profile, SecureElement};
 
@@ -28,7 +28,7 @@ impl Platform for Virtual {
     type Applications = Standard;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 }
 
 /// An SE with the first meter as version 1.

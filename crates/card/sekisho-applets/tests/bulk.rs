@@ -15,7 +15,7 @@ use common::{SeededRng, initial_keys, key, personalisation, sw};
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_applets::CardManager;
 use sekisho_keys::sha256;
-use sekisho_nvm::Slot;
+use sekisho_nvm::Ram;
 use sekisho_nvm::area::Writing;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
@@ -164,7 +164,7 @@ impl Platform for Stand {
     type Applications = Set;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 }
 
 type Card = SecureElement<Stand>;

@@ -11,7 +11,7 @@ use common::script::Line;
 use common::{SeededRng, initial_keys, key, personalisation, sw};
 use sekisho_apdu::{Aid, CApdu, Cla, StatusWord, Writer};
 use sekisho_applets::CardManager;
-use sekisho_nvm::Slot;
+use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     AllInterfaces, Application, Applications, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Caller, ContainerId,
@@ -365,7 +365,7 @@ impl Platform for Stand {
     type Applications = Set;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 }
 
 type Card = SecureElement<Stand>;

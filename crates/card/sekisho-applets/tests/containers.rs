@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_applets::{CardManager, Standard};
 use sekisho_keys::KeySet;
-use sekisho_nvm::Slot;
+use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     AllInterfaces, Application, Applications, BootError, ContainerId, Containers, Context,
@@ -100,7 +100,7 @@ impl Platform for Three {
     type Applications = Notes;
     type Interfaces = AllInterfaces;
     type Containers = Containers<3>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 }
 
 type Card = SecureElement<Three>;
@@ -530,7 +530,7 @@ impl Platform for Two {
     type Applications = Standard<2>;
     type Interfaces = AllInterfaces;
     type Containers = Containers<2>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 }
 
 #[test]

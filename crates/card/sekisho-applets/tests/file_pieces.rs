@@ -16,7 +16,7 @@ use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_applets::file_system::{self, FileSystem, image::Image, image::ROOT};
 use sekisho_applets::{CardManager, Standard};
 use sekisho_nvm::ram::{RamError, RamFlash};
-use sekisho_nvm::{Flash, Slot};
+use sekisho_nvm::{Flash, Ram};
 use sekisho_os::{
     AllInterfaces, Application, Applications, Containers, Context, FactoryApplication, Instance, Interface,
     Module, Next, Outcome, Personalisation, Platform, Pool, Profile, Refusal, Resume, SecureElement, State,
@@ -64,7 +64,7 @@ impl Platform for Counted {
     type Applications = Standard;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
-    type Index = [Slot; 512];
+    type Index = Ram<512, 16, 8>;
 }
 
 /// Files of a large card.
@@ -168,7 +168,7 @@ impl Platform for Large {
     type Applications = Set;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
-    type Index = [Slot; 2048];
+    type Index = Ram<2048, 160, 8>;
 }
 
 type LargeCard = SecureElement<Large>;

@@ -186,7 +186,8 @@ fn a_full_flash_costs_no_right_pin() {
     // Eight pieces of 48 bytes are 480 bytes of records with their heads; 19 are more than the reserve has room for at one time.
     let update = |len: usize| format!("00D6000000{len:04X}{}", "C3".repeat(len));
     assert_eq!(answer(&mut card, &update(384)), 0x9000);
-    assert_eq!(answer(&mut card, &update(896)), 0x6A84);
+    // As long as what it replaces always goes, however often.
+    assert!((0..20).all(|_| answer(&mut card, &update(896)) == 0x9000));
     // A longer PIN does not fit: the old one stays, with all its tries, and is proved.
     let longer = format!("0024000114 31323334 {}", "37".repeat(16)).replace(' ', "");
     assert_eq!(answer(&mut card, &longer), 0x6A84);

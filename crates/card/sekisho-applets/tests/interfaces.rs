@@ -13,7 +13,7 @@ use sekisho_applets::{CardManager, Standard};
 use sekisho_keys::Rng;
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::Mode;
-use sekisho_nvm::Slot;
+use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     AllInterfaces, Application, Applications, Containers, Context, Instance, Interface, InterfaceState,
@@ -620,7 +620,7 @@ impl Platform for Asked {
     type Applications = WithAsking;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 }
 
 struct AskedCard(SecureElement<Asked>);
@@ -735,7 +735,7 @@ impl Platform for Contacts {
     type Applications = Standard;
     type Interfaces = ContactsAlone;
     type Containers = Containers<1>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 }
 
 /// A product pays for the interfaces that it has; on another nothing is there, and nothing happens.

@@ -9,7 +9,7 @@ mod common;
 use common::update::{Broadcast, Change, Custody, KVN, Keys, V1, V2, manifest};
 use common::{Card, PAGE, SeededRng, flash, personalisation, profile, send, sw};
 use sekisho_apdu::StatusWord;
-use sekisho_nvm::{Key, Op, Slot, Store};
+use sekisho_nvm::{Key, Op, Ram, Store};
 use sekisho_os::{BootError, ContainerId, Personalisation, Profile};
 use sekisho_scp::SecurityLevel;
 
@@ -74,9 +74,9 @@ fn a_module_is_refused_at_its_manifest_and_new_keys_are_taken() {
 fn a_part_of_another_build_stays_and_answers_nothing() {
     let mut flash = made(&Keys::new(), None).unwrap().into_flash();
     let pages = 0..Profile::default().store_bytes / PAGE;
-    let mut store = Store::<[Slot; 128]>::open(&mut flash, pages).unwrap();
+    let mut store = Store::<Ram<128, 16, 16>>::open(&mut flash, pages).unwrap();
     let record = [&[1][..], &manifest(7, 0, V1).encode()].concat();
-    let part = Key::new(ContainerId::ESE.number(), 0x40, 0);
+    let part = Key::new(0, 0, 0x40);
     store.commit(&mut flash, &[Op::Put(part, &record)]).unwrap();
     let mut card = Card::boot(flash, SeededRng(1), &profile()).unwrap();
     let state = card.part().unwrap();

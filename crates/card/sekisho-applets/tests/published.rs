@@ -11,7 +11,7 @@ use common::{SeededRng, flash, key, personalisation, profile};
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_applets::CardManager;
 use sekisho_keys::KeySet;
-use sekisho_nvm::Slot;
+use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     AllInterfaces, Application, Applications, Containers, Context, Instance, Module, Next, Outcome,
@@ -64,7 +64,7 @@ impl Platform for Recorded {
     type Applications = WithEid;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 }
 
 struct Conversation {

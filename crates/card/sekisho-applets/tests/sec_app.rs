@@ -441,7 +441,7 @@ proptest! {
 /// On a flash that is full but for what is kept in reserve every genuine answer is taken: its record comes in the place of one that is as long.
 #[test]
 fn a_full_flash_refuses_no_genuine_answer() {
-    const SMALL: usize = 256;
+    const SMALL: usize = 1024;
     let filled = |pages: usize, len: usize| {
         let profile = Profile {
             store_bytes: pages * SMALL,
@@ -452,11 +452,8 @@ fn a_full_flash_refuses_no_genuine_answer() {
         element_with(flash, &profile, false, Vec::new(), &[(0x7000, &vec![0xEE; len])])
     };
     // The smallest store that it fits into, and the longest data object beside it.
-    let pages = (2..100)
-        .step_by(2)
-        .find(|pages| filled(*pages, 0).is_some())
-        .unwrap();
-    let len = (0..2 * SMALL)
+    let pages = (4..100).find(|pages| filled(*pages, 0).is_some()).unwrap();
+    let len = (0..460)
         .step_by(4)
         .take_while(|len| filled(pages, *len).is_some())
         .last();

@@ -15,7 +15,7 @@ use common::{Card, PAGE, SeededRng, files, flash, new_card, profile, send_on, sw
 use sekisho_applets::Standard;
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::{Mode, Policy};
-use sekisho_nvm::Slot;
+use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{AllInterfaces, BootError, Containers, Interface, Platform, Profile, SecureElement};
 use sekisho_scp::ScpParameter;
@@ -178,7 +178,7 @@ impl Platform for Bounded {
     type Applications = Standard;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 
     fn stack_low() -> usize {
         LOW.load(Ordering::Relaxed)

@@ -1,8 +1,7 @@
-//! Where the live records stand: a hash table in memory that the caller gives, in the store's own type.
+//! Where the live records stand: a hash table.
 
 use crate::Key;
 use crate::flash::WORD;
-use crate::store::Store;
 
 /// Bits of an offset in a slot, in words: the log that an index can point into has up to 4 MiB.
 const OFFSET_BITS: u32 = 20;
@@ -47,39 +46,12 @@ pub(crate) struct Tag(u32);
 
 impl Tag {
     pub(crate) const fn of(key: Key) -> Self {
-        Self::of_words(key.0, 0)
-    }
-
-    pub(crate) const fn of_words(key: u32, more: u32) -> Self {
         // Two rounds of multiplying and folding (MurmurHash3, finalizer): neighbours are far apart.
-        let mut hash = key ^ more.wrapping_mul(0x9E37_79B9);
+        let names = (key.owner as u32) << 16 | key.object as u32;
+        let mut hash = names ^ (key.part as u32).wrapping_mul(0x9E37_79B9);
         hash = (hash ^ (hash >> 16)).wrapping_mul(0x85EB_CA6B);
         hash = (hash ^ (hash >> 13)).wrapping_mul(0xC2B2_AE35);
         Self((hash ^ (hash >> 16)) >> (u32::BITS - TAG_BITS))
-    }
-}
-
-/// Memory of an index: `[Slot; N]`, which holds up to N live records. N may be 0. A quarter more than there are records keeps look-ups short.
-pub trait Slots: Sized {
-    /// With nothing in it.
-    const FREE: Self;
-
-    /// The store, whatever the size of its index.
-    fn of(store: &Store<Self>) -> &Store;
-
-    /// The store, whatever the size of its index.
-    fn of_mut(store: &mut Store<Self>) -> &mut Store;
-}
-
-impl<const N: usize> Slots for [Slot; N] {
-    const FREE: Self = [Slot::FREE; N];
-
-    fn of(store: &Store<Self>) -> &Store {
-        store
-    }
-
-    fn of_mut(store: &mut Store<Self>) -> &mut Store {
-        store
     }
 }
 
@@ -91,11 +63,11 @@ pub struct Index<I: ?Sized = [Slot]> {
     slots: I,
 }
 
-impl<I: Slots> Index<I> {
+impl<const N: usize> Index<[Slot; N]> {
     pub(crate) const fn new() -> Self {
         Self {
             complete: true,
-            slots: I::FREE,
+            slots: [Slot::FREE; N],
         }
     }
 }
@@ -141,7 +113,8 @@ impl Index {
     }
 
     /// Whether the record at `at` is in it.
-    pub(crate) fn has(&self, tag: Tag, at: usize) -> bool {
+    #[cfg(test)]
+    fn has(&self, tag: Tag, at: usize) -> bool {
         self.place_of(tag, at).is_some()
     }
 
@@ -188,11 +161,16 @@ impl Index {
 mod tests {
     use super::*;
 
+    fn key(number: u32) -> Key {
+        let [a, b, c, d] = number.to_be_bytes();
+        Key::new(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), 0)
+    }
+
     /// Keys that share few first places, so that searches run into each other and around the end.
     fn crowd(index: &Index, count: usize) -> [Tag; 16] {
         let mut tags = [Tag(0); 16];
         let crowded = (0..)
-            .map(|n| Tag::of(Key(n)))
+            .map(|n| Tag::of(key(n)))
             .filter(|tag| index.home(*tag) % 5 < 2);
         for (to, tag) in tags.iter_mut().take(count).zip(crowded) {
             *to = tag;
@@ -230,7 +208,7 @@ mod tests {
         }
         assert!(index.is_complete());
         assert!(full > 100, "full {full} times");
-        let mut more = (0..).map(|n| Tag::of(Key(n))).filter(|tag| !tags.contains(tag));
+        let mut more = (0..).map(|n| Tag::of(key(n))).filter(|tag| !tags.contains(tag));
         while is_in.contains(&true) && index.is_complete() {
             index.insert(more.next().unwrap(), 4);
         }
@@ -241,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_slot_reaches_four_mebibytes_and_no_further() {
-        let tag = Tag::of(Key(7));
+        let tag = Tag::of(key(7));
         for at in [0, 16, (1 << 22) - 8] {
             let slot = Slot::new(tag, at).unwrap();
             assert_eq!((slot.tag(), slot.at()), (tag, at));
@@ -260,6 +238,6 @@ mod tests {
     /// `tests/index.rs` works with them.
     #[test]
     fn these_two_keys_have_one_tag() {
-        assert_eq!(Tag::of(Key(4378)), Tag::of(Key(4379)));
+        assert_eq!(Tag::of(key(4378)), Tag::of(key(4379)));
     }
 }

@@ -1,311 +1,245 @@
-//! The store: two halves, one of them active.
+//! The store: what is known of it, and reading.
 
 use core::ops::{Deref, DerefMut, Range};
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
-use crate::ahead::Ahead;
-use crate::crc::Crc32;
+use crate::Error;
 use crate::flash::{Flash, WORD};
-use crate::index::{Index, Slot, Slots, Tag};
-use crate::log::{CHUNK, Found, HALF_HEAD, Half, Kind, RECORD_HEAD, Record, padded};
-use crate::walk::{Walk, latest};
-use crate::{Error, Key, Op};
+use crate::index::Tag;
+use crate::key::{Key, Prefix};
+use crate::page::{Geometry, SPARE};
+use crate::record::{CHUNK, Kind, RECORD_HEAD, Record};
+use crate::tables::{Memory, Page, Tables};
 
 /// A transactional key-value store. It holds positions only: the flash is an argument of every call, always the same one.
 ///
-/// It is made with an index of a size, `Store<[Slot; N]>`, and used as [`Store`] without: that is what it dereferences to.
+/// It is made with memory of a size, `Store<Ram<..>>`, and used as [`Store`] without: that is what it dereferences to.
 ///
 /// After [`Error::Flash`] from a call that writes, the store is to be opened anew: it reads the state it knows of, and commits nothing.
 #[derive(Debug)]
-pub struct Store<I: ?Sized = [Slot]> {
-    halves: [Half; 2],
-    active: usize,
-    epoch: u32,
-    /// Offset behind the last transaction.
-    tail: usize,
+pub struct Store<M: ?Sized = dyn Tables> {
+    pub(crate) geometry: Geometry,
+    /// The page that is written.
+    pub(crate) tail: usize,
+    /// The sequence number of the tail.
+    pub(crate) sequence: u32,
     /// Bytes of the live records.
-    live: usize,
-    /// The other half has been erased to the end since the power came on. One that only looks blank may have been left so by an
-    /// erasure that was cut.
-    other_erased: bool,
+    pub(crate) live: usize,
+    /// A page has been erased by the commit that is going on.
+    pub(crate) has_erased: bool,
     /// A write has failed: what stands behind the tail is unknown.
-    stale: bool,
-    /// Where the live records are.
-    index: Index<I>,
+    pub(crate) stale: bool,
+    /// Every owner is in the table.
+    pub(crate) all_owners: bool,
+    /// While the store is opened: what a record has left whose wiping was cut.
+    pub(crate) skipped: Option<Skipped>,
+    pub(crate) memory: M,
 }
 
-impl<I: Slots> Deref for Store<I> {
+impl<M: Memory> Deref for Store<M> {
     type Target = Store;
 
     fn deref(&self) -> &Store {
-        I::of(self)
+        M::of(self)
     }
 }
 
-impl<I: Slots> DerefMut for Store<I> {
+impl<M: Memory> DerefMut for Store<M> {
     fn deref_mut(&mut self) -> &mut Store {
-        I::of_mut(self)
+        M::of_mut(self)
     }
 }
 
-/// Operations of one transaction.
-const OPS_MAX: usize = 64;
-
-/// The operations of a transaction that change anything, a bit for each.
-#[derive(Clone, Copy)]
-struct Needed(u64);
-
-impl Needed {
-    const fn has(self, index: usize) -> bool {
-        self.0 >> index & 1 == 1
-    }
-
-    fn last(self) -> Option<usize> {
-        (0..OPS_MAX).rfind(|index| self.has(*index))
-    }
-
-    fn of<'o>(self, ops: &'o [Op<'o>]) -> impl Iterator<Item = (usize, &'o Op<'o>)> {
-        ops.iter().enumerate().filter(move |(index, _)| self.has(*index))
-    }
-}
-
-/// What a walk over the active half has found.
-struct Survey {
-    /// Offset behind the last complete transaction.
-    tail: usize,
-    /// Something is to be cleaned.
-    untidy: bool,
-}
-
-impl<I: Slots> Store<I> {
-    /// Makes an empty store in `pages`, erasing what is there.
-    ///
-    /// # Errors
-    /// [`Error::Geometry`] for fewer than two pages; [`Error::Flash`].
-    pub fn format<F: Flash>(flash: &mut F, pages: Range<usize>) -> Result<Self, Error<F::Error>> {
-        let halves = halves(flash, pages)?;
-        for half in halves {
-            half.erase(flash)?;
-        }
-        let [first, _] = halves;
-        first.write_head(flash, 1)?;
+impl<M: Memory> Store<M> {
+    /// A store that nothing is known of.
+    pub(crate) fn blank<F: Flash>(flash: &F, pages: &Range<usize>) -> Result<Self, Error<F::Error>> {
+        let geometry = Geometry::of(flash, pages, M::BLANK.pages().len())?;
         Ok(Self {
-            halves,
-            active: 0,
-            epoch: 1,
-            tail: HALF_HEAD,
+            geometry,
+            tail: 0,
+            sequence: 0,
             live: 0,
-            other_erased: true,
+            has_erased: false,
             stale: false,
-            index: Index::new(),
+            all_owners: true,
+            skipped: None,
+            memory: M::BLANK,
         })
     }
 
-    /// Opens the store in `pages`, cleaning up what a power cut left.
+    /// Makes an empty store in `pages`, erasing what is there. Cut anywhere it leaves what was there, or no store.
     ///
     /// # Errors
-    /// [`Error::NotFormatted`] when neither half has a head; [`Error::Corrupted`], [`Error::Geometry`], [`Error::Flash`].
-    pub fn open<F: Flash>(flash: &mut F, pages: Range<usize>) -> Result<Self, Error<F::Error>> {
-        let halves = halves(flash, pages)?;
-        let [a, b] = halves;
-        let (active, epoch) = match (a.epoch(flash)?, b.epoch(flash)?) {
-            (None, None) => return Err(Error::NotFormatted),
-            (Some(epoch), None) => (0, epoch),
-            (None, Some(epoch)) => (1, epoch),
-            (Some(a), Some(b)) if a.checked_sub(1) == Some(b) => (0, a),
-            (Some(a), Some(b)) if b.checked_sub(1) == Some(a) => (1, b),
-            (Some(_), Some(_)) => return Err(Error::Corrupted),
-        };
-        let mut store = Self {
-            halves,
-            active,
-            epoch,
-            tail: HALF_HEAD,
-            live: 0,
-            other_erased: false,
-            stale: false,
-            index: Index::new(),
-        };
-        let survey = store.survey(&Ahead::new(flash))?;
-        // Copies of values that a later removal would not find must not outlive a cut compaction.
-        store.other().wipe_pages(&mut Ahead::new(flash))?;
-        if survey.untidy {
-            store.compact(flash)?;
+    /// [`Error::Geometry`] for too few or too small pages, or more than the memory is for; [`Error::Flash`].
+    pub fn format<F: Flash>(flash: &mut F, pages: Range<usize>) -> Result<Self, Error<F::Error>> {
+        let mut store = Self::blank(flash, &pages)?;
+        let geometry = store.geometry;
+        let mut last: Option<(u32, usize)> = None;
+        for page in 0..geometry.pages {
+            if let Some(head) = geometry.head(flash, page)? {
+                last = last.max(Some((head.sequence, page)));
+            }
         }
+        let last = last.map(|(_, page)| page);
+        if let Some(last) = last {
+            geometry.unmake(flash, last)?;
+        }
+        for page in (0..geometry.pages).filter(|page| Some(*page) != last).chain(last) {
+            geometry.erase(flash, page)?;
+            store.page_mut(page).flag = true;
+        }
+        // The first page is page 0.
+        store.tail = geometry.pages - 1;
+        store.open_page(flash, None)?;
         Ok(store)
     }
 }
 
-/// Whether a half has a head.
-pub(crate) fn has_head<F: Flash>(flash: &F, pages: &Range<usize>) -> Result<bool, Error<F::Error>> {
-    let [a, b] = halves(flash, pages.clone())?;
-    Ok(a.epoch(flash)?.is_some() || b.epoch(flash)?.is_some())
+/// A piece of a page that is no record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Skipped {
+    pub(crate) at: usize,
+    pub(crate) end: usize,
 }
 
-/// What carries a store over into format 2.
-impl Store {
-    /// The half that counts.
-    pub(crate) const fn active(&self) -> Half {
-        self.half()
-    }
+/// Goes over the records of a page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walk {
+    at: usize,
+    end: usize,
+    skipped: Option<Skipped>,
+}
 
-    pub(crate) const fn walk(&self) -> Walk {
-        Walk::new(self.half(), self.tail)
-    }
-
-    /// The next live record.
-    pub(crate) fn next_live<F: Flash>(
-        &self,
-        walk: &mut Walk,
+impl Walk {
+    /// The next record, if it is whole.
+    pub(crate) fn next<F: Flash>(
+        &mut self,
+        geometry: &Geometry,
         flash: &F,
     ) -> Result<Option<Record>, Error<F::Error>> {
-        while let Some(walked) = walk.next(flash, &self.index)? {
-            if !walked.superseded && walked.record.kind == Kind::Put {
-                return Ok(Some(walked.record));
+        while self.at + WORD <= self.end {
+            if let Some(skipped) = self.skipped.filter(|skipped| skipped.at == self.at) {
+                self.at = skipped.end;
+                continue;
+            }
+            let mut head = [0xFF; RECORD_HEAD];
+            let len = RECORD_HEAD.min(self.end - self.at);
+            geometry.read(flash, self.at, head.get_mut(..len).unwrap_or_default())?;
+            if head.starts_with(&[0; WORD]) {
+                self.at += zeros(geometry, flash, self.at, self.end)?;
+                continue;
+            }
+            let record = Record::read(self.at, &head).filter(|record| record.end() <= self.end);
+            let record = record.ok_or(Error::Corrupted)?;
+            self.at = record.end();
+            return Ok(Some(record));
+        }
+        Ok(None)
+    }
+}
+
+/// Bytes of the words that are zero from `at` on, up to some number of them.
+pub(crate) fn zeros<F: Flash>(
+    geometry: &Geometry,
+    flash: &F,
+    at: usize,
+    end: usize,
+) -> Result<usize, Error<F::Error>> {
+    let mut chunk = [0; CHUNK];
+    let chunk = chunk.get_mut(..CHUNK.min(end - at)).unwrap_or_default();
+    geometry.read(flash, at, chunk)?;
+    let words = chunk.as_chunks::<WORD>().0.iter();
+    Ok(words.take_while(|word| **word == [0; WORD]).count() * WORD)
+}
+
+impl Store {
+    pub(crate) fn page(&self, page: usize) -> Page {
+        self.memory.pages().get(page).copied().unwrap_or(Page::BLANK)
+    }
+
+    pub(crate) fn page_mut(&mut self, page: usize) -> &mut Page {
+        let pages = self.memory.pages_mut();
+        let page = page.min(pages.len().saturating_sub(1));
+        #[allow(
+            clippy::indexing_slicing,
+            reason = "a store has pages, and `Geometry::of` no more than the table"
+        )]
+        &mut pages[page]
+    }
+
+    /// Offset behind the records of a page.
+    pub(crate) fn end_of(&self, page: usize) -> usize {
+        page * self.geometry.size + usize::from(self.page(page).end) * WORD
+    }
+
+    pub(crate) fn set_end(&mut self, page: usize, at: usize) {
+        let words = at.saturating_sub(page * self.geometry.size) / WORD;
+        self.page_mut(page).end = u16::try_from(words).unwrap_or(u16::MAX);
+    }
+
+    /// The page in use with the least sequence number from `from` on.
+    pub(crate) fn page_from(&self, from: u32) -> Option<usize> {
+        let pages = self.memory.pages().iter().enumerate().take(self.geometry.pages);
+        let pages = pages.filter(|(_, page)| page.in_use && page.sequence >= from);
+        pages.min_by_key(|(_, page)| page.sequence).map(|(page, _)| page)
+    }
+
+    pub(crate) fn walk(&self, page: usize) -> Walk {
+        Walk {
+            at: self.geometry.start(page),
+            end: self.end_of(page),
+            skipped: self.skipped,
+        }
+    }
+
+    /// Number of the pages that are not in use.
+    pub(crate) fn free_pages(&self) -> usize {
+        let pages = self.memory.pages().iter().take(self.geometry.pages);
+        pages.filter(|page| !page.in_use).count()
+    }
+
+    /// The record at `at`, where one is known to be.
+    pub(crate) fn record<F: Flash>(&self, flash: &F, at: usize) -> Result<Record, Error<F::Error>> {
+        let mut head = [0; RECORD_HEAD];
+        self.geometry.read(flash, at, &mut head)?;
+        Record::read(at, &head).ok_or(Error::Corrupted)
+    }
+
+    /// The first live record that `is_wanted`, page by page: a walk over all of them.
+    pub(crate) fn search<F: Flash>(
+        &self,
+        flash: &F,
+        mut is_wanted: impl FnMut(&Record) -> bool,
+    ) -> Result<Option<Record>, Error<F::Error>> {
+        for page in (0..self.geometry.pages).filter(|page| self.page(*page).in_use) {
+            let mut walk = self.walk(page);
+            while let Some(record) = walk.next(&self.geometry, flash)? {
+                if record.name.kind == Kind::Put && is_wanted(&record) {
+                    return Ok(Some(record));
+                }
             }
         }
         Ok(None)
     }
 
-    /// Reads the value of a record, which is as long as `out`.
-    pub(crate) fn read<F: Flash>(
-        &self,
-        flash: &F,
-        record: &Record,
-        out: &mut [u8],
-    ) -> Result<(), Error<F::Error>> {
-        self.half().read(flash, record.value_at(), out)?;
-        if Half::agrees(record, out) {
-            Ok(())
-        } else {
-            Err(Error::Corrupted)
-        }
-    }
-}
-
-impl Store {
-    const fn half(&self) -> Half {
-        let [a, b] = self.halves;
-        if self.active == 0 { a } else { b }
-    }
-
-    fn other(&self) -> Half {
-        let [a, b] = self.halves;
-        if self.active == 0 { b } else { a }
-    }
-
-    /// Walks over the active half, finds where the last whole transaction ends, and takes up what is live before it.
-    fn survey<F: Flash>(&mut self, flash: &Ahead<'_, F>) -> Result<Survey, Error<F::Error>> {
-        let half = self.half();
-        let mut survey = Survey {
-            tail: HALF_HEAD,
-            untidy: false,
-        };
-        let mut at = HALF_HEAD;
-        loop {
-            let record = match half.find(flash, at)? {
-                Found::Record(record) => record,
-                Found::Free => break,
-                // A head was being written: nothing can stand behind it.
-                Found::Broken if half.blank_from(flash, at + RECORD_HEAD)? => break,
-                Found::Broken => return Err(Error::Corrupted),
-            };
-            if half.blank_from(flash, record.end())? && !half.is_valid(flash, &record)? {
-                // A value was being written; but a wiped record had a newer one behind it.
-                if record.is_wiped() {
-                    return Err(Error::Corrupted);
-                }
-                break;
-            }
-            at = record.end();
-            if record.last {
-                survey.tail = at;
-            }
-        }
-        survey.untidy = !half.blank_from(flash, survey.tail)?;
-        self.tail = survey.tail;
-        flash.rewind();
-        self.take_up(flash)?;
-        flash.rewind();
-        self.judge(flash, &mut survey)?;
-        Ok(survey)
-    }
-
-    /// Takes the records up to the tail into the index.
-    fn take_up<F: Flash>(&mut self, flash: &F) -> Result<(), Error<F::Error>> {
-        self.index.clear();
-        let half = self.half();
-        let mut at = HALF_HEAD;
-        while at < self.tail {
-            let record = half.record(flash, at)?;
-            self.supersede(flash, record.key)?;
-            if record.kind == Kind::Put {
-                self.index.insert(Tag::of(record.key), at);
-            }
-            at = record.end();
-        }
-        Ok(())
-    }
-
-    /// Takes the record of `key` out of the index, if it is in it.
-    fn supersede<F: Flash>(&mut self, flash: &F, key: Key) -> Result<(), Error<F::Error>> {
-        if let Some(old) = self.indexed(flash, key)? {
-            self.index.remove(Tag::of(key), old.at);
-        }
-        Ok(())
-    }
-
-    /// Every record up to the tail is valid, or superseded; superseded ones should be wiped. Counts the live bytes.
-    fn judge<F: Flash>(&mut self, flash: &Ahead<'_, F>, survey: &mut Survey) -> Result<(), Error<F::Error>> {
-        let half = self.half();
-        let mut live = 0;
-        let mut walk = Walk::new(half, self.tail);
-        while let Some(walked) = walk.next(flash, &self.index)? {
-            let record = walked.record;
-            if !walked.superseded {
-                if !half.is_valid(flash, &record)? {
-                    return Err(Error::Corrupted);
-                }
-                if record.kind == Kind::Put {
-                    live += record.end() - record.at;
-                }
-            } else if record.kind == Kind::Put {
-                survey.untidy |= !half.is_wiped(flash, &record)?;
-            }
-        }
-        self.live = live;
-        Ok(())
-    }
-
-    /// The live record of `key`.
-    fn live<F: Flash>(&self, flash: &F, key: Key) -> Result<Option<Record>, Error<F::Error>> {
-        self.live_before(flash, key, self.tail)
-    }
-
-    /// The record of `key` that is live without what stands from `tail` on, which is not in the index yet.
-    fn live_before<F: Flash>(
+    /// The live record of `key`, but for those at the offsets `new`.
+    pub(crate) fn find<F: Flash>(
         &self,
         flash: &F,
         key: Key,
-        tail: usize,
+        new: &[u32],
     ) -> Result<Option<Record>, Error<F::Error>> {
-        let indexed = self.indexed(flash, key)?;
-        if indexed.is_some() || self.index.is_complete() {
-            return Ok(indexed);
-        }
-        Ok(latest(self.half(), flash, key, tail)?.filter(|record| record.kind == Kind::Put))
-    }
-
-    /// The record of `key` that is in the index.
-    fn indexed<F: Flash>(&self, flash: &F, key: Key) -> Result<Option<Record>, Error<F::Error>> {
-        for at in self.index.find(Tag::of(key)) {
-            let record = self.half().record(flash, at)?;
-            if record.key == key {
+        for at in self.memory.index().find(Tag::of(key)) {
+            let record = self.record(flash, at)?;
+            if record.name.key == key && record.name.kind == Kind::Put {
                 return Ok(Some(record));
             }
         }
-        Ok(None)
+        if self.memory.index().is_complete() {
+            return Ok(None);
+        }
+        self.search(flash, |record| record.name.key == key && !is_among(record, new))
     }
 
     /// Reads the value of `key` into `out` and gives its length, or `None` when there is no such record.
@@ -318,16 +252,17 @@ impl Store {
         key: Key,
         out: &mut [u8],
     ) -> Result<Option<usize>, Error<F::Error>> {
-        let Some(record) = self.live(flash, key)? else {
+        let Some(record) = self.find(flash, key, &[])? else {
             return Ok(None);
         };
-        let out = out.get_mut(..record.len).ok_or(Error::BufferTooSmall)?;
-        self.half().read(flash, record.value_at(), out)?;
-        if !Half::agrees(&record, out) {
+        let out = out.get_mut(..record.len()).ok_or(Error::BufferTooSmall)?;
+        self.geometry.read(flash, record.value_at(), out)?;
+        let head = record.name.head(|crc| crc.update(out));
+        if !head.ends_with(&record.crc.to_be_bytes()) {
             out.zeroize();
             return Err(Error::Corrupted);
         }
-        Ok(Some(record.len))
+        Ok(Some(record.len()))
     }
 
     /// Length of the value of `key`, or `None` when there is no such record.
@@ -335,159 +270,52 @@ impl Store {
     /// # Errors
     /// [`Error::Flash`], [`Error::Corrupted`].
     pub fn len_of<F: Flash>(&self, flash: &F, key: Key) -> Result<Option<usize>, Error<F::Error>> {
-        Ok(self.live(flash, key)?.map(|record| record.len))
+        Ok(self.find(flash, key, &[])?.map(|record| record.len()))
     }
 
-    /// The least live key above `after` (from the beginning for `None`): walks over all keys in order.
+    /// The least live key above `after` (from the beginning for `None`): looks at every record.
     ///
     /// # Errors
     /// [`Error::Flash`], [`Error::Corrupted`].
     pub fn next_key<F: Flash>(&self, flash: &F, after: Option<Key>) -> Result<Option<Key>, Error<F::Error>> {
-        let half = self.half();
-        let mut floor = after;
-        loop {
-            let mut least: Option<Key> = None;
-            let mut at = HALF_HEAD;
-            while at < self.tail {
-                let record = half.record(flash, at)?;
-                if floor.is_none_or(|floor| record.key > floor)
-                    && least.is_none_or(|least| record.key < least)
-                {
-                    least = Some(record.key);
-                }
-                at = record.end();
+        let mut least: Option<Key> = None;
+        self.search(flash, |record| {
+            let key = record.name.key;
+            if after.is_none_or(|after| key > after) && least.is_none_or(|least| key < least) {
+                least = Some(key);
             }
-            match least {
-                None => return Ok(None),
-                Some(key) if self.live(flash, key)?.is_some() => return Ok(Some(key)),
-                removed => floor = removed,
-            }
-        }
+            false
+        })?;
+        Ok(least)
     }
 
-    /// Carries out all of `ops` in order, or none of them.
+    /// Bytes that the live records of an owner take, their heads included.
     ///
     /// # Errors
-    /// [`Error::Full`] and [`Error::TooLong`]: the records are as they were. [`Error::Corrupted`]: the same, and a record is damaged.
-    /// [`Error::Flash`], and [`Error::Stale`] from then on.
-    pub fn commit<F: Flash>(&mut self, flash: &mut F, ops: &[Op<'_>]) -> Result<(), Error<F::Error>> {
-        if self.stale {
-            return Err(Error::Stale);
+    /// [`Error::Flash`], [`Error::Corrupted`]: only when there are more owners than the memory is for, and the records are to be counted.
+    pub fn used<F: Flash>(&self, flash: &F, owner: u16) -> Result<usize, Error<F::Error>> {
+        let known = self.memory.owners().iter();
+        let known = known
+            .filter(|owned| owned.owner == owner)
+            .map(|owned| owned.bytes)
+            .max();
+        let known = usize::try_from(known.unwrap_or_default()).unwrap_or_default();
+        if known > 0 || self.all_owners {
+            return Ok(known);
         }
-        let needed = self.needed(flash, ops)?;
-        let Some(last) = needed.last() else { return Ok(()) };
-        let mut need = 0_usize;
-        for (_, op) in needed.of(ops) {
-            need = need.saturating_add(size(op)?);
-        }
-        self.make_room(flash, need)?;
-        self.stale = true;
-        let (half, start) = (self.half(), self.tail);
-        let mut at = start;
-        for (index, op) in needed.of(ops) {
-            at = append(half, flash, at, op, index == last)?;
-        }
-        self.tail = at;
-        self.wipe_replaced(flash, ops, needed, start)?;
-        self.stale = false;
-        Ok(())
-    }
-
-    /// Which of the operations change anything: removing what is not there does not.
-    fn needed<F: Flash>(&self, flash: &F, ops: &[Op<'_>]) -> Result<Needed, Error<F::Error>> {
-        if ops.len() > OPS_MAX {
-            return Err(Error::TooLong);
-        }
-        let mut needed = Needed(0);
-        for (index, op) in ops.iter().enumerate() {
-            let before = ops.iter().take(index).rfind(|before| before.key() == op.key());
-            let is_needed = match (op, before) {
-                (Op::Put(..), _) | (Op::Remove(_), Some(Op::Put(..))) => true,
-                (Op::Remove(_), Some(Op::Remove(_))) => false,
-                (Op::Remove(key), None) => self.live(flash, *key)?.is_some(),
-            };
-            needed.0 |= u64::from(is_needed) << index;
-        }
-        Ok(needed)
-    }
-
-    /// Sees to `need` free bytes behind the tail.
-    fn make_room<F: Flash>(&mut self, flash: &mut F, need: usize) -> Result<(), Error<F::Error>> {
-        if self.tail.saturating_add(need) <= self.half().len() {
-            return Ok(());
-        }
-        if HALF_HEAD + self.live.saturating_add(need) > self.half().len() {
-            return Err(Error::Full);
-        }
-        self.compact(flash)
-    }
-
-    /// Moves the live records to the other half. Before the other half's head is written nothing has changed, whatever goes wrong.
-    fn compact<F: Flash>(&mut self, flash: &mut F) -> Result<(), Error<F::Error>> {
-        let epoch = self.epoch.checked_add(1).ok_or(Error::Full)?;
-        let (from, to) = (self.half(), self.other());
-        if !self.other_erased {
-            to.erase(flash)?;
-        }
-        self.other_erased = false;
-        let mut target = HALF_HEAD;
-        let mut walk = Walk::new(from, self.tail);
-        while let Some(walked) = walk.next(flash, &self.index)? {
-            if !walked.superseded && walked.record.kind == Kind::Put {
-                target = copy(from, to, flash, &walked.record, target)?;
+        let mut bytes = 0;
+        self.search(flash, |record| {
+            if Prefix::Owner(owner).covers(record.name.key) {
+                bytes += record.size();
             }
-        }
-        self.stale = true;
-        to.write_head(flash, epoch)?;
-        self.active = 1 - self.active;
-        self.epoch = epoch;
-        self.tail = target;
-        self.take_up(flash)?;
-        // Its blank pages are blank because an erasure was finished: it was the half to move to once.
-        from.wipe_pages(flash)?;
-        self.other_erased = true;
-        self.stale = false;
-        Ok(())
-    }
-
-    /// Wipes the values that the transaction `ops`, which begins at `start`, has replaced or removed, and takes up its own.
-    fn wipe_replaced<F: Flash>(
-        &mut self,
-        flash: &mut F,
-        ops: &[Op<'_>],
-        needed: Needed,
-        start: usize,
-    ) -> Result<(), Error<F::Error>> {
-        let half = self.half();
-        let mut at = start;
-        for (index, op) in needed.of(ops) {
-            let (key, tag) = (op.key(), Tag::of(op.key()));
-            let is_same = |other: &Op<'_>| other.key() == key;
-            let is_first = !ops.iter().take(index).any(is_same);
-            if is_first && let Some(old) = self.live_before(flash, key, start)? {
-                half.wipe(flash, old.at, old.len)?;
-                self.index.remove(tag, old.at);
-                self.live = self.live.saturating_sub(old.end() - old.at);
-            }
-            let len = size(op)?;
-            match op {
-                Op::Put(_, value) if ops.iter().skip(index + 1).any(is_same) => {
-                    half.wipe(flash, at, value.len())?;
-                }
-                Op::Put(..) => {
-                    self.index.insert(tag, at);
-                    self.live += len;
-                }
-                Op::Remove(_) => {}
-            }
-            at += len;
-        }
-        Ok(())
+            false
+        })?;
+        Ok(bytes)
     }
 
     /// Bytes that records can take in all.
     pub const fn capacity(&self) -> usize {
-        self.half().len() - HALF_HEAD
+        self.geometry.capacity()
     }
 
     /// Bytes that new records can take.
@@ -495,103 +323,116 @@ impl Store {
         self.capacity().saturating_sub(self.live)
     }
 
-    /// Number of compactions plus one: the measure of wear (see the crate's page).
+    /// Bytes of the longest value.
+    pub const fn value_max(&self) -> usize {
+        self.geometry.value_max()
+    }
+
+    /// Number of pages that have been begun since the store was made: the measure of wear (see the crate's page).
     pub const fn epoch(&self) -> u32 {
-        self.epoch
+        self.sequence
     }
-}
 
-/// The two halves of `pages`; an odd page is left unused.
-fn halves<F: Flash>(flash: &F, pages: Range<usize>) -> Result<[Half; 2], Error<F::Error>> {
-    let each = pages.len() / 2;
-    let page_size = flash.page_size();
-    let is_sound =
-        page_size.is_multiple_of(WORD) && page_size.saturating_mul(each) >= 2 * (HALF_HEAD + RECORD_HEAD);
-    if each == 0 || pages.end > flash.pages() || !is_sound {
-        return Err(Error::Geometry);
-    }
-    let half = |first_page| Half {
-        first_page,
-        pages: each,
-        page_size,
-    };
-    Ok([half(pages.start), half(pages.start + each)])
-}
-
-/// Bytes that `op` takes in the log.
-fn size<E>(op: &Op<'_>) -> Result<usize, Error<E>> {
-    match op {
-        Op::Put(_, value) if value.len() > usize::from(u16::MAX) => Err(Error::TooLong),
-        Op::Put(_, value) => Ok(RECORD_HEAD + padded(value.len())),
-        Op::Remove(_) => Ok(RECORD_HEAD),
-    }
-}
-
-/// Writes one record at `at` and gives the offset behind it.
-fn append<F: Flash>(
-    half: Half,
-    flash: &mut F,
-    at: usize,
-    op: &Op<'_>,
-    last: bool,
-) -> Result<usize, Error<F::Error>> {
-    let (key, kind, value) = match *op {
-        Op::Put(key, value) => (key, Kind::Put, value),
-        Op::Remove(key) => (key, Kind::Remove, &[][..]),
-    };
-    let len = u16::try_from(value.len()).map_err(|_| Error::TooLong)?;
-    half.write(
-        flash,
-        at,
-        &Half::record_head(key, len, kind, last, |crc| crc.update(value)),
-    )?;
-    let value_at = at + RECORD_HEAD;
-    let whole = value.len() - value.len() % WORD;
-    let (words, rest) = value.split_at_checked(whole).unwrap_or((value, &[]));
-    if !words.is_empty() {
-        half.write(flash, value_at, words)?;
-    }
-    if !rest.is_empty() {
-        let mut word = Zeroizing::new([0; WORD]);
-        for (to, from) in word.iter_mut().zip(rest) {
-            *to = *from;
+    /// Takes a live record into account.
+    pub(crate) fn take_up(&mut self, record: &Record) {
+        let (page, size) = (self.geometry.page_of(record.at), record.size());
+        self.memory
+            .index_mut()
+            .insert(Tag::of(record.name.key), record.at);
+        self.live += size;
+        let page = self.page_mut(page);
+        page.live = page.live.saturating_add(u16::try_from(size).unwrap_or(u16::MAX));
+        let owner = record.name.key.owner;
+        let owners = self.memory.owners_mut();
+        let known = owners
+            .iter()
+            .position(|owned| owned.owner == owner && owned.bytes > 0);
+        let place = known.or_else(|| owners.iter().position(|owned| owned.bytes == 0));
+        match place.and_then(|place| owners.get_mut(place)) {
+            // An owner that could not be taken up once is not known in part.
+            Some(owned) if known.is_some() || self.all_owners => {
+                owned.owner = owner;
+                owned.bytes += u32::try_from(size).unwrap_or_default();
+            }
+            _ => self.all_owners = false,
         }
-        half.write(flash, value_at + whole, word.as_slice())?;
     }
-    Ok(value_at + padded(value.len()))
+
+    /// Takes a record that is not live any more out of account.
+    pub(crate) fn let_go(&mut self, record: &Record) {
+        let (page, size) = (self.geometry.page_of(record.at), record.size());
+        self.memory
+            .index_mut()
+            .remove(Tag::of(record.name.key), record.at);
+        self.live = self.live.saturating_sub(size);
+        let page = self.page_mut(page);
+        page.live = page.live.saturating_sub(u16::try_from(size).unwrap_or(u16::MAX));
+        let owner = record.name.key.owner;
+        let mut owners = self.memory.owners_mut().iter_mut();
+        if let Some(owned) = owners.find(|owned| owned.owner == owner && owned.bytes > 0) {
+            owned.bytes = owned
+                .bytes
+                .saturating_sub(u32::try_from(size).unwrap_or_default());
+        }
+    }
+
+    /// Begins a page: its head, and then the word in the one before. `cut` is what does not count any more in another one.
+    pub(crate) fn open_page<F: Flash>(
+        &mut self,
+        flash: &mut F,
+        cut: Option<crate::page::Cut>,
+    ) -> Result<(), Error<F::Error>> {
+        let count = self.geometry.pages;
+        let around = (1..=count).map(|step| (self.tail + step) % count);
+        // What was undone is in use until a new page says that it is not.
+        let free = around.filter(|page| !self.page(*page).in_use && self.page(*page).sequence == 0);
+        // One that is known to be erased if there is one; of these the next one around.
+        let page = free
+            .min_by_key(|page| !self.page(*page).flag)
+            .ok_or(Error::Full)?;
+        let sequence = self.sequence.checked_add(1).ok_or(Error::Full)?;
+        if !self.page(page).flag {
+            self.erase(flash, page)?;
+        }
+        let before = self.last_page();
+        *self.page_mut(page) = Page {
+            sequence,
+            in_use: true,
+            ..Page::BLANK
+        };
+        let geometry = self.geometry;
+        geometry.write_head(flash, page, sequence, cut, |page| self.page(page).in_use)?;
+        if let Some(before) = before {
+            geometry.close(flash, before)?;
+        }
+        self.set_end(page, geometry.start(page));
+        self.tail = page;
+        self.sequence = sequence;
+        Ok(())
+    }
+
+    /// The page in use with the highest sequence number.
+    pub(crate) fn last_page(&self) -> Option<usize> {
+        let pages = self.memory.pages().iter().enumerate().take(self.geometry.pages);
+        let pages = pages.filter(|(_, page)| page.in_use);
+        pages.max_by_key(|(_, page)| page.sequence).map(|(page, _)| page)
+    }
+
+    /// Erases a page that is not in use.
+    pub(crate) fn erase<F: Flash>(&mut self, flash: &mut F, page: usize) -> Result<(), Error<F::Error>> {
+        self.geometry.erase(flash, page)?;
+        self.has_erased = true;
+        self.page_mut(page).flag = true;
+        Ok(())
+    }
+
+    /// Whether pages are to be made free before another `count` can be begun.
+    pub(crate) fn is_short(&self, count: usize) -> bool {
+        count > 0 && self.free_pages() < count + SPARE
+    }
 }
 
-/// Copies a live record to `target` of the other half, as a transaction of its own, and gives the offset behind it.
-fn copy<F: Flash>(
-    from: Half,
-    to: Half,
-    flash: &mut F,
-    record: &Record,
-    target: usize,
-) -> Result<usize, Error<F::Error>> {
-    // A new sum over damaged bytes would make them good.
-    if !from.is_valid(flash, record)? {
-        return Err(Error::Corrupted);
-    }
-    let len = u16::try_from(record.len).map_err(|_| Error::TooLong)?;
-    let mut sum = Ok(());
-    let head = Half::record_head(record.key, len, Kind::Put, true, |crc: &mut Crc32| {
-        sum = from.stream(flash, record, |chunk| {
-            crc.update(chunk);
-            Ok(())
-        });
-    });
-    sum?;
-    to.write(flash, target, &head)?;
-    let mut chunk = Zeroizing::new([0; CHUNK]);
-    let mut done = 0;
-    while done < padded(record.len) {
-        let part = chunk
-            .get_mut(..CHUNK.min(padded(record.len) - done))
-            .unwrap_or_default();
-        from.read(flash, record.value_at() + done, part)?;
-        to.write(flash, target + RECORD_HEAD + done, part)?;
-        done += part.len();
-    }
-    Ok(target + RECORD_HEAD + padded(record.len))
+/// Whether a record stands at one of the offsets.
+pub(crate) fn is_among(record: &Record, offsets: &[u32]) -> bool {
+    offsets.iter().any(|at| usize::try_from(*at) == Ok(record.at))
 }

@@ -14,9 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use sekisho_nvm::area::{AreaError, Run, Seal, Writing};
 use sekisho_nvm::ram::{RamError, RamFlash};
-use sekisho_nvm::{Error, Key, Op, Slot};
+use sekisho_nvm::{Error, Key, Op, Ram};
 
-const PAGE: usize = 64;
+const PAGE: usize = 128;
 /// Pages of the store, then those of the area.
 const STORE: usize = 16;
 const AREA: usize = 12;
@@ -25,7 +25,7 @@ const PLACES: usize = 5;
 /// More than there is.
 const ANY: usize = 1000;
 
-type Store = sekisho_nvm::Store<[Slot; 16]>;
+type Store = sekisho_nvm::Store<Ram<16, 16, 16>>;
 type Area = sekisho_nvm::area::Area<[Run; PLACES]>;
 
 /// What the card knows.
@@ -39,7 +39,7 @@ struct Bench {
 type Model = BTreeMap<u8, (u16, Vec<u8>)>;
 
 const fn key(place: u8) -> Key {
-    Key::new(0, 9, place as u16)
+    Key::new(0, place as u16, 9)
 }
 
 /// No digest for products: it tells every test's content from every other one.

@@ -14,7 +14,7 @@ use crate::interface::{ContainerId, Interface, Place, Protocol};
 use crate::loader::Loader;
 use crate::messaging::{Credential, Messagings, Revoked};
 use crate::names::{Owner, RecordKey, RecordKind};
-use crate::nvm::Records;
+use crate::nvm::{Records, own_part};
 use crate::profile::Profile;
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, Instance, Module};
@@ -388,5 +388,41 @@ impl<'a> Context<'a> {
     /// As [`Context::put`].
     pub fn remove(&mut self, index: u16) -> Result<(), Refusal> {
         self.records.remove_own(self.entry.id, index)
+    }
+
+    /// Reads a part of one of the application's objects into `out`: its length, or `None` when there is none. Part 0 of an object is its record without parts
+    /// ([`Context::get`]).
+    ///
+    /// # Errors
+    /// As [`Context::get`].
+    pub fn get_part(&mut self, object: u16, part: u8, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+        self.records.get_key(own_part(self.entry.id, object, part), out)
+    }
+
+    /// Writes a part of one of the application's objects, when the command succeeds.
+    ///
+    /// # Errors
+    /// As [`Context::put`].
+    pub fn put_part(&mut self, object: u16, part: u8, value: &[u8]) -> Result<(), Refusal> {
+        let key = own_part(self.entry.id, object, part);
+        self.records.staged.stage(key, Some(value))
+    }
+
+    /// Removes a part of one of the application's objects, when the command succeeds.
+    ///
+    /// # Errors
+    /// As [`Context::put`].
+    pub fn remove_part(&mut self, object: u16, part: u8) -> Result<(), Refusal> {
+        self.records
+            .staged
+            .stage(own_part(self.entry.id, object, part), None)
+    }
+
+    /// Removes all parts of one of the application's objects, however many, when the command succeeds; what the command puts behind this stays.
+    ///
+    /// # Errors
+    /// As [`Context::put`].
+    pub fn remove_all(&mut self, object: u16) -> Result<(), Refusal> {
+        self.records.staged.stage_all(own_part(self.entry.id, object, 0))
     }
 }

@@ -74,7 +74,7 @@ pub(crate) fn forget(nvm: &mut Nvm<'_>, application: EntryId) -> Result<(), Refu
         return Ok(());
     }
     let owner = application.number();
-    let mut ops = [Op::Remove(Key(0)); AREA_RUNS];
+    let mut ops = [Op::Remove(Key::new(0, 0, 0)); AREA_RUNS];
     let mut count = 0;
     for number in 0..nvm.area.places() {
         if seal_of(nvm, number)?.is_some_and(|seal| seal.owner == owner)

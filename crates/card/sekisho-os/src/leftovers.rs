@@ -1,12 +1,12 @@
 //! Records that belong to nobody: those of an application that is being installed or deleted (`content`).
 
-use sekisho_nvm::{Key, Op};
+use sekisho_nvm::{Op, Prefix};
 
 use crate::bulk;
 use crate::container::name;
 use crate::interface::ContainerId;
-use crate::names::{EntryId, Owner, RecordKey, RecordKind};
-use crate::nvm::{Nvm, RECORDS_AT_A_TIME, Records, own};
+use crate::names::{EntryId, RecordKey, RecordKind};
+use crate::nvm::{Nvm, Records};
 use crate::refusal::Refusal;
 
 /// The record that names who has gone, or has not come yet.
@@ -31,35 +31,13 @@ pub(crate) fn sweep(records: &mut Records<'_>, container: ContainerId) -> Result
         (_, number) => EntryId::new(u16::from_be_bytes(number)),
     };
     if let Some(entry) = entry {
-        while remove_some(&mut records.nvm, entry)? {}
         bulk::forget(&mut records.nvm, entry)?;
     }
+    let gone = entry.map_or(Op::Remove(leftovers(container).key()), |entry| {
+        Op::RemoveAll(Prefix::Owner(entry.number()))
+    });
     let Nvm { flash, store, .. } = &mut records.nvm;
-    Ok(store.commit(flash, &[Op::Remove(leftovers(container).key())])?)
-}
-
-/// Removes some records of an application; whether there may be more.
-fn remove_some(nvm: &mut Nvm<'_>, entry: EntryId) -> Result<bool, Refusal> {
-    let first = own(entry, 0).key();
-    let last = match entry {
-        // Nothing of version 0.1 that can go is a security domain.
-        _ if entry < EntryId::FIRST => own(entry, u16::MAX),
-        _ => RecordKey::new(Owner::Entry(entry), RecordKind::HighestSequence, u16::MAX),
-    }
-    .key();
-    let mut ops = [Op::Remove(first); RECORDS_AT_A_TIME];
-    let mut count = 0;
-    let mut after = Key(first.0.saturating_sub(1));
-    for op in &mut ops {
-        match nvm.store.next_key(&nvm.flash, Some(after))? {
-            Some(key) if key <= last => (*op, after) = (Op::Remove(key), key),
-            _ => break,
-        }
-        count += 1;
-    }
-    let ops = ops.get(..count).unwrap_or_default();
-    nvm.store.commit(&mut nvm.flash, ops)?;
-    Ok(count == RECORDS_AT_A_TIME)
+    Ok(store.commit(flash, &[gone, Op::Remove(leftovers(container).key())])?)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRec
 use crate::leftovers;
 use crate::loader::Loader;
 use crate::messaging::Messagings;
+use crate::names::carried;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::{AnyFlash, BulkArea, Layout, Nvm, NvmParts, RECORDS_AT_A_TIME, Records, Staged};
 use crate::profile::Profile;
@@ -283,9 +284,10 @@ impl<P: Platform> SecureElement<P> {
         }
         let mut flash = AnyFlash::new(flash);
         let layout = Layout::of(&flash, profile)?;
-        let mut store = match Store::<P::Index>::open(&mut flash, layout.store.clone()) {
+        let mut store = match Store::<P::Index>::open_or_carry(&mut flash, layout.store.clone(), carried) {
             Ok(store) => store,
             Err(sekisho_nvm::Error::NotFormatted) => return Err(BootError::Blank),
+            Err(sekisho_nvm::Error::Geometry) => return Err(BootError::FlashTooSmall),
             Err(error) => return Err(Refusal::from(error).into()),
         };
         let mut area = BulkArea::new(layout.area.clone());

@@ -10,7 +10,7 @@
 
 use core::num::NonZeroU16;
 
-use sekisho_nvm::{Key, v2};
+use sekisho_nvm::Key;
 
 use crate::interface::ContainerId;
 
@@ -26,7 +26,7 @@ impl EntryId {
         Some(id) => id,
         None => unreachable!(),
     };
-    /// The last that is given out: keys of store format 1 have twelve bits for it.
+    /// The last that is given out.
     const LAST: u16 = Self::OF_0_1 + 0x0FFF;
 
     /// The entry with this number: 0100 or above, below which owners are containers.
@@ -72,10 +72,8 @@ pub(crate) enum Owner {
     Entry(EntryId),
 }
 
-#[allow(dead_code, reason = "for store format 2, which is not there yet")]
 impl Owner {
     /// Its number: no two have the same.
-    #[allow(dead_code, reason = "for store format 2, which is not there yet")]
     pub(crate) const fn number(self) -> u16 {
         match self {
             Self::Platform => 0,
@@ -150,10 +148,6 @@ pub(crate) struct RecordKey {
     pub(crate) index: u16,
 }
 
-/// Bits of a key of store format 1 that names a record of an entry, but for those of version 0.1.
-const ENTRIES: u32 = 0x8000_0000;
-/// Kinds in such a key have three bits: an entry has no others.
-const ENTRY_KINDS: u8 = 7;
 /// First kind in a key of version 0.1 of what applications own: of registry index 0.
 const OWN_OF_0_1: u8 = 0x60;
 
@@ -168,61 +162,28 @@ impl RecordKey {
         Self::new(Owner::Platform, kind, index)
     }
 
-    /// Its key in the store: format 1's. All names of records go through here.
+    /// Its key in the store. All names of records go through here.
     pub(crate) const fn key(self) -> Key {
-        let Self { owner, kind, index } = self;
-        let kind = kind.number();
-        match owner {
-            Owner::Platform => Key::new(ContainerId::ESE.number(), kind, index),
-            Owner::Container(id) => Key::new(id.number(), kind, index),
-            Owner::Entry(id) => match (id.number() - EntryId::OF_0_1, kind) {
-                (entry @ 0..=0x9F, 0) => {
-                    let [_, entry] = entry.to_be_bytes();
-                    Key::new(ContainerId::ESE.number(), OWN_OF_0_1 + entry, index)
-                }
-                (0, _) => Key::new(ContainerId::ESE.number(), kind, index),
-                (entry, _) => {
-                    Key(ENTRIES | (entry as u32) << 19 | ((kind & ENTRY_KINDS) as u32) << 16 | index as u32)
-                }
-            },
-        }
-    }
-
-    /// Its key in store format 2.
-    #[allow(dead_code, reason = "for store format 2, which is not there yet")]
-    pub(crate) const fn key_2(self) -> v2::Key {
-        v2::Key::new(self.owner.number(), self.index, self.kind.number())
+        Key::new(self.owner.number(), self.index, self.kind.number())
     }
 }
 
-/// The name in store format 2 of a record of format 1; `None` for one that no operating system wrote.
-#[allow(dead_code, reason = "for store format 2, which is not there yet")]
-pub(crate) const fn carried(old: Key) -> Option<v2::Key> {
-    if old.0 & ENTRIES != 0 {
-        let [_, entry] = split(old.0 << 1 >> 20);
-        let kind = old.kind() & ENTRY_KINDS;
-        return Some(v2::Key::new(EntryId::OF_0_1 + entry, old.index(), kind));
-    }
-    let (container, kind, index) = (old.container(), old.kind(), old.index());
+/// The key of a record of version 0.1, whose store was of format 1: there a byte each for container and kind, and the index. `None` for one that no operating system wrote.
+pub(crate) const fn carried(old: u32) -> Option<Key> {
+    let [container, kind, high, low] = old.to_be_bytes();
+    let index = u16::from_be_bytes([high, low]);
     let owner = match (container, kind) {
-        (1, 0x09 | 0x40..=0x5F) => 0,
+        (1, 0x40..=0x5F) => 0,
         (1, 0x03 | 0x04) if matches!(index, 0x61..=0x64) => 0,
-        (1.., 0x01 | 0x02 | 0x08) => container as u16,
+        (1, 0x01 | 0x02 | 0x08) => 1,
         (1, 0x03..=0x07) => EntryId::OF_0_1,
         (1, OWN_OF_0_1..) => {
             let entry = EntryId::OF_0_1 + (kind - OWN_OF_0_1) as u16;
-            return Some(v2::Key::new(entry, index, RecordKind::Own.number()));
+            return Some(Key::new(entry, index, RecordKind::Own.number()));
         }
         _ => return None,
     };
-    Some(v2::Key::new(owner, index, kind))
-}
-
-/// The upper and the lower half.
-#[allow(dead_code, reason = "for store format 2, which is not there yet")]
-const fn split(number: u32) -> [u16; 2] {
-    let [a, b, c, d] = number.to_be_bytes();
-    [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
+    Some(Key::new(owner, index, kind))
 }
 
 #[cfg(test)]
@@ -289,39 +250,36 @@ mod tests {
     }
 
     #[test]
-    fn no_two_records_have_one_key_in_either_format() {
+    fn no_two_records_have_one_key() {
         let all = all();
         let keys: BTreeSet<_> = all.iter().map(|name| name.key()).collect();
-        let keys_2: BTreeSet<_> = all.iter().map(|name| name.key_2()).collect();
-        assert_eq!((keys.len(), keys_2.len()), (all.len(), all.len()));
-        for name in &all {
-            assert_eq!(carried(name.key()), Some(name.key_2()), "{name:?}");
-        }
+        assert_eq!(keys.len(), all.len());
     }
 
     #[test]
-    fn what_version_0_1_wrote_has_the_names_that_it_had() {
-        let key = |owner, kind, index| RecordKey::new(owner, kind, index).key().0;
+    fn what_version_0_1_wrote_has_the_names_that_it_has_now() {
+        let name = |owner, kind, index| Some(RecordKey::new(owner, kind, index).key());
         let ese = Owner::Container(ContainerId::ESE);
         let isd = Owner::Entry(EntryId::of_0_1(0));
         for (is, was) in [
-            (key(ese, RecordKind::Card, 0), 0x0101_0000),
-            (key(ese, RecordKind::Registry, 5), 0x0102_0005),
-            (key(isd, RecordKind::Keys, 0x30), 0x0103_0030),
-            (key(Owner::Platform, RecordKind::Keys, 0x61), 0x0103_0061),
-            (key(isd, RecordKind::SequenceCounter, 0x30), 0x0104_0030),
-            (key(isd, RecordKind::KeyDirectory, 0), 0x0105_0000),
-            (key(isd, RecordKind::DataObject, 0xDF30), 0x0106_DF30),
-            (key(isd, RecordKind::HighestSequence, 0), 0x0107_0000),
-            (key(Owner::Platform, RecordKind::Part, 0), 0x0140_0000),
-            (key(Owner::Platform, RecordKind::Refusal, 0), 0x0147_0000),
-            (key(Owner::Platform, RecordKind::PartData, 9), 0x0150_0009),
+            (name(ese, RecordKind::Card, 0), 0x0101_0000),
+            (name(ese, RecordKind::Registry, 5), 0x0102_0005),
+            (name(isd, RecordKind::Keys, 0x30), 0x0103_0030),
+            (name(Owner::Platform, RecordKind::Keys, 0x61), 0x0103_0061),
+            (name(isd, RecordKind::SequenceCounter, 0x30), 0x0104_0030),
+            (name(isd, RecordKind::KeyDirectory, 0), 0x0105_0000),
+            (name(isd, RecordKind::DataObject, 0xDF30), 0x0106_DF30),
+            (name(isd, RecordKind::HighestSequence, 0), 0x0107_0000),
+            (name(ese, RecordKind::Leftovers, 0), 0x0108_0000),
+            (name(Owner::Platform, RecordKind::Part, 0), 0x0140_0000),
+            (name(Owner::Platform, RecordKind::Refusal, 0), 0x0147_0000),
+            (name(Owner::Platform, RecordKind::PartData, 9), 0x0150_0009),
             (
-                key(Owner::Entry(EntryId::of_0_1(5)), RecordKind::Own, 7),
+                name(Owner::Entry(EntryId::of_0_1(5)), RecordKind::Own, 7),
                 0x0165_0007,
             ),
         ] {
-            assert_eq!(is, was, "{is:08X}");
+            assert_eq!(carried(was), is, "{was:08X}");
         }
     }
 
@@ -336,7 +294,7 @@ mod tests {
             0x0265_0007,
             0x0140_0000 | 0x0200_0000,
         ] {
-            assert_eq!(carried(Key(key)), None, "{key:08X}");
+            assert_eq!(carried(key), None, "{key:08X}");
         }
     }
 

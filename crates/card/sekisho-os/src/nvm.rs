@@ -1,10 +1,11 @@
 //! The SE's NVM: where its pages are, what its records are called, and the writes of one command, which are committed together.
 
 use core::ops::Range;
+use core::slice;
 
 use sekisho_apdu::StatusWord;
 use sekisho_nvm::area::{Area, Run};
-use sekisho_nvm::{Error, Flash, Key, Op, Slots, Store};
+use sekisho_nvm::{Error, Flash, Key, Memory, Op, Prefix, Store};
 use zeroize::Zeroize;
 
 pub use crate::flash::{AnyFlash, FlashFault};
@@ -51,7 +52,7 @@ pub(crate) struct NvmParts<F, I> {
     pub(crate) layout: Layout,
 }
 
-impl<F: Flash, I: Slots> NvmParts<F, I> {
+impl<F: Flash, I: Memory> NvmParts<F, I> {
     /// As a command, or the loader, works with it.
     pub(crate) fn open(&mut self) -> Nvm<'_> {
         Nvm {
@@ -98,13 +99,7 @@ impl Nvm<'_> {
 
     /// What is to be free for `ops`, which write records of `added` bytes: nothing but what they write, if it is not longer than what they replace.
     fn growth(&self, ops: &[Op<'_>], added: usize) -> Result<usize, Refusal> {
-        let mut replaced = 0_usize;
-        for (index, op) in ops.iter().enumerate() {
-            let is_first = !ops.iter().take(index).any(|before| before.key() == op.key());
-            if is_first && let Some(len) = self.store.len_of(&self.flash, op.key())? {
-                replaced = replaced.saturating_add(record_len(len));
-            }
-        }
+        let replaced = self.store.replaced(&self.flash, ops)?;
         Ok(match added.saturating_sub(replaced) {
             0 => 0,
             growth => growth.saturating_add(RESERVE),
@@ -114,8 +109,12 @@ impl Nvm<'_> {
 
 /// Whether a refusal can be written: its first one has a part of the [`RESERVE`] of its own, and a later one takes the place of an equally long one.
 pub(crate) fn has_room_for_refusal(nvm: &Nvm<'_>, op: &Op<'_>) -> bool {
-    let stands = nvm.store.len_of(&nvm.flash, op.key()).ok().flatten().is_some();
-    let kept = if stands { 0 } else { ESSENTIAL };
+    let replaced = nvm.store.replaced(&nvm.flash, slice::from_ref(op));
+    let kept = if replaced.is_ok_and(|bytes| bytes > 0) {
+        0
+    } else {
+        ESSENTIAL
+    };
     nvm.store.free() >= added(op) + kept
 }
 
@@ -128,7 +127,7 @@ const fn record_len(value_len: usize) -> usize {
 const fn added(op: &Op<'_>) -> usize {
     match op {
         Op::Put(_, value) => record_len(value.len()),
-        Op::Remove(_) => 0,
+        Op::Remove(_) | Op::RemoveAll(_) => 0,
     }
 }
 
@@ -166,11 +165,34 @@ pub(crate) struct Mark {
     bytes: usize,
 }
 
+/// What a command does with a record, or with several.
+#[derive(Clone, Copy)]
+enum Change {
+    /// Its new value, among the bytes.
+    Put(Key, (u16, u16)),
+    Remove(Key),
+    RemoveAll(Prefix),
+}
+
+impl Change {
+    /// As an operation, without a value.
+    const fn op(self) -> Op<'static> {
+        match self {
+            Self::Put(key, _) => Op::Put(key, &[]),
+            Self::Remove(key) => Op::Remove(key),
+            Self::RemoveAll(prefix) => Op::RemoveAll(prefix),
+        }
+    }
+}
+
+/// What an unused place holds.
+const NOTHING: Key = Key::new(0, 0, 0);
+
 /// The writes of one command, kept back until it has succeeded. Wiped when dropped: there may be keys among them.
 pub(crate) struct Staged {
     bytes: [u8; STAGED_BYTES_MAX],
     len: usize,
-    records: [(Key, Option<(u16, u16)>); STAGED_RECORDS_MAX],
+    changes: [Change; STAGED_RECORDS_MAX],
     count: usize,
     /// Records before this one have been written by another call of an application, and are written or dropped with the whole command.
     since: Mark,
@@ -185,7 +207,7 @@ impl Staged {
         Self {
             bytes: [0; STAGED_BYTES_MAX],
             len: 0,
-            records: [(Key(0), None); STAGED_RECORDS_MAX],
+            changes: [Change::Remove(NOTHING); STAGED_RECORDS_MAX],
             count: 0,
             since: Mark { records: 0, bytes: 0 },
             worked: false,
@@ -237,26 +259,18 @@ impl Staged {
 
     /// What the command has written so far: `None` when it has not touched the record.
     fn find(&self, key: Key) -> Option<Option<&[u8]>> {
-        let all = self.records.get(..self.count)?;
-        let written = all.iter().rev().find(|(k, _)| *k == key)?;
-        Some(written.1.map(|span| self.value(span)))
+        let all = self.changes.get(..self.count)?;
+        let change = all.iter().rev().find(|change| change.op().concerns(key))?;
+        Some(match change {
+            Change::Put(_, span) => Some(self.value(*span)),
+            Change::Remove(_) | Change::RemoveAll(_) => None,
+        })
     }
 
-    fn stage(&mut self, key: Key, value: Option<&[u8]>) -> Result<(), Refusal> {
-        self.worked = true;
+    /// Stages a record's new value, or that it goes.
+    pub(crate) fn stage(&mut self, key: Key, value: Option<&[u8]>) -> Result<(), Refusal> {
         let full = Refusal(StatusWord::NOT_ENOUGH_MEMORY);
-        let known = self
-            .records
-            .get(..self.count)
-            .unwrap_or_default()
-            .iter()
-            .enumerate()
-            .skip(self.since.records)
-            .find(|(_, (k, _))| *k == key)
-            .map(|(at, _)| at);
-        let at = known.unwrap_or(self.count);
-        let slot = self.records.get_mut(at).ok_or(full)?;
-        let span = match value {
+        let change = match value {
             Some(value) => {
                 let end = self.len + value.len();
                 self.bytes
@@ -266,11 +280,33 @@ impl Staged {
                 let position = |n: usize| u16::try_from(n).map_err(|_| full);
                 let span = (position(self.len)?, position(end)?);
                 self.len = end;
-                Some(span)
+                Change::Put(key, span)
             }
-            None => None,
+            None => Change::Remove(key),
         };
-        *slot = (key, span);
+        self.add(key, change)
+    }
+
+    /// Stages that all parts of an object go.
+    pub(crate) fn stage_all(&mut self, key: Key) -> Result<(), Refusal> {
+        self.add(key, Change::RemoveAll(Prefix::Object(key.owner, key.object)))
+    }
+
+    /// Adds a change, in the place of one of the same record if that is the last one that concerns it.
+    fn add(&mut self, key: Key, change: Change) -> Result<(), Refusal> {
+        self.worked = true;
+        let own = self.changes.get(..self.count).unwrap_or_default();
+        let own = own.iter().enumerate().skip(self.since.records);
+        let before = own.rev().find(|(_, before)| before.op().concerns(key));
+        let known = match (before, change) {
+            (_, Change::RemoveAll(_)) | (Some((_, Change::RemoveAll(_))), _) | (None, _) => None,
+            (Some((at, _)), _) => Some(at),
+        };
+        let at = known.unwrap_or(self.count);
+        *self
+            .changes
+            .get_mut(at)
+            .ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))? = change;
         self.count = self.count.max(at + 1);
         Ok(())
     }
@@ -281,12 +317,12 @@ impl Staged {
     }
 
     fn write(&self, from: usize, nvm: &mut Nvm<'_>, essential: bool) -> Result<(), Refusal> {
-        let mut ops = [Op::Remove(Key(0)); STAGED_RECORDS_MAX];
-        let staged = self.records.get(from..self.count).unwrap_or_default();
-        for (op, (key, span)) in ops.iter_mut().zip(staged) {
-            *op = match span {
-                Some(span) => Op::Put(*key, self.value(*span)),
-                None => Op::Remove(*key),
+        let mut ops = [Op::Remove(NOTHING); STAGED_RECORDS_MAX];
+        let staged = self.changes.get(from..self.count).unwrap_or_default();
+        for (op, change) in ops.iter_mut().zip(staged) {
+            *op = match change {
+                Change::Put(key, span) => Op::Put(*key, self.value(*span)),
+                change => change.op(),
             };
         }
         let ops = ops.get(..staged.len()).unwrap_or_default();
@@ -313,8 +349,12 @@ pub(crate) struct Records<'a> {
 impl Records<'_> {
     /// Reads a record, as the command has left it so far.
     pub(crate) fn get(&mut self, name: RecordKey, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+        self.get_key(name.key(), out)
+    }
+
+    /// Reads the record of a key.
+    pub(crate) fn get_key(&mut self, key: Key, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
         self.staged.worked = true;
-        let key = name.key();
         match self.staged.find(key) {
             None => self.nvm.get(key, out),
             Some(None) => Ok(None),
@@ -364,16 +404,21 @@ pub(crate) const fn own(application: EntryId, index: u16) -> RecordKey {
     RecordKey::new(Owner::Entry(application), RecordKind::Own, index)
 }
 
+/// The key of a part of one of an application's own objects: 0 is what [`own`] names.
+pub(crate) const fn own_part(application: EntryId, object: u16, part: u8) -> Key {
+    Key::new(application.number(), object, part)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use sekisho_nvm::Slot;
+    use sekisho_nvm::Ram;
     use sekisho_nvm::ram::RamFlash;
 
     /// A small NVM with nothing in it.
     pub(crate) struct Bench {
         flash: RamFlash,
-        store: Store<[Slot; 8]>,
+        store: Store<Ram<8, 16, 16>>,
         area: BulkArea,
         layout: Layout,
         staged: Staged,
@@ -501,7 +546,7 @@ pub(crate) mod tests {
     fn a_full_store_takes_what_is_no_longer_than_what_it_replaces() {
         let full = Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         let mut bench = Bench::new();
-        let key = |index| Key::new(1, 0x63, index);
+        let key = |index| Key::new(1, index, 0);
         let mut records = bench.records();
         let nvm = &mut records.nvm;
         let mut count = 0;

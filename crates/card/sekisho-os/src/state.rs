@@ -1,7 +1,7 @@
 //! What an SE is built on, and what it knows from one command to the next.
 
 use sekisho_keys::Rng;
-use sekisho_nvm::{Flash, Slots};
+use sekisho_nvm::{Flash, Memory};
 
 use crate::application::Applications;
 use crate::buffers::Interfaces;
@@ -29,8 +29,8 @@ pub trait Platform {
     type Interfaces: Interfaces;
     /// Its containers, [`Containers<N>`](crate::Containers).
     type Containers: ContainerMemory;
-    /// The index of its records in RAM, `[Slot; N]`, 6 bytes for each record: those that it has no place for are looked for on the flash.
-    type Index: Slots;
+    /// The memory of its store of records, `Ram<RECORDS, PAGES, OWNERS>`: records that its index has no place for are looked for on the flash.
+    type Index: Memory;
 
     /// The lowest address of the stack that commands run on: nothing is wiped below it, and an SE whose profile asks for more does not start. 0 where
     /// something else keeps the stack's end, as a guard page does.

@@ -19,7 +19,7 @@ use sekisho_apdu::Aid;
 use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_applets::{Standard, sec_app};
 use sekisho_keys::{AesKey, KeySet, Rng};
-use sekisho_nvm::Slot;
+use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     AllInterfaces, Containers, FactoryApplication, Interface, Module, Personalisation, Platform, Profile,
@@ -64,7 +64,7 @@ impl Platform for Scripted {
     type Applications = Standard;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 }
 
 /// The SE as it is delivered, on RAM that behaves like flash.
@@ -76,7 +76,7 @@ impl Platform for Virtual {
     type Applications = Standard;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 }
 
 pub type Card = SecureElement<Virtual>;

@@ -9,41 +9,72 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sekisho_nvm::Error;
 use sekisho_nvm::ram::{RamError, RamFlash};
-use sekisho_nvm::{Error, Key, Op, Slot};
+use sekisho_nvm::{Key, Op, Prefix, Ram};
 
-/// Records that the index holds: fewer than some tests have, so that it overflows there.
-pub type Store = sekisho_nvm::Store<[Slot; 32]>;
+/// An index that holds fewer records, and fewer owners, than some tests have, so that it overflows there.
+pub type Store = sekisho_nvm::Store<Ram<32, 16, 2>>;
 
 /// What a store holds.
 pub type Model = BTreeMap<Key, Vec<u8>>;
 
 /// An operation that owns its value.
-pub type Change = (Key, Option<Vec<u8>>);
+#[derive(Clone, Debug)]
+pub enum Change {
+    Put(Key, Vec<u8>),
+    Remove(Key),
+    RemoveAll(Prefix),
+}
+
+impl Change {
+    pub fn value(&self) -> Option<&Vec<u8>> {
+        match self {
+            Self::Put(_, value) => Some(value),
+            Self::Remove(_) | Self::RemoveAll(_) => None,
+        }
+    }
+}
+
+/// The key of most tests.
+pub const fn key(index: u16) -> Key {
+    Key::new(0x0100 + index % 3, index, 3)
+}
 
 pub fn ops(changes: &[Change]) -> Vec<Op<'_>> {
-    changes
-        .iter()
-        .map(|(key, value)| {
-            value
-                .as_ref()
-                .map_or(Op::Remove(*key), |value| Op::Put(*key, value))
-        })
-        .collect()
+    fn op(change: &Change) -> Op<'_> {
+        match *change {
+            Change::Put(key, ref value) => Op::Put(key, value),
+            Change::Remove(key) => Op::Remove(key),
+            Change::RemoveAll(prefix) => Op::RemoveAll(prefix),
+        }
+    }
+    changes.iter().map(op).collect()
 }
 
 pub fn after(model: &Model, changes: &[Change]) -> Model {
     let mut model = model.clone();
-    for (key, value) in changes {
-        match value {
-            Some(value) => model.insert(*key, value.clone()),
-            None => model.remove(key),
-        };
+    for change in changes {
+        match change {
+            Change::Put(key, value) => {
+                model.insert(*key, value.clone());
+            }
+            Change::Remove(key) => {
+                model.remove(key);
+            }
+            Change::RemoveAll(prefix) => model.retain(|key, _| !prefix.covers(*key)),
+        }
     }
     model
 }
 
-/// Everything in the store, or why it cannot be read.
+/// Bytes that the records of a model take.
+pub fn size(model: &Model) -> usize {
+    let sizes = model.values().map(|value| 12 + value.len().next_multiple_of(4));
+    sizes.sum()
+}
+
+/// Everything in the store, or why it cannot be read. What it takes is counted right, in all and by owner.
 pub fn try_contents(store: &Store, flash: &RamFlash) -> Result<Model, Error<RamError>> {
     let mut model = Model::new();
     let mut key = None;
@@ -52,6 +83,12 @@ pub fn try_contents(store: &Store, flash: &RamFlash) -> Result<Model, Error<RamE
         let len = store.get(flash, next, &mut buf)?.unwrap();
         model.insert(next, buf[..len].to_vec());
         key = Some(next);
+    }
+    assert_eq!(store.free(), store.capacity().saturating_sub(size(&model)));
+    for owner in model.keys().map(|key| key.owner).chain([0x0999]) {
+        let own = model.iter().filter(|(key, _)| key.owner == owner);
+        let own: Model = own.map(|(key, value)| (*key, value.clone())).collect();
+        assert_eq!(store.used(flash, owner)?, size(&own));
     }
     Ok(model)
 }

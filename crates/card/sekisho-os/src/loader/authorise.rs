@@ -114,9 +114,13 @@ impl Loader {
             manifest,
         };
         let receipt = receipts::activated(authority, campaign, self.version(manifest.target), &manifest);
-        let [a, b, c] = UNSTAGED;
         let part = active.encode();
-        commit(nvm, &[Op::Put(PART, &part), Op::Put(RECEIPT, &receipt), a, b, c])?;
+        let mut ops = [Op::Put(PART, &part); 2 + UNSTAGED.len()];
+        let all = [Op::Put(PART, &part), Op::Put(RECEIPT, &receipt)];
+        for (to, op) in ops.iter_mut().zip(all.into_iter().chain(UNSTAGED)) {
+            *to = op;
+        }
+        commit(nvm, &ops)?;
         self.active = Some(active);
         self.broadcast.clear();
         self.reload(nvm)?;

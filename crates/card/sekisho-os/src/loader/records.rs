@@ -13,6 +13,11 @@ const fn key(kind: RecordKind) -> Key {
     RecordKey::platform(kind, 0).key()
 }
 
+/// A piece of what does not fill a page yet: a value of the store is not as long as that.
+const fn piece(index: u16) -> Key {
+    RecordKey::platform(RecordKind::Carry, index).key()
+}
+
 /// The active part.
 pub(super) const PART: Key = key(RecordKind::Part);
 /// What is staged.
@@ -20,7 +25,7 @@ pub(super) const STAGING: Key = key(RecordKind::Staging);
 /// Where the broadcast stands.
 pub(super) const CHECKPOINT: Key = key(RecordKind::Checkpoint);
 /// The bytes that do not fill a page yet.
-pub(super) const CARRY: Key = key(RecordKind::Carry);
+pub(super) const CARRY: [Key; 4] = [piece(0), piece(1), piece(2), piece(3)];
 /// The last receipt.
 pub(super) const RECEIPT: Key = key(RecordKind::Receipt);
 
@@ -39,8 +44,17 @@ pub(super) fn key_version(nvm: &mut Nvm<'_>) -> Result<u32, StatusWord> {
 }
 
 /// What ends the staging of an image, in the transaction that does something with it.
-pub(super) const UNSTAGED: [Op<'static>; 3] =
-    [Op::Remove(STAGING), Op::Remove(CHECKPOINT), Op::Remove(CARRY)];
+pub(super) const UNSTAGED: [Op<'static>; 6] = {
+    let [a, b, c, d] = CARRY;
+    [
+        Op::Remove(STAGING),
+        Op::Remove(CHECKPOINT),
+        Op::Remove(a),
+        Op::Remove(b),
+        Op::Remove(c),
+        Op::Remove(d),
+    ]
+};
 
 /// Writes what a record of at most `N` bytes holds.
 ///

@@ -160,8 +160,12 @@ impl Broadcast {
         self.image_key = self.derive_image_key(&staged.manifest)?;
         self.next_block = checkpoint.next_block;
         self.written = usize::try_from(checkpoint.written).map_err(|_| StatusWord::MEMORY_FAILURE)?;
-        let carry = nvm.get(CARRY, &mut page.bytes).map_err(|refusal| refusal.0)?;
-        page.filled = carry.unwrap_or(0);
+        page.filled = 0;
+        for key in CARRY {
+            let room = page.bytes.get_mut(page.filled..).unwrap_or_default();
+            let piece = nvm.get(key, room).map_err(|refusal| refusal.0)?;
+            page.filled += piece.unwrap_or(0);
+        }
         self.staged = Some(staged);
         Ok(())
     }
@@ -314,13 +318,21 @@ impl Broadcast {
         };
         let checkpoint = checkpoint.encode().map_err(|_| failed)?;
         let carry = page.filled();
-        let position = [Op::Put(CHECKPOINT, &checkpoint), Op::Put(CARRY, carry)];
+        let mut ops = [Op::Put(CHECKPOINT, &checkpoint); 1 + CARRY.len() + 1];
+        let mut pieces = carry.chunks(nvm.store.value_max());
+        for (op, key) in ops.iter_mut().skip(1).zip(CARRY) {
+            *op = pieces.next().map_or(Op::Remove(key), |piece| Op::Put(key, piece));
+        }
+        if pieces.next().is_some() {
+            return Err(failed);
+        }
+        let (last, position) = ops.split_last_mut().ok_or(failed)?;
         match self.staged.as_ref().filter(|_| staged_changed) {
-            None => nvm.commit_more(&position)?,
+            None => nvm.commit_more(position)?,
             Some(staged) => {
                 let staged = Zeroizing::new(staged.encode().map_err(|_| failed)?);
-                let [a, b] = position;
-                nvm.commit_more(&[a, b, Op::Put(STAGING, &*staged)])?;
+                *last = Op::Put(STAGING, &*staged);
+                nvm.commit_more(&ops)?;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::vec::Vec;
 use sekisho_apdu::{CApdu, Cla, StatusWord, Writer};
 use sekisho_keys::Rng;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_nvm::{Flash, Region, Slot, Store};
+use sekisho_nvm::{Flash, Ram, Region, Store};
 
 use super::*;
 use crate::nvm::{AnyFlash, BulkArea, Layout, Nvm, Staged};
@@ -15,7 +15,7 @@ use crate::nvm::{AnyFlash, BulkArea, Layout, Nvm, Staged};
 /// RAM of the tests' part: two pages of memory and what the engine needs beside them.
 const RAM: usize = 2 * 65536 + 32 * 1024;
 /// Pages of 4096 bytes: a store of two, a slot of many.
-const SLOT: core::ops::Range<usize> = 2..22;
+const SLOT: core::ops::Range<usize> = 4..24;
 
 struct Zeros;
 
@@ -91,7 +91,7 @@ fn run_as(image: &[u8], ram: usize, is_mapped: bool, writes: Writes, command: &C
         flash: RamFlash::new(4096, SLOT.end),
         copy: None,
     };
-    let mut store = Store::<[Slot; 8]>::format(&mut flash, 0..2).unwrap();
+    let mut store = Store::<Ram<8, 16, 16>>::format(&mut flash, 0..4).unwrap();
     let region = Region::new(SLOT);
     let whole = image.len().next_multiple_of(4);
     let mut bytes = image.to_vec();
@@ -103,7 +103,7 @@ fn run_as(image: &[u8], ram: usize, is_mapped: bool, writes: Writes, command: &C
         flash.copy = Some(copy);
     }
     let layout = Layout {
-        store: 0..2,
+        store: 0..4,
         slots: [SLOT, SLOT],
         area: 0..0,
         area_quota: 0,

@@ -4,10 +4,10 @@ use core::ops::Range;
 
 use zeroize::Zeroizing;
 
-use super::record::{CHUNK, Record};
 use crate::Error;
 use crate::crc::Crc32;
 use crate::flash::{Flash, WORD, is_blank};
+use crate::record::{CHUNK, Record};
 
 /// "Sk" and format 02 with a byte that is not FF.
 const MAGIC: u32 = 0x536B_0002;

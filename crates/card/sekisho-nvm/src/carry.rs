@@ -4,37 +4,34 @@ use core::ops::Range;
 
 use zeroize::Zeroizing;
 
-use super::key::Key;
-use super::ram::{Memory, Page};
-use super::record::{Kind, Name, record_size};
-use super::store::Store;
+use crate::Error;
 use crate::ahead::Ahead;
 use crate::flash::Flash;
-use crate::index::Slot;
-use crate::{Error, store};
+use crate::format_1::{self, Store as Old};
+use crate::key::Key;
+use crate::record::{Kind, Name, record_size};
+use crate::store::Store;
+use crate::tables::{Memory, Page};
 
 /// Bytes of the longest value that is carried over: the longest that there may be.
 const VALUE_MAX: usize = 1024;
 /// Records are carried over in turns, the longer ones first, so that short ones fill what those leave of a page: from these sizes on.
 const TURNS: [usize; 4] = [128, 64, 32, 0];
 
-/// A store of format 1, opened.
-type Old = store::Store<[Slot; 0]>;
-
 impl<M: Memory> Store<M> {
-    /// Opens the store in `pages`; one of format 1 is carried over first, its records under the names that `name` gives them. It is one of format 1 until
+    /// Opens the store in `pages`; one of format 1 is carried over first, its records under the keys that `name` gives for
+    /// theirs (a byte each for container and kind, and the index), longer values in pieces of [`Store::value_max`], each piece an object further on. It is one of format 1 until
     /// all of it stands there in format 2, whatever the power is cut at.
     ///
     /// # Errors
-    /// As [`Store::open`]; [`Error::Full`] when what is carried over does not fit into half of the pages, [`Error::TooLong`] for a value that is
-    /// longer than those of format 2: the store stays as it was.
+    /// As [`Store::open`]; [`Error::Full`] when what is carried over does not fit into half of the pages, [`Error::Corrupted`] for a key that `name` does not know: the store stays as it was.
     pub fn open_or_carry<F: Flash>(
         flash: &mut F,
         pages: Range<usize>,
-        name: impl Fn(crate::Key) -> Key,
+        name: impl Fn(u32) -> Option<Key>,
     ) -> Result<Self, Error<F::Error>> {
         let store = Self::blank(flash, &pages)?;
-        if store::has_head(flash, &pages)? && !Self::has_begun(flash, &pages)? {
+        if format_1::has_head(flash, &pages)? && !Self::has_begun(flash, &pages)? {
             let mut old = Old::open(flash, pages.clone())?;
             let mut store = store;
             let whole: &mut Store = &mut store;
@@ -64,7 +61,7 @@ impl Store {
         &mut self,
         flash: &mut F,
         old: &mut Old,
-        name: impl Fn(crate::Key) -> Key,
+        name: impl Fn(u32) -> Option<Key>,
     ) -> Result<(), Error<F::Error>> {
         let half = old.active();
         let pages = half.first_page - self.geometry.first..half.first_page - self.geometry.first + half.pages;
@@ -100,7 +97,7 @@ impl Store {
         &mut self,
         flash: &mut F,
         old: &Old,
-        name: &impl Fn(crate::Key) -> Key,
+        name: &impl Fn(u32) -> Option<Key>,
         is_first: &mut bool,
     ) -> Result<bool, Error<F::Error>> {
         let mut value = Zeroizing::new([0; VALUE_MAX]);
@@ -109,41 +106,50 @@ impl Store {
             let mut walk = old.walk();
             is_left = false;
             while let Some(record) = old.next_live(&mut walk, flash)? {
-                let key = name(record.key);
-                if self.find(flash, key, &[])?.is_some() {
-                    continue;
+                let key = name(record.key).ok_or(Error::Corrupted)?;
+                let mut from = 0;
+                for piece in 0.. {
+                    let len = self.value_max().min(record.len - from);
+                    let key = Key {
+                        object: key.object.saturating_add(piece),
+                        ..key
+                    };
+                    let is_carried = self.find(flash, key, &[])?.is_some();
+                    let is_taken = record_size(len) >= least && record_size(len) <= self.room();
+                    if !is_carried && is_taken {
+                        let value = value.get_mut(..len).ok_or(Error::TooLong)?;
+                        old.read(flash, &record, from, value)?;
+                        self.carry_record(flash, key, value, is_first)?;
+                    }
+                    is_left |= !is_carried && !is_taken;
+                    from += len;
+                    if from >= record.len {
+                        break;
+                    }
                 }
-                is_left = true;
-                if record.len > self.value_max() {
-                    return Err(Error::TooLong);
-                }
-                let size = record_size(record.len);
-                if size < least || size > self.room() {
-                    continue;
-                }
-                let value = value.get_mut(..record.len).ok_or(Error::TooLong)?;
-                old.read(flash, &record, value)?;
-                let len = u16::try_from(value.len()).map_err(|_| Error::TooLong)?;
-                let put = Name {
-                    kind: Kind::Put,
-                    key,
-                    first: *is_first,
-                    last: false,
-                    len,
-                };
-                *is_first = false;
-                let at = self.append(flash, put, value)?;
-                let record = self.record(flash, at)?;
-                self.take_up(&record);
             }
         }
-        // What was taken in the last turn was left when it was met.
-        let mut walk = old.walk();
-        while is_left && let Some(record) = old.next_live(&mut walk, flash)? {
-            if self.find(flash, name(record.key), &[])?.is_none() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(is_left)
+    }
+
+    fn carry_record<F: Flash>(
+        &mut self,
+        flash: &mut F,
+        key: Key,
+        value: &[u8],
+        is_first: &mut bool,
+    ) -> Result<(), Error<F::Error>> {
+        let name = Name {
+            kind: Kind::Put,
+            key,
+            first: *is_first,
+            last: false,
+            len: u16::try_from(value.len()).map_err(|_| Error::TooLong)?,
+        };
+        *is_first = false;
+        let at = self.append(flash, name, value)?;
+        let record = self.record(flash, at)?;
+        self.take_up(&record);
+        Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! One half of the store: where its bytes are, and how its records read.
 
+use crate::Error;
 use crate::crc::{Crc32, crc8};
 use crate::flash::{Flash, WORD, is_blank};
-use crate::{Error, Key};
 
 /// "Sk" and format 01 with two bytes that are not FF.
 const MAGIC: u32 = 0x536B_0001;
@@ -29,7 +29,8 @@ pub(crate) enum Kind {
 pub(crate) struct Record {
     /// Offset of the head in the half.
     pub(crate) at: usize,
-    pub(crate) key: Key,
+    /// Container, kind (a byte each) and index.
+    pub(crate) key: u32,
     pub(crate) len: usize,
     pub(crate) kind: Kind,
     /// Whether it ends a transaction.
@@ -179,7 +180,7 @@ impl Half {
             .filter(|_| crc8(&[k0, k1, k2, k3, l0, l1, kind]) == check)
             .map(|parsed| Record {
                 at,
-                key: Key(u32::from_be_bytes([k0, k1, k2, k3])),
+                key: u32::from_be_bytes([k0, k1, k2, k3]),
                 len: usize::from(u16::from_be_bytes([l0, l1])),
                 kind: parsed,
                 last: kind & LAST != 0,
@@ -201,13 +202,13 @@ impl Half {
 
     /// The head of a record, its sum included: `value` adds the value to it.
     pub(crate) fn record_head(
-        key: Key,
+        key: u32,
         len: u16,
         kind: Kind,
         last: bool,
         value: impl FnOnce(&mut Crc32),
     ) -> [u8; RECORD_HEAD] {
-        let [k0, k1, k2, k3] = key.0.to_be_bytes();
+        let [k0, k1, k2, k3] = key.to_be_bytes();
         let [l0, l1] = len.to_be_bytes();
         let kind = match kind {
             Kind::Put => PUT,
@@ -219,15 +220,6 @@ impl Half {
         value(&mut crc);
         let [c0, c1, c2, c3] = crc.finish().to_be_bytes();
         [k0, k1, k2, k3, l0, l1, kind, check, c0, c1, c2, c3]
-    }
-
-    /// Whether `value` is what the record's sum was made of.
-    pub(crate) fn agrees(record: &Record, value: &[u8]) -> bool {
-        let Ok(len) = u16::try_from(value.len()) else {
-            return false;
-        };
-        let head = Self::record_head(record.key, len, record.kind, record.last, |crc| crc.update(value));
-        head.ends_with(&record.crc.to_be_bytes())
     }
 
     /// Whether the record's sum agrees with its bytes.
@@ -269,21 +261,5 @@ impl Half {
             Ok(())
         })?;
         Ok(wiped)
-    }
-
-    /// Writes zeros over the sum of the record of `len` bytes at `at`, then over its value.
-    pub(crate) fn wipe<F: Flash>(&self, flash: &mut F, at: usize, len: usize) -> Result<(), Error<F::Error>> {
-        self.write(flash, at + 8, &[0; WORD])?;
-        let mut done = 0;
-        while done < len {
-            let part = CHUNK.min(padded(len) - done);
-            self.write(
-                flash,
-                at + RECORD_HEAD + done,
-                [0; CHUNK].get(..part).unwrap_or_default(),
-            )?;
-            done += part;
-        }
-        Ok(())
     }
 }

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod common2;
+mod common;
 
-use common2::{Model, Store, contents};
+use common::{Model, Store, contents};
 use sekisho_nvm::ram::{RamError, RamFlash};
-use sekisho_nvm::v2::{Key, Op};
 use sekisho_nvm::{Error, Flash};
+use sekisho_nvm::{Key, Op};
 
 /// A store of format 1 as it was written, and what it holds.
 fn frozen(name: &str) -> (RamFlash, Model) {
@@ -52,7 +52,7 @@ fn name_of(old: u32) -> Key {
 
 fn open(flash: &mut RamFlash) -> Result<Store, Error<RamError>> {
     let pages = 0..flash.pages();
-    Store::open_or_carry(flash, pages, |old| name_of(old.0))
+    Store::open_or_carry(flash, pages, |old| Some(name_of(old)))
 }
 
 /// It holds what it held, is a store of format 2, and goes on.

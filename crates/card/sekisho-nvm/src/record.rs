@@ -1,8 +1,8 @@
 //! Records: their heads, and what may stand where one is looked for.
 
-use super::key::{Key, Op, Prefix};
 use crate::crc::{Crc32, crc8};
 use crate::flash::WORD;
+use crate::key::{Key, Op, Prefix};
 
 /// Bytes of a record's head.
 pub(crate) const RECORD_HEAD: usize = 12;

@@ -2,8 +2,8 @@
 
 use core::fmt::Debug;
 
-use super::store::Store;
 use crate::index::{Index, Slot};
+use crate::store::Store;
 
 /// What is known of a page. 12 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

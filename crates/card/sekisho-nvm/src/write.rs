@@ -2,16 +2,16 @@
 
 use zeroize::Zeroizing;
 
-use super::key::{Key, Op};
-use super::page::Geometry;
-use super::ram::Page;
-use super::record::{CHUNK, Kind, Name, RECORD_HEAD, Record, op_size};
-use super::store::{Store, is_among};
 use crate::Error;
 use crate::flash::{Flash, WORD};
+use crate::key::{Key, Op};
+use crate::page::Geometry;
+use crate::record::{CHUNK, Kind, Name, RECORD_HEAD, Record, op_size};
+use crate::store::{Store, is_among};
+use crate::tables::Page;
 
 /// Operations of one transaction.
-pub(super) const OPS_MAX: usize = 64;
+pub(crate) const OPS_MAX: usize = 64;
 /// Bytes at the end of a page that only the store's own last word on another page may take.
 const KEPT: usize = RECORD_HEAD + WORD;
 
@@ -39,7 +39,7 @@ impl Needed {
 
 impl Geometry {
     /// Bytes of a page that records can take.
-    pub(super) const fn usable(&self) -> usize {
+    pub(crate) const fn usable(&self) -> usize {
         self.body() - KEPT
     }
 }
@@ -162,7 +162,7 @@ impl Store {
     }
 
     /// Bytes left in the tail for records.
-    pub(super) fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         let end = self.geometry.end(self.tail) - KEPT;
         end.saturating_sub(self.end_of(self.tail))
     }
@@ -204,7 +204,7 @@ impl Store {
     }
 
     /// Moves the live records of a page behind the tail, and erases it.
-    pub(super) fn compact<F: Flash>(
+    pub(crate) fn compact<F: Flash>(
         &mut self,
         flash: &mut F,
         page: usize,
@@ -263,7 +263,7 @@ impl Store {
     }
 
     /// Writes a record behind the tail and gives its offset. Behind the last one of a transaction goes a word of zeros.
-    pub(super) fn append<F: Flash>(
+    pub(crate) fn append<F: Flash>(
         &mut self,
         flash: &mut F,
         name: Name,
@@ -389,7 +389,7 @@ impl Store {
 
 /// The next record of a page that is live.
 fn next_live<F: Flash>(
-    walk: &mut super::store::Walk,
+    walk: &mut crate::store::Walk,
     geometry: &Geometry,
     flash: &F,
     is_live: impl Fn(&Record) -> bool,

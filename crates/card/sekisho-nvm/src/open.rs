@@ -2,15 +2,15 @@
 
 use core::ops::Range;
 
-use super::key::{Key, Op, Prefix};
-use super::page::{Cut, Geometry};
-use super::ram::{Memory, Page};
-use super::record::{Kind, Name, RECORD_HEAD, Record};
-use super::store::{Skipped, Store, zeros};
-use super::write::OPS_MAX;
 use crate::Error;
 use crate::ahead::Ahead;
 use crate::flash::{Flash, WORD};
+use crate::key::{Key, Op, Prefix};
+use crate::page::{Cut, Geometry};
+use crate::record::{Kind, Name, RECORD_HEAD, Record};
+use crate::store::{Skipped, Store, zeros};
+use crate::tables::{Memory, Page};
+use crate::write::OPS_MAX;
 
 /// What stands at an offset.
 enum Found {
@@ -69,9 +69,9 @@ impl Remaining {
 type Position = (u32, usize);
 
 /// What the first walk has found.
-pub(super) struct Survey {
+pub(crate) struct Survey {
     /// There is a whole transaction.
-    pub(super) has_begun: bool,
+    pub(crate) has_begun: bool,
     /// Behind the last whole transaction.
     end: Position,
     /// Something stands behind it.
@@ -112,7 +112,7 @@ impl<M: Memory> Store<M> {
 
 impl Store {
     /// Finds the pages in use.
-    pub(super) fn read_heads<F: Flash>(&mut self, flash: &F) -> Result<(), Error<F::Error>> {
+    pub(crate) fn read_heads<F: Flash>(&mut self, flash: &F) -> Result<(), Error<F::Error>> {
         let geometry = self.geometry;
         let mut tail = None;
         for page in 0..geometry.pages {
@@ -291,7 +291,7 @@ impl Store {
     }
 
     /// Walks over the log: whether everything in it is whole, and where it ends.
-    pub(super) fn survey<F: Flash>(&mut self, flash: &Ahead<'_, F>) -> Result<Survey, Error<F::Error>> {
+    pub(crate) fn survey<F: Flash>(&mut self, flash: &Ahead<'_, F>) -> Result<Survey, Error<F::Error>> {
         let geometry = self.geometry;
         let first = self.page_from(0).ok_or(Error::Corrupted)?;
         let start = (self.page(first).sequence, geometry.start(first));

@@ -1,21 +1,20 @@
 //! The records of a half in order, each with the answer to the question whether it still counts.
 
+use super::log::{HALF_HEAD, Half, Record};
+use crate::Error;
 use crate::flash::Flash;
-use crate::index::{Index, Tag};
-use crate::log::{HALF_HEAD, Half, Kind, Record};
-use crate::{Error, Key};
 
 /// Records that one look ahead is made for.
 const BATCH: usize = 16;
 
-/// A record, and whether a newer one of its key follows; of a removal that is only said when there is no index to ask.
+/// A record, and whether a newer one of its key follows.
 #[derive(Clone, Copy)]
 pub(crate) struct Walked {
     pub(crate) record: Record,
     pub(crate) superseded: bool,
 }
 
-/// Goes over the records before `tail`. A complete index knows which of them count. Without one it looks ahead for [`BATCH`] records at once: of n
+/// Goes over the records before `tail`. It looks ahead for [`BATCH`] records at once: of n
 /// heads each is read n / [`BATCH`] times, not n times.
 pub(crate) struct Walk {
     half: Half,
@@ -39,34 +38,13 @@ impl Walk {
     }
 
     /// The next record.
-    pub(crate) fn next<F: Flash>(
-        &mut self,
-        flash: &F,
-        index: &Index,
-    ) -> Result<Option<Walked>, Error<F::Error>> {
-        if index.is_complete() {
-            return self.next_by_index(flash, index);
-        }
+    pub(crate) fn next<F: Flash>(&mut self, flash: &F) -> Result<Option<Walked>, Error<F::Error>> {
         if self.position == BATCH {
             self.look_ahead(flash)?;
         }
         let walked = self.batch.get(self.position).copied().flatten();
         self.position += usize::from(walked.is_some());
         Ok(walked)
-    }
-
-    fn next_by_index<F: Flash>(
-        &mut self,
-        flash: &F,
-        index: &Index,
-    ) -> Result<Option<Walked>, Error<F::Error>> {
-        if self.next >= self.tail {
-            return Ok(None);
-        }
-        let record = self.half.record(flash, self.next)?;
-        self.next = record.end();
-        let superseded = record.kind == Kind::Put && !index.has(Tag::of(record.key), record.at);
-        Ok(Some(Walked { record, superseded }))
     }
 
     fn look_ahead<F: Flash>(&mut self, flash: &F) -> Result<(), Error<F::Error>> {
@@ -91,25 +69,6 @@ impl Walk {
         }
         Ok(())
     }
-}
-
-/// The newest record of `key` before `tail`.
-pub(crate) fn latest<F: Flash>(
-    half: Half,
-    flash: &F,
-    key: Key,
-    tail: usize,
-) -> Result<Option<Record>, Error<F::Error>> {
-    let mut latest = None;
-    let mut at = HALF_HEAD;
-    while at < tail {
-        let record = half.record(flash, at)?;
-        if record.key == key {
-            latest = Some(record);
-        }
-        at = record.end();
-    }
-    Ok(latest)
 }
 
 #[cfg(test)]

@@ -1,0 +1,213 @@
+//! Room, wear and reads: the figures of the crate's page, counted.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::cell::Cell;
+
+use common::key;
+use sekisho_nvm::ram::{RamError, RamFlash};
+use sekisho_nvm::{Error, Flash, Key, Op, Ram, Store};
+
+/// A flash that counts what is read.
+struct Counting {
+    flash: RamFlash,
+    reads: Cell<usize>,
+}
+
+impl Flash for Counting {
+    type Error = RamError;
+
+    fn page_size(&self) -> usize {
+        self.flash.page_size()
+    }
+
+    fn pages(&self) -> usize {
+        self.flash.pages()
+    }
+
+    fn read(&self, address: usize, out: &mut [u8]) -> Result<(), RamError> {
+        self.reads.set(self.reads.get() + 1);
+        self.flash.read(address, out)
+    }
+
+    fn write(&mut self, address: usize, bytes: &[u8]) -> Result<(), RamError> {
+        self.flash.write(address, bytes)
+    }
+
+    fn erase(&mut self, page: usize) -> Result<(), RamError> {
+        self.flash.erase(page)
+    }
+}
+
+/// Filled to the last word with records of one length, and written over and over by commits of several of them: there is always room, and one erasure is enough.
+#[test]
+fn as_long_as_what_it_replaces_always_goes_with_one_erasure() {
+    for (len, at_once) in [
+        (4, 1),
+        (32, 1),
+        (48, 10),
+        (128, 1),
+        (128, 8),
+        (300, 3),
+        (1000, 1),
+        (1024, 1),
+    ] {
+        let mut flash = RamFlash::strict(4096, 8);
+        let mut store = Store::<Ram<1200, 8, 4>>::format(&mut flash, 0..8).unwrap();
+        let mut count = 0;
+        while store
+            .commit(&mut flash, &[Op::Put(key(count), &vec![1; len])])
+            .is_ok()
+        {
+            count += 1;
+        }
+        assert!(store.free() < 12 + len);
+        let (mut state, mut most, mut in_all) = (1_u32, 0, 0);
+        for round in 0..1500_u16 {
+            let value = vec![round.to_be_bytes()[1]; len];
+            let keys: Vec<_> = (0..at_once)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    key(u16::try_from(state >> 16).unwrap() % count)
+                })
+                .collect();
+            let ops: Vec<_> = keys.iter().map(|key| Op::Put(*key, &value)).collect();
+            let before: u32 = flash.erasures().iter().sum();
+            assert_eq!(
+                store.commit(&mut flash, &ops),
+                Ok(()),
+                "{len} bytes, {at_once} at once, {round}"
+            );
+            let erasures = flash.erasures().iter().sum::<u32>() - before;
+            (most, in_all) = (most.max(erasures), in_all + erasures);
+        }
+        println!(
+            "{count} records of {len} bytes, {at_once} at once: {most} erasures at most, {in_all} in 1,500 commits"
+        );
+        assert!(most <= 1);
+        assert_eq!(
+            store.commit(&mut flash, &[Op::Put(key(2000), &vec![1; len])]),
+            Err(Error::Full)
+        );
+        Store::<Ram<1200, 8, 4>>::open(&mut flash, 0..8).unwrap();
+    }
+}
+
+/// The largest store that is to come: 2,000 records in 512 KB, written over and over.
+#[test]
+fn two_thousand_records_in_half_a_megabyte_are_found_as_quickly() {
+    type Large = Store<Ram<2500, 128, 16>>;
+    let mut flash = Counting {
+        flash: RamFlash::strict(4096, 128),
+        reads: Cell::new(0),
+    };
+    let mut store = Box::new(Large::format(&mut flash, 0..128).unwrap());
+    let name = |n: u32| {
+        Key::new(
+            0x0160 + u16::try_from(n % 16).unwrap(),
+            u16::try_from(n / 16).unwrap(),
+            0,
+        )
+    };
+    let len = |n: u32| usize::try_from(n * 7 % 129).unwrap();
+    let mut written = vec![0_u8; 2000];
+    let (mut state, mut most) = (1_u32, 0);
+    for round in 0..14_000 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let n = if round < 2000 { round } else { (state >> 8) % 2000 };
+        let value = u8::try_from(round % 251).unwrap();
+        written[usize::try_from(n).unwrap()] = value;
+        flash.reads.set(0);
+        let before: u32 = flash.flash.erasures().iter().sum();
+        store
+            .commit(&mut flash, &[Op::Put(name(n), &[value; 128][..len(n)])])
+            .unwrap();
+        let erasures = flash.flash.erasures().iter().sum::<u32>() - before;
+        assert!(erasures <= 1);
+        if erasures == 0 {
+            most = most.max(flash.reads.get());
+        }
+    }
+    println!("a commit that compacts nothing makes {most} reads at most");
+    assert!(most <= 4);
+    let check = |flash: &Counting, store: &Large| {
+        let (mut most, mut in_all) = (0, 0);
+        for (n, value) in (0..).zip(&written) {
+            let mut out = [0; 128];
+            flash.reads.set(0);
+            let found = store.get(flash, name(n), &mut out).unwrap().unwrap();
+            assert!(found == len(n) && out[..found].iter().all(|byte| byte == value));
+            let reads = flash.reads.get();
+            (most, in_all) = (most.max(reads), in_all + reads);
+        }
+        println!("get makes {most} reads at most, {in_all} for 2,000 records");
+        assert!(most <= 3 && in_all <= 4010);
+        flash.reads.set(0);
+        assert_eq!(store.get(flash, Key::new(9, 9, 9), &mut []), Ok(None));
+        assert_eq!(flash.reads.get(), 0);
+    };
+    check(&flash, &store);
+    flash.reads.set(0);
+    *store = Large::open(&mut flash, 0..128).unwrap();
+    let reads = flash.reads.get();
+    println!("open makes {reads} reads");
+    assert!(reads < 3 * 2000);
+    check(&flash, &store);
+}
+
+/// Any one word of another value: an error, or what it held.
+#[test]
+fn a_damaged_word_is_an_error_or_makes_no_difference() {
+    type Small = Store<Ram<32, 8, 4>>;
+    let mut flash = RamFlash::new(256, 8);
+    let mut store = Small::format(&mut flash, 0..8).unwrap();
+    for round in 0..60_u16 {
+        let index = round % 9;
+        let value = [u8::try_from(round).unwrap(); 40];
+        let value = if index == 4 {
+            &[0; 4][..]
+        } else {
+            &value[..usize::from(index) * 5]
+        };
+        store
+            .commit(&mut flash, &[Op::Put(key(index), value), Op::Remove(key(20))])
+            .unwrap();
+        store.commit(&mut flash, &[Op::Put(key(20), &[7; 8])]).unwrap();
+    }
+    let all = |store: &Small, flash: &RamFlash| -> Result<Vec<_>, Error<RamError>> {
+        let get = |index| {
+            let mut out = [0; 64];
+            Ok(store
+                .get(flash, key(index), &mut out)?
+                .map(|len| out[..len].to_vec()))
+        };
+        (0..24).map(get).collect()
+    };
+    let (wanted, image) = (all(&store, &flash).unwrap(), flash.image());
+    let (mut right, mut refused) = (0, 0);
+    for at in (0..image.len()).step_by(4) {
+        for pattern in [
+            [0; 4],
+            [0xFF; 4],
+            [0xA5, 0x5A, 0, 0xFF],
+            [0, 0, 0, 1],
+            [0xFF, 0xFF, 0xFE, 0xFF],
+        ] {
+            let mut image = image.clone();
+            image[at..at + 4].copy_from_slice(&pattern);
+            let mut flash = RamFlash::from_image(256, &image);
+            match Small::open(&mut flash, 0..8) {
+                Ok(store) => {
+                    assert_eq!(all(&store, &flash), Ok(wanted.clone()), "at {at}: {pattern:?}");
+                    right += 1;
+                }
+                Err(Error::Corrupted | Error::NotFormatted) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    println!("right {right} times, refused {refused} times");
+    assert!(right > 500 && refused > 500);
+}
