@@ -183,18 +183,22 @@ fn a_full_store_reads_counts_and_writes_what_it_has() {
             assert_eq!((data, sw), (piece(file + 1), 0x9000), "file {file} at {at}");
         }
     }
-    // There is no room for a new piece; to replace an old one takes room as well, and changes all of it or nothing.
-    let (_, end) = FULL.last().unwrap();
+    // The store of today has room for a few more pieces, and then for none; what is as long as what it replaces always goes.
+    let (_, was) = FULL.last().unwrap();
     let update = |at: u16, bytes: &[u8]| [&[0x00, 0xD6], &at.to_be_bytes()[..], &[128], bytes].concat();
-    assert_eq!(send(&mut reader, &update(*end, &piece(0xEE))).1, 0x6A84);
-    let expected = match send(&mut reader, &update(0, &piece(0xDD))).1 {
-        0x9000 => piece(0xDD),
-        sw => {
-            assert_eq!(sw, 0x6A84);
-            piece(FULL.last().unwrap().0 + 1)
+    let mut end = *was;
+    let refused = loop {
+        match send(&mut reader, &update(end, &piece(0xEE))).1 {
+            0x9000 => end += 128,
+            sw => break sw,
         }
     };
-    assert_eq!(send(&mut reader, &[0x00, 0xB0, 0, 0, 128]), (expected, 0x9000));
+    assert_eq!(refused, 0x6A84);
+    assert!(end < was + 16 * 128);
+    for byte in [0xDD, 0xDC] {
+        assert_eq!(send(&mut reader, &update(0, &piece(byte))).1, 0x9000);
+        assert_eq!(send(&mut reader, &[0x00, 0xB0, 0, 0, 128]), (piece(byte), 0x9000));
+    }
     // The reserve is there: counters count, and a deleted file gives room.
     assert_eq!(send(&mut reader, &[0x00, 0xA4, 0x04, 0x00, 0x00]).1, 0x9000);
     assert_eq!(count(&mut reader), Some(1));
@@ -209,7 +213,7 @@ fn a_full_store_reads_counts_and_writes_what_it_has() {
     assert_eq!(send(&mut reader, &[0x00, 0xE4, 0, 0, 2, 1, 0]).1, 0x9000);
     let last = FULL.last().unwrap().0;
     assert_eq!(send(&mut reader, &[0x00, 0xA4, 0x02, 0x0C, 2, 1, last]).1, 0x9000);
-    assert_eq!(send(&mut reader, &update(*end, &piece(0xEE))).1, 0x9000);
+    assert_eq!(send(&mut reader, &update(end, &piece(0xEE))).1, 0x9000);
 }
 
 #[test]
