@@ -68,7 +68,8 @@
 //! # Room, RAM, wear, time
 //!
 //! Two pages are free at any time but while one is being compacted. Of the others each gives its bytes behind the head, less 16 and less a slack of 1,220 bytes, or a third of it if that is less: [`Store::capacity`], 16,992 bytes in 8 pages of 4 KiB. A record takes 12
-//! bytes and its value in whole words. The longest value has 1,024 bytes, and less in pages below 2 KiB ([`Store::value_max`]). What does not make the records longer in all always has room, if it is at most 1,200 bytes of records.
+//! bytes and its value in whole words. The longest value has 1,024 bytes, and less in pages below 1,108 ([`Store::value_max`]). What does not make the records longer in all always has room, if it is no more than the slack less 20 bytes:
+//! 1,200 bytes of records in pages of 4 KiB.
 //!
 //! A commit that finds no room in the tail begins a page; if that would leave less than two free, the page with the fewest live bytes is compacted before: there is one with at most what one page gives, so that one erasure is enough for a commit of
 //! up to 1,200 bytes of records. Pages that are not known to be erased are prepared by commits that erase nothing else.

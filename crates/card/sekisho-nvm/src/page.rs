@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::Error;
 use crate::crc::Crc32;
 use crate::flash::{Flash, WORD, is_blank};
-use crate::record::{CHUNK, Record};
+use crate::record::{CHUNK, RECORD_HEAD, Record};
 
 /// "Sk" and format 02 with a byte that is not FF.
 const MAGIC: u32 = 0x536B_0002;
@@ -100,8 +100,8 @@ impl Geometry {
 
     /// Bytes of the longest value.
     pub(crate) const fn value_max(&self) -> usize {
-        let half = self.body() / 2 - 32;
-        if half < VALUE_MAX { half } else { VALUE_MAX }
+        let most = self.usable() - RECORD_HEAD - WORD;
+        if most < VALUE_MAX { most } else { VALUE_MAX }
     }
 
     pub(crate) const fn page_of(&self, at: usize) -> usize {

@@ -580,7 +580,7 @@ fn seals_that_contradict_are_refused() {
     let good = Seal {
         owner: 1,
         first: 2,
-        length: 130,
+        length: 258,
         digest: [7; 32],
     };
     let flash = new_flash();
@@ -649,7 +649,7 @@ fn seals_that_contradict_are_refused() {
 #[test]
 fn damage_is_found_by_the_digest_or_wiped() {
     let serial = &mut 0;
-    let [first, second] = [130, 70].map(|len| content(serial, len));
+    let [first, second] = [258, 134].map(|len| content(serial, len));
     let mut bench = Bench::new();
     bench.install(1, &first, 40, None).unwrap();
     bench.install(2, &second, 40, None).unwrap();
@@ -691,8 +691,8 @@ fn damage_is_found_by_the_digest_or_wiped() {
         }
     }
     println!("damage: {found} found, {harmless} behind the end of a run, {wiped} wiped");
-    assert_eq!((found, wiped), ((130 + 70) * 8, (AREA - 5) * PAGE * 8));
-    assert_eq!(harmless, (5 * PAGE - 200) * 8);
+    assert_eq!((found, wiped), ((258 + 134) * 8, (AREA - 5) * PAGE * 8));
+    assert_eq!(harmless, (5 * PAGE - 392) * 8);
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod common;
 use common::{Change, Model, Store, after, assert_wiped, contents, key, ops, value};
 use proptest::prelude::*;
 use sekisho_nvm::ram::{RamError, RamFlash};
-use sekisho_nvm::{Error, Flash};
+use sekisho_nvm::{Error, Flash, Region};
 use sekisho_nvm::{Key, Prefix};
 
 const PAGE: usize = 256;
@@ -347,6 +347,26 @@ fn a_cut_while_formatting_leaves_no_store_or_the_old_one() {
     }
     println!("no store {none} times, the old one {old} times");
     assert!(none > 100 && old > 10);
+}
+
+#[test]
+fn a_page_of_a_region_that_only_looks_erased_is_erased_again() {
+    for seed in 0..32 {
+        let mut flash = RamFlash::strict(PAGE, PAGES);
+        let region = Region::new(6..8);
+        region.write(&mut flash, PAGE, &[0x5A; 64]).unwrap();
+        flash.cut_after_units(0, seed);
+        assert!(region.erase(&mut flash, 1).is_err());
+        flash.power_on();
+        // The flash refuses to write into a page whose erasure was cut.
+        region.erase(&mut flash, 1).unwrap();
+        region.write(&mut flash, PAGE, &[0xA5; PAGE]).unwrap();
+        let mut page = [0; PAGE];
+        region.read(&flash, PAGE, &mut page).unwrap();
+        assert_eq!(page, [0xA5; PAGE]);
+        region.wipe(&mut flash).unwrap();
+        assert!(flash.image().iter().all(|byte| *byte == 0xFF));
+    }
 }
 
 proptest! {

@@ -24,3 +24,42 @@ mod store;
 mod walk;
 
 pub(crate) use store::{Store, has_head};
+
+#[cfg(test)]
+mod tests {
+    use super::Store;
+    use crate::ram::RamFlash;
+    use alloc::vec::Vec;
+
+    /// Written by this format's first version: it is never edited.
+    #[test]
+    fn the_image_of_version_1_holds_what_it_held() {
+        let image: Vec<u8> = include_str!("../../tests/state/v1.hex")
+            .split_ascii_whitespace()
+            .flat_map(|line| {
+                (0..line.len() / 2)
+                    .map(|n| u8::from_str_radix(&line[2 * n..2 * n + 2], 16).unwrap())
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let mut flash = RamFlash::from_image(64, &image);
+        let store = Store::open(&mut flash, 0..4).unwrap();
+        assert_eq!(
+            flash.image(),
+            image,
+            "a store in order is not touched by opening it"
+        );
+        let mut found = Vec::new();
+        let mut walk = store.walk();
+        while let Some(record) = store.next_live(&mut walk, &flash).unwrap() {
+            let mut value = [0; 4];
+            store.read(&flash, &record, 0, &mut value[..record.len]).unwrap();
+            found.push((record.key, value[..record.len].to_vec()));
+        }
+        found.sort();
+        assert_eq!(
+            found,
+            [(0x0001_0000, b"kept".to_vec()), (0x0102_0003, b"new".to_vec())]
+        );
+    }
+}
