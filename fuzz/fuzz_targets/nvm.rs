@@ -9,14 +9,14 @@ use sekisho_nvm::{Error, Key, Op, Ram};
 type Store = sekisho_nvm::Store<Ram<3, 16, 16>>;
 
 fuzz_target!(|data: &[u8]| {
-    let mut flash = RamFlash::new(128, 4);
+    let mut flash = RamFlash::new(256, 4);
     Store::format(&mut flash, 0..4).unwrap();
     let mut image = flash.image();
     // The head stays, or hardly any input would get past it.
-    for (to, from) in image[16..].iter_mut().zip(data) {
+    for (to, from) in image[28..].iter_mut().zip(data) {
         *to = *from;
     }
-    let mut flash = RamFlash::from_image(128, &image);
+    let mut flash = RamFlash::from_image(256, &image);
     if let Ok(mut store) = Store::open(&mut flash, 0..4) {
         let mut buf = [0; 600];
         let mut key = None;
