@@ -22,8 +22,8 @@ use sekisho_scp::ScpParameter;
 
 /// Bytes of the stack just below the command that belong to the test's own functions.
 const CALLERS: usize = 8 * 1024;
-/// Words of a KiB that the wiping itself needs: where each of its pieces returns to.
-const OF_THE_WIPE: usize = 6;
+/// Words of a KiB that the wiping itself needs: four of each of its pieces, where it returns to, and a KiB may have the ends of two.
+const OF_THE_WIPE: usize = 8;
 
 /// A card whose stack is looked at behind each command.
 struct Watched {
