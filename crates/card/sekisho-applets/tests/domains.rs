@@ -8,7 +8,7 @@ use common::{Card, SE_ID, SeededRng, initial_keys, key, personalisation, profile
 use sekisho_apdu::Aid;
 use sekisho_applets::Standard;
 use sekisho_keys::{KeySet, cbc_encrypt, kcv_aes};
-use sekisho_nvm::Slot;
+use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{AllInterfaces, ContainerId, Containers, Interface, Platform, SecureElement};
 use sekisho_scp::{MacMode, SecurityLevel};
@@ -24,7 +24,7 @@ impl Platform for Roomy {
     type Applications = Standard<2>;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
-    type Index = [Slot; 128];
+    type Index = Ram<128, 16, 16>;
 }
 
 type Element = SecureElement<Roomy>;
