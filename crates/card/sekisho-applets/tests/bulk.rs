@@ -11,17 +11,15 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::script::Line;
-use common::{SeededRng, initial_keys, key, personalisation, sw};
+use common::{On, SeededRng, initial_keys, key, personalisation, sw};
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_applets::CardManager;
 use sekisho_keys::sha256;
-use sekisho_nvm::Ram;
 use sekisho_nvm::area::Writing;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Application, Applications, ContainerId, Containers, Context, FactoryApplication, Instance,
-    Interface, Module, Next, Outcome, Personalisation, Platform, Pool, Profile, Refusal, SecureElement,
-    State,
+    Application, Applications, ContainerId, Context, FactoryApplication, Instance, Interface, Module, Next,
+    Outcome, Personalisation, Pool, Profile, Refusal, SecureElement, State,
 };
 
 const FIRST: &[u8] = b"\xF0TEST\x01";
@@ -156,27 +154,7 @@ impl Applications for Set {
     }
 }
 
-struct Stand;
-
-impl Platform for Stand {
-    type Flash = RamFlash;
-    type Rng = SeededRng;
-    type Applications = Set;
-    type Interfaces = AllInterfaces;
-    type Containers = Containers<1>;
-    type Index = Ram<128, 16, 16>;
-}
-
-type Card = SecureElement<Stand>;
-
-impl Line for Card {
-    fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
-        let mut out = vec![0; 4096];
-        let len = Self::transmit(self, interface, capdu, &mut out);
-        out.truncate(len);
-        out
-    }
-}
+type Card = SecureElement<On<Set>>;
 
 const PAGE: usize = 1024;
 /// Pages before the area.

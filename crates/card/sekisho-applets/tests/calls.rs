@@ -8,15 +8,14 @@ use std::collections::BTreeMap;
 
 use common::host::Host;
 use common::script::Line;
-use common::{SeededRng, initial_keys, key, personalisation, sw};
+use common::{On, SeededRng, initial_keys, key, personalisation, sw};
 use sekisho_apdu::{Aid, CApdu, Cla, StatusWord, Writer};
 use sekisho_applets::CardManager;
-use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Application, Applications, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Caller, ContainerId,
-    Containers, Context, FactoryApplication, Instance, Interface, Module, Next, Outcome, Personalisation,
-    Place, Platform, Pool, Profile, Refusal, Resume, SecureElement, State,
+    Application, Applications, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Caller, ContainerId, Context,
+    FactoryApplication, Instance, Interface, Module, Next, Outcome, Personalisation, Place, Pool, Profile,
+    Refusal, Resume, SecureElement, State,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 
@@ -357,27 +356,7 @@ impl Applications for Set {
     }
 }
 
-struct Stand;
-
-impl Platform for Stand {
-    type Flash = RamFlash;
-    type Rng = SeededRng;
-    type Applications = Set;
-    type Interfaces = AllInterfaces;
-    type Containers = Containers<1>;
-    type Index = Ram<128, 16, 16>;
-}
-
-type Card = SecureElement<Stand>;
-
-impl Line for Card {
-    fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
-        let mut out = vec![0; 4096];
-        let len = Self::transmit(self, interface, capdu, &mut out);
-        out.truncate(len);
-        out
-    }
-}
+type Card = SecureElement<On<Set>>;
 
 const PAGE: usize = 1024;
 

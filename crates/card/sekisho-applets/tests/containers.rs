@@ -8,17 +8,15 @@ use std::collections::BTreeMap;
 
 use common::host::Host;
 use common::script::Line;
-use common::{SeededRng, key, personalisation, profile, sw};
+use common::{On, SeededRng, key, personalisation, profile, sw};
 use proptest::prelude::*;
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_applets::{CardManager, Standard};
 use sekisho_keys::KeySet;
-use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Application, Applications, BootError, ContainerId, Containers, Context,
-    FactoryApplication, Instance, Interface, Module, Next, Outcome, Pairing, Personalisation, Platform, Pool,
-    Profile, Refusal, SecureElement, State,
+    Application, Applications, BootError, ContainerId, Context, FactoryApplication, Instance, Interface,
+    Module, Next, Outcome, Pairing, Personalisation, Pool, Profile, Refusal, SecureElement, State,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 
@@ -92,18 +90,7 @@ impl Applications for Notes {
     }
 }
 
-struct Three;
-
-impl Platform for Three {
-    type Flash = RamFlash;
-    type Rng = SeededRng;
-    type Applications = Notes;
-    type Interfaces = AllInterfaces;
-    type Containers = Containers<3>;
-    type Index = Ram<128, 16, 16>;
-}
-
-type Card = SecureElement<Three>;
+type Card = SecureElement<On<Notes, SeededRng, 3>>;
 
 /// On the contacts and the APDU gate the first container, on SWP the second, on SPI the third.
 const INTERFACES: [Interface; 3] = [Interface::Iso7816Contact, Interface::Swp, Interface::Spi];
@@ -168,15 +155,6 @@ fn make(flash: RamFlash) -> Result<Card, sekisho_os::BootFailure<RamFlash>> {
 
 fn card() -> Card {
     make(RamFlash::strict(PAGE, 16)).unwrap()
-}
-
-impl Line for Card {
-    fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
-        let mut out = vec![0; 2050];
-        let len = Self::transmit(self, interface, capdu, &mut out);
-        out.truncate(len);
-        out
-    }
 }
 
 fn send(card: &mut Card, interface: Interface, capdu: &[u8]) -> Vec<u8> {
@@ -522,16 +500,7 @@ proptest! {
 }
 
 /// The SE as it is delivered, with two containers.
-struct Two;
-
-impl Platform for Two {
-    type Flash = RamFlash;
-    type Rng = SeededRng;
-    type Applications = Standard<2>;
-    type Interfaces = AllInterfaces;
-    type Containers = Containers<2>;
-    type Index = Ram<128, 16, 16>;
-}
+type Two = On<Standard<2>, SeededRng, 2>;
 
 #[test]
 fn an_se_with_two_containers_takes_less_than_40_kilobytes() {

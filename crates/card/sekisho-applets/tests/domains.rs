@@ -4,39 +4,18 @@
 mod common;
 
 use common::host::Host;
-use common::{Card, SE_ID, SeededRng, initial_keys, key, personalisation, profile, send, sw};
+use common::{Card, On, SE_ID, SeededRng, initial_keys, key, personalisation, profile, send, sw};
 use sekisho_apdu::Aid;
 use sekisho_applets::Standard;
 use sekisho_keys::{KeySet, cbc_encrypt, kcv_aes};
-use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{AllInterfaces, ContainerId, Containers, Interface, Platform, SecureElement};
+use sekisho_os::{ContainerId, Interface, SecureElement};
 use sekisho_scp::{MacMode, SecurityLevel};
 
 use common::script::Line;
 
 /// An SE with memory for two security domains.
-struct Roomy;
-
-impl Platform for Roomy {
-    type Flash = RamFlash;
-    type Rng = SeededRng;
-    type Applications = Standard<2>;
-    type Interfaces = AllInterfaces;
-    type Containers = Containers<1>;
-    type Index = Ram<128, 16, 16>;
-}
-
-type Element = SecureElement<Roomy>;
-
-impl Line for Element {
-    fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
-        let mut out = vec![0; 2050];
-        let len = Self::transmit(self, interface, capdu, &mut out);
-        out.truncate(len);
-        out
-    }
-}
+type Element = SecureElement<On<Standard<2>>>;
 
 const CONTACT: Interface = Interface::Iso7816Contact;
 const DOMAIN: &[u8] = b"\xF0SKSSD1";

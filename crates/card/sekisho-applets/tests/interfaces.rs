@@ -7,7 +7,7 @@ mod common;
 use common::files::{self, Reader};
 use common::host::{Host, initialize_update};
 use common::script::Line;
-use common::{Card, SeededRng, initial_keys, new_card, new_card_with, profile, send, send_on, sw};
+use common::{Card, On, SeededRng, initial_keys, new_card, new_card_with, profile, send, send_on, sw};
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_applets::{CardManager, Standard};
 use sekisho_keys::Rng;
@@ -16,9 +16,8 @@ use sekisho_messaging::setup::Mode;
 use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Application, Applications, Containers, Context, Instance, Interface, InterfaceState,
-    Interfaces, KeyRef, Module, Next, OffCardEntity, Outcome, Platform, Profile, Protocol, Refusal,
-    SecureElement,
+    Application, Applications, Containers, Context, Instance, Interface, InterfaceState, Interfaces, KeyRef,
+    Module, Next, OffCardEntity, Outcome, Platform, Profile, Protocol, Refusal, SecureElement,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 
@@ -612,26 +611,7 @@ impl Applications for WithAsking {
     fn release(&mut self, _: Module, _: Instance) {}
 }
 
-struct Asked;
-
-impl Platform for Asked {
-    type Flash = RamFlash;
-    type Rng = SeededRng;
-    type Applications = WithAsking;
-    type Interfaces = AllInterfaces;
-    type Containers = Containers<1>;
-    type Index = Ram<128, 16, 16>;
-}
-
-struct AskedCard(SecureElement<Asked>);
-
-impl Line for AskedCard {
-    fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
-        let mut out = [0; 300];
-        let len = self.0.transmit(interface, capdu, &mut out);
-        out[..len].to_vec()
-    }
-}
+type AskedCard = SecureElement<On<WithAsking>>;
 
 fn text(answer: &[u8]) -> String {
     let (data, sw) = answer.split_at(answer.len() - 2);
@@ -643,12 +623,7 @@ fn text(answer: &[u8]) -> String {
 #[test]
 fn an_interface_speaks_one_protocol_and_an_application_hears_which() {
     let policy = sekisho_messaging::setup::Policy::every_mode();
-    let mut card = AskedCard(files::element_on(
-        common::flash(),
-        SeededRng(1),
-        &profile(),
-        policy,
-    ));
+    let mut card: AskedCard = files::element_on(common::flash(), SeededRng(1), &profile(), policy);
     let ask = [0x80, 0x0A, 0x00, 0x00, 0x00];
     for interface in Interface::ALL {
         files::select(&mut card, interface);
@@ -657,7 +632,7 @@ fn an_interface_speaks_one_protocol_and_an_application_hears_which() {
         .into_iter()
         .zip(["0 T0", "1 SwpA", "2 ApduGate", "3 SpiEse"])
     {
-        assert_eq!(text(&card.transmit(interface, &ask)), expected);
+        assert_eq!(text(&send_on(&mut card, interface, &ask)), expected);
     }
     for (interface, protocol, expected) in [
         (CONTACT, Protocol::T1, "0 T1"),
@@ -665,41 +640,42 @@ fn an_interface_speaks_one_protocol_and_an_application_hears_which() {
         (Interface::Spi, Protocol::SpiEuicc, "3 SpiEuicc"),
         (Interface::ApduGate, Protocol::Proprietary(9), "2 Proprietary(9)"),
     ] {
-        assert_eq!(card.transmit(interface, &[0, 0x70, 0, 0, 1]), [0x01, 0x90, 0x00]);
-        assert!(card.0.reset_to(interface, protocol));
-        // The reset has closed what was open and selected the issuer security domain, here alone.
-        assert_eq!(card.transmit(interface, &[0x01, 0x0A, 0, 0, 0]), [0x68, 0x81]);
-        assert_eq!(text(&card.transmit(interface, &ask)), expected);
-        assert_eq!(card.0.protocol(interface), protocol);
         assert_eq!(
-            sw(&card.transmit(interface, &[0x80, 0xCA, 0x00, 0xCF, 0x00])),
+            send_on(&mut card, interface, &[0, 0x70, 0, 0, 1]),
+            [0x01, 0x90, 0x00]
+        );
+        assert!(card.reset_to(interface, protocol));
+        // The reset has closed what was open and selected the issuer security domain, here alone.
+        assert_eq!(
+            send_on(&mut card, interface, &[0x01, 0x0A, 0, 0, 0]),
+            [0x68, 0x81]
+        );
+        assert_eq!(text(&send_on(&mut card, interface, &ask)), expected);
+        assert_eq!(card.protocol(interface), protocol);
+        assert_eq!(
+            sw(&send_on(&mut card, interface, &[0x80, 0xCA, 0x00, 0xCF, 0x00])),
             0x9000
         );
         // A reset goes on with it.
-        card.0.reset(interface);
-        assert_eq!(card.0.protocol(interface), protocol);
+        card.reset(interface);
+        assert_eq!(card.protocol(interface), protocol);
     }
     // What the interface cannot speak changes nothing.
     let other = [0x01, 0x70, 0x00, 0x00, 0x01];
-    let open = card.transmit(CONTACT, &[0x00, 0x70, 0x00, 0x00, 0x01]);
+    let open = send_on(&mut card, CONTACT, &[0x00, 0x70, 0x00, 0x00, 0x01]);
     assert_eq!(open, [0x01, 0x90, 0x00]);
-    assert!(!card.0.reset_to(CONTACT, Protocol::SwpA));
-    assert_eq!(card.0.protocol(CONTACT), Protocol::T1);
-    assert_eq!(sw(&card.transmit(CONTACT, &other)), 0x9000);
+    assert!(!card.reset_to(CONTACT, Protocol::SwpA));
+    assert_eq!(card.protocol(CONTACT), Protocol::T1);
+    assert_eq!(sw(&send_on(&mut card, CONTACT, &other)), 0x9000);
 }
 
 /// The proof names security domain, off-card entity, key version and level, and stands as long as the secure channel and the protection of the command.
 #[test]
 fn a_proof_names_domain_key_and_level_and_ends_with_its_channel() {
     let policy = sekisho_messaging::setup::Policy::every_mode();
-    let mut card = AskedCard(files::element_on(
-        common::flash(),
-        SeededRng(1),
-        &profile(),
-        policy,
-    ));
+    let mut card: AskedCard = files::element_on(common::flash(), SeededRng(1), &profile(), policy);
     let ask = [0x80, 0x0A, 0x00, 0x00, 0x00];
-    assert_eq!(text(&card.transmit(CONTACT, &ask)), "0 T0");
+    assert_eq!(text(&send_on(&mut card, CONTACT, &ask)), "0 T0");
     for level in [0x00, 0x01, 0x03, 0x13, 0x33] {
         let mut host = Host::open(
             &mut card,
@@ -710,9 +686,9 @@ fn a_proof_names_domain_key_and_level_and_ends_with_its_channel() {
         let answer = host.send(&mut card, &ask);
         assert_eq!(text(&answer), format!("0 T0 1.01A0 FF {level:02X}"));
         // On another interface nobody has proved anything.
-        assert_eq!(text(&card.transmit(Interface::Swp, &ask)), "1 SwpA");
-        card.transmit(CONTACT, &[0x00, 0xA4, 0x04, 0x00, 0x00]);
-        assert_eq!(text(&card.transmit(CONTACT, &ask)), "0 T0");
+        assert_eq!(text(&send_on(&mut card, Interface::Swp, &ask)), "1 SwpA");
+        send_on(&mut card, CONTACT, &[0x00, 0xA4, 0x04, 0x00, 0x00]);
+        assert_eq!(text(&send_on(&mut card, CONTACT, &ask)), "0 T0");
     }
 }
 

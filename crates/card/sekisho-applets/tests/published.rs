@@ -7,15 +7,13 @@
 
 mod common;
 
-use common::{SeededRng, flash, key, personalisation, profile};
+use common::{On, SeededRng, flash, key, personalisation, profile};
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_applets::CardManager;
 use sekisho_keys::KeySet;
-use sekisho_nvm::Ram;
-use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Application, Applications, Containers, Context, Instance, Module, Next, Outcome,
-    Personalisation, Platform, Profile, Refusal, SecureElement, State,
+    Application, Applications, Context, Instance, Module, Next, Outcome, Personalisation, Profile, Refusal,
+    SecureElement, State,
 };
 
 /// The card manager, and the one command of the recorded card that ours has not.
@@ -56,16 +54,7 @@ impl Applications for WithEid {
     fn release(&mut self, _: Module, _: Instance) {}
 }
 
-struct Recorded;
-
-impl Platform for Recorded {
-    type Flash = RamFlash;
-    type Rng = SeededRng;
-    type Applications = WithEid;
-    type Interfaces = AllInterfaces;
-    type Containers = Containers<1>;
-    type Index = Ram<128, 16, 16>;
-}
+type Recorded = On<WithEid>;
 
 struct Conversation {
     /// Bytes of a key: 16, 24 or 32.

@@ -15,6 +15,8 @@ pub mod stack;
 pub mod tables;
 pub mod update;
 
+use std::marker::PhantomData;
+
 use sekisho_apdu::Aid;
 use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_applets::{Standard, sec_app};
@@ -22,8 +24,8 @@ use sekisho_keys::{AesKey, KeySet, Rng};
 use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Containers, FactoryApplication, Interface, Module, Personalisation, Platform, Profile,
-    SecureElement,
+    AllInterfaces, Applications, Containers, FactoryApplication, Interface, Module, Personalisation,
+    Platform, Profile, SecureElement,
 };
 use sekisho_scp::ScpParameter;
 
@@ -55,29 +57,23 @@ impl Rng for Script {
     }
 }
 
+/// An SE on RAM that behaves like flash, with these applications, this generator and room for so many containers.
+pub struct On<A, R = SeededRng, const CONTAINERS: usize = 1>(PhantomData<(A, R)>);
+
+impl<A: Applications, R: Rng, const CONTAINERS: usize> Platform for On<A, R, CONTAINERS> {
+    type Flash = RamFlash;
+    type Rng = R;
+    type Applications = A;
+    type Interfaces = AllInterfaces;
+    type Containers = Containers<CONTAINERS>;
+    type Index = Ram<128, 16, 16>;
+}
+
 /// The SE as it is delivered, with randomness that a specification page states.
-pub struct Scripted;
+pub type Scripted = On<Standard, Script>;
 
-impl Platform for Scripted {
-    type Flash = RamFlash;
-    type Rng = Script;
-    type Applications = Standard;
-    type Interfaces = AllInterfaces;
-    type Containers = Containers<1>;
-    type Index = Ram<128, 16, 16>;
-}
-
-/// The SE as it is delivered, on RAM that behaves like flash.
-pub struct Virtual;
-
-impl Platform for Virtual {
-    type Flash = RamFlash;
-    type Rng = SeededRng;
-    type Applications = Standard;
-    type Interfaces = AllInterfaces;
-    type Containers = Containers<1>;
-    type Index = Ram<128, 16, 16>;
-}
+/// The SE as it is delivered.
+pub type Virtual = On<Standard>;
 
 pub type Card = SecureElement<Virtual>;
 

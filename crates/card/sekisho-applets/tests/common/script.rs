@@ -3,14 +3,14 @@
 #[path = "../../../../../tests/scripts/player.rs"]
 mod player;
 
-use sekisho_os::{Interface, Profile};
+use sekisho_os::{Interface, Platform, Profile, SecureElement};
 
 #[allow(unused_imports)] // each test program uses a part
 pub use player::{CardUnderTest, Habit, Line, Runner, matches};
 
 use super::{Card, SeededRng, files};
 
-impl Line for Card {
+impl<P: Platform> Line for SecureElement<P> {
     fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
         let mut out = vec![0; 4096];
         let len = Self::transmit(self, interface, capdu, &mut out);
