@@ -54,7 +54,8 @@ fn a_kill_at_any_moment_loses_no_counter_and_repeats_none() {
         }
         killer.join().unwrap();
     }
-    assert!(last > 50, "only {last} commands between 25 kills");
+    // More than the first of each life: some were killed between two commands, however slow the machine.
+    assert!(last > 30, "only {last} commands between 25 kills");
 }
 
 #[test]
