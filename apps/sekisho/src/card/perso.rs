@@ -10,7 +10,7 @@ use sekisho_applets::sec_app;
 use sekisho_hsm::{PersoFile, ProductFile};
 use sekisho_keys::{AesKey, KeySet, sha256};
 use sekisho_link::{Manifest, SeId};
-use sekisho_os::{FactoryApplication, KVN_INITIAL, Module, Personalisation};
+use sekisho_os::{FactoryApplication, KVN_INITIAL, Module, OwnRecord, Personalisation};
 use sekisho_paging::Uid;
 use sekisho_paging::device::{DeviceKey, Record, State};
 use sekisho_paging::keys::{Keyspace, RecoveryKey, Root};
@@ -213,21 +213,21 @@ impl SecAppRecords {
         }
     }
 
-    pub(crate) fn borrowed(&self) -> [(u16, &[u8]); 2] {
+    pub(crate) fn borrowed(&self) -> [OwnRecord<'_>; 2] {
         [
-            (sec_app::STATE_RECORD, &self.state.0),
-            (sec_app::RECOVERY_RECORD, self.recovery.as_bytes()),
+            (sec_app::STATE_RECORD, 0, &self.state.0),
+            (sec_app::RECOVERY_RECORD, 0, self.recovery.as_bytes()),
         ]
     }
 }
 
 /// SecApp, as a secure element is delivered with it.
-pub(crate) fn sec_app<'a>(records: &'a [(u16, &'a [u8])]) -> Result<FactoryApplication<'a>> {
+pub(crate) fn sec_app<'a>(records: &'a [OwnRecord<'a>]) -> Result<FactoryApplication<'a>> {
     application(sec_app::AID, sec_app::LOAD_FILE_AID, Module::SEC_APP, records)
 }
 
 /// The file system, as a secure element is delivered with it.
-pub(crate) fn file_system<'a>(records: &'a [(u16, &'a [u8])]) -> Result<FactoryApplication<'a>> {
+pub(crate) fn file_system<'a>(records: &'a [OwnRecord<'a>]) -> Result<FactoryApplication<'a>> {
     application(
         file_system::AID,
         file_system::LOAD_FILE_AID,
@@ -240,7 +240,7 @@ fn application<'a>(
     aid: &[u8],
     load_file: &[u8],
     module: Module,
-    records: &'a [(u16, &'a [u8])],
+    records: &'a [OwnRecord<'a>],
 ) -> Result<FactoryApplication<'a>> {
     let aid_of = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| anyhow!("AID of an application"));
     Ok(FactoryApplication {

@@ -14,7 +14,7 @@ use sekisho_applets::CardManager;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     Application, Applications, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Caller, ContainerId, Context,
-    FactoryApplication, Instance, Interface, Module, Next, Outcome, Personalisation, Place, Pool, Profile,
+    FactoryApplication, Instance, Interface, Module, Next, Outcome, OwnRecord, Personalisation, Place, Pool, Profile,
     Refusal, Resume, SecureElement, State,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
@@ -372,7 +372,7 @@ fn application<'a>(
     aid: &[u8],
     load_file: u8,
     module: Module,
-    records: &'a [(u16, &'a [u8])],
+    records: &'a [OwnRecord<'a>],
 ) -> FactoryApplication<'a> {
     FactoryApplication {
         aid: Aid::try_from(aid).unwrap(),
@@ -384,7 +384,7 @@ fn application<'a>(
 
 /// The outer one is registry index 5, the inner one 7; record 0 of both is "before".
 fn card() -> Card {
-    let records: [(u16, &[u8]); 1] = [(0, b"before")];
+    let records: [OwnRecord<'_>; 1] = [(0, 0, b"before")];
     let applications = [
         application(OUTER, 0x81, OUTER_MODULE, &records),
         application(INNER, 0x82, INNER_MODULE, &records),
@@ -703,7 +703,7 @@ fn an_application_has_its_say_when_it_comes_and_goes() {
     assert_eq!(card.delete(ContainerId::ESE, &aid), Ok(()));
     select(&mut card, 0, OUTER);
     assert_eq!(put(&mut card, inner::PUTS, outer::ENDS, b"again"), [0x6A, 0x88]);
-    let with = |value: &'static [u8]| [(0_u16, value)];
+    let with = |value: &'static [u8]| [(0_u16, 0_u8, value)];
     let unwanted = with(UNWANTED);
     assert_eq!(
         card.install(

@@ -12,7 +12,9 @@ use sekisho_apdu::{Aid, StatusWord};
 use sekisho_applets::FILE_SYSTEMS;
 use sekisho_applets::file_system::{self, image::Image, image::test_key};
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{ContainerId, FactoryApplication, Interface, Module, Personalisation, SecureElement};
+use sekisho_os::{
+    ContainerId, FactoryApplication, Interface, Module, OwnRecord, Personalisation, SecureElement,
+};
 
 const PAGE: usize = common::PAGE;
 
@@ -24,7 +26,7 @@ fn aid(number: u8) -> Aid {
 }
 
 /// A file system; `mark` stands in a record of its own that it does not know.
-fn application<'a>(number: u8, records: &'a [(u16, &'a [u8])]) -> FactoryApplication<'a> {
+fn application<'a>(number: u8, records: &'a [OwnRecord<'a>]) -> FactoryApplication<'a> {
     FactoryApplication {
         aid: aid(number),
         load_file: aid(0x70 + number),
@@ -36,7 +38,7 @@ fn application<'a>(number: u8, records: &'a [(u16, &'a [u8])]) -> FactoryApplica
 fn install(card: &mut Card, number: u8) -> Result<(), StatusWord> {
     let image = Image::of_test_card().unwrap();
     let mut records: Vec<_> = image.iter().collect();
-    records.push((0x0FFF, &SECRET));
+    records.push((0x0FFF, 0, &SECRET));
     card.install(ContainerId::ESE, &application(number, &records))
 }
 
@@ -141,7 +143,7 @@ fn a_successor_finds_nothing_of_who_was_there_before() {
     let records: Vec<_> = image
         .iter()
         .enumerate()
-        .filter(|(at, (_, value))| *at == 0 || value[0] != 2 || value.len() != 16)
+        .filter(|(at, (_, part, _))| *at == 0 || *part != 1)
         .map(|(_, record)| record)
         .collect();
     let again = FactoryApplication {

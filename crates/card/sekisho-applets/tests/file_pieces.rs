@@ -419,7 +419,7 @@ fn the_page_says_how_much_flash_a_file_takes() {
         ("of 32 bytes | 1", create(0x4000, 32), 32),
         ("of 100 bytes | 3 of 48 48 4", create(0x4000, 100), 100),
         ("of 1024 bytes | 22", create(0x4000, 1024), 1024),
-        ("of 4096 bytes | 32 of 128", create(0x4000, 4096), 4096),
+        ("of 4096 bytes | 86", create(0x4000, 4096), 4096),
         ("DF without name |", df, 0),
         ("PIN of 4 bytes | value tries", key(1, b"1234"), 0),
         ("AES key of 16 bytes | value tries", key(3, &[7; 16]), 0),

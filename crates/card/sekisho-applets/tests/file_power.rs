@@ -196,6 +196,39 @@ fn power_cuts_at_every_write() {
     );
 }
 
+/// A file of 42 pieces, more records than a command may write: it goes whole, and who comes in its place finds nothing of it.
+#[test]
+fn power_cuts_with_a_long_file() {
+    let create = "00E00000176215800207D082020121830240018801308C0407000000";
+    let full = |card: &mut Card| {
+        authenticate(card, CONTACT);
+        quiet(card, create);
+        quiet(card, "00A4000C024001");
+        for from in (0..2000_u16).step_by(200) {
+            let write = format!("00D6{from:04X}C8{}", "5C".repeat(200));
+            assert_eq!(send(card, &hex::decode(write).unwrap()), [0x90, 0x00]);
+        }
+    };
+    let delete = |card: &mut Card| quiet(card, "00E40000024001");
+    let see = |card: &mut Card| shown(card, &["00A4000C024001", "00B00000000400", "00B004000003D0"]);
+    sweep("DELETE FILE of 42 pieces", full, delete, see);
+    let gone = |card: &mut Card| {
+        full(card);
+        delete(card);
+    };
+    sweep("CREATE FILE in its place", gone, |card| quiet(card, create), see);
+    let again = |card: &mut Card| {
+        delete(card);
+        quiet(card, create);
+    };
+    let mut card = boot(made()).unwrap_or_else(|_| panic!("the card does not start"));
+    full(&mut card);
+    again(&mut card);
+    assert!(!see(&mut card).contains("5c"));
+    let image = card.into_flash().image();
+    assert!(!image.windows(8).any(|bytes| bytes == [0x5C; 8]));
+}
+
 /// A card of 0.1: the test card, a free file of 300 bytes and a free cyclic one, all as its factory wrote them.
 fn made_by_0_1() -> RamFlash {
     let mut image = Image::of_test_card().unwrap();
@@ -207,7 +240,10 @@ fn made_by_0_1() -> RamFlash {
         image.file(ROOT, &hex::decode(fcp).unwrap()).unwrap();
     }
     let records = in_the_first_layout(&image);
-    let records: Vec<_> = records.iter().map(|(name, value)| (*name, &value[..])).collect();
+    let records: Vec<_> = records
+        .iter()
+        .map(|(object, value)| (*object, 0, &value[..]))
+        .collect();
     let flash = RamFlash::strict(PAGE, 16);
     made_of::<common::Virtual>(flash, SeededRng(1), &small_profile(), &records).into_flash()
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use sekisho_applets::sec_app;
 use sekisho_keys::Rng;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{Interface, Personalisation, Profile, SecureElement};
+use sekisho_os::{Interface, OwnRecord, Personalisation, Profile, SecureElement};
 use sekisho_paging::device::{DeviceKey, State};
 use sekisho_paging::keys::{Keyspace, PollKey, Root};
 use sekisho_paging::message::{Action, Message};
@@ -79,9 +79,9 @@ fn element_with(
 ) -> Option<Element> {
     let record = state(rolling).record();
     let recovery = *root().recovery_key().as_bytes();
-    let records: [(u16, &[u8]); 2] = [
-        (sec_app::STATE_RECORD, &record.0),
-        (sec_app::RECOVERY_RECORD, &recovery),
+    let records: [OwnRecord<'_>; 2] = [
+        (sec_app::STATE_RECORD, 0, &record.0),
+        (sec_app::RECOVERY_RECORD, 0, &recovery),
     ];
     let applications = [secapp(&records)];
     let keys = initial_keys();

@@ -20,9 +20,9 @@ use crate::element::SecureElement;
 use crate::interface::{ContainerId, Interface, Place};
 use crate::keys::{KeyRecord, KeyStore};
 use crate::leftovers;
-use crate::manufacture::{FACTORY_INDEX, FactoryApplication};
+use crate::manufacture::{FACTORY_INDEX, FactoryApplication, OwnRecord};
 use crate::names::RecordKind;
-use crate::nvm::{RECORDS_AT_A_TIME, Records, Staged};
+use crate::nvm::{RECORDS_AT_A_TIME, Records, Staged, own_part};
 use crate::refusal::Refusal;
 use crate::registry::{ENTRIES_MAX, Entry, Instance, Module, Registry};
 use crate::stack::{Depth, Stack};
@@ -175,7 +175,7 @@ impl<P: Platform> Core<P> {
         (container, index): (ContainerId, u8),
         entry: &Entry,
         (file_index, load_file): (u8, Aid),
-        (own, keys): (&[(u16, &[u8])], Keys<'_>),
+        (own, keys): (&[OwnRecord<'_>], Keys<'_>),
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
         let mut records = self.records(staged);
@@ -184,8 +184,10 @@ impl<P: Platform> Core<P> {
         leftovers::set(&mut records, container, entry.id)?;
         flush(&mut records)?;
         for some in own.chunks(RECORDS_AT_A_TIME) {
-            for (number, value) in some {
-                records.put_own(entry.id, *number, value)?;
+            for (object, part, value) in some {
+                records
+                    .staged
+                    .stage(own_part(entry.id, *object, *part), Some(value))?;
             }
             flush(&mut records)?;
         }

@@ -95,7 +95,7 @@ pub use interface::{ContainerId, Interface, Pairing, Place, Protocol};
 pub use issuer::{Authorisation, Open, PlatformServices, SecurityDomain};
 pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord};
 pub use loader::PartState;
-pub use manufacture::{BootError, BootFailure, FactoryApplication, Personalisation};
+pub use manufacture::{BootError, BootFailure, FactoryApplication, OwnRecord, Personalisation};
 pub use memory::{Pool, State};
 pub use names::EntryId;
 pub use os_part::OsPart;

@@ -23,7 +23,7 @@ use crate::loader::Loader;
 use crate::messaging::Messagings;
 use crate::names::carried;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
-use crate::nvm::{AnyFlash, BulkArea, Layout, Nvm, NvmParts, RECORDS_AT_A_TIME, Records, Staged};
+use crate::nvm::{AnyFlash, BulkArea, Layout, Nvm, NvmParts, RECORDS_AT_A_TIME, Records, Staged, own_part};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Module};
@@ -62,6 +62,10 @@ pub struct Personalisation<'a> {
     pub life_cycle: CardLifeCycle,
 }
 
+/// A record that an application begins with: which of its objects, which part of that, and the value. Part 0 is what
+/// [`Context::get`](crate::Context::get) reads.
+pub type OwnRecord<'a> = (u16, u8, &'a [u8]);
+
 /// An application that an SE is delivered with.
 #[derive(Debug)]
 pub struct FactoryApplication<'a> {
@@ -71,8 +75,8 @@ pub struct FactoryApplication<'a> {
     pub load_file: Aid,
     /// The code behind it.
     pub module: Module,
-    /// Its own records: index and value.
-    pub records: &'a [(u16, &'a [u8])],
+    /// Its own records.
+    pub records: &'a [OwnRecord<'a>],
 }
 
 /// Why an SE does not start.
@@ -568,8 +572,8 @@ fn stage_applications(
         let entry = Entry::application(id, aid, module, Privileges::NONE, file_index, ISD_INDEX);
         store_entry(records, container, index, &entry)?;
         for some in application.records.chunks(RECORDS_AT_A_TIME) {
-            for (number, value) in some {
-                records.put_own(id, *number, value)?;
+            for (object, part, value) in some {
+                records.staged.stage(own_part(id, *object, *part), Some(value))?;
             }
             flush(records)?;
         }

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::WRONG_DATA;
 use super::access::Rules;
-use super::layout::{Layout, Part};
+use super::layout::{Layout, Name, Part};
 use super::tree::FileNumber;
 
 /// Longest name of a DF.
@@ -260,10 +260,7 @@ impl Head {
 
     /// Bytes of a transparent file that stand in one record.
     pub(super) const fn piece(&self) -> usize {
-        match self.kind {
-            Kind::Transparent { size } => self.layout.piece(size),
-            _ => 0,
-        }
+        self.layout.piece()
     }
 
     /// Records in which content can stand.
@@ -372,7 +369,7 @@ impl New {
     pub(super) fn store(
         &self,
         file: FileNumber,
-        mut put: impl FnMut(u16, &[u8]) -> Result<(), Refusal>,
+        mut put: impl FnMut(Name, &[u8]) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let mut bytes = [0; HEAD_MAX];
         let mut w = Writer::new(&mut bytes);

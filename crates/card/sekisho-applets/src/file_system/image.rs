@@ -1,11 +1,11 @@
 //! What a factory writes: the files of a new card, made from the same FCP templates as CREATE FILE takes.
 
 use sekisho_apdu::Writer;
-use sekisho_os::Refusal;
+use sekisho_os::{OwnRecord, Refusal};
 use zeroize::Zeroize;
 
 use super::file::{Head, Kind, New};
-use super::layout::{Layout, PIECE_MAX, Part};
+use super::layout::{Layout, Name, PIECE_MAX, Part};
 use super::tree::{FileNumber, MF};
 use super::{NO_MEMORY, WRONG_DATA};
 
@@ -14,7 +14,7 @@ const RECORDS_MAX: usize = 48;
 
 /// Files of a new card. Wiped when dropped: there are keys among them.
 pub struct Image {
-    records: [(u16, [u8; PIECE_MAX], usize); RECORDS_MAX],
+    records: [(Name, [u8; PIECE_MAX], usize); RECORDS_MAX],
     count: usize,
     files: u16,
 }
@@ -49,7 +49,7 @@ impl Image {
     /// The status word with which CREATE FILE would refuse the template.
     pub fn new(fcp: &[u8]) -> Result<Self, Refusal> {
         let mut image = Self {
-            records: [(0, [0; PIECE_MAX], 0); RECORDS_MAX],
+            records: [((0, 0), [0; PIECE_MAX], 0); RECORDS_MAX],
             count: 0,
             files: 0,
         };
@@ -64,7 +64,7 @@ impl Image {
     pub fn file(&mut self, parent: File, fcp: &[u8]) -> Result<File, Refusal> {
         let new = New::parse(fcp, parent.0)?;
         let file = FileNumber(self.files);
-        new.store(file, |index, value| self.put(index, value))?;
+        new.store(file, |name, value| self.put(name, value))?;
         self.files += 1;
         Ok(File(file))
     }
@@ -75,8 +75,9 @@ impl Image {
     /// 6A80 for more, 6A84 when there is no room.
     pub fn content(&mut self, file: File, content: &[u8]) -> Result<(), Refusal> {
         let name = |part| Layout::Pieces.name(file.0, part);
-        let found = self.iter().find(|(at, _)| *at == name(Part::Head));
-        let head = Head::decode(found.ok_or(WRONG_DATA)?.1)?;
+        let head = name(Part::Head);
+        let found = self.iter().find(|(object, part, _)| (*object, *part) == head);
+        let head = Head::decode(found.ok_or(WRONG_DATA)?.2)?;
         match head.kind {
             Kind::Transparent { size } if content.len() <= usize::from(size) => {
                 for (number, piece) in (0..).zip(content.chunks(head.piece())) {
@@ -117,23 +118,23 @@ impl Image {
         self.file(parent, w.written())
     }
 
-    fn put(&mut self, index: u16, value: &[u8]) -> Result<(), Refusal> {
+    fn put(&mut self, name: Name, value: &[u8]) -> Result<(), Refusal> {
         let (at, bytes, len) = self.records.get_mut(self.count).ok_or(NO_MEMORY)?;
         bytes
             .get_mut(..value.len())
             .ok_or(WRONG_DATA)?
             .copy_from_slice(value);
-        (*at, *len) = (index, value.len());
+        (*at, *len) = (name, value.len());
         self.count += 1;
         Ok(())
     }
 
     /// The application's records, for the factory.
-    pub fn iter(&self) -> impl Iterator<Item = (u16, &[u8])> {
+    pub fn iter(&self) -> impl Iterator<Item = OwnRecord<'_>> {
         self.records
             .iter()
             .take(self.count)
-            .map(|(index, bytes, len)| (*index, bytes.get(..*len).unwrap_or_default()))
+            .map(|((object, part), bytes, len)| (*object, *part, bytes.get(..*len).unwrap_or_default()))
     }
 }
 

@@ -5,9 +5,9 @@ use super::tree::FileNumber;
 /// How a file is kept, as the first byte of its head says. A file keeps its layout as long as there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// Of cards of 0.1: names for 32 files, pieces of 128 bytes. Read, written and deleted, never made.
+    /// Of cards of 0.1: each record is an object by itself, names for 32 files, pieces of 128 bytes. Read, written and deleted, never made.
     First,
-    /// Of all files that are made now: names for 512, small pieces.
+    /// Of all files that are made now: a file is an object, its records are the object's parts; small pieces.
     Pieces,
 }
 
@@ -31,21 +31,19 @@ pub(super) const FIRST_LAYOUT_FILES: u16 = 32;
 /// Longest piece of a transparent file, in whatever layout.
 pub(super) const PIECE_MAX: usize = 128;
 
-/// Pieces of a transparent file that are made now, at least: measured in docs/decisions/0014-files.md.
-const PIECE: u16 = 48;
+/// Pieces of a transparent file that is made now: measured in docs/decisions/0014-files.md.
+const PIECE: usize = 48;
 
-/// Pieces or records of a file, at most.
-pub(super) const CONTENT_MAX: u16 = 32;
+/// Files that there can be: objects for no more.
+pub(super) const FILES_MAX: usize = 0x8000;
 
-/// Files that there can be: names for no more.
-pub(super) const FILES_MAX: usize = 512;
-
-/// The first name of [`Layout::Pieces`]: behind all of [`Layout::First`].
+/// The object of file 0 in [`Layout::Pieces`]: behind all of [`Layout::First`], whose records would go with an object of the same number.
 const PIECES: u16 = 0x4000;
-/// Names of one file.
-const NAMES: u16 = 0x60;
-/// The first name of its content, of those.
-const CONTENT: u16 = 0x10;
+/// The first part of a file's content.
+const CONTENT: u8 = 0x10;
+
+/// What the application calls a record: object and part.
+pub(super) type Name = (u16, u8);
 
 impl Layout {
     /// The byte with which a head begins.
@@ -62,35 +60,45 @@ impl Layout {
             .find(|layout| layout.format() == format)
     }
 
-    /// Bytes of a transparent file of this size that stand in one record: all pieces but the last are as long.
-    pub(super) const fn piece(self, size: u16) -> usize {
-        let len = match self {
-            Self::First => return PIECE_MAX,
-            Self::Pieces => size.div_ceil(CONTENT_MAX).next_multiple_of(4),
-        };
-        (if len < PIECE { PIECE } else { len }) as usize
+    /// Bytes of a transparent file that stand in one record: all pieces but the last are as long.
+    pub(super) const fn piece(self) -> usize {
+        match self {
+            Self::First => PIECE_MAX,
+            Self::Pieces => PIECE,
+        }
+    }
+
+    /// The object that a file is, if it is one.
+    pub(super) const fn object(self, FileNumber(file): FileNumber) -> Option<u16> {
+        match self {
+            Self::First => None,
+            Self::Pieces => Some(PIECES + file),
+        }
     }
 
     /// The application's name for a record.
-    pub(super) const fn name(self, file: FileNumber, part: Part) -> u16 {
-        let FileNumber(file) = file;
+    pub(super) const fn name(self, file: FileNumber, part: Part) -> Name {
+        let FileNumber(number) = file;
         match self {
-            Self::First => match part {
-                Part::Head => file,
-                Part::Secret => 0x0100 + file,
-                Part::Tries => 0x0200 + file,
-                Part::Count => 0x0300 + file,
-                Part::Content(number) => 0x1000 + 0x100 * file + number as u16,
-            },
+            Self::First => {
+                let object = match part {
+                    Part::Head => number,
+                    Part::Secret => 0x0100 + number,
+                    Part::Tries => 0x0200 + number,
+                    Part::Count => 0x0300 + number,
+                    Part::Content(part) => 0x1000 + 0x100 * number + part as u16,
+                };
+                (object, 0)
+            }
             Self::Pieces => {
                 let part = match part {
-                    Part::Head => 0,
-                    Part::Secret => 1,
-                    Part::Tries => 2,
-                    Part::Count => 3,
-                    Part::Content(number) => CONTENT + number as u16,
+                    Part::Head => 1,
+                    Part::Secret => 2,
+                    Part::Tries => 3,
+                    Part::Count => 4,
+                    Part::Content(part) => CONTENT + part,
                 };
-                PIECES + NAMES * file + part
+                (PIECES + number, part)
             }
         }
     }

@@ -28,7 +28,9 @@ impl Work<'_, '_> {
         self.allowed(df, &head, access)?;
         self.is_free(df, &new.head)?;
         let file = self.tree.free().ok_or(NO_MEMORY)?;
-        new.store(file, |name, value| self.context.put(name, value))?;
+        new.store(file, |(object, part), value| {
+            self.context.put_part(object, part, value)
+        })?;
         // Nobody has proved a key that has not been there.
         self.revoke(file);
         Ok(Done {
@@ -76,18 +78,27 @@ impl Work<'_, '_> {
         if head.is_df() && self.tree.children(file).next().is_some() {
             return Err(CONDITIONS);
         }
-        let fixed = [Part::Head, Part::Secret, Part::Tries, Part::Count];
-        let content = (0..head.content()).map(Part::Content);
-        for part in fixed.into_iter().chain(content) {
-            let name = head.layout.name(file, part);
-            if self.context.get(name, &mut [0; 255])?.is_some() {
-                self.context.remove(name)?;
-            }
+        match head.layout.object(file) {
+            Some(object) => self.context.remove_all(object)?,
+            None => self.remove_each(file, &head)?,
         }
         self.revoke(file);
         Ok(Done {
             sw: StatusWord::NO_ERROR,
             file: Some(file),
         })
+    }
+
+    /// Removes the records of a file one by one.
+    fn remove_each(&mut self, file: FileNumber, head: &Head) -> Result<(), Refusal> {
+        let fixed = [Part::Head, Part::Secret, Part::Tries, Part::Count];
+        let content = (0..head.content()).map(Part::Content);
+        for part in fixed.into_iter().chain(content) {
+            let (object, part) = head.layout.name(file, part);
+            if self.context.get_part(object, part, &mut [0; 255])?.is_some() {
+                self.context.remove_part(object, part)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -41,7 +41,7 @@ const WRONG_P1P2: Refusal = Refusal(StatusWord::INCORRECT_P1P2);
 const MEMORY_FAILURE: Refusal = Refusal(StatusWord::MEMORY_FAILURE);
 const NO_MEMORY: Refusal = Refusal(StatusWord::NOT_ENOUGH_MEMORY);
 
-/// The file system with at most `FILES` files, up to 512, the MF included. All of it is RAM, 8 bytes a file: what finds it, and what sessions may do.
+/// The file system with at most `FILES` files, the MF included. All of it is RAM, 8 bytes a file: what finds it, and what sessions may do.
 /// The files themselves are in NVM.
 #[derive(Debug)]
 pub struct FileSystem<const FILES: usize> {
@@ -62,7 +62,7 @@ impl<const FILES: usize> State for FileSystem<FILES> {
     const NEW: Self = {
         assert!(
             FILES > 0 && FILES <= layout::FILES_MAX,
-            "a file system has 1 to 512 files"
+            "a file system has 1 to 32,768 files"
         );
         Self {
             sessions: Sessions::new(),
@@ -167,12 +167,14 @@ impl Work<'_, '_> {
 
     /// Reads a record of a file that there is: its length, or `None` when there is no such record.
     fn get(&mut self, file: FileNumber, part: Part, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
-        self.context.get(self.tree.layout(file)?.name(file, part), out)
+        let (object, part) = self.tree.layout(file)?.name(file, part);
+        self.context.get_part(object, part, out)
     }
 
     /// Writes a record of a file that there is.
     fn put(&mut self, file: FileNumber, part: Part, value: &[u8]) -> Result<(), Refusal> {
-        self.context.put(self.tree.layout(file)?.name(file, part), value)
+        let (object, part) = self.tree.layout(file)?.name(file, part);
+        self.context.put_part(object, part, value)
     }
 
     fn run(&mut self, command: Command<'_>, out: &mut Writer<'_>) -> Result<Done, Refusal> {

@@ -121,7 +121,8 @@ impl<const FILES: usize> Tree<[Entry; FILES]> {
 /// Reads the head of a file, whose layout may be this one.
 fn read_head(context: &mut Context<'_>, file: FileNumber, layout: Layout) -> Result<Option<Head>, Refusal> {
     let mut bytes = [0; HEAD_MAX];
-    let found = context.get(layout.name(file, Part::Head), &mut bytes)?;
+    let (object, part) = layout.name(file, Part::Head);
+    let found = context.get_part(object, part, &mut bytes)?;
     let Some(bytes) = found.and_then(|len| bytes.get(..len)) else {
         return Ok(None);
     };

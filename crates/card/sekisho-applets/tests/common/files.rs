@@ -11,7 +11,7 @@ use sekisho_messaging::setup::{
 };
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    FactoryApplication, Interface, MESSAGING_POLICY, Module, Personalisation, Platform, Profile,
+    FactoryApplication, Interface, MESSAGING_POLICY, Module, OwnRecord, Personalisation, Platform, Profile,
     SecureElement,
 };
 
@@ -55,7 +55,7 @@ pub fn made_of<P: Platform>(
     flash: P::Flash,
     rng: P::Rng,
     profile: &Profile,
-    records: &[(u16, &[u8])],
+    records: &[OwnRecord<'_>],
 ) -> SecureElement<P> {
     made(flash, rng, profile, Policy::every_mode(), records)
 }
@@ -65,7 +65,7 @@ fn made<P: Platform>(
     rng: P::Rng,
     profile: &Profile,
     policy: Policy,
-    records: &[(u16, &[u8])],
+    records: &[OwnRecord<'_>],
 ) -> SecureElement<P> {
     let applications = [FactoryApplication {
         aid: Aid::try_from(file_system::AID).unwrap(),
@@ -86,14 +86,14 @@ fn made<P: Platform>(
 /// The records of an image as the factory of 0.1 wrote them: heads of format 1, whose name is the file's number; values, tries and counts
 /// from 0100, 0200, 0300; content from 1000, 100 for each file. Of content an image has the first piece.
 pub fn in_the_first_layout(image: &Image) -> Vec<(u16, Vec<u8>)> {
-    let old = |(name, value): (u16, &[u8])| {
-        let (file, part) = ((name - 0x4000) / 0x60, (name - 0x4000) % 0x60);
+    let old = |(object, part, value): OwnRecord<'_>| {
+        let (file, part) = (object - 0x4000, u16::from(part));
         match part {
-            0 => {
+            1 => {
                 assert_eq!((value[0], value[3]), (2, 0));
                 (file, [&[1], &value[1..3], &value[4..]].concat())
             }
-            1..=3 => (0x100 * part + file, value.to_vec()),
+            2..=4 => (0x100 * (part - 1) + file, value.to_vec()),
             _ => (0x1000 + 0x100 * file + part - 0x10, value.to_vec()),
         }
     };

@@ -24,7 +24,7 @@ use sekisho_keys::{AesKey, KeySet, Rng};
 use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Applications, Containers, FactoryApplication, Interface, Module, Personalisation,
+    AllInterfaces, Applications, Containers, FactoryApplication, Interface, Module, OwnRecord, Personalisation,
     Platform, Profile, SecureElement,
 };
 use sekisho_scp::ScpParameter;
@@ -166,7 +166,7 @@ pub fn sw(rapdu: &[u8]) -> u16 {
 }
 
 /// SecApp as the factory installs it.
-pub fn secapp<'a>(records: &'a [(u16, &'a [u8])]) -> FactoryApplication<'a> {
+pub fn secapp<'a>(records: &'a [OwnRecord<'a>]) -> FactoryApplication<'a> {
     FactoryApplication {
         aid: Aid::try_from(sec_app::AID).unwrap(),
         load_file: Aid::try_from(sec_app::LOAD_FILE_AID).unwrap(),

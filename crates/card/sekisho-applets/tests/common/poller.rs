@@ -3,7 +3,7 @@
 use sekisho_applets::sec_app;
 use sekisho_keys::{AesKey, cmac};
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{Interface, Personalisation, SecureElement};
+use sekisho_os::{Interface, OwnRecord, Personalisation, SecureElement};
 use sekisho_paging::Uid;
 use sekisho_paging::device::{DeviceKey, State};
 use sekisho_paging::keys::{Keyspace, Root};
@@ -32,9 +32,9 @@ pub fn made_by(page: Page, uid: &str, records: bool) -> RamFlash {
     let mut state = State::new(Uid(block(uid)), keyspace, DeviceKey::Fixed(root), 900);
     state.order = 41;
     let record = state.record();
-    let both: [(u16, &[u8]); 2] = [
-        (sec_app::STATE_RECORD, &record.0),
-        (sec_app::RECOVERY_RECORD, &recovery),
+    let both: [OwnRecord<'_>; 2] = [
+        (sec_app::STATE_RECORD, 0, &record.0),
+        (sec_app::RECOVERY_RECORD, 0, &recovery),
     ];
     let applications = [secapp(if records { &both } else { &[] })];
     let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
