@@ -170,7 +170,8 @@ fn openings_of_then_are_refused() {
 #[test]
 fn a_full_store_reads_counts_and_writes_what_it_has() {
     let folder = frozen::copy();
-    let card = CardProcess::start(&folder.path().join("cards/full.flash"), 0, &[]);
+    let flash = folder.path().join("cards/full.flash");
+    let card = CardProcess::start(&flash, 0, &[]);
     let mut reader = card.reader();
     assert_eq!(send(&mut reader, SELECT_FILES).1, 0x9000);
     let piece = |byte: u8| vec![byte; 128];
@@ -214,6 +215,28 @@ fn a_full_store_reads_counts_and_writes_what_it_has() {
     let last = FULL.last().unwrap().0;
     assert_eq!(send(&mut reader, &[0x00, 0xA4, 0x02, 0x0C, 2, 1, last]).1, 0x9000);
     assert_eq!(send(&mut reader, &update(end, &piece(0xEE))).1, 0x9000);
+    // In its place comes one that is kept as files are now, beside those of then.
+    let create = hex::decode("00E000001562138002012C82020121830201008C054700000000").unwrap();
+    assert_eq!(send(&mut reader, &create).1, 0x9000);
+    let select = |file| [0x00, 0xA4, 0x02, 0x0C, 2, 1, file];
+    assert_eq!(send(&mut reader, &select(0)).1, 0x9000);
+    assert_eq!(send(&mut reader, &update(40, &piece(0xE1))).1, 0x9000);
+    drop(reader);
+    card.kill();
+    let card = CardProcess::start(&flash, 0, &[]);
+    let mut reader = card.reader();
+    assert_eq!(send(&mut reader, SELECT_FILES).1, 0x9000);
+    assert_eq!(send(&mut reader, &select(0)).1, 0x9000);
+    let expected = [&[0; 40][..], &piece(0xE1), &[0; 87]].concat();
+    assert_eq!(send(&mut reader, &[0x00, 0xB0, 0, 0, 0xFF]), (expected, 0x9000));
+    for (file, at, byte) in [(1, 0, 2), (2, 3968, 3), (last, end, 0xEE)] {
+        assert_eq!(send(&mut reader, &select(file)).1, 0x9000);
+        let [p1, p2] = u16::to_be_bytes(at);
+        assert_eq!(
+            send(&mut reader, &[0x00, 0xB0, p1, p2, 128]),
+            (piece(byte), 0x9000)
+        );
+    }
 }
 
 #[test]
