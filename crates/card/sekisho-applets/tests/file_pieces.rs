@@ -10,16 +10,17 @@ use core::ops::Range;
 
 use std::collections::BTreeSet;
 
-use common::files::made_of;
+use common::files::{in_the_first_layout, made_of};
 use common::{PAGE, SeededRng, initial_keys, key, personalisation, profile, sw};
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
-use sekisho_applets::file_system::{self, FileSystem, image::Image, image::ROOT};
+use sekisho_applets::file_system::{self, FileSystem, image::Image, image::ROOT, image::test_key};
 use sekisho_applets::{CardManager, Standard};
 use sekisho_nvm::ram::{RamError, RamFlash};
 use sekisho_nvm::{Flash, Ram};
 use sekisho_os::{
     AllInterfaces, Application, Applications, Containers, Context, FactoryApplication, Instance, Interface,
-    Module, Next, Outcome, Personalisation, Platform, Pool, Profile, Refusal, Resume, SecureElement, State,
+    Module, Next, Outcome, OwnRecord, Personalisation, Platform, Pool, Profile, Refusal, Resume,
+    SecureElement, State,
 };
 
 const CONTACT: Interface = Interface::Iso7816Contact;
@@ -183,7 +184,10 @@ fn large_profile() -> Profile {
 
 /// A card of these files with memory for 512 in a store of 512 KiB, and a relay.
 fn large(image: &Image) -> LargeCard {
-    let records: Vec<_> = image.iter().collect();
+    large_of(&image.iter().collect::<Vec<_>>())
+}
+
+fn large_of(records: &[OwnRecord<'_>]) -> LargeCard {
     let application = |aid: &[u8], load_file: &[u8], module, records| FactoryApplication {
         aid: Aid::try_from(aid).unwrap(),
         load_file: Aid::try_from(load_file).unwrap(),
@@ -195,7 +199,7 @@ fn large(image: &Image) -> LargeCard {
             file_system::AID,
             file_system::LOAD_FILE_AID,
             Module::FILE_SYSTEM,
-            &records[..],
+            records,
         ),
         application(RELAY, b"\xF0TEST\x04", RELAY_MODULE, &[]),
     ];
@@ -206,6 +210,17 @@ fn large(image: &Image) -> LargeCard {
     };
     let flash = RamFlash::new(PAGE, 130);
     SecureElement::manufacture(flash, SeededRng(1), &large_profile(), &personalisation).unwrap()
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    hex::decode(text.replace(' ', "")).unwrap()
+}
+
+/// Proves key EXTERNAL 1 of the test card.
+fn authenticate(card: &mut LargeCard) {
+    let challenge = ok(card, &hex("0084000010"));
+    let mac = sekisho_keys::cmac(&key(&test_key::EXTERNAL), &[&challenge]);
+    ok(card, &[&hex("0082000110")[..], &mac].concat());
 }
 
 /// An MF in which everybody may do everything.
@@ -389,6 +404,36 @@ fn the_longest_file_goes_whole() {
     let image = card.into_flash().image();
     let there = image.windows(16).collect::<BTreeSet<_>>();
     assert!(content.windows(16).all(|bytes| !there.contains(bytes)));
+}
+
+/// Files of 0.1 have records of the numbers 0100 to 0320 as well: what is made and deleted there today takes nothing of them.
+#[test]
+fn files_of_0_1_lose_nothing_to_others() {
+    let old = in_the_first_layout(&Image::of_test_card().unwrap());
+    let old: Vec<_> = old
+        .iter()
+        .map(|(object, value)| (*object, 0, &value[..]))
+        .collect();
+    let mut card = large_of(&old);
+    select(&mut card);
+    authenticate(&mut card);
+    let made: Vec<u16> = (0x6000..)
+        .take_while(|fid| sw(&send(&mut card, &create(*fid, 60))) == 0x9000)
+        .collect();
+    assert_eq!(made.len(), usize::from(FILES) - 13);
+    for fid in &made {
+        ok(&mut card, &delete(*fid));
+    }
+    let mut card = LargeCard::boot(card.into_flash(), SeededRng(2), &large_profile()).unwrap();
+    select(&mut card);
+    // PIN, key and content are as they were made.
+    ok(&mut card, &hex("00200001 04 31323334"));
+    authenticate(&mut card);
+    assert_eq!(ok(&mut card, &hex("00B09E0011")), b"Sekisho test card");
+    assert_eq!(
+        ok(&mut card, &hex("008800010401020304 00")),
+        hex("1075BB9BBEF9AF0ADC5701F4B5409D1B")
+    );
 }
 
 /// Bytes of the store that are free (GET DATA FF21).
