@@ -183,7 +183,7 @@ fn a_full_flash_costs_no_right_pin() {
         assert_eq!(answer(&mut card, "00D6000004AABBCCDD"), 0x9000);
         assert_eq!(answer(&mut card, "002C0301"), 0x9000);
     }
-    // Eight pieces of 48 bytes are 480 bytes of records with their heads; 19 are more than the reserve has room for at one time.
+    // Eight pieces of 48 bytes, then 19.
     let update = |len: usize| format!("00D6000000{len:04X}{}", "C3".repeat(len));
     assert_eq!(answer(&mut card, &update(384)), 0x9000);
     // As long as what it replaces always goes, however often.
