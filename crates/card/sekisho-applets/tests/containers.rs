@@ -16,7 +16,7 @@ use sekisho_keys::KeySet;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     Application, Applications, BootError, ContainerId, Context, FactoryApplication, Instance, Interface,
-    Module, Next, Outcome, Pairing, Personalisation, Pool, Profile, Refusal, SecureElement, State,
+    Module, Next, Outcome, OwnRecord, Pairing, Personalisation, Pool, Profile, Refusal, SecureElement, State,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 
@@ -123,7 +123,7 @@ fn keys_of(number: u8) -> KeySet {
 }
 
 /// Bytes that stand in the flash only when a container has been made whole.
-fn note<'a>(records: &'a [(u16, &'a [u8])]) -> FactoryApplication<'a> {
+fn note<'a>(records: &'a [OwnRecord<'a>]) -> FactoryApplication<'a> {
     FactoryApplication {
         aid: aid(NOTE_AID),
         load_file: aid(NOTE_FILE),
@@ -136,7 +136,7 @@ fn note<'a>(records: &'a [(u16, &'a [u8])]) -> FactoryApplication<'a> {
 fn make(flash: RamFlash) -> Result<Card, sekisho_os::BootFailure<RamFlash>> {
     let (keys, k_aut) = ([1, 2, 3].map(keys_of), key(&[0xA0; 16]));
     let values = [[0x11], [0x22], [0x33]];
-    let records = values.each_ref().map(|value| [(7, &value[..])]);
+    let records = values.each_ref().map(|value| [(7, 0, &value[..])]);
     let applications = records.each_ref().map(|records| [note(records)]);
     let all: Vec<_> = (0..3)
         .map(|at| {
@@ -429,7 +429,7 @@ fn a_power_cut_while_one_changes_leaves_the_others() {
                 continue;
             };
             let _ = if is_install {
-                card.install(container(2), &note(&[(7, &[0x55])]))
+                card.install(container(2), &note(&[(7, 0, &[0x55])]))
             } else {
                 card.delete(container(2), &aid(NOTE_AID))
             };
