@@ -14,8 +14,8 @@ use sekisho_applets::CardManager;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     Application, Applications, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Caller, ContainerId, Context,
-    FactoryApplication, Instance, Interface, Module, Next, Outcome, OwnRecord, Personalisation, Place, Pool, Profile,
-    Refusal, Resume, SecureElement, State,
+    FactoryApplication, Instance, Interface, Module, Next, Outcome, OwnRecord, Personalisation, Place, Pool,
+    Profile, Refusal, Resume, SecureElement, State,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 

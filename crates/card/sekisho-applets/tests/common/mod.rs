@@ -24,8 +24,8 @@ use sekisho_keys::{AesKey, KeySet, Rng};
 use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Applications, Containers, FactoryApplication, Interface, Module, OwnRecord, Personalisation,
-    Platform, Profile, SecureElement,
+    AllInterfaces, Applications, Containers, FactoryApplication, Interface, Module, OwnRecord,
+    Personalisation, Platform, Profile, SecureElement,
 };
 use sekisho_scp::ScpParameter;
 
