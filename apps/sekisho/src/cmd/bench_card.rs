@@ -196,7 +196,8 @@ const UPDATES: [(&str, u8, Offset); 4] = [
     ("file of 64 bytes, at 0", 0x9E, |_| 0),
     ("file of 4,096 bytes, at 0", 0x9D, |_| 0),
     ("file of 4,096 bytes, all over it", 0x9D, |n| n * 32 % 4096),
-    ("file of 4,096 bytes, across 128", 0x9D, |_| 112),
+    // 384 is where a piece begins, of 48 bytes and of 128.
+    ("file of 4,096 bytes, across two pieces", 0x9D, |_| 368),
 ];
 
 fn refused(refusal: sekisho_os::Refusal) -> anyhow::Error {
