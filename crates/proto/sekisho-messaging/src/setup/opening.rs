@@ -290,10 +290,10 @@ fn schedule_from_keys(mode: Mode, lanes: Lanes, keys: &[[u8; 16]]) -> Result<Sch
 }
 
 fn fixed_from_keys(lanes: Lanes, keys: &[[u8; 16]]) -> Result<Fixed, ScheduleError> {
-    if keys.contains(&[0; 16]) {
+    if keys.iter().any(|key| ct_eq(key, &[0; 16])) {
         return Err(ScheduleError::ZeroKey);
     }
-    let pair = |enc: &[u8; 16], mac: &[u8; 16]| match enc == mac {
+    let pair = |enc: &[u8; 16], mac: &[u8; 16]| match ct_eq(enc, mac) {
         true => Err(ScheduleError::RepeatedKey),
         false => Keys::aes(enc, mac).map_err(|_| ScheduleError::BadKeys),
     };
