@@ -50,13 +50,14 @@ pub(crate) fn start<F: Flash>(
     profile: &Profile,
     personalisation: &Personalisation<'_>,
 ) -> Result<(VirtualSe<F>, Start), BootError> {
-    let blank = match VirtualSe::boot(flash, SystemRng, profile) {
-        Ok(se) => return Ok((se, Start::Found)),
-        Err(failure) if failure.error == BootError::Blank => failure.flash,
-        Err(failure) => return Err(failure.error),
+    let mut se = VirtualSe::new(flash, SystemRng);
+    let start = match se.boot(profile) {
+        Ok(()) => Start::Found,
+        Err(BootError::Blank) => {
+            se.manufacture(profile, &[personalisation])?;
+            Start::Made
+        }
+        Err(error) => return Err(error),
     };
-    match VirtualSe::manufacture(blank, SystemRng, profile, personalisation) {
-        Ok(se) => Ok((se, Start::Made)),
-        Err(failure) => Err(failure.error),
-    }
+    Ok((se, start))
 }

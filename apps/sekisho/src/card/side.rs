@@ -33,9 +33,11 @@ impl SharedSe {
         se.reset(interface);
         if se.has_failed()
             && let Ok(flash) = se.flash().opened_anew()
-            && let Ok(anew) = VirtualSe::boot(flash, SystemRng, &self.profile)
         {
-            **se = anew;
+            let mut anew = VirtualSe::new(flash, SystemRng);
+            if anew.boot(&self.profile).is_ok() {
+                **se = anew;
+            }
         }
     }
 }

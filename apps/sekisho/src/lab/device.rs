@@ -49,8 +49,8 @@ impl Socket {
         };
         let mut flash = se.into_flash();
         flash.power_on();
-        let se = VirtualSe::boot(flash, element::SystemRng, &self.profile)
-            .map_err(|failure| lost(&failure.to_string()))?;
+        let mut se = VirtualSe::new(flash, element::SystemRng);
+        se.boot(&self.profile).map_err(|error| lost(&error.to_string()))?;
         self.se = Some(se);
         Ok(())
     }
@@ -188,7 +188,8 @@ impl Device {
             let number = u64::from(personalisation.se_id[9]);
             let mut flash = se.into_flash();
             flash.cut_after(12 + number % 90, number);
-            se = VirtualSe::boot(flash, element::SystemRng, profile).map_err(|failure| failure.error)?;
+            se = VirtualSe::new(flash, element::SystemRng);
+            se.boot(profile)?;
         }
         let token =
             LinkToken::new(token).ok_or_else(|| anyhow!("the server gave a link token that is none"))?;

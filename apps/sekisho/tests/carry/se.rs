@@ -70,7 +70,9 @@ impl Socket {
     pub(crate) fn cut_flash(&mut self, operation: u64, seed: u64) {
         let mut flash = self.se.take().unwrap().into_flash();
         flash.cut_after(operation, seed);
-        self.se = Some(SecureElement::boot(flash, SystemRng, &self.profile).unwrap());
+        let mut se = SecureElement::new(flash, SystemRng);
+        se.boot(&self.profile).unwrap();
+        self.se = Some(se);
     }
 
     /// A power cycle.
@@ -78,7 +80,9 @@ impl Socket {
         self.cycles += 1;
         let mut flash = self.se.take().unwrap().into_flash();
         flash.power_on();
-        self.se = Some(SecureElement::boot(flash, SystemRng, &self.profile).unwrap());
+        let mut se = SecureElement::new(flash, SystemRng);
+        se.boot(&self.profile).unwrap();
+        self.se = Some(se);
     }
 
     fn send(&mut self, capdu: &[u8]) -> Vec<u8> {

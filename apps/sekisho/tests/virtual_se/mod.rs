@@ -66,5 +66,7 @@ pub(crate) fn element(
     };
     let pages = (profile.store_bytes + 2 * profile.slot_bytes).div_ceil(4096) + 2;
     let flash = RamFlash::new(4096, pages);
-    SecureElement::manufacture(flash, SystemRng, profile, &personalisation).unwrap()
+    let mut se = SecureElement::new(flash, SystemRng);
+    se.manufacture(profile, &[&personalisation]).unwrap();
+    se
 }

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::host::Host;
 use common::{
     Card, PAGE, SeededRng, Virtual, flash, initial_keys, key, new_card, personalisation, profile, send, sw,
@@ -20,7 +21,7 @@ use sekisho_os::{
 use sekisho_scp::SecurityLevel;
 
 fn error(flash: RamFlash, profile: &Profile) -> BootError {
-    Card::boot(flash, SeededRng(1), profile).unwrap_err().error
+    Card::booted(flash, SeededRng(1), profile).unwrap_err().error
 }
 
 #[test]
@@ -49,9 +50,9 @@ fn what_a_profile_must_hold() {
         ..profile()
     };
     assert_eq!(error(made(), &slots), BootError::FlashTooSmall);
-    let failure = Card::boot(flash(), SeededRng(1), &profile()).unwrap_err();
+    let failure = Card::booted(flash(), SeededRng(1), &profile()).unwrap_err();
     assert_eq!(
-        failure.to_string(),
+        failure.error.to_string(),
         "the secure element has not been personalised"
     );
 }
@@ -110,7 +111,7 @@ fn more_keys_than_there_is_room_for() {
         let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
         let flash = RamFlash::strict(page, store_bytes / page + 2);
         let personalisation = personalisation(0xFF, &keys, &k_aut);
-        let mut card = Card::manufacture(flash, SeededRng(1), &profile, &personalisation).unwrap();
+        let mut card = Card::made(flash, SeededRng(1), &profile, &personalisation).unwrap();
         let mut host = Host::open(&mut card, 0, &keys, SecurityLevel::FULL);
         let added = (1..=0x20)
             .take_while(|kvn| put_key(&mut host, &mut card, *kvn) == 0x9000)
@@ -123,7 +124,7 @@ fn more_keys_than_there_is_room_for() {
             0x9000
         );
         assert_eq!(put_key(&mut host, &mut card, 0x30), 0x9000);
-        let mut card = Card::boot(card.into_flash(), SeededRng(1), &profile).unwrap();
+        let mut card = Card::booted(card.into_flash(), SeededRng(1), &profile).unwrap();
         assert_eq!(sw(&send(&mut card, &[0x80, 0xCA, 0x00, 0xE0, 0, 0, 0])), 0x9000);
     }
 }
@@ -141,7 +142,7 @@ fn a_full_card_still_opens_to_its_owner() {
         let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
         let personalisation = personalisation(0xFF, &keys, &k_aut);
         let flash = RamFlash::strict(512, 10);
-        let mut card = Card::manufacture(flash, SeededRng(1), &profile, &personalisation).unwrap();
+        let mut card = Card::made(flash, SeededRng(1), &profile, &personalisation).unwrap();
         let mut host = Host::open(&mut card, 0, &keys, SecurityLevel::FULL);
         let _ = (1..=0x20).find(|kvn| put_key(&mut host, &mut card, *kvn) != 0x9000);
         // A single key, if there is room for one; the rest with data objects as long as will fit, but for a few bytes.
@@ -251,7 +252,7 @@ proptest! {
             let at = if byte & 1 == 0 { at % 1024 } else { at };
             image[at] ^= byte;
         }
-        if let Ok(mut card) = Card::boot(RamFlash::from_image(PAGE, &image), SeededRng(1), &profile()) {
+        if let Ok(mut card) = Card::booted(RamFlash::from_image(PAGE, &image), SeededRng(1), &profile()) {
             for capdu in ["00A4040000", "80CA00E000", "8050000008010203040506070800", "80CADF2000"] {
                 send(&mut card, &hex::decode(capdu).unwrap());
             }

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::host::Host;
 use common::update::{Broadcast, CAMPAIGN, Custody, Keys, Plan, V2, manifest, update_state};
 use common::{Card, PAGE, SE_ID, SeededRng, flash, personalisation, profile, send, send_on, sw};
@@ -113,7 +114,7 @@ fn activation_may_come_later_and_discarding_is_authorised_too() {
     let mut host = keys.open(&mut card, FULL);
     assert_eq!(broadcast.play(&mut card, &mut host, 0), 0x9000);
     let flash = card.into_flash();
-    let mut card = Card::boot(flash, SeededRng(9), &profile()).unwrap();
+    let mut card = Card::booted(flash, SeededRng(9), &profile()).unwrap();
     assert_eq!(update_state(&mut card).1, 2);
     let mut host = keys.open(&mut card, SecurityLevel::C_DECRYPTION_C_MAC);
     assert_eq!(sw(&host.send(&mut card, &broadcast.discard)), 0x9000);
@@ -369,7 +370,7 @@ fn broadcast_mode_wants_an_enciphered_individual_channel_and_the_keys() {
         ..personalisation(common::update::KVN, &keys.scp, &keys.k_aut)
     };
     for (made, steps) in [(without_designer, 1), (without_kos, 0)] {
-        let mut card = Card::manufacture(flash(), SeededRng(1), &profile(), &made).unwrap();
+        let mut card = Card::made(flash(), SeededRng(1), &profile(), &made).unwrap();
         let mut host = keys.open(&mut card, FULL);
         let begun = sw(&host.send(&mut card, &broadcast.change_mode));
         if steps == 1 {
@@ -398,7 +399,7 @@ fn the_encryption_counter_grows_past_32_bits() {
             for command in &broadcast.commands[..2] {
                 assert_eq!(sw(&send(&mut card, command)), 0x9000);
             }
-            let mut card = Card::boot(card.into_flash(), SeededRng(9), &profile()).unwrap();
+            let mut card = Card::booted(card.into_flash(), SeededRng(9), &profile()).unwrap();
             let next = update_state(&mut card).2;
             let mut host = keys.open(&mut card, FULL);
             assert_eq!(broadcast.play(&mut card, &mut host, next.into()), 0x9000);
@@ -447,7 +448,7 @@ fn power_cuts_in_an_update() {
     let keys = Keys::new();
     let broadcast = Broadcast::new(&keys, Custody::Hsm, &manifest(2, 1, V2), V2, 300);
     let made = keys.card(RamFlash::strict(PAGE, 6), &profile).into_flash();
-    let boot = |flash| Card::boot(flash, SeededRng(5), &profile).unwrap();
+    let boot = |flash| Card::booted(flash, SeededRng(5), &profile).unwrap();
     let mut resumed = 0;
     for seed in 0..2 {
         for cut in 0.. {

@@ -10,6 +10,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use common::ByValue as _;
 use common::script::Line;
 use common::{On, SeededRng, initial_keys, key, personalisation, sw};
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
@@ -189,7 +190,7 @@ fn card_of(profile: &Profile) -> Card {
         ..personalisation(0xFF, &keys, &k_aut)
     };
     let flash = RamFlash::strict(PAGE, BEFORE + AREA);
-    Card::manufacture(flash, SeededRng(1), profile, &personalisation).unwrap()
+    Card::made(flash, SeededRng(1), profile, &personalisation).unwrap()
 }
 
 fn card() -> Card {
@@ -197,7 +198,7 @@ fn card() -> Card {
 }
 
 fn boot(card: Card) -> Card {
-    Card::boot(card.into_flash(), SeededRng(2), &profile()).unwrap()
+    Card::booted(card.into_flash(), SeededRng(2), &profile()).unwrap()
 }
 
 fn send(card: &mut Card, ins: u8, p1: u8, p2: u8, data: &[u8]) -> Vec<u8> {
@@ -432,7 +433,7 @@ fn cut_everywhere(name: &str, before: &Card, wanted: [u8; 2], work: impl Fn(&mut
         for cut in 0.. {
             let mut flash = before.flash().clone();
             flash.cut_after(cut, 1000 * seed + cut);
-            let Ok(mut card) = Card::boot(flash, SeededRng(3), &profile()) else {
+            let Ok(mut card) = Card::booted(flash, SeededRng(3), &profile()) else {
                 continue;
             };
             let done = work(&mut card);
@@ -442,14 +443,14 @@ fn cut_everywhere(name: &str, before: &Card, wanted: [u8; 2], work: impl Fn(&mut
                 for again in [cut % 7, cut % 3] {
                     flash.power_on();
                     flash.cut_after(again, seed + cut);
-                    flash = match Card::boot(flash, SeededRng(4), &profile()) {
+                    flash = match Card::booted(flash, SeededRng(4), &profile()) {
                         Ok(card) => card.into_flash(),
                         Err(failure) => failure.flash,
                     };
                 }
             }
             flash.power_on();
-            let mut card = Card::boot(flash, SeededRng(4), &profile()).unwrap();
+            let mut card = Card::booted(flash, SeededRng(4), &profile()).unwrap();
             let there = if select(&mut card, FIRST) == 0x9000 {
                 let first = send(&mut card, READ, 0xFF, 0, &[0, 0, 0, 0, 4]);
                 if sw(&first) == 0x9000 { first[3] } else { 0 }

@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use common::ByValue as _;
 use common::host::Host;
 use common::script::Line;
 use common::{On, SeededRng, initial_keys, key, personalisation, sw};
@@ -395,7 +396,7 @@ fn card() -> Card {
         life_cycle: sekisho_apdu::gp::CardLifeCycle::Secured,
         ..personalisation(0xFF, &keys, &k_aut)
     };
-    let mut card = Card::manufacture(
+    let mut card = Card::made(
         RamFlash::strict(PAGE, 12),
         SeededRng(1),
         &profile(),
@@ -505,7 +506,7 @@ fn what_both_write_is_written_together_or_not_at_all() {
         let mut card = card();
         assert_eq!(put(&mut card, p1, p2, b"after"), expected, "case {n}");
         assert_eq!(records(&mut card), written, "case {n}");
-        let mut card = Card::boot(card.into_flash(), SeededRng(2), &profile()).unwrap();
+        let mut card = Card::booted(card.into_flash(), SeededRng(2), &profile()).unwrap();
         assert_eq!(records(&mut card), written, "case {n}, after a boot");
     }
 }
@@ -581,7 +582,7 @@ fn power_cut_at_every_operation_of_a_forwarded_command() {
         for cut in 0.. {
             let mut flash = card().into_flash();
             flash.cut_after(cut, seed);
-            let mut card = match Card::boot(flash, SeededRng(2), &profile()) {
+            let mut card = match Card::booted(flash, SeededRng(2), &profile()) {
                 Ok(card) => card,
                 Err(failure) => panic!("{failure}"),
             };
@@ -590,7 +591,7 @@ fn power_cut_at_every_operation_of_a_forwarded_command() {
             let was_cut = card.flash().is_off();
             let mut flash = card.into_flash();
             flash.power_on();
-            let mut card = Card::boot(flash, SeededRng(3), &profile()).unwrap();
+            let mut card = Card::booted(flash, SeededRng(3), &profile()).unwrap();
             let [outer, inner] = records(&mut card);
             assert_eq!(outer, inner, "operation {cut}");
             *seen.entry((answer, outer)).or_default() += 1;
@@ -629,7 +630,7 @@ fn a_long_answer_is_made_while_it_is_fetched() {
     // Nothing waits any more, and what was put while pieces were made is not written.
     assert_eq!(get_response(&mut card, 0, 0), [0x6D, 0x00]);
     let flash = card.into_flash();
-    let mut card = Card::boot(flash, SeededRng(2), &profile()).unwrap();
+    let mut card = Card::booted(flash, SeededRng(2), &profile()).unwrap();
     assert_eq!(records(&mut card), [BEFORE, BEFORE]);
 }
 

@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use common::ByValue as _;
 use common::host::Host;
 use common::script::Line;
 use common::{On, SeededRng, key, personalisation, profile, sw};
@@ -133,7 +134,7 @@ fn note<'a>(records: &'a [OwnRecord<'a>]) -> FactoryApplication<'a> {
 }
 
 #[allow(clippy::result_large_err, reason = "the flash goes on")]
-fn make(flash: RamFlash) -> Result<Card, sekisho_os::BootFailure<RamFlash>> {
+fn make(flash: RamFlash) -> Result<Card, common::by_value::BootFailure<RamFlash>> {
     let (keys, k_aut) = ([1, 2, 3].map(keys_of), key(&[0xA0; 16]));
     let values = [[0x11], [0x22], [0x33]];
     let records = values.each_ref().map(|value| [(7, 0, &value[..])]);
@@ -150,7 +151,7 @@ fn make(flash: RamFlash) -> Result<Card, sekisho_os::BootFailure<RamFlash>> {
         })
         .collect();
     let all: Vec<_> = all.iter().collect();
-    Card::manufacture_all(flash, SeededRng(1), &paired(), &all)
+    Card::made_all(flash, SeededRng(1), &paired(), &all)
 }
 
 fn card() -> Card {
@@ -210,7 +211,7 @@ fn the_same_aid_is_another_application_with_other_records_and_memory() {
     card.install(container(2), &note(&[])).unwrap();
     assert_eq!(select(&mut card, Interface::Swp), 0x9000);
     assert_eq!(told(&mut card), is([0xA1, 0, 0xA3], [0xA1, 0, 0xA3]));
-    let mut card = Card::boot(card.into_flash(), SeededRng(2), &paired()).unwrap();
+    let mut card = Card::booted(card.into_flash(), SeededRng(2), &paired()).unwrap();
     for interface in INTERFACES {
         assert_eq!(select(&mut card, interface), 0x9000);
     }
@@ -285,7 +286,7 @@ fn an_interface_whose_container_has_not_been_made_has_nothing() {
     let (keys, k_aut) = (keys_of(1), key(&[0xA0; 16]));
     let personalisation = personalisation(0x30, &keys, &k_aut);
     let flash = RamFlash::strict(PAGE, 16);
-    let mut card = Card::manufacture(flash, SeededRng(1), &paired(), &personalisation).unwrap();
+    let mut card = Card::made(flash, SeededRng(1), &paired(), &personalisation).unwrap();
     for (capdu, expected) in [
         (&[0x00, 0xA4, 4, 0, 0][..], 0x6A81),
         (&[0x00, 0x70, 0, 0, 1], 0x6A81),
@@ -322,7 +323,7 @@ fn what_is_the_platforms_is_made_in_the_ese_alone() {
     };
     let error = |all: &[&Personalisation<'_>]| {
         let flash = RamFlash::strict(PAGE, 16);
-        let made = Card::manufacture_all(flash, SeededRng(1), &paired(), all);
+        let made = Card::made_all(flash, SeededRng(1), &paired(), all);
         made.err().map(|failure| failure.error)
     };
     let refused = |sw| Some(BootError::Refused(sw));
@@ -382,7 +383,7 @@ fn a_power_cut_in_making_leaves_blank() {
             };
             let was_cut = flash.is_off();
             flash.power_on();
-            let state = match Card::boot(flash, SeededRng(2), &paired()) {
+            let state = match Card::booted(flash, SeededRng(2), &paired()) {
                 Ok(mut card) => {
                     for interface in INTERFACES {
                         assert_eq!(select(&mut card, interface), 0x9000);
@@ -417,7 +418,7 @@ fn a_power_cut_while_one_changes_leaves_the_others() {
     let mut seen = BTreeMap::<_, usize>::new();
     let whole = card().into_flash();
     for is_install in [false, true] {
-        let mut before = Card::boot(whole.clone(), SeededRng(1), &paired()).unwrap();
+        let mut before = Card::booted(whole.clone(), SeededRng(1), &paired()).unwrap();
         if is_install {
             before.delete(container(2), &aid(NOTE_AID)).unwrap();
         }
@@ -425,7 +426,7 @@ fn a_power_cut_while_one_changes_leaves_the_others() {
         for cut in 0.. {
             let mut flash = before.clone();
             flash.cut_after(cut, 1);
-            let Ok(mut card) = Card::boot(flash, SeededRng(3), &paired()) else {
+            let Ok(mut card) = Card::booted(flash, SeededRng(3), &paired()) else {
                 continue;
             };
             let _ = if is_install {
@@ -436,7 +437,7 @@ fn a_power_cut_while_one_changes_leaves_the_others() {
             let was_cut = card.flash().is_off();
             let mut flash = card.into_flash();
             flash.power_on();
-            let mut card = Card::boot(flash, SeededRng(4), &paired()).unwrap();
+            let mut card = Card::booted(flash, SeededRng(4), &paired()).unwrap();
             let selected = INTERFACES.map(|interface| select(&mut card, interface));
             assert_eq!([selected[0], selected[2]], [0x9000; 2]);
             let answers = told(&mut card);

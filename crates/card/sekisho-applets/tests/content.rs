@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use common::ByValue as _;
 use common::files::{self, authenticate_with};
 use common::{Card, SeededRng, flash, initial_keys, key, personalisation, profile, send, sw};
 use sekisho_apdu::{Aid, StatusWord};
@@ -49,7 +50,7 @@ fn card() -> Card {
         applications: &[],
         ..personalisation(0xFF, &keys, &k_aut)
     };
-    Card::manufacture(
+    Card::made(
         RamFlash::strict(PAGE, 16),
         SeededRng(1),
         &profile(),
@@ -66,7 +67,7 @@ fn select(card: &mut Card, number: u8) -> u16 {
 
 /// What there is of file system 1: 0 nothing at all, its values in the flash included; 1 all that it was installed with.
 fn state(card: Card) -> u8 {
-    let mut card = Card::boot(card.into_flash(), SeededRng(2), &profile()).unwrap();
+    let mut card = Card::booted(card.into_flash(), SeededRng(2), &profile()).unwrap();
     let selected = select(&mut card, 1);
     let whole = selected == 0x9000 && {
         assert_eq!(sw(&send(&mut card, &[0x00, 0x20, 0x00, 0x01])), 0x63C3);
@@ -160,7 +161,7 @@ fn a_successor_finds_nothing_of_who_was_there_before() {
 
 #[test]
 fn memory_and_registry_are_given_back() {
-    let mut card = Card::manufacture(
+    let mut card = Card::made(
         flash(),
         SeededRng(1),
         &profile(),
@@ -196,7 +197,7 @@ fn cut_everywhere(
         for cut in 0.. {
             let mut flash = made.clone();
             flash.cut_after(cut, seed);
-            let Ok(mut card) = SecureElement::boot(flash, SeededRng(3), &profile()) else {
+            let Ok(mut card) = SecureElement::booted(flash, SeededRng(3), &profile()) else {
                 continue;
             };
             let done = work(&mut card);
@@ -206,13 +207,13 @@ fn cut_everywhere(
             if was_cut {
                 flash.power_on();
                 flash.cut_after(cut % 7, seed);
-                flash = match Card::boot(flash, SeededRng(4), &profile()) {
+                flash = match Card::booted(flash, SeededRng(4), &profile()) {
                     Ok(card) => card.into_flash(),
                     Err(failure) => failure.flash,
                 };
             }
             flash.power_on();
-            let card = Card::boot(flash, SeededRng(4), &profile()).unwrap();
+            let card = Card::booted(flash, SeededRng(4), &profile()).unwrap();
             *seen.entry((done.is_ok(), state(card))).or_default() += 1;
             if !was_cut {
                 break;

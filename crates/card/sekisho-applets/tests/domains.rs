@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::host::Host;
 use common::{Card, On, SE_ID, SeededRng, initial_keys, key, personalisation, profile, send, sw};
 use sekisho_apdu::Aid;
@@ -44,7 +45,7 @@ fn element() -> Element {
     let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
     let personalisation = personalisation(0xFF, &keys, &k_aut);
     let flash = RamFlash::strict(common::PAGE, 16);
-    let mut card = Element::manufacture(flash, SeededRng(1), &profile(), &personalisation).unwrap();
+    let mut card = Element::made(flash, SeededRng(1), &profile(), &personalisation).unwrap();
     install(&mut card, &own_keys(0xE1));
     card
 }
@@ -170,7 +171,7 @@ fn a_domain_goes_with_its_keys_and_its_successor_has_its_own() {
     assert!(!is_there(&card));
     assert_eq!(select(&mut card), 0x6A82);
     install(&mut card, &own_keys(0xE2));
-    let mut card = Element::boot(card.into_flash(), SeededRng(2), &profile()).unwrap();
+    let mut card = Element::booted(card.into_flash(), SeededRng(2), &profile()).unwrap();
     assert_eq!(select(&mut card), 0x9000);
     let mut host = open(&mut card, KVN, &own_keys(0xE2)).unwrap();
     let counter = host.send(&mut card, &[0x80, 0xCA, 0, 0xC1, 0]);

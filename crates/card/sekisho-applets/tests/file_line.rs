@@ -7,6 +7,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use common::ByValue as _;
 use common::files::{self, Reader, append, authenticate, plain, select};
 use common::{Card, SeededRng, profile, send, sw};
 use sekisho_apdu::{Cla, SecureMessaging};
@@ -42,7 +43,7 @@ fn prepared() -> RamFlash {
 
 /// The card with PIN 1 and EXTERNAL 1 proved, and a reader under secure messaging.
 fn under(flash: &RamFlash, mode: Mode, lanes: Lanes) -> (Card, Reader) {
-    let mut card = Card::boot(flash.clone(), SeededRng(3), &profile()).unwrap();
+    let mut card = Card::booted(flash.clone(), SeededRng(3), &profile()).unwrap();
     select(&mut card, CONTACT);
     plain(
         &mut card,

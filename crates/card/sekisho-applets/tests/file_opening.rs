@@ -7,6 +7,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use common::ByValue as _;
 use common::files::{self, NOT_CONFIRMED, Reader, append, select};
 use common::script::Line;
 use common::{Card, SeededRng, profile, send, sw};
@@ -65,7 +66,7 @@ impl Line for Tap<'_> {
 }
 
 fn booted(flash: &RamFlash, seed: u64) -> Card {
-    let mut card = Card::boot(flash.clone(), SeededRng(seed), &profile()).unwrap();
+    let mut card = Card::booted(flash.clone(), SeededRng(seed), &profile()).unwrap();
     select(&mut card, CONTACT);
     card
 }

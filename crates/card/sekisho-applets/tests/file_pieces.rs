@@ -10,6 +10,7 @@ use core::ops::Range;
 
 use std::collections::BTreeSet;
 
+use common::ByValue as _;
 use common::files::{in_the_first_layout, made_of};
 use common::{PAGE, SeededRng, initial_keys, key, personalisation, profile, sw};
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
@@ -209,7 +210,7 @@ fn large_of(records: &[OwnRecord<'_>]) -> LargeCard {
         ..personalisation(0xFF, &keys, &k_aut)
     };
     let flash = RamFlash::new(PAGE, 130);
-    SecureElement::manufacture(flash, SeededRng(1), &large_profile(), &personalisation).unwrap()
+    SecureElement::made(flash, SeededRng(1), &large_profile(), &personalisation).unwrap()
 }
 
 fn hex(text: &str) -> Vec<u8> {
@@ -348,7 +349,7 @@ fn five_hundred_and_twelve_files() {
             ok(&mut card, &update(0, &content(fid)));
         }
         assert_eq!(send(&mut card, &create(0x7000, 60)), [0x6A, 0x84], "one more");
-        card = LargeCard::boot(card.into_flash(), SeededRng(2), &large_profile()).unwrap();
+        card = LargeCard::booted(card.into_flash(), SeededRng(2), &large_profile()).unwrap();
         select(&mut card);
         for number in 0..count {
             let (df, fid) = of(number);
@@ -380,7 +381,7 @@ fn five_hundred_and_twelve_files() {
                 "round {round}"
             );
         }
-        card = LargeCard::boot(RamFlash::from_image(PAGE, &image), SeededRng(3), &large_profile()).unwrap();
+        card = LargeCard::booted(RamFlash::from_image(PAGE, &image), SeededRng(3), &large_profile()).unwrap();
     }
 }
 
@@ -424,7 +425,7 @@ fn files_of_0_1_lose_nothing_to_others() {
     for fid in &made {
         ok(&mut card, &delete(*fid));
     }
-    let mut card = LargeCard::boot(card.into_flash(), SeededRng(2), &large_profile()).unwrap();
+    let mut card = LargeCard::booted(card.into_flash(), SeededRng(2), &large_profile()).unwrap();
     select(&mut card);
     // PIN, key and content are as they were made.
     ok(&mut card, &hex("00200001 04 31323334"));

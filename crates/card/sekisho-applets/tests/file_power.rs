@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::files::{
     self, Reader, append, authenticate, in_the_first_layout, made_of, never_in_the_clear, plain, select,
 };
@@ -27,7 +28,7 @@ fn small_profile() -> Profile {
 }
 
 fn boot(flash: RamFlash) -> Result<Card, RamFlash> {
-    let mut card = Card::boot(flash, SeededRng(3), &small_profile()).map_err(|failure| failure.flash)?;
+    let mut card = Card::booted(flash, SeededRng(3), &small_profile()).map_err(|failure| failure.flash)?;
     select(&mut card, CONTACT);
     Ok(card)
 }
@@ -38,7 +39,7 @@ fn recover(card: Card, seed: u64) -> Card {
     for cut in 0.. {
         flash.power_on();
         flash.cut_after(cut, seed);
-        let started = Card::boot(flash, SeededRng(3), &small_profile());
+        let started = Card::booted(flash, SeededRng(3), &small_profile());
         flash = started.map_or_else(|failure| failure.flash, Card::into_flash);
         if !flash.is_off() {
             break;

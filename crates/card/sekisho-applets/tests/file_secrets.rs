@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::files::{self, authenticate_with, plain, select};
 use common::{Card, SeededRng, profile, send, sw};
 use sekisho_applets::file_system::image::test_key;
@@ -40,7 +41,7 @@ fn with_data(header: [u8; 4], data: &[u8]) -> Vec<u8> {
 fn seen(card: Card, commands: &[Vec<Vec<u8>>]) -> Vec<(Vec<u8>, u64)> {
     let flash = card.into_flash();
     let answers = commands.iter().map(|steps| {
-        let mut card = Card::boot(flash.clone(), SeededRng(5), &profile()).unwrap();
+        let mut card = Card::booted(flash.clone(), SeededRng(5), &profile()).unwrap();
         select(&mut card, CONTACT);
         let before = card.flash().operations();
         let mut answer = Vec::new();

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::files::authenticate_with;
 use common::{Card, SeededRng, flash, initial_keys, key, personalisation, profile, send_on, sw};
 use sekisho_apdu::Aid;
@@ -37,7 +38,7 @@ fn card(count: u8) -> Card {
         applications: &applications,
         ..personalisation(0xFF, &keys, &k_aut)
     };
-    Card::manufacture(flash(), SeededRng(1), &profile(), &personalisation).unwrap()
+    Card::made(flash(), SeededRng(1), &profile(), &personalisation).unwrap()
 }
 
 /// A card with two, and a second channel on the contacts.

@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::host::Host;
 use common::keys::{put_set, set};
 use common::update::{
@@ -99,7 +100,7 @@ fn the_se_obeys_the_new_keys_and_no_longer_the_old_ones() {
             // The key change once more is signed by nobody whom it obeys, or a rollback.
             let again = play(&mut card, &old, &rotation).1;
             assert!([0x6A80, 0x9501, 0x9502].contains(&again), "{why}: {again:04X}");
-            let mut card = Card::boot(card.into_flash(), SeededRng(4), &profile()).unwrap();
+            let mut card = Card::booted(card.into_flash(), SeededRng(4), &profile()).unwrap();
             assert_eq!(key_state(&mut card), (2, 0, 0), "{why}");
         }
     }
@@ -305,7 +306,7 @@ fn an_se_without_kos_or_k_mac() {
             Custody::Hsm
         };
         for change in Change::ALL {
-            let mut card = Card::manufacture(flash(), SeededRng(1), &profile(), &made).unwrap();
+            let mut card = Card::made(flash(), SeededRng(1), &profile(), &made).unwrap();
             let new = old.changed(change);
             let rotation = Broadcast::of_keys(custody, &old, &new, change);
             let expected = if change.pair || kos.is_none() {

@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::HashSet;
 
+use common::ByValue as _;
 use common::host::{Host, initialize_update};
 use common::keys::{aes_field, delete, put_key, put_set, set, ways};
 use common::update::{
@@ -96,7 +97,7 @@ fn a_recorded_session_does_not_play_after_its_keys_are_put_again() {
     assert_eq!(sw(&host.send(&mut card, &put_set(&a.dek, 0, 0x31, &b))), 0x9000);
     let mut host = Host::open(&mut card, 0x31, &b, FULL);
     assert_eq!(sw(&host.send(&mut card, &delete(0x30))), 0x9000);
-    let mut card = Card::boot(card.into_flash(), SeededRng(9), &profile()).unwrap();
+    let mut card = Card::booted(card.into_flash(), SeededRng(9), &profile()).unwrap();
     let mut host = Host::open(&mut card, 0x31, &b, FULL);
     assert_eq!(sw(&host.send(&mut card, &put_set(&b.dek, 0, 0x32, &a))), 0x9000);
     assert_does_not_play(&mut card, &session, 0x32, "deleted and put elsewhere");
@@ -164,10 +165,10 @@ fn again(card: Card, profile: &Profile, cut: Option<u64>, seed: u64) -> Card {
     if let Some(cut) = cut {
         flash.cut_after(cut, seed);
     }
-    Card::boot(flash, SeededRng(seed), profile).unwrap_or_else(|failure| {
+    Card::booted(flash, SeededRng(seed), profile).unwrap_or_else(|failure| {
         let mut flash = failure.flash;
         flash.power_on();
-        Card::boot(flash, SeededRng(seed), profile).unwrap()
+        Card::booted(flash, SeededRng(seed), profile).unwrap()
     })
 }
 
@@ -195,7 +196,7 @@ fn no_counter_comes_twice_with_a_value_whatever_happens() {
         let (initial, k_aut) = (initial_keys(), key(&[0xA0; 16]));
         let flash = RamFlash::strict(PAGE, 6);
         let new = personalisation(0xFF, &initial, &k_aut);
-        let mut card = Card::manufacture(flash, SeededRng(1), &profile, &new).unwrap();
+        let mut card = Card::made(flash, SeededRng(1), &profile, &new).unwrap();
         let mut used = HashSet::new();
         let mut note = |keys: &KeySet, counter: u32| {
             for value in HashSet::from([keys.enc.as_bytes(), keys.mac.as_bytes()]) {
@@ -290,7 +291,7 @@ fn the_platforms_keys_are_out_of_reach_of_scp03_keys() {
         ..profile()
     };
     let k_aut = key(&[0xA0; 16]);
-    let absent = Card::manufacture(
+    let absent = Card::made(
         RamFlash::new(PAGE, 6),
         SeededRng(1),
         &small,
@@ -308,7 +309,7 @@ fn the_platforms_keys_are_out_of_reach_of_scp03_keys() {
             &[0x07, 0x0F, 0x7F],
             &[0x07, 0x0F, 0xFF],
         ] {
-            let mut card = Card::boot(made.clone(), SeededRng(2), &small).unwrap();
+            let mut card = Card::booted(made.clone(), SeededRng(2), &small).unwrap();
             let mut host = Host::open(&mut card, 0x30, &keys.scp, FULL);
             for state in states {
                 assert_eq!(sw(&host.send(&mut card, &[0x80, 0xF0, 0x80, *state])), 0x9000);

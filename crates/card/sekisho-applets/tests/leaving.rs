@@ -6,6 +6,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::host::Host;
 use common::update::{Broadcast, Custody, Keys, LEAVE, long_v2, manifest, update_state};
 use common::{Card, SeededRng, flash, profile, send, sw};
@@ -101,7 +102,7 @@ fn at_any_block_and_back() {
                     assert_eq!(setup.next(&mut host), (staging, next), "{custody:?} at {at}");
                     if later {
                         let flash = setup.card.into_flash();
-                        setup.card = Card::boot(flash, SeededRng(9), &profile()).unwrap();
+                        setup.card = Card::booted(flash, SeededRng(9), &profile()).unwrap();
                         host = setup.keys.open(&mut setup.card, level);
                     }
                     setup.enter(&mut host);

@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
+use common::ByValue as _;
 use common::files::{self, Reader, every_mode, keys_of, select};
 use common::host::encode;
 use common::{Card, SeededRng, key, profile, send};
@@ -60,7 +61,7 @@ fn overwrite(card: &mut Card, value: [u8; 4]) {
 }
 
 fn boot(flash: &sekisho_nvm::ram::RamFlash, seed: u64) -> Card {
-    Card::boot(flash.clone(), SeededRng(seed), &profile()).unwrap()
+    Card::booted(flash.clone(), SeededRng(seed), &profile()).unwrap()
 }
 
 /// Sends the commands of a recording; the answers.

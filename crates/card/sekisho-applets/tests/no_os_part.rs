@@ -6,6 +6,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::update::{Broadcast, Change, Custody, KVN, Keys, V1, V2, manifest};
 use common::{Card, PAGE, SeededRng, flash, personalisation, profile, send, sw};
 use sekisho_apdu::StatusWord;
@@ -24,7 +25,7 @@ fn made(keys: &Keys, part: Option<&[u8]>) -> Result<Card, BootError> {
         part: part.map(|image| (&manifest, image)),
         ..personalisation(KVN, &keys.scp, &keys.k_aut)
     };
-    Card::manufacture(flash(), SeededRng(1), &profile(), &personalisation).map_err(|failure| failure.error)
+    Card::made(flash(), SeededRng(1), &profile(), &personalisation).map_err(|failure| failure.error)
 }
 
 #[test]
@@ -78,7 +79,7 @@ fn a_part_of_another_build_stays_and_answers_nothing() {
     let record = [&[1][..], &manifest(7, 0, V1).encode()].concat();
     let part = Key::new(0, 0, 0x40);
     store.commit(&mut flash, &[Op::Put(part, &record)]).unwrap();
-    let mut card = Card::boot(flash, SeededRng(1), &profile()).unwrap();
+    let mut card = Card::booted(flash, SeededRng(1), &profile()).unwrap();
     let state = card.part().unwrap();
     assert_eq!((state.version, state.runs), (7, false));
     let selected = send(&mut card, &[0, 0xA4, 4, 0, 7, 0xF0, b'S', b'K', b'O', b'S', 0, 1]);
@@ -86,6 +87,6 @@ fn a_part_of_another_build_stays_and_answers_nothing() {
     for ins in [0x20, 0x22, 0x24] {
         assert_eq!(sw(&send(&mut card, &[0x80, ins, 0, 0, 0])), 0x6D00);
     }
-    let card = Card::boot(card.into_flash(), SeededRng(1), &profile()).unwrap();
+    let card = Card::booted(card.into_flash(), SeededRng(1), &profile()).unwrap();
     assert_eq!(card.part().unwrap().version, 7);
 }

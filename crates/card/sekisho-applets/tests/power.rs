@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::host::Host;
 use common::{Card, SeededRng, initial_keys, key, personalisation, send, sw};
 use sekisho_keys::KeySet;
@@ -30,12 +31,12 @@ fn blank() -> RamFlash {
 }
 
 fn boot(flash: RamFlash) -> Result<Card, (BootError, RamFlash)> {
-    Card::boot(flash, SeededRng(3), &profile()).map_err(|failure| (failure.error, failure.flash))
+    Card::booted(flash, SeededRng(3), &profile()).map_err(|failure| (failure.error, failure.flash))
 }
 
 fn manufacture(flash: RamFlash) -> Result<Card, (BootError, RamFlash)> {
     let (keys, k_aut) = (initial_keys(), key(&K_AUT));
-    let card = Card::manufacture(
+    let card = Card::made(
         flash,
         SeededRng(3),
         &profile(),

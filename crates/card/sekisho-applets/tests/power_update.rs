@@ -8,6 +8,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
+use common::ByValue as _;
 use common::host::Host;
 use common::update::{
     Broadcast, Change, Custody, KVN, Keys, LEAVE, NEW_K_MAC, NEW_KOS, V2, key_state, long_v2, manifest,
@@ -34,7 +35,7 @@ fn made(keys: &Keys) -> RamFlash {
 }
 
 fn boot(flash: RamFlash) -> Result<Card, (BootError, RamFlash)> {
-    Card::boot(flash, SeededRng(5), &small()).map_err(|failure| (failure.error, failure.flash))
+    Card::booted(flash, SeededRng(5), &small()).map_err(|failure| (failure.error, failure.flash))
 }
 
 /// Starts an SE after a cut, with further cuts at each seventh operation of its starts, another seventh for each seed.

@@ -7,6 +7,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::{On, SeededRng, flash, key, personalisation, profile};
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_applets::CardManager;
@@ -225,8 +226,7 @@ fn nine_recorded_conversations() {
             se_id: [0; 10],
             ..personalisation(kvn, &keys, &k_aut)
         };
-        let mut card =
-            SecureElement::<Recorded>::manufacture(flash(), SeededRng(1), &profile, &perso).unwrap();
+        let mut card = SecureElement::<Recorded>::made(flash(), SeededRng(1), &profile, &perso).unwrap();
         // The recorded card had been used before.
         let sequence = u32::from_str_radix(&response[response.len() - 6..], 16).unwrap();
         for _ in 1..sequence {

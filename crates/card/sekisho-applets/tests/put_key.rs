@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::host::{Host, initialize_update};
 use common::keys::{aes_field, delete, put_key, put_set, set, ways};
 use common::update::Keys;
@@ -309,7 +310,7 @@ fn a_replaced_key_set_opens_nothing_anywhere() {
         ("under another number", put_set(&two.dek, 0x30, 0x32, &moved)),
         ("deleted", delete(0x30).to_vec()),
     ] {
-        let mut card = Card::boot(made.clone(), SeededRng(9), &profile()).unwrap();
+        let mut card = Card::booted(made.clone(), SeededRng(9), &profile()).unwrap();
         let mut own = host_on(&mut card, Interface::Iso7816Contact, 0x31, &two);
         let mut old = host_on(&mut card, Interface::Spi, 0x30, &one);
         let mut other = host_on(&mut card, Interface::Swp, 0x31, &two);

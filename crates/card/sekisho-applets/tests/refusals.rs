@@ -6,6 +6,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::host::{Host, initialize_update};
 use common::update::{
     Broadcast, CAMPAIGN, Custody, KEY_CAMPAIGN, Keys, LEAVE, Plan, V2, key_manifest, manifest, update_state,
@@ -371,7 +372,7 @@ fn power_cuts_while_a_refusal_is_written() {
     };
     let keys = Keys::new();
     let broadcast = Broadcast::new(&keys, Custody::Hsm, &manifest(2, 1, V2), V2, 300);
-    let boot = |flash| Card::boot(flash, SeededRng(5), &profile).unwrap();
+    let boot = |flash| Card::booted(flash, SeededRng(5), &profile).unwrap();
     let mut card = keys.card(RamFlash::strict(PAGE, 6), &profile);
     let mut host = keys.open(&mut card, FULL);
     assert_eq!(sw(&host.send(&mut card, &broadcast.activate)), 0x6985);

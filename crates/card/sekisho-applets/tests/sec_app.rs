@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::*;
 use proptest::prelude::*;
 use sekisho_applets::sec_app;
@@ -91,8 +92,7 @@ fn element_with(
         data_objects: objects,
         ..personalisation(0xFF, &keys, &k_aut)
     };
-    let mut element =
-        Element::manufacture(flash, Script(random, SeededRng(5)), profile, &personalisation).ok()?;
+    let mut element = Element::made(flash, Script(random, SeededRng(5)), profile, &personalisation).ok()?;
     select(&mut element);
     Some(element)
 }
@@ -141,7 +141,7 @@ fn power_cycle(element: Element) -> Element {
 fn power_cycle_with(element: Element, seed: u64) -> Element {
     let mut flash = element.into_flash();
     flash.power_on();
-    let mut element = Element::boot(flash, Script(Vec::new(), SeededRng(seed)), &profile()).unwrap();
+    let mut element = Element::booted(flash, Script(Vec::new(), SeededRng(seed)), &profile()).unwrap();
     select(&mut element);
     element
 }
@@ -249,7 +249,7 @@ fn property_21_power_cut_at_every_write_of_an_answer() {
             flash.cut_after_units(cut, cut);
             // The poll that was out is lost with the power: the card is started anew, and asks again.
             let mut element =
-                Element::boot(flash, Script(Vec::new(), SeededRng(7 + cut)), &profile()).unwrap();
+                Element::booted(flash, Script(Vec::new(), SeededRng(7 + cut)), &profile()).unwrap();
             select(&mut element);
             let again = poll(&mut element);
             let fresh = server.answer(&again, Message::NOTHING).unwrap();

@@ -8,6 +8,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use common::ByValue as _;
 use common::files::Reader;
 use common::script::{CardUnderTest, Line, Runner};
 use common::stack::{LOOKED_AT, PAINT, below};
@@ -66,7 +67,7 @@ impl CardUnderTest for Watched {
 
     fn restart(&mut self) {
         let flash = self.card.take().unwrap().into_flash();
-        self.card = Some(Card::boot(flash, SeededRng(2), &profile()).unwrap());
+        self.card = Some(Card::booted(flash, SeededRng(2), &profile()).unwrap());
     }
 
     fn replace_with_files(&mut self) {
@@ -206,7 +207,7 @@ fn nothing_is_wiped_beyond_the_end_of_the_stack() {
             .zip(&after)
             .position(|(before, after)| before != after);
         LOW.store(std::ptr::from_ref(&out).addr() - END, Ordering::Relaxed);
-        let started = SecureElement::<Bounded>::boot(card.into_flash(), SeededRng(2), &profile());
+        let started = SecureElement::<Bounded>::booted(card.into_flash(), SeededRng(2), &profile());
         (LOOKED_AT - deepest.unwrap(), started.map(drop).unwrap_err().error)
     });
     println!("{deepest} bytes of {END}");
@@ -214,24 +215,34 @@ fn nothing_is_wiped_beyond_the_end_of_the_stack() {
     assert_eq!(error, BootError::StackTooSmall);
 }
 
-/// A start reads records, and moves the state of the SE on its way out: what it leaves is zero, or paint where it has not been.
+/// A start and a making read and write records, keys among them: what they leave is zero, or paint where they have not been.
 #[test]
 fn a_start_leaves_nothing() {
-    let (deep, left) = on_a_large_stack(|| {
-        let mut flash = Some(files::card().into_flash());
-        let mut card = None;
-        let (before, after) = below(|| {
-            card = Some(Card::boot(flash.take().unwrap(), SeededRng(2), &profile()).unwrap());
-        });
-        let deepest = before
-            .iter()
-            .zip(&after)
-            .position(|(before, after)| before != after);
-        // Above that stands what is not below the start: the state itself, as often as it has been handed on.
-        let handed_on = 4 * size_of::<Card>() + CALLERS;
-        let left = most_left(&after[..LOOKED_AT - handed_on]);
-        (LOOKED_AT - deepest.unwrap(), left)
+    let all = on_a_large_stack(|| {
+        let (keys, k_aut) = (common::initial_keys(), common::key(&[0xA0; 16]));
+        let personalisation = common::personalisation(0xFF, &keys, &k_aut);
+        let profile = profile();
+        let mut blank = Card::new(flash(), SeededRng(1));
+        let mut made = Card::new(files::card().into_flash(), SeededRng(2));
+        let measured = |start: &mut dyn FnMut()| {
+            let (before, after) = below(start);
+            let deepest = before
+                .iter()
+                .zip(&after)
+                .position(|(before, after)| before != after);
+            (
+                LOOKED_AT - deepest.unwrap(),
+                most_left(&after[..LOOKED_AT - CALLERS]),
+            )
+        };
+        [
+            measured(&mut || blank.manufacture(&profile, &[&personalisation]).unwrap()),
+            measured(&mut || made.boot(&profile).unwrap()),
+            measured(&mut || made.boot(&profile).unwrap()),
+        ]
     });
-    println!("{deep} bytes deep, {left} words of a KiB");
-    assert!(left <= OF_THE_WIPE, "{left}");
+    println!("deepest byte, words left of a KiB: {all:?}");
+    for (_, left) in all {
+        assert!(left <= OF_THE_WIPE, "{left}");
+    }
 }

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::files::{Reader, select};
 use common::filing::FilingBench;
 use common::issuer::{IssuerBench, made_by};
@@ -88,7 +89,7 @@ fn sec_app() {
 fn file_system() {
     let flash = common::files::card().into_flash();
     check_page(FILES, "file-system-applet.md", &|_| {
-        let card = Card::boot(flash.clone(), SeededRng(3), &profile());
+        let card = Card::booted(flash.clone(), SeededRng(3), &profile());
         FilingBench::new(card.unwrap())
     });
 }
@@ -108,7 +109,7 @@ fn messaging() {
             "a card without MKEY" => &keyless,
             _ => panic!("what is {kind:?}?"),
         };
-        let mut card = Card::boot(flash.clone(), SeededRng(3), &profile()).unwrap();
+        let mut card = Card::booted(flash.clone(), SeededRng(3), &profile()).unwrap();
         if kind.ends_with("others'") {
             for interface in [Interface::Swp, Interface::Spi] {
                 select(&mut card, interface);

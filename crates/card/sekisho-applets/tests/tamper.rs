@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::ByValue as _;
 use common::{Card, SeededRng, disturbed, flash, profile};
 use sekisho_apdu::gp::{CardLifeCycle, ins};
 use sekisho_apdu::{CApdu, Cla, Writer};
@@ -62,7 +63,7 @@ fn card(k_enc: &AesKey, version: u32) -> Card {
         data_objects: &[],
         life_cycle: CardLifeCycle::Secured,
     };
-    Card::manufacture(flash(), SeededRng(1), &profile(), &personalisation).unwrap()
+    Card::made(flash(), SeededRng(1), &profile(), &personalisation).unwrap()
 }
 
 fn send(card: &mut Card, capdu: &[u8]) -> (Vec<u8>, u16) {

@@ -8,6 +8,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
+use common::ByValue as _;
 use common::tables::Page;
 use common::update::{
     Broadcast, Change, Custody, Keys, LEAVE, Plan, key_manifest, key_state, manifest, update_state,
@@ -29,7 +30,7 @@ enum Step {
 use Step::{Individual, Raw};
 
 fn boot(made: &RamFlash) -> Card {
-    Card::boot(made.clone(), SeededRng(3), &profile()).unwrap()
+    Card::booted(made.clone(), SeededRng(3), &profile()).unwrap()
 }
 
 fn made() -> RamFlash {
@@ -214,7 +215,7 @@ fn enter(custody: Custody, (_, is_keys, steps, is_later): (&str, bool, usize, bo
     let mut card = boot(&made());
     session(&mut card, &script);
     if is_later {
-        card = Card::boot(card.into_flash(), SeededRng(4), &profile()).unwrap();
+        card = Card::booted(card.into_flash(), SeededRng(4), &profile()).unwrap();
     }
     card
 }

@@ -30,32 +30,44 @@ impl<M: Memory> Store<M> {
         pages: Range<usize>,
         name: impl Fn(u32) -> Option<Key>,
     ) -> Result<Self, Error<F::Error>> {
-        let store = Self::blank(flash, &pages)?;
-        if format_1::has_head(flash, &pages)? && !Self::has_begun(flash, &pages)? {
-            let mut old = Old::open(flash, pages.clone())?;
-            let mut store = store;
-            let whole: &mut Store = &mut store;
-            whole.carry(flash, &mut old, name)?;
-            return Ok(store);
+        let mut store = Self::BLANK;
+        store.open_or_carry_in_place(flash, pages, name)?;
+        Ok(store)
+    }
+}
+
+impl Store {
+    /// As [`Store::open_or_carry`], where the store stands, whatever it was before.
+    ///
+    /// # Errors
+    /// As [`Store::open_or_carry`]: the store is not open then.
+    pub fn open_or_carry_in_place<F: Flash>(
+        &mut self,
+        flash: &mut F,
+        pages: Range<usize>,
+        name: impl Fn(u32) -> Option<Key>,
+    ) -> Result<(), Error<F::Error>> {
+        self.begin(flash, &pages)?;
+        if !format_1::has_head(flash, &pages)? || self.has_begun(flash)? {
+            return self.open_in_place(flash, pages);
         }
-        Self::open(flash, pages)
+        self.begin(flash, &pages)?;
+        let carried = Old::open(flash, pages).and_then(|mut old| self.carry(flash, &mut old, name));
+        self.stale = carried.is_err();
+        carried
     }
 
     /// Whether there is a transaction of format 2. While there is a head of format 1, whatever else stands there has not become whole.
-    fn has_begun<F: Flash>(flash: &mut F, pages: &Range<usize>) -> Result<bool, Error<F::Error>> {
-        let mut store = Self::blank(flash, pages)?;
-        let whole: &mut Store = &mut store;
+    fn has_begun<F: Flash>(&mut self, flash: &mut F) -> Result<bool, Error<F::Error>> {
         let flash = Ahead::new(flash);
-        let survey = whole.read_heads(&flash).and_then(|()| whole.survey(&flash));
+        let survey = self.read_heads(&flash).and_then(|()| self.survey(&flash));
         match survey {
             Ok(survey) => Ok(survey.has_begun),
             Err(Error::Corrupted | Error::NotFormatted) => Ok(false),
             Err(error) => Err(error),
         }
     }
-}
 
-impl Store {
     /// Copies all live records of the old store into its other half, as one transaction, and erases its own.
     fn carry<F: Flash>(
         &mut self,

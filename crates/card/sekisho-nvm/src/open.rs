@@ -101,16 +101,29 @@ impl<M: Memory> Store<M> {
     /// # Errors
     /// [`Error::NotFormatted`] when no page has a head; [`Error::Corrupted`], [`Error::Geometry`], [`Error::Flash`].
     pub fn open<F: Flash>(flash: &mut F, pages: Range<usize>) -> Result<Self, Error<F::Error>> {
-        let mut store = Self::blank(flash, &pages)?;
-        let mut flash = Ahead::new(flash);
-        let whole: &mut Store = &mut store;
-        whole.read_heads(&flash)?;
-        whole.recover(&mut flash)?;
+        let mut store = Self::BLANK;
+        store.open_in_place(flash, pages)?;
         Ok(store)
     }
 }
 
 impl Store {
+    /// As [`Store::open`], where the store stands, whatever it was before.
+    ///
+    /// # Errors
+    /// As [`Store::open`]: the store is not open then.
+    pub fn open_in_place<F: Flash>(
+        &mut self,
+        flash: &mut F,
+        pages: Range<usize>,
+    ) -> Result<(), Error<F::Error>> {
+        self.begin(flash, &pages)?;
+        let mut flash = Ahead::new(flash);
+        let opened = self.read_heads(&flash).and_then(|()| self.recover(&mut flash));
+        self.stale = opened.is_err();
+        opened
+    }
+
     /// Finds the pages in use.
     pub(crate) fn read_heads<F: Flash>(&mut self, flash: &F) -> Result<(), Error<F::Error>> {
         let geometry = self.geometry;

@@ -59,6 +59,13 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
+    /// No pages.
+    pub(crate) const NONE: Self = Self {
+        first: 0,
+        pages: 0,
+        size: 0,
+    };
+
     /// The pages of a store, if they are enough and large enough.
     pub(crate) fn of<F: Flash>(
         flash: &F,
@@ -88,19 +95,19 @@ impl Geometry {
 
     /// Bytes of a page behind its head.
     pub(crate) const fn body(&self) -> usize {
-        self.size - self.head_len()
+        self.size.saturating_sub(self.head_len())
     }
 
     /// Bytes that records can take in all.
     pub(crate) const fn capacity(&self) -> usize {
         let third = self.usable() / 3;
         let slack = if third < SLACK { third } else { SLACK };
-        (self.pages - SPARE) * (self.usable() - slack)
+        self.pages.saturating_sub(SPARE) * (self.usable() - slack)
     }
 
     /// Bytes of the longest value.
     pub(crate) const fn value_max(&self) -> usize {
-        let most = self.usable() - RECORD_HEAD - WORD;
+        let most = self.usable().saturating_sub(RECORD_HEAD + WORD);
         if most < VALUE_MAX { most } else { VALUE_MAX }
     }
 

@@ -52,29 +52,61 @@ impl<M: Memory> DerefMut for Store<M> {
 }
 
 impl<M: Memory> Store<M> {
-    /// A store that nothing is known of.
-    pub(crate) fn blank<F: Flash>(flash: &F, pages: &Range<usize>) -> Result<Self, Error<F::Error>> {
-        let geometry = Geometry::of(flash, pages, M::BLANK.pages().len())?;
-        Ok(Self {
-            geometry,
-            tail: 0,
-            sequence: 0,
-            live: 0,
-            has_erased: false,
-            stale: false,
-            all_owners: true,
-            skipped: None,
-            memory: M::BLANK,
-        })
-    }
+    /// A store that is not open: it has nothing, and commits nothing. What a static can hold, to be opened where it stands.
+    pub const BLANK: Self = Self {
+        geometry: Geometry::NONE,
+        tail: 0,
+        sequence: 0,
+        live: 0,
+        has_erased: false,
+        stale: true,
+        all_owners: true,
+        skipped: None,
+        memory: M::BLANK,
+    };
 
     /// Makes an empty store in `pages`, erasing what is there. Cut anywhere it leaves what was there, or no store.
     ///
     /// # Errors
     /// [`Error::Geometry`] for too few or too small pages, or more than the memory is for; [`Error::Flash`].
     pub fn format<F: Flash>(flash: &mut F, pages: Range<usize>) -> Result<Self, Error<F::Error>> {
-        let mut store = Self::blank(flash, &pages)?;
-        let geometry = store.geometry;
+        let mut store = Self::BLANK;
+        store.format_in_place(flash, pages)?;
+        Ok(store)
+    }
+}
+
+impl Store {
+    /// What is known of a store in `pages` that has not been looked at: nothing. It is open when it is stale no more.
+    ///
+    /// # Errors
+    /// [`Error::Geometry`].
+    pub(crate) fn begin<F: Flash>(&mut self, flash: &F, pages: &Range<usize>) -> Result<(), Error<F::Error>> {
+        self.stale = true;
+        self.geometry = Geometry::NONE;
+        self.memory.index_mut().clear();
+        self.memory.pages_mut().fill(Page::BLANK);
+        self.memory
+            .owners_mut()
+            .iter_mut()
+            .for_each(|owned| owned.bytes = 0);
+        (self.tail, self.sequence, self.live) = (0, 0, 0);
+        (self.has_erased, self.all_owners, self.skipped) = (false, true, None);
+        self.geometry = Geometry::of(flash, pages, self.memory.pages().len())?;
+        Ok(())
+    }
+
+    /// As [`Store::format`], where the store stands, whatever it was before.
+    ///
+    /// # Errors
+    /// As [`Store::format`]: the store is not open then.
+    pub fn format_in_place<F: Flash>(
+        &mut self,
+        flash: &mut F,
+        pages: Range<usize>,
+    ) -> Result<(), Error<F::Error>> {
+        self.begin(flash, &pages)?;
+        let geometry = self.geometry;
         let mut last: Option<(u32, usize)> = None;
         for page in 0..geometry.pages {
             if let Some(head) = geometry.head(flash, page)? {
@@ -87,12 +119,13 @@ impl<M: Memory> Store<M> {
         }
         for page in (0..geometry.pages).filter(|page| Some(*page) != last).chain(last) {
             geometry.erase(flash, page)?;
-            store.page_mut(page).flag = true;
+            self.page_mut(page).flag = true;
         }
         // The first page is page 0.
-        store.tail = geometry.pages - 1;
-        store.open_page(flash, None)?;
-        Ok(store)
+        self.tail = geometry.pages - 1;
+        self.open_page(flash, None)?;
+        self.stale = false;
+        Ok(())
     }
 }
 

@@ -40,7 +40,7 @@ impl Needed {
 impl Geometry {
     /// Bytes of a page that records can take.
     pub(crate) const fn usable(&self) -> usize {
-        self.body() - KEPT
+        self.body().saturating_sub(KEPT)
     }
 }
 

@@ -129,6 +129,44 @@ fn hundreds_of_records_and_long_ones() {
     assert_eq!(store.free(), store.capacity() - common::size(&model));
 }
 
+/// Opened where it stands, again and again; what cannot be opened has nothing, and commits nothing.
+#[test]
+fn a_store_is_opened_where_it_stands() {
+    let mut flash = RamFlash::strict(PAGE, PAGES);
+    let mut store = Store::BLANK;
+    let put = [Op::Put(key(1), &[1, 2, 3])];
+    let nothing = |store: &mut Store, flash: &mut RamFlash| {
+        assert_eq!(store.get(flash, key(1), &mut [0; 8]), Ok(None));
+        assert_eq!(store.next_key(flash, None), Ok(None));
+        assert_eq!(store.used(flash, 1), Ok(0));
+        assert_eq!(store.commit(flash, &put), Err(Error::Stale));
+    };
+    nothing(&mut store, &mut flash);
+    assert_eq!(
+        (store.free(), store.capacity(), store.value_max()),
+        (0, 0, 0),
+        "of no pages"
+    );
+    assert_eq!(
+        store.open_in_place(&mut flash, 0..PAGES),
+        Err(Error::NotFormatted)
+    );
+    nothing(&mut store, &mut flash);
+    store.format_in_place(&mut flash, 0..PAGES).unwrap();
+    store.commit(&mut flash, &put).unwrap();
+    for _ in 0..2 {
+        store.open_in_place(&mut flash, 0..PAGES).unwrap();
+        assert_eq!(store.get(&flash, key(1), &mut [0; 8]), Ok(Some(3)));
+    }
+    // What it knew of the pages before is known no more.
+    assert_eq!(store.open_in_place(&mut flash, 0..2), Err(Error::Geometry));
+    nothing(&mut store, &mut flash);
+    store
+        .open_or_carry_in_place(&mut flash, 0..PAGES, |_| None)
+        .unwrap();
+    assert_eq!(store.get(&flash, key(1), &mut [0; 8]), Ok(Some(3)));
+}
+
 #[test]
 fn too_few_or_too_small_pages_are_refused() {
     for (size, pages, is_sound) in [

@@ -17,6 +17,12 @@ impl InterfaceState {
         chain: Chain::new(),
         waiting: WaitingAnswer::new(),
     };
+
+    /// Nothing waits any more.
+    pub(crate) fn clear(&mut self) {
+        self.chain.clear_at(|_| true);
+        self.waiting.drop_at(|_| true);
+    }
 }
 
 /// The interfaces of a platform, with RAM for what waits on each ([`InterfaceState`]; `docs/spec/card.md`, 1.1). A product with fewer than

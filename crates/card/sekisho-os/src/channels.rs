@@ -42,18 +42,26 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
-    /// Basic channels open with what `selected` says of their interface, at most `limit` channels on each interface.
-    pub(crate) fn new(limit: u8, selected: impl Fn(Interface) -> Option<EntryId>) -> Self {
-        let mut channels = Self {
-            table: [[CLOSED; CHANNELS_MAX]; Interface::COUNT],
-            protocols: Interface::ALL.map(Interface::default_protocol),
-            limit,
-            sessions: 0,
-        };
+    /// None is open on any interface.
+    pub(crate) const CLOSED: Self = Self {
+        table: [[CLOSED; CHANNELS_MAX]; Interface::COUNT],
+        protocols: [
+            Interface::Iso7816Contact.default_protocol(),
+            Interface::Swp.default_protocol(),
+            Interface::ApduGate.default_protocol(),
+            Interface::Spi.default_protocol(),
+        ],
+        limit: 0,
+        sessions: 0,
+    };
+
+    /// Basic channels are open with what `selected` says of their interface, at most `limit` channels on each interface; all else is as at power-on.
+    pub(crate) fn begin(&mut self, limit: u8, selected: impl Fn(Interface) -> Option<EntryId>) {
+        self.protocols = Self::CLOSED.protocols;
+        (self.limit, self.sessions) = (limit, 0);
         for interface in Interface::ALL {
-            channels.reset(interface, selected(interface));
+            self.reset(interface, selected(interface));
         }
-        channels
     }
 
     /// Every logical channel that there can be, open or not.
@@ -243,9 +251,15 @@ mod tests {
     const ISD: Option<EntryId> = Some(EntryId::of_0_1(0));
     const APP: Option<EntryId> = Some(EntryId::FIRST);
 
+    fn channels(limit: u8) -> Channels {
+        let mut channels = Channels::CLOSED;
+        channels.begin(limit, |_| ISD);
+        channels
+    }
+
     #[test]
     fn opens_up_to_its_limit_and_never_closes_the_basic_channel() {
-        let mut channels = Channels::new(4, |_| ISD);
+        let mut channels = channels(4);
         let contact = Interface::Iso7816Contact;
         assert_eq!(channels.open(contact, None, APP), Some(1));
         assert_eq!(channels.open(contact, Some(3), APP), Some(3));
@@ -267,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_next_occurrence_needs_a_first_one() {
-        let mut channels = Channels::new(4, |_| ISD);
+        let mut channels = channels(4);
         let basic = at(Interface::Spi, 0);
         assert_eq!(channels.next_after(basic), None);
         channels.select(basic, APP);

@@ -109,24 +109,32 @@ impl Container {
         self.registry.get(ISD_INDEX).map(|entry| entry.id)
     }
 
-    /// Reads a container from NVM; `None` when it has not been made.
-    pub(crate) fn load(records: &mut Records<'_>, id: ContainerId) -> Result<Option<Self>, Refusal> {
+    /// Nothing is known of it any more.
+    pub(crate) fn forget(&mut self) {
+        (self.id, self.card) = (Self::BLANK.id, Self::BLANK.card);
+        for index in (0..).take(ENTRIES_MAX) {
+            self.registry.set(index, None);
+        }
+    }
+
+    /// Reads a container from NVM, where it stands; false when it has not been made.
+    ///
+    /// # Errors
+    /// 6581; what stands there is of no use then.
+    pub(crate) fn load(&mut self, records: &mut Records<'_>, id: ContainerId) -> Result<bool, Refusal> {
         let Some(card) = CardRecord::load(records, id)? else {
-            return Ok(None);
+            return Ok(false);
         };
-        let mut registry = Registry::empty();
+        (self.id, self.card) = (id, card);
+        let failed = Refusal(StatusWord::MEMORY_FAILURE);
         for index in (0..).take(ENTRIES_MAX) {
             let mut bytes = [0; ENTRY_RECORD_MAX];
-            let Some(len) = records.get(name(id, RecordKind::Registry, index.into()), &mut bytes)? else {
-                continue;
-            };
-            let entry = Entry::decode(index, bytes.get(..len).unwrap_or_default());
-            registry.set(
-                index,
-                Some(entry.map_err(|_| Refusal(StatusWord::MEMORY_FAILURE))?),
-            );
+            let name = name(id, RecordKind::Registry, index.into());
+            let found = records.get(name, &mut bytes).map_err(|_| failed)?;
+            let entry = found.map(|len| Entry::decode(index, bytes.get(..len).unwrap_or_default()));
+            self.registry.set(index, entry.transpose().map_err(|_| failed)?);
         }
-        Ok(Some(Self { id, card, registry }))
+        Ok(true)
     }
 }
 
@@ -202,10 +210,10 @@ impl<C: ContainerMemory> ContainerParts<C> {
     /// Reads a container again, after a commit that touched it.
     pub(crate) fn reload(&mut self, records: &mut Records<'_>, id: ContainerId) -> Result<(), Refusal> {
         let failed = Refusal(StatusWord::MEMORY_FAILURE);
-        let loaded = Container::load(records, id)?.ok_or(failed)?;
         let at = usize::from(id.number()).wrapping_sub(1);
-        *self.table.all_mut().get_mut(at).ok_or(failed)? = loaded;
-        Ok(())
+        let container = self.table.all_mut().get_mut(at).ok_or(failed)?;
+        let is_made = container.load(records, id).map_err(|_| failed)?;
+        if is_made { Ok(()) } else { Err(failed) }
     }
 }
 

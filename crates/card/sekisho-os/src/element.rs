@@ -28,6 +28,19 @@ pub(crate) struct Buffers<I> {
     pub(crate) scratch: Scratch,
 }
 
+impl<I: Interfaces> Buffers<I> {
+    /// Nothing waits, and nothing is processed.
+    pub(crate) fn clear(&mut self) {
+        for interface in Interface::ALL {
+            if let Some(own) = self.interfaces.get(interface) {
+                own.clear();
+            }
+        }
+        self.response.clear();
+        self.scratch.clear();
+    }
+}
+
 /// The life cycle state of its eSE; nothing of what it keeps.
 impl<P: Platform> fmt::Debug for SecureElement<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,9 +52,11 @@ impl<P: Platform> fmt::Debug for SecureElement<P> {
 }
 
 impl<P: Platform> SecureElement<P> {
-    pub(crate) fn assemble(core: Core<P>) -> Self {
+    /// An SE that is off: every command is answered 6581 until it has [booted](SecureElement::boot). This is where all of its state stands from here on, in a static
+    /// if the product has no stack for it.
+    pub const fn new(flash: P::Flash, rng: P::Rng) -> Self {
         Self {
-            core,
+            core: Core::off(flash, rng),
             buffers: Buffers {
                 interfaces: P::Interfaces::NEW,
                 response: Response::new(),
@@ -231,8 +246,7 @@ impl<P: Platform> SecureElement<P> {
     pub fn reset(&mut self, interface: Interface) {
         let is_gone = |place: Place| place.interface == interface;
         if let Some(own) = self.buffers.interfaces.get(interface) {
-            own.chain.clear_at(|_| true);
-            own.waiting.drop_at(|_| true);
+            own.clear();
         }
         for place in Channels::places().filter(|place| is_gone(*place)) {
             self.core.deselect(place);
@@ -242,7 +256,7 @@ impl<P: Platform> SecureElement<P> {
         self.core.end_secure(is_gone);
     }
 
-    /// Whether the flash has failed: every command is answered 6581, until the SE is booted again.
+    /// Whether the SE is off, or the flash has failed: every command is answered 6581, until the SE is booted again.
     pub const fn has_failed(&self) -> bool {
         self.core.mute
     }

@@ -26,6 +26,16 @@ pub struct Layout {
     pub area_quota: usize,
 }
 
+impl Layout {
+    /// Nothing is anywhere.
+    pub(crate) const NONE: Self = Self {
+        store: 0..0,
+        slots: [0..0, 0..0],
+        area: 0..0,
+        area_quota: 0,
+    };
+}
+
 /// Runs that the area has memory for: 16 bulks of all applications.
 pub const AREA_RUNS: usize = 16;
 

@@ -45,22 +45,26 @@ pub struct Profile {
 }
 
 impl Default for Profile {
-    /// The embedded secure element.
     fn default() -> Self {
-        Self {
-            atr: &ATR,
-            isd_aid: ISD,
-            logical_channels: 4,
-            pairing: Pairing::all_to(ContainerId::ESE),
-            store_bytes: 32 * 1024,
-            slot_bytes: 576 * 1024,
-            area_bytes: 0,
-            area_quota: usize::MAX,
-            stack: 40 * 1024,
-            shallow: 16 * 1024,
-            ram: 256 * 1024,
-        }
+        Self::DEFAULT
     }
+}
+
+impl Profile {
+    /// The embedded secure element.
+    pub const DEFAULT: Self = Self {
+        atr: &ATR,
+        isd_aid: ISD,
+        logical_channels: 4,
+        pairing: Pairing::all_to(ContainerId::ESE),
+        store_bytes: 32 * 1024,
+        slot_bytes: 576 * 1024,
+        area_bytes: 0,
+        area_quota: usize::MAX,
+        stack: 40 * 1024,
+        shallow: 16 * 1024,
+        ram: 256 * 1024,
+    };
 }
 
 #[cfg(test)]

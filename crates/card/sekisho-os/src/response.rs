@@ -86,6 +86,12 @@ impl Response {
         }
     }
 
+    /// Wipes the answer.
+    pub(crate) fn clear(&mut self) {
+        self.data.zeroize();
+        (self.len, self.sw, self.goes_on) = (0, StatusWord::UNKNOWN, false);
+    }
+
     /// Begins the answer to another command: its data goes out at once, all of it, where nothing `can_wait`.
     pub(crate) fn begin(&mut self, wanted: Wanted, can_wait: bool) {
         self.limit = if can_wait {

@@ -42,14 +42,6 @@ impl Stack {
         }
     }
 
-    /// So many bytes more.
-    pub(crate) const fn and(self, bytes: usize) -> Self {
-        Self {
-            bytes: self.bytes.saturating_add(bytes),
-            low: self.low,
-        }
-    }
-
     /// Whether there is so much below the caller.
     pub(crate) fn is_there(self) -> bool {
         self.bytes <= here().saturating_sub(self.low)

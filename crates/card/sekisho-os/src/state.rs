@@ -1,7 +1,8 @@
 //! What an SE is built on, and what it knows from one command to the next.
 
 use sekisho_keys::Rng;
-use sekisho_nvm::{Flash, Memory};
+use sekisho_nvm::{Flash, Memory, Store};
+use zeroize::Zeroize;
 
 use crate::application::Applications;
 use crate::buffers::Interfaces;
@@ -12,7 +13,7 @@ use crate::container::{ContainerMemory, ContainerParts};
 use crate::interface::Place;
 use crate::loader::Loader;
 use crate::messaging::Messagings;
-use crate::nvm::{NvmParts, Staged};
+use crate::nvm::{BulkArea, Layout, NvmParts, Staged};
 use crate::profile::Profile;
 use crate::response::RESPONSE_DATA_MAX;
 use crate::secure::SecureChannels;
@@ -46,7 +47,7 @@ pub(crate) struct Core<P: Platform> {
     pub(crate) containers: ContainerParts<P::Containers>,
     pub(crate) interfaces: InterfaceParts,
     pub(crate) loader: Loader,
-    /// The flash has failed: what it holds is only known again after a new boot.
+    /// The SE is off, or the flash has failed: what it holds is only known after a boot.
     pub(crate) mute: bool,
 }
 
@@ -84,6 +85,14 @@ pub(crate) struct WorkRoom {
 }
 
 impl Scratch {
+    /// Nothing is processed any more.
+    pub(crate) fn clear(&mut self) {
+        self.plain.zeroize();
+        self.work.answer.zeroize();
+        self.work.call.clear();
+        self.staged.clear();
+    }
+
     /// Nothing is processed.
     pub(crate) const fn new() -> Self {
         Self {
@@ -98,6 +107,35 @@ impl Scratch {
 }
 
 impl<P: Platform> Core<P> {
+    /// Nothing is known yet but the flash.
+    pub(crate) const fn off(flash: P::Flash, rng: P::Rng) -> Self {
+        Self {
+            platform: PlatformParts {
+                rng,
+                applications: P::Applications::NEW,
+                profile: Profile::DEFAULT,
+                free_ram: 0,
+            },
+            nvm: NvmParts {
+                flash,
+                store: Store::BLANK,
+                area: BulkArea::new(0..0),
+                layout: Layout::NONE,
+            },
+            containers: ContainerParts {
+                pairing: Profile::DEFAULT.pairing,
+                table: P::Containers::NEW,
+            },
+            interfaces: InterfaceParts {
+                channels: Channels::CLOSED,
+                secure: SecureChannels::new(),
+                messaging: Messagings::new(),
+            },
+            loader: Loader::NEW,
+            mute: true,
+        }
+    }
+
     /// Ends secure channels and secure messaging; the loader forgets the broadcast that one of them carried.
     pub(crate) fn end_secure(&mut self, is_gone: impl Fn(Place) -> bool) {
         self.interfaces.messaging.end(&is_gone);

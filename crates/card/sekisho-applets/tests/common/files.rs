@@ -1,5 +1,6 @@
 //! A card with a file system, and the reader that talks to it by secure messaging.
 
+use super::ByValue as _;
 use sekisho_apdu::{Aid, CApdu, Cla};
 use sekisho_applets::file_system::{self, image::Image, image::test_key};
 use sekisho_keys::{AesKey, Rng, sha256};
@@ -80,7 +81,7 @@ fn made<P: Platform>(
         data_objects: &objects,
         ..personalisation(0xFF, &keys, &k_aut)
     };
-    SecureElement::manufacture(flash, rng, profile, &personalisation).unwrap()
+    SecureElement::made(flash, rng, profile, &personalisation).unwrap()
 }
 
 /// The records of an image as the factory of 0.1 wrote them: heads of format 1, whose name is the file's number; values, tries and counts

@@ -1,5 +1,6 @@
 //! The bench for pages about the issuer security domain: SCP03 and broadcast mode from the host's side, with the keys of a page.
 
+use super::ByValue as _;
 use sekisho_apdu::gp::{CardLifeCycle, ins};
 use sekisho_apdu::{CApdu, RApdu, Writer};
 use sekisho_keys::p256sig::SigningKey;
@@ -58,7 +59,7 @@ pub fn made_by(page: Page, without: u8) -> Card {
         data_objects: &[],
         life_cycle: CardLifeCycle::Secured,
     };
-    Card::manufacture(flash(), SeededRng(1), &profile(), &personalisation).unwrap()
+    Card::made(flash(), SeededRng(1), &profile(), &personalisation).unwrap()
 }
 
 /// A card on the contacts, and what a host knows of its secure channel. The column *sent*:
@@ -86,7 +87,7 @@ impl IssuerBench {
     pub fn new(page: Page, flash: RamFlash) -> Self {
         Self {
             page,
-            card: Card::boot(flash, SeededRng(2), &profile()).unwrap(),
+            card: Card::booted(flash, SeededRng(2), &profile()).unwrap(),
             initiated: None,
             channel: None,
             broadcast: None,

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // each test program uses a part
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
+pub mod by_value;
 pub mod files;
 pub mod filing;
 pub mod host;
@@ -14,6 +15,8 @@ pub mod script;
 pub mod stack;
 pub mod tables;
 pub mod update;
+
+pub use by_value::ByValue;
 
 use std::marker::PhantomData;
 
@@ -132,7 +135,7 @@ pub fn new_card() -> Card {
 
 pub fn new_card_with(profile: &Profile, kvn: u8, keys: &KeySet) -> Card {
     let k_aut = key(&[0xA0; 16]);
-    Card::manufacture(
+    Card::made(
         flash(),
         SeededRng(1),
         profile,
@@ -148,7 +151,7 @@ pub fn new_card_of(scp_parameter: ScpParameter) -> Card {
         scp_parameter,
         ..personalisation(0xFF, &keys, &k_aut)
     };
-    Card::manufacture(flash(), SeededRng(1), &profile(), &personalisation).unwrap()
+    Card::made(flash(), SeededRng(1), &profile(), &personalisation).unwrap()
 }
 
 /// Sends one C-APDU to the contacts.

@@ -1,5 +1,6 @@
 //! The bench for docs/spec/secapp.md: SecApp with the state, the keys and the random numbers of docs/spec/paging.md, section 10.
 
+use super::ByValue as _;
 use sekisho_applets::sec_app;
 use sekisho_keys::{AesKey, cmac};
 use sekisho_nvm::ram::RamFlash;
@@ -44,7 +45,7 @@ pub fn made_by(page: Page, uid: &str, records: bool) -> RamFlash {
         ..personalisation(0xFF, &keys, &k_aut)
     };
     let rng = Script(Vec::new(), SeededRng(5));
-    let element = Element::manufacture(flash(), rng, &profile(), &personalisation);
+    let element = Element::made(flash(), rng, &profile(), &personalisation);
     element.unwrap().into_flash()
 }
 
@@ -61,7 +62,7 @@ impl PollerBench {
         let rng = Script(random.to_vec(), SeededRng(6));
         let mut bench = Self {
             page,
-            card: Some(Element::boot(flash, rng, &profile()).unwrap()),
+            card: Some(Element::booted(flash, rng, &profile()).unwrap()),
             public_key: vec![0; 65],
         };
         bench.select();
@@ -105,7 +106,7 @@ impl Bench for PollerBench {
                 let mut flash = self.card.take().unwrap().into_flash();
                 flash.power_on();
                 let rng = Script(Vec::new(), SeededRng(7));
-                self.card = Some(Element::boot(flash, rng, &profile()).unwrap());
+                self.card = Some(Element::booted(flash, rng, &profile()).unwrap());
                 self.select()
             }
             "reset" => {

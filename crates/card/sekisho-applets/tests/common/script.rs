@@ -3,6 +3,7 @@
 #[path = "../../../../../tests/scripts/player.rs"]
 mod player;
 
+use super::ByValue as _;
 use sekisho_os::{Interface, Platform, Profile, SecureElement};
 
 #[allow(unused_imports)] // each test program uses a part
@@ -52,7 +53,7 @@ impl CardUnderTest for InProcess {
 
     fn restart(&mut self) {
         let flash = self.card.take().unwrap().into_flash();
-        self.card = Some(Card::boot(flash, SeededRng(2), &self.profile).unwrap());
+        self.card = Some(Card::booted(flash, SeededRng(2), &self.profile).unwrap());
     }
 
     fn replace_with_files(&mut self) {

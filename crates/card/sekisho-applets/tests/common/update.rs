@@ -1,5 +1,6 @@
 //! The other ends of a broadcast update, written from `docs/spec/broadcast-update.md`: the design system, the HSM, and a device that plays.
 
+use super::ByValue as _;
 use sekisho_apdu::{CApdu, Cla, Writer};
 use sekisho_keys::p256sig::SigningKey;
 use sekisho_keys::{AesKey, KeySet, cmac, ctr_xor, kdf_label, key_wrap, sha256};
@@ -65,7 +66,7 @@ impl Keys {
             part: Some((&manifest, V1)),
             ..personalisation(KVN, &self.scp, &self.k_aut)
         };
-        Card::manufacture(flash, SeededRng(1), profile, &personalisation).unwrap()
+        Card::made(flash, SeededRng(1), profile, &personalisation).unwrap()
     }
 
     pub fn open(&self, card: &mut Card, level: SecurityLevel) -> Host {

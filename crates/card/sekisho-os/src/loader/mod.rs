@@ -86,28 +86,42 @@ pub struct PartState {
 }
 
 impl Loader {
-    /// Starts the loader; `part_ram` is what the OS part may use.
+    /// It knows of nothing yet.
+    pub(crate) const NEW: Self = Self {
+        active: None,
+        key_version: Manifest::FIRST_KEY_VERSION,
+        staged: (Staging::Nothing, Position::new(Campaign(0))),
+        loading: Position::new(Campaign(0)),
+        broadcast: Place::EMPTY,
+        part_ram: 0,
+        failure: None,
+    };
+
+    /// It knows of nothing any more.
+    pub(crate) fn forget(&mut self) {
+        self.broadcast.clear();
+        (self.active, self.key_version) = (None, Manifest::FIRST_KEY_VERSION);
+        (self.staged, self.loading) = (Self::NEW.staged, Self::NEW.loading);
+        self.failure = None;
+    }
+
+    /// Starts the loader, where it stands; `part_ram` is what the OS part may use.
     ///
     /// # Errors
     /// 6581 when the flash fails or holds records of another making; 6A84 when its pages are larger than the page buffer.
-    pub fn boot(nvm: &mut Nvm<'_>, part_ram: usize) -> Result<Self, StatusWord> {
+    pub fn boot(&mut self, nvm: &mut Nvm<'_>, part_ram: usize) -> Result<(), StatusWord> {
         if nvm.flash.page_size() > PAGE_MAX {
             return Err(StatusWord::NOT_ENOUGH_MEMORY);
         }
-        let mut loader = Self {
-            active: ActivePart::load(nvm)?,
-            key_version: records::key_version(nvm)?,
-            staged: (Staging::Nothing, Position::new(Campaign(0))),
-            loading: Position::new(Campaign(0)),
-            broadcast: Place::EMPTY,
-            part_ram,
-            failure: None,
-        };
-        loader.reload(nvm)?;
+        self.forget();
+        self.part_ram = part_ram;
+        self.active = ActivePart::load(nvm)?;
+        self.key_version = records::key_version(nvm)?;
+        self.reload(nvm)?;
         if nvm.get(WIPE, &mut []).map_err(|refusal| refusal.0)?.is_some() {
-            loader.wipe_slot(nvm)?;
+            self.wipe_slot(nvm)?;
         }
-        Ok(loader)
+        Ok(())
     }
 
     /// Reads again what GET DATA says of the staged image.
