@@ -14,7 +14,7 @@ use crate::common::host::Host;
 use crate::common::keys::{put_set, set};
 use crate::common::script::Line;
 use crate::common::update::{Broadcast, Custody, KVN, Keys, V2, manifest};
-use crate::common::{Card, PAGE, SeededRng, flash, new_card_with, profile};
+use crate::common::{ByValue as _, Card, PAGE, SeededRng, flash, new_card_with, profile};
 use crate::mark::{mark, unmark};
 
 const CONTACTS: Interface = Interface::Iso7816Contact;
@@ -33,7 +33,7 @@ impl Marked {
             assert_eq!(places.len(), 1, "{} is in the flash, once", hex::encode(secret));
             places.into_iter().for_each(mark);
         }
-        Self(Card::boot(RamFlash::from_image(PAGE, &image), SeededRng(2), profile).unwrap())
+        Self(Card::booted(RamFlash::from_image(PAGE, &image), SeededRng(2), profile).unwrap())
     }
 
     /// Sends a C-APDU; the status word must be this.

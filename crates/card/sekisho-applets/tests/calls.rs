@@ -584,7 +584,7 @@ fn power_cut_at_every_operation_of_a_forwarded_command() {
             flash.cut_after(cut, seed);
             let mut card = match Card::booted(flash, SeededRng(2), &profile()) {
                 Ok(card) => card,
-                Err(failure) => panic!("{failure}"),
+                Err(failure) => panic!("{failure:?}"),
             };
             select(&mut card, 0, OUTER);
             let answer = sw(&put(&mut card, inner::PUTS, outer::ENDS, b"after"));
