@@ -30,6 +30,14 @@ const CLOSED: Channel = Channel {
     called: 0,
 };
 
+/// What each interface speaks at power-on.
+const DEFAULT_PROTOCOLS: [Protocol; Interface::COUNT] = [
+    Interface::Iso7816Contact.default_protocol(),
+    Interface::Swp.default_protocol(),
+    Interface::ApduGate.default_protocol(),
+    Interface::Spi.default_protocol(),
+];
+
 /// The logical channels of all interfaces.
 pub(crate) struct Channels {
     table: [[Channel; CHANNELS_MAX]; Interface::COUNT],
@@ -45,19 +53,14 @@ impl Channels {
     /// None is open on any interface.
     pub(crate) const CLOSED: Self = Self {
         table: [[CLOSED; CHANNELS_MAX]; Interface::COUNT],
-        protocols: [
-            Interface::Iso7816Contact.default_protocol(),
-            Interface::Swp.default_protocol(),
-            Interface::ApduGate.default_protocol(),
-            Interface::Spi.default_protocol(),
-        ],
+        protocols: DEFAULT_PROTOCOLS,
         limit: 0,
         sessions: 0,
     };
 
     /// Basic channels are open with what `selected` says of their interface, at most `limit` channels on each interface; all else is as at power-on.
     pub(crate) fn begin(&mut self, limit: u8, selected: impl Fn(Interface) -> Option<EntryId>) {
-        self.protocols = Self::CLOSED.protocols;
+        self.protocols = DEFAULT_PROTOCOLS;
         (self.limit, self.sessions) = (limit, 0);
         for interface in Interface::ALL {
             self.reset(interface, selected(interface));

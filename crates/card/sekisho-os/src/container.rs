@@ -39,6 +39,13 @@ pub(crate) struct CardRecord {
 }
 
 impl CardRecord {
+    /// That of a container that has not been made: terminated.
+    const NONE: Self = Self {
+        life_cycle: CardLifeCycle::Terminated,
+        se_id: [0; 10],
+        scp: ScpParameter::FULL_S8,
+    };
+
     pub(crate) fn load(records: &mut Records<'_>, container: ContainerId) -> Result<Option<Self>, Refusal> {
         let mut bytes = [0; CARD_RECORD_LEN];
         match records.get(name(container, RecordKind::Card, 0), &mut bytes)? {
@@ -89,11 +96,7 @@ impl Container {
     /// One that has not been made: terminated, with nothing in it.
     const BLANK: Self = Self {
         id: ContainerId(0),
-        card: CardRecord {
-            life_cycle: CardLifeCycle::Terminated,
-            se_id: [0; 10],
-            scp: ScpParameter::FULL_S8,
-        },
+        card: CardRecord::NONE,
         registry: Registry::empty(),
     };
 
@@ -111,7 +114,7 @@ impl Container {
 
     /// Nothing is known of it any more.
     pub(crate) fn forget(&mut self) {
-        (self.id, self.card) = (Self::BLANK.id, Self::BLANK.card);
+        (self.id, self.card) = (ContainerId(0), CardRecord::NONE);
         for index in (0..).take(ENTRIES_MAX) {
             self.registry.set(index, None);
         }

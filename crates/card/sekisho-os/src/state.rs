@@ -10,7 +10,7 @@ use crate::call::CallRoom;
 use crate::chaining::COMMAND_DATA_MAX;
 use crate::channels::Channels;
 use crate::container::{ContainerMemory, ContainerParts};
-use crate::interface::Place;
+use crate::interface::{ContainerId, Pairing, Place};
 use crate::loader::Loader;
 use crate::messaging::Messagings;
 use crate::nvm::{BulkArea, Layout, NvmParts, Staged};
@@ -123,7 +123,7 @@ impl<P: Platform> Core<P> {
                 layout: Layout::NONE,
             },
             containers: ContainerParts {
-                pairing: Profile::DEFAULT.pairing,
+                pairing: Pairing::all_to(ContainerId::ESE),
                 table: P::Containers::NEW,
             },
             interfaces: InterfaceParts {

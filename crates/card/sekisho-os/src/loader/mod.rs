@@ -41,6 +41,9 @@ use staging::Place;
 /// Largest flash page that the page buffer holds.
 const PAGE_MAX: usize = 4096;
 
+/// Nothing is staged.
+const UNKNOWN: (Staging, Position) = (Staging::Nothing, Position::new(Campaign(0)));
+
 /// What CHANGE MODE says about a broadcast that begins, its keys unwrapped.
 pub struct BroadcastBegin {
     /// The campaign.
@@ -90,8 +93,8 @@ impl Loader {
     pub(crate) const NEW: Self = Self {
         active: None,
         key_version: Manifest::FIRST_KEY_VERSION,
-        staged: (Staging::Nothing, Position::new(Campaign(0))),
-        loading: Position::new(Campaign(0)),
+        staged: UNKNOWN,
+        loading: UNKNOWN.1,
         broadcast: Place::EMPTY,
         part_ram: 0,
         failure: None,
@@ -101,7 +104,7 @@ impl Loader {
     pub(crate) fn forget(&mut self) {
         self.broadcast.clear();
         (self.active, self.key_version) = (None, Manifest::FIRST_KEY_VERSION);
-        (self.staged, self.loading) = (Self::NEW.staged, Self::NEW.loading);
+        (self.staged, self.loading) = (UNKNOWN, UNKNOWN.1);
         self.failure = None;
     }
 
@@ -135,7 +138,7 @@ impl Loader {
                 };
                 (staged.staging, position)
             }
-            _ => (Staging::Nothing, Position::new(Campaign(0))),
+            _ => UNKNOWN,
         };
         Ok(())
     }
@@ -196,7 +199,7 @@ impl Loader {
     pub fn state_object(&self, target: u8, out: &mut Writer<'_>) -> Result<(), BufferFull> {
         let (staging, position) = match self.staged {
             (staging, position) if position.target == target => (staging, position),
-            _ => (Staging::Nothing, Position::new(Campaign(0))),
+            _ => UNKNOWN,
         };
         let (slot, abi) = if target == Manifest::OS_PART {
             (self.active.map_or(0, |active| active.slot), part::ABI)
