@@ -108,6 +108,9 @@ impl<P: Platform> Core<P> {
     ///
     /// # Errors
     /// 6581: the flash has failed, and nobody is asked any more.
+    ///
+    /// Not inlined: what the other application brings about would take its room of the stack of every command.
+    #[inline(never)]
     fn carry(
         &mut self,
         (place, from): (Place, EntryId),

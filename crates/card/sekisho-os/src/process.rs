@@ -226,7 +226,8 @@ impl<P: Platform> Core<P> {
         }
     }
 
-    /// Answers under the protection that the command came with.
+    /// Answers under the protection that the command came with. Not inlined, as [`Core::admit`].
+    #[inline(never)]
     fn respond(
         &mut self,
         place: Place,
@@ -283,7 +284,9 @@ impl<P: Platform> Core<P> {
         }
     }
 
-    /// Lets a command through the secure channel of its logical channel: verifies and decrypts it (GPC 10.2.3, Amd D 5.6).
+    /// Lets a command through the secure channel of its logical channel: verifies and decrypts it (GPC 10.2.3, Amd D 5.6). Not inlined: what it needs of
+    /// the stack is free when the application works.
+    #[inline(never)]
     fn admit<'b>(
         &mut self,
         place: Place,
@@ -342,7 +345,8 @@ impl<P: Platform> Core<P> {
         }
     }
 
-    /// Commits the writes of a command that succeeded, and reads again what is kept in RAM of them.
+    /// Commits the writes of a command that succeeded, and reads again what is kept in RAM of them. Not inlined, as [`Core::admit`].
+    #[inline(never)]
     fn commit(&mut self, place: Place, outcome: Outcome, staged: &mut Staged, effects: &Effects) -> Outcome {
         let done = match outcome {
             Ok(_) if !staged.is_empty() => self.write(place, staged, effects).and(outcome),

@@ -101,7 +101,7 @@ impl KeyRecord {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.len == 0
     }
 

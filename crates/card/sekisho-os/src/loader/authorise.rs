@@ -137,11 +137,12 @@ impl Loader {
         out: &mut Writer<'_>,
     ) -> Result<(), StatusWord> {
         let region = slot(nvm, self.inactive_slot())?;
-        let new = keys::read(nvm, &region, manifest, authority)?;
+        let mut new = keys::NewKeys::new();
+        new.read(nvm, &region, manifest, authority)?;
         let receipt = receipts::activated(authority, campaign, self.version(Manifest::KEYS), manifest);
         let version = manifest.version.to_be_bytes();
         let beside = [Op::Put(KEY_VERSION, &version), Op::Put(RECEIPT, &receipt)];
-        self.unstage(nvm, beside.into_iter().chain(new.ops().into_iter().flatten()))?;
+        self.unstage(nvm, beside.into_iter().chain(new.ops()))?;
         self.key_version = manifest.version;
         out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
     }

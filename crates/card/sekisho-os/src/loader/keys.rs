@@ -18,62 +18,78 @@ use crate::nvm::Nvm;
 const PAIR_MAX: usize = 64;
 const WRAPPING: usize = 8;
 
-/// The records that take the place of Kos, `K_MAC` and the designer's key: as many as the image says.
+/// The records that take the place of Kos, `K_MAC` and the designer's key; one that the image does not bring is empty.
 pub(super) struct NewKeys {
-    pair: Option<[KeyRecord; 2]>,
-    designer: Option<KeyRecord>,
+    kos: KeyRecord,
+    k_mac: KeyRecord,
+    designer: KeyRecord,
 }
 
 impl NewKeys {
+    /// None.
+    pub(super) const fn new() -> Self {
+        Self {
+            kos: KeyRecord::new(),
+            k_mac: KeyRecord::new(),
+            designer: KeyRecord::new(),
+        }
+    }
+
     /// The operations that put them into the store.
-    pub(super) fn ops(&self) -> [Option<Op<'_>>; 3] {
-        fn put(kvn: u8, record: &KeyRecord) -> Op<'_> {
+    pub(super) fn ops(&self) -> impl Iterator<Item = Op<'_>> {
+        let all = [
+            (KVN_KOS, &self.kos),
+            (KVN_K_MAC, &self.k_mac),
+            (KVN_DESIGNER, &self.designer),
+        ];
+        let brought = all.into_iter().filter(|(_, record)| !record.is_empty());
+        brought.map(|(kvn, record)| {
             Op::Put(
                 RecordKey::platform(RecordKind::Keys, kvn.into()).key(),
                 record.as_bytes(),
             )
-        }
-        let pair = self.pair.as_ref();
-        [
-            pair.map(|[kos, _]| put(KVN_KOS, kos)),
-            pair.map(|[_, k_mac]| put(KVN_K_MAC, k_mac)),
-            self.designer.as_ref().map(|designer| put(KVN_DESIGNER, designer)),
-        ]
+        })
     }
-}
 
-/// Reads the staged image, and unwraps what is wrapped in it.
-///
-/// # Errors
-/// 9505 when it is no key change, has a bit that is unknown, does not unwrap, or its designer's key is no point of the curve; 6A88 when Kos or
-/// `K_MAC`, which it would replace, is not in the SE; 6581.
-pub(super) fn read(
-    nvm: &Nvm<'_>,
-    region: &Region,
-    manifest: &Manifest,
-    authority: &Authority,
-) -> Result<NewKeys, StatusWord> {
-    let mut image = Zeroizing::new([0; KeyChange::MAX_LEN]);
-    let image = image.get_mut(..length(manifest)?).ok_or(status::CODE)?;
-    region
-        .read(&nvm.flash, 0, image)
-        .map_err(|_| StatusWord::MEMORY_FAILURE)?;
-    let change = KeyChange::decode(image).map_err(|_| status::CODE)?;
-    let pair = match change.wrapped {
-        Some(wrapped) => Some(unwrap(
-            &wrapping_key(authority, manifest, change.is_individual)?,
-            wrapped,
-        )?),
-        None => None,
-    };
-    let designer = match &change.designer {
-        Some(point) => {
-            VerifyingKey::from_sec1(point).map_err(|_| status::CODE)?;
-            Some(record(key_type::ECC_PUBLIC, point)?)
+    /// Reads the staged image, and unwraps what is wrapped in it. Not inlined: what it takes of the stack is free when the keys are written.
+    ///
+    /// # Errors
+    /// 9505 when it is no key change, has a bit that is unknown, does not unwrap, or its designer's key is no point of the curve; 6A88 when Kos or
+    /// `K_MAC`, which it would replace, is not in the SE; 6581.
+    #[inline(never)]
+    pub(super) fn read(
+        &mut self,
+        nvm: &Nvm<'_>,
+        region: &Region,
+        manifest: &Manifest,
+        authority: &Authority,
+    ) -> Result<(), StatusWord> {
+        let mut image = Zeroizing::new([0; KeyChange::MAX_LEN]);
+        let image = image.get_mut(..length(manifest)?).ok_or(status::CODE)?;
+        region
+            .read(&nvm.flash, 0, image)
+            .map_err(|_| StatusWord::MEMORY_FAILURE)?;
+        let change = KeyChange::decode(image).map_err(|_| status::CODE)?;
+        if let Some(wrapped) = change.wrapped {
+            self.unwrap(&wrapping_key(authority, manifest, change.is_individual)?, wrapped)?;
         }
-        None => None,
-    };
-    Ok(NewKeys { pair, designer })
+        if let Some(point) = &change.designer {
+            VerifyingKey::from_sec1(point).map_err(|_| status::CODE)?;
+            self.designer.push(KID_FIRST, key_type::ECC_PUBLIC, point)?;
+        }
+        Ok(())
+    }
+
+    fn unwrap(&mut self, kck: &AesKey, wrapped: &[u8]) -> Result<(), StatusWord> {
+        let mut plain = Zeroizing::new([0; PAIR_MAX]);
+        let len = wrapped.len().checked_sub(WRAPPING).ok_or(status::CODE)?;
+        let plain = plain.get_mut(..len).ok_or(status::CODE)?;
+        key_unwrap(kck, wrapped, plain).map_err(|_| status::CODE)?;
+        let (kos, k_mac) = plain.split_at_checked(len / 2).ok_or(status::CODE)?;
+        self.kos.push(KID_FIRST, key_type::AES, kos)?;
+        self.k_mac.push(KID_FIRST, key_type::AES, k_mac)?;
+        Ok(())
+    }
 }
 
 /// KCK, under which Kos and `K_MAC` are wrapped: for all SEs, or for this one.
@@ -97,19 +113,4 @@ fn wrapping_key(
         kdf_label(kos, codes::LABEL_KEY_CHANGE, &manifest.package_id, &mut *key);
     }
     AesKey::new(&*key).map_err(|_| StatusWord::MEMORY_FAILURE)
-}
-
-fn unwrap(kck: &AesKey, wrapped: &[u8]) -> Result<[KeyRecord; 2], StatusWord> {
-    let mut plain = Zeroizing::new([0; PAIR_MAX]);
-    let len = wrapped.len().checked_sub(WRAPPING).ok_or(status::CODE)?;
-    let plain = plain.get_mut(..len).ok_or(status::CODE)?;
-    key_unwrap(kck, wrapped, plain).map_err(|_| status::CODE)?;
-    let (kos, k_mac) = plain.split_at_checked(len / 2).ok_or(status::CODE)?;
-    Ok([record(key_type::AES, kos)?, record(key_type::AES, k_mac)?])
-}
-
-fn record(kind: u8, value: &[u8]) -> Result<KeyRecord, StatusWord> {
-    let mut record = KeyRecord::new();
-    record.push(KID_FIRST, kind, value)?;
-    Ok(record)
 }

@@ -275,18 +275,23 @@ fn unwrapped_schedule(
 }
 
 fn schedule_from_keys(mode: Mode, lanes: Lanes, keys: &[[u8; 16]]) -> Result<Schedule, ScheduleError> {
-    Ok(match mode {
-        Mode::Fixed => Schedule::Fixed(fixed_from_keys(lanes, keys)?),
-        Mode::LegacyXor => Schedule::LegacyXor(LegacyPair::new(XOR, lanes, keys)?),
-        Mode::LegacyTurns => Schedule::LegacyTurns(LegacyPair::new(TURNS, lanes, keys)?),
-        Mode::LegacyList => Schedule::LegacyList(LegacyList::new(lanes, KeyTable::new(keys)?)),
-        Mode::LegacyOperations => Schedule::LegacyOperations(LegacyOperations::new(
-            lanes,
-            KeyTable::new(keys)?,
-            PATENT_OPERATIONS,
-        )?),
-        Mode::Ratchet => return Err(ScheduleError::NotAllowed),
-    })
+    match mode {
+        Mode::Fixed => fixed_from_keys(lanes, keys).map(Schedule::Fixed),
+        Mode::LegacyXor => LegacyPair::new(XOR, lanes, keys).map(Schedule::LegacyXor),
+        Mode::LegacyTurns => LegacyPair::new(TURNS, lanes, keys).map(Schedule::LegacyTurns),
+        Mode::LegacyList | Mode::LegacyOperations => of_list(mode, lanes, keys),
+        Mode::Ratchet => Err(ScheduleError::NotAllowed),
+    }
+}
+
+/// The schedules of a list of keys. Not inlined: lists would take their room of the stack of every mode.
+#[inline(never)]
+fn of_list(mode: Mode, lanes: Lanes, keys: &[[u8; 16]]) -> Result<Schedule, ScheduleError> {
+    let table = KeyTable::new(keys)?;
+    if mode == Mode::LegacyList {
+        return Ok(Schedule::LegacyList(LegacyList::new(lanes, table)));
+    }
+    LegacyOperations::new(lanes, table, PATENT_OPERATIONS).map(Schedule::LegacyOperations)
 }
 
 fn fixed_from_keys(lanes: Lanes, keys: &[[u8; 16]]) -> Result<Fixed, ScheduleError> {
