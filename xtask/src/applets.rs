@@ -5,7 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// The parts: package, and file stem of the module that cargo writes.
-const PARTS: [(&str, &str); 2] = [("meter-v1", "meter_v1"), ("meter-v2", "meter_v2")];
+const PARTS: [(&str, &str); 3] = [
+    ("meter-v1", "meter_v1"),
+    ("meter-v2", "meter_v2"),
+    ("locker", "locker"),
+];
 
 /// Builds all parts; with `check` only compares.
 pub(crate) fn run(root: &Path, check: bool) -> Result<()> {

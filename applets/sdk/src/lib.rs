@@ -1,4 +1,4 @@
-//! Host ABI 2 (`docs/spec/os-part.md`) for OS parts: the command, the answer, the records of the part, random bytes.
+//! Host ABI 2 and 3 (`docs/spec/os-part.md`) for OS parts: the command, the answer, the records of the part, what it keeps for a session, random bytes.
 //!
 //! A part implements one function from a [`Command`] to an [`Answer`] and names it in [`os_part!`]:
 //!
@@ -13,8 +13,12 @@
 //! ```
 #![no_std]
 
-/// Version of the host ABI.
+/// Version of the host ABI of a part that keeps nothing for a session.
 pub const ABI: i32 = 2;
+/// Version of the host ABI of one that does.
+pub const ABI_TRANSIENT: i32 = 3;
+/// Bytes that a part may keep for a session.
+pub const TRANSIENT_MAX: usize = 64;
 /// Bytes of the buffer through which commands come and answers go.
 pub const BUFFER_SIZE: usize = 1024;
 /// Bytes of an answer without its status word.
@@ -35,6 +39,10 @@ unsafe extern "C" {
     fn host_random(at: *mut u8, len: usize) -> i32;
     #[link_name = "version"]
     fn host_version() -> u32;
+    #[link_name = "transient_get"]
+    fn host_transient_get(offset: usize, at: *mut u8, len: usize) -> i32;
+    #[link_name = "transient_put"]
+    fn host_transient_put(offset: usize, at: *const u8, len: usize) -> i32;
 }
 
 /// Without a secure element there are no records: for tests of a part's own logic on the machine where it is written.
@@ -55,9 +63,17 @@ mod nothing {
     pub(crate) unsafe fn host_version() -> u32 {
         0
     }
+    pub(crate) unsafe fn host_transient_get(_: usize, _: *mut u8, _: usize) -> i32 {
+        -2
+    }
+    pub(crate) unsafe fn host_transient_put(_: usize, _: *const u8, _: usize) -> i32 {
+        -2
+    }
 }
 #[cfg(not(target_arch = "wasm32"))]
-use nothing::{host_get, host_put, host_random, host_remove, host_version};
+use nothing::{
+    host_get, host_put, host_random, host_remove, host_transient_get, host_transient_put, host_version,
+};
 
 /// Version of this part, as its manifest says.
 pub fn version() -> u32 {
@@ -97,6 +113,20 @@ pub fn remove(index: u32) -> Result<(), StatusWord> {
 pub fn random(out: &mut [u8]) -> Result<(), StatusWord> {
     // SAFETY: the host writes `len` bytes at a pointer that is good for them.
     done(unsafe { host_random(out.as_mut_ptr(), out.len()) })
+}
+
+/// Reads what the part keeps for this session, from `offset` on: zeros when the session begins. [`NOT_ENOUGH_MEMORY`] for what is outside the bytes that it
+/// asks for in [`os_part!`].
+pub fn transient_get(offset: usize, out: &mut [u8]) -> Result<(), StatusWord> {
+    // SAFETY: the host writes `len` bytes at a pointer that is good for them.
+    done(unsafe { host_transient_get(offset, out.as_mut_ptr(), out.len()) })
+}
+
+/// Keeps bytes for this session, whatever status word the command is answered with: until the part is selected anew, its logical channel is closed or
+/// reset, or another version is activated.
+pub fn transient_put(offset: usize, value: &[u8]) -> Result<(), StatusWord> {
+    // SAFETY: the host reads `len` bytes at a pointer that is good for them.
+    done(unsafe { host_transient_put(offset, value.as_ptr(), value.len()) })
 }
 
 fn done(answer: i32) -> Result<(), StatusWord> {
@@ -234,17 +264,30 @@ pub fn run(
     to.len() + 2
 }
 
-/// Makes the exports of ABI 2 from a function `fn(&Command, &mut Answer) -> Result<StatusWord, StatusWord>`: `Ok` gives the answer's bytes with a status word
+/// Makes the exports of ABI 2 or, with `transient = ` a number of bytes, of ABI 3 from a function `fn(&Command, &mut Answer) -> Result<StatusWord, StatusWord>`: `Ok` gives the answer's bytes with a status word
 /// of success or warning, `Err` a status word alone. What the part wrote lasts with 9000, 62XX and 63XX.
 #[macro_export]
 macro_rules! os_part {
+    ($process:path, transient = $len:expr) => {
+        const _: () = assert!($len <= $crate::TRANSIENT_MAX, "more than a session has");
+
+        #[unsafe(export_name = "transient")]
+        extern "C" fn __os_part_transient() -> usize {
+            $len
+        }
+
+        $crate::os_part!(@ $process, $crate::ABI_TRANSIENT);
+    };
     ($process:path) => {
+        $crate::os_part!(@ $process, $crate::ABI);
+    };
+    (@ $process:path, $abi:expr) => {
         static mut __OS_PART_BUFFER: [u8; $crate::BUFFER_SIZE] = [0; $crate::BUFFER_SIZE];
         static mut __OS_PART_ROOM: [u8; $crate::ANSWER_MAX] = [0; $crate::ANSWER_MAX];
 
         #[unsafe(export_name = "abi")]
         extern "C" fn __os_part_abi() -> i32 {
-            $crate::ABI
+            $abi
         }
 
         #[unsafe(export_name = "buffer")]

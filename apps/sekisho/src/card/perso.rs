@@ -9,7 +9,7 @@ use sekisho_applets::file_system::{self, image::Image};
 use sekisho_applets::sec_app;
 use sekisho_hsm::{PersoFile, ProductFile};
 use sekisho_keys::{AesKey, KeySet, sha256};
-use sekisho_link::{Manifest, SeId};
+use sekisho_link::{Manifest, SeId, host_abi};
 use sekisho_os::{FactoryApplication, KVN_INITIAL, Module, OwnRecord, Personalisation};
 use sekisho_paging::Uid;
 use sekisho_paging::device::{DeviceKey, Record, State};
@@ -183,7 +183,7 @@ impl FirstPart {
         let manifest = Manifest {
             target: Manifest::OS_PART,
             code_format: Manifest::WEBASSEMBLY,
-            abi: Manifest::ABI,
+            abi: host_abi(&image),
             version,
             min_previous: 0,
             length: u32::try_from(image.len()).context("the first OS part is too long")?,

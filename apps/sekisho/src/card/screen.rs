@@ -58,8 +58,10 @@ fn os_part(state: &LoaderState, part: Option<PartState>) -> String {
     let version = format!("version {} in slot {slot}", state.version);
     match part.filter(|part| !part.runs) {
         Some(part) => format!(
-            "{version}, written for host ABI {}; this card runs ABI {} and answers 6D00 until it is updated",
-            part.abi, state.abi
+            "{version}, written for host ABI {}; this card runs ABI {} to {} and answers 6D00 until it is updated",
+            part.abi,
+            Manifest::ABI,
+            state.abi
         ),
         None => version,
     }

@@ -39,6 +39,7 @@ pub(super) fn check(path: &Path, module: &[u8], profile: &Profile) -> Result<()>
     }
     let ram = SecureElement::<HostPlatform<RamFlash>>::part_ram(profile);
     check_part(module, ram)
+        .map(|_| ())
         .with_context(|| format!("{} is no OS part that a secure element runs", path.display()))
 }
 

@@ -47,7 +47,8 @@ pub(crate) fn rests(card: &CardProcess) {
     }
     let line = card.says("OS part");
     assert!(
-        line.contains("written for host ABI 1; this card runs ABI 2") && line.contains("until it is updated"),
+        line.contains("written for host ABI 1; this card runs ABI 2 to 3")
+            && line.contains("until it is updated"),
         "{line}"
     );
 }

@@ -21,6 +21,8 @@ use sekisho_os::{Application, Applications, Instance, Module, OsPart, Pool, Stat
 
 /// File systems that it has memory for.
 pub const FILE_SYSTEMS: usize = 2;
+/// Sessions, of each container, in which the OS part can keep something at once.
+pub const PART_SESSIONS: usize = if cfg!(feature = "os-part") { 8 } else { 0 };
 /// Files of each, the MF included.
 pub const FILES: usize = 32;
 
@@ -28,7 +30,7 @@ pub const FILES: usize = 32;
 #[derive(Debug)]
 pub struct Standard<const CONTAINERS: usize = 1> {
     card_managers: Pool<CardManager, CONTAINERS>,
-    os_part: OsPart,
+    os_parts: Pool<OsPart<PART_SESSIONS>, CONTAINERS>,
     sec_apps: Pool<SecApp, CONTAINERS>,
     file_systems: Pool<FileSystem<FILES>, FILE_SYSTEMS>,
 }
@@ -36,7 +38,7 @@ pub struct Standard<const CONTAINERS: usize = 1> {
 impl<const CONTAINERS: usize> Applications for Standard<CONTAINERS> {
     const NEW: Self = Self {
         card_managers: Pool::NEW,
-        os_part: OsPart,
+        os_parts: Pool::NEW,
         sec_apps: Pool::NEW,
         file_systems: Pool::NEW,
     };
@@ -44,7 +46,7 @@ impl<const CONTAINERS: usize> Applications for Standard<CONTAINERS> {
     fn get(&mut self, module: Module, instance: Instance) -> Option<&mut dyn Application> {
         match module {
             Module::CARD_MANAGER => Some(self.card_managers.get(instance)?),
-            Module::OS_PART => Some(&mut self.os_part),
+            Module::OS_PART => Some(self.os_parts.get(instance)?),
             Module::SEC_APP => Some(self.sec_apps.get(instance)?),
             Module::FILE_SYSTEM => Some(self.file_systems.get(instance)?),
             _ => None,
@@ -56,7 +58,7 @@ impl<const CONTAINERS: usize> Applications for Standard<CONTAINERS> {
             Module::CARD_MANAGER => self.card_managers.release(instance),
             Module::SEC_APP => self.sec_apps.release(instance),
             Module::FILE_SYSTEM => self.file_systems.release(instance),
-            // It remembers nothing.
+            Module::OS_PART => self.os_parts.release(instance),
             _ => {}
         }
     }

@@ -10,13 +10,13 @@ use common::{
     Card, PAGE, SeededRng, Virtual, flash, initial_keys, key, new_card, personalisation, profile, send, sw,
 };
 use proptest::prelude::*;
-use sekisho_applets::{CardManager, FILES, FileSystem, SecApp};
+use sekisho_applets::{CardManager, FILES, FileSystem, PART_SESSIONS, SecApp};
 use sekisho_keys::KeySet;
 use sekisho_nvm::area::{Area, Run};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    BootError, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Container, Interface, InterfaceState, Platform, Profile,
-    Registry,
+    BootError, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Container, Interface, InterfaceState, OsPart, Platform,
+    Profile, Registry,
 };
 use sekisho_scp::SecurityLevel;
 
@@ -225,6 +225,10 @@ fn the_page_says_how_much_ram_each_thing_takes() {
         ("the index of records", index),
         ("an issuer security domain", size_of::<CardManager>()),
         ("a SecApp", size_of::<SecApp>()),
+        (
+            "what the OS part keeps for sessions",
+            size_of::<OsPart<PART_SESSIONS>>(),
+        ),
         ("a file system", size_of::<FileSystem<FILES>>()),
         (
             "the area for bulk",
@@ -238,6 +242,7 @@ fn the_page_says_how_much_ram_each_thing_takes() {
         println!("{row}");
         assert!(page.contains(&row), "{row}");
     }
+    assert_eq!(size_of::<OsPart<0>>(), 0);
 }
 
 proptest! {

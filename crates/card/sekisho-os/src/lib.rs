@@ -85,6 +85,11 @@ mod select;
 mod stack;
 mod start;
 mod state;
+#[cfg_attr(
+    not(feature = "os-part"),
+    allow(dead_code, reason = "there is nothing to keep")
+)]
+mod transient;
 
 pub use application::{Application, Applications, Context, MESSAGING_POLICY};
 pub use buffers::{AllInterfaces, InterfaceState, Interfaces};
@@ -114,3 +119,4 @@ pub use secure::{Authenticated, KeyRef, OffCardEntity};
 pub use sekisho_scp::ScpParameter;
 pub use start::BootError;
 pub use state::Platform;
+pub use transient::TRANSIENT;

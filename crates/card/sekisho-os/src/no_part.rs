@@ -8,6 +8,7 @@ use sekisho_link::Manifest;
 use sekisho_nvm::Region;
 
 use crate::nvm::{AnyFlash, Records};
+use crate::transient::Kept;
 
 /// Host ABI that GET DATA DF20 gives: none.
 pub(crate) const ABI: u8 = Manifest::NO_CODE;
@@ -39,7 +40,12 @@ pub(crate) const fn runs(_: u8, _: u8) -> bool {
 }
 
 /// Refuses every image.
-pub(crate) const fn check(_: &[u8], _: usize) -> Result<(), NoPart> {
+pub(crate) const fn check(_: &[u8], _: usize) -> Result<u8, NoPart> {
+    Err(NoPart)
+}
+
+/// Refuses every ABI.
+pub(crate) const fn is_of(_: u8, _: u8) -> Result<(), NoPart> {
     Err(NoPart)
 }
 
@@ -47,7 +53,7 @@ pub(crate) const fn check(_: &[u8], _: usize) -> Result<(), NoPart> {
 pub(crate) struct Placed;
 
 impl Placed {
-    pub(crate) fn new(_: Region, _: usize, _: u32, _: usize) -> Self {
+    pub(crate) fn new(_: Region, _: usize, _: &Manifest, _: usize) -> Self {
         Self
     }
 
@@ -70,6 +76,7 @@ pub(crate) fn process(
     _: &mut Records<'_>,
     _: &mut dyn Rng,
     _: Writes,
+    _: &mut Kept,
     _: &Placed,
     _: &CApdu<'_>,
     _: &mut Writer<'_>,

@@ -5,7 +5,9 @@ use std::path::Path;
 use sekisho_apdu::Writer;
 use sekisho_keys::p256sig::{SigningKey, VerifyingKey};
 use sekisho_keys::{AesKey, cmac, ctr_xor, kcv_aes, kdf_label, key_wrap, sha256};
-use sekisho_link::{Custody, Manifest, PACKAGE_MAX, Package, PackageBody, PackageSource, Version, codes};
+use sekisho_link::{
+    Custody, Manifest, PACKAGE_MAX, Package, PackageBody, PackageSource, Version, codes, host_abi,
+};
 use sekisho_scp::host::BroadcastWriter;
 use zeroize::Zeroizing;
 
@@ -203,7 +205,7 @@ impl Ceremony {
         let part = Part {
             target: Manifest::OS_PART,
             code_format: Manifest::WEBASSEMBLY,
-            abi: Manifest::ABI,
+            abi: host_abi(module),
             image: module,
         };
         self.package(&part, options, package_id, broadcast)

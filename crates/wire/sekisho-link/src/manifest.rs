@@ -39,8 +39,10 @@ impl Manifest {
     pub const NO_CODE: u8 = 0;
     /// Code format: WebAssembly.
     pub const WEBASSEMBLY: u8 = 1;
-    /// Version of the host ABI of WebAssembly modules (`docs/spec/os-part.md`).
+    /// Version of the host ABI of WebAssembly modules (`docs/spec/os-part.md`): the oldest that is run, which all do with that ask for nothing newer.
     pub const ABI: u8 = 2;
+    /// The newest host ABI: with state that lasts for a session.
+    pub const ABI_NEWEST: u8 = 3;
 
     /// Reads a manifest. Target, code format and ABI are the reader's to judge.
     ///

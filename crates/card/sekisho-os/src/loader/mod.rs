@@ -35,6 +35,7 @@ use sekisho_scp::card::BroadcastCheckpoint;
 
 use crate::nvm::{Nvm, Records};
 use crate::part::{self, PartFailure, Placed, Writes};
+use crate::transient::Kept;
 use records::{ActivePart, Checkpoint, PART, RECEIPT, REFUSAL, Staged, UNSTAGED, WIPE};
 use staging::Place;
 
@@ -165,7 +166,9 @@ impl Loader {
             return Err(status::INTEGRITY);
         }
         check_code_format(manifest)?;
-        part::check(image, part_ram).map_err(|_| status::CODE)?;
+        part::check(image, part_ram)
+            .and_then(|said| part::is_of(manifest.abi, said))
+            .map_err(|_| status::CODE)?;
         let region = slot(nvm, 0)?;
         if image.len() > region.len(&nvm.flash) {
             return Err(StatusWord::NOT_ENOUGH_MEMORY);
@@ -389,7 +392,7 @@ impl Loader {
         if len > region.len(&nvm.flash) {
             return Err(StatusWord::MEMORY_FAILURE);
         }
-        Ok(Placed::new(region, len, manifest.version, self.part_ram))
+        Ok(Placed::new(region, len, manifest, self.part_ram))
     }
 
     /// The active OS part, whether it runs or not.
@@ -402,13 +405,14 @@ impl Loader {
         })
     }
 
-    /// The active OS part answers a command, in a fresh instance; its writes are committed if it succeeds. A part that was activated by an operating
+    /// The active OS part answers a command, in a fresh instance that finds and leaves what is kept for the session; its writes are committed if it succeeds. A part that was activated by an operating
     /// system of another host ABI, or by one that has an engine where this one has none, stays where it is and answers nothing: 6D00, as if there were none.
     pub(crate) fn part_process(
         &mut self,
         records: &mut Records<'_>,
         rng: &mut dyn Rng,
         writes: Writes,
+        kept: &mut Kept,
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> StatusWord {
@@ -423,7 +427,7 @@ impl Loader {
             Ok(placed) => placed,
             Err(sw) => return sw,
         };
-        let (sw, failure) = part::process(records, rng, writes, &placed, capdu, out);
+        let (sw, failure) = part::process(records, rng, writes, kept, &placed, capdu, out);
         self.failure = failure;
         sw
     }

@@ -1,6 +1,9 @@
-//! What a module can ask of the SE: its own records, random bytes, its version. Nothing else is there to be imported.
+//! What a module can ask of the SE: its own records, what it keeps for a session, random bytes, its version. Nothing else is there to be imported.
 
 use sekisho_wasm::{Budget, Bytes, Exhausted, Host, Import, Memory, OutOfBounds, Trap};
+use zeroize::Zeroize;
+
+use crate::transient::{Block, TRANSIENT};
 
 /// Records of the part.
 pub(super) const RECORDS: usize = 16;
@@ -27,6 +30,9 @@ pub(super) struct Part {
     pub(super) random: [u8; RANDOM],
     random_used: usize,
     version: u32,
+    /// What it keeps for the session; as much of it as it has asked for is there.
+    transient: Block,
+    transient_len: usize,
 }
 
 /// A change of a record: its index, and its value or that it is removed.
@@ -40,7 +46,19 @@ impl Part {
             random: [0; RANDOM],
             random_used: 0,
             version,
+            transient: [0; TRANSIENT],
+            transient_len: 0,
         })
+    }
+
+    /// Lends the module the session's block, of which it has asked for `len` bytes.
+    pub(super) fn lend(&mut self, block: &Block, len: usize) {
+        (self.transient, self.transient_len) = (*block, len);
+    }
+
+    /// The session's block, as the module has left it.
+    pub(super) const fn block(&self) -> &Block {
+        &self.transient
     }
 
     /// Puts a record that NVM holds, without changing it: `read` fills the room for it and gives its length.
@@ -117,6 +135,35 @@ impl Part {
         0
     }
 
+    /// A range of the block that the module has asked for. Both numbers are any at all.
+    fn range(&mut self, offset: i32, len: i32) -> Option<&mut [u8]> {
+        let (start, len) = (unsigned(offset), unsigned(len));
+        let block = self.transient.get_mut(..self.transient_len)?;
+        block.get_mut(start..start.checked_add(len)?)
+    }
+
+    fn transient_get(
+        &mut self,
+        offset: i32,
+        at: i32,
+        len: i32,
+        memory: &mut dyn Memory,
+    ) -> Result<i32, Trap> {
+        let Some(bytes) = self.range(offset, len) else {
+            return Ok(REFUSED);
+        };
+        memory.write(at.cast_unsigned(), bytes).map_err(outside)?;
+        Ok(0)
+    }
+
+    fn transient_put(&mut self, offset: i32, at: i32, len: i32, memory: &dyn Memory) -> Result<i32, Trap> {
+        let Some(bytes) = self.range(offset, len) else {
+            return Ok(REFUSED);
+        };
+        memory.read(at.cast_unsigned(), bytes).map_err(outside)?;
+        Ok(0)
+    }
+
     fn random(&mut self, at: i32, len: i32, memory: &mut dyn Memory) -> Result<i32, Trap> {
         let end = self.random_used.saturating_add(unsigned(len));
         let Some(bytes) = self.random.get(self.random_used..end) else {
@@ -125,6 +172,13 @@ impl Part {
         memory.write(at.cast_unsigned(), bytes).map_err(outside)?;
         self.random_used = end;
         Ok(0)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.random.zeroize();
+        self.transient.zeroize();
     }
 }
 
@@ -145,6 +199,8 @@ impl Host for Part {
         import("remove", 1),
         import("random", 2),
         import("version", 0),
+        import("transient_get", 3),
+        import("transient_put", 3),
     ];
 
     fn call(&mut self, index: usize, args: &[i32; 4], memory: &mut dyn Memory) -> Result<i32, Trap> {
@@ -155,6 +211,8 @@ impl Host for Part {
             2 => Ok(self.remove(a)),
             3 => self.random(a, b, memory),
             4 => Ok(self.version.cast_signed()),
+            5 => self.transient_get(a, b, c, memory),
+            6 => self.transient_put(a, b, c, memory),
             _ => Err(Trap::Host),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Every command runs in a fresh instance: what is to last is written through the host's `put`, and is committed with everything else the command
 //! wrote if, and only if, the module answers with a status word of success or warning. Nothing that a module does can reach beyond its own records:
-//! it has no other import, everything it needs is bounded by [`Limits`], its running time by fuel.
+//! and what it keeps for a session; it has no other import, everything it needs is bounded by [`Limits`], its running time by fuel.
 //!
 //! What [`check`] lets pass runs: it loads the module as a command does, with the same limits and the same budget.
 
@@ -21,10 +21,16 @@ use sekisho_wasm::{Budget, Engine, Image, Limits, Memory, Module, ReadFailed, Tr
 use crate::names::{RecordKey, RecordKind};
 use crate::nvm::{AnyFlash, Records};
 use crate::response::RESPONSE_DATA_MAX;
+use crate::transient::{Kept, TRANSIENT};
 use host::{Part, RECORDS};
+use zeroize::Zeroize;
 
-/// Version of the host ABI.
-pub const ABI: u8 = Manifest::ABI;
+/// The newest host ABI that is run.
+pub const ABI: u8 = Manifest::ABI_NEWEST;
+/// The oldest.
+const ABI_OLDEST: u8 = Manifest::ABI;
+/// The first in which a module keeps state for a session.
+const ABI_TRANSIENT: u8 = 3;
 /// Instructions of `process`.
 pub const FUEL: u32 = 2_000_000;
 /// Instructions of `abi` and of `buffer`, each.
@@ -50,6 +56,8 @@ pub enum NoPart {
     Abi(i32),
     /// The buffer is not inside the memory.
     Buffer(u32),
+    /// More state for a session than there is.
+    Transient(i32),
 }
 
 impl fmt::Display for NoPart {
@@ -58,7 +66,14 @@ impl fmt::Display for NoPart {
             Self::Module(refusal) => write!(f, "{refusal}"),
             Self::Export(what) => write!(f, "it does not export {what}"),
             Self::Trap(name, trap) => write!(f, "calling {name} failed: {trap}"),
-            Self::Abi(abi) => write!(f, "it is written for host ABI {abi}; this is {ABI}"),
+            Self::Abi(abi) => write!(
+                f,
+                "it is written for host ABI {abi}; this is {ABI_OLDEST} to {ABI}"
+            ),
+            Self::Transient(len) => write!(
+                f,
+                "it asks for {len} bytes of state for a session; there are {TRANSIENT} at most"
+            ),
             Self::Buffer(at) => write!(
                 f,
                 "its buffer of {BUFFER} bytes at {at:08X} is not inside its memory"
@@ -101,20 +116,20 @@ type Instance<'b> = Module<'b, Part>;
 
 /// Whether this SE runs OS parts of a code format and host ABI.
 pub(crate) const fn runs(code_format: u8, abi: u8) -> bool {
-    code_format == Manifest::WEBASSEMBLY && abi == ABI
+    code_format == Manifest::WEBASSEMBLY && abi >= ABI_OLDEST && abi <= ABI
 }
 
 /// Whether `image` is an OS part that an SE can run which gives it `ram` bytes: valid throughout, within every limit, every import known, every export
-/// there, and it says the ABI.
+/// there, and it says an ABI that this SE runs: which.
 ///
 /// # Errors
 /// [`NoPart`].
-pub fn check(image: &[u8], ram: usize) -> Result<(), NoPart> {
+pub fn check(image: &[u8], ram: usize) -> Result<u8, NoPart> {
     validate(&mut Image::mapped(image), ram)
 }
 
 /// [`check`], wherever the image stands.
-fn validate(image: &mut Image<'_>, ram: usize) -> Result<(), NoPart> {
+fn validate(image: &mut Image<'_>, ram: usize) -> Result<u8, NoPart> {
     let exhausted = |_| {
         NoPart::Module(sekisho_wasm::Refusal {
             at: 0,
@@ -133,14 +148,39 @@ fn validate(image: &mut Image<'_>, ram: usize) -> Result<(), NoPart> {
             return Err(NoPart::Export(what));
         }
     }
-    let abi = number(&mut module, "abi").map_err(|trap| NoPart::Trap("abi", trap))?;
-    if abi != i32::from(ABI) {
-        return Err(NoPart::Abi(abi));
+    let said = number(&mut module, "abi").map_err(|trap| NoPart::Trap("abi", trap))?;
+    let abi = u8::try_from(said)
+        .ok()
+        .filter(|abi| runs(Manifest::WEBASSEMBLY, *abi));
+    let abi = abi.ok_or(NoPart::Abi(said))?;
+    if abi >= ABI_TRANSIENT {
+        if !module.has("transient", &[], Some(ValueType::I32)) {
+            return Err(NoPart::Export("transient: () -> i32"));
+        }
+        let len = number(&mut module, "transient").map_err(|trap| NoPart::Trap("transient", trap))?;
+        block_len(len).ok_or(NoPart::Transient(len))?;
     }
     let at = number(&mut module, "buffer").map_err(|trap| NoPart::Trap("buffer", trap))?;
     let at = at.cast_unsigned();
     let memory = module.memory().ok_or(NoPart::Export("memory"))?;
-    memory.read(at, &mut [0; BUFFER]).map_err(|_| NoPart::Buffer(at))
+    memory
+        .read(at, &mut [0; BUFFER])
+        .map_err(|_| NoPart::Buffer(at))?;
+    Ok(abi)
+}
+
+/// A number of bytes that a module may keep for a session.
+fn block_len(said: i32) -> Option<usize> {
+    usize::try_from(said).ok().filter(|len| *len <= TRANSIENT)
+}
+
+/// Whether a module that says an ABI is of the one that its manifest says.
+pub(crate) fn is_of(manifest: u8, said: u8) -> Result<(), NoPart> {
+    if manifest == said {
+        Ok(())
+    } else {
+        Err(NoPart::Abi(said.into()))
+    }
 }
 
 /// Calls a function that gives a number.
@@ -156,23 +196,28 @@ pub(crate) struct Placed {
     region: Region,
     len: usize,
     version: u32,
+    abi: u8,
     ram: usize,
 }
 
 impl Placed {
-    /// `len` bytes at the beginning of a region; `ram` is what it may have, in bytes.
-    pub(crate) const fn new(region: Region, len: usize, version: u32, ram: usize) -> Self {
+    /// `len` bytes at the beginning of a region, of which the manifest tells; `ram` is what it may have, in bytes.
+    pub(crate) const fn new(region: Region, len: usize, manifest: &Manifest, ram: usize) -> Self {
         Self {
             region,
             len,
-            version,
+            version: manifest.version,
+            abi: manifest.abi,
             ram,
         }
     }
 
-    /// [`check`], where it stands.
+    /// [`check`], where it stands; and whether it is of the ABI that its manifest says.
     pub(crate) fn check(&self, flash: &AnyFlash<'_>) -> Result<(), NoPart> {
-        self.with_image(flash, |image| validate(image, self.ram))
+        is_of(
+            self.abi,
+            self.with_image(flash, |image| validate(image, self.ram))?,
+        )
     }
 
     /// Gives `look` the image: where it stands if the flash maps it, else in pieces.
@@ -209,19 +254,23 @@ impl From<Trap> for End {
     }
 }
 
-/// Runs a command in a fresh instance of the part. A module that traps, runs out of fuel or answers with less than a status word: 6F00, nothing is
-/// written, and the failure says why.
+/// Runs a command in a fresh instance of the part, to which the session's block is lent. A module that traps, runs out of fuel or answers with less than a status word: 6F00, nothing is
+/// written, the block is zeros, and the failure says why.
 pub(crate) fn process(
     records: &mut Records<'_>,
     rng: &mut dyn Rng,
     writes: Writes,
+    kept: &mut Kept,
     placed: &Placed,
     capdu: &CApdu<'_>,
     out: &mut Writer<'_>,
 ) -> (StatusWord, Option<PartFailure>) {
-    match run(records, rng, writes, placed, capdu, out) {
+    match run(records, rng, writes, kept, placed, capdu, out) {
         Ok(sw) | Err(End::Word(sw)) => (sw, None),
-        Err(End::Failed(failure)) => (StatusWord::UNKNOWN, Some(failure)),
+        Err(End::Failed(failure)) => {
+            kept.block.zeroize();
+            (StatusWord::UNKNOWN, Some(failure))
+        }
     }
 }
 
@@ -229,6 +278,7 @@ fn run(
     records: &mut Records<'_>,
     rng: &mut dyn Rng,
     writes: Writes,
+    kept: &mut Kept,
     placed: &Placed,
     capdu: &CApdu<'_>,
     out: &mut Writer<'_>,
@@ -254,6 +304,11 @@ fn run(
         // Only an image that has been checked becomes the active one.
         _ => StatusWord::UNKNOWN,
     })?;
+    if placed.abi >= ABI_TRANSIENT {
+        let said = number(&mut module, "transient")?;
+        let len = block_len(said).ok_or(Trap::Host)?;
+        module.host(|part| part.lend(&kept.block, len));
+    }
     let len = exchange(&mut module, &mut buffer, command_len)?;
     let answer = usize::try_from(len).ok().and_then(|len| buffer.get(..len));
     let Some((data, [sw1, sw2])) = answer.and_then(|answer| answer.split_last_chunk::<2>()) else {
@@ -264,9 +319,13 @@ fn run(
     if matches!(sw.sw1(), 0x61 | 0x65 | 0x6C) || sw.sw1() < 0x60 {
         return Err(End::Failed(PartFailure::StatusWord(sw.0)));
     }
+    if !module.host(|part| kept.can_be(part.block())) {
+        return Err(StatusWord::NOT_ENOUGH_MEMORY.into());
+    }
     if sw.is_success_or_warning() {
         module.host(|part| commit(records, writes, part))?;
     }
+    module.host(|part| kept.block = *part.block());
     out.bytes(data).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)?;
     Ok(sw)
 }

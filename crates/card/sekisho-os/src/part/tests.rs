@@ -11,6 +11,7 @@ use sekisho_nvm::{Flash, Ram, Region, Store};
 
 use super::*;
 use crate::nvm::{AnyFlash, BulkArea, Layout, Nvm, Staged};
+use crate::transient::{Session, Transients};
 
 /// RAM of the tests' part: two pages of memory and what the engine needs beside them.
 const RAM: usize = 2 * 65536 + 32 * 1024;
@@ -77,6 +78,19 @@ impl Flash for TestFlash {
     }
 }
 
+/// A session in which nothing has been kept.
+fn nothing_kept() -> Kept {
+    let place = crate::interface::Place {
+        interface: crate::interface::Interface::Spi,
+        logical_channel: 0,
+    };
+    Transients::<1>::NEW.begin(Session {
+        place,
+        number: 1,
+        version: 7,
+    })
+}
+
 /// Runs one command in `image`; gives its status word, and whether record 0 is there afterwards.
 fn run_with(image: &[u8], ram: usize, is_mapped: bool, command: &CApdu<'_>) -> (u16, bool) {
     let [now, later] =
@@ -123,11 +137,20 @@ fn run_as(image: &[u8], ram: usize, is_mapped: bool, writes: Writes, command: &C
         region,
         len: image.len(),
         version: 7,
+        abi: check(image, RAM).unwrap_or(2),
         ram,
     };
     let mut buf = [0; 2048];
     let mut out = Writer::new(&mut buf);
-    let (StatusWord(sw), failure) = process(&mut records, &mut Zeros, writes, &placed, command, &mut out);
+    let (StatusWord(sw), failure) = process(
+        &mut records,
+        &mut Zeros,
+        writes,
+        &mut nothing_kept(),
+        &placed,
+        command,
+        &mut out,
+    );
     assert_eq!(failure.is_some(), sw == 0x6F00, "6F00 has a reason");
     let written = records.get(part_data(0), &mut [0; 300]).unwrap().is_some();
     let is_durable = records
@@ -151,7 +174,7 @@ const PUT: &str = "(drop (call $put (i32.const 0) (i32.const 0) (i32.const 4)))"
 #[test]
 fn a_good_module_answers_and_writes() {
     let image = module("1", &format!("{PUT} (call $ok)"));
-    assert_eq!(check(&image, RAM), Ok(()));
+    assert_eq!(check(&image, RAM), Ok(2));
     assert_eq!(run(&image), (0x9000, true));
     let error = format!("{PUT} (i32.store16 (i32.const 0) (i32.const 0x806A)) (i32.const 2)");
     assert_eq!(
@@ -185,7 +208,7 @@ fn what_a_module_does_wrong_is_6f00_and_writes_nothing() {
         ),
     ] {
         let image = module("1", &format!("{PUT} {body}"));
-        assert_eq!(check(&image, RAM), Ok(()), "{what}");
+        assert_eq!(check(&image, RAM), Ok(2), "{what}");
         assert_eq!(run(&image), (0x6F00, false), "{what}");
     }
 }
@@ -236,11 +259,67 @@ fn what_the_host_refuses_is_minus_two() {
     assert_eq!(run(&module("1", twice)).0, 0x9000);
 }
 
+/// A module of this ABI that asks for eight bytes of a session's state.
+fn keeper(abi: u8, body: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+            (import "sekisho" "put" (func $put (param i32 i32 i32) (result i32)))
+            (import "sekisho" "transient_get" (func $tget (param i32 i32 i32) (result i32)))
+            (import "sekisho" "transient_put" (func $tput (param i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "abi") (result i32) i32.const {abi})
+            (func (export "transient") (result i32) i32.const 8)
+            (func (export "buffer") (result i32) i32.const 0)
+            (func $ok (result i32) (i32.store16 (i32.const 0) (i32.const 0x0090)) i32.const 2)
+            (func $process (export "process") (param i32) (result i32) {body}))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+/// The page: what is not among the bytes that a module has asked for is -2, and touches no memory; an address outside the memory traps.
+#[test]
+fn the_state_of_a_session_has_the_bytes_that_were_asked_for() {
+    for (call, answer) in [
+        ("(call $tput (i32.const 0) (i32.const 0) (i32.const 8))", 0),
+        ("(call $tget (i32.const 7) (i32.const 65535) (i32.const 1))", 0),
+        ("(call $tget (i32.const 8) (i32.const 0) (i32.const 0))", 0),
+        ("(call $tput (i32.const 0) (i32.const -1) (i32.const 9))", -2),
+        ("(call $tget (i32.const 8) (i32.const -1) (i32.const 1))", -2),
+        ("(call $tget (i32.const 1) (i32.const -1) (i32.const -1))", -2),
+        ("(call $tput (i32.const -1) (i32.const -1) (i32.const 1))", -2),
+        ("(call $tput (i32.const -1) (i32.const -1) (i32.const -1))", -2),
+        ("(call $tput (i32.const 9) (i32.const -1) (i32.const 0))", -2),
+    ] {
+        let image = keeper(
+            3,
+            &format!("(if (i32.ne {call} (i32.const {answer})) (then unreachable)) (call $ok)"),
+        );
+        assert_eq!(check(&image, RAM), Ok(3));
+        assert_eq!(run(&image).0, 0x9000, "{call}");
+    }
+    for address in ["65536", "65535", "0x80000000", "-1"] {
+        for call in ["$tput", "$tget"] {
+            let call = format!("(call {call} (i32.const 0) (i32.const {address}) (i32.const 8))");
+            let image = keeper(3, &format!("{PUT} (drop {call}) (call $ok)"));
+            assert_eq!(run(&image), (0x6F00, false), "{call}");
+        }
+    }
+}
+
+/// A module of ABI 2 has none, whatever it imports.
+#[test]
+fn before_abi_3_there_is_no_state_of_a_session() {
+    let asks = "(if (i32.ne (call $tput (i32.const 0) (i32.const 0) (i32.const 1)) (i32.const -2)) (then unreachable)) (call $ok)";
+    let image = keeper(2, asks);
+    assert_eq!(check(&image, RAM), Ok(2));
+    assert_eq!(run(&image).0, 0x9000);
+}
+
 /// What a module needs is its need at each command: what does not fit is refused before it is active.
 #[test]
 fn what_does_not_fit_into_the_budget_does_not_become_active() {
     let ok = "(call $ok)";
-    assert_eq!(check(&module("2", ok), RAM), Ok(()));
+    assert_eq!(check(&module("2", ok), RAM), Ok(2));
     for memory in ["3", "200", "60000"] {
         let image = module(memory, ok);
         assert!(
