@@ -85,7 +85,11 @@ fn loading_with_a_pause_and_activating_later() {
     for bulk in [[[0, 0], [0, 2]], [[0, 1], [1, 2]], [[0, 2], [2, 2]]] {
         let mut card = card(1);
         splice(&mut card, "p-aut-2-load", "p-se-04", &bulk);
-        assert_eq!(value(&mut card, 0x20)[3..9], [0, 0, 0, 1, 2, 2], "complete");
+        assert_eq!(
+            value(&mut card, 0x20)[3..9],
+            [0, 0, 0, 1, 3, 2],
+            "complete; the SE is of ABI 3"
+        );
         splice(&mut card, "p-aut-2-activate", "p-se-04", &[]);
         assert_eq!(value(&mut card, 0x21), PAGE.block("receipt"));
     }
