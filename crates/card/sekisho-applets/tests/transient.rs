@@ -167,7 +167,6 @@ fn what_a_trap_leaves_is_nothing_and_an_error_is_the_modules_own_word() {
     let mut ask = |ins, p1| sw(&send_on(&mut card, CONTACT, &[0x80, ins, p1, 0, 0]));
     let select = [&[0x00, 0xA4, 0x04, 0x00, 0x07], PART].concat();
     assert_eq!(ask(2, 0), 0x6D00, "not selected");
-    drop(ask);
     assert_eq!(sw(&send_on(&mut card, CONTACT, &select)), 0x9000);
     let mut ask = |ins, p1| sw(&send_on(&mut card, CONTACT, &[0x80, ins, p1, 0, 0]));
     assert_eq!(ask(2, 0), 0x9000);
