@@ -57,6 +57,23 @@ pub trait Rng {
 }
 
 /// Whether two byte strings are the same, in a time that depends on their lengths alone.
+///
+/// A yes is as far from a no as words can be, is computed from two comparisons, and is looked at twice where it is asked for: a chip that leaves out one instruction, because somebody makes its
+/// supply or clock stumble, does not take a no for a yes.
+#[inline(always)]
 pub fn ct_eq(a: &[u8], b: &[u8]) -> bool {
-    subtle::ConstantTimeEq::ct_eq(a, b).into()
+    let said = equality(a, b);
+    said == YES && core::hint::black_box(said) == YES
+}
+
+const YES: u32 = 0x5A96_C33C;
+const NO: u32 = !YES;
+
+#[inline(never)]
+fn equality(a: &[u8], b: &[u8]) -> u32 {
+    use core::hint::black_box;
+    use subtle::ConstantTimeEq;
+    let mask = |a: &[u8], b: &[u8]| u32::from(a.ct_eq(b).unwrap_u8()).wrapping_neg();
+    let (once, twice) = (mask(a, b), mask(black_box(a), black_box(b)));
+    NO ^ ((YES ^ NO) & black_box(once) & black_box(twice))
 }

@@ -61,12 +61,14 @@ impl Work<'_, '_> {
     fn attempt(
         &mut self,
         (file, tries): (FileNumber, u8),
-        compare: impl FnOnce(&mut Self) -> Result<bool, Refusal>,
+        mut compare: impl FnMut(&mut Self) -> Result<bool, Refusal>,
     ) -> Outcome {
         let left = self.tries_left(file)?.checked_sub(1).ok_or(BLOCKED)?;
         self.set_tries(file, left)?;
         self.set_proved(file, false);
-        if !compare(self)? {
+        // Both must say so: one may be an instruction that the chip has left out.
+        let is_right = compare(self)?;
+        if !is_right || !core::hint::black_box(compare(self)?) {
             if left == 0 {
                 self.revoke(file);
             }
