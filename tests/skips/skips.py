@@ -9,6 +9,7 @@ them (an address that runs often: its first and last N times), once more with th
     same     the answer and everything behind it are as they were
     other    another refusal
     silent   a fault, a loop or a panic: the chip would be reset
+    longer   a refusal with bytes before it: of what the answer's buffer held
     lied     it says that it has succeeded, and has not: what needs it is refused
     opened   the door is open: data come, or a command behind it succeeds that needs it
 
@@ -26,7 +27,7 @@ from unicorn.arm_const import *
 CODE, RAM, STACK, END = 0, 0x2000_0000, 0x3000_0000, 0x1F_F000
 SIZE, STACK_SIZE = 2 << 20, 1 << 20
 LONG = 400_000_000
-OUTCOMES = ("same", "other", "silent", "lied", "opened")
+OUTCOMES = ("same", "other", "silent", "longer", "lied", "opened")
 PROCESSES = os.cpu_count() or 1
 NOPS = {2: b"\x00\xBF", 4: b"\xAF\xF3\x00\x80"}
 
@@ -197,15 +198,18 @@ def outcome(chip, scenario, limit):
                 answers.append(answer)
     except (UcError, RuntimeError):
         return "silent"
-    succeeds = lambda answer: answer[-2:-1] in (b"\x90", b"\x61")
-    # Data behind a refusal, or a success behind it.
-    if len(answers[0]) > 2 and len(honest[0]) == 2:
-        return "opened"
+    # An answer that came before, given once more, is none to the question.
+    stale = [bytes.fromhex(what[1]) for what in scenario["setup"] if what != "reset"]
+    succeeds = lambda answer: answer[-2:] == b"\x90\x00" and answer not in (old for old in stale if len(old) > 2)
     for answer, right in zip(answers[1:], honest[1:]):
         if answer != right and succeeds(answer):
             return "opened"
+    if answers[0].hex() == scenario["open"]:
+        return "opened"
     if succeeds(answers[0]):
-        return "lied" if behind else "opened"
+        return "lied"
+    if len(answers[0]) > len(honest[0]):
+        return "longer"
     return "same" if answers == honest else "other"
 
 
@@ -229,10 +233,11 @@ def decide(path, scenario, arguments):
         if what == "opened":
             opened.append((address, chip.function_of(address)))
 
-    for number in chosen(seen, arguments.occurrences):
+    numbers = [n for n in chosen(seen, arguments.occurrences) if arguments.within in chip.function_of(seen[n][0])]
+    if arguments.at_most:
+        numbers = numbers[:: -(-len(numbers) // arguments.at_most)]
+    for number in numbers:
         address, size = seen[number]
-        if arguments.within not in chip.function_of(address):
-            continue
         if stop[number] > at:
             chip.go_on(stop[number] - at)
             at = stop[number]
@@ -252,17 +257,26 @@ def main():
     parser.add_argument("scenarios")
     parser.add_argument("--occurrences", type=int, default=2)
     parser.add_argument("--only")
+    parser.add_argument("--at-most", type=int, help="so many skips of a decision, evenly spread")
     parser.add_argument("--in", dest="within", default="", help="only functions whose names have this")
     arguments = parser.parse_args()
-    print(f"{'decision':28} {'instructions':>12} {'skipped':>8} {'same':>8} {'other':>8} {'silent':>8} {'lied':>8} {'opened':>8}")
+    known = Path(__file__).with_name("open.txt").read_text().splitlines()
+    known = dict(line.split(": ", 1) for line in known if line and not line.startswith("#"))
+    print(f"{'decision':24} {'ran':>9} {'skipped':>8}" + "".join(f"{what:>8}" for what in OUTCOMES))
+    passed = failed = 0
     for scenario in json.loads(Path(arguments.scenarios).read_text()):
-        if arguments.only and arguments.only not in scenario["name"]:
+        name = scenario["name"]
+        if arguments.only and arguments.only not in name:
             continue
-        began = time.monotonic()
         ran, counts, opened = decide(arguments.image, scenario, arguments)
-        print(f"{scenario['name']:28} {ran:12} {sum(counts.values()):8} {counts['same']:8} {counts['other']:8} {counts['silent']:8} {counts['lied']:8} {counts['opened']:8}  {time.monotonic()-began:.1f} s")
+        print(f"{name:24} {ran:9} {sum(counts.values()):8}" + "".join(f"{counts[what]:8}" for what in OUTCOMES), flush=True)
         for address, function in opened:
             print(f"    {address:#x} in {function}")
+        # Each outcome of a harmless skip comes up, or nothing was skipped; what opens it is none, or as many as are known.
+        good = counts["same"] and counts["other"] and len(opened) <= int(known.get(name, "0").split()[0])
+        passed, failed = passed + bool(good), failed + (not good)
+    print(f"{passed} passed, {failed} failed")
+    raise SystemExit(failed != 0)
 
 
 main()

@@ -29,7 +29,7 @@ pub static ANSWER: Shared<[u8; 2048]> = Shared(UnsafeCell::new([0; 2048]));
 #[unsafe(no_mangle)]
 pub static FLASH: Shared<[u8; PAGE * PAGES]> = Shared(UnsafeCell::new([0xFF; PAGE * PAGES]));
 static HEAP_MEMORY: Shared<[u8; HEAP_BYTES]> = Shared(UnsafeCell::new([0; HEAP_BYTES]));
-static CARD: Shared<Option<SecureElement<Chip>>> = Shared(UnsafeCell::new(None));
+static CARD: Shared<SecureElement<Chip>> = Shared(UnsafeCell::new(SecureElement::new(Memory, Seeded(0))));
 
 #[global_allocator]
 static HEAP: LlffHeap = LlffHeap::empty();
@@ -76,13 +76,19 @@ impl Flash for Memory {
     }
 
     fn write(&mut self, address: usize, bytes: &[u8]) -> Result<(), ()> {
-        let place = self.bytes_mut().get_mut(address..address + bytes.len()).ok_or(())?;
+        let place = self
+            .bytes_mut()
+            .get_mut(address..address + bytes.len())
+            .ok_or(())?;
         place.iter_mut().zip(bytes).for_each(|(to, from)| *to &= from);
         Ok(())
     }
 
     fn erase(&mut self, page: usize) -> Result<(), ()> {
-        let place = self.bytes_mut().get_mut(page * PAGE..(page + 1) * PAGE).ok_or(())?;
+        let place = self
+            .bytes_mut()
+            .get_mut(page * PAGE..(page + 1) * PAGE)
+            .ok_or(())?;
         place.fill(0xFF);
         Ok(())
     }
@@ -125,11 +131,10 @@ pub extern "C" fn start(seed: u32) -> u32 {
         shallow: 0,
         ..Profile::default()
     };
-    let card = SecureElement::boot(Memory, Seeded(seed.into()), &profile).ok();
-    let has_started = u32::from(card.is_some());
     // SAFETY: one thread, and nothing else holds the card.
-    unsafe { *CARD.0.get() = card }
-    has_started
+    let card = unsafe { &mut *CARD.0.get() };
+    *card = SecureElement::new(Memory, Seeded(seed.into()));
+    u32::from(card.boot(&profile).is_ok())
 }
 
 /// Carries out the command of so many bytes: how many the answer has.
@@ -138,17 +143,15 @@ pub extern "C" fn command(len: usize) -> usize {
     // SAFETY: one thread; the emulator touches these only while nothing runs.
     let (card, command, answer) = unsafe { (&mut *CARD.0.get(), &*COMMAND.0.get(), &mut *ANSWER.0.get()) };
     let command = command.get(..len).unwrap_or_default();
-    card.as_mut()
-        .map_or(0, |card| card.transmit(Interface::Iso7816Contact, command, answer))
+    card.transmit(Interface::Iso7816Contact, command, answer)
 }
 
 /// Resets the contacts.
 #[unsafe(no_mangle)]
 pub extern "C" fn reset() {
     // SAFETY: as above.
-    if let Some(card) = unsafe { &mut *CARD.0.get() } {
-        card.reset(Interface::Iso7816Contact);
-    }
+    let card = unsafe { &mut *CARD.0.get() };
+    card.reset(Interface::Iso7816Contact);
 }
 
 #[panic_handler]

@@ -6,6 +6,7 @@
 #[path = "../../../../crates/card/sekisho-applets/tests/common/mod.rs"]
 mod common;
 
+use common::by_value::ByValue as _;
 use common::files::{self, Reader};
 use common::host::Host;
 use common::script::Line;
@@ -35,8 +36,12 @@ impl Recorded {
     fn new(card: Card) -> Self {
         let image = card.into_flash().image();
         let flash = RamFlash::from_image(PAGE, &image);
-        let card = Card::boot(flash, SeededRng(SEED.into()), &profile()).unwrap();
-        Self { card, image, said: Vec::new() }
+        let card = Card::booted(flash, SeededRng(SEED.into()), &profile()).unwrap();
+        Self {
+            card,
+            image,
+            said: Vec::new(),
+        }
     }
 
     fn reset(&mut self) {
@@ -46,11 +51,21 @@ impl Recorded {
 
     fn ok(&mut self, capdu: &[u8]) {
         let answer = self.transmit(CONTACTS, capdu);
-        assert!(answer.ends_with(&[0x90, 0]), "{}: {}", hex::encode(capdu), hex::encode(answer));
+        assert!(
+            answer.ends_with(&[0x90, 0]),
+            "{}: {}",
+            hex::encode(capdu),
+            hex::encode(answer)
+        );
     }
 
     /// The scenario: `attack` must be refused, and what follows shows whether it was: none of it answers as it would behind an open door.
-    fn refuses(mut self, name: &str, attack: &[u8], probes: &[&[u8]]) -> Value {
+    fn refuses(self, name: &str, attack: &[u8], probes: &[&[u8]]) -> Value {
+        self.refuses_as(name, attack, probes, None)
+    }
+
+    /// The same, where an open door is seen by this answer to the attack itself.
+    fn refuses_as(mut self, name: &str, attack: &[u8], probes: &[&[u8]], open: Option<&[u8]>) -> Value {
         let setup = std::mem::take(&mut self.said);
         let answer = self.transmit(CONTACTS, attack);
         assert!(!answer.ends_with(&[0x90, 0]), "{name}: {}", hex::encode(answer));
@@ -60,7 +75,7 @@ impl Recorded {
                 capdu => drop(self.transmit(CONTACTS, capdu)),
             }
         }
-        json!({ "name": name, "seed": SEED, "flash": hex::encode(&self.image), "setup": setup, "attack": self.said })
+        json!({ "name": name, "seed": SEED, "flash": hex::encode(&self.image), "setup": setup, "attack": self.said, "open": open.map(hex::encode) })
     }
 }
 
@@ -85,7 +100,11 @@ fn cryptogram() -> Value {
     card.ok(&[0x80, 0x50, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
     // Level 00: what comes behind it needs no key. GET STATUS is for whoever has authenticated.
     let attack = [&[0x84, 0x82, 0x00, 0, 16][..], &[0x5A; 16]].concat();
-    card.refuses("SCP03 cryptogram", &attack, &[&[0x80, 0xF2, 0x80, 0x02, 2, 0x4F, 0, 0]])
+    card.refuses(
+        "SCP03 cryptogram",
+        &attack,
+        &[&[0x80, 0xF2, 0x80, 0x02, 2, 0x4F, 0, 0]],
+    )
 }
 
 /// RESET RETRY COUNTER, which needs the key that was proved or not.
@@ -113,7 +132,11 @@ fn filing() -> Recorded {
 /// A wrong PIN, and a file that only the PIN opens.
 fn pin() -> Value {
     let card = filing();
-    card.refuses("VERIFY", &[0x00, 0x20, 0x00, 0x01, 4, b'0', b'0', b'0', b'0'], &[&[0x00, 0x20, 0x00, 0x01]])
+    card.refuses(
+        "VERIFY",
+        &[0x00, 0x20, 0x00, 0x01, 4, b'0', b'0', b'0', b'0'],
+        &[&[0x00, 0x20, 0x00, 0x01]],
+    )
 }
 
 /// EXTERNAL AUTHENTICATE of the file system, of somebody without the key.
@@ -124,18 +147,27 @@ fn external() -> Value {
     card.refuses("EXTERNAL AUTHENTICATE", &attack, &[&RESET_RETRIES])
 }
 
-/// A file that needs a PIN or secure messaging, without either.
+/// The DF of the test card whose file needs a key, and that file, without the key.
 fn access_rule() -> Value {
+    const READ: [u8; 5] = [0x00, 0xB0, 0x81, 0x00, 0x10];
     let card = filing();
-    card.refuses("access rule", &[0x00, 0xB0, 0x81, 0x00, 0x10], &[])
+    // It has never been written: sixteen zeros.
+    let open = [&[0; 16][..], &[0x90, 0x00]].concat();
+    card.refuses_as("access rule", &READ, &[], Some(&open))
 }
 
-/// A command pushed into somebody's secure messaging.
+/// A command pushed into somebody's secure messaging: what comes for the right one is what an open door gives.
 fn messaging() -> Value {
+    let attack = |card: &mut Recorded| {
+        let mut reader = Reader::open(card, CONTACTS, Mode::Ratchet, Lanes::Shared, 256).unwrap();
+        reader.protect(&[0x00, 0xB0, 0x9E, 0x00, 0x10])
+    };
+    let mut right = filing();
+    let command = attack(&mut right);
+    let open = right.transmit(CONTACTS, &command);
     let mut card = filing();
-    let mut reader = Reader::open(&mut card, CONTACTS, Mode::Ratchet, Lanes::Shared, 256).unwrap();
-    let attack = flipped(&reader.protect(&[0x00, 0xB0, 0x9E, 0x00, 0x10]), 2);
-    card.refuses("secure messaging's MAC", &attack, &[])
+    let command = attack(&mut card);
+    card.refuses_as("secure messaging's MAC", &flipped(&command, 2), &[], Some(&open))
 }
 
 fn updating(broadcast: &Broadcast, keys: &Keys, writes: usize) -> (Recorded, Host) {
@@ -176,7 +208,11 @@ fn signature() -> Value {
     others.designer = SigningKey::from_bytes(&[0x64; 32]).unwrap();
     let broadcast = Broadcast::new(&others, Custody::Hsm, &manifest(2, 1, V2), V2, 239);
     let (card, _) = updating(&broadcast, &keys, 0);
-    card.refuses("designer's signature", &broadcast.commands[0], &[&broadcast.commands[1]])
+    card.refuses(
+        "designer's signature",
+        &broadcast.commands[0],
+        &[&broadcast.commands[1]],
+    )
 }
 
 /// An application of a locked card.
@@ -189,11 +225,30 @@ fn life_cycle() -> Value {
         assert!(answer.ends_with(&[0x90, 0]), "{}", hex::encode(answer));
     }
     card.reset();
-    let attack = [&[0x00, 0xA4, 0x04, 0x0C, 7][..], sekisho_applets::file_system::AID].concat();
-    card.refuses("life cycle: card locked", &attack, &[&[0x00, 0xB0, 0x9E, 0x00, 0x10]])
+    let attack = [
+        &[0x00, 0xA4, 0x04, 0x0C, 7][..],
+        sekisho_applets::file_system::AID,
+    ]
+    .concat();
+    card.refuses(
+        "life cycle: card locked",
+        &attack,
+        &[&[0x00, 0xB0, 0x9E, 0x00, 0x10]],
+    )
 }
 
 fn main() {
-    let all = [cryptogram(), c_mac(), pin(), external(), access_rule(), messaging(), integrity_code(), individual_code(), signature(), life_cycle()];
+    let all = [
+        cryptogram(),
+        c_mac(),
+        pin(),
+        external(),
+        access_rule(),
+        messaging(),
+        integrity_code(),
+        individual_code(),
+        signature(),
+        life_cycle(),
+    ];
     println!("{}", serde_json::to_string(&all).unwrap());
 }
