@@ -2,7 +2,6 @@
 
 use core::fmt;
 
-use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::KeyLengthError;
@@ -90,7 +89,7 @@ impl AesKey {
 
 impl PartialEq for AesKey {
     fn eq(&self, other: &Self) -> bool {
-        self.as_bytes().ct_eq(other.as_bytes()).into()
+        crate::ct_eq(self.as_bytes(), other.as_bytes())
     }
 }
 
