@@ -9,7 +9,9 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 
+pub mod atr;
 pub mod check;
 mod outcome;
+pub mod pps;
 
 pub use outcome::{Ended, Fault, Micros, Power};
