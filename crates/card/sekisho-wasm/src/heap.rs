@@ -1,4 +1,4 @@
-//! The engine's heap: bounded, and never a panic.
+//! The engine's heap: bounded, never a panic, and wiped when it is given back: a module's memory and what the host keeps beside it may have held secrets.
 //!
 //! The engine allocates through two functions that it links to. They take from the budget of the thread on which they are called, and fail when that is
 //! used up, or when the global allocator has nothing more. An SE's command runs on one thread from its beginning to its end.
@@ -134,9 +134,35 @@ unsafe extern "C" fn __spacewasm_dealloc(pointer: *mut u8, size: usize, align: u
         && size > 0
         && !pointer.is_null()
     {
-        // SAFETY: the engine gives back what `__spacewasm_alloc` gave it, with the same size and alignment.
-        unsafe { dealloc(pointer, layout) };
+        // SAFETY: the engine gives back what `__spacewasm_alloc` gave it, with the same size and alignment: good for writes of that many bytes.
+        unsafe {
+            wipe(pointer, size);
+            #[cfg(test)]
+            given_back::look(core::slice::from_raw_parts(pointer, size));
+            dealloc(pointer, layout);
+        }
         give_back(size);
+    }
+}
+
+/// Writes zeros, which no compiler leaves out for the memory being given back.
+///
+/// # Safety
+/// `pointer` is good for writes of `size` bytes.
+#[allow(unsafe_code)]
+unsafe fn wipe(pointer: *mut u8, size: usize) {
+    let words = if pointer.cast::<u64>().is_aligned() {
+        size / 8
+    } else {
+        0
+    };
+    for word in 0..words {
+        // SAFETY: inside the `size` bytes, and aligned.
+        unsafe { pointer.cast::<u64>().add(word).write_volatile(0) };
+    }
+    for byte in 8 * words..size {
+        // SAFETY: inside the `size` bytes.
+        unsafe { pointer.add(byte).write_volatile(0) };
     }
 }
 
@@ -195,6 +221,23 @@ impl WasmMemoryAllocator for LinearMemory {
     fn deallocate(&self, pointer: NonNull<u8>, layout: Layout) {
         // SAFETY: the engine gives back what `allocate` gave it, with the same layout.
         unsafe { GlobalAllocator.dealloc(pointer.as_ptr(), layout) };
+    }
+}
+
+/// Tests look at what is given back.
+#[cfg(test)]
+pub(crate) mod given_back {
+    use core::cell::Cell;
+
+    thread_local! {
+        /// Allocations given back, and bytes other than zero in them.
+        pub(crate) static SEEN: Cell<(u32, usize)> = const { Cell::new((0, 0)) };
+    }
+
+    pub(super) fn look(bytes: &[u8]) {
+        let (count, left) = SEEN.get();
+        let not_zero = bytes.iter().filter(|byte| **byte != 0).count();
+        SEEN.set((count + 1, left + not_zero));
     }
 }
 

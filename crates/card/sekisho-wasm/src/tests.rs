@@ -4,7 +4,7 @@ use std::format;
 use std::string::String;
 use std::vec::Vec;
 
-use super::heap::failing;
+use super::heap::{failing, given_back};
 use super::*;
 
 const RAM: usize = 256 * 1024;
@@ -466,4 +466,23 @@ fn traps_are_told_apart_and_a_module_can_be_called_after_one() {
             assert_eq!(module.call("f", &[], 100_000), Err(trap), "{body}");
         }
     }
+}
+
+/// A module's memory and what the host keeps beside it may have held secrets: the heap gets none of them back.
+#[test]
+fn what_is_given_back_to_the_heap_is_wiped() {
+    let image = wat::parse_str(r#"(module (memory (export "memory") 1))"#).unwrap();
+    let budget = Budget::new(RAM).unwrap();
+    // Lengths that are no whole words too.
+    for len in [1, 7, 8, 13, 4096] {
+        let mut bytes = Bytes::zeros(&budget, len).unwrap();
+        bytes.as_mut_slice().fill(0xA5);
+    }
+    let mut module = Space::load(&budget, &mut Image::mapped(&image), &Limits::os_part(RAM), Sum).unwrap();
+    module.memory().unwrap().write(0, &[0xA5; 65_536]).unwrap();
+    drop(module);
+    assert_eq!(budget.used(), 0);
+    let (count, left) = given_back::SEEN.get();
+    assert!(count > 10, "{count}");
+    assert_eq!(left, 0, "bytes that were not wiped");
 }

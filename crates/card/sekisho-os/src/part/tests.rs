@@ -465,3 +465,35 @@ fn modules_that_the_engine_or_the_scan_refuses_are_none() {
         assert!(matches!(refused, Err(NoPart::Module(_))), "{text}: {refused:?}");
     }
 }
+
+/// What a command of the delivered parts takes of the engine's heap at most: the least budget with which they are taken, and so run. Of it 20,480 bytes are
+/// the module's memory, its stack and the room for records, 8,192 and 8,192 and 4,096.
+#[test]
+fn the_delivered_parts_run_in_27_000_bytes_of_heap() {
+    for (name, image) in [
+        (
+            "meter-v1",
+            &include_bytes!("../../../../../applets/prebuilt/meter-v1.wasm")[..],
+        ),
+        (
+            "meter-v2",
+            include_bytes!("../../../../../applets/prebuilt/meter-v2.wasm"),
+        ),
+        (
+            "locker",
+            include_bytes!("../../../../../applets/prebuilt/locker.wasm"),
+        ),
+    ] {
+        let (mut least, mut most) = (0, 64 * 1024);
+        while most - least > 1 {
+            let middle = usize::midpoint(least, most);
+            if check(image, middle).is_ok() {
+                most = middle;
+            } else {
+                least = middle;
+            }
+        }
+        std::println!("{name}: {most} bytes of heap for an image of {}", image.len());
+        assert!((20_480..27_000).contains(&most), "{name}: {most}");
+    }
+}
