@@ -1,9 +1,10 @@
-//! Developer tasks: `cargo xtask layers | tidy | pages | applets`.
+//! Developer tasks: `cargo xtask layers | tidy | pages | applets | firmware`.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)]
 
 mod applets;
 mod circles;
+mod firmware;
 mod layers;
 mod pages;
 mod tidy;
@@ -34,6 +35,11 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Builds the images of firmware/ and holds them to firmware/budget.toml; plays conversations to them.
+    Firmware {
+        #[command(subcommand)]
+        what: Option<firmware::What>,
+    },
 }
 
 /// The workspace's root folder.
@@ -50,5 +56,6 @@ fn main() -> Result<()> {
         Task::Tidy => tidy::check(&root()),
         Task::Pages => pages::check(&root()),
         Task::Applets { check } => applets::run(&root(), check),
+        Task::Firmware { what } => firmware::run(&root(), what.unwrap_or(firmware::What::All)),
     }
 }

@@ -1,0 +1,181 @@
+//! The secure element on QEMU's mps2-an386: a Cortex-M4F.
+//!
+//! UARTs 0 to 3 are contacts, SPI, SWP and APDU gate, each with vpcd's frames; UART 4 is the random source. A product without `all-interfaces` has the first two.
+#![no_std]
+#![no_main]
+
+mod flash;
+#[cfg(feature = "modules")]
+mod heap;
+mod policy;
+mod registers;
+mod uart;
+
+use core::cell::RefCell;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use cortex_m::interrupt::{self, Mutex};
+use cortex_m_rt::entry;
+use sekisho_applets::Standard;
+use sekisho_firmware::{Board, Buffers, Card, Cause, Checked, Dead, Exchange, Source, serve};
+use sekisho_keys::Rng;
+use sekisho_nvm::Ram;
+use sekisho_os::{Containers, Interface, Platform, Profile, SecureElement};
+
+use flash::{Nor, Options};
+use policy::RESETS;
+use uart::Uart;
+
+/// Figures of the last command, for who measures from outside.
+#[repr(C)]
+struct Figures {
+    commands: AtomicU32,
+    /// Of the last command, by the dual timer.
+    ticks: AtomicU32,
+    /// Words written and pages erased since the start.
+    words: AtomicU32,
+    erases: AtomicU32,
+    /// Most bytes of the heap in use at once.
+    heap: AtomicU32,
+}
+
+#[allow(unsafe_code)]
+#[unsafe(export_name = "sekisho_figures")]
+static FIGURES: Figures = Figures {
+    commands: AtomicU32::new(0),
+    ticks: AtomicU32::new(0),
+    words: AtomicU32::new(0),
+    erases: AtomicU32::new(0),
+    heap: AtomicU32::new(0),
+};
+
+/// The product.
+struct Mps2;
+
+#[cfg(feature = "all-interfaces")]
+use sekisho_os::AllInterfaces as OwnInterfaces;
+
+/// Contacts and SPI.
+#[cfg(not(feature = "all-interfaces"))]
+#[derive(Debug)]
+struct OwnInterfaces([sekisho_os::InterfaceState; 2]);
+
+#[cfg(not(feature = "all-interfaces"))]
+impl sekisho_os::Interfaces for OwnInterfaces {
+    const NEW: Self = Self([const { sekisho_os::InterfaceState::NEW }; 2]);
+
+    fn get(&mut self, interface: Interface) -> Option<&mut sekisho_os::InterfaceState> {
+        let index = PORTS.iter().position(|own| *own == interface)?;
+        self.0.get_mut(index)
+    }
+}
+
+impl Platform for Mps2 {
+    type Flash = Nor;
+    type Rng = Random;
+    type Applications = Standard;
+    type Interfaces = OwnInterfaces;
+    type Containers = Containers<1>;
+    type Index = Ram<128, 16, 16>;
+
+    fn stack_low() -> usize {
+        policy::STACK_LOW
+    }
+}
+
+/// The interfaces, by UART.
+#[cfg(feature = "all-interfaces")]
+const PORTS: [Interface; 4] = [
+    Interface::Iso7816Contact,
+    Interface::Spi,
+    Interface::Swp,
+    Interface::ApduGate,
+];
+#[cfg(not(feature = "all-interfaces"))]
+const PORTS: [Interface; 2] = [Interface::Iso7816Contact, Interface::Spi];
+
+/// The UART that gives random bytes.
+const RANDOM: usize = 4;
+
+impl Source for Uart {
+    fn byte(&mut self) -> u8 {
+        self.wait_for_byte()
+    }
+
+    fn fail(&mut self) -> ! {
+        policy::reset(Cause::Random)
+    }
+}
+
+static SOURCE: Mutex<RefCell<Checked<Uart>>> = Mutex::new(RefCell::new(Checked::new(Uart(RANDOM))));
+
+/// The random source; there is one.
+#[derive(Debug)]
+struct Random;
+
+impl Rng for Random {
+    fn fill(&mut self, out: &mut [u8]) {
+        interrupt::free(|token| SOURCE.borrow(token).borrow_mut().fill(out));
+    }
+}
+
+/// The board's ports and clock.
+struct Ports([(Interface, Uart); PORTS.len()]);
+
+impl Board for Ports {
+    type Port = Uart;
+
+    fn ports(&mut self) -> &mut [(Interface, Uart)] {
+        &mut self.0
+    }
+
+    fn wait(&mut self) {
+        uart::wait();
+    }
+
+    fn ticks(&self) -> u32 {
+        uart::ticks()
+    }
+
+    /// Two seconds.
+    fn patience(&self) -> u32 {
+        2 * uart::TICKS
+    }
+
+    fn exchanged(&mut self, exchange: Exchange) {
+        FIGURES.ticks.store(exchange.ticks, Relaxed);
+        FIGURES.commands.fetch_add(1, Relaxed);
+    }
+}
+
+/// The product's profile, with the sizes of the option page.
+fn profile() -> Profile {
+    let mut profile = Profile::default();
+    if let Some(options) = Options::read() {
+        options.apply(&mut profile, size_of::<SecureElement<Mps2>>());
+    }
+    profile
+}
+
+#[entry]
+fn main() -> ! {
+    let start = RESETS.start();
+    #[cfg(feature = "modules")]
+    heap::start();
+    let mut uarts = (0..).map(Uart);
+    let mut ports = Ports(PORTS.map(|interface| (interface, uarts.next().unwrap_or(Uart(0)))));
+    uart::start(PORTS.len(), RANDOM);
+    let buffers = cortex_m::singleton!(BUFFERS: Buffers = Buffers::new());
+    let se = cortex_m::singleton!(ELEMENT: SecureElement<Mps2> = SecureElement::new(Nor, Random));
+    let (Some(buffers), Some(se)) = (buffers, se) else {
+        policy::reset(Cause::Panic)
+    };
+    let mut is_alive = false;
+    if !start.is_hopeless {
+        interrupt::free(|token| SOURCE.borrow(token).borrow_mut().start());
+        is_alive = se.boot(&profile()).is_ok();
+    }
+    let mut dead = Dead;
+    let card: &mut dyn Card = if is_alive { se } else { &mut dead };
+    serve(&mut ports, card, &RESETS, buffers, start.broken_off)
+}

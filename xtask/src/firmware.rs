@@ -1,0 +1,348 @@
+//! The images of `firmware/`: how they are built, what they may take, and what is played to them.
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The chip.
+const TARGET: &str = "thumbv7em-none-eabihf";
+const BINARY: &str = "sekisho-mps2";
+
+/// The images, with their features: a product without modules, one with, and what conversations are compared with.
+const IMAGES: [(&str, &str); 3] = [
+    ("chip", ""),
+    ("modules", "modules"),
+    ("bench", "modules,all-interfaces"),
+];
+
+/// Test programs of the card whose cards run on the chip too.
+const SUITES: [&str; 4] = ["scripts", "boot", "spec_page", "broadcast"];
+/// The same for the night.
+const LONG_SUITES: [&str; 2] = ["tamper", "hostile"];
+
+#[derive(Clone, Copy, Subcommand)]
+pub(crate) enum What {
+    /// Builds the images into firmware/target/images.
+    Build,
+    /// Builds them and holds them to budget.toml.
+    Budget,
+    /// Plays the card's conversations to the chip and to a card in this process, and compares.
+    Play {
+        /// Those of the night as well.
+        #[arg(long)]
+        long: bool,
+    },
+    /// Builds an image in two folders: every bit is the same.
+    Twice,
+    /// Budget, and Play.
+    All,
+}
+
+pub(crate) fn run(root: &Path, what: What) -> Result<()> {
+    match what {
+        What::Build => build_all(root),
+        What::Budget => budget(root),
+        What::Play { long } => play(root, long),
+        What::Twice => twice(root),
+        What::All => budget(root).and_then(|()| play(root, false)),
+    }
+}
+
+fn image(root: &Path, name: &str) -> PathBuf {
+    root.join("firmware/target/images").join(format!("{name}.elf"))
+}
+
+fn build_all(root: &Path) -> Result<()> {
+    for (name, features) in IMAGES {
+        let path = image(root, name);
+        std::fs::create_dir_all(path.parent().unwrap_or(root))?;
+        std::fs::copy(build(root, features)?, &path)?;
+        println!("firmware: {}", path.strip_prefix(root).unwrap_or(&path).display());
+    }
+    Ok(())
+}
+
+/// Builds an image in `root`'s own target folder. No path of this machine goes into it.
+fn build(root: &Path, features: &str) -> Result<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+    let mut flags = vec![remap(root, "/sekisho")];
+    flags.extend(home.map(|home| remap(&home, "/cargo")));
+    let target = root.join("firmware/target");
+    let status = Command::new("cargo")
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--release",
+            "--package",
+            BINARY,
+            "--target",
+            TARGET,
+        ])
+        .args(["--features", features])
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+        .env("CARGO_TARGET_DIR", &target)
+        .current_dir(root.join("firmware"))
+        .status()
+        .context("cargo build did not run")?;
+    if !status.success() {
+        bail!("the firmware does not build");
+    }
+    Ok(target.join(TARGET).join("release").join(BINARY))
+}
+
+/// A clone elsewhere gives the same image, bit for bit.
+fn twice(root: &Path) -> Result<()> {
+    let folder = root.join("firmware/target/twice/elsewhere");
+    let _ = std::fs::remove_dir_all(&folder);
+    let status = Command::new("git")
+        .args(["clone", "--quiet", "--local", "--no-hardlinks"])
+        .args([root, &folder])
+        .status()
+        .context("git clone did not run")?;
+    if !status.success() {
+        bail!("git clone failed");
+    }
+    let is_changed = Command::new("git")
+        .args(["status", "--porcelain", "--untracked-files=no"])
+        .current_dir(root)
+        .output()?;
+    if !is_changed.stdout.is_empty() {
+        bail!("commit first: the second build is of what is committed");
+    }
+    let (_, features) = IMAGES[0];
+    let ours = std::fs::read(build(root, features)?)?;
+    let theirs = std::fs::read(build(&folder, features)?)?;
+    if ours != theirs {
+        let same = ours
+            .iter()
+            .zip(&theirs)
+            .take_while(|(ours, theirs)| ours == theirs);
+        bail!("the two images differ from byte {} on", same.count());
+    }
+    std::fs::remove_dir_all(&folder)?;
+    println!(
+        "firmware: two builds in two folders, {} bytes, are the same",
+        ours.len()
+    );
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Budget {
+    limit: Vec<Limit>,
+}
+
+/// A number that an image may not pass.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limit {
+    image: String,
+    figure: String,
+    /// What it is to be.
+    limit: u64,
+    /// What it is where it is more than that: it may not grow either.
+    debt: Option<u64>,
+    /// Where the limit comes from.
+    reason: String,
+}
+
+/// How much more than its debt a figure may be, in thousandths: what a compiler's release moves.
+const SLACK: u64 = 25;
+
+impl Limit {
+    fn check(&self, value: u64) -> Result<String, String> {
+        let Self {
+            image,
+            figure,
+            limit,
+            debt,
+            reason,
+        } = self;
+        let line = format!("{image}: {figure} is {value}, limit {limit} ({reason})");
+        match debt {
+            None if value <= *limit => Ok(line),
+            None => Err(line),
+            Some(_) if value <= *limit => Err(format!("{line}: the debt is paid, take it out of the budget")),
+            Some(debt) if value <= debt + debt * SLACK / 1000 => Ok(format!("{line}, debt {debt}")),
+            Some(debt) => Err(format!("{line}, and more than its debt of {debt}")),
+        }
+    }
+}
+
+fn budget(root: &Path) -> Result<()> {
+    build_all(root)?;
+    let text = std::fs::read_to_string(root.join("firmware/budget.toml")).context("firmware/budget.toml")?;
+    let budget: Budget = toml::from_str(&text).context("firmware/budget.toml")?;
+    let mut figures = BTreeMap::new();
+    for (name, _) in IMAGES {
+        for (figure, value) in sizes(&image(root, name))? {
+            figures.insert((name.to_owned(), figure), value);
+        }
+    }
+    let mut wrong = 0;
+    for limit in &budget.limit {
+        let key = (limit.image.clone(), limit.figure.clone());
+        let value = figures
+            .get(&key)
+            .with_context(|| format!("nothing measures {key:?}"))?;
+        match limit.check(*value) {
+            Ok(line) => println!("firmware: {line}"),
+            Err(line) => {
+                wrong += 1;
+                println!("firmware: OVER {line}");
+            }
+        }
+    }
+    if wrong > 0 {
+        bail!("{wrong} figures are not as firmware/budget.toml says");
+    }
+    Ok(())
+}
+
+/// Flash and static RAM of an image, the heap apart.
+fn sizes(image: &Path) -> Result<Vec<(String, u64)>> {
+    let sections = tool("size", &["-A", "-d"], image)?;
+    let of = |wanted: &[&str]| -> u64 {
+        let rows = sections.lines().filter_map(|line| {
+            let mut words = line.split_whitespace();
+            Some((words.next()?, words.next()?.parse::<u64>().ok()?))
+        });
+        rows.filter(|(name, _)| wanted.contains(name))
+            .map(|(_, size)| size)
+            .sum()
+    };
+    let symbols = tool("nm", &["-S", "-C"], image)?;
+    let heap = symbols
+        .lines()
+        .find(|line| line.ends_with("heap::MEMORY"))
+        .and_then(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok());
+    Ok(vec![
+        (
+            "flash".to_owned(),
+            of(&[".vector_table", ".text", ".rodata", ".data"]),
+        ),
+        (
+            "static RAM".to_owned(),
+            of(&[".data", ".bss", ".uninit"]) - heap.unwrap_or(0),
+        ),
+    ])
+}
+
+fn tool(name: &str, arguments: &[&str], image: &Path) -> Result<String> {
+    let output = Command::new(format!("arm-none-eabi-{name}"))
+        .args(arguments)
+        .arg(image)
+        .output()
+        .with_context(|| format!("arm-none-eabi-{name} did not run; it is of binutils-arm-none-eabi"))?;
+    if !output.status.success() {
+        bail!(
+            "arm-none-eabi-{name}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Each suite has compared something, or it has not run on the chip at all.
+fn play(root: &Path, long: bool) -> Result<()> {
+    let bench = image(root, "bench");
+    if !bench.exists() {
+        build_all(root)?;
+    }
+    let log = root.join("firmware/target/compared");
+    let mut total = [0; 3];
+    for suite in SUITES.iter().chain(LONG_SUITES.iter().filter(|_| long)) {
+        let _ = std::fs::remove_file(&log);
+        let status = Command::new("cargo")
+            .args([
+                "test",
+                "--quiet",
+                "--locked",
+                "--workspace",
+                "--test",
+                suite,
+                "--",
+                "--test-threads",
+                "2",
+            ])
+            .env("SEKISHO_FIRMWARE", &bench)
+            .env("SEKISHO_FIRMWARE_LOG", &log)
+            .current_dir(root)
+            .status()?;
+        if !status.success() {
+            bail!("{suite} differs on the chip");
+        }
+        let compared = compared(&std::fs::read_to_string(&log).unwrap_or_default());
+        let [answers, images, left_out] = compared;
+        println!(
+            "firmware: {suite}: {answers} answers and {images} flash images compared, {left_out} times the chip was left out"
+        );
+        if answers == 0 || images == 0 {
+            bail!("{suite} has compared nothing");
+        }
+        total = [0, 1, 2].map(|n: usize| total[n] + compared[n]);
+    }
+    let [answers, images, _] = total;
+    println!("firmware: {answers} answers and {images} flash images are the same on the chip");
+    Ok(())
+}
+
+/// Sums of the log's lines: `answers N images M left-out K`.
+fn compared(log: &str) -> [u64; 3] {
+    log.lines().fold([0; 3], |sums, line| {
+        let numbers: Vec<u64> = line
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        match numbers[..] {
+            [a, b, c] => [sums[0] + a, sums[1] + b, sums[2] + c],
+            _ => sums,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(limit: u64, debt: Option<u64>) -> Limit {
+        Limit {
+            image: "chip".to_owned(),
+            figure: "flash".to_owned(),
+            limit,
+            debt,
+            reason: "a test".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_limit_is_kept_and_a_debt_does_not_grow() {
+        assert!(limit(100, None).check(100).is_ok());
+        assert!(limit(100, None).check(101).is_err());
+        assert!(limit(100, Some(2000)).check(2050).is_ok());
+        assert!(limit(100, Some(2000)).check(2051).is_err());
+        assert!(limit(100, Some(2000)).check(100).is_err(), "paid");
+    }
+
+    #[test]
+    fn two_kib_of_a_static_are_seen() {
+        // 24 KB of static RAM and its debt: the slack is less than 2 KB.
+        assert!(limit(24_576, Some(31_900)).check(31_900 + 2_048).is_err());
+    }
+
+    #[test]
+    fn what_was_compared_is_summed() {
+        assert_eq!(
+            compared("answers 3 images 2 left-out 1\nanswers 4 images 1 left-out 0\n"),
+            [7, 3, 1]
+        );
+        assert_eq!(compared(""), [0; 3]);
+    }
+}
