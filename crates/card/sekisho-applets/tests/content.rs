@@ -13,9 +13,7 @@ use sekisho_apdu::{Aid, StatusWord};
 use sekisho_applets::FILE_SYSTEMS;
 use sekisho_applets::file_system::{self, image::Image, image::test_key};
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{
-    ContainerId, FactoryApplication, Interface, Module, OwnRecord, Personalisation, SecureElement,
-};
+use sekisho_os::{ContainerId, FactoryApplication, Interface, Module, OwnRecord, Personalisation};
 
 const PAGE: usize = common::PAGE;
 
@@ -197,7 +195,7 @@ fn cut_everywhere(
         for cut in 0.. {
             let mut flash = made.clone();
             flash.cut_after(cut, seed);
-            let Ok(mut card) = SecureElement::booted(flash, SeededRng(3), &profile()) else {
+            let Ok(mut card) = Card::booted(flash, SeededRng(3), &profile()) else {
                 continue;
             };
             let done = work(&mut card);

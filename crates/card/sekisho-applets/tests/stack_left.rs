@@ -12,7 +12,7 @@ use common::ByValue as _;
 use common::files::Reader;
 use common::script::{CardUnderTest, Line, Runner};
 use common::stack::{LOOKED_AT, PAINT, below};
-use common::{Card, PAGE, SeededRng, files, flash, new_card, profile, send_on, sw};
+use common::{Card, PAGE, SeededRng, Virtual, files, flash, new_card, profile, send_on, sw};
 use sekisho_applets::Standard;
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::{Mode, Policy};
@@ -222,8 +222,8 @@ fn a_start_leaves_nothing() {
         let (keys, k_aut) = (common::initial_keys(), common::key(&[0xA0; 16]));
         let personalisation = common::personalisation(0xFF, &keys, &k_aut);
         let profile = profile();
-        let mut blank = Card::new(flash(), SeededRng(1));
-        let mut made = Card::new(files::card().into_flash(), SeededRng(2));
+        let mut blank = SecureElement::<Virtual>::new(flash(), SeededRng(1));
+        let mut made = SecureElement::<Virtual>::new(files::card().into_flash(), SeededRng(2));
         let measured = |start: &mut dyn FnMut()| {
             let (before, after) = below(start);
             let deepest = before

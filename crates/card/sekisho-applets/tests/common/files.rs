@@ -1,6 +1,6 @@
 //! A card with a file system, and the reader that talks to it by secure messaging.
 
-use super::ByValue as _;
+use super::ByValue;
 use sekisho_apdu::{Aid, CApdu, Cla};
 use sekisho_applets::file_system::{self, image::Image, image::test_key};
 use sekisho_keys::{AesKey, Rng, sha256};
@@ -22,7 +22,13 @@ use super::{Card, SeededRng, initial_keys, key, personalisation, profile, send_o
 
 /// The test card on this flash.
 pub fn card_on(flash: RamFlash, profile: &Profile, policy: Policy) -> Card {
-    element_on(flash, SeededRng(1), profile, policy)
+    made_with(
+        flash,
+        SeededRng(1),
+        profile,
+        policy,
+        &Image::of_test_card().unwrap(),
+    )
 }
 
 /// The same with another source of randomness.
@@ -40,13 +46,13 @@ pub fn card_with(flash: RamFlash, image: &Image) -> Card {
     made_with(flash, SeededRng(1), &profile(), Policy::every_mode(), image)
 }
 
-fn made_with<P: Platform>(
+fn made_with<P: Platform, C: ByValue<P>>(
     flash: P::Flash,
     rng: P::Rng,
     profile: &Profile,
     policy: Policy,
     image: &Image,
-) -> SecureElement<P> {
+) -> C {
     let records: Vec<_> = image.iter().collect();
     made(flash, rng, profile, policy, &records)
 }
@@ -61,13 +67,13 @@ pub fn made_of<P: Platform>(
     made(flash, rng, profile, Policy::every_mode(), records)
 }
 
-fn made<P: Platform>(
+fn made<P: Platform, C: ByValue<P>>(
     flash: P::Flash,
     rng: P::Rng,
     profile: &Profile,
     policy: Policy,
     records: &[OwnRecord<'_>],
-) -> SecureElement<P> {
+) -> C {
     let applications = [FactoryApplication {
         aid: Aid::try_from(file_system::AID).unwrap(),
         load_file: Aid::try_from(file_system::LOAD_FILE_AID).unwrap(),
@@ -81,7 +87,7 @@ fn made<P: Platform>(
         data_objects: &objects,
         ..personalisation(0xFF, &keys, &k_aut)
     };
-    SecureElement::made(flash, rng, profile, &personalisation).unwrap()
+    C::made(flash, rng, profile, &personalisation).unwrap_or_else(|failure| panic!("{failure:?}"))
 }
 
 /// The records of an image as the factory of 0.1 wrote them: heads of format 1, whose name is the file's number; values, tries and counts

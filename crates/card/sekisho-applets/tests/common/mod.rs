@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // each test program uses a part
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
+pub mod board;
 pub mod by_value;
 pub mod files;
 pub mod filing;
@@ -16,6 +17,7 @@ pub mod stack;
 pub mod tables;
 pub mod update;
 
+pub use board::Card;
 pub use by_value::ByValue;
 
 use std::marker::PhantomData;
@@ -28,7 +30,7 @@ use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     AllInterfaces, Applications, Containers, FactoryApplication, Interface, Module, OwnRecord,
-    Personalisation, Platform, Profile, SecureElement,
+    Personalisation, Platform, Profile,
 };
 use sekisho_scp::ScpParameter;
 
@@ -77,8 +79,6 @@ pub type Scripted = On<Standard, Script>;
 
 /// The SE as it is delivered.
 pub type Virtual = On<Standard>;
-
-pub type Card = SecureElement<Virtual>;
 
 pub const SE_ID: [u8; 10] = [0x53, 0x4B, 0, 0, 0, 0, 0, 0, 0x30, 0x39];
 

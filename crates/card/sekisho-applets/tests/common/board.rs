@@ -1,0 +1,311 @@
+//! The card of the tests: an SE in this process, and, where `SEKISHO_FIRMWARE` names an image, the same SE on an emulated chip beside it. Each R-APDU of the
+//! chip is compared with that of this process, and its flash at each start and at the end.
+//!
+//! What cannot be compared leaves the chip out from there on, and is counted: a power cut that is simulated in the flash of this process, a profile that the image
+//! has not, another protocol, whatever reaches past [`Card`] for the SE itself. `SEKISHO_FIRMWARE_LOG` names a file to which each card appends what it has compared.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::ops::{Deref, DerefMut};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use sekisho_keys::Rng as _;
+use sekisho_nvm::ram::RamFlash;
+use sekisho_os::{BootError, Interface, Personalisation, Profile, Protocol, SecureElement};
+
+use super::by_value::{BootFailure, ByValue};
+use super::script::Line;
+use super::{PAGE, SeededRng, Virtual};
+
+#[path = "../../../../../apps/sekisho/src/card/emulator.rs"]
+mod emulator;
+
+pub(crate) use emulator::{BoardFlash, Emulator, Options, Randomness, Setup};
+
+/// The interfaces of the image's ports.
+const PORTS: [Interface; 4] = [
+    Interface::Iso7816Contact,
+    Interface::Spi,
+    Interface::Swp,
+    Interface::ApduGate,
+];
+/// Random bytes with which the chip tests its source (`sekisho_firmware::Checked::start`).
+const START: usize = 128;
+
+/// The image that cards run on too.
+pub fn firmware() -> Option<PathBuf> {
+    std::env::var_os("SEKISHO_FIRMWARE").map(PathBuf::from)
+}
+
+/// What has been compared.
+#[derive(Default)]
+struct Compared {
+    answers: u64,
+    images: u64,
+    left_out: u64,
+}
+
+/// The SE's other self.
+struct Board {
+    emulator: Emulator,
+    flash: PathBuf,
+}
+
+static FLASHES: AtomicU32 = AtomicU32::new(0);
+
+impl Board {
+    /// Starts the image on what this flash holds.
+    fn start(image: &Path, flash: &RamFlash, rng: SeededRng, profile: &Profile) -> Self {
+        let number = FLASHES.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("sekisho-flash-{}-{number}", std::process::id()));
+        BoardFlash::make(&path, &flash.image(), &options(profile)).unwrap();
+        let mut emulator = Emulator::start(&Setup {
+            firmware: image,
+            flash: &path,
+            ports: PORTS.len(),
+            randomness: Randomness::Given,
+            arguments: &[],
+        })
+        .unwrap();
+        let random = emulator.random().unwrap().try_clone().unwrap();
+        thread::spawn(move || feed(random, rng));
+        let atr = emulator.ask(0, &[4]).unwrap();
+        assert_eq!(atr, profile.atr, "the chip does not start");
+        Self {
+            emulator,
+            flash: path,
+        }
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        self.emulator.kill();
+        let _ = fs::remove_file(&self.flash);
+    }
+}
+
+/// Gives the chip what its test throws away, then the bytes of `rng`.
+fn feed(mut to: UnixStream, mut rng: SeededRng) {
+    let mut piece = [0; START];
+    SeededRng(99).fill(&mut piece);
+    to.set_write_timeout(None).unwrap();
+    while to.write_all(&piece).is_ok() {
+        rng.fill(&mut piece);
+    }
+}
+
+pub(crate) fn options(profile: &Profile) -> Options {
+    Options {
+        store: profile.store_bytes,
+        slot: profile.slot_bytes,
+        area: profile.area_bytes,
+        area_quota: profile.area_quota,
+        channels: profile.logical_channels,
+        stack: profile.stack,
+        shallow: profile.shallow,
+        part_ram: SecureElement::<Virtual>::part_ram(profile),
+    }
+}
+
+/// Whether the image can be of this profile: the option page has its sizes, all else is the product's.
+fn is_of_the_product(profile: &Profile) -> bool {
+    let product = Profile::default();
+    let sized = Profile {
+        logical_channels: profile.logical_channels,
+        store_bytes: profile.store_bytes,
+        slot_bytes: profile.slot_bytes,
+        area_bytes: profile.area_bytes,
+        area_quota: profile.area_quota,
+        stack: profile.stack,
+        shallow: profile.shallow,
+        ram: profile.ram,
+        ..product
+    };
+    format!("{sized:?}") == format!("{profile:?}")
+}
+
+/// The card of the tests.
+pub struct Card {
+    /// None when it has been taken apart.
+    se: Option<SecureElement<Virtual>>,
+    board: Option<Board>,
+    compared: Compared,
+}
+
+impl Card {
+    /// `flash` is what the SE has started from, if that is known.
+    fn of(se: SecureElement<Virtual>, flash: Option<RamFlash>, rng: SeededRng, profile: &Profile) -> Self {
+        let mut card = Self {
+            se: Some(se),
+            board: None,
+            compared: Compared::default(),
+        };
+        card.start_board(flash, rng, profile);
+        card
+    }
+
+    fn start_board(&mut self, flash: Option<RamFlash>, rng: SeededRng, profile: &Profile) {
+        let Some(image) = firmware() else { return };
+        let flash = flash.as_ref().unwrap_or(self.se().flash());
+        if sekisho_nvm::Flash::page_size(flash) != PAGE || !is_of_the_product(profile) {
+            self.compared.left_out += 1;
+            return;
+        }
+        self.board = Some(Board::start(&image, flash, rng, profile));
+        // Starting has changed the flash of both, or of none.
+        self.compare_images();
+    }
+
+    fn se(&self) -> &SecureElement<Virtual> {
+        self.se.as_ref().unwrap()
+    }
+
+    fn leave_board(&mut self) {
+        self.compared.left_out += u64::from(self.board.take().is_some());
+    }
+
+    fn compare_images(&mut self) {
+        let Some(board) = &self.board else { return };
+        let theirs = BoardFlash::open(&board.flash).unwrap().unwrap().image().unwrap();
+        let ours = self.se().flash().image();
+        assert_eq!(ours.len(), theirs.len());
+        if let Some(at) = (0..ours.len()).find(|at| ours[*at] != theirs[*at]) {
+            panic!("the flash of the chip differs from that of this process from {at:06X} on");
+        }
+        self.compared.images += 1;
+    }
+
+    pub fn part_ram(profile: &Profile) -> usize {
+        SecureElement::<Virtual>::part_ram(profile)
+    }
+
+    pub fn transmit(&mut self, interface: Interface, capdu: &[u8], out: &mut [u8]) -> usize {
+        let se = self.se.as_mut().unwrap();
+        let len = se.transmit(interface, capdu, out);
+        // What the frames cannot carry, or is cut short by the room that a test gives, is not the chip's to say.
+        if se.has_failed() || se.flash().is_off() || capdu.len() < 2 || out.len() < 258 {
+            self.leave_board();
+        }
+        if let Some(board) = &mut self.board {
+            let port = PORTS.iter().position(|own| *own == interface).unwrap();
+            let answer = board.emulator.ask(port, capdu).unwrap();
+            assert_eq!(
+                hex::encode_upper(&answer),
+                hex::encode_upper(&out[..len]),
+                "chip (left) and process differ: {interface:?} {}",
+                hex::encode_upper(capdu)
+            );
+            self.compared.answers += 1;
+        }
+        len
+    }
+
+    pub fn reset(&mut self, interface: Interface) {
+        self.se.as_mut().unwrap().reset(interface);
+        if let Some(board) = &mut self.board {
+            let port = PORTS.iter().position(|own| *own == interface).unwrap();
+            board.emulator.send(port, &[2]).unwrap();
+            let atr = board.emulator.ask(port, &[4]).unwrap();
+            assert_eq!(atr, self.se.as_ref().unwrap().atr());
+        }
+    }
+
+    pub fn reset_to(&mut self, interface: Interface, protocol: Protocol) -> bool {
+        self.leave_board();
+        self.se.as_mut().unwrap().reset_to(interface, protocol)
+    }
+
+    pub fn into_flash(mut self) -> RamFlash {
+        self.end();
+        self.se.take().unwrap().into_flash()
+    }
+
+    /// Compares what is left and writes down what has been.
+    fn end(&mut self) {
+        self.compare_images();
+        self.board = None;
+        let compared = std::mem::take(&mut self.compared);
+        if let Some(log) = std::env::var_os("SEKISHO_FIRMWARE_LOG").filter(|_| firmware().is_some()) {
+            let mut log = OpenOptions::new().append(true).create(true).open(log).unwrap();
+            let Compared {
+                answers,
+                images,
+                left_out,
+            } = compared;
+            // In one write, as other tests write too.
+            let line = format!("answers {answers} images {images} left-out {left_out}\n");
+            log.write_all(line.as_bytes()).unwrap();
+        }
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        if self.se.is_some() && !thread::panicking() {
+            self.end();
+        }
+    }
+}
+
+/// What looks at the SE alone.
+impl Deref for Card {
+    type Target = SecureElement<Virtual>;
+
+    fn deref(&self) -> &Self::Target {
+        self.se()
+    }
+}
+
+/// What changes it where the chip cannot follow.
+impl DerefMut for Card {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.leave_board();
+        self.se.as_mut().unwrap()
+    }
+}
+
+impl Line for Card {
+    fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; 4096];
+        let len = Self::transmit(self, interface, capdu, &mut out);
+        assert!(len >= 2, "the card did not answer");
+        out.truncate(len);
+        out
+    }
+}
+
+impl std::fmt::Debug for Card {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.se().fmt(f)
+    }
+}
+
+impl ByValue<Virtual> for Card {
+    fn booted(flash: RamFlash, rng: SeededRng, profile: &Profile) -> Result<Self, BootFailure<RamFlash>> {
+        let before = firmware().map(|_| flash.clone());
+        let se = SecureElement::booted(flash, rng.clone(), profile)?;
+        Ok(Self::of(se, before, rng, profile))
+    }
+
+    fn made_all(
+        flash: RamFlash,
+        rng: SeededRng,
+        profile: &Profile,
+        personalisations: &[&Personalisation<'_>],
+    ) -> Result<Self, BootFailure<RamFlash>> {
+        let se = SecureElement::made_all(flash, rng.clone(), profile, personalisations)?;
+        Ok(Self::of(se, None, rng, profile))
+    }
+}
+
+/// In place.
+impl Card {
+    pub fn boot(&mut self, profile: &Profile) -> Result<(), BootError> {
+        self.leave_board();
+        self.se.as_mut().unwrap().boot(profile)
+    }
+}
