@@ -15,13 +15,15 @@ use sekisho_hsm::ProductFile;
 use sekisho_hsm::sealed::Purpose;
 use sekisho_link::SeId;
 use sekisho_messaging::setup::Policy;
+use sekisho_nvm::Flash;
 use sekisho_os::{BootError, Interface, MESSAGING_POLICY, Profile};
-use sekisho_transport::{Served, Stop, serve_listener, serve_vpcd};
+use sekisho_transport::{CardSide, Served, Stop, serve_listener, serve_vpcd};
 use tokio::sync::mpsc;
 
 use super::reader::ModeName;
 use super::secret::{self, HandOverPassphrase};
 use super::{OrUsage as _, usage};
+use crate::card::board::{self, Board};
 use crate::card::element::{self, Start};
 use crate::card::file_flash::{FileFlash, LARGEST, PAGE};
 use crate::card::perso::{FirstPart, Perso, SecAppRecords, file_system, sec_app};
@@ -81,6 +83,10 @@ pub(crate) struct Args {
     /// SCP03 of a new card with challenges, cryptograms and MACs of 16 bytes; with --perso its file says
     #[arg(long, conflicts_with = "perso")]
     s16: bool,
+
+    /// Run it on an emulated chip: the firmware, as `cargo xtask firmware build` makes it. The flash is a file of 16 MiB then
+    #[arg(long, value_name = "FIRMWARE")]
+    board: Option<PathBuf>,
 
     /// The interface on which commands come
     #[arg(long, value_enum, default_value_t = InterfaceName::Contact)]
@@ -170,11 +176,29 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return usage("two readers on one interface would take each other's selections and proofs; give --listen-interface another one".to_owned());
     }
     let listener = args.listen.map(listen).transpose()?;
-    let (se, start, profile) = start(args)?;
     let interface = args.interface.interface();
-    let kib = se.flash().len() / 1024;
-    let se = SharedSe::new(se, profile);
-    let about = About::ask(&mut se.lock(), interface);
+    let (kib, about, start, side): (_, _, _, Side) = match &args.board {
+        Some(firmware) => {
+            let (kib, about, start, board) = on_board(args, firmware)?;
+            (
+                kib,
+                about,
+                start,
+                Box::new(move |interface| Box::new(board.on(interface))),
+            )
+        }
+        None => {
+            let (se, start, profile) = in_process(args)?;
+            let kib = se.flash().len() / 1024;
+            let se = SharedSe::new(se, profile);
+            let about = About::ask(&mut se.lock(), interface);
+            let side = move |interface| {
+                let se = se.clone();
+                Box::new(OnInterface { se, interface }) as Box<dyn CardSide + Send>
+            };
+            (kib, about, start, Box::new(side))
+        }
+    };
     let reach = Reach {
         vpcd: args.vpcd.as_deref(),
         listen: listener.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -183,26 +207,72 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     show(&first_screen(&about, &args.flash, kib, start, &reach));
     let interfaces = [args.interface, args.listen_interface()].map(InterfaceName::interface);
-    serve(args.vpcd.clone(), listener, &se, interfaces)
+    serve(args.vpcd.clone(), listener, &side, interfaces)
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("cannot listen on {address}; is another card there?"))
 }
 
-/// Starts the SE on its flash; with the profile that fits it.
-fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, Profile)> {
+/// A secure element on one of its interfaces.
+type Side = Box<dyn Fn(Interface) -> Box<dyn CardSide + Send>>;
+
+/// The product's profile with the RAM that is asked for.
+fn profile(args: &Args) -> Result<Profile> {
     let mut profile = Profile::default();
     profile.ram = args.ram.unwrap_or(profile.ram);
     check_budgets(args, &profile).or_usage()?;
-    let perso = match &args.perso {
-        Some(path) => personalisation(args, path)?,
-        None => Perso::developer(args.s16)?,
-    };
+    Ok(profile)
+}
+
+/// The slots of the OS part share what the store leaves of the flash.
+fn divide(profile: &mut Profile, len: usize) {
+    profile.slot_bytes = len.saturating_sub(profile.store_bytes) / 2 / PAGE * PAGE;
+}
+
+/// Starts the SE in this process on its flash; with the profile that fits it.
+fn in_process(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, Profile)> {
+    let mut profile = profile(args)?;
+    let perso = perso(args)?;
     let len = profile.store_bytes + 2 * profile.slot_bytes;
     files::close(&args.flash);
     let flash = FileFlash::open(&args.flash, args.nvm, len)?;
-    profile.slot_bytes = flash.len().saturating_sub(profile.store_bytes) / 2 / PAGE * PAGE;
+    divide(&mut profile, flash.len());
+    let (se, found) = start(args, &perso, flash, &profile)?;
+    Ok((se, found, profile))
+}
+
+/// Starts it on an emulated chip. What makes a new card, and what is said of it, comes from an SE in this process on what the chip's flash holds.
+fn on_board(args: &Args, firmware: &Path) -> Result<(usize, About, Start, Board)> {
+    let mut profile = profile(args)?;
+    let perso = perso(args)?;
+    let len = args.nvm.unwrap_or(profile.store_bytes + 2 * profile.slot_bytes);
+    files::close(&args.flash);
+    let flash = board::flash(&args.flash, len)?;
+    let len = flash.page_size() * flash.pages();
+    divide(&mut profile, len);
+    let (mut se, found) = start(args, &perso, flash, &profile)?;
+    let about = About::ask(&mut se, args.interface.interface());
+    if found == Start::Made {
+        board::make(&args.flash, se.flash(), &profile)?;
+    }
+    Ok((len / 1024, about, found, Board::start(firmware, &args.flash)?))
+}
+
+fn perso(args: &Args) -> Result<Perso> {
+    match &args.perso {
+        Some(path) => personalisation(args, path),
+        None => Perso::developer(args.s16),
+    }
+}
+
+/// Starts the SE on its flash; makes it on one that is blank.
+fn start<F: Flash>(
+    args: &Args,
+    perso: &Perso,
+    flash: F,
+    profile: &Profile,
+) -> Result<(element::VirtualSe<F>, Start)> {
     let first = FirstPart::new()?;
     let records = perso.sec_app.as_ref().map(SecAppRecords::borrowed);
     let applications = records.as_ref().map(|records| sec_app(records)).transpose()?;
@@ -215,7 +285,7 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, Profile)>
         .fold(Policy::new(), |policy, name| policy.allow(name.mode()))
         .to_bytes();
     let objects: [(u16, &[u8]); 1] = [(MESSAGING_POLICY, &policy)];
-    let (mut se, found) = element::start(flash, &profile, &perso.borrowed(&first, &applications, &objects))
+    let (mut se, found) = element::start(flash, profile, &perso.borrowed(&first, &applications, &objects))
         .map_err(|error| explain(error, args))?;
     if found == Start::Found && args.s16 && !About::ask(&mut se, args.interface.interface()).is_s16 {
         bail!(
@@ -234,7 +304,7 @@ fn start(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, Profile)>
             );
         }
     }
-    Ok((se, found, profile))
+    Ok((se, found))
 }
 
 /// What a new card is made with: the only place where individual keys and those of the product meet.
@@ -312,35 +382,22 @@ fn explain(error: BootError, args: &Args) -> anyhow::Error {
 fn serve(
     vpcd: Option<String>,
     listener: Option<TcpListener>,
-    se: &SharedSe,
+    side: &Side,
     [of_vpcd, of_listen]: [Interface; 2],
 ) -> Result<ExitCode> {
     let stop = Stop::new();
     let (ended, mut ends) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
     if let Some(address) = vpcd {
-        let (mut side, stop) = (
-            OnInterface {
-                se: se.clone(),
-                interface: of_vpcd,
-            },
-            stop.clone(),
-        );
+        let (mut side, stop) = (side(of_vpcd), stop.clone());
         threads.push(thread::spawn(move || {
-            serve_vpcd(&address, &mut side, &stop, &mut |event| tell("vpcd", &event));
+            serve_vpcd(&address, &mut *side, &stop, &mut |event| tell("vpcd", &event));
         }));
     }
     if let Some(listener) = listener {
-        let (mut side, stop, ended) = (
-            OnInterface {
-                se: se.clone(),
-                interface: of_listen,
-            },
-            stop.clone(),
-            ended.clone(),
-        );
+        let (mut side, stop, ended) = (side(of_listen), stop.clone(), ended.clone());
         threads.push(thread::spawn(move || {
-            let result = serve_listener(&listener, &mut side, &stop, &mut |event| tell("socket", &event));
+            let result = serve_listener(&listener, &mut *side, &stop, &mut |event| tell("socket", &event));
             // The receiver is gone only when the process is already ending.
             let _ = ended.send(result);
         }));
