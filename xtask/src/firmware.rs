@@ -289,6 +289,21 @@ fn play(root: &Path, long: bool) -> Result<()> {
         }
         total = [0, 1, 2].map(|n: usize| total[n] + compared[n]);
     }
+    let status = Command::new("cargo")
+        .args([
+            "test",
+            "--quiet",
+            "--locked",
+            "--workspace",
+            "--test",
+            "card_board",
+        ])
+        .env("SEKISHO_FIRMWARE_PRODUCT", image(root, "modules"))
+        .current_dir(root)
+        .status()?;
+    if !status.success() {
+        bail!("the card on the chip is not what it is to be");
+    }
     let [answers, images, _] = total;
     println!("firmware: {answers} answers and {images} flash images are the same on the chip");
     Ok(())
