@@ -67,7 +67,7 @@ impl<C: ContainerMemory, I: Memory> Platform for Chip<C, I> {
 
 type Small = Chip<Containers<1>, Ram<128, 16, 16>>;
 /// With room for so much more that nobody would have it on a stack by mistake and not see it.
-type Large = Chip<Containers<100>, Ram<20_000, 1000, 1000>>;
+type Large = Chip<Containers<100>, Ram<21_000, 1000, 1000>>;
 
 static SMALL: Mutex<SecureElement<Small>> = Mutex::new(SecureElement::new(OfTheChip, SeededRng(1)));
 static LARGE: Mutex<SecureElement<Large>> = Mutex::new(SecureElement::new(OfTheChip, SeededRng(1)));
