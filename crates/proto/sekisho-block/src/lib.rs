@@ -10,8 +10,10 @@
 #![warn(clippy::indexing_slicing)]
 
 pub mod atr;
+pub mod block;
 pub mod check;
 mod outcome;
 pub mod pps;
+pub mod t1;
 
 pub use outcome::{Ended, Fault, Micros, Power};

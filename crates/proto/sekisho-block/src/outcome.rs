@@ -35,7 +35,7 @@ pub enum Ended<'a> {
 }
 
 /// Why an exchange ended without an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// Nothing came within the protocol's waiting time, as often as it allows.
     Silent,

@@ -1,5 +1,12 @@
 //! A line between two ends in virtual time, with faults by seed: loss, flips, duplicates, late and split units. It is first in, first out: nothing overtakes.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "helpers of tests are tests"
+)]
 
 use std::collections::VecDeque;
 
@@ -120,7 +127,15 @@ impl Line {
         let mut at = self.now.0 + self.byte * bytes.len() as u64;
         let may = self.faults.burst == 0 || self.bad < self.faults.burst;
         let kind = if may { self.rng.below(1000) } else { 1000 };
-        let Faults { lose, flip, duplicate, late, lateness, gap, .. } = self.faults;
+        let Faults {
+            lose,
+            flip,
+            duplicate,
+            late,
+            lateness,
+            gap,
+            ..
+        } = self.faults;
         let bad = kind < lose + flip + duplicate + late;
         if bad {
             self.bad += 1;
@@ -189,7 +204,13 @@ impl Line {
     }
 
     /// Steps until something holds, at most so many: more is an end that never comes, and the test fails.
-    pub fn run<D: Node, C: Node>(&mut self, device: &mut D, card: &mut C, steps: u32, until: impl Fn(&D) -> bool) {
+    pub fn run<D: Node, C: Node>(
+        &mut self,
+        device: &mut D,
+        card: &mut C,
+        steps: u32,
+        until: impl Fn(&D) -> bool,
+    ) {
         for _ in 0..steps {
             if until(device) {
                 return;
