@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Skips instructions of the card's decisions, one at a time, on an emulated Cortex-M4.
 
-    skips.py IMAGE SCENARIOS.json [--occurrences N] [--only NAME] [--list]
+    skips.py IMAGE SCENARIOS.json [--occurrences N] [--at-most N] [--only NAME] [--without NAME] [--in FUNCTION]
 
 A decision is a command that must be refused (scenarios/src/main.rs). It is played once to see each instruction that it runs; then, for each of
 them (an address that runs often: its first and last N times), once more with that one instruction left out. What comes of it:
@@ -257,6 +257,7 @@ def main():
     parser.add_argument("scenarios")
     parser.add_argument("--occurrences", type=int, default=2)
     parser.add_argument("--only")
+    parser.add_argument("--without", help="not the decision whose name has this")
     parser.add_argument("--at-most", type=int, help="so many skips of a decision, evenly spread")
     parser.add_argument("--in", dest="within", default="", help="only functions whose names have this")
     arguments = parser.parse_args()
@@ -264,17 +265,23 @@ def main():
     known = dict(line.split(": ", 1) for line in known if line and not line.startswith("#"))
     print(f"{'decision':24} {'ran':>9} {'skipped':>8}" + "".join(f"{what:>8}" for what in OUTCOMES))
     passed = failed = 0
+    total = Counter()
     for scenario in json.loads(Path(arguments.scenarios).read_text()):
         name = scenario["name"]
-        if arguments.only and arguments.only not in name:
+        if arguments.only and arguments.only not in name or arguments.without and arguments.without in name:
             continue
         ran, counts, opened = decide(arguments.image, scenario, arguments)
         print(f"{name:24} {ran:9} {sum(counts.values()):8}" + "".join(f"{counts[what]:8}" for what in OUTCOMES), flush=True)
         for address, function in opened:
             print(f"    {address:#x} in {function}")
-        # Each outcome of a harmless skip comes up, or nothing was skipped; what opens it is none, or as many as are known.
-        good = counts["same"] and counts["other"] and len(opened) <= int(known.get(name, "0").split()[0])
+        # A skip does nothing, or it does something; what opens a decision is nothing, or as many as are known.
+        good = counts["same"] and counts["same"] < counts.total() and len(opened) <= int(known.get(name, "0").split()[0])
+        total += counts
         passed, failed = passed + bool(good), failed + (not good)
+    for what in ("same", "other", "silent"):
+        if not total[what]:
+            print(f"no skip came out as {what}")
+            failed += 1
     print(f"{passed} passed, {failed} failed")
     raise SystemExit(failed != 0)
 
