@@ -3,14 +3,16 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use common::ByValue as _;
 use common::host::Host;
-use common::{Card, On, SE_ID, SeededRng, initial_keys, key, personalisation, profile, send, sw};
+use common::{Card, On, PAGE, SE_ID, SeededRng, initial_keys, key, personalisation, profile, send, sw};
 use sekisho_apdu::Aid;
 use sekisho_applets::Standard;
 use sekisho_keys::{KeySet, cbc_encrypt, kcv_aes};
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{ContainerId, Interface, SecureElement};
+use sekisho_os::{ContainerId, Interface, Pairing, Personalisation, Profile, SecureElement};
 use sekisho_scp::{MacMode, SecurityLevel};
 
 use common::script::Line;
@@ -190,4 +192,142 @@ fn without_memory_there_is_no_second_domain() {
     );
     assert_eq!(refused.err().map(|sw| sw.0), Some(0x6A84));
     assert_eq!(sw(&send(&mut card, &[0, 0xA4, 4, 0, 0])), 0x9000);
+}
+
+/// Two containers, with a second domain in each: the first on the contacts, the second on SPI.
+type Two = SecureElement<On<Standard<4>, SeededRng, 2>>;
+
+fn two_profile() -> Profile {
+    let second = ContainerId::new(2).unwrap();
+    Profile {
+        pairing: Pairing::all_to(ContainerId::ESE).with(Interface::Spi, second),
+        ..profile()
+    }
+}
+
+const KOS: [u8; 16] = *b"Kos of this SE..";
+
+/// Key-MAC of each domain: issuer security domain and second one of the first container, then of the second. It stands nowhere else.
+fn macs() -> [Vec<u8>; 4] {
+    [0xA1, 0xE1, 0xB1, 0xF1].map(|first| own_keys(first).mac.as_bytes().to_vec())
+}
+
+fn two() -> RamFlash {
+    let (first, second) = (own_keys(0xA1), own_keys(0xB1));
+    let (k_aut, kos) = (key(&[0xA0; 16]), key(&KOS));
+    let objects: [(u16, &[u8]); 2] = [(0x42, &[0x11, 0x22]), (0x45, &[0x33])];
+    let personalisations = [
+        Personalisation {
+            kos: Some(&kos),
+            data_objects: &objects,
+            ..personalisation(0x30, &first, &k_aut)
+        },
+        personalisation(0x30, &second, &k_aut),
+    ];
+    let flash = RamFlash::strict(PAGE, 16);
+    let mut card = Two::made_all(flash, SeededRng(1), &two_profile(), &personalisations.each_ref()).unwrap();
+    for (container, keys) in [(1, own_keys(0xE1)), (2, own_keys(0xF1))] {
+        let container = ContainerId::new(container).unwrap();
+        card.install_domain(container, aid(DOMAIN), aid(DOMAIN_FILE), (KVN, &keys))
+            .unwrap();
+    }
+    card.into_flash()
+}
+
+fn open_in(card: &mut Two, (interface, channel): (Interface, u8), kvn: u8, keys: &KeySet) -> Option<Host> {
+    Host::open_on(
+        card,
+        interface,
+        channel,
+        kvn,
+        keys,
+        SecurityLevel::FULL,
+        MacMode::S8,
+    )
+    .ok()
+}
+
+/// The first container is terminated by its issuer security domain.
+fn terminate(card: &mut Two) -> bool {
+    let host = open_in(card, (CONTACT, 0), 0, &own_keys(0xA1));
+    host.is_some_and(|mut host| sw(&host.send(card, &[0x80, 0xF0, 0x80, 0xFF])) == 0x9000)
+}
+
+/// Which of the domains' keys, and whether Kos, stand in the flash.
+fn standing(image: &[u8]) -> [bool; 5] {
+    let [a, b, c, d] = macs();
+    [&a[..], &b, &c, &d, &KOS].map(|key| image.windows(16).any(|bytes| bytes == key))
+}
+
+#[test]
+fn power_cut_at_every_operation_of_terminating_takes_the_keys_of_all_domains_of_that_container_or_none() {
+    let made = two();
+    let mut seen = BTreeMap::new();
+    for seed in 0..2 {
+        for cut in 0.. {
+            let mut flash = made.clone();
+            flash.cut_after(cut, seed);
+            let mut card = Two::booted(flash, SeededRng(3), &two_profile()).unwrap();
+            let done = terminate(&mut card);
+            let mut flash = card.into_flash();
+            let was_cut = flash.is_off();
+            flash.power_on();
+            let mut card = Two::booted(flash, SeededRng(4), &two_profile()).unwrap();
+            let selected = sw(&Line::transmit(&mut card, CONTACT, &[0, 0xA4, 4, 0, 0]));
+            let is_over = selected == 0x6A81;
+            assert_eq!(
+                standing(&card.flash().image()),
+                [!is_over, !is_over, true, true, !is_over],
+                "cut {cut} seed {seed}: {selected:04X}"
+            );
+            for (tag, value) in [(0x42, &[0x11, 0x22][..]), (0x45, &[0x33])] {
+                let answer = Line::transmit(&mut card, CONTACT, &[0x00, 0xCA, 0x00, tag, 0]);
+                assert_eq!(answer, [value, &[0x90, 0x00]].concat());
+            }
+            // The other container goes on, and so does all of the first one if it has not been terminated.
+            assert!(open_in(&mut card, (Interface::Spi, 0), 0, &own_keys(0xB1)).is_some());
+            Line::transmit(
+                &mut card,
+                Interface::Spi,
+                &[&[0, 0xA4, 4, 0, 7][..], DOMAIN].concat(),
+            );
+            assert!(open_in(&mut card, (Interface::Spi, 0), KVN, &own_keys(0xF1)).is_some());
+            if !is_over {
+                Line::transmit(&mut card, CONTACT, &[&[0, 0xA4, 4, 0, 7][..], DOMAIN].concat());
+                assert!(open_in(&mut card, (CONTACT, 0), KVN, &own_keys(0xE1)).is_some());
+            }
+            *seen.entry((done, is_over)).or_insert(0) += 1;
+            if !was_cut {
+                break;
+            }
+        }
+    }
+    println!("terminating: {seen:?}");
+    assert_eq!(
+        seen.keys().copied().collect::<Vec<_>>(),
+        [(false, false), (false, true), (true, true)]
+    );
+}
+
+/// A secure channel of another domain, open on another logical channel and on another interface, ends with the container; the other container's goes on.
+#[test]
+fn no_secure_channel_of_a_terminated_container_goes_on_but_the_one_that_terminated_it() {
+    let mut card = Two::booted(two(), SeededRng(5), &two_profile()).unwrap();
+    assert_eq!(
+        Line::transmit(&mut card, CONTACT, &[0, 0x70, 0, 0, 1]),
+        [1, 0x90, 0]
+    );
+    let select = |channel| [&[channel, 0xA4, 4, 0, 7][..], DOMAIN].concat();
+    Line::transmit(&mut card, CONTACT, &select(1));
+    Line::transmit(&mut card, Interface::Swp, &select(0));
+    let mut theirs = [
+        open_in(&mut card, (CONTACT, 1), KVN, &own_keys(0xE1)).unwrap(),
+        open_in(&mut card, (Interface::Swp, 0), KVN, &own_keys(0xE1)).unwrap(),
+    ];
+    let mut other = open_in(&mut card, (Interface::Spi, 0), 0, &own_keys(0xB1)).unwrap();
+    assert!(terminate(&mut card));
+    let level = [0x80, 0xCA, 0x00, 0xD3, 0];
+    let answers = theirs.each_mut().map(|host| sw(&host.send(&mut card, &level)));
+    assert_eq!(answers, [0x6982, 0x6982]);
+    assert_eq!(sw(&other.send(&mut card, &level)), 0x9000);
 }

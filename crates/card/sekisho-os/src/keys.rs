@@ -21,7 +21,7 @@ use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::Records;
 use crate::refusal::Refusal;
 pub(crate) use numbers::{KID_FIRST, is_platforms};
-use numbers::{KID_LAST, is_scp, may_become, not_found, wrong_data};
+use numbers::{KID_LAST, PLATFORMS, is_scp, may_become, not_found, wrong_data};
 pub use numbers::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS};
 pub use record::KeyRecord;
 use record::{Directory, VERSIONS_MAX};
@@ -304,13 +304,12 @@ impl KeyStore<'_, '_> {
         }
     }
 
-    /// Deletes all keys: the SE is terminated.
-    pub(crate) fn delete_all(&mut self) -> Result<(), Refusal> {
-        let directory = self.directory()?;
-        for kvn in directory.versions() {
-            self.remove_record(*kvn)?;
+    /// Deletes the keys of the platform: the eSE is terminated.
+    pub(crate) fn delete_platforms(&mut self) -> Result<(), Refusal> {
+        for kvn in PLATFORMS {
+            self.remove_record(kvn)?;
         }
-        self.put_directory(&Directory::empty())
+        Ok(())
     }
 
     /// The value of key information template number `index` (GPC 11.3.3.1.1): whole data objects, as many as fit. 6A88 behind the last.

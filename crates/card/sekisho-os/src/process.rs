@@ -1,6 +1,6 @@
 //! The way of a command: broadcast mode's rule, the operating system's own commands, secure channel, application, commit, protection.
 
-use sekisho_apdu::gp::ins;
+use sekisho_apdu::gp::{CardLifeCycle, ins};
 use sekisho_apdu::{CApdu, SecureMessaging, StatusWord, Writer};
 use sekisho_messaging::SmError;
 use sekisho_scp::ScpError;
@@ -224,7 +224,8 @@ impl<P: Platform> Core<P> {
     }
 
     /// Ends what the command of `place` has taken the ground from: secure messaging and secure channels whose key or policy is another now, and the
-    /// application sessions of applications that cannot be used any more. What was proved to these is not proved when they are unlocked.
+    /// application sessions of applications that cannot be used any more. What was proved to these is not proved when they are unlocked. Of a container that is
+    /// terminated all secure channels but the command's own end.
     fn end_revoked(&mut self, place: Place, effects: &Effects) {
         for revoked in effects.revoked.iter().flatten() {
             while let Some(place) = self.interfaces.messaging.opened_by(*revoked) {
@@ -237,12 +238,17 @@ impl<P: Platform> Core<P> {
             }
         }
         if effects.reload {
-            for place in Channels::places() {
-                let selected = self.interfaces.channels.selected(place);
-                let container = self.containers.on(place.interface);
-                if selected.is_some_and(|id| container.usable(id).is_none()) {
-                    self.end_messaging(place);
-                    self.renew(place);
+            for other in Channels::places() {
+                let selected = self.interfaces.channels.selected(other);
+                let container = self.containers.on(other.interface);
+                let is_over = container.card.life_cycle == CardLifeCycle::Terminated && other != place;
+                let is_unusable = selected.is_some_and(|id| container.usable(id).is_none());
+                if is_over || is_unusable {
+                    self.end_secure(|p| p == other);
+                }
+                if is_unusable {
+                    self.end_messaging(other);
+                    self.renew(other);
                 }
             }
         }

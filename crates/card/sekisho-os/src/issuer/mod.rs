@@ -13,9 +13,10 @@ use sekisho_scp::ScpParameter;
 use crate::application::{Context, MESSAGING_POLICY};
 use crate::call::Caller;
 use crate::container::{CardRecord, ISD_INDEX, store_entry};
+use crate::interface::ContainerId;
 use crate::keys::{KID_FIRST, KVN_INITIAL, KVN_KOS, KeyRecord, KeyStore, is_platforms};
 use crate::messaging::Revoked;
-use crate::names::{Owner, RecordKey, RecordKind};
+use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::RESERVE;
 use crate::profile::Profile;
 use crate::refusal::Refusal;
@@ -71,13 +72,22 @@ const fn privilege_for(present: CardLifeCycle, next: CardLifeCycle) -> Privilege
     }
 }
 
+/// The data objects that a terminated card goes on answering: IIN, CIN and the policy for readers; none is longer than this.
+const KEPT: [u16; 3] = [0x0042, 0x0045, MESSAGING_POLICY];
+const KEPT_MAX: usize = 32;
+
+const fn object_of(domain: EntryId, tag: u16) -> RecordKey {
+    RecordKey::new(Owner::Entry(domain), RecordKind::DataObject, tag)
+}
+
 impl Open<'_, '_> {
     /// Who has authorised it.
     pub const fn authorisation(&self) -> Authorisation {
         self.by
     }
 
-    /// Changes the card's life cycle state. On the way to TERMINATED all keys go: nothing can use them any more.
+    /// Changes the card's life cycle state. On the way to TERMINATED all keys of all security domains of the container go, and with the eSE's those of the
+    /// platform: nothing can use them any more.
     ///
     /// # Errors
     /// 6985 without the privilege for it, for a transition that GPC 5.1.1 does not allow, or one to the present state (GPC 11.10.2.2).
@@ -88,11 +98,7 @@ impl Open<'_, '_> {
             return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         }
         if next == CardLifeCycle::Terminated {
-            KeyStore {
-                domain: self.context.entry.id,
-                records: &mut self.context.records,
-            }
-            .delete_all()?;
+            self.delete_all_keys()?;
         }
         let card = CardRecord {
             life_cycle: next,
@@ -101,6 +107,37 @@ impl Open<'_, '_> {
         card.store(&mut self.context.records, self.context.system.container.id)?;
         self.context.system.effects.reload = true;
         self.context.system.effects.essential = true;
+        Ok(())
+    }
+
+    /// Removes all that the security domains of the container keep, but for what GET DATA goes on answering (GPC 5.1.1.5).
+    fn delete_all_keys(&mut self) -> Result<(), Refusal> {
+        let container = self.context.system.container;
+        let records = &mut self.context.records;
+        let mut kept = [(0, [0; KEPT_MAX], None); KEPT.len()];
+        for ((tag, value, len), object) in kept.iter_mut().zip(KEPT) {
+            *tag = object;
+            *len = match records.get(object_of(self.context.entry.id, object), value) {
+                // Too long for GET DATA as well.
+                Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY)) => None,
+                found => found?,
+            };
+        }
+        let is_domain = |entry: &Entry| entry.privileges.contains(Privileges::SECURITY_DOMAIN);
+        let all = container.registry.applications();
+        for (_, domain) in all.filter(|(_, entry)| is_domain(entry)) {
+            records.remove_all_of(domain.id)?;
+        }
+        if container.id == ContainerId::ESE {
+            let domain = self.context.entry.id;
+            KeyStore { records, domain }.delete_platforms()?;
+        }
+        for (tag, value, len) in &kept {
+            if let Some(value) = len.and_then(|len| value.get(..len)) {
+                let object = object_of(self.context.entry.id, *tag);
+                self.context.records.put(object, value)?;
+            }
+        }
         Ok(())
     }
 
@@ -155,8 +192,7 @@ impl<'a> SecurityDomain<'_, 'a> {
     }
 
     const fn object(&self, tag: u16) -> RecordKey {
-        let domain = Owner::Entry(self.context.entry.id);
-        RecordKey::new(domain, RecordKind::DataObject, tag)
+        object_of(self.context.entry.id, tag)
     }
 
     /// The product's constants.

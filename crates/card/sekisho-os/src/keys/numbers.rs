@@ -16,6 +16,8 @@ pub const KVN_K_MAC: u8 = 0x62;
 pub const KVN_DESIGNER: u8 = 0x63;
 /// The last version that is the platform's; nothing stands there yet.
 pub(super) const KVN_PLATFORM_LAST: u8 = 0x64;
+/// All versions of the platform.
+pub(super) const PLATFORMS: core::ops::RangeInclusive<u8> = KVN_KOS..=KVN_PLATFORM_LAST;
 /// KID of a key that is alone in its version, and of the first key of an SCP03 key set.
 pub(crate) const KID_FIRST: u8 = 0x01;
 /// KID of the last key of an SCP03 key set.

@@ -256,14 +256,6 @@ impl Directory {
         }
     }
 
-    pub(super) const fn empty() -> Self {
-        Self {
-            default: 0,
-            versions: [0; VERSIONS_MAX],
-            len: 0,
-        }
-    }
-
     pub(super) fn versions(&self) -> &[u8] {
         self.versions.get(..self.len).unwrap_or_default()
     }

@@ -91,9 +91,6 @@ fn the_default_version_follows_the_keys() {
     assert_eq!(sw(keys.delete(Some(0x20), None)), 0x6985);
     // Nor can the last set leave for where no secure channel is opened.
     assert_eq!(sw(keys.put(0x20, 0x70, &set(50, 32))), 0x6A80);
-    keys.delete_all().unwrap();
-    assert_eq!(sw(keys.resolve(0)), 0x6A88);
-    assert_eq!(sw(keys.scp_set(0x20)), 0x6A88);
 }
 
 #[test]
