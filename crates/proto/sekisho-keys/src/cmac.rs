@@ -4,38 +4,28 @@ use core::fmt;
 
 use crate::{AesKey, engine};
 
-/// A CMAC in the making, for data that comes in pieces.
-#[derive(Clone)]
-pub struct Cmac(engine::Cmac);
+/// A key that is ready to make MACs: several under one key expand it once. Erased when dropped.
+pub struct CmacKey(engine::MacKey);
 
-impl Cmac {
-    /// Starts a MAC under `key`.
+impl CmacKey {
+    /// Makes a key ready.
     pub fn new(key: &AesKey) -> Self {
-        Self(engine::Cmac::new(key))
+        Self(engine::MacKey::new(key))
     }
 
-    /// Takes the next piece of the message.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// The MAC of all pieces. Compare it (or its first bytes) with [`ct_eq`](crate::ct_eq) only.
-    pub fn finalize(self) -> [u8; 16] {
-        self.0.finalize()
+    /// The CMAC of the concatenation of `parts`. Compare it (or its first bytes) with [`ct_eq`](crate::ct_eq) only.
+    pub fn cmac(&self, parts: &[&[u8]]) -> [u8; 16] {
+        self.0.mac(parts)
     }
 }
 
-impl fmt::Debug for Cmac {
+impl fmt::Debug for CmacKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Cmac { .. }")
+        f.write_str("CmacKey { .. }")
     }
 }
 
-/// The CMAC of the concatenation of `parts`.
+/// The CMAC of the concatenation of `parts`. Compare it (or its first bytes) with [`ct_eq`](crate::ct_eq) only.
 pub fn cmac(key: &AesKey, parts: &[&[u8]]) -> [u8; 16] {
-    let mut mac = Cmac::new(key);
-    for part in parts {
-        mac.update(part);
-    }
-    mac.finalize()
+    CmacKey::new(key).cmac(parts)
 }

@@ -36,12 +36,15 @@ use custom as engine;
 use rustcrypto as engine;
 
 pub use aes_key::{AesKey, KeyRef, KeySet};
-pub use cmac::{Cmac, cmac};
+pub use cmac::{CmacKey, cmac};
 #[cfg(sekisho_crypto = "custom")]
 pub use custom::Crypto;
 pub use error::{KeyLengthError, LengthError, PaddingError, UnwrapError};
 pub use kdf::{kcv_aes, kdf_counter_cmac, kdf_label, kdf_session_key};
-pub use modes::{BlockCipher, cbc_decrypt, cbc_encrypt, ctr_xor, ecb_block, ecb_blocks};
+pub use modes::{
+    BlockCipher, cbc_decrypt, cbc_decrypt_counted, cbc_encrypt, cbc_encrypt_counted, ctr_xor, ecb_block,
+    ecb_blocks,
+};
 pub use padding::{pad80, unpad80};
 pub use sha256::{Sha256, sha256};
 pub use siv::{Siv, SivError};

@@ -30,6 +30,24 @@ pub fn cbc_decrypt(key: &AesKey, iv: &[u8; BLOCK], buf: &mut [u8]) -> Result<(),
     Ok(())
 }
 
+/// [`cbc_encrypt`] with a counter encrypted under the same key as its IV, as SCP03 makes its ICV (Amd D 6.2.6, 6.2.7).
+///
+/// # Errors
+/// As of [`cbc_encrypt`].
+pub fn cbc_encrypt_counted(key: &AesKey, counter: &[u8; BLOCK], buf: &mut [u8]) -> Result<(), LengthError> {
+    engine::cbc_encrypt_counted(key, counter, as_blocks(buf)?);
+    Ok(())
+}
+
+/// [`cbc_decrypt`] with a counter encrypted under the same key as its IV, as SCP03 makes its ICV (Amd D 6.2.6, 6.2.7).
+///
+/// # Errors
+/// As of [`cbc_decrypt`].
+pub fn cbc_decrypt_counted(key: &AesKey, counter: &[u8; BLOCK], buf: &mut [u8]) -> Result<(), LengthError> {
+    engine::cbc_decrypt_counted(key, counter, as_blocks(buf)?);
+    Ok(())
+}
+
 /// Encrypts one block in place.
 pub fn ecb_block(key: &AesKey, block: &mut [u8; BLOCK]) {
     engine::ecb_encrypt(key, block);

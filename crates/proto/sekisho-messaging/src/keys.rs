@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use sekisho_keys::{AesKey, cbc_decrypt, cbc_encrypt, cmac, ecb_block};
+use sekisho_keys::{AesKey, cbc_decrypt_counted, cbc_encrypt_counted, cmac};
 
 use crate::error::SmError;
 use crate::objects::MAC_LEN;
@@ -60,11 +60,11 @@ impl Keys {
         }
     }
 
-    /// Encrypts whole blocks in place.
+    /// Encrypts whole blocks in place: IV = AES(KSenc, SSC).
     pub(crate) fn encrypt(&self, ssc: Ssc, buf: &mut [u8]) -> Result<(), SmError> {
         match self {
             Self::Aes { enc, .. } => {
-                cbc_encrypt(enc, &initial_vector(enc, ssc), buf).map_err(|_| SmError::IncorrectObjects)
+                cbc_encrypt_counted(enc, &ssc.to_block(), buf).map_err(|_| SmError::IncorrectObjects)
             }
             #[cfg(feature = "legacy-tdes")]
             Self::Tdes(keys) => keys.encrypt(buf).map_err(|_| SmError::IncorrectObjects),
@@ -75,7 +75,7 @@ impl Keys {
     pub(crate) fn decrypt(&self, ssc: Ssc, buf: &mut [u8]) -> Result<(), SmError> {
         match self {
             Self::Aes { enc, .. } => {
-                cbc_decrypt(enc, &initial_vector(enc, ssc), buf).map_err(|_| SmError::IncorrectObjects)
+                cbc_decrypt_counted(enc, &ssc.to_block(), buf).map_err(|_| SmError::IncorrectObjects)
             }
             #[cfg(feature = "legacy-tdes")]
             Self::Tdes(keys) => keys.decrypt(buf).map_err(|_| SmError::IncorrectObjects),
@@ -127,11 +127,4 @@ impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Keys(redacted)")
     }
-}
-
-/// IV = AES(KSenc, SSC).
-fn initial_vector(enc: &AesKey, ssc: Ssc) -> [u8; 16] {
-    let mut iv = ssc.to_block();
-    ecb_block(enc, &mut iv);
-    iv
 }

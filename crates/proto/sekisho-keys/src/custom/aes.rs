@@ -21,6 +21,20 @@ pub(crate) fn cbc_decrypt(key: &AesKey, iv: &[u8; BLOCK], blocks: &mut [[u8; BLO
     symbols::aes_cbc_decrypt(key.as_bytes(), &mut { *iv }, blocks);
 }
 
+/// The IV is `counter`, encrypted.
+pub(crate) fn cbc_encrypt_counted(key: &AesKey, counter: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
+    let mut iv = *counter;
+    ecb_encrypt(key, &mut iv);
+    symbols::aes_cbc_encrypt(key.as_bytes(), &mut iv, blocks);
+}
+
+/// The IV is `counter`, encrypted.
+pub(crate) fn cbc_decrypt_counted(key: &AesKey, counter: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
+    let mut iv = *counter;
+    ecb_encrypt(key, &mut iv);
+    symbols::aes_cbc_decrypt(key.as_bytes(), &mut iv, blocks);
+}
+
 /// Never `None`: a 64-bit offset stays within the stream.
 #[allow(clippy::unnecessary_wraps, reason = "as in the other engine")]
 pub(crate) fn ctr_xor(key: &AesKey, iv: &[u8; BLOCK], offset: u64, buf: &mut [u8]) -> Option<()> {
@@ -106,9 +120,26 @@ pub(crate) fn key_unwrap(kek: &AesKey, wrapped: &[u8], out: &mut [u8]) -> Option
     ct_eq(&a, &WRAP_IV).then_some(())
 }
 
+/// A key for CMAC.
+pub(crate) struct MacKey(AesKey);
+
+impl MacKey {
+    pub(crate) fn new(key: &AesKey) -> Self {
+        Self(key.clone())
+    }
+
+    pub(crate) fn mac(&self, parts: &[&[u8]]) -> [u8; BLOCK] {
+        let mut mac = Cmac::new(&self.0);
+        for part in parts {
+            mac.update(part);
+        }
+        mac.finalize()
+    }
+}
+
 /// The last block waits in `pending`, since it is treated otherwise than those before it.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub(crate) struct Cmac {
+#[derive(Zeroize, ZeroizeOnDrop)]
+struct Cmac {
     key: AesKey,
     chain: [u8; BLOCK],
     pending: [u8; BLOCK],
@@ -116,7 +147,7 @@ pub(crate) struct Cmac {
 }
 
 impl Cmac {
-    pub(crate) fn new(key: &AesKey) -> Self {
+    fn new(key: &AesKey) -> Self {
         Self {
             key: key.clone(),
             chain: [0; BLOCK],
@@ -125,7 +156,7 @@ impl Cmac {
         }
     }
 
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+    fn update(&mut self, bytes: &[u8]) {
         let room = BLOCK - self.filled;
         if bytes.len() <= room {
             return self.keep(bytes);
@@ -150,7 +181,7 @@ impl Cmac {
         self.filled = (self.filled + bytes.len()).min(BLOCK);
     }
 
-    pub(crate) fn finalize(mut self) -> [u8; BLOCK] {
+    fn finalize(mut self) -> [u8; BLOCK] {
         let mut subkey = Zeroizing::new([0; BLOCK]);
         ecb_encrypt(&self.key, &mut subkey);
         double(&mut subkey);

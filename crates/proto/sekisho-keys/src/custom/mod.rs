@@ -12,7 +12,8 @@ mod symbols;
 use crate::BLOCK;
 
 pub(crate) use aes::{
-    Block, Cmac, Siv, cbc_decrypt, cbc_encrypt, ctr_xor, ecb_encrypt, ecb_encrypt_all, key_unwrap, key_wrap,
+    Block, MacKey, Siv, cbc_decrypt, cbc_decrypt_counted, cbc_encrypt, cbc_encrypt_counted, ctr_xor,
+    ecb_encrypt, ecb_encrypt_all, key_unwrap, key_wrap,
 };
 pub(crate) use p256::{PrivateKey, PublicKey};
 pub(crate) use sha256::Sha256;

@@ -3,12 +3,11 @@
 use ::aes::cipher::common::InnerInit as _;
 use ::aes::cipher::consts::U16;
 use ::aes::cipher::{
-    Array, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt as _, BlockModeEncrypt as _,
-    BlockSizeUser, InnerIvInit as _, Key, KeyInit, StreamCipher as _, StreamCipherCoreWrapper,
-    StreamCipherSeek as _,
+    Array, BlockCipherDecrypt, BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt,
+    BlockModeDecrypt as _, BlockSizeUser, InnerIvInit as _, Key, KeyInit, StreamCipher as _,
+    StreamCipherCoreWrapper, StreamCipherSeek as _,
 };
-use ::aes::{Aes128, Aes128Enc, Aes192Enc, Aes256Enc};
-use ::cmac::Mac as _;
+use ::aes::{Aes128, Aes128Enc};
 
 use crate::aes_key::Bytes;
 use crate::{AesKey, BLOCK};
@@ -37,6 +36,12 @@ trait Cipher: KeyInit + BlockSizeUser<BlockSize = U16> {}
 
 impl<C: KeyInit + BlockSizeUser<BlockSize = U16>> Cipher for C {}
 
+/// A block XOR another.
+#[inline(always)]
+pub(super) fn xor(block: &mut [u8; BLOCK], with: &[u8; BLOCK]) {
+    *block = (u128::from_ne_bytes(*block) ^ u128::from_ne_bytes(*with)).to_ne_bytes();
+}
+
 pub(crate) fn ecb_encrypt(key: &AesKey, block: &mut [u8; BLOCK]) {
     #[inline(never)]
     fn with<C: Cipher + BlockCipherEncrypt>(key: &Key<C>, block: &mut [u8; BLOCK]) {
@@ -54,12 +59,52 @@ pub(crate) fn ecb_encrypt_all(key: &AesKey, blocks: &mut [[u8; BLOCK]]) {
 }
 
 pub(crate) fn cbc_encrypt(key: &AesKey, iv: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
+    cbc_encrypt_from(key, false, iv, blocks);
+}
+
+/// The IV is `counter`, encrypted.
+pub(crate) fn cbc_encrypt_counted(key: &AesKey, counter: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
+    cbc_encrypt_from(key, true, counter, blocks);
+}
+
+fn cbc_encrypt_from(key: &AesKey, is_counter: bool, iv: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
     #[inline(never)]
-    fn with<C: Cipher + BlockCipherEncrypt>(key: &Key<C>, iv: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
-        let blocks = Array::cast_slice_from_core_mut(blocks);
-        cbc::Encryptor::inner_iv_init(C::new(key), iv.into()).encrypt_blocks(blocks);
+    fn with<C: Cipher + BlockCipherEncrypt>(key: &Key<C>, chain: CbcEncryption<'_>) {
+        C::new(key).encrypt_with_backend(chain);
     }
-    with_cipher!(encrypt key, with(iv, blocks));
+    let chain = CbcEncryption {
+        is_counter,
+        iv: *iv,
+        blocks,
+    };
+    with_cipher!(encrypt key, with(chain));
+}
+
+/// CBC, all of it in one call of the cipher, which may have to prepare each.
+struct CbcEncryption<'b> {
+    /// The IV is to be encrypted first.
+    is_counter: bool,
+    iv: [u8; BLOCK],
+    blocks: &'b mut [[u8; BLOCK]],
+}
+
+impl BlockSizeUser for CbcEncryption<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherEncClosure for CbcEncryption<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(mut self, backend: &B) {
+        if self.is_counter {
+            backend.encrypt_block_inplace((&mut self.iv).into());
+        }
+        let mut previous = &self.iv;
+        for block in self.blocks {
+            xor(block, previous);
+            backend.encrypt_block_inplace((&mut *block).into());
+            previous = block;
+        }
+    }
 }
 
 pub(crate) fn cbc_decrypt(key: &AesKey, iv: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
@@ -69,6 +114,22 @@ pub(crate) fn cbc_decrypt(key: &AesKey, iv: &[u8; BLOCK], blocks: &mut [[u8; BLO
         cbc::Decryptor::inner_iv_init(C::new(key), iv.into()).decrypt_blocks(blocks);
     }
     with_cipher!(key, with(iv, blocks));
+}
+
+/// The IV is `counter`, encrypted.
+pub(crate) fn cbc_decrypt_counted(key: &AesKey, counter: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
+    #[inline(never)]
+    fn with<C: Cipher + BlockCipherEncrypt + BlockCipherDecrypt>(
+        key: &Key<C>,
+        counter: &[u8; BLOCK],
+        blocks: &mut [[u8; BLOCK]],
+    ) {
+        let (cipher, mut iv) = (C::new(key), *counter);
+        cipher.encrypt_block((&mut iv).into());
+        let blocks = Array::cast_slice_from_core_mut(blocks);
+        cbc::Decryptor::inner_iv_init(cipher, (&iv).into()).decrypt_blocks(blocks);
+    }
+    with_cipher!(key, with(counter, blocks));
 }
 
 /// `None` when the stream is too short.
@@ -110,43 +171,6 @@ pub(crate) fn key_unwrap(kek: &AesKey, wrapped: &[u8], out: &mut [u8]) -> Option
             .map(|_| ())
     }
     with_cipher!(kek, with(wrapped, out))
-}
-
-#[derive(Clone)]
-pub(crate) enum Cmac {
-    Aes128(::cmac::Cmac<Aes128Enc>),
-    Aes192(::cmac::Cmac<Aes192Enc>),
-    Aes256(::cmac::Cmac<Aes256Enc>),
-}
-
-fn start<C: ::cmac::block_api::CmacCipher + KeyInit>(key: &::aes::cipher::Key<C>) -> ::cmac::Cmac<C> {
-    ::cmac::Cmac::inner_init(C::new(key))
-}
-
-impl Cmac {
-    pub(crate) fn new(key: &AesKey) -> Self {
-        match &key.0 {
-            Bytes::Aes128(bytes, _) => Self::Aes128(start(bytes.into())),
-            Bytes::Aes192(bytes, _) => Self::Aes192(start(bytes.into())),
-            Bytes::Aes256(bytes) => Self::Aes256(start(bytes.into())),
-        }
-    }
-
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Aes128(mac) => mac.update(bytes),
-            Self::Aes192(mac) => mac.update(bytes),
-            Self::Aes256(mac) => mac.update(bytes),
-        }
-    }
-
-    pub(crate) fn finalize(self) -> [u8; BLOCK] {
-        match self {
-            Self::Aes128(mac) => mac.finalize().into_bytes().into(),
-            Self::Aes192(mac) => mac.finalize().into_bytes().into(),
-            Self::Aes256(mac) => mac.finalize().into_bytes().into(),
-        }
-    }
 }
 
 /// AES-128 with its expanded key.

@@ -1,11 +1,14 @@
 //! The engine that a build has unless it names another: RustCrypto, in software.
 
 mod aes;
+mod cmac;
 mod p256;
 
 pub(crate) use aes::{
-    Block, Cmac, Siv, cbc_decrypt, cbc_encrypt, ctr_xor, ecb_encrypt, ecb_encrypt_all, key_unwrap, key_wrap,
+    Block, Siv, cbc_decrypt, cbc_decrypt_counted, cbc_encrypt, cbc_encrypt_counted, ctr_xor, ecb_encrypt,
+    ecb_encrypt_all, key_unwrap, key_wrap,
 };
+pub(crate) use cmac::MacKey;
 pub(crate) use p256::{PrivateKey, PublicKey};
 pub(crate) use sha256::Sha256;
 

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use sekisho_apdu::{CApdu, RApdu, SecureMessaging, StatusWord, Writer};
-use sekisho_keys::{AesKey, Cmac, LengthError, cbc_decrypt, cbc_encrypt};
+use sekisho_keys::{AesKey, LengthError, cbc_decrypt, cmac};
 
 use super::broadcast::{BroadcastChannel, BroadcastStart};
 use super::protection::CommandProtection;
@@ -227,13 +227,10 @@ impl Keys {
                     .unwrap_or_default(),
             )?;
             let field = out.written_mut().get_mut(start..).unwrap_or_default();
-            cbc_encrypt(&self.command.enc, &self.command.response_icv(counter), field)?;
+            self.command.encrypt_response(counter, field)?;
         }
-        let mut r_mac = Cmac::new(&self.s_rmac);
-        r_mac.update(&self.command.chaining);
-        r_mac.update(out.written().get(start..).unwrap_or_default());
-        r_mac.update(&sw.bytes());
-        let r_mac = r_mac.finalize();
+        let field = out.written().get(start..).unwrap_or_default();
+        let r_mac = cmac(&self.s_rmac, &[&self.command.chaining, field, &sw.bytes()]);
         out.bytes(r_mac.get(..self.command.mode.size()).unwrap_or_default())?;
         Ok(out.bytes(&sw.bytes())?)
     }

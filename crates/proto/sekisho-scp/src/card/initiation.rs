@@ -4,7 +4,7 @@ use core::fmt;
 
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{Aid, CApdu, Writer};
-use sekisho_keys::{AesKey, KeySet, Rng, ct_eq, kdf_counter_cmac, kdf_session_key};
+use sekisho_keys::{AesKey, CmacKey, KeySet, Rng, ct_eq};
 
 use super::channel::{Proof, SecureChannel};
 use super::protection::CommandProtection;
@@ -109,8 +109,9 @@ pub fn initiate(
     }
     let mut challenge_buf = [0; 16];
     let card_challenge = challenge_buf.get_mut(..mode.size()).unwrap_or_default();
+    let k_enc = CmacKey::new(&keys.enc);
     if i.pseudo_random() {
-        pseudo_random(&keys.enc, seq, aid, card_challenge)?;
+        pseudo_random(&k_enc, seq, aid, card_challenge)?;
     } else {
         rng.fill(card_challenge);
     }
@@ -121,15 +122,23 @@ pub fn initiate(
     context.bytes(card_challenge)?;
     let context = context.written();
 
-    let s_mac = kdf_session_key(&keys.mac, S_MAC, context);
-    let card_cryptogram = cryptogram(&s_mac, CARD_CRYPTOGRAM, mode, context);
+    // One expanded key at a time, each made once.
+    let s_enc = k_enc.session_key(&keys.enc, S_ENC, context);
+    drop(k_enc);
+    let k_mac = CmacKey::new(&keys.mac);
+    let [s_mac, s_rmac] = [S_MAC, S_RMAC].map(|constant| k_mac.session_key(&keys.mac, constant, context));
+    drop(k_mac);
+    let under_s_mac = CmacKey::new(&s_mac);
+    let [card_cryptogram, host_cryptogram] =
+        [CARD_CRYPTOGRAM, HOST_CRYPTOGRAM].map(|constant| cryptogram(&under_s_mac, constant, mode, context));
+    drop(under_s_mac);
     let initiated = Opening {
         parameter: i,
         kvn,
         sequence_counter: if i.pseudo_random() { seq } else { 0 },
-        s_enc: kdf_session_key(&keys.enc, S_ENC, context),
-        s_rmac: kdf_session_key(&keys.mac, S_RMAC, context),
-        host_cryptogram: cryptogram(&s_mac, HOST_CRYPTOGRAM, mode, context),
+        s_enc,
+        s_rmac,
+        host_cryptogram,
         s_mac,
     };
 
@@ -146,20 +155,20 @@ pub fn initiate(
 }
 
 /// The pseudo-random card challenge (6.2.2.1).
-fn pseudo_random(k_enc: &AesKey, seq: u32, aid: &Aid, challenge: &mut [u8]) -> Result<(), ScpError> {
+fn pseudo_random(k_enc: &CmacKey, seq: u32, aid: &Aid, challenge: &mut [u8]) -> Result<(), ScpError> {
     let mut context_buf = [0; 3 + 16];
     let mut context = Writer::new(&mut context_buf);
     context.u24(seq)?;
     context.bytes(aid.as_bytes())?;
     let mode = MacMode::from_size(challenge.len()).ok_or(ScpError::Length)?;
-    kdf_counter_cmac(k_enc, CARD_CHALLENGE, bits(mode), context.written(), challenge);
+    k_enc.kdf_counter(CARD_CHALLENGE, bits(mode), context.written(), challenge);
     Ok(())
 }
 
 /// A cryptogram (6.2.2.2, 6.2.2.3); only the leading bytes of the mode's length count.
-fn cryptogram(s_mac: &AesKey, constant: u8, mode: MacMode, context: &[u8]) -> [u8; 16] {
+fn cryptogram(s_mac: &CmacKey, constant: u8, mode: MacMode, context: &[u8]) -> [u8; 16] {
     let mut out = [0; 16];
-    kdf_counter_cmac(s_mac, constant, bits(mode), context, &mut out);
+    s_mac.kdf_counter(constant, bits(mode), context, &mut out);
     out
 }
 

@@ -1,7 +1,7 @@
 //! Command protection: C-MAC and C-DECRYPTION as the card removes them (6.2.4, 6.2.6).
 
 use sekisho_apdu::{CApdu, Cla, SecureMessaging};
-use sekisho_keys::{AesKey, Cmac, cbc_decrypt, ct_eq, ecb_block, unpad80};
+use sekisho_keys::{AesKey, LengthError, cbc_decrypt_counted, cbc_encrypt_counted, cmac, ct_eq, unpad80};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{MacChainingValue, MacMode, ScpError};
@@ -45,20 +45,14 @@ impl CommandProtection {
     /// The full CMAC over the chaining value, the header as if sent on the basic logical channel, Lc as sent, and `data`.
     fn c_mac(&self, command: &CApdu<'_>, data: &[u8]) -> Result<MacChainingValue, ScpError> {
         let cla = class_under_mac(command.cla);
-        let mut mac = Cmac::new(&self.mac);
-        mac.update(&self.chaining);
-        mac.update(&[cla, command.ins, command.p1, command.p2]);
+        let header = [cla, command.ins, command.p1, command.p2];
         // Lc counts the C-MAC too.
         let [high, low] = u16::try_from(command.data.len())
             .map_err(|_| ScpError::Length)?
             .to_be_bytes();
-        if command.extended {
-            mac.update(&[0x00, high, low]);
-        } else {
-            mac.update(&[low]);
-        }
-        mac.update(data);
-        Ok(mac.finalize())
+        let extended = [0x00, high, low];
+        let lc = if command.extended { &extended[..] } else { &[low] };
+        Ok(cmac(&self.mac, &[&self.chaining, &header, lc, data]))
     }
 
     /// Counts the command. It counts also when it has no data field (6.2.6).
@@ -81,24 +75,24 @@ impl CommandProtection {
         }
         let buf = buf.get_mut(..data.len()).ok_or(ScpError::TooLong)?;
         buf.copy_from_slice(data);
-        cbc_decrypt(&self.enc, &self.icv(counter, 0x00), buf)?;
+        cbc_decrypt_counted(&self.enc, &counter_block(counter, 0x00), buf)?;
         Ok(unpad80(buf)?)
     }
 
-    /// The ICV of the response to the command of `counter` (6.2.7).
-    pub(super) fn response_icv(&self, counter: u64) -> [u8; 16] {
-        self.icv(counter, RESPONSE_ICV)
+    /// Encrypts the padded data field of the response to the command of `counter` (6.2.7).
+    pub(super) fn encrypt_response(&self, counter: u64, field: &mut [u8]) -> Result<(), LengthError> {
+        cbc_encrypt_counted(&self.enc, &counter_block(counter, RESPONSE_ICV), field)
     }
+}
 
-    fn icv(&self, counter: u64, first: u8) -> [u8; 16] {
-        let [_, rest @ ..] = u128::from(counter).to_be_bytes();
-        let mut block = [first; 16];
-        for (to, from) in block.iter_mut().skip(1).zip(rest) {
-            *to = from;
-        }
-        ecb_block(&self.enc, &mut block);
-        block
+/// What the ICV is made of: the counter, with its first byte replaced.
+fn counter_block(counter: u64, first: u8) -> [u8; 16] {
+    let [_, rest @ ..] = u128::from(counter).to_be_bytes();
+    let mut block = [first; 16];
+    for (to, from) in block.iter_mut().skip(1).zip(rest) {
+        *to = from;
     }
+    block
 }
 
 /// The class byte in the C-MAC: the logical channel is zero, secure messaging is GlobalPlatform's (6.2.4).

@@ -4,7 +4,7 @@ use core::fmt;
 
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{ApduError, CApdu, Cla, DecodeError, RApdu, Reader, StatusWord, Writer};
-use sekisho_keys::{AesKey, cbc_decrypt, cmac, ct_eq, ecb_block, unpad80};
+use sekisho_keys::{AesKey, cbc_decrypt_counted, cmac, ct_eq, unpad80};
 
 use super::command::CommandWrapper;
 use super::session_keys::{Challenge, Cryptogram, SessionKeys};
@@ -178,8 +178,7 @@ impl HostChannel {
         if let Some(first) = icv.first_mut() {
             *first = 0x80;
         }
-        ecb_block(&command.enc, &mut icv);
-        cbc_decrypt(&command.enc, &icv, out)?;
+        cbc_decrypt_counted(&command.enc, &icv, out)?;
         Ok(RApdu {
             data: unpad80(out)?,
             sw: response.sw,

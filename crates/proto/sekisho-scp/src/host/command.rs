@@ -1,7 +1,7 @@
 //! Command protection as the host adds it (6.2.4, 6.2.6).
 
 use sekisho_apdu::{CApdu, Cla, Writer};
-use sekisho_keys::{AesKey, cbc_encrypt, cmac, ecb_block};
+use sekisho_keys::{AesKey, cbc_encrypt_counted, cmac};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{MacChainingValue, MacMode, ScpError};
@@ -79,7 +79,7 @@ impl CommandWrapper {
         }
         if encrypt {
             let data = out.written_mut().get_mut(data_from..).ok_or(ScpError::Length)?;
-            cbc_encrypt(&self.enc, &command_icv(&self.enc, self.counter), data)?;
+            cbc_encrypt_counted(&self.enc, &u128::from(self.counter).to_be_bytes(), data)?;
         }
         let covered = out.written().get(mac_from..).ok_or(ScpError::Length)?;
         let header = [under_mac(command.cla)?.0, command.ins, command.p1, command.p2];
@@ -111,10 +111,4 @@ fn write_le(ne: Option<u32>, extended: bool, out: &mut Writer<'_>) -> Result<(),
         out.u8(low)?
     }
     Ok(())
-}
-
-fn command_icv(enc: &AesKey, counter: u64) -> [u8; 16] {
-    let mut icv = u128::from(counter).to_be_bytes();
-    ecb_block(enc, &mut icv);
-    icv
 }
