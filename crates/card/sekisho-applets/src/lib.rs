@@ -17,30 +17,35 @@ pub use card_manager::CardManager;
 pub use file_system::FileSystem;
 pub use sec_app::SecApp;
 
-use sekisho_os::{Application, Applications, Instance, Module, OsPart, Pool, State};
+use sekisho_os::{Application, Applications, Instance, Loaded, Module, OsPart, Pool, State};
 
 /// File systems that it has memory for.
 pub const FILE_SYSTEMS: usize = 2;
 /// Sessions, of each container, in which the OS part can keep something at once.
 pub const PART_SESSIONS: usize = if cfg!(feature = "os-part") { 8 } else { 0 };
+/// Sessions in which one application whose code is loaded can keep something at once.
+pub const LOADED_SESSIONS: usize = if cfg!(feature = "os-part") { 4 } else { 0 };
 /// Files of each, the MF included.
 pub const FILES: usize = 32;
 
-/// The applications of an SE as it is delivered, with the memory of their instances: in each container a security domain and a SecApp.
+/// The applications of an SE as it is delivered, with the memory of their instances: in each container a security domain and a SecApp; `LOADED` applications of all containers
+/// whose code is loaded.
 #[derive(Debug)]
-pub struct Standard<const CONTAINERS: usize = 1> {
+pub struct Standard<const CONTAINERS: usize = 1, const LOADED: usize = 0> {
     card_managers: Pool<CardManager, CONTAINERS>,
     os_parts: Pool<OsPart<PART_SESSIONS>, CONTAINERS>,
     sec_apps: Pool<SecApp, CONTAINERS>,
     file_systems: Pool<FileSystem<FILES>, FILE_SYSTEMS>,
+    loaded: Pool<Loaded<LOADED_SESSIONS>, LOADED>,
 }
 
-impl<const CONTAINERS: usize> Applications for Standard<CONTAINERS> {
+impl<const CONTAINERS: usize, const LOADED: usize> Applications for Standard<CONTAINERS, LOADED> {
     const NEW: Self = Self {
         card_managers: Pool::NEW,
         os_parts: Pool::NEW,
         sec_apps: Pool::NEW,
         file_systems: Pool::NEW,
+        loaded: Pool::NEW,
     };
 
     fn get(&mut self, module: Module, instance: Instance) -> Option<&mut dyn Application> {
@@ -49,6 +54,7 @@ impl<const CONTAINERS: usize> Applications for Standard<CONTAINERS> {
             Module::OS_PART => Some(self.os_parts.get(instance)?),
             Module::SEC_APP => Some(self.sec_apps.get(instance)?),
             Module::FILE_SYSTEM => Some(self.file_systems.get(instance)?),
+            Module::LOADED => Some(self.loaded.get(instance)?),
             _ => None,
         }
     }
@@ -59,6 +65,7 @@ impl<const CONTAINERS: usize> Applications for Standard<CONTAINERS> {
             Module::SEC_APP => self.sec_apps.release(instance),
             Module::FILE_SYSTEM => self.file_systems.release(instance),
             Module::OS_PART => self.os_parts.release(instance),
+            Module::LOADED => self.loaded.release(instance),
             _ => {}
         }
     }

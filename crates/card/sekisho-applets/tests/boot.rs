@@ -10,13 +10,13 @@ use common::{
     Card, PAGE, SeededRng, Virtual, flash, initial_keys, key, new_card, personalisation, profile, send, sw,
 };
 use proptest::prelude::*;
-use sekisho_applets::{CardManager, FILES, FileSystem, PART_SESSIONS, SecApp};
+use sekisho_applets::{CardManager, FILES, FileSystem, LOADED_SESSIONS, PART_SESSIONS, SecApp};
 use sekisho_keys::KeySet;
 use sekisho_nvm::area::{Area, Run};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    BootError, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Container, Interface, InterfaceState, OsPart, Platform,
-    Profile, Registry,
+    BootError, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Container, Interface, InterfaceState, Loaded, OsPart,
+    Platform, Profile, Registry,
 };
 use sekisho_scp::SecurityLevel;
 
@@ -228,6 +228,10 @@ fn the_page_says_how_much_ram_each_thing_takes() {
         (
             "what the OS part keeps for sessions",
             size_of::<OsPart<PART_SESSIONS>>(),
+        ),
+        (
+            "an application whose code is loaded",
+            size_of::<Loaded<LOADED_SESSIONS>>(),
         ),
         ("a file system", size_of::<FileSystem<FILES>>()),
         (

@@ -7,11 +7,11 @@
 use sekisho_apdu::StatusWord;
 use sekisho_keys::{Sha256, ct_eq};
 use sekisho_nvm::area::{AreaError, Seal, Writing};
-use sekisho_nvm::{Key, Op};
+use sekisho_nvm::{Flash as _, Key, Op, Region};
 
 use crate::application::Context;
 use crate::names::{EntryId, RecordKey, RecordKind};
-use crate::nvm::{AREA_RUNS, FlashFault, Nvm};
+use crate::nvm::{AREA_RUNS, FlashFault, Nvm, Records};
 use crate::refusal::Refusal;
 
 /// Bytes read at a time for the digest.
@@ -91,25 +91,118 @@ pub(crate) fn forget(nvm: &mut Nvm<'_>, application: EntryId) -> Result<(), Refu
     Ok(())
 }
 
-impl Context<'_> {
-    const fn owner(&self) -> u16 {
-        self.entry.id.number()
+/// Begins a bulk of `length` bytes for an owner, in the place of its unfinished one.
+///
+/// # Errors
+/// 6A84 when there is no room, or the owner's quota is used up; 6A80 for no bytes.
+pub(crate) fn begin(nvm: &mut Nvm<'_>, owner: EntryId, length: u32) -> Result<Writing, Refusal> {
+    let Nvm {
+        flash, area, layout, ..
+    } = nvm;
+    match area.begin(flash, owner.number(), length, layout.area_quota) {
+        // A product without an area.
+        Err(AreaError::NotSwept) => Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY)),
+        begun => Ok(begun?),
     }
+}
 
+/// Writes the next bytes of a bulk.
+///
+/// # Errors
+/// 6A80 for more than it was begun for; 6985 when it is not being written any more; 6581.
+pub(crate) fn write(nvm: &mut Nvm<'_>, writing: &mut Writing, bytes: &[u8]) -> Result<(), Refusal> {
+    Ok(nvm.area.write(&mut nvm.flash, writing, bytes)?)
+}
+
+/// Seals a bulk with the command's other writes, if its bytes have this digest: its number, and its seal.
+///
+/// # Errors
+/// 6A80 for another digest, or when bytes are missing; 6985 when it is not being written any more; 6A84; 6581.
+pub(crate) fn seal(
+    records: &mut Records<'_>,
+    writing: &Writing,
+    digest: &[u8; 32],
+) -> Result<(u8, Seal), Refusal> {
+    let Nvm { flash, area, .. } = &mut records.nvm;
+    if writing.missing() > 0 {
+        return Err(Refusal(StatusWord::INCORRECT_DATA));
+    }
+    let found = digest_of(writing.length(), |offset, part| {
+        area.written(flash, writing, offset, part)
+    })?;
+    if !ct_eq(&found, digest) {
+        return Err(Refusal(StatusWord::INCORRECT_DATA));
+    }
+    let (number, seal) = area.seal::<FlashFault>(writing, found)?;
+    records.put(name(number), &seal.encode())?;
+    Ok((number, seal))
+}
+
+/// The SHA-256 digest of bytes that are read piece by piece.
+fn digest_of(
+    length: u32,
+    mut read: impl FnMut(u32, &mut [u8]) -> Result<(), AreaError<FlashFault>>,
+) -> Result<[u8; 32], Refusal> {
+    let mut sum = Sha256::new();
+    let mut chunk = [0; CHUNK];
+    let mut offset = 0;
+    while offset < length {
+        let left = usize::try_from(length - offset).unwrap_or(CHUNK);
+        let part = chunk.get_mut(..left.min(CHUNK)).unwrap_or_default();
+        read(offset, part)?;
+        sum.update(part);
+        offset = offset.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
+    }
+    Ok(sum.finalize())
+}
+
+/// An owner's sealed bulk of this number.
+///
+/// # Errors
+/// 6985 when there is none; 6581.
+pub(crate) fn sealed(nvm: &mut Nvm<'_>, owner: EntryId, number: u8) -> Result<Seal, Refusal> {
+    let seal = seal_of(nvm, number)?.filter(|seal| seal.owner == owner.number());
+    let seal = seal.ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))?;
+    // Removed by this very command, or sealed by it.
+    nvm.area.read(&nvm.flash, number, &seal, 0, &mut [])?;
+    Ok(seal)
+}
+
+/// Whether a sealed bulk is as it was sealed.
+///
+/// # Errors
+/// 6985 when it is not there any more; 6581.
+pub(crate) fn is_sound(nvm: &Nvm<'_>, number: u8, seal: &Seal) -> Result<bool, Refusal> {
+    let found = digest_of(seal.length, |offset, part| {
+        nvm.area.read(&nvm.flash, number, seal, offset, part)
+    })?;
+    Ok(ct_eq(&found, &seal.digest))
+}
+
+/// The pages of a bulk that is sealed, or is being sealed by this command.
+pub(crate) fn region(nvm: &Nvm<'_>, seal: &Seal) -> Region {
+    let first = nvm.layout.area.start + usize::from(seal.first);
+    let length = usize::try_from(seal.length).unwrap_or(usize::MAX);
+    Region::new(first..first + length.div_ceil(nvm.flash.page_size().max(1)))
+}
+
+/// Removes an owner's sealed bulk, if the command succeeds.
+///
+/// # Errors
+/// 6985 when there is none of this number; 6A84; 6581.
+pub(crate) fn remove(records: &mut Records<'_>, owner: EntryId, number: u8) -> Result<(), Refusal> {
+    sealed(&mut records.nvm, owner, number)?;
+    records.remove(name(number))?;
+    Ok(records.nvm.area.doubt::<FlashFault>(number, owner.number())?)
+}
+
+impl Context<'_> {
     /// Begins a bulk of `length` bytes, which takes the place of the application's unfinished one, if there is one. Nothing is written yet.
     ///
     /// # Errors
     /// 6A84 when there is no room, or the application's quota is used up; 6A80 for no bytes.
     pub fn begin_bulk(&mut self, length: u32) -> Result<Writing, Refusal> {
-        let owner = self.owner();
-        let Nvm {
-            flash, area, layout, ..
-        } = &mut self.records.nvm;
-        match area.begin(flash, owner, length, layout.area_quota) {
-            // A product without an area.
-            Err(AreaError::NotSwept) => Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY)),
-            begun => Ok(begun?),
-        }
+        begin(&mut self.records.nvm, self.entry.id, length)
     }
 
     /// Writes the next bytes of a bulk, whatever becomes of the command: a page of the flash is erased at most, if there are no more of them than it has.
@@ -117,8 +210,7 @@ impl Context<'_> {
     /// # Errors
     /// 6A80 for more than it was begun for; 6985 when it is not being written any more; 6581.
     pub fn write_bulk(&mut self, writing: &mut Writing, bytes: &[u8]) -> Result<(), Refusal> {
-        let Nvm { flash, area, .. } = &mut self.records.nvm;
-        Ok(area.write(flash, writing, bytes)?)
+        write(&mut self.records.nvm, writing, bytes)
     }
 
     /// Seals a bulk whose bytes, as they stand in the flash, have this SHA-256 digest; from the next command on it can be read under the number that this gives, if this command succeeds. If it does not, the bulk is gone.
@@ -126,27 +218,7 @@ impl Context<'_> {
     /// # Errors
     /// 6A80 for another digest, or when bytes are missing: the bulk is as it was. 6985 when it is not being written any more; 6A84; 6581.
     pub fn seal_bulk(&mut self, writing: &Writing, digest: &[u8; 32]) -> Result<u8, Refusal> {
-        let Nvm { flash, area, .. } = &mut self.records.nvm;
-        if writing.missing() > 0 {
-            return Err(Refusal(StatusWord::INCORRECT_DATA));
-        }
-        let mut sum = Sha256::new();
-        let mut chunk = [0; CHUNK];
-        let mut offset = 0;
-        while offset < writing.length() {
-            let left = usize::try_from(writing.length() - offset).unwrap_or(CHUNK);
-            let part = chunk.get_mut(..left.min(CHUNK)).unwrap_or_default();
-            area.written(flash, writing, offset, part)?;
-            sum.update(part);
-            offset = offset.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
-        }
-        let found = sum.finalize();
-        if !ct_eq(&found, digest) {
-            return Err(Refusal(StatusWord::INCORRECT_DATA));
-        }
-        let (number, seal) = area.seal::<FlashFault>(writing, found)?;
-        self.records.put(name(number), &seal.encode())?;
-        Ok(number)
+        seal(&mut self.records, writing, digest).map(|(number, _)| number)
     }
 
     /// The application's sealed bulk of this number: its length and digest.
@@ -154,15 +226,7 @@ impl Context<'_> {
     /// # Errors
     /// 6985 when there is none; 6581.
     pub fn bulk(&mut self, number: u8) -> Result<Seal, Refusal> {
-        let owner = self.owner();
-        let seal = seal_of(&mut self.records.nvm, number)?.filter(|seal| seal.owner == owner);
-        let seal = seal.ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))?;
-        // Removed by this very command, or sealed by it.
-        self.records
-            .nvm
-            .area
-            .read(&self.records.nvm.flash, number, &seal, 0, &mut [])?;
-        Ok(seal)
+        sealed(&mut self.records.nvm, self.entry.id, number)
     }
 
     /// Reads bytes of a sealed bulk.
@@ -191,10 +255,7 @@ impl Context<'_> {
     /// # Errors
     /// 6985 when the application has none of this number; 6A84; 6581.
     pub fn remove_bulk(&mut self, number: u8) -> Result<(), Refusal> {
-        self.bulk(number)?;
-        let owner = self.owner();
-        self.records.remove(name(number))?;
-        Ok(self.records.nvm.area.doubt::<FlashFault>(number, owner)?)
+        remove(&mut self.records, self.entry.id, number)
     }
 
     /// Gives a bulk up that is being written; it is wiped behind this command.

@@ -8,12 +8,13 @@
 
 use sekisho_apdu::gp::Privileges;
 use sekisho_apdu::{Aid, StatusWord};
-use sekisho_keys::KeySet;
+use sekisho_keys::{KeySet, sha256};
 
 use crate::application::{Application, Applications, Context, Effects, Protection};
 use crate::bulk;
 use crate::call::Caller;
 use crate::channels::Channels;
+use crate::code;
 use crate::container::{ISD_INDEX, name, new_entry, store_entry};
 use crate::dispatch::Called;
 use crate::element::SecureElement;
@@ -24,18 +25,41 @@ use crate::manufacture::{FACTORY_INDEX, FactoryApplication, OwnRecord};
 use crate::names::RecordKind;
 use crate::nvm::{RECORDS_AT_A_TIME, Records, Staged, own_part};
 use crate::refusal::Refusal;
-use crate::registry::{ENTRIES_MAX, Entry, Instance, Module, Registry};
+use crate::registry::{ENTRIES_MAX, Entry, EntryKind, Instance, Module, Registry};
 use crate::stack::{Depth, Stack};
 use crate::state::{Core, Platform};
 
 /// The key set that a security domain is installed with, and its version; an application has none.
 type Keys<'a> = Option<(u8, &'a KeySet)>;
 
+/// An executable load file: code for applications of a container.
+#[derive(Debug)]
+pub struct LoadFile<'a> {
+    /// Its AID.
+    pub aid: Aid,
+    /// AID of the one module in it.
+    pub module_aid: Aid,
+    /// What the module is told as its version.
+    pub version: u32,
+    /// A WebAssembly module (`docs/spec/applications.md`).
+    pub image: &'a [u8],
+}
+
 impl<P: Platform> SecureElement<P> {
+    /// Loads an executable load file into a container: all of it or nothing, whatever happens. Applications are [installed](SecureElement::install) from it with
+    /// [`Module::LOADED`] and its AID.
+    ///
+    /// # Errors
+    /// 6A88 for a container that has not been made; 6A80 for an AID that is there already, or no bytes; 9505 for what is no code of this SE; 6A84 when the registry, the area for bulk or NVM have no
+    /// room; 6581 when the flash fails.
+    pub fn load_file(&mut self, container: ContainerId, file: &LoadFile<'_>) -> Result<(), StatusWord> {
+        self.manage(|core, staged| core.load_file(container, file, staged))
+    }
+
     /// Installs an application in a container, with the records that it begins with: all of it or nothing, whatever happens.
     ///
     /// # Errors
-    /// 6A88 for a container that has not been made; 6A80 for an AID that is there already; 6A84 when the registry, the memory of instances or NVM have no room; what the application
+    /// 6A88 for a container that has not been made, or for [`Module::LOADED`] a load file that has not been loaded; 6A80 for an AID that is there already; 6A84 when the registry, the memory of instances or NVM have no room; what the application
     /// [refuses](Application::install); 6581 when the flash fails.
     pub fn install(
         &mut self,
@@ -66,11 +90,11 @@ impl<P: Platform> SecureElement<P> {
         self.manage(|core, staged| core.install(container, &domain, Some(keys), staged))
     }
 
-    /// Deletes an application of a container: its entry, its load file's if nobody else comes from it, its records and what it remembers. Where it is selected
-    /// the issuer security domain is selected instead.
+    /// Deletes an application of a container: its entry, its load file's with the code if nobody else comes from it, its records and what it remembers. Where it is selected
+    /// the issuer security domain is selected instead. Or a load file that has been [loaded](SecureElement::load_file) and from which no application comes.
     ///
     /// # Errors
-    /// 6A88 when there is no such application; 6985 for one that came with the operating system, or what the application
+    /// 6A88 when there is no such application or load file; 6985 for one that came with the operating system or is in use, or what the application
     /// [refuses](Application::delete): nothing has changed then. 6581 when the flash fails.
     pub fn delete(&mut self, container: ContainerId, aid: &Aid) -> Result<(), StatusWord> {
         self.manage(|core, staged| core.delete(container, aid, staged))
@@ -130,14 +154,18 @@ impl<P: Platform> Core<P> {
         into.root()
             .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
         let registry = &into.registry;
-        if registry
-            .iter()
-            .any(|(_, entry)| entry.aid == aid || entry.aid == load_file)
-        {
+        let found = |aid: Aid| registry.iter().find(|(_, entry)| entry.aid == aid);
+        let (file_index, is_loaded) = match found(load_file) {
+            Some((index, file)) if module == Module::LOADED && is_loaded_file(file) => (index, true),
+            None if module == Module::LOADED => return Err(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)),
+            None => (free(registry, FACTORY_INDEX)?, false),
+            Some(_) => return Err(Refusal(StatusWord::INCORRECT_DATA)),
+        };
+        if found(aid).is_some() || aid == load_file {
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
-        let file_index = free(registry, FACTORY_INDEX)?;
-        let index = free(registry, file_index + 1)?;
+        let after = if is_loaded { FACTORY_INDEX } else { file_index + 1 };
+        let index = free(registry, after)?;
         let id = new_entry(&mut self.records(staged))?;
         let instance = Instance { container, entry: id };
         let privileges = keys.map_or(Privileges::NONE, |_| Privileges::SECURITY_DOMAIN);
@@ -152,7 +180,7 @@ impl<P: Platform> Core<P> {
         let written = self.write_application(
             (container, index),
             &entry,
-            (file_index, load_file),
+            (!is_loaded).then_some((file_index, load_file)),
             (records, keys),
             staged,
         );
@@ -174,7 +202,7 @@ impl<P: Platform> Core<P> {
         &mut self,
         (container, index): (ContainerId, u8),
         entry: &Entry,
-        (file_index, load_file): (u8, Aid),
+        new_file: Option<(u8, Aid)>,
         (own, keys): (&[OwnRecord<'_>], Keys<'_>),
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
@@ -200,8 +228,10 @@ impl<P: Platform> Core<P> {
             };
             store.put(0, kvn, &KeyRecord::of_set(keys)?)?;
         }
-        let file = Entry::load_file(file_id, load_file, entry.module, entry.aid, ISD_INDEX);
-        store_entry(&mut records, container, file_index, &file)?;
+        if let Some((index, load_file)) = new_file {
+            let file = Entry::load_file(file_id, load_file, entry.module, entry.aid, ISD_INDEX);
+            store_entry(&mut records, container, index, &file)?;
+        }
         store_entry(&mut records, container, index, entry)?;
         records.remove(leftovers::leftovers(container))?;
         flush(&mut records)
@@ -210,7 +240,9 @@ impl<P: Platform> Core<P> {
     fn delete(&mut self, container: ContainerId, aid: &Aid, staged: &mut Staged) -> Result<(), Refusal> {
         let registry = &self.containers.get(container).registry;
         let found = registry.application(aid.as_bytes());
-        let (index, entry) = found.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+        let Some((index, entry)) = found else {
+            return self.unload(container, aid, staged);
+        };
         if index < FACTORY_INDEX {
             return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         }
@@ -219,12 +251,16 @@ impl<P: Platform> Core<P> {
             .iter()
             .any(|(other, of)| other != index && of.load_file == entry.load_file);
         let file = entry.load_file.filter(|file| *file >= FACTORY_INDEX && !is_used);
+        let code = file.and_then(|file| registry.get(file)).map(|file| file.id);
         self.ask(container, &entry, staged, |it, cx| it.delete(cx))?;
         // What it may have put goes with it.
         staged.clear();
         let mut records = self.records(staged);
         for index in [Some(index), file].into_iter().flatten() {
             records.remove(name(container, RecordKind::Registry, index.into()))?;
+        }
+        if let Some(code) = code {
+            code::remove(&mut records, code)?;
         }
         leftovers::set(&mut records, container, entry.id)?;
         records.staged.commit(&mut records.nvm, true)?;
@@ -246,6 +282,56 @@ impl<P: Platform> Core<P> {
         self.platform.applications.release(entry.module, instance);
         self.reload(container, staged)?;
         leftovers::sweep(&mut self.records(staged), container)
+    }
+
+    /// Deletes a load file from which no application comes, with its code.
+    fn unload(&mut self, container: ContainerId, aid: &Aid, staged: &mut Staged) -> Result<(), Refusal> {
+        let registry = &self.containers.get(container).registry;
+        let found = registry.iter().find(|(_, entry)| entry.aid == *aid);
+        let (index, file) = found.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+        let is_used = registry.iter().any(|(_, of)| of.load_file == Some(index));
+        if is_used || !is_loaded_file(file) {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
+        let id = file.id;
+        let mut records = self.records(staged);
+        records.remove(name(container, RecordKind::Registry, index.into()))?;
+        code::remove(&mut records, id)?;
+        records.staged.commit(&mut records.nvm, true)?;
+        staged.clear();
+        self.reload(container, staged)
+    }
+
+    fn load_file(
+        &mut self,
+        container: ContainerId,
+        file: &LoadFile<'_>,
+        staged: &mut Staged,
+    ) -> Result<(), Refusal> {
+        let into = self.containers.get(container);
+        into.root()
+            .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+        if into.registry.iter().any(|(_, entry)| entry.aid == file.aid) {
+            return Err(Refusal(StatusWord::INCORRECT_DATA));
+        }
+        let index = free(&into.registry, FACTORY_INDEX)?;
+        let ram = self.platform.free_ram;
+        let mut records = self.records(staged);
+        let id = new_entry(&mut records)?;
+        let length = u32::try_from(file.image.len()).map_err(|_| Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
+        let mut writing = bulk::begin(&mut records.nvm, id, length)?;
+        let written = bulk::write(&mut records.nvm, &mut writing, file.image).and_then(|()| {
+            let digest = sha256(&[file.image]);
+            code::seal(&mut records, id, &writing, &digest, (file.version, ram))?;
+            let entry = Entry::load_file(id, file.aid, Module::LOADED, file.module_aid, ISD_INDEX);
+            store_entry(&mut records, container, index, &entry)?;
+            flush(&mut records)
+        });
+        if written.is_err() {
+            records.nvm.area.release(&writing);
+        }
+        written?;
+        self.reload(container, staged)
     }
 
     /// Asks an application whether it can be installed, or deleted.
@@ -285,6 +371,11 @@ impl<P: Platform> Core<P> {
             staged,
         }
     }
+}
+
+/// Whether an entry is a load file whose code has been loaded.
+fn is_loaded_file(entry: &Entry) -> bool {
+    entry.module == Module::LOADED && matches!(entry.kind, EntryKind::ExecutableLoadFile { .. })
 }
 
 fn flush(records: &mut Records<'_>) -> Result<(), Refusal> {

@@ -7,6 +7,7 @@ use sekisho_keys::Rng;
 use sekisho_link::Manifest;
 use sekisho_nvm::Region;
 
+use crate::names::EntryId;
 use crate::nvm::{AnyFlash, Records};
 use crate::transient::Kept;
 
@@ -49,12 +50,30 @@ pub(crate) const fn is_of(_: u8, _: u8) -> Result<(), NoPart> {
     Err(NoPart)
 }
 
-/// An OS part in its slot, which is not looked at.
-pub(crate) struct Placed;
+/// A module in the flash, which is not looked at.
+#[expect(dead_code, reason = "the fields where there is an engine")]
+pub(crate) struct Placed {
+    pub(crate) region: Region,
+    pub(crate) len: usize,
+    pub(crate) version: u32,
+    pub(crate) abi: u8,
+    pub(crate) ram: usize,
+    pub(crate) whose: Whose,
+}
+
+/// Whose records a module would find.
+#[expect(dead_code, reason = "what stands in it where there is an engine")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whose {
+    Part,
+    Application(EntryId),
+}
 
 impl Placed {
-    pub(crate) fn new(_: Region, _: usize, _: &Manifest, _: usize) -> Self {
-        Self
+    /// Refuses it.
+    #[expect(clippy::unused_self, reason = "the signature where there is an engine")]
+    pub(crate) const fn look(&self, _: &AnyFlash<'_>) -> Result<u8, NoPart> {
+        Err(NoPart)
     }
 
     /// Refuses it.

@@ -4,12 +4,12 @@ use sekisho_apdu::gp::tag;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 
 use crate::application::{Application, Context};
-use crate::call::{Caller, Next};
+use crate::call::Next;
+use crate::hosted;
 use crate::interface::Place;
 use crate::memory::State;
-use crate::part::Writes;
 use crate::refusal::{Outcome, Refusal};
-use crate::transient::{Session, Transients};
+use crate::transient::Transients;
 
 /// The OS part among the applications. Each command runs in a fresh instance of the module; what lasts for a session stands here, [`TRANSIENT`](crate::TRANSIENT) bytes
 /// for each of as many sessions as there is room for. With none, a module cannot keep anything.
@@ -37,33 +37,10 @@ impl<const SESSIONS: usize> Application for OsPart<SESSIONS> {
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> Result<Next, Refusal> {
-        let Context {
-            records,
-            rng,
-            system,
-            caller,
-            place,
-            session,
-            ..
-        } = context;
-        let writes = match caller {
-            Caller::Interface(_) => Writes::Now,
-            Caller::Application { .. } | Caller::Platform => Writes::WithTheCaller,
-        };
-        let session = Session {
-            place: *place,
-            number: *session,
-            version: system.loader.part().map_or(0, |part| part.version),
-        };
-        let mut kept = self.0.begin(session);
-        let sw = system
-            .loader
-            .part_process(records, *rng, writes, &mut kept, capdu, out);
-        self.0.end(session, &kept);
-        if sw.is_success_or_warning() {
-            Ok(Next::Done(sw))
-        } else {
-            Err(Refusal(sw))
-        }
+        context.system.loader.note(None);
+        let placed = context.system.loader.placed_part(&context.records.nvm)?;
+        let (next, failure) = hosted::process(&mut self.0, &placed, context, capdu, out);
+        context.system.loader.note(failure);
+        next
     }
 }

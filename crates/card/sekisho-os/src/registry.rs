@@ -37,6 +37,8 @@ impl Module {
     pub const SEC_APP: Self = Self(0x03);
     /// The file system (`docs/spec/file-system-applet.md`).
     pub const FILE_SYSTEM: Self = Self(0x04);
+    /// Whatever has been loaded: the code is the image of the entry's executable load file (`docs/spec/applications.md`).
+    pub const LOADED: Self = Self(0x05);
 }
 
 /// An application of a container, as it stands in that container's registry: what memory, records and keys belong to.

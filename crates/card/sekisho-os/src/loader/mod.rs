@@ -26,16 +26,15 @@ pub use authorise::Authority;
 use refusals::Position;
 pub use refusals::{Refused, Subject};
 
-use sekisho_apdu::{BufferFull, CApdu, StatusWord, Writer};
+use sekisho_apdu::{BufferFull, StatusWord, Writer};
 use sekisho_keys::p256sig::VerifyingKey;
-use sekisho_keys::{AesKey, Rng, ct_eq};
+use sekisho_keys::{AesKey, ct_eq};
 use sekisho_link::{Campaign, Custody, LoaderState, Manifest, Receipt, Refusal, Staging};
 use sekisho_nvm::{Flash, Op, Region};
 use sekisho_scp::card::BroadcastCheckpoint;
 
-use crate::nvm::{Nvm, Records};
-use crate::part::{self, PartFailure, Placed, Writes};
-use crate::transient::Kept;
+use crate::nvm::Nvm;
+use crate::part::{self, PartFailure, Placed, Whose};
 use records::{ActivePart, Checkpoint, PART, RECEIPT, REFUSAL, Staged, UNSTAGED, WIPE};
 use staging::Place;
 
@@ -392,7 +391,14 @@ impl Loader {
         if len > region.len(&nvm.flash) {
             return Err(StatusWord::MEMORY_FAILURE);
         }
-        Ok(Placed::new(region, len, manifest, self.part_ram))
+        Ok(Placed {
+            region,
+            len,
+            version: manifest.version,
+            abi: manifest.abi,
+            ram: self.part_ram,
+            whose: Whose::Part,
+        })
     }
 
     /// The active OS part, whether it runs or not.
@@ -405,31 +411,17 @@ impl Loader {
         })
     }
 
-    /// The active OS part answers a command, in a fresh instance that finds and leaves what is kept for the session; its writes are committed if it succeeds. A part that was activated by an operating
-    /// system of another host ABI, or by one that has an engine where this one has none, stays where it is and answers nothing: 6D00, as if there were none.
-    pub(crate) fn part_process(
-        &mut self,
-        records: &mut Records<'_>,
-        rng: &mut dyn Rng,
-        writes: Writes,
-        kept: &mut Kept,
-        capdu: &CApdu<'_>,
-        out: &mut Writer<'_>,
-    ) -> StatusWord {
-        self.failure = None;
-        let Some(active) = self
-            .active
-            .filter(|active| check_code_format(&active.manifest).is_ok())
-        else {
-            return StatusWord::INS_NOT_SUPPORTED;
-        };
-        let placed = match self.placed(&records.nvm, active.slot, &active.manifest) {
-            Ok(placed) => placed,
-            Err(sw) => return sw,
-        };
-        let (sw, failure) = part::process(records, rng, writes, kept, &placed, capdu, out);
+    /// The active OS part, where it stands. One that was activated by an operating system of another host ABI, or by one that has an engine where this one has none, stays where it is and
+    /// answers nothing: 6D00, as if there were none.
+    pub(crate) fn placed_part(&self, nvm: &Nvm<'_>) -> Result<Placed, StatusWord> {
+        let runs = |active: &ActivePart| check_code_format(&active.manifest).is_ok();
+        let active = self.active.filter(runs).ok_or(StatusWord::INS_NOT_SUPPORTED)?;
+        self.placed(nvm, active.slot, &active.manifest)
+    }
+
+    /// Notes why its last command was answered 6F00, if it was.
+    pub(crate) const fn note(&mut self, failure: Option<PartFailure>) {
         self.failure = failure;
-        sw
     }
 }
 

@@ -15,11 +15,11 @@ use core::fmt;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
 use sekisho_link::Manifest;
-use sekisho_nvm::{Op, Region};
+use sekisho_nvm::{Key, Op, Region};
 use sekisho_wasm::{Budget, Engine, Image, Limits, Memory, Module, ReadFailed, Trap, Value, ValueType, Why};
 
-use crate::names::{RecordKey, RecordKind};
-use crate::nvm::{AnyFlash, Records};
+use crate::names::{EntryId, RecordKey, RecordKind};
+use crate::nvm::{AnyFlash, Records, own};
 use crate::response::RESPONSE_DATA_MAX;
 use crate::transient::{Kept, TRANSIENT};
 use host::{Part, RECORDS};
@@ -191,33 +191,49 @@ fn number(module: &mut Instance<'_>, name: &str) -> Result<i32, Trap> {
     }
 }
 
-/// An OS part in its slot.
+/// A module in the flash.
 pub(crate) struct Placed {
-    region: Region,
-    len: usize,
-    version: u32,
-    abi: u8,
-    ram: usize,
+    /// It stands at the beginning of this.
+    pub(crate) region: Region,
+    /// Bytes of it.
+    pub(crate) len: usize,
+    /// What it is told as its version.
+    pub(crate) version: u32,
+    /// The ABI that it is written for.
+    pub(crate) abi: u8,
+    /// What it may have, in bytes.
+    pub(crate) ram: usize,
+    /// Whose records it finds.
+    pub(crate) whose: Whose,
+}
+
+/// Whose records a module finds: those of the OS part, or of an application, whose code it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whose {
+    Part,
+    Application(EntryId),
+}
+
+impl Whose {
+    /// The key of a record, by the module's number for it.
+    fn key(self, index: usize) -> Key {
+        let index = u16::try_from(index).unwrap_or(u16::MAX);
+        match self {
+            Self::Part => part_data(index).key(),
+            Self::Application(entry) => own(entry, index).key(),
+        }
+    }
 }
 
 impl Placed {
-    /// `len` bytes at the beginning of a region, of which the manifest tells; `ram` is what it may have, in bytes.
-    pub(crate) const fn new(region: Region, len: usize, manifest: &Manifest, ram: usize) -> Self {
-        Self {
-            region,
-            len,
-            version: manifest.version,
-            abi: manifest.abi,
-            ram,
-        }
+    /// [`check`], where it stands; and whether it is of the ABI that is said of it.
+    pub(crate) fn check(&self, flash: &AnyFlash<'_>) -> Result<(), NoPart> {
+        is_of(self.abi, self.look(flash)?)
     }
 
-    /// [`check`], where it stands; and whether it is of the ABI that its manifest says.
-    pub(crate) fn check(&self, flash: &AnyFlash<'_>) -> Result<(), NoPart> {
-        is_of(
-            self.abi,
-            self.with_image(flash, |image| validate(image, self.ram))?,
-        )
+    /// The ABI of the module, if it [runs](check) here.
+    pub(crate) fn look(&self, flash: &AnyFlash<'_>) -> Result<u8, NoPart> {
+        self.with_image(flash, |image| validate(image, self.ram))
     }
 
     /// Gives `look` the image: where it stands if the flash maps it, else in pieces.
@@ -292,7 +308,7 @@ fn run(
     let mut part = Part::new(&budget, placed.version).map_err(no_memory)?;
     rng.fill(&mut part.random);
     for index in 0..RECORDS {
-        part.load(index, |room| records.get(record(index), room))?;
+        part.load(index, |room| records.get_key(placed.whose.key(index), room))?;
     }
     let limits = Limits::os_part(placed.ram);
     let loaded = placed.with_image(&records.nvm.flash, |image| {
@@ -323,7 +339,7 @@ fn run(
         return Err(StatusWord::NOT_ENOUGH_MEMORY.into());
     }
     if sw.is_success_or_warning() {
-        module.host(|part| commit(records, writes, part))?;
+        module.host(|part| commit(records, writes, placed.whose, part))?;
     }
     module.host(|part| kept.block = *part.block());
     out.bytes(data).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)?;
@@ -352,10 +368,6 @@ const fn part_data(index: u16) -> RecordKey {
     RecordKey::platform(RecordKind::PartData, index)
 }
 
-fn record(index: usize) -> RecordKey {
-    part_data(u16::try_from(index).unwrap_or(u16::MAX))
-}
-
 /// When what a module has written is written to NVM.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Writes {
@@ -366,19 +378,22 @@ pub(crate) enum Writes {
 }
 
 /// Writes what the module has changed.
-fn commit(records: &mut Records<'_>, writes: Writes, part: &Part) -> Result<(), crate::Refusal> {
+fn commit(
+    records: &mut Records<'_>,
+    writes: Writes,
+    whose: Whose,
+    part: &Part,
+) -> Result<(), crate::Refusal> {
     if let Writes::WithTheCaller = writes {
-        return part.changes().try_for_each(|(index, value)| match value {
-            Some(value) => records.put(record(index), value),
-            None => records.remove(record(index)),
-        });
+        let mut changes = part.changes();
+        return changes.try_for_each(|(index, value)| records.staged.stage(whose.key(index), value));
     }
     let mut ops = [const { Op::Remove(part_data(0).key()) }; RECORDS];
     let mut count = 0;
     for (op, (index, value)) in ops.iter_mut().zip(part.changes()) {
         *op = match value {
-            Some(value) => Op::Put(record(index).key(), value),
-            None => Op::Remove(record(index).key()),
+            Some(value) => Op::Put(whose.key(index), value),
+            None => Op::Remove(whose.key(index)),
         };
         count += 1;
     }

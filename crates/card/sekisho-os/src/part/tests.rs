@@ -139,6 +139,7 @@ fn run_as(image: &[u8], ram: usize, is_mapped: bool, writes: Writes, command: &C
         version: 7,
         abi: check(image, RAM).unwrap_or(2),
         ram,
+        whose: Whose::Part,
     };
     let mut buf = [0; 2048];
     let mut out = Writer::new(&mut buf);
