@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | the platform | 03, 04 of its key versions; 09; 40 to 47 and 50, the loader's; 48 | key version; 0; 0, of 50 the OS part's own number; number of a bulk |
 //! | a container | 01, 02, 08 | 0, registry index, 0 |
-//! | an entry of a registry | 03 to 07 of a security domain; 0A of an executable load file; 00, an application's own | key version, tag of a data object; 0; the application's own number |
+//! | an entry of a registry | 03 to 07 of a security domain; 0D of an executable load file; 00, an application's own | key version, tag of a data object; 0; the application's own number |
 //!
 //! Numbers are never given to something else, nor is the number of an owner.
 
@@ -108,7 +108,7 @@ pub(crate) enum RecordKind {
     /// The identity that is given out next.
     NextEntry = 0x09,
     /// What the code of an executable load file is, and where.
-    Code = 0x0A,
+    Code = 0x0D,
     /// The active OS part.
     Part = 0x40,
     /// What is staged.
