@@ -6,7 +6,7 @@ use sekisho_hsm::Hsm;
 use sekisho_keys::ct_eq;
 use sekisho_link::{Campaign, SeId};
 use sekisho_paging::message::Action;
-use sekisho_store::Store;
+use sekisho_store::{Announced, Store};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -32,9 +32,9 @@ pub(crate) struct App {
     pub(crate) admin_token: String,
     pub(crate) authority: Authority,
     pub(crate) paging: Option<Arc<Paging>>,
-    /// The paging message of each running campaign.
-    pub(crate) announced: Mutex<HashMap<Campaign, u32>>,
-    /// Campaigns whose message paging's database has not taken yet, or not given back.
+    /// Held while a campaign's message is sent or taken back, so that there is one of each.
+    announcing: Mutex<()>,
+    /// Campaigns whose message paging's database has not taken yet, or not given back. Those that a start finds may be.
     owed: Mutex<BTreeSet<Campaign>>,
     /// Packages and deliveries of campaigns under way, so that a million requests are not a million reads.
     cache: Mutex<HashMap<Campaign, Arc<Bulk>>>,
@@ -64,6 +64,7 @@ impl App {
         admin_token: String,
         authority: Authority,
         paging: Option<Arc<Paging>>,
+        owed: BTreeSet<Campaign>,
     ) -> Self {
         let (changed, _) = watch::channel(0);
         Self {
@@ -73,8 +74,8 @@ impl App {
             admin_token,
             authority,
             paging,
-            announced: Mutex::default(),
-            owed: Mutex::default(),
+            announcing: Mutex::default(),
+            owed: Mutex::new(owed),
             cache: Mutex::default(),
             changed,
         }
@@ -128,20 +129,26 @@ impl App {
     /// Tells the devices by paging that there is an update, as long as the campaign runs. Who is no target of it asks once, and is told so.
     async fn announce(&self, id: Campaign) -> Result<(), Problem> {
         let Some(paging) = &self.paging else { return Ok(()) };
-        let runs = self.store.campaign(id).await?.state == sekisho_store::State::Running;
-        let mut announced = self.announced.lock().await;
-        match (runs, announced.get(&id).copied()) {
-            (true, None) => {
-                let expires = Some(now() + ANNOUNCED);
+        let _one_at_a_time = self.announcing.lock().await;
+        let campaign = self.store.campaign(id).await?;
+        let runs = campaign.state == sekisho_store::State::Running;
+        match (runs, campaign.announced) {
+            (true, Some(message)) if message.until > now() => {}
+            (true, _) => {
+                let until = now() + ANNOUNCED;
                 let everybody = sekisho_store::paging::Target::Everybody;
-                let order = paging.post(everybody, Action::Update(0), None, expires).await?;
-                announced.insert(id, order);
+                let order = paging
+                    .post(everybody, Action::Update(0), None, Some(until))
+                    .await?;
+                self.store
+                    .set_announced(id, Some(Announced { order, until }))
+                    .await?;
             }
-            (false, Some(order)) => {
-                paging.withdraw(order).await?;
-                announced.remove(&id);
+            (false, Some(message)) => {
+                paging.withdraw(message.order).await?;
+                self.store.set_announced(id, None).await?;
             }
-            _ => {}
+            (false, None) => {}
         }
         Ok(())
     }

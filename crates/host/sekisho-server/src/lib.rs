@@ -31,7 +31,9 @@ pub use tls::{Certificate, TlsError};
 use axum_server::tls_rustls::RustlsConfig;
 use hyper_util::rt::TokioTimer;
 use sekisho_hsm::Hsm;
+use sekisho_link::Campaign;
 use sekisho_store::{Store, StoreError};
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -160,12 +162,14 @@ impl Server {
             Some(paging) => Some(Arc::new(paging::Paging::start(paging, Arc::clone(&hsm)).await?)),
             None => None,
         };
+        let to_announce = to_announce(&store, paging.as_deref()).await?;
         let app = Arc::new(App::new(
             store.clone(),
             hsm,
             admin_token.clone(),
             authority,
             paging.clone(),
+            to_announce,
         ));
         let metrics = Arc::clone(&app.metrics);
         let timeout =
@@ -225,6 +229,27 @@ impl Server {
         }
         self.store.close().await;
     }
+}
+
+/// Campaigns whose message may have to be sent or taken back. A message that is not in paging's database, which is another one than it was, is
+/// forgotten: its order may be somebody else's there.
+async fn to_announce(
+    store: &Store,
+    paging: Option<&paging::Paging>,
+) -> Result<BTreeSet<Campaign>, StartError> {
+    let Some(paging) = paging else {
+        return Ok(BTreeSet::new());
+    };
+    let mut campaigns = BTreeSet::new();
+    for (id, message) in store.to_announce().await? {
+        if let Some(message) = message
+            && !paging.knows(message).await?
+        {
+            store.set_announced(id, None).await?;
+        }
+        campaigns.insert(id);
+    }
+    Ok(campaigns)
 }
 
 /// Looks for changes, renews the live page while there are polls, and announces what could not be announced at once.

@@ -26,7 +26,7 @@ use sekisho_paging::message::Action;
 use sekisho_paging::recovery::{GRANT, Grant, REQUEST, Request};
 use sekisho_paging::ticket::{Ring, TicketKey};
 use sekisho_store::paging::{Changes, Device, Intent, Node, PagingStore, Target};
-use sekisho_store::{Result as StoreResult, StoreError};
+use sekisho_store::{Announced, Result as StoreResult, StoreError};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
@@ -407,6 +407,14 @@ impl Paging {
             .await?;
         self.look(0).await?;
         Ok(order)
+    }
+
+    /// Whether this database has the message that told of a campaign.
+    ///
+    /// # Errors
+    /// [`PagingError`].
+    pub async fn knows(&self, message: Announced) -> Result<bool> {
+        Ok(self.store.knows(message.order, message.until).await?)
     }
 
     /// Takes a message back.

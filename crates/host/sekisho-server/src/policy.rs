@@ -93,6 +93,7 @@ mod tests {
             attempts_max: 3,
             delivery_bytes: 0,
             delivery_sha256: [0; 32],
+            announced: None,
         }
     }
 

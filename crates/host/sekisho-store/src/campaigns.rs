@@ -6,13 +6,22 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::devices::{hex, number, parsed};
 use crate::model::{
-    CampaignRow, CohortCounts, Counts, Event, Failure, Grant, NewCampaign, State, Target, TargetState,
+    Announced, CampaignRow, CohortCounts, Counts, Event, Failure, Grant, NewCampaign, State, Target,
+    TargetState,
 };
 use crate::{Result, Store, StoreError};
 
 const CAMPAIGN: &str = "SELECT c.id, c.name, c.package_id, p.target, p.version, p.custody, c.state, c.reason, c.rest_open, c.success_threshold, \
-     c.error_threshold, c.attempts_max, length(c.delivery) AS delivery_bytes, c.delivery_sha256 \
+     c.error_threshold, c.attempts_max, length(c.delivery) AS delivery_bytes, c.delivery_sha256, COALESCE(c.announced_order, 0) AS announced_order, c.announced_until \
      FROM campaigns c JOIN packages p ON p.package_id = c.package_id";
+
+fn announced(row: &SqliteRow) -> Result<Option<Announced>> {
+    let message = Announced {
+        order: number(row, "announced_order")?,
+        until: number(row, "announced_until")?,
+    };
+    Ok((message.order != 0).then_some(message))
+}
 
 fn campaign(row: &SqliteRow) -> Result<CampaignRow> {
     let custody: u8 = number(row, "custody")?;
@@ -35,6 +44,7 @@ fn campaign(row: &SqliteRow) -> Result<CampaignRow> {
         delivery_sha256: sha256
             .try_into()
             .map_err(|_| StoreError::Unreadable("delivery_sha256"))?,
+        announced: announced(row)?,
     })
 }
 
@@ -55,7 +65,7 @@ impl Store {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         sqlx::query(
             "INSERT INTO campaigns (id, name, package_id, state, rest_open, success_threshold, error_threshold, attempts_max, \
-             delivery, delivery_sha256, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+             delivery, delivery_sha256, created_at, announced_order) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0)",
         )
         .bind(&id)
         .bind(&new.name)
@@ -118,6 +128,36 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?
             .ok_or(StoreError::NotFound("campaign"))
+    }
+
+    /// Campaigns of which a message tells, and those that run without one, each with its message: what paging tells the devices may have to change.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn to_announce(&self) -> Result<Vec<(Campaign, Option<Announced>)>> {
+        let rows = sqlx::query(
+            "SELECT id, announced_order, announced_until FROM campaigns WHERE announced_order > 0 OR (announced_order = 0 AND state = $1)",
+        )
+        .bind(State::Running.as_str())
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| Ok((parsed(row, "id")?, announced(row)?)))
+            .collect()
+    }
+
+    /// Notes which paging message tells of a campaign.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn set_announced(&self, id: Campaign, message: Option<Announced>) -> Result<()> {
+        sqlx::query("UPDATE campaigns SET announced_order = $1, announced_until = $2 WHERE id = $3")
+            .bind(message.map_or(0, |message| i64::from(message.order)))
+            .bind(message.map_or(0, |message| message.until.cast_signed()))
+            .bind(id.to_string())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 
     /// Changes a campaign's state if it is one of `from`.

@@ -16,8 +16,8 @@ mod writer;
 
 pub use files::{OpenFiles, files_ran_out};
 pub use model::{
-    Access, CampaignRow, CohortCounts, Counts, DeviceRow, Event, Failure, Grant, Issue, Issued, NewCampaign,
-    NewPackage, Report, Standing, State, Target, TargetState, Word,
+    Access, Announced, CampaignRow, CohortCounts, Counts, DeviceRow, Event, Failure, Grant, Issue, Issued,
+    NewCampaign, NewPackage, Report, Standing, State, Target, TargetState, Word,
 };
 
 use nix::fcntl::posix_fallocate;

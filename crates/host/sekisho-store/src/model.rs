@@ -176,6 +176,17 @@ pub struct CampaignRow {
     pub delivery_bytes: u32,
     /// SHA-256 of the delivery.
     pub delivery_sha256: [u8; 32],
+    /// The paging message that tells of it.
+    pub announced: Option<Announced>,
+}
+
+/// A paging message that tells the devices of a campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// Its order.
+    pub order: u32,
+    /// Until when it stands, in seconds since 1970.
+    pub until: u64,
 }
 
 /// How many targets of a cohort are in which state.

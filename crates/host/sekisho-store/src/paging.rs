@@ -4,12 +4,16 @@
 //! reads once what there is, and then what has changed ([`PagingStore::changes`]). Every change has a number from one ascending sequence, which is taken
 //! inside the transaction that makes it: no reader sees a number before all lower ones.
 
+mod messages;
+
 use std::sync::Once;
 use std::time::Duration;
 
 use sekisho_link::SeId;
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::{Any, AnyPool, AssertSqlSafe, Connection as _, Row, Transaction};
+
+pub use messages::{Intent, Target};
 
 use crate::{Result, StoreError};
 
@@ -70,36 +74,6 @@ pub struct TicketKey {
     pub issues: bool,
     /// Whether it is no longer accepted.
     pub retired: bool,
-}
-
-/// To whom a message goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// Every device.
-    Everybody,
-    /// A group.
-    Group(u16),
-    /// A device, by its index.
-    Device(u32),
-}
-
-/// A message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Intent {
-    /// Its place in the one sequence.
-    pub order: u32,
-    /// To whom.
-    pub to: Target,
-    /// KIND (`docs/spec/paging.md`, 5).
-    pub kind: u8,
-    /// ARG.
-    pub argument: u32,
-    /// From when on, in seconds since 1970.
-    pub not_before: Option<u64>,
-    /// Until when.
-    pub expires: Option<u64>,
-    /// Taken back.
-    pub withdrawn: bool,
 }
 
 /// A paging server.
@@ -175,24 +149,6 @@ fn key(row: &AnyRow) -> Result<TicketKey> {
         sealed: bytes(row, "sealed")?,
         issues: number::<u8>(row, "issues")? != 0,
         retired: number::<u8>(row, "retired")? != 0,
-    })
-}
-
-fn intent(row: &AnyRow) -> Result<Intent> {
-    let to = match number::<u8>(row, "target_kind")? {
-        0 => Target::Everybody,
-        1 => Target::Group(number(row, "target")?),
-        2 => Target::Device(number(row, "target")?),
-        _ => return Err(StoreError::Unreadable("target_kind")),
-    };
-    Ok(Intent {
-        order: number(row, "ord")?,
-        to,
-        kind: number(row, "kind")?,
-        argument: number(row, "argument")?,
-        not_before: optional(row, "not_before")?,
-        expires: optional(row, "expires")?,
-        withdrawn: number::<u8>(row, "withdrawn")? != 0,
     })
 }
 
@@ -352,67 +308,6 @@ impl PagingStore {
         Ok(tx.commit().await?)
     }
 
-    /// Adds a message; durable when this returns. Gives its order.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn post(&self, message: Intent) -> Result<u32> {
-        let (target_kind, target) = match message.to {
-            Target::Everybody => (0, 0),
-            Target::Group(group) => (1, i64::from(group)),
-            Target::Device(index) => (2, i64::from(index)),
-        };
-        let mut tx = self.pool.begin().await?;
-        let changed = next(&mut tx, "change").await?;
-        let order = next(&mut tx, "order").await?;
-        sqlx::query("INSERT INTO paging_intent VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8)")
-            .bind(order)
-            .bind(target)
-            .bind(i64::from(target_kind))
-            .bind(i64::from(message.kind))
-            .bind(i64::from(message.argument))
-            .bind(message.not_before.map(signed))
-            .bind(message.expires.map(signed))
-            .bind(changed)
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        u32::try_from(order).map_err(|_| StoreError::Conflict("there is no order left for a message"))
-    }
-
-    /// Sets orders aside for a local server, which numbers messages of its own with them: the first and the last.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when there are none left.
-    pub async fn reserve_orders(&self, count: u32) -> Result<(u32, u32)> {
-        let mut tx = self.pool.begin().await?;
-        let last = advance(&mut tx, "order", count).await?;
-        let order = |n: i64| {
-            u32::try_from(n).map_err(|_| StoreError::Conflict("there is no order left for a message"))
-        };
-        let orders = (order(last - i64::from(count) + 1)?, order(last)?);
-        tx.commit().await?;
-        Ok(orders)
-    }
-
-    /// Takes a message back.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`].
-    pub async fn withdraw(&self, order: u32) -> Result<()> {
-        let mut tx = self.pool.begin().await?;
-        let changed = next(&mut tx, "change").await?;
-        let done = sqlx::query("UPDATE paging_intent SET withdrawn = 1, changed = $1 WHERE ord = $2")
-            .bind(changed)
-            .bind(i64::from(order))
-            .execute(&mut *tx)
-            .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::NotFound("message"));
-        }
-        Ok(tx.commit().await?)
-    }
-
     /// Adds a ticket key of the domain's next epoch: accepted from now on, not yet issued. The first of a domain issues at once. Gives the epoch.
     ///
     /// # Errors
@@ -562,7 +457,7 @@ impl PagingStore {
         Ok(Changes {
             devices: devices.iter().map(device).collect::<Result<_>>()?,
             keys: keys.iter().map(key).collect::<Result<_>>()?,
-            intents: intents.iter().map(intent).collect::<Result<_>>()?,
+            intents: intents.iter().map(messages::intent).collect::<Result<_>>()?,
             upto: u64::try_from(upto).unwrap_or(0),
         })
     }
