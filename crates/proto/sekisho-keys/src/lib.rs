@@ -28,6 +28,7 @@ mod sha256;
 mod siv;
 #[cfg(feature = "legacy-tdes")]
 pub mod tdes;
+mod verdict;
 mod wrap;
 
 #[cfg(sekisho_crypto = "custom")]
@@ -48,6 +49,7 @@ pub use modes::{
 pub use padding::{pad80, unpad80};
 pub use sha256::{Sha256, sha256};
 pub use siv::{Siv, SivError};
+pub use verdict::{Verdict, ct_eq};
 pub use wrap::{key_unwrap, key_wrap};
 
 /// Length of an AES block in bytes.
@@ -57,31 +59,4 @@ pub const BLOCK: usize = 16;
 pub trait Rng {
     /// Fills `out` with random bytes.
     fn fill(&mut self, out: &mut [u8]);
-}
-
-/// Whether two byte strings are the same, in a time that depends on their lengths alone.
-///
-/// A yes is as far from a no as words can be, is computed from two comparisons, and is looked at twice where it is asked for: a chip that leaves out one instruction, because somebody makes its
-/// supply or clock stumble, does not take a no for a yes.
-#[inline(always)]
-pub fn ct_eq(a: &[u8], b: &[u8]) -> bool {
-    let said = equality(a, b);
-    // Kept before the first look, or the compiler would know what the second one sees; and looked at behind it, or both would be one branch.
-    let again = core::hint::black_box(said);
-    if said != YES {
-        return false;
-    }
-    core::hint::black_box(again) == YES
-}
-
-const YES: u32 = 0x5A96_C33C;
-const NO: u32 = !YES;
-
-#[inline(never)]
-fn equality(a: &[u8], b: &[u8]) -> u32 {
-    use core::hint::black_box;
-    use subtle::ConstantTimeEq;
-    let mask = |a: &[u8], b: &[u8]| u32::from(a.ct_eq(b).unwrap_u8()).wrapping_neg();
-    let (once, twice) = (mask(a, b), mask(black_box(a), black_box(b)));
-    NO ^ ((YES ^ NO) & black_box(once) & black_box(twice))
 }

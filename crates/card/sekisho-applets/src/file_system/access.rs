@@ -1,6 +1,9 @@
 //! Access rules: security attributes in compact format (ISO/IEC 7816-4, 5.4.3.1).
 
+use core::hint::black_box;
+
 use sekisho_apdu::{BufferFull, StatusWord, Writer};
+use sekisho_keys::Verdict;
 use sekisho_os::Refusal;
 
 use super::file::{Head, Usage};
@@ -49,9 +52,25 @@ const USER_AUTHENTICATION: u8 = 0x10;
 
 /// The condition of each access, in the order of [`ORDER`]. What a template does not name is never allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rules(pub(super) [u8; 4]);
+pub(super) struct Rules {
+    conditions: [u8; 4],
+    /// The same with each bit turned round: memory that was to be written, and was not, is no rule.
+    inverse: [u8; 4],
+}
 
 impl Rules {
+    /// From the same conditions twice.
+    pub(super) fn new(conditions: [u8; 4], again: [u8; 4]) -> Self {
+        Self {
+            conditions,
+            inverse: again.map(|condition| !condition),
+        }
+    }
+
+    pub(super) const fn conditions(self) -> [u8; 4] {
+        self.conditions
+    }
+
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         let (mode, mut conditions) = bytes.split_first().ok_or(WRONG_DATA)?;
         let known = ORDER.iter().fold(0, |bits, access| bits | access.bit());
@@ -70,7 +89,7 @@ impl Rules {
             }
         }
         if conditions.is_empty() {
-            Ok(Self(rules))
+            Ok(Self::new(rules, rules))
         } else {
             Err(WRONG_DATA)
         }
@@ -79,21 +98,25 @@ impl Rules {
     pub(super) fn write(self, w: &mut Writer<'_>) -> Result<(), BufferFull> {
         let used = |(rule, access): (&u8, &Access)| (*rule != NEVER).then_some((*rule, access.bit()));
         let mode = self
-            .0
+            .conditions
             .iter()
             .zip(&ORDER)
             .filter_map(used)
             .fold(0, |mode, (_, bit)| mode | bit);
         w.u8(mode)?;
-        for (rule, _) in self.0.iter().zip(&ORDER).filter_map(used) {
+        for (rule, _) in self.conditions.iter().zip(&ORDER).filter_map(used) {
             w.u8(rule)?;
         }
         Ok(())
     }
 
-    fn condition(self, access: Access) -> u8 {
+    fn condition(&self, access: Access) -> u8 {
         let at = ORDER.iter().position(|a| *a == access);
-        at.and_then(|at| self.0.get(at)).copied().unwrap_or(NEVER)
+        let found = at.and_then(|at| Some((*self.conditions.get(at)?, *black_box(&self.inverse).get(at)?)));
+        match found {
+            Some((condition, inverse)) if condition == !inverse => condition,
+            _ => NEVER,
+        }
     }
 }
 
@@ -104,16 +127,36 @@ const fn is_condition(byte: u8) -> bool {
     byte == ALWAYS || byte == NEVER || conditions != 0 && number != 0 && number != 0x0F
 }
 
+/// What the rules have allowed.
+#[derive(Clone, Copy)]
+pub(super) struct Allowed(Verdict);
+
+impl Allowed {
+    /// Whether they have, else 6982.
+    #[inline(always)]
+    pub(super) fn still(self) -> Result<(), Refusal> {
+        if self.0.is_yes() { Ok(()) } else { Err(NOT_ALLOWED) }
+    }
+}
+
 impl Work<'_, '_> {
-    /// Lets a command pass that a file's rules allow, else 6982. A rule's number means the key with this number in the file's own DF, or in the
-    /// nearest above.
-    pub(super) fn allowed(&self, file: FileNumber, head: &Head, access: Access) -> Result<(), Refusal> {
+    /// Lets a command pass that a file's rules allow, else 6982. What comes of it is [looked at once more](Allowed::still) where the door is opened.
+    #[inline(always)]
+    pub(super) fn allowed(&self, file: FileNumber, head: &Head, access: Access) -> Result<Allowed, Refusal> {
+        let asked = (self, file, head, access);
+        let allowed = Allowed(Verdict::of(&asked, |(work, file, head, access)| {
+            work.rule(*file, head, *access)
+        }));
+        allowed.still()?;
+        Ok(allowed)
+    }
+
+    /// What the rules say. A rule's number means the key with this number in the file's own DF, or in the nearest above.
+    #[inline(never)]
+    fn rule(&self, file: FileNumber, head: &Head, access: Access) -> bool {
         let condition = head.rules.condition(access);
-        if condition == ALWAYS {
-            return Ok(());
-        }
-        if condition == NEVER {
-            return Err(NOT_ALLOWED);
+        if matches!(condition, ALWAYS | NEVER) {
+            return condition == ALWAYS;
         }
         let home = if head.is_df() { file } else { head.parent };
         let number = condition & 0x0F;
@@ -129,7 +172,7 @@ impl Work<'_, '_> {
                 met = if all { met && holds } else { met || holds };
             }
         }
-        if met { Ok(()) } else { Err(NOT_ALLOWED) }
+        met
     }
 
     fn holds(&self, home: FileNumber, usage: Usage, number: u8) -> bool {

@@ -3,7 +3,7 @@
 use sekisho_apdu::{StatusWord, Writer};
 use sekisho_os::{Outcome, RESPONSE_DATA_MAX, Refusal};
 
-use super::access::{Access, INCOMPATIBLE};
+use super::access::{Access, Allowed, INCOMPATIBLE};
 use super::command::BinaryAt;
 use super::file::{Kind, Writing};
 use super::layout::{PIECE_MAX, Part};
@@ -45,6 +45,7 @@ struct Transparent {
     /// Bytes of each of its records but the last.
     piece: usize,
     writing: Writing,
+    allowed: Allowed,
 }
 
 /// A piece of it, with zeros behind it.
@@ -57,7 +58,7 @@ impl Work<'_, '_> {
         let Kind::Transparent { size } = head.kind else {
             return Err(INCOMPATIBLE);
         };
-        self.allowed(file, &head, access)?;
+        let allowed = self.allowed(file, &head, access)?;
         if at.offset > usize::from(size) {
             return Err(Refusal(StatusWord::WRONG_PARAMETERS));
         }
@@ -66,6 +67,7 @@ impl Work<'_, '_> {
             size: size.into(),
             piece: head.piece(),
             writing: head.writing(),
+            allowed,
         })
     }
 
@@ -78,9 +80,11 @@ impl Work<'_, '_> {
     }
 
     pub(super) fn read_binary(&mut self, at: BinaryAt, ne: u32, out: &mut Writer<'_>) -> Outcome {
+        let target = self.transparent(at, Access::Read)?;
+        target.allowed.still()?;
         let Transparent {
             file, size, piece, ..
-        } = self.transparent(at, Access::Read)?;
+        } = target;
         let (len, sw) = portion(size - at.offset, ne);
         let end = at.offset + len;
         let mut offset = at.offset;
@@ -97,6 +101,7 @@ impl Work<'_, '_> {
     pub(super) fn write_binary(&mut self, at: BinaryAt, data: &[u8], update: bool) -> Outcome {
         let access = if update { Access::Update } else { Access::Write };
         let target = self.transparent(at, access)?;
+        target.allowed.still()?;
         let Transparent {
             file, size, piece, ..
         } = target;

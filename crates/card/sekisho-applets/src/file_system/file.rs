@@ -1,5 +1,7 @@
 //! A file's head: what it is, where it hangs, who may do what with it.
 
+use core::hint::black_box;
+
 use sekisho_apdu::tlv::{self, TlvReader};
 use sekisho_apdu::{BufferFull, DecodeError, Reader, Writer};
 use sekisho_keys::ct_eq;
@@ -283,7 +285,7 @@ impl Head {
         w.u16(self.parent.0)?;
         w.bytes(&[shape, self.sfi.unwrap_or(0), self.coding])?;
         w.bytes(&numbers)?;
-        w.bytes(&self.rules.0)?;
+        w.bytes(&self.rules.conditions())?;
         w.bytes(self.name())
     }
 
@@ -297,7 +299,9 @@ impl Head {
         };
         let [shape, sfi, coding] = r.array()?;
         let kind = Self::kind_of(shape, r.array()?).ok_or(DecodeError::Value)?;
-        let rules = Rules(r.array()?);
+        // Read twice, for its two forms.
+        let inverse = black_box(&r).clone().array()?;
+        let rules = Rules::new(r.array()?, inverse);
         let (name, name_len) = name_of(r.rest()).ok_or(DecodeError::Value)?;
         Ok(Self {
             layout,

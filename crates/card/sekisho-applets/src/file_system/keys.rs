@@ -65,24 +65,19 @@ impl Work<'_, '_> {
     ) -> Outcome {
         let left = self.tries_left(file)?.checked_sub(1).ok_or(BLOCKED)?;
         self.set_tries(file, left)?;
-        self.set_proved(file, false);
+        self.tree.disprove(file, self.session.seat());
         // Both must say so: one may be an instruction that the chip has left out.
         let is_right = compare(self)?;
         if !is_right || !core::hint::black_box(compare(self)?) {
-            self.set_proved(file, false);
+            self.tree.disprove(file, self.session.seat());
             if left == 0 {
                 self.revoke(file);
             }
             return Err(Refusal(StatusWord::retries_left(left)));
         }
         self.set_tries(file, tries)?;
-        self.set_proved(file, true);
+        self.tree.prove(file, self.session.seat());
         Ok(StatusWord::NO_ERROR)
-    }
-
-    /// The session has proved a key, or has not.
-    fn set_proved(&mut self, key: FileNumber, proved: bool) {
-        self.tree.set_proved(key, self.session.seat(), proved);
     }
 
     /// Gives a key file another value. Nobody has proved that one.
@@ -153,7 +148,7 @@ impl Work<'_, '_> {
         let Kind::Key { usage, tries, .. } = head.kind else {
             return Err(INCOMPATIBLE);
         };
-        self.allowed(file, &head, Access::Update)?;
+        self.allowed(file, &head, Access::Update)?.still()?;
         Ok((file, usage, tries))
     }
 
@@ -189,11 +184,12 @@ impl Work<'_, '_> {
     ) -> Outcome {
         let (file, _) = self.key_file(key, Usage::Internal)?;
         let head = self.head(file)?;
-        self.allowed(file, &head, Access::Write)?;
+        let allowed = self.allowed(file, &head, Access::Write)?;
         if data.len() > INTERNAL_DATA_MAX {
             return Err(WRONG_DATA);
         }
         let key = self.aes_key(file)?;
+        allowed.still()?;
         out.bytes(&cmac(&key, &[data]))?;
         Ok(StatusWord::NO_ERROR)
     }

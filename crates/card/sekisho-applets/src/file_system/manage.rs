@@ -25,9 +25,10 @@ impl Work<'_, '_> {
             Access::CREATE_EF
         };
         let head = self.current_df()?;
-        self.allowed(df, &head, access)?;
+        let allowed = self.allowed(df, &head, access)?;
         self.is_free(df, &new.head)?;
         let file = self.tree.free().ok_or(NO_MEMORY)?;
+        allowed.still()?;
         new.store(file, |(object, part), value| {
             self.context.put_part(object, part, value)
         })?;
@@ -72,12 +73,12 @@ impl Work<'_, '_> {
         let df = self.session.df;
         let (file, _) = self.tree.child(df, fid).ok_or(NOT_FOUND)?;
         let (above, head) = (self.head(df)?, self.head(file)?);
-        if self.allowed(df, &above, Access::DELETE_CHILD).is_err() {
-            self.allowed(file, &head, Access::Delete)?;
-        }
+        let by_child = self.allowed(df, &above, Access::DELETE_CHILD);
+        let allowed = by_child.or_else(|_| self.allowed(file, &head, Access::Delete))?;
         if head.is_df() && self.tree.children(file).next().is_some() {
             return Err(CONDITIONS);
         }
+        allowed.still()?;
         match head.layout.object(file) {
             Some(object) => self.context.remove_all(object)?,
             None => self.remove_each(file, &head)?,

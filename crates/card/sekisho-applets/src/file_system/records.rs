@@ -3,7 +3,7 @@
 use sekisho_apdu::{StatusWord, Writer};
 use sekisho_os::{Outcome, Refusal};
 
-use super::access::{Access, INCOMPATIBLE};
+use super::access::{Access, Allowed, INCOMPATIBLE};
 use super::binary::portion;
 use super::command::{RecordAt, Which};
 use super::file::{Kind, Writing};
@@ -23,6 +23,7 @@ struct Records {
     /// Whether every record has the full length.
     fixed: bool,
     cyclic: bool,
+    allowed: Allowed,
     count: u8,
     /// Where the newest record of a cyclic file stands.
     newest: u8,
@@ -60,7 +61,7 @@ impl Work<'_, '_> {
             Kind::Cyclic { len, most } => (true, true, len, most),
             _ => return Err(INCOMPATIBLE),
         };
-        self.allowed(file, &head, access)?;
+        let allowed = self.allowed(file, &head, access)?;
         let mut state = [0; 2];
         self.get(file, Part::Count, &mut state)?;
         let [count, newest] = state;
@@ -73,6 +74,7 @@ impl Work<'_, '_> {
             count,
             newest,
             writing: head.writing(),
+            allowed,
         })
     }
 
@@ -99,6 +101,7 @@ impl Work<'_, '_> {
 
     pub(super) fn read_record(&mut self, at: RecordAt, ne: u32, out: &mut Writer<'_>) -> Outcome {
         let records = self.records(at.sfi, Access::Read)?;
+        records.allowed.still()?;
         let number = self.number(&records, at.which)?;
         let mut bytes = [0; RECORD_MAX];
         let len = self
@@ -112,6 +115,7 @@ impl Work<'_, '_> {
     pub(super) fn write_record(&mut self, at: RecordAt, data: &[u8], update: bool) -> Outcome {
         let access = if update { Access::Update } else { Access::Write };
         let records = self.records(at.sfi, access)?;
+        records.allowed.still()?;
         if update && records.cyclic && at.which == Which::Previous {
             return self.append(&records, data);
         }
@@ -142,6 +146,7 @@ impl Work<'_, '_> {
 
     pub(super) fn append_record(&mut self, sfi: Option<u8>, data: &[u8]) -> Outcome {
         let records = self.records(sfi, Access::Write)?;
+        records.allowed.still()?;
         self.append(&records, data)
     }
 

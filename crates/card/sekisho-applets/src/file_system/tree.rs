@@ -260,19 +260,27 @@ impl Tree {
         self.get(key).is_some_and(|entry| entry.proved & seat != 0)
     }
 
-    pub(super) fn set_proved(&mut self, key: FileNumber, seat: u8, proved: bool) {
+    /// A seat's session has proved a key. Not one function with [`Tree::disprove`]: between the two would stand a branch, which a chip may leave out.
+    pub(super) fn prove(&mut self, key: FileNumber, seat: u8) {
         if let Some(entry) = self.entries.get_mut(usize::from(key.0)) {
-            entry.proved = if proved {
-                entry.proved | seat
-            } else {
-                entry.proved & !seat
-            };
+            entry.proved |= seat;
+        }
+    }
+
+    /// Takes away what these seats have proved with a key.
+    pub(super) fn disprove(&mut self, key: FileNumber, seats: u8) {
+        if let Some(entry) = self.entries.get_mut(usize::from(key.0)) {
+            entry.proved &= !seats;
+            // Never, but where the chip has left out the complement: what is stored then is who was to go.
+            if core::hint::black_box(entry.proved) & seats != 0 {
+                entry.proved = 0;
+            }
         }
     }
 
     /// Takes away what was proved with a key, whoever proved it.
     pub(super) fn revoke(&mut self, key: FileNumber) {
-        self.set_proved(key, u8::MAX, false);
+        self.disprove(key, u8::MAX);
     }
 
     /// Takes away all that these seats have proved.
