@@ -122,6 +122,7 @@ fn key_change(version: u32, is_individual: bool, new: &[AesKey; 2]) -> (Manifest
     let change = KeyChange {
         wrapped: Some(&wrapped),
         designer: Some(designer.verifying_key().to_sec1()),
+        pairing: None,
         is_individual,
     };
     let mut image = [0; KeyChange::MAX_LEN];

@@ -17,7 +17,8 @@ use sekisho_keys::KeySet;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     Application, Applications, BootError, ContainerId, Context, FactoryApplication, Instance, Interface,
-    Module, Next, Outcome, OwnRecord, Pairing, Personalisation, Pool, Profile, Refusal, SecureElement, State,
+    Module, Next, Outcome, OwnRecord, Pairing, Personalisation, Pool, Profile, Protocol, Refusal, Row,
+    SecureElement, State,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 
@@ -103,8 +104,8 @@ fn container(number: u8) -> ContainerId {
 fn paired() -> Profile {
     Profile {
         pairing: Pairing::all_to(ContainerId::ESE)
-            .with(Interface::Swp, container(2))
-            .with(Interface::Spi, container(3)),
+            .with(Protocol::SwpA, Row::all(container(2)))
+            .with(Protocol::SpiEse, Row::all(container(3))),
         ..profile()
     }
 }

@@ -16,8 +16,8 @@ use sekisho_messaging::setup::Mode;
 use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    Application, Applications, Containers, Context, Instance, Interface, InterfaceState, Interfaces, KeyRef,
-    Module, Next, OffCardEntity, Outcome, Platform, Profile, Protocol, Refusal, SecureElement,
+    Application, Applications, ContainerId, Containers, Context, Instance, Interface, InterfaceState, Interfaces, KeyRef,
+    Module, Next, OffCardEntity, Outcome, Platform, Profile, Protocol, Refusal, Row, SecureElement,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 
@@ -623,7 +623,13 @@ fn text(answer: &[u8]) -> String {
 #[test]
 fn an_interface_speaks_one_protocol_and_an_application_hears_which() {
     let policy = sekisho_messaging::setup::Policy::every_mode();
-    let mut card: AskedCard = files::element_on(common::flash(), SeededRng(1), &profile(), policy);
+    let profile = Profile {
+        pairing: profile()
+            .pairing
+            .with(Protocol::Proprietary(9), Row::common(ContainerId::ESE)),
+        ..profile()
+    };
+    let mut card: AskedCard = files::element_on(common::flash(), SeededRng(1), &profile, policy);
     let ask = [0x80, 0x0A, 0x00, 0x00, 0x00];
     for interface in Interface::ALL {
         files::select(&mut card, interface);
@@ -665,6 +671,9 @@ fn an_interface_speaks_one_protocol_and_an_application_hears_which() {
     let open = send_on(&mut card, CONTACT, &[0x00, 0x70, 0x00, 0x00, 0x01]);
     assert_eq!(open, [0x01, 0x90, 0x00]);
     assert!(!card.reset_to(CONTACT, Protocol::SwpA));
+    // A protocol without a row in pairing data, and one that none can have.
+    assert!(!card.reset_to(CONTACT, Protocol::Proprietary(10)));
+    assert!(!card.reset_to(CONTACT, Protocol::Proprietary(0x89)));
     assert_eq!(card.protocol(CONTACT), Protocol::T1);
     assert_eq!(sw(&send_on(&mut card, CONTACT, &other)), 0x9000);
 }

@@ -18,6 +18,7 @@ use crate::nvm::{Records, own_part};
 use crate::profile::Profile;
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, Instance, Module};
+use crate::routing::PairingState;
 use crate::secure::{Authenticated, ModeChange, SecureChannels};
 use crate::stack::Depth;
 
@@ -104,6 +105,9 @@ pub(crate) struct System<'a> {
     pub(crate) messaging: &'a Messagings,
     pub(crate) loader: &'a mut Loader,
     pub(crate) effects: &'a mut Effects,
+    pub(crate) pairing: &'a PairingState,
+    /// How many containers have been made: they have the numbers from 1 on.
+    pub(crate) containers: u8,
     pub(crate) free_ram: usize,
 }
 
@@ -143,6 +147,8 @@ pub(crate) struct Effects {
     pub(crate) opened: Option<(Credential, Opened)>,
     /// Secure messaging that this has opened ends, on whichever logical channel, once the answer is out.
     pub(crate) revoked: [Option<Revoked>; REVOKED_MAX],
+    /// The pairing data from here on.
+    pub(crate) pairing: Option<PairingState>,
     /// Goes into the keys of secure messaging, from the next command on.
     pub(crate) refresh: Option<Zeroizing<[u8; 32]>>,
 }

@@ -77,10 +77,11 @@ impl<P: Platform> Core<P> {
             return;
         };
         let authority = Authority {
-            se_id: SeId(self.containers.on(place.interface).card.se_id),
+            se_id: SeId(self.containers.at(&self.interfaces.channels, place).card.se_id),
             k_aut,
             k_mac: None,
             kos: None,
+            has_pairing_key: false,
             dek: None,
         };
         let refused = Refused {

@@ -1,17 +1,33 @@
 //! Logical channels (GPC 6.4): which are open on each interface, and what is selected on each.
 
-use crate::interface::{Interface, Place, Protocol};
+use crate::interface::{ContainerId, Interface, Place, Protocol};
 use crate::names::EntryId;
 use crate::registry::ENTRIES_MAX;
 
 /// Logical channels of one interface that the class byte can name (GPC 11.1.4).
 pub(crate) const CHANNELS_MAX: usize = 20;
 
+/// What is selected on a logical channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Selected {
+    /// Its container.
+    pub(crate) container: ContainerId,
+    /// The application; `None` after its application session was ended by force, or where there is none.
+    pub(crate) entry: Option<EntryId>,
+}
+
+impl Selected {
+    /// Nothing, in no container.
+    pub(crate) const NONE: Self = Self {
+        container: ContainerId(0),
+        entry: None,
+    };
+}
+
 #[derive(Clone, Copy)]
 struct Channel {
     open: bool,
-    /// The selected application; `None` after its application session was ended by force, or where there is none.
-    selected: Option<EntryId>,
+    selected: Selected,
     /// Whether SELECT `[first or only occurrence]` was received: without one there is no next occurrence.
     searched: bool,
     /// Number of the application session: no two have the same.
@@ -24,7 +40,7 @@ const _: () = assert!(ENTRIES_MAX <= 16, "a bit for each entry");
 
 const CLOSED: Channel = Channel {
     open: false,
-    selected: None,
+    selected: Selected::NONE,
     searched: false,
     session: 0,
     called: 0,
@@ -59,7 +75,7 @@ impl Channels {
     };
 
     /// Basic channels are open with what `selected` says of their interface, at most `limit` channels on each interface; all else is as at power-on.
-    pub(crate) fn begin(&mut self, limit: u8, selected: impl Fn(Interface) -> Option<EntryId>) {
+    pub(crate) fn begin(&mut self, limit: u8, selected: impl Fn(Interface) -> Selected) {
         self.protocols = DEFAULT_PROTOCOLS;
         (self.limit, self.sessions) = (limit, 0);
         for interface in Interface::ALL {
@@ -97,7 +113,7 @@ impl Channels {
     }
 
     /// Closes all logical channels of an interface but the basic one, on which `selected` becomes the selected application.
-    pub(crate) fn reset(&mut self, interface: Interface, selected: Option<EntryId>) {
+    pub(crate) fn reset(&mut self, interface: Interface, selected: Selected) {
         let session = self.new_session();
         if let Some(row) = self.table.get_mut(interface.index()) {
             *row = [CLOSED; CHANNELS_MAX];
@@ -133,13 +149,19 @@ impl Channels {
 
     /// The application selected there.
     pub(crate) fn selected(&self, place: Place) -> Option<EntryId> {
-        self.channel(place)?.selected
+        self.channel(place)?.selected.entry
+    }
+
+    /// The container of what is selected there.
+    pub(crate) fn container(&self, place: Place) -> ContainerId {
+        let channel = self.channel(place);
+        channel.map_or(CLOSED.selected.container, |channel| channel.selected.container)
     }
 
     /// Where the search of SELECT [next occurrence] starts: behind the selected application.
     pub(crate) fn next_after(&self, place: Place) -> Option<EntryId> {
         let channel = self.channel(place)?;
-        if channel.searched { channel.selected } else { None }
+        if channel.searched { channel.selected.entry } else { None }
     }
 
     /// Number of the application session there.
@@ -155,10 +177,9 @@ impl Channels {
     }
 
     /// An entry has gone: whoever comes to its place in the registry has been called by nobody.
-    pub(crate) fn forget_called(&mut self, index: u8, is_of_container: impl Fn(Interface) -> bool) {
-        let rows = self.table.iter_mut().zip(Interface::ALL);
-        let rows = rows.filter(|(_, interface)| is_of_container(*interface));
-        for channel in rows.flat_map(|(row, _)| row) {
+    pub(crate) fn forget_called(&mut self, index: u8, container: ContainerId) {
+        let all = self.table.iter_mut().flatten();
+        for channel in all.filter(|channel| channel.selected.container == container) {
             channel.called &= !1_u16.checked_shl(index.into()).unwrap_or_default();
         }
     }
@@ -183,7 +204,7 @@ impl Channels {
     }
 
     /// Makes an application the selected one.
-    pub(crate) fn select(&mut self, place: Place, application: Option<EntryId>) {
+    pub(crate) fn select(&mut self, place: Place, application: Selected) {
         let session = self.new_session();
         if let Some(channel) = self.channel_mut(place) {
             channel.session = session;
@@ -198,7 +219,7 @@ impl Channels {
         &mut self,
         interface: Interface,
         wanted: Option<u8>,
-        selected: Option<EntryId>,
+        selected: Selected,
     ) -> Option<u8> {
         let free = |n: &u8| {
             !self.is_open(Place {
@@ -251,8 +272,15 @@ mod tests {
         }
     }
 
-    const ISD: Option<EntryId> = Some(EntryId::of_0_1(0));
-    const APP: Option<EntryId> = Some(EntryId::FIRST);
+    const fn of(entry: EntryId) -> Selected {
+        Selected {
+            container: ContainerId::ESE,
+            entry: Some(entry),
+        }
+    }
+
+    const ISD: Selected = of(EntryId::of_0_1(0));
+    const APP: Selected = of(EntryId::FIRST);
 
     fn channels(limit: u8) -> Channels {
         let mut channels = Channels::CLOSED;
@@ -271,11 +299,11 @@ mod tests {
         assert_eq!(channels.open(contact, Some(4), APP), None);
         assert_eq!(channels.open(contact, None, APP), Some(2));
         assert_eq!(channels.open(contact, None, APP), None);
-        assert_eq!(channels.selected(at(contact, 2)), APP);
+        assert_eq!(channels.selected(at(contact, 2)), APP.entry);
         assert!(channels.close(at(contact, 2)));
         assert!(!channels.close(at(contact, 2)));
         assert!(!channels.close(at(contact, 0)));
-        assert_eq!(channels.selected(at(contact, 0)), ISD);
+        assert_eq!(channels.selected(at(contact, 0)), ISD.entry);
         // Another interface has seen nothing of it.
         assert!(!channels.is_open(at(Interface::Spi, 1)));
         channels.reset(contact, ISD);
@@ -288,6 +316,6 @@ mod tests {
         let basic = at(Interface::Spi, 0);
         assert_eq!(channels.next_after(basic), None);
         channels.select(basic, APP);
-        assert_eq!(channels.next_after(basic), APP);
+        assert_eq!(channels.next_after(basic), APP.entry);
     }
 }

@@ -3,13 +3,14 @@
 use core::fmt;
 
 use sekisho_apdu::gp::CardLifeCycle;
-use sekisho_apdu::{DecodeError, Reader, StatusWord, Writer};
+use sekisho_apdu::{Aid, DecodeError, Reader, StatusWord, Writer};
 use sekisho_scp::ScpParameter;
 
-use crate::interface::{ContainerId, Interface, Pairing};
+use crate::interface::ContainerId;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::Records;
 use crate::refusal::Refusal;
+use crate::routing::PairingState;
 use crate::registry::{ENTRIES_MAX, ENTRY_RECORD_MAX, Entry, Instance, Module, Registry};
 
 /// Registry index of the issuer security domain, which is selected where nothing else is.
@@ -118,6 +119,7 @@ impl Container {
         for index in (0..).take(ENTRIES_MAX) {
             self.registry.set(index, None);
         }
+        self.registry.set_root_name(None);
     }
 
     /// Reads a container from NVM, where it stands; false when it has not been made.
@@ -137,6 +139,10 @@ impl Container {
             let entry = found.map(|len| Entry::decode(index, bytes.get(..len).unwrap_or_default()));
             self.registry.set(index, entry.transpose().map_err(|_| failed)?);
         }
+        let mut own = [0; 16];
+        let found = records.get(name(id, RecordKind::RootName, 0), &mut own);
+        let own = found.map_err(|_| failed)?.map(|len| Aid::try_from(own.get(..len).unwrap_or_default()));
+        self.registry.set_root_name(own.transpose().map_err(|_| failed)?);
         Ok(true)
     }
 }
@@ -176,9 +182,9 @@ impl<const N: usize> ContainerMemory for Containers<N> {
     }
 }
 
-/// The containers, and which of them answers on an interface (routing agent).
+/// The containers, and which of them answers on a protocol (routing agent).
 pub(crate) struct ContainerParts<C> {
-    pub(crate) pairing: Pairing,
+    pub(crate) pairing: PairingState,
     pub(crate) table: C,
 }
 
@@ -190,11 +196,6 @@ impl<C: ContainerMemory> ContainerParts<C> {
     pub(crate) fn get(&self, id: ContainerId) -> &Container {
         let at = usize::from(id.number()).wrapping_sub(1);
         self.table.all().get(at).unwrap_or(&NONE)
-    }
-
-    /// The container that answers on an interface.
-    pub(crate) fn on(&self, interface: Interface) -> &Container {
-        self.get(self.pairing.container(interface))
     }
 
     /// All applications that the code of this module runs, in whatever container.

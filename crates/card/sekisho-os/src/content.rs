@@ -271,10 +271,7 @@ impl<P: Platform> Core<P> {
                 self.change(place, self.root(place));
             }
         }
-        let pairing = self.containers.pairing;
-        self.interfaces
-            .channels
-            .forget_called(index, |interface| pairing.container(interface) == container);
+        self.interfaces.channels.forget_called(index, container);
         let instance = Instance {
             container,
             entry: entry.id,

@@ -58,8 +58,9 @@ impl<P: Platform> Core<P> {
         let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
         let id = self.interfaces.channels.selected(place).ok_or(refused)?;
         // It may have been locked, by itself or with the card, while it was selected.
-        let container = self.containers.on(place.interface);
-        let entry = *container.usable(id).ok_or(refused)?;
+        let container = self.containers.at(&self.interfaces.channels, place);
+        let row = self.containers.row(&self.interfaces.channels, place.interface);
+        let entry = container.named(container.usable(id).ok_or(refused)?, row);
         let called = Called {
             container: container.id,
             place,
@@ -150,10 +151,9 @@ impl<P: Platform> Core<P> {
         out: &mut Writer<'_>,
     ) -> Result<StatusWord, Refusal> {
         let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
-        let container = self.containers.on(place.interface);
+        let container = self.containers.at(&self.interfaces.channels, place);
         let entry = *container.usable(to).ok_or(refused)?;
         let command = CApdu::parse(command).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
-        let container = self.containers.on(place.interface);
         if let Some((index, _)) = container.registry.entry(to) {
             self.interfaces.channels.note_called(place, index);
         }
@@ -221,6 +221,8 @@ impl<P: Platform> Core<P> {
                 messaging: &self.interfaces.messaging,
                 loader: &mut self.loader,
                 effects,
+                pairing: &self.containers.pairing,
+                containers: self.containers.made(),
                 free_ram: self.platform.free_ram,
             },
         };

@@ -80,6 +80,9 @@ impl<P: Platform> SecureElement<P> {
         self.buffers.scratch.staged.worked = false;
         self.buffers.scratch.staged.depth = Depth::Unknown;
         let len = self.answer(interface, capdu, out);
+        if self.core.unpaired != [false; Interface::COUNT] {
+            self.reset_unpaired();
+        }
         if !has_no_keys || self.buffers.scratch.staged.worked {
             Stack::of(
                 &self.core.platform.profile,
@@ -89,6 +92,14 @@ impl<P: Platform> SecureElement<P> {
             .wipe();
         }
         len
+    }
+
+    /// Resets the interfaces whose row the command has changed: the answer has gone out.
+    fn reset_unpaired(&mut self) {
+        let changed = core::mem::take(&mut self.core.unpaired);
+        for (interface, _) in Interface::ALL.into_iter().zip(changed).filter(|(_, is)| *is) {
+            self.reset(interface);
+        }
     }
 
     /// Not inlined: [`Stack::wipe`] wipes what is below [`SecureElement::transmit`].
@@ -191,7 +202,7 @@ impl<P: Platform> SecureElement<P> {
         }
         let loading = core.loading_session(place, command.ins);
         let selected = core.interfaces.channels.selected(place);
-        let container = core.containers.on(place.interface);
+        let container = core.containers.at(&core.interfaces.channels, place);
         let security_domain = selected
             .and_then(|id| container.registry.entry(id))
             .is_some_and(|(_, entry)| entry.privileges.contains(Privileges::SECURITY_DOMAIN));
@@ -230,19 +241,19 @@ impl<P: Platform> SecureElement<P> {
         self.core.interfaces.channels.protocol(interface)
     }
 
-    /// Resets an interface, which speaks `protocol` from here on; false, and nothing is done, when it cannot.
+    /// Resets an interface, which speaks `protocol` from here on; false, and nothing is done, when it cannot or when pairing data have no row for it.
     #[must_use]
     pub fn reset_to(&mut self, interface: Interface, protocol: Protocol) -> bool {
-        let can = protocol.is_of(interface);
+        let can = protocol.is_of(interface) && self.core.containers.pairing.rows.row(protocol).is_some();
         if can {
-            self.reset(interface);
             self.core.interfaces.channels.set_protocol(interface, protocol);
+            self.reset(interface);
         }
         can
     }
 
-    /// A reader's power cycle on one interface, which goes on speaking its protocol: its logical channels close, its secure channels end, the issuer security domain is
-    /// selected on its basic channel. What stands in NVM stays.
+    /// A reader's power cycle on one interface, which goes on speaking its protocol: its logical channels close, its secure channels end, the default
+    /// application of the container that is paired with the protocol is selected on its basic channel. What stands in NVM stays.
     pub fn reset(&mut self, interface: Interface) {
         let is_gone = |place: Place| place.interface == interface;
         if let Some(own) = self.buffers.interfaces.get(interface) {
@@ -251,8 +262,9 @@ impl<P: Platform> SecureElement<P> {
         for place in Channels::places().filter(|place| is_gone(*place)) {
             self.core.deselect(place);
         }
-        let root = self.core.containers.on(interface).root();
-        self.core.interfaces.channels.reset(interface, root);
+        let paired = self.core.containers.paired(&self.core.interfaces.channels, interface);
+        let selected = paired.default_application();
+        self.core.interfaces.channels.reset(interface, selected);
         self.core.end_secure(is_gone);
     }
 

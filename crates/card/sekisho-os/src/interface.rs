@@ -1,4 +1,4 @@
-//! The interfaces of the SE, the protocols that they speak, and the routing agent's pairing data: which container answers on which interface.
+//! The interfaces of the SE, the protocols that they speak, and the containers that answer there.
 
 /// The way on which a command came (seed 2: the operating system knows it for each message). It owns logical channels, selections, security status and
 /// what waits; it speaks one [`Protocol`] at a time.
@@ -61,11 +61,37 @@ pub enum Protocol {
     SpiEse,
     /// The same, where it means the eUICC.
     SpiEuicc,
-    /// One of the product's own, on whichever interface.
+    /// One of the product's own, on whichever interface: numbers 0 to 7F.
     Proprietary(u8),
 }
 
 impl Protocol {
+    /// All but proprietary ones, in the order of their [codes](Protocol::code).
+    pub const STANDARD: [Self; 7] = [
+        Self::T0,
+        Self::T1,
+        Self::SwpA,
+        Self::SwpB,
+        Self::ApduGate,
+        Self::SpiEse,
+        Self::SpiEuicc,
+    ];
+
+    /// Its code in pairing data (`docs/spec/routing.md`, 1); `None` for a proprietary number above 7F, which no row can have.
+    pub const fn code(self) -> Option<u8> {
+        match self {
+            Self::T0 => Some(0),
+            Self::T1 => Some(1),
+            Self::SwpA => Some(2),
+            Self::SwpB => Some(3),
+            Self::ApduGate => Some(4),
+            Self::SpiEse => Some(5),
+            Self::SpiEuicc => Some(6),
+            Self::Proprietary(number @ 0..=0x7F) => Some(0x80 | number),
+            Self::Proprietary(_) => None,
+        }
+    }
+
     /// Whether an interface can speak it.
     pub const fn is_of(self, interface: Interface) -> bool {
         match self {
@@ -117,31 +143,6 @@ impl Place {
             logical_channel,
             ..self
         }
-    }
-}
-
-/// Pairing data: the container that answers on each interface (seed 2, step a).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pairing([ContainerId; Interface::COUNT]);
-
-impl Pairing {
-    /// One container on every interface.
-    pub const fn all_to(container: ContainerId) -> Self {
-        Self([container; Interface::COUNT])
-    }
-
-    /// The same, but for one interface.
-    #[must_use]
-    pub fn with(mut self, interface: Interface, container: ContainerId) -> Self {
-        if let Some(row) = self.0.get_mut(interface.index()) {
-            *row = container;
-        }
-        self
-    }
-
-    /// The container that answers on an interface.
-    pub fn container(&self, interface: Interface) -> ContainerId {
-        self.0.get(interface.index()).copied().unwrap_or(ContainerId::ESE)
     }
 }
 

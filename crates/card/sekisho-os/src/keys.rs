@@ -22,7 +22,7 @@ use crate::nvm::Records;
 use crate::refusal::Refusal;
 pub(crate) use numbers::{KID_FIRST, is_platforms};
 use numbers::{KID_LAST, PLATFORMS, is_scp, may_become, not_found, wrong_data};
-pub use numbers::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS};
+pub use numbers::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KVN_PAIRING};
 pub use record::KeyRecord;
 use record::{Directory, VERSIONS_MAX};
 
@@ -42,7 +42,7 @@ const fn not_allowed() -> Refusal {
 /// Whether these keys may stand in a version.
 fn may_stand(kvn: u8, record: &KeyRecord) -> bool {
     match kvn {
-        KVN_K_AUT | KVN_KOS | KVN_K_MAC => record.is_single(KID_FIRST, key_type::AES),
+        KVN_K_AUT | KVN_KOS | KVN_K_MAC | KVN_PAIRING => record.is_single(KID_FIRST, key_type::AES),
         KVN_DESIGNER => record.is_single(KID_FIRST, key_type::ECC_PUBLIC),
         KVN_INITIAL => record.set().is_ok(),
         0x01..=0x5F => record.is_of_one_length(),

@@ -6,10 +6,10 @@ use sekisho_keys::{AesKey, KeySet};
 use sekisho_link::Manifest;
 use sekisho_scp::ScpParameter;
 
-use crate::container::{CardRecord, ContainerMemory, ISD_INDEX, new_entry, store_entry};
+use crate::container::{CardRecord, ContainerMemory, ISD_INDEX, name, new_entry, store_entry};
 use crate::element::SecureElement;
 use crate::interface::ContainerId;
-use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyRecord, KeyStore};
+use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KVN_PAIRING, KeyRecord, KeyStore};
 use crate::loader::Loader;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::{RECORDS_AT_A_TIME, Records, own_part};
@@ -38,6 +38,12 @@ pub struct Personalisation<'a> {
     pub k_mac: Option<&'a AesKey>,
     /// The designer's public key, uncompressed.
     pub designer: Option<&'a [u8; 65]>,
+    /// The platform's key 64, if pairing data are to be changed in the field.
+    pub pairing_key: Option<&'a AesKey>,
+    /// The AID that the issuer security domain is made with, where it is to have another beside [the product's](Profile::isd_aid).
+    pub isd_aid: Option<Aid>,
+    /// The one of `applications` that is selected after a reset (privilege Card Reset); else it is the issuer security domain.
+    pub default_application: Option<Aid>,
     /// Version of Kos, `K_MAC` and the designer's key: 1, or that of the change by which the SEs made before have them.
     pub key_version: u32,
     /// The first OS part: its manifest and image.
@@ -161,7 +167,11 @@ impl<P: Platform> SecureElement<P> {
 impl Personalisation<'_> {
     /// Whether it holds what is the platform's.
     const fn is_platforms(&self) -> bool {
-        self.kos.is_some() || self.k_mac.is_some() || self.designer.is_some() || self.part.is_some()
+        self.kos.is_some()
+            || self.k_mac.is_some()
+            || self.designer.is_some()
+            || self.pairing_key.is_some()
+            || self.part.is_some()
     }
 
     const fn card(&self) -> CardRecord {
@@ -180,10 +190,10 @@ fn make_container(
     container: ContainerId,
     personalisation: &Personalisation<'_>,
 ) -> Result<(), Refusal> {
-    let root = stage_registry(records, container, profile)?;
+    let root = stage_registry(records, container, profile, personalisation)?;
     stage_keys(records, root, personalisation)?;
     flush(records)?;
-    stage_applications(records, container, personalisation.applications)?;
+    stage_applications(records, container, personalisation)?;
     for (tag, value) in personalisation.data_objects {
         let object = RecordKey::new(Owner::Entry(root), RecordKind::DataObject, *tag);
         records.put(object, value)?;
@@ -199,6 +209,7 @@ fn stage_keys(records: &mut Records<'_>, domain: EntryId, keys: &Personalisation
         (KVN_K_AUT, Some(aes(keys.k_aut)?)),
         (KVN_KOS, keys.kos.map(aes).transpose()?),
         (KVN_K_MAC, keys.k_mac.map(aes).transpose()?),
+        (KVN_PAIRING, keys.pairing_key.map(aes).transpose()?),
         (
             KVN_DESIGNER,
             keys.designer
@@ -226,6 +237,7 @@ fn stage_registry(
     records: &mut Records<'_>,
     container: ContainerId,
     profile: &Profile,
+    personalisation: &Personalisation<'_>,
 ) -> Result<EntryId, Refusal> {
     let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| Refusal(StatusWord::INCORRECT_DATA));
     let root = new_entry(records)?;
@@ -233,10 +245,16 @@ fn stage_registry(
         root,
         profile.isd_aid,
         Module::CARD_MANAGER,
-        ISD_PRIVILEGES,
+        match personalisation.default_application {
+            Some(_) => ISD_PRIVILEGES.without(Privileges::CARD_RESET),
+            None => ISD_PRIVILEGES,
+        },
         SSD_LOAD_FILE_INDEX,
         ISD_INDEX,
     );
+    if let Some(own) = personalisation.isd_aid.filter(|own| *own != profile.isd_aid) {
+        records.put(name(container, RecordKind::RootName, 0), own.as_bytes())?;
+    }
     store_entry(records, container, ISD_INDEX, &isd)?;
     for (index, file, module, module_aid) in [
         (
@@ -278,8 +296,9 @@ fn flush(records: &mut Records<'_>) -> Result<(), Refusal> {
 fn stage_applications(
     records: &mut Records<'_>,
     container: ContainerId,
-    applications: &[FactoryApplication<'_>],
+    personalisation: &Personalisation<'_>,
 ) -> Result<(), Refusal> {
+    let applications = personalisation.applications;
     for (file_index, application) in (FACTORY_INDEX..).step_by(2).zip(applications) {
         let index = file_index + 1;
         let FactoryApplication {
@@ -291,7 +310,12 @@ fn stage_applications(
         let file = Entry::load_file(new_entry(records)?, load_file, module, aid, ISD_INDEX);
         store_entry(records, container, file_index, &file)?;
         let id = new_entry(records)?;
-        let entry = Entry::application(id, aid, module, Privileges::NONE, file_index, ISD_INDEX);
+        let privileges = if personalisation.default_application == Some(aid) {
+            Privileges::CARD_RESET
+        } else {
+            Privileges::NONE
+        };
+        let entry = Entry::application(id, aid, module, privileges, file_index, ISD_INDEX);
         store_entry(records, container, index, &entry)?;
         for some in application.records.chunks(RECORDS_AT_A_TIME) {
             for (object, part, value) in some {

@@ -2,8 +2,8 @@
 //!
 //! | owner | kinds | index |
 //! |---|---|---|
-//! | the platform | 03, 04 of its key versions; 09; 40 to 47 and 50, the loader's; 48 | key version; 0; 0, of 50 the OS part's own number; number of a bulk |
-//! | a container | 01, 02, 08 | 0, registry index, 0 |
+//! | the platform | 03, 04 of its key versions; 09, 0B, 0C; 40 to 47 and 50, the loader's; 48 | key version; 0; 0, of 50 the OS part's own number; number of a bulk |
+//! | a container | 01, 02, 08, 0A | 0, registry index, 0, 0 |
 //! | an entry of a registry | 03 to 07 of a security domain; 0D of an executable load file; 00, an application's own | key version, tag of a data object; 0; the application's own number |
 //!
 //! Numbers are never given to something else, nor is the number of an owner.
@@ -107,6 +107,12 @@ pub(crate) enum RecordKind {
     Leftovers = 0x08,
     /// The identity that is given out next.
     NextEntry = 0x09,
+    /// The AID that a container's root was made with, where it is not the common one.
+    RootName = 0x0A,
+    /// Pairing data that take the place of the profile's.
+    Pairing = 0x0B,
+    /// The number of the pairing data that were taken last.
+    PairingNumber = 0x0C,
     /// What the code of an executable load file is, and where.
     Code = 0x0D,
     /// The active OS part.
@@ -198,10 +204,12 @@ mod tests {
     const RETIRED: [u8; 0] = [];
 
     /// Every kind, by whose it is.
-    const PLATFORMS: [RecordKind; 13] = [
+    const PLATFORMS: [RecordKind; 15] = [
         RecordKind::Keys,
         RecordKind::SequenceCounter,
         RecordKind::NextEntry,
+        RecordKind::Pairing,
+        RecordKind::PairingNumber,
         RecordKind::Part,
         RecordKind::Staging,
         RecordKind::Checkpoint,
@@ -213,7 +221,12 @@ mod tests {
         RecordKind::Seal,
         RecordKind::PartData,
     ];
-    const CONTAINERS: [RecordKind; 3] = [RecordKind::Card, RecordKind::Registry, RecordKind::Leftovers];
+    const CONTAINERS: [RecordKind; 4] = [
+        RecordKind::Card,
+        RecordKind::Registry,
+        RecordKind::Leftovers,
+        RecordKind::RootName,
+    ];
     const ENTRIES: [RecordKind; 7] = [
         RecordKind::Own,
         RecordKind::Keys,

@@ -12,12 +12,13 @@ use crate::call::Next;
 use crate::chaining::COMMAND_DATA_MAX;
 use crate::channels::Channels;
 use crate::dispatch::Work;
-use crate::interface::Place;
+use crate::interface::{Interface, Place};
 use crate::loader::commands::ChangeMode;
 use crate::messaging::Revoked;
 use crate::nvm::{Records, Staged};
 use crate::refusal::{Outcome, Refusal};
 use crate::response::Response;
+use crate::routing::PairingState;
 use crate::secure::{ModeChange, Slot};
 use crate::select;
 use crate::state::{Core, Platform, Scratch, WorkRoom};
@@ -203,6 +204,9 @@ impl<P: Platform> Core<P> {
         }
         answered.zeroize();
         if outcome.is_ok() {
+            if let Some(pairing) = effects.pairing.take() {
+                self.pair(pairing);
+            }
             if let Some(mode) = effects.mode.take() {
                 self.change_mode(place, mode);
             }
@@ -210,6 +214,15 @@ impl<P: Platform> Core<P> {
                 self.open_messaging(place, &mut effects);
             }
             self.end_revoked(place, &effects);
+        }
+    }
+
+    /// Works with other pairing data from here on; the interfaces whose row is another are reset behind the answer.
+    fn pair(&mut self, next: PairingState) {
+        let before = core::mem::replace(&mut self.containers.pairing, next).rows;
+        for (interface, is_changed) in Interface::ALL.into_iter().zip(&mut self.unpaired) {
+            let protocol = self.interfaces.channels.protocol(interface);
+            *is_changed |= before.row(protocol) != next.rows.row(protocol);
         }
     }
 
@@ -240,7 +253,7 @@ impl<P: Platform> Core<P> {
         if effects.reload {
             for other in Channels::places() {
                 let selected = self.interfaces.channels.selected(other);
-                let container = self.containers.on(other.interface);
+                let container = self.containers.at(&self.interfaces.channels, other);
                 let is_over = container.card.life_cycle == CardLifeCycle::Terminated && other != place;
                 let is_unusable = selected.is_some_and(|id| container.usable(id).is_none());
                 if is_over || is_unusable {
@@ -413,7 +426,7 @@ impl<P: Platform> Core<P> {
     /// Reads the container again. Not inlined, as [`Core::open_messaging`].
     #[inline(never)]
     fn read_again(&mut self, place: Place, staged: &mut Staged) -> Result<(), Refusal> {
-        let container = self.containers.pairing.container(place.interface);
+        let container = self.interfaces.channels.container(place);
         let mut records = Records {
             nvm: self.nvm.open(),
             staged,

@@ -2,7 +2,8 @@
 
 use sekisho_apdu::Aid;
 
-use crate::interface::{ContainerId, Pairing};
+use crate::interface::ContainerId;
+use crate::routing::Pairing;
 
 /// AID of the issuer security domain (GPC H.1.3).
 const ISD: Aid = match Aid::new(&[0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00]) {
@@ -26,8 +27,10 @@ pub struct Profile {
     pub isd_aid: Aid,
     /// Logical channels of each interface, the basic one included: 1 to 20.
     pub logical_channels: u8,
-    /// Which container answers on which interface.
+    /// Which container answers on which protocol, until a record of the platform says otherwise.
     pub pairing: Pairing,
+    /// Common AIDs: names that each container has for something of its own, so that pairing decides which is meant.
+    pub common: &'static [Aid],
     /// Flash for the transactional store, in bytes; rounded up to whole pages.
     pub store_bytes: usize,
     /// Flash for each of the two slots of the OS part, in bytes; rounded up to whole pages.
@@ -57,6 +60,7 @@ impl Profile {
         isd_aid: ISD,
         logical_channels: 4,
         pairing: Pairing::all_to(ContainerId::ESE),
+        common: &[ISD],
         store_bytes: 32 * 1024,
         slot_bytes: 576 * 1024,
         area_bytes: 0,

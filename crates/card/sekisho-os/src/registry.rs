@@ -6,6 +6,7 @@
 use sekisho_apdu::gp::{ApplicationLifeCycle, ELF_LOADED, Privileges};
 use sekisho_apdu::{Aid, DecodeError, PartialAid, Reader, Writer};
 
+use crate::container::ISD_INDEX;
 use crate::interface::ContainerId;
 use crate::names::EntryId;
 use crate::refusal::Refusal;
@@ -186,6 +187,8 @@ impl Entry {
 #[derive(Clone, Debug)]
 pub struct Registry {
     entries: [Option<Entry>; ENTRIES_MAX],
+    /// Another AID of the root, beside the one of its entry.
+    root_name: Option<Aid>,
 }
 
 impl Registry {
@@ -193,6 +196,7 @@ impl Registry {
     pub const fn empty() -> Self {
         Self {
             entries: [None; ENTRIES_MAX],
+            root_name: None,
         }
     }
 
@@ -213,6 +217,30 @@ impl Registry {
         self.iter().find(|(_, entry)| entry.id == id)
     }
 
+    /// The AID that the root was made with, where that is another than the common one of its entry (`docs/spec/routing.md`, 3).
+    pub const fn root_name(&self) -> Option<Aid> {
+        self.root_name
+    }
+
+    /// Gives the root another AID, by which it is found as well.
+    pub(crate) const fn set_root_name(&mut self, aid: Option<Aid>) {
+        self.root_name = aid;
+    }
+
+    /// The AIDs of an entry: all but the root have one.
+    fn names_of(&self, index: u8, entry: &Entry) -> impl Iterator<Item = Aid> + use<> {
+        let other = self.root_name.filter(|_| index == ISD_INDEX);
+        [Some(entry.aid), other].into_iter().flatten()
+    }
+
+    /// The applications that SELECT may select and whose AID starts with `name`.
+    pub(crate) fn matching(&self, name: &PartialAid) -> impl Iterator<Item = &Entry> {
+        self.iter()
+            .filter(|(index, entry)| self.names_of(*index, entry).any(|aid| aid.matches_partial(name)))
+            .map(|(_, entry)| entry)
+            .filter(|entry| entry.is_selectable())
+    }
+
     /// All entries with their indices.
     pub fn iter(&self) -> impl Iterator<Item = (u8, &Entry)> {
         (0..)
@@ -222,15 +250,18 @@ impl Registry {
 
     /// The application with exactly this AID.
     pub fn application(&self, aid: &[u8]) -> Option<(u8, &Entry)> {
-        self.applications().find(|(_, entry)| entry.aid.as_bytes() == aid)
+        self.applications()
+            .find(|(index, entry)| self.names_of(*index, entry).any(|name| name.as_bytes() == aid))
     }
 
     /// The first selectable application whose AID starts with `partial`, behind index `after` (GPC 6.4.2.1.2).
     pub(crate) fn find(&self, partial: &PartialAid, after: Option<u8>) -> Option<&Entry> {
         self.iter()
             .skip_while(|(index, _)| after.is_some_and(|after| *index <= after))
+            .find(|(index, entry)| {
+                entry.is_selectable() && self.names_of(*index, entry).any(|aid| aid.matches_partial(partial))
+            })
             .map(|(_, entry)| entry)
-            .find(|entry| entry.aid.matches_partial(partial) && entry.is_selectable())
     }
 
     /// The applications and security domains.

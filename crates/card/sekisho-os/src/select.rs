@@ -5,13 +5,14 @@ use sekisho_apdu::{CApdu, PartialAid, SecureMessaging, StatusWord, Writer};
 
 use crate::application::{Applications, Effects, Protection};
 use crate::call::Caller;
+use crate::channels::Selected;
 use crate::container::ISD_INDEX;
 use crate::dispatch::Called;
-use crate::interface::Place;
-use crate::names::EntryId;
+use crate::interface::{ContainerId, Place};
 use crate::nvm::Staged;
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, Instance};
+use crate::routing::Row;
 use crate::state::{Core, Platform};
 
 /// P1 of SELECT: by name (GPC Table 11-80).
@@ -58,25 +59,46 @@ impl<P: Platform> Core<P> {
         out: &mut Writer<'_>,
     ) -> Outcome {
         in_the_clear(command)?;
-        let life_cycle = self.containers.on(place.interface).card.life_cycle;
-        if life_cycle >= CardLifeCycle::CardLocked && place.logical_channel != 0 {
+        let present = self.interfaces.channels.container(place);
+        let row = self.containers.row(&self.interfaces.channels, place.interface);
+        let (found, meant) = match self.search(place, row, command) {
+            Ok((container, entry)) => (Ok(entry), container),
+            Err(refusal) if command.p2 & !NO_RESPONSE_DATA == NEXT => (Err(refusal), present),
+            Err(refusal) => (Err(refusal), row.container),
+        };
+        let life_cycle = self.containers.get(meant).card.life_cycle;
+        if life_cycle >= CardLifeCycle::CardLocked && place.logical_channel != 0 && meant == present {
             self.close(place);
             return Err(not_supported());
         }
-        if life_cycle == CardLifeCycle::Terminated {
+        if life_cycle == CardLifeCycle::Terminated
+            || life_cycle == CardLifeCycle::CardLocked && place.logical_channel != 0
+        {
             return Err(not_supported());
         }
-        let entry = self.search(place, command)?;
+        let entry = match found {
+            Err(refusal) if refusal == not_found() => {
+                self.leave_locked(place, command);
+                return Err(refusal);
+            }
+            found => found?,
+        };
         if life_cycle == CardLifeCycle::CardLocked
             && !entry.privileges.contains(Privileges::FINAL_APPLICATION)
         {
             return Err(not_supported());
         }
-        self.fci(place, &entry, staged, out)?;
+        self.fci(place, (meant, row), &entry, staged, out)?;
         if command.p2 & NO_RESPONSE_DATA == NO_RESPONSE_DATA {
             out.truncate(0);
         }
-        self.change(place, Some(entry.id));
+        self.change(
+            place,
+            Selected {
+                container: meant,
+                entry: Some(entry.id),
+            },
+        );
         Ok(if life_cycle == CardLifeCycle::CardLocked {
             StatusWord::CARD_LOCKED_WARNING
         } else {
@@ -84,39 +106,62 @@ impl<P: Platform> Core<P> {
         })
     }
 
-    /// Finds the application that SELECT means (GPC 6.4.2.1.2).
-    fn search(&mut self, place: Place, command: &CApdu<'_>) -> Result<Entry, Refusal> {
-        let registry = &self.containers.on(place.interface).registry;
+    /// Finds the application that SELECT means (GPC 6.4.2.1.2), and its container: the next occurrence is in that of the one before.
+    fn search(
+        &self,
+        place: Place,
+        row: Row,
+        command: &CApdu<'_>,
+    ) -> Result<(ContainerId, Entry), Refusal> {
         let channels = &self.interfaces.channels;
+        let present = self.containers.at(channels, place);
         let after = match command.p2 & !NO_RESPONSE_DATA {
             FIRST => None,
             NEXT => {
                 let before = channels.next_after(place).ok_or(not_found())?;
-                Some(registry.entry(before).ok_or(not_found())?.0)
+                Some(present.registry.entry(before).ok_or(not_found())?.0)
             }
             _ => return Err(Refusal(StatusWord::INCORRECT_P1P2)),
         };
-        let partial = PartialAid::try_from(command.data).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
-        let found = match command.data {
-            [] => registry.get(ISD_INDEX),
-            _ => registry.find(&partial, after),
-        };
-        if let Some(entry) = found {
-            return Ok(*entry);
+        let name = PartialAid::try_from(command.data).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
+        match after {
+            None => self.containers.find(row, self.platform.profile.common, &name),
+            Some(after) => {
+                let found = match command.data {
+                    [] => present.registry.get(ISD_INDEX),
+                    _ => present.registry.find(&name, Some(after)),
+                };
+                found.map(|entry| (present.id, *entry))
+            }
         }
-        // An application that was locked while it was selected is not to stay so when it is asked for again.
+        .ok_or(not_found())
+    }
+
+    /// An application that was locked while it was selected is not to stay so when it is asked for again.
+    fn leave_locked(&mut self, place: Place, command: &CApdu<'_>) {
+        let channels = &self.interfaces.channels;
+        let registry = &self.containers.at(channels, place).registry;
         let selected = channels.selected(place).and_then(|id| registry.entry(id));
-        if selected.is_some_and(|(_, entry)| !entry.is_selectable() && entry.aid.matches_partial(&partial)) {
+        let name = PartialAid::try_from(command.data).ok();
+        let is_asked_for = |entry: &Entry| name.is_some_and(|name| entry.aid.matches_partial(&name));
+        if selected.is_some_and(|(_, entry)| !entry.is_selectable() && is_asked_for(entry)) {
             self.change(place, self.root(place));
         }
-        Err(not_found())
     }
 
     /// Writes the FCI of an application.
-    fn fci(&mut self, place: Place, entry: &Entry, staged: &mut Staged, out: &mut Writer<'_>) -> Outcome {
+    fn fci(
+        &mut self,
+        place: Place,
+        (container, row): (ContainerId, Row),
+        entry: &Entry,
+        staged: &mut Staged,
+        out: &mut Writer<'_>,
+    ) -> Outcome {
         let mut effects = Effects::default();
+        let entry = &self.containers.get(container).named(entry, row);
         let called = Called {
-            container: self.containers.on(place.interface).id,
+            container,
             place,
             caller: Caller::Interface(place),
             entry,
@@ -135,8 +180,8 @@ impl<P: Platform> Core<P> {
 
     /// Tells the application that is selected at a place, and those that it has called, that their sessions there have ended.
     pub(crate) fn deselect(&mut self, place: Place) {
-        let container = self.containers.on(place.interface);
         let channels = &self.interfaces.channels;
+        let container = self.containers.at(channels, place);
         let selected = channels
             .selected(place)
             .and_then(|id| container.registry.entry(id));
@@ -155,7 +200,7 @@ impl<P: Platform> Core<P> {
     }
 
     /// Ends the application session of a place and begins one with another application, or with the same.
-    pub(crate) fn change(&mut self, place: Place, application: Option<EntryId>) {
+    pub(crate) fn change(&mut self, place: Place, application: Selected) {
         self.end_secure(|p| p == place);
         self.deselect(place);
         self.interfaces.channels.select(place, application);
@@ -167,9 +212,13 @@ impl<P: Platform> Core<P> {
         self.interfaces.channels.renew(place);
     }
 
-    /// The issuer security domain of the container that answers at a place.
-    pub(crate) fn root(&self, place: Place) -> Option<EntryId> {
-        self.containers.on(place.interface).root()
+    /// The issuer security domain of the container that is selected at a place.
+    pub(crate) fn root(&self, place: Place) -> Selected {
+        let container = self.containers.at(&self.interfaces.channels, place);
+        Selected {
+            container: container.id,
+            entry: container.root(),
+        }
     }
 
     /// MANAGE CHANNEL (GPC 11.7).
@@ -183,7 +232,8 @@ impl<P: Platform> Core<P> {
         if !command.data.is_empty() {
             return Err(Refusal(StatusWord::WRONG_LENGTH));
         }
-        if self.containers.on(place.interface).card.life_cycle >= CardLifeCycle::CardLocked {
+        let container = self.containers.at(&self.interfaces.channels, place);
+        if container.card.life_cycle >= CardLifeCycle::CardLocked {
             return Err(not_supported());
         }
         match (command.p1, command.p2) {
@@ -203,14 +253,19 @@ impl<P: Platform> Core<P> {
         }
     }
 
-    /// Opens a logical channel: from the basic one with the issuer security domain selected, from another with that one's application.
+    /// Opens a logical channel, in the container that is selected on the one on which the command came: from the basic one with its issuer security domain
+    /// selected, from another with that one's application.
     fn open(&mut self, place: Place, wanted: u8) -> Result<u8, Refusal> {
         if wanted != 0 && !self.interfaces.channels.is_supplementary(wanted) {
             return Err(Refusal(StatusWord::INCORRECT_P1P2));
         }
+        let root = self.root(place);
         let selected = match place.logical_channel {
-            0 => self.root(place),
-            _ => self.interfaces.channels.selected(place).or(self.root(place)),
+            0 => root,
+            _ => Selected {
+                entry: self.interfaces.channels.selected(place).or(root.entry),
+                ..root
+            },
         };
         self.interfaces
             .channels

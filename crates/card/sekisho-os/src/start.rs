@@ -14,15 +14,16 @@ use sekisho_nvm::Flash;
 
 use crate::application::Applications;
 use crate::bulk;
-use crate::channels::CHANNELS_MAX;
+use crate::channels::{CHANNELS_MAX, Selected};
 use crate::container::{Container, ContainerMemory};
 use crate::element::SecureElement;
-use crate::interface::ContainerId;
+use crate::interface::{ContainerId, Interface};
 use crate::leftovers;
 use crate::names::carried;
 use crate::nvm::{AnyFlash, BulkArea, Layout, Records};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
+use crate::routing::{PairingState, made};
 use crate::stack::{Depth, Stack};
 use crate::state::Platform;
 
@@ -124,13 +125,11 @@ impl<P: Platform> SecureElement<P> {
         }
         self.core.platform.profile.clone_from(profile);
         self.core.platform.free_ram = Self::part_ram(profile);
-        self.core.containers.pairing = profile.pairing;
         let containers = &self.core.containers;
-        let root = |interface| containers.on(interface).root();
         self.core
             .interfaces
             .channels
-            .begin(profile.logical_channels, root);
+            .begin(profile.logical_channels, |interface| containers.first(interface));
         self.core.mute = false;
         Ok(())
     }
@@ -140,7 +139,8 @@ impl<P: Platform> SecureElement<P> {
         self.core.mute = true;
         self.buffers.clear();
         self.core.end_secure(|_| true);
-        self.core.interfaces.channels.begin(0, |_| None);
+        self.core.interfaces.channels.begin(0, |_| Selected::NONE);
+        self.core.unpaired = [false; Interface::COUNT];
         self.core.loader.forget();
         self.core
             .containers
@@ -196,7 +196,10 @@ impl<P: Platform> SecureElement<P> {
                 return Err(BootError::Blank);
             }
         }
-        Ok(bulk::open(&mut records.nvm)?)
+        bulk::open(&mut records.nvm)?;
+        let made = made(&self.core.containers.table);
+        self.core.containers.pairing = PairingState::load(&mut records, &profile.pairing, made);
+        Ok(())
     }
 
     fn start_loader(&mut self, profile: &Profile) -> Result<(), BootError> {

@@ -10,12 +10,13 @@ use crate::call::CallRoom;
 use crate::chaining::COMMAND_DATA_MAX;
 use crate::channels::Channels;
 use crate::container::{ContainerMemory, ContainerParts};
-use crate::interface::{ContainerId, Pairing, Place};
+use crate::interface::{ContainerId, Interface, Place};
 use crate::loader::Loader;
 use crate::messaging::Messagings;
 use crate::nvm::{BulkArea, Layout, NvmParts, Staged};
 use crate::profile::Profile;
 use crate::response::RESPONSE_DATA_MAX;
+use crate::routing::{Pairing, PairingState};
 use crate::secure::SecureChannels;
 
 /// What an SE is built on.
@@ -47,6 +48,8 @@ pub(crate) struct Core<P: Platform> {
     pub(crate) containers: ContainerParts<P::Containers>,
     pub(crate) interfaces: InterfaceParts,
     pub(crate) loader: Loader,
+    /// Interfaces whose row in pairing data is another since this command: they are reset behind its answer.
+    pub(crate) unpaired: [bool; Interface::COUNT],
     /// The SE is off, or the flash has failed: what it holds is only known after a boot.
     pub(crate) mute: bool,
 }
@@ -123,7 +126,7 @@ impl<P: Platform> Core<P> {
                 layout: Layout::NONE,
             },
             containers: ContainerParts {
-                pairing: Pairing::all_to(ContainerId::ESE),
+                pairing: PairingState::of(Pairing::all_to(ContainerId::ESE)),
                 table: P::Containers::NEW,
             },
             interfaces: InterfaceParts {
@@ -132,6 +135,7 @@ impl<P: Platform> Core<P> {
                 messaging: Messagings::new(),
             },
             loader: Loader::NEW,
+            unpaired: [false; Interface::COUNT],
             mute: true,
         }
     }

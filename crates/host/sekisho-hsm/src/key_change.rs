@@ -184,6 +184,7 @@ impl Ceremony {
         let change = KeyChange {
             wrapped: wrapped.as_deref(),
             designer: (renewal != Renewal::Keys).then(|| next.designer_public()),
+            pairing: None,
             is_individual: individual.is_some(),
         };
         let mut buffer = [0; KeyChange::MAX_LEN];

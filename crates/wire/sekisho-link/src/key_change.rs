@@ -9,6 +9,8 @@ pub struct KeyChange<'a> {
     pub wrapped: Option<&'a [u8]>,
     /// The designer's public key, uncompressed (04 x y).
     pub designer: Option<[u8; 65]>,
+    /// The platform's key 64, wrapped alone: 24, 32 or 40 bytes.
+    pub pairing: Option<&'a [u8]>,
     /// Whether they are wrapped for one SE, under a key of its Key-DEK; else under a key of Kos.
     pub is_individual: bool,
 }
@@ -18,13 +20,13 @@ const FORMAT: u8 = 1;
 /// Bits of "which".
 const KOS_AND_K_MAC: u8 = 0x01;
 const DESIGNER: u8 = 0x02;
-/// The platform's key 64, for pairing data: laid out and not built.
+/// The platform's key 64, for pairing data.
 const PAIRING: u8 = 0x04;
 const INDIVIDUAL: u8 = 0x80;
 
 impl<'a> KeyChange<'a> {
     /// Bytes of the image at most.
-    pub const MAX_LEN: usize = 4 + 1 + 1 + 1 + 72 + 65;
+    pub const MAX_LEN: usize = 4 + 1 + 1 + 1 + 72 + 65 + 1 + 40;
 
     /// Writes the image.
     ///
@@ -34,6 +36,7 @@ impl<'a> KeyChange<'a> {
         let bit = |is_there: bool, bit: u8| if is_there { bit } else { 0 };
         let which = bit(self.wrapped.is_some(), KOS_AND_K_MAC)
             | bit(self.designer.is_some(), DESIGNER)
+            | bit(self.pairing.is_some(), PAIRING)
             | bit(self.is_individual, INDIVIDUAL);
         out.bytes(NAME)?;
         out.bytes(&[FORMAT, which])?;
@@ -41,16 +44,20 @@ impl<'a> KeyChange<'a> {
             out.u8(u8::try_from(wrapped.len()).map_err(|_| BufferFull)?)?;
             out.bytes(wrapped)?;
         }
-        match &self.designer {
-            Some(designer) => out.bytes(designer),
-            None => Ok(()),
+        if let Some(designer) = &self.designer {
+            out.bytes(designer)?;
         }
+        if let Some(pairing) = self.pairing {
+            out.u8(u8::try_from(pairing.len()).map_err(|_| BufferFull)?)?;
+            out.bytes(pairing)?;
+        }
+        Ok(())
     }
 
     /// Reads the image.
     ///
     /// # Errors
-    /// [`DecodeError::Unsupported`] for a pairing key; [`DecodeError`] when it is not exactly one image, changes nothing, or is for one SE and wraps
+    /// [`DecodeError`] when it is not exactly one image, changes nothing, or is for one SE and wraps
     /// nothing.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
@@ -58,12 +65,9 @@ impl<'a> KeyChange<'a> {
         if &name != NAME || format != FORMAT {
             return Err(DecodeError::Value);
         }
-        if which & PAIRING != 0 {
-            return Err(DecodeError::Unsupported);
-        }
         let has = |bit| which & bit != 0;
-        let is_known = which & !(KOS_AND_K_MAC | DESIGNER | INDIVIDUAL) == 0;
-        let is_something = has(KOS_AND_K_MAC) || (has(DESIGNER) && !has(INDIVIDUAL));
+        let is_known = which & !(KOS_AND_K_MAC | DESIGNER | PAIRING | INDIVIDUAL) == 0;
+        let is_something = has(KOS_AND_K_MAC) || has(PAIRING) || (has(DESIGNER) && !has(INDIVIDUAL));
         if !is_known || !is_something {
             return Err(DecodeError::Value);
         }
@@ -73,10 +77,16 @@ impl<'a> KeyChange<'a> {
             Some(_) => return Err(DecodeError::Length),
         };
         let designer = has(DESIGNER).then(|| reader.array()).transpose()?;
+        let pairing = match has(PAIRING).then(|| reader.u8()).transpose()? {
+            None => None,
+            Some(len @ (24 | 32 | 40)) => Some(reader.take(len.into())?),
+            Some(_) => return Err(DecodeError::Length),
+        };
         reader.finish()?;
         Ok(Self {
             wrapped,
             designer,
+            pairing,
             is_individual: has(INDIVIDUAL),
         })
     }

@@ -89,6 +89,7 @@ fn key_change() -> Vec<u8> {
     let change = KeyChange {
         wrapped: Some(&[6; 40]),
         designer: Some([4; 65]),
+        pairing: Some(&[7; 24]),
         is_individual: false,
     };
     written(|out| change.encode(out).unwrap())
@@ -442,8 +443,8 @@ fn version_2_reads_back() {
     let bytes = key_change();
     let read = KeyChange::decode(&bytes).unwrap();
     assert_eq!(
-        (read.wrapped, read.designer, read.is_individual),
-        (Some(&[6; 40][..]), Some([4; 65]), false)
+        (read.wrapped, read.designer, read.pairing, read.is_individual),
+        (Some(&[6; 40][..]), Some([4; 65]), Some(&[7; 24][..]), false)
     );
     for (name, bytes, _) in messages() {
         match name {
@@ -479,9 +480,6 @@ fn what_is_only_laid_out_is_named() {
         bytes[at] += 1;
         assert_eq!(Package::decode(&bytes), Err(DecodeError::Unsupported), "{at}");
     }
-    let mut pairing = find("key change");
-    pairing[5] |= 4;
-    assert_eq!(KeyChange::decode(&pairing), Err(DecodeError::Unsupported));
 }
 
 #[test]
@@ -515,9 +513,18 @@ fn version_2_contradictions_are_refused() {
         bytes[5] = which;
         assert_eq!(KeyChange::decode(&bytes), Err(DecodeError::Value), "{which:02x}");
     }
-    let mut bytes = key_change();
-    bytes[6] = 41;
-    assert_eq!(KeyChange::decode(&bytes), Err(DecodeError::Length));
+    for (at, len) in [(6, 41), (6 + 1 + 40 + 65, 23), (6 + 1 + 40 + 65, 72)] {
+        let mut bytes = key_change();
+        bytes[at] = len;
+        assert_eq!(KeyChange::decode(&bytes), Err(DecodeError::Length));
+    }
+    // The pairing key alone, for all and for one SE.
+    for which in [0x04, 0x84] {
+        let bytes = [&b"SKKC\x01"[..], &[which, 40], &[7; 40]].concat();
+        let read = KeyChange::decode(&bytes).unwrap();
+        assert_eq!((read.pairing, read.is_individual), (Some(&[7; 40][..]), which == 0x84));
+        assert_eq!(written(|out| read.encode(out).unwrap()), bytes);
+    }
     // Version 1 cannot say what version 2 says.
     for head in [
         head(Version::One, &[1, 2]),

@@ -26,6 +26,8 @@ const UPDATE_STATE: u16 = 0xDF20;
 const RECEIPT: u16 = 0xDF21;
 const KEY_STATE: u16 = 0xDF22;
 const REFUSAL: u16 = 0xDF23;
+/// Routing, 5.
+const PAIRING: u16 = 0xDF24;
 const EXTENDED_CARD_RESOURCES: u16 = 0xFF21;
 
 /// Template of card recognition data (GPC H.2).
@@ -128,6 +130,7 @@ fn value(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, w: &mut Writer<
         RECEIPT => platform(domain)?.receipt(w),
         KEY_STATE => platform(domain)?.key_state(w),
         REFUSAL => platform(domain)?.refusal(w),
+        PAIRING => platform(domain)?.pairing(w),
         _ => Err(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)),
     }
 }

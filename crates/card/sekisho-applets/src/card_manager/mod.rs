@@ -99,7 +99,10 @@ impl Application for CardManager {
             context.shallow();
         }
         let mut domain = domain(context)?;
-        if matches!(capdu.ins, ins::CHANGE_MODE | ins::WRITE | ins::AUTHORIZE_ACTION) {
+        if matches!(
+            capdu.ins,
+            ins::SET_PAIRING | ins::CHANGE_MODE | ins::WRITE | ins::AUTHORIZE_ACTION
+        ) {
             platform(&mut domain)?;
         }
         rules::check(capdu, domain.life_cycle(), came)?;
@@ -115,6 +118,7 @@ impl Application for CardManager {
             ins::PUT_KEY => put_key::process(&mut domain, capdu, out),
             ins::DELETE => put_key::delete(&mut domain, capdu, out),
             ins::STORE_DATA => store_data::process(&mut self.blocks, (place, session), &mut domain, capdu),
+            ins::SET_PAIRING => update::set_pairing(&mut platform(&mut domain)?, capdu),
             ins::CHANGE_MODE => update::change_mode(&mut platform(&mut domain)?, capdu),
             ins::WRITE => update::write(&mut platform(&mut domain)?, capdu),
             ins::AUTHORIZE_ACTION => update::authorize_action(&mut platform(&mut domain)?, capdu, out),

@@ -66,7 +66,7 @@ const fn rule(ins: u8, class: Class, until: Until, access: Access) -> Rule {
     }
 }
 
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 13] = [
     rule(ins::SELECT, Class::Interindustry, Until::Secured, Access::Anyone),
     rule(ins::GET_DATA, Class::Both, Until::Terminated, Access::Anyone),
     rule(
@@ -106,6 +106,13 @@ const RULES: [Rule; 12] = [
         Access::Protected,
     ),
     rule(ins::STORE_DATA, Class::Both, Until::Secured, Access::Protected),
+    // Its own code says who may.
+    rule(
+        ins::SET_PAIRING,
+        Class::GlobalPlatform,
+        Until::Secured,
+        Access::Anyone,
+    ),
     // The update's own rules (broadcast update, 2.1 to 2.3): which secure channel, at which level.
     rule(
         ins::CHANGE_MODE,

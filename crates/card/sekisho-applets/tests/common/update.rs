@@ -106,6 +106,7 @@ impl Keys {
         let image = KeyChange {
             wrapped: change.pair.then_some(&wrapped[..]),
             designer: change.designer.then(|| new.designer.verifying_key().to_sec1()),
+            pairing: None,
             is_individual: change.is_individual,
         };
         let mut buf = [0; KeyChange::MAX_LEN];

@@ -9,9 +9,10 @@ use sekisho_scp::card::{BroadcastCheckpoint, BroadcastStart};
 use zeroize::Zeroizing;
 
 use super::{PlatformServices, SecurityDomain};
+use crate::application::System;
 use crate::container::Container;
 use crate::interface::ContainerId;
-use crate::keys::{KVN_K_AUT, KVN_K_MAC, KVN_KOS, KeyStore};
+use crate::keys::{KVN_K_AUT, KVN_K_MAC, KVN_KOS, KVN_PAIRING, KeyStore};
 use crate::loader::commands::{AuthorizeAction, ChangeMode, KeySetField, WriteBlock};
 use crate::loader::{Authority, BroadcastBegin, Loader, Refused};
 use crate::nvm::Nvm;
@@ -233,6 +234,7 @@ impl<'a> PlatformServices<'_, 'a> {
             k_aut: self.keys().single_aes(KVN_K_AUT)?,
             k_mac: self.keys().single_aes(KVN_K_MAC).ok(),
             kos: self.keys().single_aes(KVN_KOS).ok(),
+            has_pairing_key: self.keys().single_aes(KVN_PAIRING).is_ok(),
             dek: self.open_channel().map(|open| open.dek.clone()),
         };
         let (loader, mut nvm) = self.loader();
@@ -256,6 +258,29 @@ impl<'a> PlatformServices<'_, 'a> {
                 Err(Refusal(sw))
             }
         }
+    }
+
+    /// SET PAIRING: pairing data under the platform's key 64. They hold from the end of the command on, and the interfaces whose row is another then are reset behind
+    /// its answer.
+    ///
+    /// # Errors
+    /// 6A88 without such a key; else the status words of `docs/spec/routing.md`, 5.
+    pub fn set_pairing(&mut self, data: &[u8]) -> Outcome {
+        let key = self.keys().single_aes(KVN_PAIRING)?;
+        let se_id = self.context.se_id();
+        let System { pairing, containers, .. } = &self.context.system;
+        let next = pairing.change(data, (&key, se_id), &mut self.context.records, *containers)?;
+        self.context.system.effects.essential = true;
+        self.context.system.effects.pairing = Some(next);
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    /// The value of GET DATA DF24: pairing data, and where they are from.
+    ///
+    /// # Errors
+    /// 6A84.
+    pub fn pairing(&mut self, out: &mut Writer<'_>) -> Result<(), Refusal> {
+        self.context.system.pairing.object(out)
     }
 
     /// The value of GET DATA DF20: the active part and how far a broadcast has come.

@@ -14,10 +14,10 @@ pub const KVN_KOS: u8 = 0x61;
 pub const KVN_K_MAC: u8 = 0x62;
 /// The designer's public key.
 pub const KVN_DESIGNER: u8 = 0x63;
-/// The last version that is the platform's; nothing stands there yet.
-pub(super) const KVN_PLATFORM_LAST: u8 = 0x64;
+/// The key that pairing data are changed under (`docs/spec/routing.md`, 5); the last version that is the platform's.
+pub const KVN_PAIRING: u8 = 0x64;
 /// All versions of the platform.
-pub(super) const PLATFORMS: core::ops::RangeInclusive<u8> = KVN_KOS..=KVN_PLATFORM_LAST;
+pub(super) const PLATFORMS: core::ops::RangeInclusive<u8> = KVN_KOS..=KVN_PAIRING;
 /// KID of a key that is alone in its version, and of the first key of an SCP03 key set.
 pub(crate) const KID_FIRST: u8 = 0x01;
 /// KID of the last key of an SCP03 key set.
@@ -33,7 +33,7 @@ pub(super) const fn wrong_data() -> Refusal {
 
 /// Whether a version is the platform's: fixed at personalisation, whoever holds SCP03 keys (broadcast update, section 1).
 pub(crate) const fn is_platforms(kvn: u8) -> bool {
-    matches!(kvn, KVN_KOS..=KVN_PLATFORM_LAST)
+    matches!(kvn, KVN_KOS..=KVN_PAIRING)
 }
 
 /// Whether a version may hold an SCP03 key set.

@@ -1,4 +1,3 @@
-use super::numbers::KVN_PLATFORM_LAST;
 use super::*;
 use crate::nvm::tests::Bench;
 
@@ -136,7 +135,7 @@ fn a_key_serves_its_own_purpose_alone() {
     assert_eq!(sw(keys.put(0, KVN_K_AUT, &aes(2, 1, 16))), 0x6A80);
     assert_eq!(sw(keys.put(KVN_KOS, 0x32, &aes(1, 1, 16))), 0x6A80);
     assert_eq!(sw(keys.put(0, KVN_DESIGNER, &aes(1, 1, 16))), 0x6A80);
-    assert_eq!(sw(keys.put(0, KVN_PLATFORM_LAST, &aes(1, 1, 16))), 0x6A80);
+    assert_eq!(sw(keys.put(0, KVN_PAIRING, &aes(2, 1, 16))), 0x6A80);
     assert_eq!(sw(keys.put(0, 0x80, &aes(1, 1, 16))), 0x6A80);
     assert_eq!(sw(keys.put(0, 0x33, &KeyRecord::new())), 0x6A80);
     keys.put(0, 0x70, &aes(1, 1, 16)).unwrap();

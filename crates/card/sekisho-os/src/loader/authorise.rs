@@ -22,6 +22,8 @@ pub struct Authority {
     pub kos: Option<AesKey>,
     /// Key-DEK of the key set whose channel it is, under which new keys for this SE alone are wrapped.
     pub dek: Option<AesKey>,
+    /// Whether the SE has a pairing key, which a key change may replace.
+    pub has_pairing_key: bool,
 }
 
 impl Loader {
@@ -160,14 +162,14 @@ impl Loader {
         out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
     }
 
-    /// One transaction: nothing is staged any more, these operations (five at most) are carried out, and the slot is to be wiped; then it is.
+    /// One transaction: nothing is staged any more, these operations (six at most) are carried out, and the slot is to be wiped; then it is.
     fn unstage<'o>(
         &mut self,
         nvm: &mut Nvm<'_>,
         more: impl IntoIterator<Item = Op<'o>>,
     ) -> Result<(), StatusWord> {
         let wipe = Op::Put(WIPE, &[]);
-        let mut ops = [wipe; UNSTAGED.len() + 1 + 5];
+        let mut ops = [wipe; UNSTAGED.len() + 1 + 6];
         let all = more.into_iter().chain([wipe]).chain(UNSTAGED);
         let mut count = 0;
         for (to, op) in ops.iter_mut().zip(all) {

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::authorise::Authority;
 use super::{length, status};
-use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_MAC, KVN_KOS, KeyRecord};
+use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_MAC, KVN_KOS, KVN_PAIRING, KeyRecord};
 use crate::names::{RecordKey, RecordKind};
 use crate::nvm::Nvm;
 
@@ -18,11 +18,12 @@ use crate::nvm::Nvm;
 const PAIR_MAX: usize = 64;
 const WRAPPING: usize = 8;
 
-/// The records that take the place of Kos, `K_MAC` and the designer's key; one that the image does not bring is empty.
+/// The records that take the place of Kos, `K_MAC`, the designer's key and the pairing key; one that the image does not bring is empty.
 pub(super) struct NewKeys {
     kos: KeyRecord,
     k_mac: KeyRecord,
     designer: KeyRecord,
+    pairing: KeyRecord,
 }
 
 impl NewKeys {
@@ -32,6 +33,7 @@ impl NewKeys {
             kos: KeyRecord::new(),
             k_mac: KeyRecord::new(),
             designer: KeyRecord::new(),
+            pairing: KeyRecord::new(),
         }
     }
 
@@ -41,6 +43,7 @@ impl NewKeys {
             (KVN_KOS, &self.kos),
             (KVN_K_MAC, &self.k_mac),
             (KVN_DESIGNER, &self.designer),
+            (KVN_PAIRING, &self.pairing),
         ];
         let brought = all.into_iter().filter(|(_, record)| !record.is_empty());
         brought.map(|(kvn, record)| {
@@ -54,8 +57,8 @@ impl NewKeys {
     /// Reads the staged image, and unwraps what is wrapped in it. Not inlined: what it takes of the stack is free when the keys are written.
     ///
     /// # Errors
-    /// 9505 when it is no key change, has a bit that is unknown, does not unwrap, or its designer's key is no point of the curve; 6A88 when Kos or
-    /// `K_MAC`, which it would replace, is not in the SE; 6581.
+    /// 9505 when it is no key change, has a bit that is unknown, does not unwrap, or its designer's key is no point of the curve; 6A88 when Kos,
+    /// `K_MAC` or the pairing key, which it would replace, is not in the SE; 6581.
     #[inline(never)]
     pub(super) fn read(
         &mut self,
@@ -70,8 +73,9 @@ impl NewKeys {
             .read(&nvm.flash, 0, image)
             .map_err(|_| StatusWord::MEMORY_FAILURE)?;
         let change = KeyChange::decode(image).map_err(|_| status::CODE)?;
-        if let Some(wrapped) = change.wrapped {
-            self.unwrap(&wrapping_key(authority, manifest, change.is_individual)?, wrapped)?;
+        if change.wrapped.is_some() || change.pairing.is_some() {
+            let kck = wrapping_key(authority, manifest, change.is_individual)?;
+            self.unwrap(&kck, &change, authority)?;
         }
         if let Some(point) = &change.designer {
             VerifyingKey::from_sec1(point).map_err(|_| status::CODE)?;
@@ -80,19 +84,42 @@ impl NewKeys {
         Ok(())
     }
 
-    fn unwrap(&mut self, kck: &AesKey, wrapped: &[u8]) -> Result<(), StatusWord> {
+    fn unwrap(
+        &mut self,
+        kck: &AesKey,
+        change: &KeyChange<'_>,
+        authority: &Authority,
+    ) -> Result<(), StatusWord> {
         let mut plain = Zeroizing::new([0; PAIR_MAX]);
-        let len = wrapped.len().checked_sub(WRAPPING).ok_or(status::CODE)?;
-        let plain = plain.get_mut(..len).ok_or(status::CODE)?;
-        key_unwrap(kck, wrapped, plain).map_err(|_| status::CODE)?;
-        let (kos, k_mac) = plain.split_at_checked(len / 2).ok_or(status::CODE)?;
-        self.kos.push(KID_FIRST, key_type::AES, kos)?;
-        self.k_mac.push(KID_FIRST, key_type::AES, k_mac)?;
+        if let Some(wrapped) = change.wrapped {
+            let pair = unwrap(kck, wrapped, &mut plain)?;
+            let (kos, k_mac) = pair.split_at_checked(pair.len() / 2).ok_or(status::CODE)?;
+            self.kos.push(KID_FIRST, key_type::AES, kos)?;
+            self.k_mac.push(KID_FIRST, key_type::AES, k_mac)?;
+        }
+        if let Some(wrapped) = change.pairing {
+            if !authority.has_pairing_key {
+                return Err(StatusWord::REFERENCED_DATA_NOT_FOUND);
+            }
+            let pairing = unwrap(kck, wrapped, &mut plain)?;
+            self.pairing.push(KID_FIRST, key_type::AES, pairing)?;
+        }
         Ok(())
     }
 }
 
-/// KCK, under which Kos and `K_MAC` are wrapped: for all SEs, or for this one.
+fn unwrap<'p>(
+    kck: &AesKey,
+    wrapped: &[u8],
+    plain: &'p mut [u8; PAIR_MAX],
+) -> Result<&'p [u8], StatusWord> {
+    let len = wrapped.len().checked_sub(WRAPPING).ok_or(status::CODE)?;
+    let plain = plain.get_mut(..len).ok_or(status::CODE)?;
+    key_unwrap(kck, wrapped, plain).map_err(|_| status::CODE)?;
+    Ok(plain)
+}
+
+/// KCK, under which symmetric keys are wrapped: for all SEs, or for this one.
 fn wrapping_key(
     authority: &Authority,
     manifest: &Manifest,

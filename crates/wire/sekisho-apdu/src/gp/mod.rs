@@ -40,6 +40,8 @@ pub mod ins {
     pub const SET_STATUS: u8 = 0xF0;
     /// STORE DATA (GPC 11.11).
     pub const STORE_DATA: u8 = 0xE2;
+    /// SET PAIRING (routing, section 5).
+    pub const SET_PAIRING: u8 = 0x38;
     /// CHANGE MODE (broadcast update, section 2.1).
     pub const CHANGE_MODE: u8 = 0x3A;
     /// WRITE (broadcast update, section 2.2).
