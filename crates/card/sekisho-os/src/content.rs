@@ -161,7 +161,7 @@ impl<P: Platform> Core<P> {
             None => (free(registry, FACTORY_INDEX)?, false),
             Some(_) => return Err(Refusal(StatusWord::INCORRECT_DATA)),
         };
-        if found(aid).is_some() || aid == load_file {
+        if registry.root_name() == Some(aid) || found(aid).is_some() || aid == load_file {
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
         let after = if is_loaded { FACTORY_INDEX } else { file_index + 1 };

@@ -117,7 +117,7 @@ pub use part::{
     ABI as PART_ABI, BUFFER as PART_BUFFER, FUEL as PART_FUEL, FUEL_OF_A_NUMBER as PART_FUEL_OF_A_NUMBER,
     NoPart, check as check_part,
 };
-pub use profile::Profile;
+pub use profile::{Product, Profile};
 pub use refusal::{Outcome, Refusal};
 pub use registry::{ENTRIES_MAX, Entry, EntryKind, Instance, Module, Registry};
 pub use response::RESPONSE_DATA_MAX;

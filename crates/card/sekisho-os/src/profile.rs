@@ -2,8 +2,8 @@
 
 use sekisho_apdu::Aid;
 
-use crate::interface::ContainerId;
-use crate::routing::Pairing;
+use crate::interface::{ContainerId, Protocol};
+use crate::routing::{Pairing, Row};
 
 /// AID of the issuer security domain (GPC H.1.3).
 const ISD: Aid = match Aid::new(&[0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00]) {
@@ -17,6 +17,31 @@ const ISD: Aid = match Aid::new(&[0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00
 const ATR: [u8; 17] = [
     0x3B, 0x0F, 0x80, 0x31, 0xC1, 0x73, 0xC0, 0x21, 0xDB, 0x57, b'S', b'e', b'k', b'i', b's', b'h', b'o',
 ];
+
+/// The same with as many logical channels as there can be: "eight or more" in the third software function byte.
+const ATR_OF_ALL_CHANNELS: [u8; 17] = {
+    let mut atr = ATR;
+    atr[SOFTWARE_FUNCTIONS] |= 0x07;
+    atr
+};
+/// Where the third software function byte stands.
+const SOFTWARE_FUNCTIONS: usize = 8;
+
+/// The products of seed 2, claim 5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Product {
+    /// Embedded SE.
+    Ese,
+    /// Integrated SE, in the chip of something else.
+    Ise,
+    /// Secure enclave.
+    Enclave,
+    /// Smart card.
+    Card,
+    /// Machine to machine.
+    M2m,
+}
 
 /// What a product fixes before an SE of it is made.
 #[derive(Clone, Debug)]
@@ -45,6 +70,27 @@ pub struct Profile {
     pub shallow: usize,
     /// RAM that the SE may use, in bytes: its own state, and what is left for the OS part.
     pub ram: usize,
+}
+
+impl Profile {
+    /// A product with so many containers: with one, all protocols are its own; with more, ISO/IEC 7816-3 is the second one's and all else the eSE's
+    /// (`docs/spec/routing.md`, 6).
+    pub fn product(product: Product, containers: u8) -> Self {
+        let pairing = match ContainerId::new(2) {
+            Some(second) if containers > 1 => Pairing::contacts_to(second),
+            _ => Pairing::all_to(ContainerId::ESE),
+        };
+        let mailbox = pairing.with(Protocol::Proprietary(0), Row::common(ContainerId::ESE));
+        Self {
+            atr: &ATR_OF_ALL_CHANNELS,
+            logical_channels: 20,
+            pairing: match product {
+                Product::Ise | Product::Enclave => mailbox,
+                Product::Ese | Product::Card | Product::M2m => pairing,
+            },
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Profile {
@@ -90,6 +136,37 @@ mod tests {
             rest = &tail[usize::from(head & 0x0F)..];
         }
         // Third software function byte: the number of logical channels that the default profile opens.
-        assert_eq!(ATR[8] & 0x07, Profile::default().logical_channels - 1);
+        assert_eq!(
+            ATR[SOFTWARE_FUNCTIONS] & 0x07,
+            Profile::default().logical_channels - 1
+        );
+        let all = Profile::product(Product::Card, 2);
+        assert_eq!((all.atr[SOFTWARE_FUNCTIONS] & 0x07, all.logical_channels), (7, 20));
+    }
+
+    #[test]
+    fn every_product_has_the_seeds_pairing() {
+        for product in [
+            Product::Ese,
+            Product::Ise,
+            Product::Enclave,
+            Product::Card,
+            Product::M2m,
+        ] {
+            for (containers, second) in [(1, 1), (2, 2)] {
+                let pairing = Profile::product(product, containers).pairing;
+                for (protocol, row) in pairing.rows() {
+                    let is_contacts = matches!(protocol, Protocol::T0 | Protocol::T1);
+                    let expected = if is_contacts { second } else { 1 };
+                    assert_eq!(Some(row.container), ContainerId::new(expected), "{protocol:?}");
+                    assert_eq!(row, Row::common(row.container));
+                }
+                let mailbox = pairing.row(Protocol::Proprietary(0));
+                assert_eq!(
+                    mailbox.is_some(),
+                    matches!(product, Product::Ise | Product::Enclave)
+                );
+            }
+        }
     }
 }

@@ -200,7 +200,7 @@ impl PairingState {
         let number = if known { u32::from_be_bytes(number) } else { 0 };
         let mut bytes = [0; 1 + PAIRING_MAX];
         let (rows, source) = match records.get(RECORD, &mut bytes) {
-            Ok(None) => (*profile, Source::Profile),
+            Ok(None) if number == 0 => (*profile, Source::Profile),
             Ok(Some(len)) => match bytes.get(..len) {
                 Some([FORMAT, rows @ ..]) => match profile.decode(rows, made) {
                     Ok(rows) => (rows, Source::Record),
@@ -208,7 +208,8 @@ impl PairingState {
                 },
                 _ => (*profile, Source::Damaged),
             },
-            Err(_) => (*profile, Source::Damaged),
+            // Pairing data have been taken, and are gone.
+            Ok(None) | Err(_) => (*profile, Source::Damaged),
         };
         Self { rows, source, number }
     }
@@ -366,5 +367,110 @@ impl<C: ContainerMemory> ContainerParts<C> {
         });
         let only = all.next();
         only.filter(|_| all.next().is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nvm::tests::Bench;
+    use std::vec::Vec;
+
+    fn id(number: u8) -> ContainerId {
+        ContainerId::new(number).unwrap()
+    }
+
+    fn bytes(pairing: &Pairing) -> Vec<u8> {
+        let mut bytes = [0; PAIRING_MAX];
+        let mut w = Writer::new(&mut bytes);
+        pairing.encode(&mut w).unwrap();
+        w.written().to_vec()
+    }
+
+    #[test]
+    fn rows_come_back_as_they_were_and_nothing_else_is_read() {
+        let profile = Pairing::contacts_to(id(2)).with(Protocol::Proprietary(9), Row::all(id(3)));
+        let others = profile
+            .with(Protocol::SpiEuicc, Row::all(id(2)))
+            .with(Protocol::Proprietary(9), Row::common(id(1)));
+        let written = bytes(&others);
+        assert_eq!((written.len(), &written[21..]), (24, &[0x89, 1, 0][..]));
+        assert_eq!(profile.decode(&written, 3), Ok(others));
+        // In whatever order.
+        let reversed: Vec<u8> = written.chunks(3).rev().flatten().copied().collect();
+        assert_eq!(profile.decode(&reversed, 3), Ok(others));
+        // Cut anywhere, longer, a row twice in the place of another, other containers, another rule, another product's rows.
+        for cut in 0..written.len() {
+            assert!(profile.decode(&written[..cut], 3).is_err());
+        }
+        let with = |at: usize, byte: u8| {
+            let mut changed = written.clone();
+            changed[at] = byte;
+            changed
+        };
+        for wrong in [
+            [&written[..], &[0, 1, 0]].concat(),
+            with(3, 0),
+            with(21, 0x8A),
+            with(21, 7),
+            with(1, 0),
+            with(1, 4),
+            with(1, 0x81),
+            with(2, 2),
+        ] {
+            assert!(profile.decode(&wrong, 3).is_err(), "{wrong:02X?}");
+        }
+        assert!(profile.decode(&written, 1).is_err());
+        assert!(Pairing::all_to(id(1)).decode(&written, 3).is_err());
+    }
+
+    #[test]
+    fn a_product_adds_eight_rows_and_no_more() {
+        let row = Row::common(id(1));
+        let mut pairing = Pairing::all_to(id(2));
+        for number in 0..20 {
+            pairing = pairing.with(Protocol::Proprietary(number), row);
+        }
+        assert_eq!(pairing.rows().count(), 7 + PROPRIETARY_ROWS_MAX);
+        assert_eq!(pairing.row(Protocol::Proprietary(7)), Some(row));
+        assert_eq!(pairing.row(Protocol::Proprietary(8)), None);
+        assert_eq!(bytes(&pairing).len(), PAIRING_MAX);
+        // No row has a number that has no code.
+        let pairing = Pairing::all_to(id(2)).with(Protocol::Proprietary(0x80), row);
+        assert_eq!(pairing.row(Protocol::Proprietary(0x80)), None);
+    }
+
+    /// Whatever stands in the record: the SE starts, with what is right or with the default, and says which.
+    #[test]
+    fn a_damaged_record_falls_back_to_the_default_and_says_so() {
+        let profile = Pairing::contacts_to(id(2));
+        let others = Pairing::all_to(id(1));
+        let good = [&[FORMAT][..], &bytes(&others)].concat();
+        let load = |record: Option<&[u8]>, number: Option<&[u8]>| {
+            let mut bench = Bench::new();
+            for (name, value) in [(RECORD, record), (NUMBER, number)] {
+                if let Some(value) = value {
+                    bench.records().put(name, value).unwrap();
+                    bench.commit();
+                }
+            }
+            let state = PairingState::load(&mut bench.records(), &profile, 2);
+            (state.rows, state.source, state.number)
+        };
+        let seven = Some(&[0, 0, 0, 7][..]);
+        assert_eq!(load(None, None), (profile, Source::Profile, 0));
+        assert_eq!(load(Some(&good), seven), (others, Source::Record, 7));
+        let damaged = (profile, Source::Damaged, 7);
+        for at in 0..good.len() {
+            assert_eq!(load(Some(&good[..at]), seven), damaged);
+            let mut changed = good.clone();
+            changed[at] ^= 0x80;
+            assert_eq!(load(Some(&changed), seven), damaged, "{at}");
+        }
+        let longer = [&good[..], &[0; 30]].concat();
+        assert_eq!(load(Some(&longer), seven), damaged);
+        assert_eq!(load(None, seven), damaged);
+        // A number that is none is none taken: the record has its say all the same.
+        assert_eq!(load(Some(&good), Some(&[1])), (others, Source::Record, 0));
     }
 }

@@ -1,0 +1,17 @@
+//! The routing agent: docs/spec/routing.md, whose worked SE this makes, whose exchanges it plays, and whose promises it tries.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
+
+mod common;
+#[path = "routing/files.rs"]
+mod files;
+#[path = "routing/names.rs"]
+mod names;
+#[path = "routing/page.rs"]
+mod page;
+#[path = "routing/pairing.rs"]
+mod pairing;
+#[allow(unreachable_pub)] // as common
+#[path = "routing/se.rs"]
+mod se;
+#[path = "routing/table.rs"]
+mod table;
