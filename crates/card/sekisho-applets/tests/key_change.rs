@@ -368,3 +368,63 @@ fn a_key_change_and_an_update_do_not_disturb_each_other() {
         assert_eq!(sw(&second.unwrap_of(&mut card, &kept)), 0x6985);
     }
 }
+
+/// The platform's key 64 changes as the others do: alone or with them, for all or for one SE; and only where there is one.
+#[test]
+fn the_pairing_key_changes_under_the_present_designers_signature() {
+    const OLD: [u8; 16] = *b"pairing key, old";
+    const NEW: [u8; 32] = *b"pairing key, new and longer now.";
+    let set_pairing = |number: u32, key_value: &[u8]| {
+        let rows: Vec<u8> = (0..7).flat_map(|code| [code, 1, 0]).collect();
+        let signed = [&number.to_be_bytes()[..], &rows].concat();
+        let code = cmac(&common::key(key_value), &[b"SKPD\x01", &SE_ID, &signed]);
+        let data = [&signed[..], &code].concat();
+        [&[0x80, 0x38, 0, 0, u8::try_from(data.len()).unwrap()], &data[..]].concat()
+    };
+    for custody in BOTH {
+        for is_individual in [false, true] {
+            let old = Keys::new();
+            let designer = old.designer.verifying_key().to_sec1();
+            let (first, pairing) = (manifest(1, 0, common::update::V1), common::key(&OLD));
+            let made = |pairing_key| {
+                let made = Personalisation {
+                    kos: Some(&old.kos),
+                    k_mac: Some(&old.k_mac),
+                    designer: Some(&designer),
+                    part: Some((&first, common::update::V1)),
+                    pairing_key,
+                    ..personalisation(common::update::KVN, &old.scp, &old.k_aut)
+                };
+                Card::made(flash(), SeededRng(1), &profile(), &made).unwrap()
+            };
+            let mut wrapped = [0; 40];
+            key_wrap(&old.kck(is_individual), &NEW, &mut wrapped).unwrap();
+            let which = if is_individual { 0x84 } else { 0x04 };
+            let image = [&b"SKKC\x01"[..], &[which, 40], &wrapped].concat();
+            let plan = Plan::of_keys(custody);
+            let change = Broadcast::planned(plan, &old, &key_manifest(2, 1, &image), &image);
+            let mut card = made(Some(&pairing));
+            assert_eq!(sw(&send(&mut card, &set_pairing(1, &OLD))), 0x9000);
+            assert_eq!(sw(&send(&mut card, &set_pairing(2, &NEW))), 0x9503);
+            assert_eq!(play(&mut card, &old, &change).1, 0x9000);
+            assert!(!holds(&card, &OLD) && holds(&card, &NEW));
+            assert_eq!(sw(&send(&mut card, &set_pairing(2, &OLD))), 0x9503);
+            assert_eq!(sw(&send(&mut card, &set_pairing(2, &NEW))), 0x9000);
+            assert_eq!(key_state(&mut card), (2, 0, 0));
+            // An update goes on as before.
+            assert_eq!(play(&mut card, &old, &update(&old, custody, 2)).1, 0x9000);
+            // Where there is none, none comes.
+            let mut card = made(None);
+            assert_eq!(play(&mut card, &old, &change).1, 0x6A88);
+            assert!(!holds(&card, &NEW));
+            // Under another key it does not unwrap.
+            let mut other = [0; 40];
+            key_wrap(&common::key(&[9; 16]), &NEW, &mut other).unwrap();
+            let image = [&b"SKKC\x01"[..], &[which, 40], &other].concat();
+            let change = Broadcast::planned(plan, &old, &key_manifest(2, 1, &image), &image);
+            let mut card = made(Some(&pairing));
+            assert_eq!(play(&mut card, &old, &change).1, 0x9505);
+            assert_eq!(sw(&send(&mut card, &set_pairing(1, &OLD))), 0x9000);
+        }
+    }
+}

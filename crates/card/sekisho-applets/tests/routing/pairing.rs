@@ -7,6 +7,7 @@ use sekisho_keys::cmac;
 use sekisho_os::{BootError, Interface, Pairing, Protocol, Row};
 use sekisho_scp::{MacMode, SecurityLevel};
 
+use crate::common::ByValue as _;
 use crate::common::host::Host;
 use crate::common::{key, sw};
 use crate::se::{self, Card, Counting, Made, PAIRING_KEY};
@@ -233,7 +234,7 @@ fn a_power_cut_leaves_the_old_or_the_new_pairing_data() {
             flash.inner().cut_after(cut, cut);
             let mut out = [0; 2];
             // The start may write too: it is not what is cut here.
-            let (answered, mut flash) = match Card::boot(flash, crate::common::SeededRng(3), &se::profile()) {
+            let (answered, mut flash) = match Card::booted(flash, crate::common::SeededRng(3), &se::profile()) {
                 Ok(mut card) => {
                     let command = set_pairing(earlier + 1, &next);
                     assert_eq!(card.transmit(Interface::Spi, &command, &mut out), 2);
@@ -297,7 +298,7 @@ fn a_record_whose_bits_flip_never_routes() {
             let mut image = image.clone();
             image[at + byte] ^= 1 << bit;
             let flash = sekisho_nvm::ram::RamFlash::from_image(crate::common::PAGE, &image);
-            match Card::boot(Counting::of(flash), crate::common::SeededRng(3), &se::profile()) {
+            match Card::booted(Counting::of(flash), crate::common::SeededRng(3), &se::profile()) {
                 Ok(mut card) => assert_eq!(object(&mut card), (2, 0x0A0B_0C0D, with(&[]))),
                 Err(failure) => assert_eq!(failure.error, BootError::Refused(StatusWord(0x6581))),
             }

@@ -13,6 +13,7 @@ use sekisho_os::{
     Refusal, Row, SecureElement, State,
 };
 
+use crate::common::ByValue as _;
 use crate::common::script::Line;
 use crate::common::{self, SeededRng, key};
 
@@ -251,7 +252,7 @@ pub fn make(flash: Counting, profile: &Profile, made: Made<'_>) -> Card {
         })
         .collect();
     let all: Vec<_> = all.iter().collect();
-    let mut card = Card::manufacture_all(flash, SeededRng(1), profile, &all).unwrap();
+    let mut card = Card::made_all(flash, SeededRng(1), profile, &all).unwrap();
     let domains: [(u8, &[u8]); 3] = [(1, AM_SD), (2, ISD_P1), (2, ISD_P2)];
     for (number, name) in domains.into_iter().filter(|_| !made.is_bare && made.files.is_none()) {
         let key = |n: u8| common::key(&[name[name.len() - 1] ^ n; 16]);
@@ -273,7 +274,7 @@ pub fn card() -> Card {
 }
 
 pub fn boot(flash: Counting, profile: &Profile) -> Card {
-    Card::boot(flash, SeededRng(2), profile).unwrap()
+    Card::booted(flash, SeededRng(2), profile).unwrap()
 }
 
 /// Every protocol of the page's SE, by the name that the page and `--on` have for it, with its interface.
