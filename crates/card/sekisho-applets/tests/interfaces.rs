@@ -16,8 +16,9 @@ use sekisho_messaging::setup::Mode;
 use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    Application, Applications, ContainerId, Containers, Context, Instance, Interface, InterfaceState, Interfaces, KeyRef,
-    Module, Next, OffCardEntity, Outcome, Platform, Profile, Protocol, Refusal, Row, SecureElement,
+    Application, Applications, ContainerId, Containers, Context, Instance, Interface, InterfaceState,
+    Interfaces, KeyRef, Module, Next, OffCardEntity, Outcome, Platform, Profile, Protocol, Refusal, Row,
+    SecureElement,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 

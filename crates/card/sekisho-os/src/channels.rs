@@ -161,7 +161,11 @@ impl Channels {
     /// Where the search of SELECT [next occurrence] starts: behind the selected application.
     pub(crate) fn next_after(&self, place: Place) -> Option<EntryId> {
         let channel = self.channel(place)?;
-        if channel.searched { channel.selected.entry } else { None }
+        if channel.searched {
+            channel.selected.entry
+        } else {
+            None
+        }
     }
 
     /// Number of the application session there.

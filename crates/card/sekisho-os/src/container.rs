@@ -10,8 +10,8 @@ use crate::interface::ContainerId;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::Records;
 use crate::refusal::Refusal;
-use crate::routing::PairingState;
 use crate::registry::{ENTRIES_MAX, ENTRY_RECORD_MAX, Entry, Instance, Module, Registry};
+use crate::routing::PairingState;
 
 /// Registry index of the issuer security domain, which is selected where nothing else is.
 pub(crate) const ISD_INDEX: u8 = 0;
@@ -141,7 +141,9 @@ impl Container {
         }
         let mut own = [0; 16];
         let found = records.get(name(id, RecordKind::RootName, 0), &mut own);
-        let own = found.map_err(|_| failed)?.map(|len| Aid::try_from(own.get(..len).unwrap_or_default()));
+        let own = found
+            .map_err(|_| failed)?
+            .map(|len| Aid::try_from(own.get(..len).unwrap_or_default()));
         self.registry.set_root_name(own.transpose().map_err(|_| failed)?);
         Ok(true)
     }

@@ -262,7 +262,10 @@ impl<P: Platform> SecureElement<P> {
         for place in Channels::places().filter(|place| is_gone(*place)) {
             self.core.deselect(place);
         }
-        let paired = self.core.containers.paired(&self.core.interfaces.channels, interface);
+        let paired = self
+            .core
+            .containers
+            .paired(&self.core.interfaces.channels, interface);
         let selected = paired.default_application();
         self.core.interfaces.channels.reset(interface, selected);
         self.core.end_secure(is_gone);

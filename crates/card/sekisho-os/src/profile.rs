@@ -141,7 +141,10 @@ mod tests {
             Profile::default().logical_channels - 1
         );
         let all = Profile::product(Product::Card, 2);
-        assert_eq!((all.atr[SOFTWARE_FUNCTIONS] & 0x07, all.logical_channels), (7, 20));
+        assert_eq!(
+            (all.atr[SOFTWARE_FUNCTIONS] & 0x07, all.logical_channels),
+            (7, 20)
+        );
     }
 
     #[test]

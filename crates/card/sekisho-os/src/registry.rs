@@ -259,7 +259,10 @@ impl Registry {
         self.iter()
             .skip_while(|(index, _)| after.is_some_and(|after| *index <= after))
             .find(|(index, entry)| {
-                entry.is_selectable() && self.names_of(*index, entry).any(|aid| aid.matches_partial(partial))
+                entry.is_selectable()
+                    && self
+                        .names_of(*index, entry)
+                        .any(|aid| aid.matches_partial(partial))
             })
             .map(|(_, entry)| entry)
     }

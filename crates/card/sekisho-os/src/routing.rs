@@ -122,11 +122,7 @@ impl Pairing {
     }
 
     /// Reads rows of containers up to number `made`: each protocol that `self` has a row for, once, and no other.
-    pub(crate) fn decode(
-        &self,
-        bytes: &[u8],
-        made: u8,
-    ) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(&self, bytes: &[u8], made: u8) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let mut read = *self;
         let mut seen = [None; PAIRING_MAX / 3];
@@ -190,11 +186,7 @@ impl PairingState {
     }
 
     /// Reads the platform's record, if there is one; one that is damaged stops no start.
-    pub(crate) fn load(
-        records: &mut Records<'_>,
-        profile: &Pairing,
-        made: u8,
-    ) -> Self {
+    pub(crate) fn load(records: &mut Records<'_>, profile: &Pairing, made: u8) -> Self {
         let mut number = [0; 4];
         let known = matches!(records.get(NUMBER, &mut number), Ok(Some(4)));
         let number = if known { u32::from_be_bytes(number) } else { 0 };
@@ -292,7 +284,10 @@ impl Container {
 
     /// The entry under the name that it goes by on a protocol: a root that has another AID than the common one has that where another root is paired.
     pub(crate) fn named(&self, entry: &Entry, row: Row) -> Entry {
-        let own = self.registry.root_name().filter(|_| self.root() == Some(entry.id));
+        let own = self
+            .registry
+            .root_name()
+            .filter(|_| self.root() == Some(entry.id));
         let own = own.filter(|_| row.container != self.id);
         Entry {
             aid: own.unwrap_or(entry.aid),
@@ -340,12 +335,7 @@ impl<C: ContainerMemory> ContainerParts<C> {
 
     /// What a name means: in the paired container first; elsewhere only where the row and the name allow it, and if exactly one application that can be selected
     /// has that name. Nothing but RAM is read, whatever is found.
-    pub(crate) fn find(
-        &self,
-        row: Row,
-        common: &[Aid],
-        name: &PartialAid,
-    ) -> Option<(ContainerId, Entry)> {
+    pub(crate) fn find(&self, row: Row, common: &[Aid], name: &PartialAid) -> Option<(ContainerId, Entry)> {
         let paired = self.get(row.container);
         let found = match name.as_bytes() {
             [] => paired.registry.get(ISD_INDEX),
@@ -357,9 +347,8 @@ impl<C: ContainerMemory> ContainerParts<C> {
         if row.rule == Rule::All || is_common(common, name) {
             return None;
         }
-        let is_open = |other: &&Container| {
-            other.id != paired.id && other.card.life_cycle < CardLifeCycle::CardLocked
-        };
+        let is_open =
+            |other: &&Container| other.id != paired.id && other.card.life_cycle < CardLifeCycle::CardLocked;
         let elsewhere = self.table.all().iter().filter(is_open);
         let mut all = elsewhere.flat_map(|other| {
             let its = other.registry.matching(name);

@@ -107,12 +107,7 @@ impl<P: Platform> Core<P> {
     }
 
     /// Finds the application that SELECT means (GPC 6.4.2.1.2), and its container: the next occurrence is in that of the one before.
-    fn search(
-        &self,
-        place: Place,
-        row: Row,
-        command: &CApdu<'_>,
-    ) -> Result<(ContainerId, Entry), Refusal> {
+    fn search(&self, place: Place, row: Row, command: &CApdu<'_>) -> Result<(ContainerId, Entry), Refusal> {
         let channels = &self.interfaces.channels;
         let present = self.containers.at(channels, place);
         let after = match command.p2 & !NO_RESPONSE_DATA {

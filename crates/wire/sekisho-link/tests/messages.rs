@@ -522,7 +522,10 @@ fn version_2_contradictions_are_refused() {
     for which in [0x04, 0x84] {
         let bytes = [&b"SKKC\x01"[..], &[which, 40], &[7; 40]].concat();
         let read = KeyChange::decode(&bytes).unwrap();
-        assert_eq!((read.pairing, read.is_individual), (Some(&[7; 40][..]), which == 0x84));
+        assert_eq!(
+            (read.pairing, read.is_individual),
+            (Some(&[7; 40][..]), which == 0x84)
+        );
         assert_eq!(written(|out| read.encode(out).unwrap()), bytes);
     }
     // Version 1 cannot say what version 2 says.

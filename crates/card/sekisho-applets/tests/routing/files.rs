@@ -34,8 +34,14 @@ fn card(pairing: Pairing) -> Card {
 #[test]
 fn a_file_identifier_means_a_file_of_the_paired_container_where_nothing_is_selected() {
     let ways: [(&str, &[&[u8]]); 6] = [
-        ("identifier", &[&[0, 0xA4, 0x00, 0x0C, 2, 0x2F, 0xE2], &[0, 0xB0, 0, 0, 10]]),
-        ("EF identifier", &[&[0, 0xA4, 0x02, 0x0C, 2, 0x2F, 0xE2], &[0, 0xB0, 0, 0, 10]]),
+        (
+            "identifier",
+            &[&[0, 0xA4, 0x00, 0x0C, 2, 0x2F, 0xE2], &[0, 0xB0, 0, 0, 10]],
+        ),
+        (
+            "EF identifier",
+            &[&[0, 0xA4, 0x02, 0x0C, 2, 0x2F, 0xE2], &[0, 0xB0, 0, 0, 10]],
+        ),
         (
             "MF, then identifier",
             &[
@@ -44,8 +50,14 @@ fn a_file_identifier_means_a_file_of_the_paired_container_where_nothing_is_selec
                 &[0, 0xB0, 0, 0, 10],
             ],
         ),
-        ("path from the MF", &[&[0, 0xA4, 0x08, 0x0C, 2, 0x2F, 0xE2], &[0, 0xB0, 0, 0, 10]]),
-        ("path from the DF", &[&[0, 0xA4, 0x09, 0x0C, 2, 0x2F, 0xE2], &[0, 0xB0, 0, 0, 10]]),
+        (
+            "path from the MF",
+            &[&[0, 0xA4, 0x08, 0x0C, 2, 0x2F, 0xE2], &[0, 0xB0, 0, 0, 10]],
+        ),
+        (
+            "path from the DF",
+            &[&[0, 0xA4, 0x09, 0x0C, 2, 0x2F, 0xE2], &[0, 0xB0, 0, 0, 10]],
+        ),
         ("short identifier", &[&[0, 0xB0, 0x82, 0, 10]]),
     ];
     let pairing = Pairing::contacts_to(se::id(2))

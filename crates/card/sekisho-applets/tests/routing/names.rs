@@ -169,8 +169,16 @@ fn an_alias_stands_in_fci_and_card_challenge_where_it_is_selected() {
     // The list of the registry has the common one, on every protocol.
     let keys = se::keys_of(2);
     for interface in [Interface::Iso7816Contact, Interface::Spi] {
-        let mut host =
-            Host::open_on(&mut card, interface, 0, 0x30, &keys, SecurityLevel::FULL, MacMode::S8).unwrap();
+        let mut host = Host::open_on(
+            &mut card,
+            interface,
+            0,
+            0x30,
+            &keys,
+            SecurityLevel::FULL,
+            MacMode::S8,
+        )
+        .unwrap();
         let status = host.send(&mut card, &[0x80, 0xF2, 0x80, 0x02, 2, 0x4F, 0, 0]);
         assert_eq!(status[2..12], [&[0x4F, 8][..], &COMMON].concat());
         // Neither is anybody else's, nor the other's.

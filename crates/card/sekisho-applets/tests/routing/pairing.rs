@@ -78,8 +78,16 @@ fn every_refusal_in_its_order_and_nothing_changes() {
         *seen.entry(expected).or_default() += 1;
     };
     refused(&mut card, &[&[0x00][..], &command(&good)[1..]].concat(), 0x6E00);
-    refused(&mut card, &[&[0x80, 0x38, 0x01][..], &command(&good)[3..]].concat(), 0x6A86);
-    refused(&mut card, &[&[0x80, 0x38, 0x00, 0x01][..], &command(&good)[4..]].concat(), 0x6A86);
+    refused(
+        &mut card,
+        &[&[0x80, 0x38, 0x01][..], &command(&good)[3..]].concat(),
+        0x6A86,
+    );
+    refused(
+        &mut card,
+        &[&[0x80, 0x38, 0x00, 0x01][..], &command(&good)[4..]].concat(),
+        0x6A86,
+    );
     refused(&mut card, &[0x80, 0x38, 0x00, 0x00], 0x6700);
     for len in [0, 1, 16, 19] {
         refused(&mut card, &command(&good[..len]), 0x6700);
@@ -123,7 +131,10 @@ fn every_refusal_in_its_order_and_nothing_changes() {
         for capdu in [&command(&good)[..], &[0x80, 0x38, 0x01, 0x00]] {
             assert_eq!(sw(&se::send(&mut card, protocol, capdu)), 0x6D00);
         }
-        assert_eq!(sw(&se::send(&mut card, protocol, &[0x80, 0xCA, 0xDF, 0x24, 0])), 0x6A88);
+        assert_eq!(
+            sw(&se::send(&mut card, protocol, &[0x80, 0xCA, 0xDF, 0x24, 0])),
+            0x6A88
+        );
     }
     // A supplementary domain of the eSE is not its root.
     assert_eq!(se::select(&mut card, SPI, se::AM_SD), 0x9000);
@@ -132,7 +143,16 @@ fn every_refusal_in_its_order_and_nothing_changes() {
     card.reset(Interface::Spi);
     let open = |card: &mut Card| {
         let keys = se::keys_of(1);
-        Host::open_on(card, Interface::Spi, 0, 0x30, &keys, SecurityLevel::FULL, MacMode::S8).unwrap()
+        Host::open_on(
+            card,
+            Interface::Spi,
+            0,
+            0x30,
+            &keys,
+            SecurityLevel::FULL,
+            MacMode::S8,
+        )
+        .unwrap()
     };
     let mut host = open(&mut card);
     for state in [0x07, 0x0F, 0x7F] {
@@ -154,10 +174,19 @@ fn every_refusal_in_its_order_and_nothing_changes() {
 /// The interfaces for whose present protocol the row is another, the one of the command not excepted; what is open on others goes on.
 #[test]
 fn interfaces_whose_row_changed_are_reset_and_others_notice_nothing() {
-    let all = [Interface::Iso7816Contact, Interface::Swp, Interface::ApduGate, Interface::Spi];
+    let all = [
+        Interface::Iso7816Contact,
+        Interface::Swp,
+        Interface::ApduGate,
+        Interface::Spi,
+    ];
     let ways: [(&str, &[(usize, u8, u8)], [bool; 4]); 7] = [
         ("nothing", &[], [false; 4]),
-        ("what nobody speaks", &[(1, 1, 0), (3, 3, 1), (6, 2, 0), (7, 1, 0)], [false; 4]),
+        (
+            "what nobody speaks",
+            &[(1, 1, 0), (3, 3, 1), (6, 2, 0), (7, 1, 0)],
+            [false; 4],
+        ),
         ("the contacts", &[(0, 1, 0)], [true, false, false, false]),
         ("the rule of SWP", &[(2, 1, 1)], [false, true, false, false]),
         ("the gate", &[(4, 3, 0)], [false, false, true, false]),
@@ -181,7 +210,10 @@ fn interfaces_whose_row_changed_are_reset_and_others_notice_nothing() {
             for interface in all {
                 let send = |card: &mut Card, capdu: &[u8]| crate::common::send_on(card, interface, capdu);
                 assert_eq!(send(&mut card, &[0x00, 0x70, 0, 0, 1])[0], 1);
-                assert_eq!(send(&mut card, &[0x81, 0xCA, 0x00, 0x66, 0x10])[16..], [0x61, 0x23]);
+                assert_eq!(
+                    send(&mut card, &[0x81, 0xCA, 0x00, 0x66, 0x10])[16..],
+                    [0x61, 0x23]
+                );
             }
             let change = set_pairing(1, &with(rows));
             let answer = if is_protected {
@@ -202,7 +234,11 @@ fn interfaces_whose_row_changed_are_reset_and_others_notice_nothing() {
                     let command = [0x00, 0xCA, 0x00, 0xD3, 0];
                     let level = crate::common::send_on(&mut card, interface, &command);
                     assert_eq!(level, [0x00, 0x90, 0x00], "{what} {interface:?}");
-                    let number = rows.iter().find(|(row, _, _)| [0, 2, 4, 5][at] == *row).unwrap().1;
+                    let number = rows
+                        .iter()
+                        .find(|(row, _, _)| [0, 2, 4, 5][at] == *row)
+                        .unwrap()
+                        .1;
                     let command = [0x00, 0xCA, 0x00, 0xCF, 0];
                     let id = crate::common::send_on(&mut card, interface, &command);
                     assert_eq!(id[..10], se::se_id(number), "{what} {interface:?}");
@@ -234,7 +270,8 @@ fn a_power_cut_leaves_the_old_or_the_new_pairing_data() {
             flash.inner().cut_after(cut, cut);
             let mut out = [0; 2];
             // The start may write too: it is not what is cut here.
-            let (answered, mut flash) = match Card::booted(flash, crate::common::SeededRng(3), &se::profile()) {
+            let (answered, mut flash) = match Card::booted(flash, crate::common::SeededRng(3), &se::profile())
+            {
                 Ok(mut card) => {
                     let command = set_pairing(earlier + 1, &next);
                     assert_eq!(card.transmit(Interface::Spi, &command, &mut out), 2);
@@ -248,7 +285,10 @@ fn a_power_cut_leaves_the_old_or_the_new_pairing_data() {
             let after = object(&mut card);
             let is_new = after == (1, earlier + 1, next.clone());
             assert!(is_new || after == before, "cut {cut}: {after:02X?}");
-            assert_eq!(se::send(&mut card, Protocol::T0, &[0, 0xCA, 0, 0xCF, 0])[9] == 1, is_new);
+            assert_eq!(
+                se::send(&mut card, Protocol::T0, &[0, 0xCA, 0, 0xCF, 0])[9] == 1,
+                is_new
+            );
             *seen.entry((answered, is_new)).or_default() += 1;
             if !was_cut {
                 break;
@@ -290,9 +330,15 @@ fn a_record_that_does_not_fit_falls_back_to_the_default_and_stays_numbered() {
 fn a_record_whose_bits_flip_never_routes() {
     let mut card = se::card();
     let rows = with(&[(0, 3, 1), (1, 3, 1), (2, 2, 1), (3, 2, 1), (4, 3, 0)]);
-    assert_eq!(sw(&se::send(&mut card, SPI, &set_pairing(0x0A0B_0C0D, &rows))), 0x9000);
+    assert_eq!(
+        sw(&se::send(&mut card, SPI, &set_pairing(0x0A0B_0C0D, &rows))),
+        0x9000
+    );
     let image = card.into_flash().inner().image();
-    let at = image.windows(rows.len()).rposition(|bytes| bytes == rows).unwrap();
+    let at = image
+        .windows(rows.len())
+        .rposition(|bytes| bytes == rows)
+        .unwrap();
     for byte in 0..rows.len() {
         for bit in 0..8 {
             let mut image = image.clone();
@@ -318,8 +364,7 @@ fn the_pairing_key_is_nobodys_to_put_or_delete() {
         se::send(&mut card, protocol, &[0, 0xCA, 0, 0xCF, 0]);
         let keys = se::keys_of(number);
         let level = SecurityLevel::FULL;
-        let mut host =
-            Host::open_on(&mut card, interface, 0, 0x30, &keys, level, MacMode::S8).unwrap();
+        let mut host = Host::open_on(&mut card, interface, 0, 0x30, &keys, level, MacMode::S8).unwrap();
         for capdu in [
             &[0x80, 0xD8, 0x64, 0x01, 1, 0x64][..],
             &[0x80, 0xD8, 0x00, 0x01, 1, 0x64],
@@ -330,7 +375,9 @@ fn the_pairing_key_is_nobodys_to_put_or_delete() {
         }
         // The list of keys has it where it is.
         let listed = host.send(&mut card, &[0x80, 0xCA, 0x00, 0xE0, 0x00]);
-        let is_listed = listed.windows(6).any(|object| object == [0xC0, 4, 1, 0x64, 0x88, 16]);
+        let is_listed = listed
+            .windows(6)
+            .any(|object| object == [0xC0, 4, 1, 0x64, 0x88, 16]);
         assert_eq!(is_listed, number == 1);
     }
     assert_eq!(sw(&se::send(&mut card, SPI, &set_pairing(1, &with(&[])))), 0x9000);

@@ -202,10 +202,7 @@ pub fn profile() -> Profile {
 }
 
 pub fn paired(pairing: Pairing) -> Profile {
-    Profile {
-        pairing,
-        ..profile()
-    }
+    Profile { pairing, ..profile() }
 }
 
 /// What differs from the page's SE.
@@ -254,7 +251,10 @@ pub fn make(flash: Counting, profile: &Profile, made: Made<'_>) -> Card {
     let all: Vec<_> = all.iter().collect();
     let mut card = Card::made_all(flash, SeededRng(1), profile, &all).unwrap();
     let domains: [(u8, &[u8]); 3] = [(1, AM_SD), (2, ISD_P1), (2, ISD_P2)];
-    for (number, name) in domains.into_iter().filter(|_| !made.is_bare && made.files.is_none()) {
+    for (number, name) in domains
+        .into_iter()
+        .filter(|_| !made.is_bare && made.files.is_none())
+    {
         let key = |n: u8| common::key(&[name[name.len() - 1] ^ n; 16]);
         let keys = KeySet {
             enc: key(1),

@@ -83,7 +83,13 @@ fn walk(rows: usize) {
     let (mut ways, mut seen) = (0, [0; 2]);
     for (number, assigned) in assignments(rows).into_iter().enumerate() {
         // The rows in turn under both rules.
-        let rule = |at: usize| if (number + at).is_multiple_of(2) { Row::common } else { Row::all };
+        let rule = |at: usize| {
+            if (number + at).is_multiple_of(2) {
+                Row::common
+            } else {
+                Row::all
+            }
+        };
         let mut pairing = Pairing::all_to(se::id(1)).with(Protocol::Proprietary(0), Row::common(se::id(1)));
         for (at, (protocol, number)) in assigned.iter().enumerate() {
             pairing = pairing.with(*protocol, rule(at)(se::id(*number)));
@@ -97,7 +103,10 @@ fn walk(rows: usize) {
         try_row(&mut card, other, pairing.row(other).unwrap(), &mut seen);
         ways += 1;
     }
-    println!("{ways} assignments of {rows} rows: {} names refused, {} answered", seen[0], seen[1]);
+    println!(
+        "{ways} assignments of {rows} rows: {} names refused, {} answered",
+        seen[0], seen[1]
+    );
     assert!(seen[0] > 0 && seen[1] > 0);
 }
 

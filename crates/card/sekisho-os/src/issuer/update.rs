@@ -268,7 +268,9 @@ impl<'a> PlatformServices<'_, 'a> {
     pub fn set_pairing(&mut self, data: &[u8]) -> Outcome {
         let key = self.keys().single_aes(KVN_PAIRING)?;
         let se_id = self.context.se_id();
-        let System { pairing, containers, .. } = &self.context.system;
+        let System {
+            pairing, containers, ..
+        } = &self.context.system;
         let next = pairing.change(data, (&key, se_id), &mut self.context.records, *containers)?;
         self.context.system.effects.essential = true;
         self.context.system.effects.pairing = Some(next);

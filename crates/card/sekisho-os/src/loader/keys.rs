@@ -108,11 +108,7 @@ impl NewKeys {
     }
 }
 
-fn unwrap<'p>(
-    kck: &AesKey,
-    wrapped: &[u8],
-    plain: &'p mut [u8; PAIR_MAX],
-) -> Result<&'p [u8], StatusWord> {
+fn unwrap<'p>(kck: &AesKey, wrapped: &[u8], plain: &'p mut [u8; PAIR_MAX]) -> Result<&'p [u8], StatusWord> {
     let len = wrapped.len().checked_sub(WRAPPING).ok_or(status::CODE)?;
     let plain = plain.get_mut(..len).ok_or(status::CODE)?;
     key_unwrap(kck, wrapped, plain).map_err(|_| status::CODE)?;
