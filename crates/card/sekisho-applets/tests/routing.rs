@@ -1,5 +1,6 @@
 //! The routing agent: docs/spec/routing.md, whose worked SE this makes, whose exchanges it plays, and whose promises it tries.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
+#![allow(clippy::print_stdout, reason = "says how much it has tried")]
 
 mod common;
 #[path = "routing/files.rs"]

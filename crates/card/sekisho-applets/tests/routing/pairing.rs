@@ -171,6 +171,9 @@ fn every_refusal_in_its_order_and_nothing_changes() {
     assert_eq!(object(&mut card), (0, 0, with(&[])));
 }
 
+/// What changes, the rows that do, and which interfaces are reset.
+type Way = (&'static str, &'static [(usize, u8, u8)], [bool; 4]);
+
 /// The interfaces for whose present protocol the row is another, the one of the command not excepted; what is open on others goes on.
 #[test]
 fn interfaces_whose_row_changed_are_reset_and_others_notice_nothing() {
@@ -180,7 +183,7 @@ fn interfaces_whose_row_changed_are_reset_and_others_notice_nothing() {
         Interface::ApduGate,
         Interface::Spi,
     ];
-    let ways: [(&str, &[(usize, u8, u8)], [bool; 4]); 7] = [
+    let ways: [Way; 7] = [
         ("nothing", &[], [false; 4]),
         (
             "what nobody speaks",
