@@ -15,10 +15,10 @@ use crate::loader::Loader;
 use crate::messaging::{Credential, Messagings, Revoked};
 use crate::names::{Owner, RecordKey, RecordKind};
 use crate::nvm::{Records, own_part};
+use crate::pairing_record::PairingState;
 use crate::profile::Profile;
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, Instance, Module};
-use crate::routing::PairingState;
 use crate::secure::{Authenticated, ModeChange, SecureChannels};
 use crate::stack::Depth;
 

@@ -9,12 +9,9 @@ use sekisho_scp::ScpParameter;
 use crate::interface::ContainerId;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::Records;
+use crate::pairing_record::PairingState;
 use crate::refusal::Refusal;
-use crate::registry::{ENTRIES_MAX, ENTRY_RECORD_MAX, Entry, Instance, Module, Registry};
-use crate::routing::PairingState;
-
-/// Registry index of the issuer security domain, which is selected where nothing else is.
-pub(crate) const ISD_INDEX: u8 = 0;
+use crate::registry::{ENTRIES_MAX, ENTRY_RECORD_MAX, Entry, ISD_INDEX, Instance, Module, Registry};
 
 /// Length of the card record: format, life cycle, SE-id, parameter "i".
 const CARD_RECORD_LEN: usize = 13;

@@ -15,7 +15,7 @@ use crate::bulk;
 use crate::call::Caller;
 use crate::channels::Channels;
 use crate::code;
-use crate::container::{ISD_INDEX, name, new_entry, store_entry};
+use crate::container::{name, new_entry, store_entry};
 use crate::dispatch::Called;
 use crate::element::SecureElement;
 use crate::interface::{ContainerId, Interface, Place};
@@ -25,7 +25,7 @@ use crate::manufacture::{FACTORY_INDEX, FactoryApplication, OwnRecord};
 use crate::names::RecordKind;
 use crate::nvm::{RECORDS_AT_A_TIME, Records, Staged, own_part};
 use crate::refusal::Refusal;
-use crate::registry::{ENTRIES_MAX, Entry, EntryKind, Instance, Module, Registry};
+use crate::registry::{ENTRIES_MAX, Entry, EntryKind, ISD_INDEX, Instance, Module, Registry};
 use crate::stack::{Depth, Stack};
 use crate::state::{Core, Platform};
 

@@ -73,6 +73,8 @@ mod messaging;
 mod names;
 pub mod nvm;
 mod os_part;
+mod pairing;
+mod pairing_record;
 #[cfg(feature = "os-part")]
 mod part;
 #[cfg(not(feature = "os-part"))]
@@ -111,6 +113,7 @@ pub use manufacture::{FactoryApplication, OwnRecord, Personalisation};
 pub use memory::{Pool, State};
 pub use names::EntryId;
 pub use os_part::OsPart;
+pub use pairing::{PROPRIETARY_ROWS_MAX, Pairing, Row, Rule};
 pub use part::PartFailure;
 #[cfg(feature = "os-part")]
 pub use part::{
@@ -121,7 +124,6 @@ pub use profile::{Product, Profile};
 pub use refusal::{Outcome, Refusal};
 pub use registry::{ENTRIES_MAX, Entry, EntryKind, Instance, Module, Registry};
 pub use response::RESPONSE_DATA_MAX;
-pub use routing::{PROPRIETARY_ROWS_MAX, Pairing, Row, Rule};
 pub use secure::{Authenticated, KeyRef, OffCardEntity};
 pub use sekisho_scp::ScpParameter;
 pub use start::BootError;

@@ -6,7 +6,7 @@ use sekisho_keys::{AesKey, KeySet};
 use sekisho_link::Manifest;
 use sekisho_scp::ScpParameter;
 
-use crate::container::{CardRecord, ContainerMemory, ISD_INDEX, name, new_entry, store_entry};
+use crate::container::{CardRecord, ContainerMemory, name, new_entry, store_entry};
 use crate::element::SecureElement;
 use crate::interface::ContainerId;
 use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KVN_PAIRING, KeyRecord, KeyStore};
@@ -15,7 +15,7 @@ use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::{RECORDS_AT_A_TIME, Records, own_part};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
-use crate::registry::{Entry, Module};
+use crate::registry::{Entry, ISD_INDEX, Module};
 use crate::start::BootError;
 use crate::state::Platform;
 

@@ -3,7 +3,7 @@
 use sekisho_apdu::Aid;
 
 use crate::interface::{ContainerId, Protocol};
-use crate::routing::{Pairing, Row};
+use crate::pairing::{Pairing, Row};
 
 /// AID of the issuer security domain (GPC H.1.3).
 const ISD: Aid = match Aid::new(&[0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00]) {

@@ -6,10 +6,12 @@
 use sekisho_apdu::gp::{ApplicationLifeCycle, ELF_LOADED, Privileges};
 use sekisho_apdu::{Aid, DecodeError, PartialAid, Reader, Writer};
 
-use crate::container::ISD_INDEX;
 use crate::interface::ContainerId;
 use crate::names::EntryId;
 use crate::refusal::Refusal;
+
+/// Registry index of the issuer security domain, which is selected where nothing else is.
+pub(crate) const ISD_INDEX: u8 = 0;
 
 /// Most entries of a container's registry.
 pub const ENTRIES_MAX: usize = 16;

@@ -6,13 +6,12 @@ use sekisho_apdu::{CApdu, PartialAid, SecureMessaging, StatusWord, Writer};
 use crate::application::{Applications, Effects, Protection};
 use crate::call::Caller;
 use crate::channels::Selected;
-use crate::container::ISD_INDEX;
 use crate::dispatch::Called;
 use crate::interface::{ContainerId, Place};
 use crate::nvm::Staged;
+use crate::pairing::Row;
 use crate::refusal::{Outcome, Refusal};
-use crate::registry::{Entry, Instance};
-use crate::routing::Row;
+use crate::registry::{Entry, ISD_INDEX, Instance};
 use crate::state::{Core, Platform};
 
 /// P1 of SELECT: by name (GPC Table 11-80).

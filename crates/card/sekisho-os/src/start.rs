@@ -21,9 +21,10 @@ use crate::interface::{ContainerId, Interface};
 use crate::leftovers;
 use crate::names::carried;
 use crate::nvm::{AnyFlash, BulkArea, Layout, Records};
+use crate::pairing_record::PairingState;
 use crate::profile::Profile;
 use crate::refusal::Refusal;
-use crate::routing::{PairingState, made};
+use crate::routing::made;
 use crate::stack::{Depth, Stack};
 use crate::state::Platform;
 

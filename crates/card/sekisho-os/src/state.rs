@@ -14,9 +14,10 @@ use crate::interface::{ContainerId, Interface, Place};
 use crate::loader::Loader;
 use crate::messaging::Messagings;
 use crate::nvm::{BulkArea, Layout, NvmParts, Staged};
+use crate::pairing::Pairing;
+use crate::pairing_record::PairingState;
 use crate::profile::Profile;
 use crate::response::RESPONSE_DATA_MAX;
-use crate::routing::{Pairing, PairingState};
 use crate::secure::SecureChannels;
 
 /// What an SE is built on.

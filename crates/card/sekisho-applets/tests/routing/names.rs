@@ -71,7 +71,12 @@ fn a_name_that_is_refused_costs_what_one_costs_that_does_not_exist() {
     }
     println!("{refused} names refused");
     assert!(refused >= 20);
-    // A common name of a container that is terminated, and any other: the same.
+}
+
+/// A common name of a container that is terminated, and any other: the same.
+#[test]
+fn names_of_a_container_that_is_terminated_cost_the_same_and_the_others_are_as_they_were() {
+    let nowhere = b"\xF0SKWHERE\x09";
     let mut card = se::card();
     let mut host = Host::open_on(
         &mut card,

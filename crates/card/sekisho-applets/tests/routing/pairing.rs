@@ -9,7 +9,7 @@ use sekisho_scp::{MacMode, SecurityLevel};
 
 use crate::common::ByValue as _;
 use crate::common::host::Host;
-use crate::common::{key, sw};
+use crate::common::{self, key, sw};
 use crate::se::{self, Card, Counting, Made, PAIRING_KEY};
 
 const SPI: Protocol = Protocol::SpiEse;
@@ -59,58 +59,74 @@ fn object(card: &mut Card) -> (u8, u32, Vec<u8>) {
     (value[0], number, value[5..].to_vec())
 }
 
+/// An SE with pairing data 7 in its record; what every refusal leaves as it is, and how often which came.
+struct Refusals {
+    card: Card,
+    rows: Vec<u8>,
+    seen: BTreeMap<u16, usize>,
+}
+
+impl Refusals {
+    fn new() -> Self {
+        let mut card = se::card();
+        let rows = with(&[(2, 3, 1)]);
+        assert_eq!(sw(&se::send(&mut card, SPI, &set_pairing(7, &rows))), 0x9000);
+        let seen = BTreeMap::new();
+        Self { card, rows, seen }
+    }
+
+    fn refused(&mut self, capdu: &[u8], expected: u16) {
+        assert_eq!(
+            sw(&se::send(&mut self.card, SPI, capdu)),
+            expected,
+            "{capdu:02X?}"
+        );
+        assert_eq!(object(&mut self.card), (1, 7, self.rows.clone()));
+        *self.seen.entry(expected).or_default() += 1;
+    }
+}
+
+/// Pairing data that would be taken.
+fn good() -> Vec<u8> {
+    data(8, &with(&[]), &PAIRING_KEY, &se::se_id(1))
+}
+
 #[test]
 fn every_refusal_in_its_order_and_nothing_changes() {
-    let mut card = se::card();
-    let other = with(&[(2, 3, 1)]);
-    assert_eq!(sw(&se::send(&mut card, SPI, &set_pairing(7, &other))), 0x9000);
-    let good = data(8, &with(&[]), &PAIRING_KEY, &se::se_id(1));
-    let flipped = |at: usize| {
-        let mut changed = good.clone();
-        changed[at] ^= 1;
-        changed
-    };
+    let mut to = Refusals::new();
+    let good = good();
     let rows = |rows: &[u8]| data(8, rows, &PAIRING_KEY, &se::se_id(1));
-    let mut seen = BTreeMap::<u16, usize>::new();
-    let mut refused = |card: &mut Card, capdu: &[u8], expected: u16| {
-        assert_eq!(sw(&se::send(card, SPI, capdu)), expected, "{capdu:02X?}");
-        assert_eq!(object(card), (1, 7, other.clone()));
-        *seen.entry(expected).or_default() += 1;
-    };
-    refused(&mut card, &[&[0x00][..], &command(&good)[1..]].concat(), 0x6E00);
-    refused(
-        &mut card,
-        &[&[0x80, 0x38, 0x01][..], &command(&good)[3..]].concat(),
-        0x6A86,
-    );
-    refused(
-        &mut card,
-        &[&[0x80, 0x38, 0x00, 0x01][..], &command(&good)[4..]].concat(),
-        0x6A86,
-    );
-    refused(&mut card, &[0x80, 0x38, 0x00, 0x00], 0x6700);
-    for len in [0, 1, 16, 19] {
-        refused(&mut card, &command(&good[..len]), 0x6700);
+    to.refused(&[&[0x00][..], &command(&good)[1..]].concat(), 0x6E00);
+    for (p1, p2) in [(1, 0), (0, 1)] {
+        let wrong = [&[0x80, 0x38, p1, p2][..], &command(&good)[4..]].concat();
+        to.refused(&wrong, 0x6A86);
     }
-    refused(&mut card, &command(&[0; 4 + 3 * 15 + 1 + 16]), 0x6700);
+    to.refused(&[0x80, 0x38, 0x00, 0x00], 0x6700);
+    for len in [0, 1, 16, 19] {
+        to.refused(&command(&good[..len]), 0x6700);
+    }
+    to.refused(&command(&[0; 4 + 3 * 15 + 1 + 16]), 0x6700);
     // Cut to what could be number and code, any byte changed, another key, another SE.
     for len in [20, good.len() - 1] {
-        refused(&mut card, &command(&good[..len]), 0x9503);
+        to.refused(&command(&good[..len]), 0x9503);
     }
     for at in 0..good.len() {
-        refused(&mut card, &command(&flipped(at)), 0x9503);
+        let mut changed = good.clone();
+        changed[at] ^= 1;
+        to.refused(&command(&changed), 0x9503);
     }
     for wrong in [
         data(8, &with(&[]), &[0x65; 16], &se::se_id(1)),
         data(8, &with(&[]), &PAIRING_KEY, &se::se_id(2)),
         data(8, &[], &[0; 16], &se::se_id(1)),
     ] {
-        refused(&mut card, &command(&wrong), 0x9503);
+        to.refused(&command(&wrong), 0x9503);
     }
     // The last one again, older ones; a wrong number goes before wrong rows.
+    let present = to.rows.clone();
     for number in [7, 6, 0] {
-        refused(&mut card, &set_pairing(number, &other), 0x9502);
-        refused(&mut card, &set_pairing(number, &[]), 0x9502);
+        to.refused(&set_pairing(number, &present), 0x9502);
+        to.refused(&set_pairing(number, &[]), 0x9502);
     }
     let whole = with(&[]);
     for wrong in [
@@ -123,10 +139,16 @@ fn every_refusal_in_its_order_and_nothing_changes() {
         with(&[(0, 0, 0)]),
         with(&[(0, 1, 2)]),
     ] {
-        refused(&mut card, &command(&rows(&wrong)), 0x6A80);
+        to.refused(&command(&rows(&wrong)), 0x6A80);
     }
-    println!("status words of SET PAIRING refused: {seen:04X?}");
-    // Not the platform's root: whatever comes.
+    println!("status words of SET PAIRING refused: {:04X?}", to.seen);
+}
+
+/// Roots of other containers, supplementary domains, a root that is locked, an SE without the key.
+#[test]
+fn the_platforms_root_alone_takes_pairing_data_while_it_may() {
+    let mut card = se::card();
+    let good = good();
     for protocol in [Protocol::T0, Protocol::Proprietary(0)] {
         for capdu in [&command(&good)[..], &[0x80, 0x38, 0x01, 0x00]] {
             assert_eq!(sw(&se::send(&mut card, protocol, capdu)), 0x6D00);
@@ -141,20 +163,8 @@ fn every_refusal_in_its_order_and_nothing_changes() {
     assert_eq!(sw(&se::send(&mut card, SPI, &command(&good))), 0x6D00);
     // Locked, it is not changed; unlocked it is.
     card.reset(Interface::Spi);
-    let open = |card: &mut Card| {
-        let keys = se::keys_of(1);
-        Host::open_on(
-            card,
-            Interface::Spi,
-            0,
-            0x30,
-            &keys,
-            SecurityLevel::FULL,
-            MacMode::S8,
-        )
-        .unwrap()
-    };
-    let mut host = open(&mut card);
+    let (keys, level) = (se::keys_of(1), SecurityLevel::FULL);
+    let mut host = Host::open_on(&mut card, Interface::Spi, 0, 0x30, &keys, level, MacMode::S8).unwrap();
     for state in [0x07, 0x0F, 0x7F] {
         assert_eq!(sw(&host.send(&mut card, &[0x80, 0xF0, 0x80, state])), 0x9000);
     }
@@ -174,15 +184,45 @@ fn every_refusal_in_its_order_and_nothing_changes() {
 /// What changes, the rows that do, and which interfaces are reset.
 type Way = (&'static str, &'static [(usize, u8, u8)], [bool; 4]);
 
+const ALL: [Interface; 4] = [
+    Interface::Iso7816Contact,
+    Interface::Swp,
+    Interface::ApduGate,
+    Interface::Spi,
+];
+/// What each of them speaks first, by the row's place.
+const SPOKEN: [usize; 4] = [0, 2, 4, 5];
+
+/// An SE with a secure channel on each interface, and on logical channel 1 of each an answer that waits.
+fn all_talk() -> (Card, Vec<Host>) {
+    let mut card = se::card();
+    let open = |(interface, number)| {
+        let (keys, level) = (se::keys_of(number), SecurityLevel::FULL);
+        Host::open_on(&mut card, interface, 0, 0x30, &keys, level, MacMode::S8).unwrap()
+    };
+    let hosts = ALL.into_iter().zip([2, 1, 1, 1]).map(open).collect();
+    for interface in ALL {
+        let opened = common::send_on(&mut card, interface, &[0x00, 0x70, 0, 0, 1]);
+        assert_eq!(opened[0], 1);
+        let cut = common::send_on(&mut card, interface, &[0x81, 0xCA, 0x00, 0x66, 0x10]);
+        assert_eq!(cut[16..], [0x61, 0x23]);
+    }
+    (card, hosts)
+}
+
+/// The interface starts anew: with the root of the container that the row says.
+fn is_reset(card: &mut Card, interface: Interface, number: u8) {
+    let waits = common::send_on(card, interface, &[0x01, 0xC0, 0, 0, 0]);
+    assert_eq!(waits, [0x68, 0x81], "{interface:?}");
+    let level = common::send_on(card, interface, &[0x00, 0xCA, 0x00, 0xD3, 0]);
+    assert_eq!(level, [0x00, 0x90, 0x00], "{interface:?}");
+    let id = common::send_on(card, interface, &[0x00, 0xCA, 0x00, 0xCF, 0]);
+    assert_eq!(id[..10], se::se_id(number), "{interface:?}");
+}
+
 /// The interfaces for whose present protocol the row is another, the one of the command not excepted; what is open on others goes on.
 #[test]
 fn interfaces_whose_row_changed_are_reset_and_others_notice_nothing() {
-    let all = [
-        Interface::Iso7816Contact,
-        Interface::Swp,
-        Interface::ApduGate,
-        Interface::Spi,
-    ];
     let ways: [Way; 7] = [
         ("nothing", &[], [false; 4]),
         (
@@ -196,60 +236,28 @@ fn interfaces_whose_row_changed_are_reset_and_others_notice_nothing() {
         ("its own", &[(5, 2, 1)], [false, false, false, true]),
         ("all", &[(0, 3, 1), (2, 3, 1), (4, 3, 1), (5, 3, 1)], [true; 4]),
     ];
-    for is_protected in [false, true] {
-        for (what, rows, changed) in ways {
-            let mut card = se::card();
-            let containers = [2, 1, 1, 1];
-            let mut hosts: Vec<_> = all
-                .into_iter()
-                .zip(containers)
-                .map(|(interface, number)| {
-                    let keys = se::keys_of(number);
-                    let level = SecurityLevel::FULL;
-                    Host::open_on(&mut card, interface, 0, 0x30, &keys, level, MacMode::S8).unwrap()
-                })
-                .collect();
-            // On logical channel 1: an answer that waits, and a chain that has begun.
-            for interface in all {
-                let send = |card: &mut Card, capdu: &[u8]| crate::common::send_on(card, interface, capdu);
-                assert_eq!(send(&mut card, &[0x00, 0x70, 0, 0, 1])[0], 1);
-                assert_eq!(
-                    send(&mut card, &[0x81, 0xCA, 0x00, 0x66, 0x10])[16..],
-                    [0x61, 0x23]
-                );
-            }
-            let change = set_pairing(1, &with(rows));
-            let answer = if is_protected {
-                let mut platform = hosts.pop().unwrap();
-                let answer = platform.send(&mut card, &change);
-                hosts.push(platform);
-                answer
-            } else {
-                // In the clear: the secure channel there ends, as with any command in the clear.
-                card.reset(Interface::Spi);
-                crate::common::send_on(&mut card, Interface::Spi, &change)
-            };
-            assert_eq!(answer, [0x90, 0x00], "{what}");
-            for (at, (interface, host)) in all.into_iter().zip(&mut hosts).enumerate() {
-                let waits = crate::common::send_on(&mut card, interface, &[0x01, 0xC0, 0, 0, 0]);
-                if changed[at] {
-                    assert_eq!(waits, [0x68, 0x81], "{what} {interface:?}");
-                    let command = [0x00, 0xCA, 0x00, 0xD3, 0];
-                    let level = crate::common::send_on(&mut card, interface, &command);
-                    assert_eq!(level, [0x00, 0x90, 0x00], "{what} {interface:?}");
-                    let number = rows
-                        .iter()
-                        .find(|(row, _, _)| [0, 2, 4, 5][at] == *row)
-                        .unwrap()
-                        .1;
-                    let command = [0x00, 0xCA, 0x00, 0xCF, 0];
-                    let id = crate::common::send_on(&mut card, interface, &command);
-                    assert_eq!(id[..10], se::se_id(number), "{what} {interface:?}");
-                } else if interface != Interface::Spi || is_protected {
-                    assert_eq!(waits.len(), 0x23 + 2, "{what} {interface:?}");
-                    let level = host.send(&mut card, &[0x00, 0xCA, 0x00, 0xD3, 0]);
-                    assert_eq!(level, [0xB3, 0x90, 0x00], "{what} {interface:?}");
-                }
+    for (is_protected, (what, rows, changed)) in
+        [false, true].into_iter().flat_map(|is| ways.map(|way| (is, way)))
+    {
+        let (mut card, mut hosts) = all_talk();
+        let change = set_pairing(1, &with(rows));
+        let answer = if is_protected {
+            hosts[3].send(&mut card, &change)
+        } else {
+            // In the clear: the secure channel there ends, as with any command in the clear.
+            card.reset(Interface::Spi);
+            common::send_on(&mut card, Interface::Spi, &change)
+        };
+        assert_eq!(answer, [0x90, 0x00], "{what}");
+        for (at, (interface, host)) in ALL.into_iter().zip(&mut hosts).enumerate() {
+            if changed[at] {
+                let its = rows.iter().find(|(row, _, _)| SPOKEN[at] == *row).unwrap();
+                is_reset(&mut card, interface, its.1);
+            } else if interface != Interface::Spi || is_protected {
+                let waits = common::send_on(&mut card, interface, &[0x01, 0xC0, 0, 0, 0]);
+                assert_eq!(waits.len(), 0x23 + 2, "{what} {interface:?}");
+                let level = host.send(&mut card, &[0x00, 0xCA, 0x00, 0xD3, 0]);
+                assert_eq!(level, [0xB3, 0x90, 0x00], "{what} {interface:?}");
             }
         }
     }
@@ -273,8 +281,7 @@ fn a_power_cut_leaves_the_old_or_the_new_pairing_data() {
             flash.inner().cut_after(cut, cut);
             let mut out = [0; 2];
             // The start may write too: it is not what is cut here.
-            let (answered, mut flash) = match Card::booted(flash, crate::common::SeededRng(3), &se::profile())
-            {
+            let (answered, mut flash) = match Card::booted(flash, common::SeededRng(3), &se::profile()) {
                 Ok(mut card) => {
                     let command = set_pairing(earlier + 1, &next);
                     assert_eq!(card.transmit(Interface::Spi, &command, &mut out), 2);
@@ -346,8 +353,8 @@ fn a_record_whose_bits_flip_never_routes() {
         for bit in 0..8 {
             let mut image = image.clone();
             image[at + byte] ^= 1 << bit;
-            let flash = sekisho_nvm::ram::RamFlash::from_image(crate::common::PAGE, &image);
-            match Card::booted(Counting::of(flash), crate::common::SeededRng(3), &se::profile()) {
+            let flash = sekisho_nvm::ram::RamFlash::from_image(common::PAGE, &image);
+            match Card::booted(Counting::of(flash), common::SeededRng(3), &se::profile()) {
                 Ok(mut card) => assert_eq!(object(&mut card), (2, 0x0A0B_0C0D, with(&[]))),
                 Err(failure) => assert_eq!(failure.error, BootError::Refused(StatusWord(0x6581))),
             }
@@ -393,7 +400,7 @@ fn a_protocol_of_the_products_own_is_a_row() {
     let mut card = se::boot(se::card().into_flash(), &se::paired(pairing));
     for interface in Interface::ALL {
         assert!(card.reset_to(interface, Protocol::Proprietary(0x7F)));
-        let id = crate::common::send_on(&mut card, interface, &[0, 0xCA, 0, 0xCF, 0]);
+        let id = common::send_on(&mut card, interface, &[0, 0xCA, 0, 0xCF, 0]);
         assert_eq!(id[..10], se::se_id(3));
         assert!(!card.reset_to(interface, Protocol::Proprietary(0)));
     }

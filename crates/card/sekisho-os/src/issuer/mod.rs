@@ -12,7 +12,7 @@ use sekisho_scp::ScpParameter;
 
 use crate::application::{Context, MESSAGING_POLICY};
 use crate::call::Caller;
-use crate::container::{CardRecord, ISD_INDEX, store_entry};
+use crate::container::{CardRecord, store_entry};
 use crate::interface::ContainerId;
 use crate::keys::{KID_FIRST, KVN_INITIAL, KVN_KOS, KeyRecord, KeyStore, is_platforms};
 use crate::messaging::Revoked;
@@ -20,7 +20,7 @@ use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::RESERVE;
 use crate::profile::Profile;
 use crate::refusal::Refusal;
-use crate::registry::{Entry, Registry};
+use crate::registry::{Entry, ISD_INDEX, Registry};
 use crate::secure::KeyRef;
 
 impl<'a> Context<'a> {
