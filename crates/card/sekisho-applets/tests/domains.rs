@@ -12,7 +12,7 @@ use sekisho_apdu::Aid;
 use sekisho_applets::Standard;
 use sekisho_keys::{KeySet, cbc_encrypt, kcv_aes};
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{ContainerId, Interface, Pairing, Personalisation, Profile, SecureElement};
+use sekisho_os::{ContainerId, Interface, Pairing, Personalisation, Profile, Protocol, Row, SecureElement};
 use sekisho_scp::{MacMode, SecurityLevel};
 
 use common::script::Line;
@@ -200,7 +200,7 @@ type Two = SecureElement<On<Standard<4>, SeededRng, 2>>;
 fn two_profile() -> Profile {
     let second = ContainerId::new(2).unwrap();
     Profile {
-        pairing: Pairing::all_to(ContainerId::ESE).with(Interface::Spi, second),
+        pairing: Pairing::all_to(ContainerId::ESE).with(Protocol::SpiEse, Row::common(second)),
         ..profile()
     }
 }
