@@ -6,7 +6,8 @@ use sekisho_apdu::Aid;
 use sekisho_applets::Standard;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    ContainerId, FactoryApplication, Interface, LoadFile, Module, Pairing, Profile, SecureElement,
+    ContainerId, FactoryApplication, Interface, LoadFile, Module, Pairing, Profile, Protocol, Row,
+    SecureElement,
 };
 
 use crate::common::ByValue as _;
@@ -47,7 +48,7 @@ pub fn profile() -> Profile {
         slot_bytes: PAGE,
         area_bytes: AREA * PAGE,
         area_quota: 6 * PAGE,
-        pairing: Pairing::all_to(ESE).with(SECOND, second()),
+        pairing: Pairing::all_to(ESE).with(Protocol::SpiEse, Row::common(second())),
         ..Profile::default()
     }
 }
