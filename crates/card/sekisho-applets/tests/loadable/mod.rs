@@ -48,7 +48,10 @@ pub fn profile() -> Profile {
         slot_bytes: PAGE,
         area_bytes: AREA * PAGE,
         area_quota: 6 * PAGE,
-        pairing: Pairing::all_to(ESE).with(Protocol::SpiEse, Row::common(second())),
+        // Each reaches its own alone: the same names stand in both.
+        pairing: Pairing::all_to(ESE)
+            .with(Protocol::T0, Row::all(ESE))
+            .with(Protocol::SpiEse, Row::all(second())),
         ..Profile::default()
     }
 }
