@@ -82,10 +82,12 @@ impl Store {
             self.page_mut(page).sequence = u32::MAX;
         }
         self.tail = self.geometry.pages - 1;
+        // Half of the pages is to be enough.
+        self.lists = false;
         self.open_page(flash, None)?;
         let mut is_first = true;
         while self.carry_page(flash, old, &name, &mut is_first)? {
-            self.open_page(flash, None)?;
+            self.next_page(flash)?;
         }
         let number = u16::try_from(pages.start).map_err(|_| Error::Geometry)?;
         let emptied = Name {
@@ -101,7 +103,8 @@ impl Store {
             *self.page_mut(page) = Page::BLANK;
             self.erase(flash, page)?;
         }
-        Ok(())
+        self.lists = true;
+        self.list(flash)
     }
 
     /// Copies what fits into the tail of what has not been copied yet; whether something is left.

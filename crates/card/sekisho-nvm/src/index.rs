@@ -5,6 +5,8 @@ use crate::flash::WORD;
 
 /// Bits of an offset in a slot, in words: the log that an index can point into has up to 4 MiB.
 const OFFSET_BITS: u32 = 20;
+/// Bytes of a store that a slot can point into.
+pub(crate) const REACH: usize = ((1 << OFFSET_BITS) - 1) * WORD;
 /// Bits of a tag.
 const TAG_BITS: u32 = 28;
 
@@ -19,7 +21,7 @@ impl Slot {
     /// `None` when the offset is out of reach.
     fn new(tag: Tag, at: usize) -> Option<Self> {
         let word = u64::try_from(at / WORD).ok()?;
-        if word >= (1 << OFFSET_BITS) - 1 {
+        if at >= REACH {
             return None;
         }
         let [_, _, a, b, c, d, e, f] = (u64::from(tag.0) << OFFSET_BITS | word).to_be_bytes();
@@ -45,6 +47,12 @@ impl Slot {
 pub(crate) struct Tag(u32);
 
 impl Tag {
+    /// As many of its bits as a directory has of it.
+    pub(crate) const fn short(self) -> u16 {
+        let [_, _, a, b] = (self.0 >> (TAG_BITS - 16)).to_be_bytes();
+        u16::from_be_bytes([a, b])
+    }
+
     pub(crate) const fn of(key: Key) -> Self {
         // Two rounds of multiplying and folding (MurmurHash3, finalizer): neighbours are far apart.
         let names = (key.owner as u32) << 16 | key.object as u32;
@@ -60,6 +68,8 @@ impl Tag {
 pub struct Index<I: ?Sized = [Slot]> {
     /// Every live record is in it.
     complete: bool,
+    /// Records in it.
+    count: usize,
     slots: I,
 }
 
@@ -67,6 +77,7 @@ impl<const N: usize> Index<[Slot; N]> {
     pub(crate) const fn new() -> Self {
         Self {
             complete: true,
+            count: 0,
             slots: [Slot::FREE; N],
         }
     }
@@ -78,9 +89,14 @@ impl Index {
         self.complete
     }
 
+    /// Whether every live record is in it, and will be with another `count`.
+    pub(crate) const fn has_room_for(&self, count: usize) -> bool {
+        self.complete && self.count + count <= self.slots.len()
+    }
+
     pub(crate) fn clear(&mut self) {
         self.slots.fill(Slot::FREE);
-        self.complete = true;
+        (self.complete, self.count) = (true, 0);
     }
 
     /// The place that a tag's search begins at.
@@ -118,16 +134,23 @@ impl Index {
         self.place_of(tag, at).is_some()
     }
 
-    /// Takes up a record whose key is not in it. Without room for it the index is incomplete from then on.
-    pub(crate) fn insert(&mut self, tag: Tag, at: usize) {
+    /// Takes up a record whose key is not in it, if there is room. Without room for it the index is incomplete from then on.
+    pub(crate) fn insert(&mut self, tag: Tag, at: usize) -> bool {
         let len = self.slots.len();
         let home = self.home(tag);
         let free = (home..len)
             .chain(0..home)
             .find(|place| self.slots.get(*place) == Some(&Slot::FREE));
         match (free.and_then(|free| self.slots.get_mut(free)), Slot::new(tag, at)) {
-            (Some(place), Some(slot)) => *place = slot,
-            _ => self.complete = false,
+            (Some(place), Some(slot)) => {
+                *place = slot;
+                self.count += 1;
+                true
+            }
+            _ => {
+                self.complete = false;
+                false
+            }
         }
     }
 
@@ -153,6 +176,7 @@ impl Index {
         }
         if let Some(slot) = self.slots.get_mut(hole) {
             *slot = Slot::FREE;
+            self.count -= 1;
         }
     }
 }

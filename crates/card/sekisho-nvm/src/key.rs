@@ -2,6 +2,9 @@
 
 use core::fmt;
 
+use crate::flash::WORD;
+use crate::record::record_size;
+
 /// Name of a record: whose it is, which of its owner's things, and which part of that. Keys are ordered by owner, then object, then part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
@@ -59,6 +62,14 @@ pub enum Op<'a> {
 }
 
 impl Op<'_> {
+    /// Bytes of the store's room that its record takes as long as it is live: its head, its value and its place in a directory. None for one that removes.
+    pub const fn cost(&self) -> usize {
+        match self {
+            Self::Put(_, value) => record_size(value.len()) + WORD,
+            Self::Remove(_) | Self::RemoveAll(_) => 0,
+        }
+    }
+
     /// Whether it makes, replaces or removes the record of `key`.
     pub fn concerns(&self, key: Key) -> bool {
         match *self {

@@ -45,9 +45,12 @@
 //! byte first, in whole words: those in use when this one was begun, itself too. The CRC-32 (IEEE 802.3, with 1 instead of 0) is that of all before it. `closed` is FF in the tail, and written with zeros when the next page has its head; `unmade` is
 //! written with zeros when the store is to be [formatted](Store::format) anew. `cut` is FF, or says that what stands in a page (2 bytes) from an offset in words (2 bytes) on does not count.
 //!
-//! `what` are three bits: 1 put, 2 remove, 3 remove all of the owner, 4 remove all of the object, 5 emptied (the page whose number stands in `object` is not in use any more); then a bit on the last record of a transaction and
+//! `what` are three bits: 1 put, 2 remove, 3 remove all of the owner, 4 remove all of the object, 5 emptied (the page whose number stands in `object` is not in use any more), 6 directory; then a bit on the last record of a transaction and
 //! one on the first; `length` are the 11 bits behind. `check` is the CRC-8 (polynomial 07, start FF, not reflected) of the other seven bytes before the sum. A record's CRC-32 is that of its first eight bytes and its value without the filling.
 //! Records do not go from one page into the next, a transaction does. Behind its last record stands a word of zeros. What is **wiped** is zeros from the first byte of the head to the end of the value; it is passed over word by word.
+//!
+//! A **directory** (`what` 6, neither first nor last, `length` 0) is the last record of a closed page. Its value are as many words as `object` says, one for each record of the page that puts something: the 16 highest bits of its key's tag (28 bits of a hash, `index.rs`) and its offset in the page in words, in
+//! ascending order. When the record is wiped the word becomes zeros. A page that was closed while the index had all records has none.
 //!
 //! # Why it holds
 //!
@@ -61,21 +64,25 @@
 //! *Anything out of order is cleaned by copying*: a page with something that is not wiped, or was undone, is taken from the oldest on; its live records go behind the tail as one transaction that ends with *emptied*, then it is erased. What was undone
 //! in pages of its own goes when a new page is begun whose head has them not in use. A compaction is the same.
 //!
+//! *A directory leaves nothing out*: opening compares it with the records of its page. A word of it is written with zeros before its record is wiped, so that of a page where the two do not agree the last transaction concerns a record: that page is copied. Its own sum counts until its page is closed, which tells
+//! a torn one; nothing is wiped before.
+//!
 //! *A damaged head is no free page*: a page in use without a valid head is damage, and so is a tail that is closed, which a store has that has lost its last page.
 //!
 //! *Nothing is written where an erasure was not finished*: a page that is not known to be erased since the power came on is erased before it is begun.
 //!
 //! # Room, RAM, wear, time
 //!
-//! Two pages are free at any time but while one is being compacted. Of the others each gives its bytes behind the head, less 16 and less a slack of 1,220 bytes, or a third of it if that is less: [`Store::capacity`], 16,992 bytes in 8 pages of 4 KiB. A record takes 12
-//! bytes and its value in whole words. The longest value has 1,024 bytes, and less in pages below 1,108 ([`Store::value_max`]). What does not make the records longer in all always has room, if it is no more than the slack less 20 bytes:
+//! Two pages are free at any time but while one is being compacted. Of the others each gives its bytes behind the head, less 28 and less a slack of 1,220 bytes, or a third of it if that is less: [`Store::capacity`], 16,920 bytes in 8 pages of 4 KiB. A record takes 16
+//! bytes and its value in whole words ([`Op::cost`]): 12 for its head and 4 for its place in a directory, even while there is none. The longest value has 1,024 bytes, and less in pages below 1,124 ([`Store::value_max`]). What does not make the records longer in all always has room, if it is no more than the slack less 20 bytes:
 //! 1,200 bytes of records in pages of 4 KiB.
 //!
 //! A commit that finds no room in the tail begins a page; if that would leave less than two free, the page with the fewest live bytes is compacted before: there is one with at most what one page gives, so that one erasure is enough for a commit of
 //! up to 1,200 bytes of records. Pages that are not known to be erased are prepared by commits that erase nothing else.
 //!
 //! A [`Store`] takes 6 bytes for each record that its index is to hold, 12 for each page and 8 for each owner ([`Ram`]), and less than 100 itself. As long as the index holds all records, [`Store::get`] makes two reads, of the head and of the value, and what is not there costs none.
-//! What the index has no place for is looked for in all pages, record by record. Two keys in 268 million share what the index knows of a key: of these one costs one read more. Removing a prefix reads the head of every record.
+//! **What the index has no place for** costs at most, for each closed page with live records, one read for each 64 records that the page was closed with, normally one; one for each other record with the same 16 bits; one for each 256 bytes of the tail; and two. With 16 places for 2,000 records in 512 KB
+//! [`Store::get`] makes 136 at most. Of a store that was written with a larger index, or carried over, pages without a directory are moved at opening as far as two pages stay free, and read like the tail until then. Two keys in 268 million share what the index knows of a key: of these one costs one read more. Removing a prefix reads the head of every record.
 //!
 //! # Format 1
 //!
@@ -91,6 +98,7 @@ mod ahead;
 pub mod area;
 mod carry;
 mod crc;
+mod directory;
 mod flash;
 mod format_1;
 mod index;
@@ -102,6 +110,7 @@ pub mod ram;
 mod record;
 mod store;
 mod tables;
+mod walk;
 mod write;
 
 pub use flash::{Flash, Region, WORD};

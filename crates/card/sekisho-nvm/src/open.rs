@@ -4,12 +4,14 @@ use core::ops::Range;
 
 use crate::Error;
 use crate::ahead::Ahead;
+use crate::directory::Listed;
 use crate::flash::{Flash, WORD};
 use crate::key::{Key, Op, Prefix};
 use crate::page::{Cut, Geometry};
 use crate::record::{Kind, Name, RECORD_HEAD, Record};
-use crate::store::{Skipped, Store, zeros};
+use crate::store::Store;
 use crate::tables::{Memory, Page};
+use crate::walk::{Skipped, zeros};
 use crate::write::OPS_MAX;
 
 /// What stands at an offset.
@@ -234,8 +236,12 @@ impl Store {
             return Ok(Found::Free);
         }
         let record = Record::read(at, &head).filter(|record| record.end() <= end);
+        // What has gone since has left zeros in a directory: of a page that was closed with it, it is held against the records.
         if let Some(record) = record
-            && geometry.is_valid(flash, &record)?
+            && (geometry.is_valid(flash, &record)?
+                || record.name.kind == Kind::Directory
+                    && record.crc != 0
+                    && geometry.is_closed(flash, page)?)
         {
             return Ok(Found::Record(record));
         }
@@ -269,10 +275,11 @@ impl Store {
         };
         if let Some(record) = record.filter(|record| record.name.kind == Kind::Put) {
             // A first word that was cut may look whole, with any length: then what it says ends in the middle of something.
-            let is_sound = third != 0
-                || self.is_zero(flash, &record)?
-                || self.is_something(flash, record.end(), page)?;
-            if is_sound {
+            // And where only the name is left, it may say any part.
+            if third == 0 && self.is_zero(flash, &record)? {
+                return Ok(remains(Remaining::Owned(second), record.end()));
+            }
+            if third != 0 || self.is_something(flash, record.end(), page)? {
                 return Ok(remains(Remaining::Key(record.name.key), record.end()));
             }
         }
@@ -326,6 +333,17 @@ impl Store {
                     Found::Free => break,
                     Found::Zeros(end) => {
                         at = end;
+                        if !is_pending && survey.end.0 == sequence {
+                            survey.end.1 = at;
+                        }
+                    }
+                    Found::Record(record) if record.name.kind == Kind::Directory => {
+                        at = record.end();
+                        self.page_mut(page).entries = record.name.key.object;
+                        // Nothing stands behind it, and it is part of no transaction.
+                        if !matches!(self.look(flash, at, page)?, Found::Free) {
+                            return Err(Error::Corrupted);
+                        }
                         if !is_pending && survey.end.0 == sequence {
                             survey.end.1 = at;
                         }
@@ -397,7 +415,7 @@ impl Store {
             let mut walk = self.walk(page);
             while let Some(record) = walk.next(&self.geometry, flash)? {
                 let at = (sequence, record.at);
-                if at >= from && at <= to {
+                if at >= from && at <= to && record.name.kind != Kind::Directory {
                     let place = free.next().ok_or(Error::Corrupted)?;
                     *place = Some((at, record.name));
                 }
@@ -416,26 +434,60 @@ impl Store {
             .for_each(|owned| owned.bytes = 0);
         (self.live, self.all_owners) = (0, true);
         for page in 0..self.geometry.pages {
-            self.page_mut(page).live = 0;
+            let listed = self.entries_of(page).is_some();
+            let page = self.page_mut(page);
+            page.live = 0;
+            page.entries = if listed { page.entries } else { 0 };
         }
-        let mut next = self.page_from(0);
-        while let Some(page) = next {
-            flash.rewind();
-            let sequence = self.page(page).sequence;
-            let mut walk = self.walk(page);
-            while let Some(record) = walk.next(&self.geometry, flash)? {
-                if record.name.kind != Kind::Put {
-                    continue;
+        // The records of a page without a directory come first: the index had room for them.
+        for is_listed in [false, true] {
+            let mut next = self.page_from(0);
+            while let Some(page) = next {
+                let has_directory = self.entries_of(page).is_some();
+                if (has_directory || page == self.tail) == is_listed {
+                    flash.rewind();
+                    self.take_page(flash, page, last)?;
                 }
-                if last.any((sequence, record.at), |op| op.concerns(record.name.key)) {
-                    self.page_mut(page).flag = true;
-                } else {
-                    self.take_up(&record);
-                }
+                next = self.page_from(self.page(page).sequence + 1);
             }
-            next = self.page_from(sequence + 1);
         }
         Ok(())
+    }
+
+    /// Takes up what is live in a page.
+    fn take_page<F: Flash>(
+        &mut self,
+        flash: &Ahead<'_, F>,
+        page: usize,
+        last: &Last,
+    ) -> Result<(), Error<F::Error>> {
+        let sequence = self.page(page).sequence;
+        let (mut listed, mut puts) = (Listed::default(), 0);
+        let mut walk = self.walk(page);
+        while let Some(record) = walk.next(&self.geometry, flash)? {
+            if record.name.kind != Kind::Put {
+                continue;
+            }
+            puts += 1;
+            if last.any((sequence, record.at), |op| op.concerns(record.name.key)) {
+                self.page_mut(page).flag = true;
+                continue;
+            }
+            listed.add(&self.geometry, &record);
+            // Closed by a store with a larger index.
+            if !self.take_up(&record) && page != self.tail && self.entries_of(page).is_none() {
+                self.page_mut(page).entries = Page::NOT_LISTED;
+            }
+        }
+        if page == self.tail {
+            self.puts = puts;
+        }
+        let is_in_order = self.page(page).flag || self.entries_of(page).is_none();
+        if is_in_order || self.is_listed(flash, page, listed)? {
+            Ok(())
+        } else {
+            Err(Error::Corrupted)
+        }
     }
 
     /// Finds what counts, and brings the store in order.
@@ -462,8 +514,14 @@ impl Store {
                     self.page_mut(page).sequence = 0;
                 }
             }
-        } else if let Some(before) = self.before_tail() {
-            geometry.close(flash, before)?;
+        } else {
+            if let Some(before) = self.before_tail() {
+                geometry.close(flash, before)?;
+            }
+            // Nothing goes behind a directory.
+            if self.page(self.tail).entries > 0 {
+                self.open_page(flash, None)?;
+            }
         }
         let mut is_changed = false;
         let mut next = self.page_from(0);
@@ -481,6 +539,7 @@ impl Store {
         if is_changed {
             self.take_all(flash, &Last::NONE)?;
         }
+        self.list(flash)?;
         self.wipe_free(flash)
     }
 
@@ -496,6 +555,9 @@ impl Store {
         }
         self.tail = page;
         let at = survey.end.1;
+        if at < self.end_of(page) {
+            self.page_mut(page).entries = 0;
+        }
         self.set_end(page, at);
         if self.geometry.blank_from(flash, at, page)? {
             return Ok(None);

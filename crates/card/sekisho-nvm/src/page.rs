@@ -102,12 +102,14 @@ impl Geometry {
     pub(crate) const fn capacity(&self) -> usize {
         let third = self.usable() / 3;
         let slack = if third < SLACK { third } else { SLACK };
-        self.pages.saturating_sub(SPARE) * (self.usable() - slack)
+        // And the head of a directory.
+        self.pages.saturating_sub(SPARE) * self.usable().saturating_sub(slack + RECORD_HEAD)
     }
 
     /// Bytes of the longest value.
     pub(crate) const fn value_max(&self) -> usize {
-        let most = self.usable().saturating_sub(RECORD_HEAD + WORD);
+        // In a page of its own: with the word behind it, and a directory of one entry.
+        let most = self.usable().saturating_sub(2 * (RECORD_HEAD + WORD));
         if most < VALUE_MAX { most } else { VALUE_MAX }
     }
 
@@ -236,6 +238,11 @@ impl Geometry {
             sum.copy_from_slice(&crc.finish().to_be_bytes());
         }
         self.write(flash, page * self.size, bytes.get(..len - 8).unwrap_or_default())
+    }
+
+    /// Whether a page's head says that another page follows.
+    pub(crate) fn is_closed<F: Flash>(&self, flash: &F, page: usize) -> Result<bool, Error<F::Error>> {
+        Ok(self.head(flash, page)?.is_some_and(|head| head.closed))
     }
 
     /// Says in a page's head that another page follows, if that is not said yet.

@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     RemoveObject = 4,
     /// All that the page named by the object held stands further on.
     Emptied = 5,
+    /// Where the records of its page stand. Its length stands in the object, in entries.
+    Directory = 6,
 }
 
 impl Kind {
@@ -28,6 +30,7 @@ impl Kind {
             3 => Self::RemoveOwner,
             4 => Self::RemoveObject,
             5 => Self::Emptied,
+            6 => Self::Directory,
             _ => return None,
         })
     }
@@ -75,7 +78,7 @@ impl Name {
             Kind::Remove => Op::Remove(self.key),
             Kind::RemoveOwner => Op::RemoveAll(Prefix::Owner(self.key.owner)),
             Kind::RemoveObject => Op::RemoveAll(Prefix::Object(self.key.owner, self.key.object)),
-            Kind::Emptied => return None,
+            Kind::Emptied | Kind::Directory => return None,
         })
     }
 
@@ -140,7 +143,10 @@ impl Record {
     }
 
     pub(crate) const fn len(&self) -> usize {
-        self.name.len as usize
+        match self.name.kind {
+            Kind::Directory => self.name.key.object as usize * WORD,
+            _ => self.name.len as usize,
+        }
     }
 
     /// Offset of the value.
@@ -151,6 +157,11 @@ impl Record {
     /// Bytes that it takes, without the word behind the last of a transaction.
     pub(crate) const fn size(&self) -> usize {
         record_size(self.len())
+    }
+
+    /// Bytes of the store's room that it takes as long as it is live.
+    pub(crate) const fn cost(&self) -> usize {
+        self.size() + WORD
     }
 
     /// Offset behind it.

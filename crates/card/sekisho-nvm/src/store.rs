@@ -9,8 +9,9 @@ use crate::flash::{Flash, WORD};
 use crate::index::Tag;
 use crate::key::{Key, Prefix};
 use crate::page::{Geometry, SPARE};
-use crate::record::{CHUNK, Kind, RECORD_HEAD, Record};
+use crate::record::{Kind, RECORD_HEAD, Record};
 use crate::tables::{Memory, Page, Tables};
+use crate::walk::{Skipped, Walk};
 
 /// A transactional key-value store. It holds positions only: the flash is an argument of every call, always the same one.
 ///
@@ -24,7 +25,13 @@ pub struct Store<M: ?Sized = dyn Tables> {
     pub(crate) tail: usize,
     /// The sequence number of the tail.
     pub(crate) sequence: u32,
-    /// Bytes of the live records.
+    /// Records that have been put into the tail.
+    pub(crate) puts: usize,
+    /// Records that have been written and not yet taken up.
+    pub(crate) pending: usize,
+    /// Pages are closed with a directory where one is needed.
+    pub(crate) lists: bool,
+    /// Bytes of room that the live records take.
     pub(crate) live: usize,
     /// A page has been erased by the commit that is going on.
     pub(crate) has_erased: bool,
@@ -57,6 +64,9 @@ impl<M: Memory> Store<M> {
         geometry: Geometry::NONE,
         tail: 0,
         sequence: 0,
+        puts: 0,
+        pending: 0,
+        lists: true,
         live: 0,
         has_erased: false,
         stale: true,
@@ -91,6 +101,7 @@ impl Store {
             .iter_mut()
             .for_each(|owned| owned.bytes = 0);
         (self.tail, self.sequence, self.live) = (0, 0, 0);
+        (self.puts, self.pending, self.lists) = (0, 0, true);
         (self.has_erased, self.all_owners, self.skipped) = (false, true, None);
         self.geometry = Geometry::of(flash, pages, self.memory.pages().len())?;
         Ok(())
@@ -129,63 +140,6 @@ impl Store {
     }
 }
 
-/// A piece of a page that is no record.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Skipped {
-    pub(crate) at: usize,
-    pub(crate) end: usize,
-}
-
-/// Goes over the records of a page.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Walk {
-    at: usize,
-    end: usize,
-    skipped: Option<Skipped>,
-}
-
-impl Walk {
-    /// The next record, if it is whole.
-    pub(crate) fn next<F: Flash>(
-        &mut self,
-        geometry: &Geometry,
-        flash: &F,
-    ) -> Result<Option<Record>, Error<F::Error>> {
-        while self.at + WORD <= self.end {
-            if let Some(skipped) = self.skipped.filter(|skipped| skipped.at == self.at) {
-                self.at = skipped.end;
-                continue;
-            }
-            let mut head = [0xFF; RECORD_HEAD];
-            let len = RECORD_HEAD.min(self.end - self.at);
-            geometry.read(flash, self.at, head.get_mut(..len).unwrap_or_default())?;
-            if head.starts_with(&[0; WORD]) {
-                self.at += zeros(geometry, flash, self.at, self.end)?;
-                continue;
-            }
-            let record = Record::read(self.at, &head).filter(|record| record.end() <= self.end);
-            let record = record.ok_or(Error::Corrupted)?;
-            self.at = record.end();
-            return Ok(Some(record));
-        }
-        Ok(None)
-    }
-}
-
-/// Bytes of the words that are zero from `at` on, up to some number of them.
-pub(crate) fn zeros<F: Flash>(
-    geometry: &Geometry,
-    flash: &F,
-    at: usize,
-    end: usize,
-) -> Result<usize, Error<F::Error>> {
-    let mut chunk = [0; CHUNK];
-    let chunk = chunk.get_mut(..CHUNK.min(end - at)).unwrap_or_default();
-    geometry.read(flash, at, chunk)?;
-    let words = chunk.as_chunks::<WORD>().0.iter();
-    Ok(words.take_while(|word| **word == [0; WORD]).count() * WORD)
-}
-
 impl Store {
     pub(crate) fn page(&self, page: usize) -> Page {
         self.memory.pages().get(page).copied().unwrap_or(Page::BLANK)
@@ -219,11 +173,7 @@ impl Store {
     }
 
     pub(crate) fn walk(&self, page: usize) -> Walk {
-        Walk {
-            at: self.geometry.start(page),
-            end: self.end_of(page),
-            skipped: self.skipped,
-        }
+        Walk::new(self.geometry.start(page), self.end_of(page), self.skipped)
     }
 
     /// Number of the pages that are not in use.
@@ -246,11 +196,25 @@ impl Store {
         mut is_wanted: impl FnMut(&Record) -> bool,
     ) -> Result<Option<Record>, Error<F::Error>> {
         for page in (0..self.geometry.pages).filter(|page| self.page(*page).in_use) {
-            let mut walk = self.walk(page);
-            while let Some(record) = walk.next(&self.geometry, flash)? {
-                if record.name.kind == Kind::Put && is_wanted(&record) {
-                    return Ok(Some(record));
-                }
+            let found = self.find_in(flash, page, &mut is_wanted)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record of a page that puts something and `is_wanted`.
+    pub(crate) fn find_in<F: Flash>(
+        &self,
+        flash: &F,
+        page: usize,
+        mut is_wanted: impl FnMut(&Record) -> bool,
+    ) -> Result<Option<Record>, Error<F::Error>> {
+        let mut walk = self.walk(page);
+        while let Some(record) = walk.next(&self.geometry, flash)? {
+            if record.name.kind == Kind::Put && is_wanted(&record) {
+                return Ok(Some(record));
             }
         }
         Ok(None)
@@ -272,7 +236,7 @@ impl Store {
         if self.memory.index().is_complete() {
             return Ok(None);
         }
-        self.search(flash, |record| record.name.key == key && !is_among(record, new))
+        self.find_beyond(flash, key, new)
     }
 
     /// Reads the value of `key` into `out` and gives its length, or `None` when there is no such record.
@@ -322,7 +286,7 @@ impl Store {
         Ok(least)
     }
 
-    /// Bytes that the live records of an owner take, their heads included.
+    /// Bytes of the store's room that the live records of an owner take, each as [`Op::cost`] has it.
     ///
     /// # Errors
     /// [`Error::Flash`], [`Error::Corrupted`]: only when there are more owners than the memory is for, and the records are to be counted.
@@ -339,7 +303,7 @@ impl Store {
         let mut bytes = 0;
         self.search(flash, |record| {
             if Prefix::Owner(owner).covers(record.name.key) {
-                bytes += record.size();
+                bytes += record.cost();
             }
             false
         })?;
@@ -366,15 +330,19 @@ impl Store {
         self.sequence
     }
 
-    /// Takes a live record into account.
-    pub(crate) fn take_up(&mut self, record: &Record) {
-        let (page, size) = (self.geometry.page_of(record.at), record.size());
-        self.memory
+    /// Takes a live record into account. Whether the index has it.
+    pub(crate) fn take_up(&mut self, record: &Record) -> bool {
+        let (page, size) = (self.geometry.page_of(record.at), record.cost());
+        self.pending = self.pending.saturating_sub(1);
+        let is_indexed = self
+            .memory
             .index_mut()
             .insert(Tag::of(record.name.key), record.at);
         self.live += size;
         let page = self.page_mut(page);
-        page.live = page.live.saturating_add(u16::try_from(size).unwrap_or(u16::MAX));
+        page.live = page
+            .live
+            .saturating_add(u16::try_from(size / WORD).unwrap_or(u16::MAX));
         let owner = record.name.key.owner;
         let owners = self.memory.owners_mut();
         let known = owners
@@ -389,17 +357,20 @@ impl Store {
             }
             _ => self.all_owners = false,
         }
+        is_indexed
     }
 
     /// Takes a record that is not live any more out of account.
     pub(crate) fn let_go(&mut self, record: &Record) {
-        let (page, size) = (self.geometry.page_of(record.at), record.size());
+        let (page, size) = (self.geometry.page_of(record.at), record.cost());
         self.memory
             .index_mut()
             .remove(Tag::of(record.name.key), record.at);
         self.live = self.live.saturating_sub(size);
         let page = self.page_mut(page);
-        page.live = page.live.saturating_sub(u16::try_from(size).unwrap_or(u16::MAX));
+        page.live = page
+            .live
+            .saturating_sub(u16::try_from(size / WORD).unwrap_or(u16::MAX));
         let owner = record.name.key.owner;
         let mut owners = self.memory.owners_mut().iter_mut();
         if let Some(owned) = owners.find(|owned| owned.owner == owner && owned.bytes > 0) {
@@ -441,6 +412,7 @@ impl Store {
         self.set_end(page, geometry.start(page));
         self.tail = page;
         self.sequence = sequence;
+        self.puts = 0;
         Ok(())
     }
 

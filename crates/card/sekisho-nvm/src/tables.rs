@@ -9,20 +9,26 @@ use crate::store::Store;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
     pub(crate) sequence: u32,
-    /// Bytes of the live records.
+    /// Words of room that its live records take.
     pub(crate) live: u16,
     /// Words of its head and records.
     pub(crate) end: u16,
+    /// Entries of its directory: 0 when it has none, [`Page::NOT_LISTED`] when it has none and the index has not all of its records either.
+    pub(crate) entries: u16,
     pub(crate) in_use: bool,
     /// In use: something is to be wiped in it. Not in use: an erasure has been finished since the power came on.
     pub(crate) flag: bool,
 }
 
 impl Page {
+    /// More than a directory can have.
+    pub(crate) const NOT_LISTED: u16 = u16::MAX;
+
     pub(crate) const BLANK: Self = Self {
         sequence: 0,
         live: 0,
         end: 0,
+        entries: 0,
         in_use: false,
         flag: false,
     };
@@ -53,7 +59,7 @@ pub trait Tables: Debug {
 }
 
 /// Memory for an index of `RECORDS` live records (6 bytes each; a quarter more than there are keeps look-ups short), for `PAGES` pages at most (12 bytes each) and for
-/// what `OWNERS` owners take (8 bytes each). More records than it has places for are looked for on the flash, and so is what more owners take; more pages are refused.
+/// what `OWNERS` owners take (8 bytes each). More records than it has places for are looked for on the flash, in a bounded number of reads (see the crate's page); what more owners take is counted there; more pages are refused.
 #[derive(Debug)]
 pub struct Ram<const RECORDS: usize, const PAGES: usize, const OWNERS: usize> {
     index: Index<[Slot; RECORDS]>,

@@ -9,6 +9,7 @@ use crate::page::Geometry;
 use crate::record::{CHUNK, Kind, Name, RECORD_HEAD, Record, op_size};
 use crate::store::{Store, is_among};
 use crate::tables::Page;
+use crate::walk::Walk;
 
 /// Operations of one transaction.
 pub(crate) const OPS_MAX: usize = 64;
@@ -116,7 +117,7 @@ impl Store {
             if let Op::Put(key, _) = op
                 && !behind.iter().any(|behind| behind.concerns(*key))
             {
-                added = added.saturating_add(op_size(op));
+                added = added.saturating_add(op.cost());
             }
         }
         let after = self.live.saturating_add(added);
@@ -131,7 +132,7 @@ impl Store {
         }
     }
 
-    /// Bytes of the live records that the operations replace or remove.
+    /// Bytes of room that the live records take which the operations replace or remove.
     ///
     /// # Errors
     /// [`Error::Flash`], [`Error::Corrupted`].
@@ -145,13 +146,13 @@ impl Store {
                     if is_first(*key)
                         && let Some(record) = self.find(flash, *key, &[])?
                     {
-                        bytes += record.size();
+                        bytes += record.cost();
                     }
                 }
                 Op::RemoveAll(prefix) => {
                     self.search(flash, |record| {
                         if prefix.covers(record.name.key) && is_first(record.name.key) {
-                            bytes += record.size();
+                            bytes += record.cost();
                         }
                         false
                     })?;
@@ -161,22 +162,33 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Bytes left in the tail for records.
+    /// Bytes left in the tail for a record that is put.
     pub(crate) fn room(&self) -> usize {
-        let end = self.geometry.end(self.tail) - KEPT;
-        end.saturating_sub(self.end_of(self.tail))
+        self.left().saturating_sub(KEPT + self.directory_len(1))
+    }
+
+    /// Bytes left in the tail.
+    fn left(&self) -> usize {
+        self.geometry
+            .end(self.tail)
+            .saturating_sub(self.end_of(self.tail))
     }
 
     /// Pages that are to be begun for the operations.
     fn pages_for(&self, ops: &[Op<'_>], needed: Needed) -> usize {
-        let (mut room, mut pages) = (self.room(), 0);
+        let is_put = |op: &Op<'_>| usize::from(matches!(op, Op::Put(..)));
+        // As if all pages were closed as the last one may have to be.
+        let all = needed.of(ops).map(|(_, op)| is_put(op)).sum();
+        let listed = usize::from(!self.is_all_indexed(all));
+        let (mut left, mut puts, mut pages) = (self.left().saturating_sub(KEPT), self.puts, 0);
         for (index, op) in needed.of(ops) {
             let size = op_size(op) + if needed.last() == Some(index) { WORD } else { 0 };
-            if size > room {
+            if size + listed * (RECORD_HEAD + WORD * (puts + is_put(op))) > left {
                 pages += 1;
-                room = self.geometry.usable();
+                (left, puts) = (self.geometry.usable(), 0);
             }
-            room = room.saturating_sub(size);
+            left = left.saturating_sub(size);
+            puts += is_put(op);
         }
         pages
     }
@@ -220,7 +232,7 @@ impl Store {
         }
         self.stale = true;
         if page == self.tail {
-            self.open_page(flash, None)?;
+            self.next_page(flash)?;
         }
         let mut first = true;
         let mut walk = self.walk(page);
@@ -241,24 +253,22 @@ impl Store {
         self.append(flash, emptied, &[])?;
         *self.page_mut(page) = Page::BLANK;
         self.erase(flash, page)?;
+        self.skipped = self
+            .skipped
+            .filter(|skipped| geometry.page_of(skipped.at) != page);
         self.stale = false;
         Ok(())
     }
 
-    /// Sees to `size` bytes in the tail, of which a record that only says that a page is empty may take the last ones.
-    fn place<F: Flash>(
-        &mut self,
-        flash: &mut F,
-        size: usize,
-        is_own: bool,
-    ) -> Result<usize, Error<F::Error>> {
-        let left = self
-            .geometry
-            .end(self.tail)
-            .saturating_sub(self.end_of(self.tail));
-        if size > if is_own { left } else { left.saturating_sub(KEPT) } {
-            self.open_page(flash, None)?;
+    /// Sees to `size` bytes in the tail, of which a record that only says that a page is empty may take the last ones, and to what its directory takes.
+    fn place<F: Flash>(&mut self, flash: &mut F, size: usize, kind: Kind) -> Result<usize, Error<F::Error>> {
+        let count = usize::from(kind == Kind::Put);
+        let kept = self.directory_len(count) + if kind == Kind::Emptied { 0 } else { KEPT };
+        if size > self.left().saturating_sub(kept) {
+            self.next_page(flash)?;
         }
+        self.puts += count;
+        self.pending += count;
         Ok(self.end_of(self.tail))
     }
 
@@ -270,7 +280,7 @@ impl Store {
         value: &[u8],
     ) -> Result<usize, Error<F::Error>> {
         let size = RECORD_HEAD + value.len().next_multiple_of(WORD) + if name.last { WORD } else { 0 };
-        let at = self.place(flash, size, name.kind == Kind::Emptied)?;
+        let at = self.place(flash, size, name.kind)?;
         let head = name.head(|crc| crc.update(value));
         let mut chunk = Zeroizing::new([0; CHUNK]);
         let (begun, rest) = value
@@ -309,7 +319,7 @@ impl Store {
         first: bool,
     ) -> Result<usize, Error<F::Error>> {
         let geometry = self.geometry;
-        let at = self.place(flash, record.size(), false)?;
+        let at = self.place(flash, record.size(), Kind::Put)?;
         let name = Name {
             first,
             last: false,
@@ -345,7 +355,7 @@ impl Store {
         match op {
             Op::Put(key, _) | Op::Remove(key) => {
                 if let Some(old) = self.find(flash, *key, new)? {
-                    geometry.wipe(flash, &old)?;
+                    self.wipe(flash, &old)?;
                     self.let_go(&old);
                 }
             }
@@ -356,7 +366,7 @@ impl Store {
                         && let Some(old) = walk.next(&geometry, flash)?
                     {
                         if old.name.kind == Kind::Put && prefix.covers(old.name.key) && !is_among(&old, new) {
-                            geometry.wipe(flash, &old)?;
+                            self.wipe(flash, &old)?;
                             self.let_go(&old);
                         }
                     }
@@ -389,7 +399,7 @@ impl Store {
 
 /// The next record of a page that is live.
 fn next_live<F: Flash>(
-    walk: &mut crate::store::Walk,
+    walk: &mut Walk,
     geometry: &Geometry,
     flash: &F,
     is_live: impl Fn(&Record) -> bool,

@@ -100,7 +100,7 @@ impl Nvm<'_> {
     /// 6A84 when there is no room, 6581 when the flash fails.
     pub fn commit_more(&mut self, ops: &[Op<'_>]) -> Result<(), Refusal> {
         let free = self.store.free();
-        let added = ops.iter().map(added).sum::<usize>();
+        let added = ops.iter().map(Op::cost).sum::<usize>();
         if added > 0 && free < added.saturating_add(RESERVE) && free < self.growth(ops, added)? {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         }
@@ -125,20 +125,7 @@ pub(crate) fn has_room_for_refusal(nvm: &Nvm<'_>, op: &Op<'_>) -> bool {
     } else {
         ESSENTIAL
     };
-    nvm.store.free() >= added(op) + kept
-}
-
-/// Bytes of a record in the store, its head included (`sekisho-nvm`, format).
-const fn record_len(value_len: usize) -> usize {
-    12 + value_len.next_multiple_of(4)
-}
-
-/// Bytes of the record that an operation writes to stay.
-const fn added(op: &Op<'_>) -> usize {
-    match op {
-        Op::Put(_, value) => record_len(value.len()),
-        Op::Remove(_) | Op::RemoveAll(_) => 0,
-    }
+    nvm.store.free() >= op.cost() + kept
 }
 
 /// 6A84 when there is no room, 6581 for everything else: nothing has been written then.
@@ -157,7 +144,7 @@ impl<E> From<Error<E>> for Refusal {
 const ESSENTIAL: usize = 448;
 
 /// All that is kept: what is essential, and the record of a refusal, 70 bytes.
-pub const RESERVE: usize = ESSENTIAL + 12 + 72;
+pub const RESERVE: usize = ESSENTIAL + Op::Put(NOTHING, &[0; 70]).cost();
 
 /// Bytes of all values that one command may write.
 const STAGED_BYTES_MAX: usize = 1024;

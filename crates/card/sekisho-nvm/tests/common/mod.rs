@@ -13,8 +13,8 @@ use sekisho_nvm::Error;
 use sekisho_nvm::ram::{RamError, RamFlash};
 use sekisho_nvm::{Key, Op, Prefix, Ram};
 
-/// An index that holds fewer records, and fewer owners, than some tests have, so that it overflows there.
-pub type Store = sekisho_nvm::Store<Ram<32, 16, 2>>;
+/// As many places in the index as the test says, and for fewer owners than there are.
+pub type Store = sekisho_nvm::Store<Ram<{ crate::INDEX }, 16, 2>>;
 
 /// What a store holds.
 pub type Model = BTreeMap<Key, Vec<u8>>;
@@ -68,9 +68,9 @@ pub fn after(model: &Model, changes: &[Change]) -> Model {
     model
 }
 
-/// Bytes that the records of a model take.
+/// Bytes of room that the records of a model take.
 pub fn size(model: &Model) -> usize {
-    let sizes = model.values().map(|value| 12 + value.len().next_multiple_of(4));
+    let sizes = model.values().map(|value| 16 + value.len().next_multiple_of(4));
     sizes.sum()
 }
 
