@@ -120,8 +120,7 @@ impl Store {
         pages: Range<usize>,
     ) -> Result<(), Error<F::Error>> {
         self.begin(flash, &pages)?;
-        let mut flash = Ahead::new(flash);
-        let opened = self.read_heads(&flash).and_then(|()| self.recover(&mut flash));
+        let opened = self.recover(flash);
         self.stale = opened.is_err();
         opened
     }
@@ -491,22 +490,25 @@ impl Store {
     }
 
     /// Finds what counts, and brings the store in order.
-    fn recover<F: Flash>(&mut self, flash: &mut Ahead<'_, F>) -> Result<(), Error<F::Error>> {
+    fn recover<F: Flash>(&mut self, flash: &mut F) -> Result<(), Error<F::Error>> {
         let geometry = self.geometry;
-        let survey = self.survey(flash)?;
-        let cut = self.drop_behind(flash, &survey)?;
+        let ahead = Ahead::new(flash);
+        self.read_heads(&ahead)?;
+        let survey = self.survey(&ahead)?;
+        let cut = self.drop_behind(&ahead, &survey)?;
         if let Some((position, remains)) = survey.remains {
             let page = geometry.page_of(position.1);
             self.page_mut(page).flag = true;
             self.skipped = Some(remains.place);
         }
-        let last = self.read_last(flash, &survey)?;
+        let last = self.read_last(&ahead, &survey)?;
         if let Some((position, remains)) = survey.remains
             && !last.any(position, |op| remains.name.is_concerned(op))
         {
             return Err(Error::Corrupted);
         }
-        self.take_all(flash, &last)?;
+        self.take_all(&ahead, &last)?;
+        // What writes is there once, for the flash itself.
         if survey.is_cut {
             self.open_page(flash, cut)?;
             for page in 0..geometry.pages {
@@ -537,7 +539,7 @@ impl Store {
         }
         self.skipped = None;
         if is_changed {
-            self.take_all(flash, &Last::NONE)?;
+            self.take_all(&Ahead::new(flash), &Last::NONE)?;
         }
         self.list(flash)?;
         self.wipe_free(flash)
@@ -577,7 +579,10 @@ impl Store {
         let geometry: Geometry = self.geometry;
         for page in 0..geometry.pages {
             let known = self.page(page);
-            if !known.in_use && !known.flag && !geometry.blank_from(flash, page * geometry.size, page)? {
+            if known.in_use || known.flag {
+                continue;
+            }
+            if !geometry.blank_from(&Ahead::new(flash), page * geometry.size, page)? {
                 self.erase(flash, page)?;
             }
         }
