@@ -106,7 +106,7 @@ struct Search {
 impl Search {
     fn new(tag: u16, entries: usize) -> Self {
         let blocks = entries.div_ceil(BLOCK);
-        let guess = (usize::from(tag) * entries >> 16) / BLOCK;
+        let guess = ((usize::from(tag) * entries) >> 16) / BLOCK;
         Self {
             tag,
             blocks,
