@@ -1,6 +1,6 @@
 //! Room, wear and reads: the figures of the crate's page, counted.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test support
 
 mod common;
 
