@@ -81,6 +81,32 @@ pub(crate) struct Survey {
     /// Where the last transaction of the store's user begins, and its last record.
     last: Option<(Position, Position)>,
     remains: Option<(Position, Remains)>,
+    /// Where the transaction begins whose end has not been found yet.
+    open: Option<Position>,
+}
+
+impl Survey {
+    /// What stands before `at` belongs to no transaction.
+    fn pass(&mut self, (sequence, at): Position) {
+        if self.open.is_none() && self.end.0 == sequence {
+            self.end.1 = at;
+        }
+    }
+
+    /// A whole record of a transaction.
+    fn take(&mut self, sequence: u32, record: &Record) {
+        let at = (sequence, record.at);
+        let begin = self.open.filter(|_| !record.name.first).unwrap_or(at);
+        self.open = Some(begin);
+        if record.name.last {
+            self.has_begun = true;
+            if record.name.kind != Kind::Emptied {
+                self.last = Some((begin, at));
+            }
+            self.end = (sequence, record.end());
+            self.open = None;
+        }
+    }
 }
 
 /// The operations of the last transaction: only they may have left something to be wiped.
@@ -320,8 +346,8 @@ impl Store {
             is_cut: false,
             last: None,
             remains: None,
+            open: None,
         };
-        let (mut begin, mut is_pending) = (start, false);
         let mut next = Some(first);
         while let Some(page) = next {
             flash.rewind();
@@ -332,9 +358,7 @@ impl Store {
                     Found::Free => break,
                     Found::Zeros(end) => {
                         at = end;
-                        if !is_pending && survey.end.0 == sequence {
-                            survey.end.1 = at;
-                        }
+                        survey.pass((sequence, at));
                     }
                     Found::Record(record) if record.name.kind == Kind::Directory => {
                         at = record.end();
@@ -343,23 +367,10 @@ impl Store {
                         if !matches!(self.look(flash, at, page)?, Found::Free) {
                             return Err(Error::Corrupted);
                         }
-                        if !is_pending && survey.end.0 == sequence {
-                            survey.end.1 = at;
-                        }
+                        survey.pass((sequence, at));
                     }
                     Found::Record(record) => {
-                        if record.name.first {
-                            begin = (sequence, at);
-                        }
-                        is_pending = true;
-                        if record.name.last {
-                            survey.has_begun = true;
-                            if record.name.kind != Kind::Emptied {
-                                survey.last = Some((begin, (sequence, at)));
-                            }
-                            survey.end = (sequence, record.end());
-                            is_pending = false;
-                        }
+                        survey.take(sequence, &record);
                         at = record.end();
                     }
                     Found::Broken { remains, is_end } => {
@@ -382,10 +393,10 @@ impl Store {
             next = self.page_from(sequence + 1);
             // What stands behind a cut that a head tells of belongs to nothing.
             if self.page(page).flag {
-                is_pending = false;
+                survey.open = None;
             }
         }
-        survey.is_cut |= is_pending;
+        survey.is_cut |= survey.open.is_some();
         Ok(survey)
     }
 
@@ -578,11 +589,9 @@ impl Store {
     fn wipe_free<F: Flash>(&mut self, flash: &mut F) -> Result<(), Error<F::Error>> {
         let geometry: Geometry = self.geometry;
         for page in 0..geometry.pages {
-            let known = self.page(page);
-            if known.in_use || known.flag {
-                continue;
-            }
-            if !geometry.blank_from(&Ahead::new(flash), page * geometry.size, page)? {
+            let Page { in_use, flag, .. } = self.page(page);
+            let at = page * geometry.size;
+            if !in_use && !flag && !geometry.blank_from(&Ahead::new(flash), at, page)? {
                 self.erase(flash, page)?;
             }
         }
