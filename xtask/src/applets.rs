@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// The parts: package, and file stem of the module that cargo writes.
-const PARTS: [(&str, &str); 3] = [
+const PARTS: [(&str, &str); 4] = [
     ("meter-v1", "meter_v1"),
     ("meter-v2", "meter_v2"),
     ("locker", "locker"),
+    ("tariff", "tariff"),
 ];
 
 /// Builds all parts; with `check` only compares.

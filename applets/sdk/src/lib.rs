@@ -43,6 +43,12 @@ unsafe extern "C" {
     fn host_transient_get(offset: usize, at: *mut u8, len: usize) -> i32;
     #[link_name = "transient_put"]
     fn host_transient_put(offset: usize, at: *const u8, len: usize) -> i32;
+    #[link_name = "forward"]
+    fn host_forward(aid: *const u8, aid_len: usize, at: *const u8, len: usize) -> i32;
+    #[link_name = "more"]
+    fn host_more() -> i32;
+    #[link_name = "caller"]
+    fn host_caller(at: *mut u8, room: usize) -> i32;
 }
 
 /// Without a secure element there are no records: for tests of a part's own logic on the machine where it is written.
@@ -69,10 +75,20 @@ mod nothing {
     pub(crate) unsafe fn host_transient_put(_: usize, _: *const u8, _: usize) -> i32 {
         -2
     }
+    pub(crate) unsafe fn host_forward(_: *const u8, _: usize, _: *const u8, _: usize) -> i32 {
+        -2
+    }
+    pub(crate) unsafe fn host_more() -> i32 {
+        -2
+    }
+    pub(crate) unsafe fn host_caller(_: *mut u8, _: usize) -> i32 {
+        0
+    }
 }
 #[cfg(not(target_arch = "wasm32"))]
 use nothing::{
-    host_get, host_put, host_random, host_remove, host_transient_get, host_transient_put, host_version,
+    host_caller, host_forward, host_get, host_more, host_put, host_random, host_remove, host_transient_get,
+    host_transient_put, host_version,
 };
 
 /// Version of this part, as its manifest says.
@@ -129,6 +145,48 @@ pub fn transient_put(offset: usize, value: &[u8]) -> Result<(), StatusWord> {
     done(unsafe { host_transient_put(offset, value.as_ptr(), value.len()) })
 }
 
+/// Sends a command, a whole short C-APDU, to another application of the container. What this gives is what the part is to answer with; it is called again with the other one's answer, as
+/// [`Resume::Answer`], in a fresh instance: what it has to remember until then it keeps with [`transient_put`]. What both write lasts together, if this part's last word is one of success or warning.
+/// [`CONDITIONS_NOT_SATISFIED`] when an application has called this one, when it has called too often, or when these are no AID and no command.
+pub fn forward(aid: &[u8], command: &[u8]) -> Result<StatusWord, StatusWord> {
+    // SAFETY: the host reads so many bytes at pointers that are good for them.
+    match unsafe { host_forward(aid.as_ptr(), aid.len(), command.as_ptr(), command.len()) } {
+        0 => Ok(FORWARDED),
+        _ => Err(CONDITIONS_NOT_SATISFIED),
+    }
+}
+
+/// Says that the answer goes on behind what the part answers now with [`NO_ERROR`]: it is called again, as [`Resume::Piece`], in a fresh instance, when that has been fetched.
+/// [`NOT_ENOUGH_MEMORY`] where it cannot: under secure messaging or a secure channel, and for an application.
+pub fn more() -> Result<(), StatusWord> {
+    // SAFETY: the host's function takes and touches nothing.
+    done(unsafe { host_more() })
+}
+
+/// AID of the application that calls, in `room`; of no bytes when an interface does.
+pub fn caller(room: &mut [u8; 16]) -> &[u8] {
+    // SAFETY: the host writes at most so many bytes at a pointer that is good for them.
+    let len = unsafe { host_caller(room.as_mut_ptr(), room.len()) };
+    usize::try_from(len)
+        .ok()
+        .and_then(|len| room.get(..len))
+        .unwrap_or_default()
+}
+
+/// Why a part is called again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume<'a> {
+    /// The application that it has [sent a command to](forward) has answered.
+    Answer {
+        /// Response data; none with an error.
+        data: &'a [u8],
+        /// The status word.
+        sw: StatusWord,
+    },
+    /// The piece before has been fetched. What is put into records now does not last.
+    Piece,
+}
+
 fn done(answer: i32) -> Result<(), StatusWord> {
     if answer == 0 {
         Ok(())
@@ -139,6 +197,8 @@ fn done(answer: i32) -> Result<(), StatusWord> {
 
 /// SW1SW2. 61XX, 65XX, 6CXX and what is below 6000 are the secure element's own.
 pub type StatusWord = u16;
+/// In the place of a status word: another application has been [sent a command](forward).
+pub const FORWARDED: StatusWord = 0;
 /// No error.
 pub const NO_ERROR: StatusWord = 0x9000;
 /// Wrong length.
@@ -264,24 +324,111 @@ pub fn run(
     to.len() + 2
 }
 
+/// As [`run`], for a part that may send commands to other applications.
+pub fn run_or_forward(
+    buffer: &mut [u8; BUFFER_SIZE],
+    room: &mut [u8; ANSWER_MAX],
+    len: usize,
+    process: impl FnOnce(&Command<'_>, &mut Answer<'_>) -> Result<StatusWord, StatusWord>,
+) -> usize {
+    let mut answer = Answer::new(room);
+    let command = buffer.get(..len).and_then(Command::parse);
+    let result = command.map_or(Err(WRONG_LENGTH), |command| process(&command, &mut answer));
+    give(buffer, &answer, result)
+}
+
+/// As [`run_or_forward`], behind what has been sent to another application, or behind a piece: `why` and the first `len` bytes of `buffer` say which.
+pub fn go_on(
+    buffer: &mut [u8; BUFFER_SIZE],
+    room: &mut [u8; ANSWER_MAX],
+    (why, len): (i32, usize),
+    resume: impl FnOnce(Resume<'_>, &mut Answer<'_>) -> Result<StatusWord, StatusWord>,
+) -> usize {
+    let mut answer = Answer::new(room);
+    let came = buffer.get(..len).and_then(|bytes| bytes.split_last_chunk::<2>());
+    let result = match (why, came) {
+        (0, Some((data, sw))) => {
+            let sw = u16::from_be_bytes(*sw);
+            resume(Resume::Answer { data, sw }, &mut answer)
+        }
+        (0, None) => Err(WRONG_LENGTH),
+        _ => resume(Resume::Piece, &mut answer),
+    };
+    give(buffer, &answer, result)
+}
+
+/// Puts what a part answers into the buffer: its length, 0 when another application is to answer first.
+fn give(
+    buffer: &mut [u8; BUFFER_SIZE],
+    answer: &Answer<'_>,
+    result: Result<StatusWord, StatusWord>,
+) -> usize {
+    let (data, sw) = match result {
+        Ok(FORWARDED) => return 0,
+        Ok(sw) => (answer.as_bytes(), sw),
+        Err(sw) => (&[][..], sw),
+    };
+    let (to, rest) = buffer.split_at_mut(data.len().min(ANSWER_MAX));
+    copy(to, data);
+    copy(rest, &sw.to_be_bytes());
+    to.len() + 2
+}
+
 /// Makes the exports of ABI 2 or, with `transient = ` a number of bytes, of ABI 3 from a function `fn(&Command, &mut Answer) -> Result<StatusWord, StatusWord>`: `Ok` gives the answer's bytes with a status word
 /// of success or warning, `Err` a status word alone. What the part wrote lasts with 9000, 62XX and 63XX.
+///
+/// With `resume = ` a function `fn(Resume, &mut Answer) -> Result<StatusWord, StatusWord>` behind that, the part goes on behind what it has sent to another application ([`forward`]), and
+/// behind a piece of its answer ([`more`]).
 #[macro_export]
 macro_rules! os_part {
+    ($process:path, transient = $len:expr, resume = $resume:path) => {
+        $crate::os_part!(@ $crate::ABI_TRANSIENT);
+        $crate::os_part!(@ transient $len);
+        $crate::os_part!(@ process $crate::run_or_forward, $process);
+
+        #[unsafe(export_name = "resume")]
+        extern "C" fn __os_part_resume(why: i32, len: usize) -> usize {
+            // SAFETY: there is one thread, and no other reference to the two while these live.
+            let (buffer, room) = unsafe {
+                (
+                    &mut *(&raw mut __OS_PART_BUFFER),
+                    &mut *(&raw mut __OS_PART_ROOM),
+                )
+            };
+            $crate::go_on(buffer, room, (why, len), $resume)
+        }
+    };
     ($process:path, transient = $len:expr) => {
+        $crate::os_part!(@ $crate::ABI_TRANSIENT);
+        $crate::os_part!(@ transient $len);
+        $crate::os_part!(@ process $crate::run, $process);
+    };
+    ($process:path) => {
+        $crate::os_part!(@ $crate::ABI);
+        $crate::os_part!(@ process $crate::run, $process);
+    };
+    (@ transient $len:expr) => {
         const _: () = assert!($len <= $crate::TRANSIENT_MAX, "more than a session has");
 
         #[unsafe(export_name = "transient")]
         extern "C" fn __os_part_transient() -> usize {
             $len
         }
-
-        $crate::os_part!(@ $process, $crate::ABI_TRANSIENT);
     };
-    ($process:path) => {
-        $crate::os_part!(@ $process, $crate::ABI);
+    (@ process $run:path, $process:path) => {
+        #[unsafe(export_name = "process")]
+        extern "C" fn __os_part_process(len: usize) -> usize {
+            // SAFETY: there is one thread, and no other reference to the two while these live.
+            let (buffer, room) = unsafe {
+                (
+                    &mut *(&raw mut __OS_PART_BUFFER),
+                    &mut *(&raw mut __OS_PART_ROOM),
+                )
+            };
+            $run(buffer, room, len, $process)
+        }
     };
-    (@ $process:path, $abi:expr) => {
+    (@ $abi:expr) => {
         static mut __OS_PART_BUFFER: [u8; $crate::BUFFER_SIZE] = [0; $crate::BUFFER_SIZE];
         static mut __OS_PART_ROOM: [u8; $crate::ANSWER_MAX] = [0; $crate::ANSWER_MAX];
 
@@ -293,18 +440,6 @@ macro_rules! os_part {
         #[unsafe(export_name = "buffer")]
         extern "C" fn __os_part_buffer() -> *const u8 {
             (&raw const __OS_PART_BUFFER).cast()
-        }
-
-        #[unsafe(export_name = "process")]
-        extern "C" fn __os_part_process(len: usize) -> usize {
-            // SAFETY: there is one thread, and no other reference to the two while these live.
-            let (buffer, room) = unsafe {
-                (
-                    &mut *(&raw mut __OS_PART_BUFFER),
-                    &mut *(&raw mut __OS_PART_ROOM),
-                )
-            };
-            $crate::run(buffer, room, len, $process)
         }
 
         #[cfg(target_arch = "wasm32")]
@@ -346,6 +481,27 @@ mod tests {
         assert_eq!(parse(&long), Some((HEAD, 298, Some(0x5A5A))));
         assert_eq!(parse(&[5, 1, 2]), None);
         assert_eq!(Command::parse(&HEAD[..3]), None);
+    }
+
+    #[test]
+    fn what_a_part_goes_on_behind() {
+        let mut buffer = [0; BUFFER_SIZE];
+        let mut room = [0; ANSWER_MAX];
+        buffer[..4].copy_from_slice(&[7, 8, 0x6A, 0x80]);
+        let say = |why: Resume<'_>, answer: &mut Answer<'_>| {
+            if let Resume::Answer { data, sw } = why {
+                answer.push(data)?;
+                answer.push(&sw.to_be_bytes())?;
+            }
+            Ok(NO_ERROR)
+        };
+        assert_eq!(go_on(&mut buffer, &mut room, (0, 4), say), 6);
+        assert_eq!(buffer[..6], [7, 8, 0x6A, 0x80, 0x90, 0x00]);
+        assert_eq!(go_on(&mut buffer, &mut room, (1, 0), say), 2);
+        assert_eq!(go_on(&mut buffer, &mut room, (0, 1), say), 2);
+        assert_eq!(buffer[..2], WRONG_LENGTH.to_be_bytes());
+        assert_eq!(go_on(&mut buffer, &mut room, (1, 0), |_, _| Ok(FORWARDED)), 0);
+        assert_eq!(forward(&[7; 5], &HEAD), Err(CONDITIONS_NOT_SATISFIED));
     }
 
     #[test]

@@ -198,15 +198,21 @@ impl<'a> Context<'a> {
     /// 6985 for an application that has been called itself, or after [`CALLS_MAX`](crate::CALLS_MAX) calls, or when the other one is locked, or is
     /// this one; 6A88 when there is none; 6A84 for a command longer than [`CALL_COMMAND_MAX`](crate::CALL_COMMAND_MAX).
     pub fn forward(&mut self, to: &[u8], command: &CApdu<'_>) -> Result<Next, Refusal> {
+        let room = self.call.as_deref_mut();
+        let room = room.ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))?;
+        room.set(command)?;
+        self.forward_prepared(to)
+    }
+
+    /// [`Context::forward`] of the command that stands in the room for it.
+    pub(crate) fn forward_prepared(&self, to: &[u8]) -> Result<Next, Refusal> {
         let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
-        let room = self.call.as_deref_mut().ok_or(refused)?;
         let found = self.system.container.registry.application(to);
         let (_, entry) = found.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
         let to = entry.id;
         if to == self.entry.id || self.system.container.usable(to).is_none() {
             return Err(refused);
         }
-        room.set(command)?;
         Ok(Next::Forward(Call { to }))
     }
 

@@ -1,45 +1,54 @@
-//! A WebAssembly module that answers as an application: the OS part, or one that is loaded. Each command runs in a fresh instance; what lasts for a session is lent to it.
+//! A WebAssembly module that answers as an application: the OS part, or one that is loaded. Each command runs in a fresh instance, and so does what comes behind it: the answer of another
+//! application, the next piece of a long answer. What lasts for a session is lent to it.
 
-use sekisho_apdu::{CApdu, Writer};
+use sekisho_apdu::Writer;
 
 use crate::application::Context;
-use crate::call::{Caller, Next};
-use crate::part::{self, PartFailure, Placed, Writes};
+use crate::call::{Caller, Next, Resume};
+use crate::part::{self, Around, Asked, Came, PartFailure, Placed, Writes};
 use crate::refusal::Refusal;
 use crate::transient::{Session, Transients};
 
-/// Lets a module process a command; says why the answer is 6F00, if it is.
+/// Lets a module process a command or go on; says why the answer is 6F00, if it is.
 pub(crate) fn process<const SESSIONS: usize>(
     kept: &mut Transients<SESSIONS>,
     placed: &Placed,
     context: &mut Context<'_>,
-    capdu: &CApdu<'_>,
+    asked: Asked<'_>,
     out: &mut Writer<'_>,
 ) -> (Result<Next, Refusal>, Option<PartFailure>) {
-    let Context {
-        records,
-        rng,
-        caller,
-        place,
-        session,
-        ..
-    } = context;
-    let writes = match caller {
-        Caller::Interface(_) => Writes::Now,
-        Caller::Application { .. } | Caller::Platform => Writes::WithTheCaller,
+    let writes = match (context.caller, asked) {
+        (_, Asked::Resume(Resume::Piece)) => Writes::Never,
+        (Caller::Interface(_), Asked::Command(_)) => Writes::Now,
+        _ => Writes::Together,
     };
+    let caller = match context.caller {
+        Caller::Application { entry } => context.system.container.registry.entry(entry),
+        Caller::Interface(_) | Caller::Platform => None,
+    };
+    let caller = caller.map(|(_, entry)| entry.aid);
     let session = Session {
-        place: *place,
-        number: *session,
+        place: context.place,
+        number: context.session,
         version: placed.version,
     };
     let mut block = kept.begin(session);
-    let (sw, failure) = part::process(records, *rng, writes, &mut block, placed, capdu, out);
+    let mut around = Around {
+        records: &mut context.records,
+        rng: context.rng,
+        kept: &mut block,
+        call: context.call.as_deref_mut(),
+        caller,
+        pieces: context.pieces,
+        writes,
+    };
+    let (came, failure) = part::process(&mut around, placed, asked, out);
     kept.end(session, &block);
-    let next = if sw.is_success_or_warning() {
-        Ok(Next::Done(sw))
-    } else {
-        Err(Refusal(sw))
+    let next = match came {
+        Ok(Came::Word(sw)) => Ok(Next::Done(sw)),
+        Ok(Came::More) => Ok(Next::More),
+        Ok(Came::Forward(to)) => context.forward_prepared(to.as_bytes()),
+        Err(sw) => Err(Refusal(sw)),
     };
     (next, failure)
 }

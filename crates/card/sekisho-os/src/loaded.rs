@@ -4,11 +4,12 @@ use sekisho_apdu::gp::tag;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 
 use crate::application::{Application, Context};
-use crate::call::Next;
+use crate::call::{Next, Resume};
 use crate::code;
 use crate::hosted;
 use crate::interface::Place;
 use crate::memory::State;
+use crate::part::Asked;
 use crate::refusal::{Outcome, Refusal};
 use crate::transient::Transients;
 
@@ -24,6 +25,18 @@ impl<const SESSIONS: usize> State for Loaded<SESSIONS> {
         kept: Transients::NEW,
         is_sound: false,
     };
+}
+
+impl<const SESSIONS: usize> Loaded<SESSIONS> {
+    fn run(
+        &mut self,
+        context: &mut Context<'_>,
+        asked: Asked<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
+        let placed = code::of_application(context, &mut self.is_sound)?;
+        hosted::process(&mut self.kept, &placed, context, asked, out).0
+    }
 }
 
 impl<const SESSIONS: usize> Application for Loaded<SESSIONS> {
@@ -48,7 +61,15 @@ impl<const SESSIONS: usize> Application for Loaded<SESSIONS> {
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> Result<Next, Refusal> {
-        let placed = code::of_application(context, &mut self.is_sound)?;
-        hosted::process(&mut self.kept, &placed, context, capdu, out).0
+        self.run(context, Asked::Command(capdu), out)
+    }
+
+    fn resume(
+        &mut self,
+        context: &mut Context<'_>,
+        why: Resume<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
+        self.run(context, Asked::Resume(why), out)
     }
 }

@@ -2,11 +2,12 @@
 
 use core::fmt;
 
-use sekisho_apdu::{CApdu, StatusWord, Writer};
+use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
 use sekisho_link::Manifest;
 use sekisho_nvm::Region;
 
+use crate::call::{CallCommand, Resume};
 use crate::names::EntryId;
 use crate::nvm::{AnyFlash, Records};
 use crate::transient::Kept;
@@ -83,22 +84,49 @@ impl Placed {
     }
 }
 
-/// When what a module has written is written to NVM.
+/// What a module would be called for.
+#[derive(Clone, Copy)]
+#[expect(dead_code, reason = "what stands in it where there is an engine")]
+pub(crate) enum Asked<'a> {
+    Command(&'a CApdu<'a>),
+    Resume(Resume<'a>),
+}
+
+/// What a module would work with.
+#[expect(dead_code, reason = "the fields where there is an engine")]
+pub(crate) struct Around<'a, 'r> {
+    pub(crate) records: &'a mut Records<'r>,
+    pub(crate) rng: &'a mut dyn Rng,
+    pub(crate) kept: &'a mut Kept,
+    pub(crate) call: Option<&'a mut CallCommand>,
+    pub(crate) caller: Option<Aid>,
+    pub(crate) pieces: bool,
+    pub(crate) writes: Writes,
+}
+
+/// When what a module has written would be written to NVM.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Writes {
     Now,
-    WithTheCaller,
+    Together,
+    Never,
+}
+
+/// What a module would come to.
+#[derive(Clone, Copy)]
+#[expect(dead_code, reason = "nothing comes to anything")]
+pub(crate) enum Came {
+    Word(StatusWord),
+    More,
+    Forward(Aid),
 }
 
 /// Answers as an SE that has no part.
 pub(crate) fn process(
-    _: &mut Records<'_>,
-    _: &mut dyn Rng,
-    _: Writes,
-    _: &mut Kept,
+    _: &mut Around<'_, '_>,
     _: &Placed,
-    _: &CApdu<'_>,
+    _: Asked<'_>,
     _: &mut Writer<'_>,
-) -> (StatusWord, Option<PartFailure>) {
-    (StatusWord::INS_NOT_SUPPORTED, None)
+) -> (Result<Came, StatusWord>, Option<PartFailure>) {
+    (Err(StatusWord::INS_NOT_SUPPORTED), None)
 }

@@ -4,10 +4,11 @@ use sekisho_apdu::gp::tag;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 
 use crate::application::{Application, Context};
-use crate::call::Next;
+use crate::call::{Next, Resume};
 use crate::hosted;
 use crate::interface::Place;
 use crate::memory::State;
+use crate::part::Asked;
 use crate::refusal::{Outcome, Refusal};
 use crate::transient::Transients;
 
@@ -18,6 +19,21 @@ pub struct OsPart<const SESSIONS: usize>(Transients<SESSIONS>);
 
 impl<const SESSIONS: usize> State for OsPart<SESSIONS> {
     const NEW: Self = Self(Transients::NEW);
+}
+
+impl<const SESSIONS: usize> OsPart<SESSIONS> {
+    fn run(
+        &mut self,
+        context: &mut Context<'_>,
+        asked: Asked<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
+        context.system.loader.note(None);
+        let placed = context.system.loader.placed_part(&context.records.nvm)?;
+        let (next, failure) = hosted::process(&mut self.0, &placed, context, asked, out);
+        context.system.loader.note(failure);
+        next
+    }
 }
 
 impl<const SESSIONS: usize> Application for OsPart<SESSIONS> {
@@ -37,10 +53,15 @@ impl<const SESSIONS: usize> Application for OsPart<SESSIONS> {
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> Result<Next, Refusal> {
-        context.system.loader.note(None);
-        let placed = context.system.loader.placed_part(&context.records.nvm)?;
-        let (next, failure) = hosted::process(&mut self.0, &placed, context, capdu, out);
-        context.system.loader.note(failure);
-        next
+        self.run(context, Asked::Command(capdu), out)
+    }
+
+    fn resume(
+        &mut self,
+        context: &mut Context<'_>,
+        why: Resume<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
+        self.run(context, Asked::Resume(why), out)
     }
 }

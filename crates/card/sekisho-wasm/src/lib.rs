@@ -126,7 +126,7 @@ pub struct Import {
 pub trait Host: 'static {
     /// The imports' module name, up to 31 bytes.
     const MODULE: &'static str;
-    /// The functions.
+    /// The functions, 32 at most.
     const FUNCTIONS: &'static [Import];
 
     /// Does function `index` of [`FUNCTIONS`](Self::FUNCTIONS); as many of `args` count as it has parameters.

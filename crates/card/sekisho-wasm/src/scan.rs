@@ -11,8 +11,12 @@ use crate::refusal::{Refusal, Why};
 
 type Step<T = ()> = Result<T, Why>;
 
-/// Refuses a module that the engine is not to see.
-pub(crate) fn scan(image: &mut Image<'_>, limits: &Limits) -> Result<(), Refusal> {
+/// Refuses a module that the engine is not to see. `imported` is told the name of each import.
+pub(crate) fn scan(
+    image: &mut Image<'_>,
+    limits: &Limits,
+    imported: &mut dyn FnMut(&[u8]),
+) -> Result<(), Refusal> {
     let len = image.len();
     let limit = usize::try_from(limits.image).unwrap_or(usize::MAX);
     if len > limit {
@@ -23,7 +27,7 @@ pub(crate) fn scan(image: &mut Image<'_>, limits: &Limits) -> Result<(), Refusal
     }
     let mut stream = Stream::new(image);
     let mut reader = Reader::new(&mut stream);
-    sections(&mut reader, limits, len).map_err(|why| Refusal {
+    sections(&mut reader, limits, len, imported).map_err(|why| Refusal {
         at: reader.offset(),
         why,
     })
@@ -33,7 +37,7 @@ fn malformed() -> Why {
     Why::from_engine(ValidationError::MalformedSectionSize)
 }
 
-fn sections(reader: &mut Reader<'_>, limits: &Limits, len: usize) -> Step {
+fn sections(reader: &mut Reader<'_>, limits: &Limits, len: usize, imported: &mut dyn FnMut(&[u8])) -> Step {
     if reader.strip_bytes::<4>()? != *b"\0asm" {
         return Err(Why::from_engine(ValidationError::MalformedMagic));
     }
@@ -48,7 +52,13 @@ fn sections(reader: &mut Reader<'_>, limits: &Limits, len: usize) -> Step {
         }
         let end = reader.offset() + size;
         reader.with_limit(size, |reader| -> Result<(), Stop> {
-            section(reader, limits, id, end).map_err(Stop)
+            match id {
+                2 => each(reader, "imports", limits.imports, |reader| {
+                    import(reader, imported)
+                }),
+                id => section(reader, limits, id, end),
+            }
+            .map_err(Stop)
         })?;
         if reader.offset() != end {
             return Err(malformed());
@@ -82,7 +92,6 @@ fn section(reader: &mut Reader<'_>, limits: &Limits, id: u8, end: usize) -> Step
         1 => each(reader, "function types", limits.types, |reader| {
             function_type(reader, limits)
         }),
-        2 => each(reader, "imports", limits.imports, import),
         3 => each(reader, "functions", limits.functions, index),
         4 => each(reader, "tables", 1, |reader| table(reader, limits)),
         5 => each(reader, "memories", 1, |reader| memory(reader, limits)),
@@ -172,9 +181,15 @@ fn function_type(reader: &mut Reader<'_>, limits: &Limits) -> Step {
     }
 }
 
-fn import(reader: &mut Reader<'_>) -> Step {
+fn import(reader: &mut Reader<'_>, imported: &mut dyn FnMut(&[u8])) -> Step {
     name(reader)?;
-    name(reader)?;
+    let mut bytes = [0; NAME];
+    let len = length(reader)?;
+    let own = bytes.get_mut(..len).ok_or(Why::Limit("bytes of a name", 32))?;
+    for byte in own.iter_mut() {
+        *byte = reader.read_u8()?;
+    }
+    imported(own);
     match reader.read_u8()? {
         0 => index(reader),
         _ => Err(Why::Import),

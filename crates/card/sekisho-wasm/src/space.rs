@@ -57,14 +57,23 @@ impl Memory for View<'_> {
     }
 }
 
-/// The host's functions, as the engine wants them.
+/// The host's functions that a module imports, a bit for each, as the engine wants them: the others would take room of its budget.
 fn functions<H: Host>(
+    imported: u32,
     host: &Rc<RefCell<H>>,
     trap: &Rc<core::cell::Cell<Option<Trap>>>,
 ) -> Result<Vec<HostFunction>, Why> {
     let invalid = || Why::from_engine(ValidationError::FunctionImportTypeMismatch);
-    let mut functions = Vec::new(H::FUNCTIONS.len())?;
+    let is_imported = |index: &usize| imported & bit(*index) != 0;
+    let indices = 0..H::FUNCTIONS.len();
+    let mut functions = match indices.clone().filter(is_imported).count() {
+        0 => Vec::zero(),
+        count => Vec::new(count)?,
+    };
     for (index, import) in H::FUNCTIONS.iter().enumerate() {
+        if !is_imported(&index) {
+            continue;
+        }
         let host = host.clone();
         let trap = trap.clone();
         let params = ["", "i", "ii", "iii", "iiii"]
@@ -100,8 +109,16 @@ fn functions<H: Host>(
     Ok(functions)
 }
 
+/// The bit of a host's function; none beyond the 32nd.
+fn bit(index: usize) -> u32 {
+    u32::try_from(index)
+        .ok()
+        .and_then(|index| 1_u32.checked_shl(index))
+        .unwrap_or(0)
+}
+
 impl<H: Host> Space<'_, H> {
-    fn new(image_len: usize, limits: &Limits, host: H) -> Result<Self, Why> {
+    fn new(image_len: usize, limits: &Limits, imported: u32, host: H) -> Result<Self, Why> {
         let host = Rc::new(RefCell::new(host))?;
         let trap = Rc::new(core::cell::Cell::new(None))?;
         let name = HostName::try_from_str(H::MODULE)
@@ -110,7 +127,7 @@ impl<H: Host> Space<'_, H> {
         modules.try_push(HostModule {
             name,
             globals: Vec::zero(),
-            functions: functions(&host, &trap)?,
+            functions: functions(imported, &host, &trap)?,
             memory: Vec::zero(),
             table: Vec::zero(),
         })?;
@@ -172,9 +189,13 @@ impl<'b, H: Host> Engine<'b, H> for Space<'b, H> {
         Self: 'm;
 
     fn load(_: &'b Budget, image: &mut Image<'_>, limits: &Limits, host: H) -> Result<Self, Refusal> {
-        scan(image, limits)?;
+        let mut imported = 0;
+        scan(image, limits, &mut |name| {
+            let mut names = H::FUNCTIONS.iter().map(|import| import.name.as_bytes());
+            imported |= names.position(|own| own == name).map_or(0, bit);
+        })?;
         let here = |why| Refusal { at: 0, why };
-        let mut space = Self::new(image.len(), limits, host).map_err(here)?;
+        let mut space = Self::new(image.len(), limits, imported, host).map_err(here)?;
         let no_memory = |_| here(Why::Heap);
         let linear = Rc::new(LinearMemory {
             is_sealed: core::cell::Cell::new(false),

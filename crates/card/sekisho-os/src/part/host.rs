@@ -1,8 +1,10 @@
 //! What a module can ask of the SE: its own records, what it keeps for a session, random bytes, its version. Nothing else is there to be imported.
 
+use sekisho_apdu::{Aid, CApdu};
 use sekisho_wasm::{Budget, Bytes, Exhausted, Host, Import, Memory, OutOfBounds, Trap};
 use zeroize::Zeroize;
 
+use crate::call::{CALL_COMMAND_MAX, CallCommand};
 use crate::transient::{Block, TRANSIENT};
 
 /// Records of the part.
@@ -33,6 +35,16 @@ pub(super) struct Part {
     /// What it keeps for the session; as much of it as it has asked for is there.
     transient: Block,
     transient_len: usize,
+    /// Which application calls.
+    pub(super) caller: Option<Aid>,
+    /// Whether it may call another application, and whether its answer may come in pieces, if it can go on.
+    pub(super) may: (bool, bool),
+    /// Where a command to another application stands; there is none where the module cannot go on.
+    room: Option<Bytes>,
+    /// For whom it is, and its length.
+    forward: Option<(Aid, usize)>,
+    /// Whether the answer goes on behind this piece.
+    pub(super) more: bool,
 }
 
 /// A change of a record: its index, and its value or that it is removed.
@@ -48,7 +60,27 @@ impl Part {
             version,
             transient: [0; TRANSIENT],
             transient_len: 0,
+            caller: None,
+            may: (false, false),
+            room: None,
+            forward: None,
+            more: false,
         })
+    }
+
+    /// Makes room for a command to another application.
+    pub(super) fn make_room(&mut self, budget: &Budget) -> Result<(), Exhausted> {
+        self.room = Some(Bytes::zeros(budget, CALL_COMMAND_MAX)?);
+        Ok(())
+    }
+
+    /// Gives out the command to another application, and for whom it is.
+    pub(super) fn forwarded(&mut self, command: &mut CallCommand) -> Option<Aid> {
+        let (to, len) = self.forward.take()?;
+        let bytes = self.room.as_ref()?.as_slice().get(..len)?;
+        let capdu = CApdu::parse(bytes).ok()?;
+        command.set(&capdu).ok()?;
+        Some(to)
     }
 
     /// Lends the module the session's block, of which it has asked for `len` bytes.
@@ -164,6 +196,41 @@ impl Part {
         Ok(0)
     }
 
+    /// Keeps a command for another application, in the place of one before.
+    fn forward(&mut self, aid: (i32, i32), command: (i32, i32), memory: &dyn Memory) -> Result<i32, Trap> {
+        self.forward = None;
+        let (aid_len, len) = (unsigned(aid.1), unsigned(command.1));
+        let mut bytes = [0; 16];
+        let Some(own) = bytes.get_mut(..aid_len).filter(|own| own.len() >= 5) else {
+            return Ok(REFUSED);
+        };
+        let room = self.room.as_mut().filter(|_| self.may.0);
+        let Some(room) = room.and_then(|room| room.as_mut_slice().get_mut(..len)) else {
+            return Ok(REFUSED);
+        };
+        memory.read(aid.0.cast_unsigned(), own).map_err(outside)?;
+        memory.read(command.0.cast_unsigned(), room).map_err(outside)?;
+        let (Ok(aid), Ok(_)) = (Aid::try_from(&*own), CApdu::parse(room)) else {
+            return Ok(REFUSED);
+        };
+        self.forward = Some((aid, len));
+        Ok(0)
+    }
+
+    fn more(&mut self) -> i32 {
+        self.more = self.may.1 && self.room.is_some();
+        if self.more { 0 } else { REFUSED }
+    }
+
+    fn caller(&self, at: i32, room: i32, memory: &mut dyn Memory) -> Result<i32, Trap> {
+        let aid = self.caller.as_ref().map_or(&[][..], Aid::as_bytes);
+        if aid.len() > unsigned(room) {
+            return Ok(REFUSED);
+        }
+        memory.write(at.cast_unsigned(), aid).map_err(outside)?;
+        Ok(i32::try_from(aid.len()).unwrap_or(REFUSED))
+    }
+
     fn random(&mut self, at: i32, len: i32, memory: &mut dyn Memory) -> Result<i32, Trap> {
         let end = self.random_used.saturating_add(unsigned(len));
         let Some(bytes) = self.random.get(self.random_used..end) else {
@@ -201,10 +268,13 @@ impl Host for Part {
         import("version", 0),
         import("transient_get", 3),
         import("transient_put", 3),
+        import("forward", 4),
+        import("more", 0),
+        import("caller", 2),
     ];
 
     fn call(&mut self, index: usize, args: &[i32; 4], memory: &mut dyn Memory) -> Result<i32, Trap> {
-        let [a, b, c, _] = *args;
+        let [a, b, c, d] = *args;
         match index {
             0 => self.get(a, b, c, memory),
             1 => self.put(a, b, c, memory),
@@ -213,6 +283,9 @@ impl Host for Part {
             4 => Ok(self.version.cast_signed()),
             5 => self.transient_get(a, b, c, memory),
             6 => self.transient_put(a, b, c, memory),
+            7 => self.forward((a, b), (c, d), memory),
+            8 => Ok(self.more()),
+            9 => self.caller(a, b, memory),
             _ => Err(Trap::Host),
         }
     }

@@ -7,23 +7,24 @@
 //! What [`check`] lets pass runs: it loads the module as a command does, with the same limits and the same budget.
 
 mod host;
+mod run;
 #[cfg(test)]
 mod tests;
 
 use core::fmt;
 
-use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_keys::Rng;
 use sekisho_link::Manifest;
-use sekisho_nvm::{Key, Op, Region};
-use sekisho_wasm::{Budget, Engine, Image, Limits, Memory, Module, ReadFailed, Trap, Value, ValueType, Why};
+use sekisho_nvm::{Key, Region};
+use sekisho_wasm::{
+    Budget, Engine, Exhausted, Image, Limits, Memory, Module, ReadFailed, Trap, Value, ValueType, Why,
+};
 
 use crate::names::{EntryId, RecordKey, RecordKind};
-use crate::nvm::{AnyFlash, Records, own};
+use crate::nvm::{AnyFlash, own};
 use crate::response::RESPONSE_DATA_MAX;
-use crate::transient::{Kept, TRANSIENT};
-use host::{Part, RECORDS};
-use zeroize::Zeroize;
+use crate::transient::TRANSIENT;
+use host::Part;
+pub(crate) use run::{Around, Asked, Came, Writes, process};
 
 /// The newest host ABI that is run.
 pub const ABI: u8 = Manifest::ABI_NEWEST;
@@ -139,6 +140,8 @@ fn validate(image: &mut Image<'_>, ram: usize) -> Result<u8, NoPart> {
     let budget = Budget::new(ram).map_err(exhausted)?;
     let part = Part::new(&budget, 0).map_err(exhausted)?;
     let mut module = Instance::load(&budget, image, &Limits::os_part(ram), part).map_err(NoPart::Module)?;
+    // As for a command: with room for all that it may ask for.
+    room_for_calls(&budget, &mut module).map_err(exhausted)?;
     for (name, params, what) in [
         ("abi", &[][..], "abi: () -> i32"),
         ("buffer", &[], "buffer: () -> i32"),
@@ -167,6 +170,19 @@ fn validate(image: &mut Image<'_>, ram: usize) -> Result<u8, NoPart> {
         .read(at, &mut [0; BUFFER])
         .map_err(|_| NoPart::Buffer(at))?;
     Ok(abi)
+}
+
+/// Whether a module goes on after it has been answered, or when a piece has been fetched.
+fn resumes(module: &Instance<'_>) -> bool {
+    module.has("resume", &[ValueType::I32, ValueType::I32], Some(ValueType::I32))
+}
+
+/// Room for the command to another application, if the module goes on behind that.
+fn room_for_calls(budget: &Budget, module: &mut Instance<'_>) -> Result<(), Exhausted> {
+    if resumes(module) {
+        module.host(|part| part.make_room(budget))?;
+    }
+    Ok(())
 }
 
 /// A number of bytes that a module may keep for a session.
@@ -246,156 +262,7 @@ impl Placed {
     }
 }
 
-/// What a command came to: its status word, or why it has none of its own.
-enum End {
-    Word(StatusWord),
-    Failed(PartFailure),
-}
-
-impl From<StatusWord> for End {
-    fn from(sw: StatusWord) -> Self {
-        Self::Word(sw)
-    }
-}
-
-impl From<crate::Refusal> for End {
-    fn from(refusal: crate::Refusal) -> Self {
-        Self::Word(refusal.0)
-    }
-}
-
-impl From<Trap> for End {
-    fn from(trap: Trap) -> Self {
-        Self::Failed(PartFailure::Trap(trap))
-    }
-}
-
-/// Runs a command in a fresh instance of the part, to which the session's block is lent. A module that traps, runs out of fuel or answers with less than a status word: 6F00, nothing is
-/// written, the block is zeros, and the failure says why.
-pub(crate) fn process(
-    records: &mut Records<'_>,
-    rng: &mut dyn Rng,
-    writes: Writes,
-    kept: &mut Kept,
-    placed: &Placed,
-    capdu: &CApdu<'_>,
-    out: &mut Writer<'_>,
-) -> (StatusWord, Option<PartFailure>) {
-    match run(records, rng, writes, kept, placed, capdu, out) {
-        Ok(sw) | Err(End::Word(sw)) => (sw, None),
-        Err(End::Failed(failure)) => {
-            kept.block.zeroize();
-            (StatusWord::UNKNOWN, Some(failure))
-        }
-    }
-}
-
-fn run(
-    records: &mut Records<'_>,
-    rng: &mut dyn Rng,
-    writes: Writes,
-    kept: &mut Kept,
-    placed: &Placed,
-    capdu: &CApdu<'_>,
-    out: &mut Writer<'_>,
-) -> Result<StatusWord, End> {
-    let mut buffer = [0; BUFFER];
-    let mut command = Writer::new(&mut buffer);
-    capdu.encode(&mut command).map_err(|_| StatusWord::WRONG_LENGTH)?;
-    let command_len = command.len();
-    let no_memory = |_| StatusWord::NOT_ENOUGH_MEMORY;
-    let budget = Budget::new(placed.ram).map_err(no_memory)?;
-    let mut part = Part::new(&budget, placed.version).map_err(no_memory)?;
-    rng.fill(&mut part.random);
-    for index in 0..RECORDS {
-        part.load(index, |room| records.get_key(placed.whose.key(index), room))?;
-    }
-    let limits = Limits::os_part(placed.ram);
-    let loaded = placed.with_image(&records.nvm.flash, |image| {
-        Instance::load(&budget, image, &limits, part)
-    });
-    let mut module = loaded.map_err(|refusal| match refusal.why {
-        Why::Heap | Why::Limit("bytes of memory", _) => StatusWord::NOT_ENOUGH_MEMORY,
-        Why::Read => StatusWord::MEMORY_FAILURE,
-        // Only an image that has been checked becomes the active one.
-        _ => StatusWord::UNKNOWN,
-    })?;
-    if placed.abi >= ABI_TRANSIENT {
-        let said = number(&mut module, "transient")?;
-        let len = block_len(said).ok_or(Trap::Host)?;
-        module.host(|part| part.lend(&kept.block, len));
-    }
-    let len = exchange(&mut module, &mut buffer, command_len)?;
-    let answer = usize::try_from(len).ok().and_then(|len| buffer.get(..len));
-    let Some((data, [sw1, sw2])) = answer.and_then(|answer| answer.split_last_chunk::<2>()) else {
-        return Err(End::Failed(PartFailure::Length(len)));
-    };
-    let sw = StatusWord(u16::from_be_bytes([*sw1, *sw2]));
-    // A module must not look as if the flash had failed, or as if there were more to fetch.
-    if matches!(sw.sw1(), 0x61 | 0x65 | 0x6C) || sw.sw1() < 0x60 {
-        return Err(End::Failed(PartFailure::StatusWord(sw.0)));
-    }
-    if !module.host(|part| kept.can_be(part.block())) {
-        return Err(StatusWord::NOT_ENOUGH_MEMORY.into());
-    }
-    if sw.is_success_or_warning() {
-        module.host(|part| commit(records, writes, placed.whose, part))?;
-    }
-    module.host(|part| kept.block = *part.block());
-    out.bytes(data).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)?;
-    Ok(sw)
-}
-
-/// Puts the command into the module's buffer, lets it process it, and takes the answer out; gives the answer's length.
-fn exchange(module: &mut Instance<'_>, buffer: &mut [u8; BUFFER], command_len: usize) -> Result<i32, Trap> {
-    let at = number(module, "buffer")?.cast_unsigned();
-    let command = buffer.get(..command_len).ok_or(Trap::Memory)?;
-    let mut memory = module.memory().ok_or(Trap::Memory)?;
-    memory.write(at, command).map_err(|_| Trap::Memory)?;
-    let args = [Value::I32(i32::try_from(command_len).map_err(|_| Trap::Memory)?)];
-    let Some(Value::I32(len)) = module.call("process", &args, FUEL)? else {
-        return Err(Trap::NoFunction);
-    };
-    if let Some(answer) = usize::try_from(len).ok().and_then(|len| buffer.get_mut(..len)) {
-        let memory = module.memory().ok_or(Trap::Memory)?;
-        memory.read(at, answer).map_err(|_| Trap::Memory)?;
-    }
-    Ok(len)
-}
-
 /// A record of the OS part itself.
 const fn part_data(index: u16) -> RecordKey {
     RecordKey::platform(RecordKind::PartData, index)
-}
-
-/// When what a module has written is written to NVM.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Writes {
-    /// At its end, in one transaction: up to 4 KB, which stand on its heap and nowhere else.
-    Now,
-    /// With what the application that called it writes, within what one command may write.
-    WithTheCaller,
-}
-
-/// Writes what the module has changed.
-fn commit(
-    records: &mut Records<'_>,
-    writes: Writes,
-    whose: Whose,
-    part: &Part,
-) -> Result<(), crate::Refusal> {
-    if let Writes::WithTheCaller = writes {
-        let mut changes = part.changes();
-        return changes.try_for_each(|(index, value)| records.staged.stage(whose.key(index), value));
-    }
-    let mut ops = [const { Op::Remove(part_data(0).key()) }; RECORDS];
-    let mut count = 0;
-    for (op, (index, value)) in ops.iter_mut().zip(part.changes()) {
-        *op = match value {
-            Some(value) => Op::Put(whose.key(index), value),
-            None => Op::Remove(whose.key(index)),
-        };
-        count += 1;
-    }
-    records.nvm.commit_more(ops.get(..count).unwrap_or_default())
 }
