@@ -151,7 +151,9 @@ const ADD_5: &[u8] = &[0x80, 0x22, 0, 0, 2, 0, 5, 0];
 const READ: u8 = 0x20;
 
 /// Record 0 and record 1 of the outer one, and the meter's register.
-fn both(card: &mut Card) -> (u8, u8, u32) {
+type Written = (u8, u8, u32);
+
+fn both(card: &mut Card) -> Written {
     select(card, FIRST, OUTER);
     let own = ask(card, FIRST, TELL, &[]);
     select(card, FIRST, APPLICATION);
@@ -163,7 +165,8 @@ fn both(card: &mut Card) -> (u8, u8, u32) {
 #[test]
 fn what_both_write_is_one_transaction_which_the_outermost_decides() {
     let meter_says = |register: u8| [0, 0, 0, register, 0x90, 0x00].to_vec();
-    let cases: [(&str, u8, &[u8], Vec<u8>, (u8, u8, u32)); 9] = [
+    type Case<'a> = (&'a str, u8, &'a [u8], Vec<u8>, Written);
+    let cases: [Case<'_>; 9] = [
         ("it passes the answer on", PASS, ADD_5, meter_says(5), (0, 0, 5)),
         (
             "it writes when it goes on",
