@@ -42,19 +42,22 @@ const FORGET: u8 = 6;
 /// Bytes of the long answer, in pieces of 900: byte n is the number of its piece.
 const PIECES: u8 = 4;
 
-/// A module that sends commands to `to`.
-fn outer(to: &[u8]) -> Vec<u8> {
-    let to_len = to.len();
-    let to: String = to.iter().map(|byte| format!("\\{byte:02x}")).collect();
-    wat::parse_str(format!(
-        r#"(module
+const IMPORTS: &str = r#"
             (import "sekisho" "get" (func $get (param i32 i32 i32) (result i32)))
             (import "sekisho" "put" (func $put (param i32 i32 i32) (result i32)))
             (import "sekisho" "transient_get" (func $tget (param i32 i32 i32) (result i32)))
             (import "sekisho" "transient_put" (func $tput (param i32 i32 i32) (result i32)))
             (import "sekisho" "forward" (func $forward (param i32 i32 i32 i32) (result i32)))
             (import "sekisho" "more" (func $more (result i32)))
-            (import "sekisho" "caller" (func $caller (param i32 i32) (result i32)))
+            (import "sekisho" "caller" (func $caller (param i32 i32) (result i32)))"#;
+
+/// A module that sends commands to `to`.
+fn outer(to: &[u8]) -> Vec<u8> {
+    let to_len = to.len();
+    let to: String = to.iter().map(|byte| format!("\\{byte:02x}")).collect();
+    wat::parse_str(format!(
+        r#"(module
+            {IMPORTS}
             (memory (export "memory") 1)
             (data (i32.const 2000) "{to}")
             (data (i32.const 2100) "\80\20\00\00\00")
