@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use sekisho_applets::Standard;
+use sekisho_applets::{DOMAINS, Standard};
 use sekisho_keys::Rng;
 use sekisho_nvm::{Flash, Ram};
 use sekisho_os::{AllInterfaces, BootError, Containers, Personalisation, Platform, Profile, SecureElement};
@@ -13,7 +13,7 @@ pub(crate) struct HostPlatform<F>(PhantomData<F>);
 impl<F: Flash> Platform for HostPlatform<F> {
     type Flash = F;
     type Rng = SystemRng;
-    type Applications = Standard;
+    type Applications = Standard<1, 0, DOMAINS>;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
     type Index = Ram<128, 16, 16>;

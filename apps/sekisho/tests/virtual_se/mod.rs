@@ -1,7 +1,7 @@
 //! Secure elements in the test's own process, with a flash of RAM.
 
 use sekisho_apdu::gp::CardLifeCycle;
-use sekisho_applets::Standard;
+use sekisho_applets::{DOMAINS, Standard};
 use sekisho_hsm::design::Ceremony;
 use sekisho_hsm::{Hsm, KVN_SCP, SoftHsm};
 use sekisho_keys::{Rng, sha256};
@@ -25,7 +25,7 @@ impl Rng for SystemRng {
 impl Platform for Virtual {
     type Flash = RamFlash;
     type Rng = SystemRng;
-    type Applications = Standard;
+    type Applications = Standard<1, 0, DOMAINS>;
     type Interfaces = AllInterfaces;
     type Containers = Containers<1>;
     type Index = Ram<128, 16, 16>;

@@ -28,18 +28,23 @@ pub const LOADED_SESSIONS: usize = if cfg!(feature = "os-part") { 4 } else { 0 }
 /// Files of each, the MF included.
 pub const FILES: usize = 32;
 
-/// The applications of an SE as it is delivered, with the memory of their instances: in each container a security domain and a SecApp; `LOADED` applications of all containers
-/// whose code is loaded.
+/// Security domains that the product has memory for, in all: that of the issuer and two others.
+pub const DOMAINS: usize = 3;
+
+/// The applications of an SE, with the memory of their instances: in each container a SecApp; `LOADED` applications of all containers whose code is loaded; `DOMAINS`
+/// security domains of all containers.
 #[derive(Debug)]
-pub struct Standard<const CONTAINERS: usize = 1, const LOADED: usize = 0> {
-    card_managers: Pool<CardManager, CONTAINERS>,
+pub struct Standard<const CONTAINERS: usize = 1, const LOADED: usize = 0, const DOMAINS: usize = CONTAINERS> {
+    card_managers: Pool<CardManager, DOMAINS>,
     os_parts: Pool<OsPart<PART_SESSIONS>, CONTAINERS>,
     sec_apps: Pool<SecApp, CONTAINERS>,
     file_systems: Pool<FileSystem<FILES>, FILE_SYSTEMS>,
     loaded: Pool<Loaded<LOADED_SESSIONS>, LOADED>,
 }
 
-impl<const CONTAINERS: usize, const LOADED: usize> Applications for Standard<CONTAINERS, LOADED> {
+impl<const CONTAINERS: usize, const LOADED: usize, const DOMAINS: usize> Applications
+    for Standard<CONTAINERS, LOADED, DOMAINS>
+{
     const NEW: Self = Self {
         card_managers: Pool::NEW,
         os_parts: Pool::NEW,

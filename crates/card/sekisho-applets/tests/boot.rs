@@ -223,7 +223,7 @@ fn the_page_says_how_much_ram_each_thing_takes() {
     for (what, size) in [
         ("an interface", size_of::<InterfaceState>()),
         ("the index of records", index),
-        ("an issuer security domain", size_of::<CardManager>()),
+        ("a security domain", size_of::<CardManager>()),
         ("a SecApp", size_of::<SecApp>()),
         (
             "what the OS part keeps for sessions",

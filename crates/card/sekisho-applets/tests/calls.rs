@@ -212,7 +212,7 @@ const UNWANTED: &[u8] = b"unwanted value";
 const KEPT: &[u8] = b"kept";
 
 impl Application for Inner {
-    fn install(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
+    fn install(&mut self, context: &mut Context<'_>, _: &[u8]) -> Result<(), Refusal> {
         assert_eq!(context.caller(), Caller::Platform);
         assert!(context.security_domain().is_none());
         let mut bytes = [0; 300];

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use common::ByValue as _;
 use common::host::Host;
-use common::{Card, On, PAGE, SE_ID, SeededRng, initial_keys, key, personalisation, profile, send, sw};
+use common::{On, PAGE, SE_ID, SeededRng, initial_keys, key, personalisation, profile, sw};
 use sekisho_apdu::Aid;
 use sekisho_applets::Standard;
 use sekisho_keys::{KeySet, cbc_encrypt, kcv_aes};
@@ -66,16 +66,25 @@ fn open(card: &mut Element, kvn: u8, keys: &KeySet) -> Result<Host, u16> {
 }
 
 /// Commands that are about the whole card, and about the platform, with the answer under the domain's own secure channel, and in the clear.
-const NOT_ITS_OWN: [(&str, u16, u16); 16] = [
+const NOT_ITS_OWN: [(&str, u16, u16); 19] = [
     // GET STATUS: issuer security domain, applications, load files.
-    ("80F28002024F00", 0x6985, 0x6982),
-    ("80F24002024F00", 0x6985, 0x6982),
-    ("80F22002024F00", 0x6985, 0x6982),
+    // It sees itself, which has no such AID, and no more.
+    ("80F28002024F00", 0x6A88, 0x6982),
+    ("80F24002094F07F0534B4F53000100", 0x6A88, 0x6982),
+    ("80F22002024F00", 0x6A88, 0x6982),
     // SET STATUS: INITIALIZED, CARD_LOCKED, TERMINATED; the OS part locked.
     ("80F0800700", 0x6985, 0x6982),
     ("80F0807F00", 0x6985, 0x6982),
     ("80F080FF00", 0x6985, 0x6982),
-    ("80F0408007F0534B4F530001", 0x6985, 0x6982),
+    ("80F0408007F0534B4F530001", 0x6A88, 0x6982),
+    // INSTALL of another domain, DELETE of the OS part and of what is not there.
+    (
+        "80E60C001F07A000000151535008A00000015153504107F0534B53534432018002C9000000",
+        0x6985,
+        0x6982,
+    ),
+    ("80E40000094F07F0534B4F53000100", 0x6985, 0x6982),
+    ("80E40000094F07F0534B4F53000200", 0x6985, 0x6982),
     // Registry and resources; update states.
     ("80CA2F0000", 0x6A88, 0x6A88),
     ("80CAFF2100", 0x6A88, 0x6A88),
@@ -183,7 +192,14 @@ fn a_domain_goes_with_its_keys_and_its_successor_has_its_own() {
 /// A product with memory for one security domain takes no second one, whether its first has been used or not.
 #[test]
 fn without_memory_there_is_no_second_domain() {
-    let mut card: Card = common::new_card();
+    let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
+    let mut card = SecureElement::<On<Standard>>::made(
+        RamFlash::strict(PAGE, 16),
+        SeededRng(1),
+        &profile(),
+        &personalisation(0xFF, &keys, &k_aut),
+    )
+    .unwrap();
     let refused = card.install_domain(
         ContainerId::ESE,
         aid(DOMAIN),
@@ -191,7 +207,10 @@ fn without_memory_there_is_no_second_domain() {
         (KVN, &own_keys(1)),
     );
     assert_eq!(refused.err().map(|sw| sw.0), Some(0x6A84));
-    assert_eq!(sw(&send(&mut card, &[0, 0xA4, 4, 0, 0])), 0x9000);
+    assert_eq!(
+        sw(&Line::transmit(&mut card, CONTACT, &[0, 0xA4, 4, 0, 0])),
+        0x9000
+    );
 }
 
 /// Two containers, with a second domain in each: the first on the contacts, the second on SPI.

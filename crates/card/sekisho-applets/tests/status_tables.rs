@@ -30,6 +30,11 @@ const CARD: Page = Page::with_blocks_of(
     include_str!("../../../../docs/spec/broadcast-update.md"),
 );
 
+const CONTENT: Page = Page::with_blocks_of(
+    include_str!("../../../../docs/spec/content.md"),
+    include_str!("../../../../docs/spec/broadcast-update.md"),
+);
+
 const KEYS: Page = Page::with_blocks_of(
     include_str!("../../../../docs/spec/keys.md"),
     include_str!("../../../../docs/spec/broadcast-update.md"),
@@ -132,6 +137,12 @@ fn card() {
 #[test]
 fn keys() {
     check_page(KEYS, "keys.md", &new_cards(KEYS));
+}
+
+/// INSTALL, DELETE, SET STATUS and GET STATUS in every state (content.md, section 6).
+#[test]
+fn content() {
+    check_page(CONTENT, "content.md", &new_cards(CONTENT));
 }
 
 /// A status word that the page does not say, and a state that does not follow, are found.

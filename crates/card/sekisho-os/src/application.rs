@@ -8,6 +8,7 @@ use sekisho_keys::Rng;
 use sekisho_messaging::setup::{Opened, POLICY_LEN, Policy};
 use zeroize::Zeroizing;
 
+use crate::authorisation::Order;
 use crate::call::{CALLS_MAX, Call, CallCommand, Caller, Next, Resume};
 use crate::container::Container;
 use crate::interface::{ContainerId, Interface, Place, Protocol};
@@ -29,12 +30,13 @@ pub const MESSAGING_POLICY: u16 = 0xDF30;
 /// [instance](Instance): there is one for each application of each container, as it is at power-on until it has been used, and no other instance
 /// comes near it. It has nothing else: records, keys and who is asking are found in the [`Context`] that comes with each call.
 pub trait Application {
-    /// The application is being installed: what it puts is written with its registry entry, beside the records that it is installed with.
+    /// The application is being installed, with these parameters (data object C9 of INSTALL): what it puts is written with its registry entry, beside the
+    /// records that it is installed with.
     ///
     /// # Errors
     /// Why it cannot be: nothing of it is left then.
-    fn install(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
-        let _ = context;
+    fn install(&mut self, context: &mut Context<'_>, parameters: &[u8]) -> Result<(), Refusal> {
+        let _ = (context, parameters);
         Ok(())
     }
 
@@ -139,6 +141,8 @@ impl Effects {
 pub(crate) struct Effects {
     /// The writes may use what is kept in reserve for them.
     pub(crate) essential: bool,
+    /// What is ordered of the content; it is done before the command is answered.
+    pub(crate) order: Option<Order>,
     /// The registry or the card's life cycle has changed: read it again.
     pub(crate) reload: bool,
     /// The secure channel changes its mode once the answer has been protected.

@@ -1,5 +1,5 @@
 //! Command chaining: the segments of a command are put together before anything else looks at it. ISO/IEC 7816-4, 5.3.3 marks all but the
-//! last in the class byte; GlobalPlatform marks them in bit 8 of P1 of PUT KEY and DELETE (GPC 11.8.2.1, 11.2.2.1).
+//! last in the class byte; GlobalPlatform marks them in bit 8 of P1 of PUT KEY, DELETE and INSTALL (GPC 11.8.2.1, 11.2.2.1, 11.5.2.1).
 //!
 //! GlobalPlatform protects a command before it is cut into segments (GPC 11.1.5.1), so the whole comes out as one C-APDU, in the
 //! extended form when its data field exceeds 255 bytes, which is the form that its C-MAC was computed over.
@@ -21,7 +21,7 @@ const MORE_COMMANDS: u8 = 0x80;
 
 /// Whether GlobalPlatform's own chaining is meant: the secured command has been cut, so that there is one C-MAC for the whole.
 const fn is_chained_by_p1(capdu: &CApdu<'_>) -> bool {
-    capdu.cla.proprietary() && matches!(capdu.ins, ins::PUT_KEY | ins::DELETE)
+    capdu.cla.proprietary() && matches!(capdu.ins, ins::PUT_KEY | ins::DELETE | ins::INSTALL)
 }
 
 /// CLA without the chaining bit, INS, P1, P2: equal in all segments.

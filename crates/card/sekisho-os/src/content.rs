@@ -4,13 +4,15 @@
 //! record, the *leftovers*, which stands for as long as there may be any: it is written first and removed last, and a boot that finds it removes
 //! them. So installing and deleting take as many transactions as there are records, and a power cut leaves the application whole or nothing of it.
 //!
-//! Who may install and delete is not decided here.
+//! Who may install and delete is decided where an [`Authorisation`] is made; nothing comes or goes here without one.
 
-use sekisho_apdu::gp::Privileges;
+use sekisho_apdu::gp::{ApplicationLifeCycle, Install, Privileges, SecurityDomainLifeCycle, tag};
+use sekisho_apdu::tlv::find;
 use sekisho_apdu::{Aid, StatusWord};
 use sekisho_keys::{KeySet, sha256};
 
 use crate::application::{Application, Applications, Context, Effects, Protection};
+use crate::authorisation::{Authorisation, Order};
 use crate::bulk;
 use crate::call::Caller;
 use crate::channels::Channels;
@@ -21,11 +23,11 @@ use crate::element::SecureElement;
 use crate::interface::{ContainerId, Interface, Place};
 use crate::keys::{KeyRecord, KeyStore};
 use crate::leftovers;
-use crate::manufacture::{FACTORY_INDEX, FactoryApplication, OwnRecord};
-use crate::names::RecordKind;
+use crate::manufacture::{FactoryApplication, OwnRecord};
+use crate::names::{EntryId, RecordKind};
 use crate::nvm::{RECORDS_AT_A_TIME, Records, Staged, own_part};
 use crate::refusal::Refusal;
-use crate::registry::{ENTRIES_MAX, Entry, EntryKind, ISD_INDEX, Instance, Module, Registry};
+use crate::registry::{ENTRIES_MAX, Entry, EntryKind, FACTORY_INDEX, ISD_INDEX, Instance, Module, Registry};
 use crate::stack::{Depth, Stack};
 use crate::state::{Core, Platform};
 
@@ -45,6 +47,59 @@ pub struct LoadFile<'a> {
     pub image: &'a [u8],
 }
 
+/// Where an application comes from.
+#[derive(Clone, Copy)]
+enum Origin {
+    /// The load file at a registry index.
+    There(u8),
+    /// The one with this AID: it has been loaded, or comes with the application and has it as its module.
+    Named(Aid),
+}
+
+/// What is to be installed.
+struct Installing<'a> {
+    aid: Aid,
+    module: Module,
+    privileges: Privileges,
+    life_cycle: ApplicationLifeCycle,
+    load_file: Origin,
+    /// What it begins with: its own records, its keys, and the parameters that it is told.
+    records: &'a [OwnRecord<'a>],
+    keys: Keys<'a>,
+    parameters: &'a [u8],
+}
+
+impl<'a> Installing<'a> {
+    /// As the product describes it.
+    const fn of_product(application: &FactoryApplication<'a>, keys: Keys<'a>) -> Self {
+        Self {
+            aid: application.aid,
+            module: application.module,
+            privileges: match keys {
+                Some(_) => Privileges::SECURITY_DOMAIN,
+                None => Privileges::NONE,
+            },
+            life_cycle: match keys {
+                Some(_) => ApplicationLifeCycle(SecurityDomainLifeCycle::PERSONALIZED.0),
+                None => ApplicationLifeCycle::SELECTABLE,
+            },
+            load_file: Origin::Named(application.load_file),
+            records: application.records,
+            keys,
+            parameters: &[],
+        }
+    }
+}
+
+/// What becomes of the load file of an application that is deleted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// It stays.
+    LoadFileStays,
+    /// It goes too, if nobody else comes from it and it did not come with the operating system.
+    WithLoadFile,
+}
+
 impl<P: Platform> SecureElement<P> {
     /// Loads an executable load file into a container: all of it or nothing, whatever happens. Applications are [installed](SecureElement::install) from it with
     /// [`Module::LOADED`] and its AID.
@@ -53,10 +108,10 @@ impl<P: Platform> SecureElement<P> {
     /// 6A88 for a container that has not been made; 6A80 for an AID that is there already, or no bytes; 9505 for what is no code of this SE; 6A84 when the registry, the area for bulk or NVM have no
     /// room; 6581 when the flash fails.
     pub fn load_file(&mut self, container: ContainerId, file: &LoadFile<'_>) -> Result<(), StatusWord> {
-        self.manage(|core, staged| core.load_file(container, file, staged))
+        self.manage(container, |core, by, staged| core.load_file(by, file, staged))
     }
 
-    /// Installs an application in a container, with the records that it begins with: all of it or nothing, whatever happens.
+    /// Installs an application in a container, with the records that it begins with: all of it or nothing, whatever happens. The product authorises it.
     ///
     /// # Errors
     /// 6A88 for a container that has not been made, or for [`Module::LOADED`] a load file that has not been loaded; 6A80 for an AID that is there already; 6A84 when the registry, the memory of instances or NVM have no room; what the application
@@ -66,7 +121,8 @@ impl<P: Platform> SecureElement<P> {
         container: ContainerId,
         application: &FactoryApplication<'_>,
     ) -> Result<(), StatusWord> {
-        self.manage(|core, staged| core.install(container, application, None, staged))
+        let new = Installing::of_product(application, None);
+        self.manage(container, |core, by, staged| core.install(by, &new, staged))
     }
 
     /// Installs a supplementary security domain in a container, as [`SecureElement::install`] does an application: with the privilege of a security domain
@@ -87,29 +143,39 @@ impl<P: Platform> SecureElement<P> {
             module: Module::CARD_MANAGER,
             records: &[],
         };
-        self.manage(|core, staged| core.install(container, &domain, Some(keys), staged))
+        let new = Installing::of_product(&domain, Some(keys));
+        self.manage(container, |core, by, staged| core.install(by, &new, staged))
     }
 
     /// Deletes an application of a container: its entry, its load file's with the code if nobody else comes from it, its records and what it remembers. Where it is selected
-    /// the issuer security domain is selected instead. Or a load file that has been [loaded](SecureElement::load_file) and from which no application comes.
+    /// the issuer security domain is selected instead. Or a load file that has been [loaded](SecureElement::load_file) and from which no application comes. The product
+    /// authorises it.
     ///
     /// # Errors
-    /// 6A88 when there is no such application or load file; 6985 for one that came with the operating system or is in use, or what the application
-    /// [refuses](Application::delete): nothing has changed then. 6581 when the flash fails.
+    /// 6A88 when there is no such application, load file or container; 6985 for one that came with the operating system or is in use, a domain with which others are
+    /// associated, or what the application [refuses](Application::delete): nothing has changed then. 6581 when the flash fails.
     pub fn delete(&mut self, container: ContainerId, aid: &Aid) -> Result<(), StatusWord> {
-        self.manage(|core, staged| core.delete(container, aid, staged))
+        self.manage(container, |core, by, staged| {
+            let registry = &core.containers.get(container).registry;
+            let found = registry.iter().find(|(_, entry)| entry.aid == *aid);
+            let id = found.ok_or(not_found())?.1.id;
+            core.delete(by, id, Leaving::WithLoadFile, staged)
+        })
     }
 
     fn manage(
         &mut self,
-        work: impl FnOnce(&mut Core<P>, &mut Staged) -> Result<(), Refusal>,
+        container: ContainerId,
+        work: impl FnOnce(&mut Core<P>, Authorisation, &mut Staged) -> Result<(), Refusal>,
     ) -> Result<(), StatusWord> {
         if self.core.mute {
             return Err(StatusWord::MEMORY_FAILURE);
         }
+        let by = Authorisation::of_product(self.core.containers.get(container))
+            .ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
         let staged = &mut self.buffers.scratch.staged;
         staged.clear();
-        let done = apart(|| work(&mut self.core, staged));
+        let done = apart(|| work(&mut self.core, by, staged));
         staged.clear();
         let done = match done {
             Err(Refusal(StatusWord::MEMORY_FAILURE)) => done,
@@ -127,6 +193,15 @@ fn apart<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
+const fn not_found() -> Refusal {
+    Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)
+}
+
+/// Whether an entry is a load file whose code has been loaded.
+fn is_loaded_file(entry: &Entry) -> bool {
+    entry.module == Module::LOADED && matches!(entry.kind, EntryKind::ExecutableLoadFile { .. })
+}
+
 /// A registry index without an entry, behind `after`.
 fn free(registry: &Registry, after: u8) -> Result<u8, Refusal> {
     let indices = (0_u8..).take(ENTRIES_MAX);
@@ -137,58 +212,87 @@ fn free(registry: &Registry, after: u8) -> Result<u8, Refusal> {
 }
 
 impl<P: Platform> Core<P> {
+    /// Does what a command has ordered; `data` is its data field. Not inlined: what it needs of the stack is nobody else's.
+    #[inline(never)]
+    pub(crate) fn perform(&mut self, order: &Order, data: &[u8], staged: &mut Staged) -> Result<(), Refusal> {
+        match *order {
+            Order::Install {
+                by,
+                load_file,
+                aid,
+                privileges,
+                life_cycle,
+            } => {
+                let registry = &self.containers.get(by.domain().container).registry;
+                let file = registry.get(load_file).ok_or(not_found())?;
+                let parameters = Install::parse(data)?.parameters;
+                let new = Installing {
+                    aid,
+                    module: file.module,
+                    privileges,
+                    life_cycle,
+                    load_file: Origin::There(load_file),
+                    records: &[],
+                    keys: None,
+                    parameters: find(parameters, tag::APPLICATION_PARAMETERS)?.unwrap_or_default(),
+                };
+                self.install(by, &new, staged)
+            }
+            Order::Delete { by, entry } => self.delete(by, entry, Leaving::LoadFileStays, staged),
+        }
+    }
+
     fn install(
         &mut self,
-        container: ContainerId,
-        application: &FactoryApplication<'_>,
-        keys: Keys<'_>,
+        by: Authorisation,
+        new: &Installing<'_>,
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
-        let FactoryApplication {
-            aid,
-            load_file,
-            module,
-            records,
-        } = *application;
-        let into = self.containers.get(container);
-        into.root()
-            .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
-        let registry = &into.registry;
+        let Instance {
+            container,
+            entry: domain,
+        } = by.domain();
+        let registry = &self.containers.get(container).registry;
+        let (domain, _) = registry.entry(domain).ok_or(not_found())?;
         let found = |aid: Aid| registry.iter().find(|(_, entry)| entry.aid == aid);
-        let (file_index, is_loaded) = match found(load_file) {
-            Some((index, file)) if module == Module::LOADED && is_loaded_file(file) => (index, true),
-            None if module == Module::LOADED => return Err(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)),
-            None => (free(registry, FACTORY_INDEX)?, false),
-            Some(_) => return Err(Refusal(StatusWord::INCORRECT_DATA)),
+        let wrong = Refusal(StatusWord::INCORRECT_DATA);
+        let (file_index, new_file) = match new.load_file {
+            Origin::There(index) => (index, None),
+            Origin::Named(aid) => match found(aid) {
+                Some((index, file)) if new.module == Module::LOADED && is_loaded_file(file) => (index, None),
+                None if new.module == Module::LOADED => return Err(not_found()),
+                None if aid != new.aid => (free(registry, FACTORY_INDEX)?, Some(aid)),
+                _ => return Err(wrong),
+            },
         };
-        if registry.root_name() == Some(aid) || found(aid).is_some() || aid == load_file {
-            return Err(Refusal(StatusWord::INCORRECT_DATA));
+        if registry.root_name() == Some(new.aid) || found(new.aid).is_some() {
+            return Err(wrong);
         }
-        let after = if is_loaded { FACTORY_INDEX } else { file_index + 1 };
+        let after = if new_file.is_some() {
+            file_index + 1
+        } else {
+            FACTORY_INDEX
+        };
         let index = free(registry, after)?;
         let id = new_entry(&mut self.records(staged))?;
         let instance = Instance { container, entry: id };
-        let privileges = keys.map_or(Privileges::NONE, |_| Privileges::SECURITY_DOMAIN);
-        let entry = Entry::application(id, aid, module, privileges, file_index, ISD_INDEX);
+        let entry = Entry {
+            life_cycle: new.life_cycle.0,
+            ..Entry::application(id, new.aid, new.module, new.privileges, file_index, domain)
+        };
         // Those that are there have theirs before it, whether they have been used or not.
-        for instance in self.containers.instances_of(module) {
-            self.platform.applications.get(module, instance);
+        for instance in self.containers.instances_of(new.module) {
+            self.platform.applications.get(new.module, instance);
         }
-        if self.platform.applications.get(module, instance).is_none() {
+        if self.platform.applications.get(new.module, instance).is_none() {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         }
-        let written = self.write_application(
-            (container, index),
-            &entry,
-            (!is_loaded).then_some((file_index, load_file)),
-            (records, keys),
-            staged,
-        );
+        let written = self.write_application((container, index), &entry, new_file, new, staged);
         staged.clear();
         match written {
             Ok(()) => self.reload(container, staged),
             Err(refusal) => {
-                self.platform.applications.release(module, instance);
+                self.platform.applications.release(new.module, instance);
                 if refusal.0 != StatusWord::MEMORY_FAILURE {
                     leftovers::sweep(&mut self.records(staged), container)?;
                 }
@@ -202,16 +306,23 @@ impl<P: Platform> Core<P> {
         &mut self,
         (container, index): (ContainerId, u8),
         entry: &Entry,
-        new_file: Option<(u8, Aid)>,
-        (own, keys): (&[OwnRecord<'_>], Keys<'_>),
+        new_file: Option<Aid>,
+        new: &Installing<'_>,
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
         let mut records = self.records(staged);
         // With the identities that are given out, so that none is given out again whatever becomes of this.
-        let file_id = new_entry(&mut records)?;
+        let file = match new_file {
+            None => None,
+            Some(aid) => {
+                let id = new_entry(&mut records)?;
+                let domain = entry.security_domain.unwrap_or(ISD_INDEX);
+                Some(Entry::load_file(id, aid, entry.module, entry.aid, domain))
+            }
+        };
         leftovers::set(&mut records, container, entry.id)?;
         flush(&mut records)?;
-        for some in own.chunks(RECORDS_AT_A_TIME) {
+        for some in new.records.chunks(RECORDS_AT_A_TIME) {
             for (object, part, value) in some {
                 records
                     .staged
@@ -219,17 +330,16 @@ impl<P: Platform> Core<P> {
             }
             flush(&mut records)?;
         }
-        self.ask(container, entry, staged, |it, cx| it.install(cx))?;
+        self.ask(container, entry, staged, |it, cx| it.install(cx, new.parameters))?;
         let mut records = self.records(staged);
-        if let Some((kvn, keys)) = keys {
+        if let Some((kvn, keys)) = new.keys {
             let mut store = KeyStore {
                 records: &mut records,
                 domain: entry.id,
             };
             store.put(0, kvn, &KeyRecord::of_set(keys)?)?;
         }
-        if let Some((index, load_file)) = new_file {
-            let file = Entry::load_file(file_id, load_file, entry.module, entry.aid, ISD_INDEX);
+        if let (Some(file), Some(index)) = (file, entry.load_file) {
             store_entry(&mut records, container, index, &file)?;
         }
         store_entry(&mut records, container, index, entry)?;
@@ -237,20 +347,35 @@ impl<P: Platform> Core<P> {
         flush(&mut records)
     }
 
-    fn delete(&mut self, container: ContainerId, aid: &Aid, staged: &mut Staged) -> Result<(), Refusal> {
+    fn delete(
+        &mut self,
+        by: Authorisation,
+        id: EntryId,
+        leaving: Leaving,
+        staged: &mut Staged,
+    ) -> Result<(), Refusal> {
+        let Instance {
+            container,
+            entry: domain,
+        } = by.domain();
         let registry = &self.containers.get(container).registry;
-        let found = registry.application(aid.as_bytes());
-        let Some((index, entry)) = found else {
-            return self.unload(container, aid, staged);
-        };
-        if index < FACTORY_INDEX {
+        let (domain, _) = registry.entry(domain).ok_or(not_found())?;
+        let (index, entry) = registry.entry(id).ok_or(not_found())?;
+        if entry.kind != EntryKind::Application {
+            return self.unload(by, id, staged);
+        }
+        let is_in_use = registry
+            .iter()
+            .any(|(other, of)| other != index && of.security_domain == Some(index));
+        if index < FACTORY_INDEX || is_in_use || !registry.is_within(index, domain) {
             return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         }
         let entry = *entry;
         let is_used = registry
             .iter()
             .any(|(other, of)| other != index && of.load_file == entry.load_file);
-        let file = entry.load_file.filter(|file| *file >= FACTORY_INDEX && !is_used);
+        let goes = leaving == Leaving::WithLoadFile && !is_used;
+        let file = entry.load_file.filter(|file| *file >= FACTORY_INDEX && goes);
         let code = file.and_then(|file| registry.get(file)).map(|file| file.id);
         self.ask(container, &entry, staged, |it, cx| it.delete(cx))?;
         // What it may have put goes with it.
@@ -282,15 +407,18 @@ impl<P: Platform> Core<P> {
     }
 
     /// Deletes a load file from which no application comes, with its code.
-    fn unload(&mut self, container: ContainerId, aid: &Aid, staged: &mut Staged) -> Result<(), Refusal> {
+    fn unload(&mut self, by: Authorisation, id: EntryId, staged: &mut Staged) -> Result<(), Refusal> {
+        let Instance {
+            container,
+            entry: domain,
+        } = by.domain();
         let registry = &self.containers.get(container).registry;
-        let found = registry.iter().find(|(_, entry)| entry.aid == *aid);
-        let (index, file) = found.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+        let (domain, _) = registry.entry(domain).ok_or(not_found())?;
+        let (index, file) = registry.entry(id).ok_or(not_found())?;
         let is_used = registry.iter().any(|(_, of)| of.load_file == Some(index));
-        if is_used || !is_loaded_file(file) {
+        if is_used || !is_loaded_file(file) || !registry.is_within(index, domain) {
             return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         }
-        let id = file.id;
         let mut records = self.records(staged);
         records.remove(name(container, RecordKind::Registry, index.into()))?;
         code::remove(&mut records, id)?;
@@ -301,13 +429,16 @@ impl<P: Platform> Core<P> {
 
     fn load_file(
         &mut self,
-        container: ContainerId,
+        by: Authorisation,
         file: &LoadFile<'_>,
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
+        let Instance {
+            container,
+            entry: domain,
+        } = by.domain();
         let into = self.containers.get(container);
-        into.root()
-            .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+        let (domain, _) = into.registry.entry(domain).ok_or(not_found())?;
         if into.registry.iter().any(|(_, entry)| entry.aid == file.aid) {
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
@@ -320,7 +451,7 @@ impl<P: Platform> Core<P> {
         let written = bulk::write(&mut records.nvm, &mut writing, file.image).and_then(|()| {
             let digest = sha256(&[file.image]);
             code::seal(&mut records, id, &writing, &digest, (file.version, ram))?;
-            let entry = Entry::load_file(id, file.aid, Module::LOADED, file.module_aid, ISD_INDEX);
+            let entry = Entry::load_file(id, file.aid, Module::LOADED, file.module_aid, domain);
             store_entry(&mut records, container, index, &entry)?;
             flush(&mut records)
         });
@@ -368,11 +499,6 @@ impl<P: Platform> Core<P> {
             staged,
         }
     }
-}
-
-/// Whether an entry is a load file whose code has been loaded.
-fn is_loaded_file(entry: &Entry) -> bool {
-    entry.module == Module::LOADED && matches!(entry.kind, EntryKind::ExecutableLoadFile { .. })
 }
 
 fn flush(records: &mut Records<'_>) -> Result<(), Refusal> {

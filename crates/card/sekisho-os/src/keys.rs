@@ -138,6 +138,11 @@ impl KeyStore<'_, '_> {
         }
     }
 
+    /// Whether there is a key set that opens a secure channel.
+    pub(crate) fn has_set(&mut self) -> Result<bool, Refusal> {
+        Ok(self.directory()?.default != 0)
+    }
+
     fn is_set(&mut self, kvn: u8) -> bool {
         self.scp_set(kvn).is_ok()
     }

@@ -26,8 +26,8 @@
 //! * An application has its own records and no others: [`Context::get`] takes no name of an application.
 //! * What it remembers belongs to its [`Instance`] ([`Pool`]): the same code in another instance, in this container or another, finds nothing of it.
 //! * Who asks is a value, the [`Caller`]: an interface, or another application, which brings no proof of anything but that it is that one.
-//! * [`SecurityDomain`], its own keys and data, is found by security domains alone, when an interface asks; [`Open`], what is the whole card's, by one that has the
-//!   privileges for it, with a proof of who authorised it.
+//! * [`SecurityDomain`], its own keys and data, is found by security domains alone, when an interface asks; [`Open`], life cycles, by one whose provider has proved
+//!   himself, and [`ContentManagement`] with the privilege for it: what it orders takes an [`Authorisation`], which is made of that proof.
 //! * [`PlatformServices`], what is the whole SE's, is found by the issuer security domain of the eSE alone.
 //! * The proof of authentication, [`Authenticated`], names security domain, off-card entity, key and level; what it borrows is made by
 //!   `sekisho-scp` alone and lives in the secure channel: when that ends, there is nothing left to borrow.
@@ -48,6 +48,7 @@
 extern crate std;
 
 mod application;
+mod authorisation;
 mod broadcast;
 mod buffers;
 mod bulk;
@@ -98,6 +99,7 @@ mod state;
 mod transient;
 
 pub use application::{Application, Applications, Context, MESSAGING_POLICY};
+pub use authorisation::{Authorisation, Authority};
 pub use buffers::{AllInterfaces, InterfaceState, Interfaces};
 pub use call::{CALL_ANSWER_MAX, CALL_COMMAND_MAX, CALLS_MAX, Call, Caller, Next, Resume};
 pub use chaining::COMMAND_DATA_MAX;
@@ -105,7 +107,7 @@ pub use container::{Container, ContainerMemory, Containers};
 pub use content::LoadFile;
 pub use element::SecureElement;
 pub use interface::{ContainerId, Interface, Place, Protocol};
-pub use issuer::{Authorisation, Open, PlatformServices, SecurityDomain};
+pub use issuer::{ContentManagement, NewApplication, Open, PlatformServices, SecurityDomain};
 pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KVN_PAIRING, KeyRecord};
 pub use loaded::Loaded;
 pub use loader::PartState;
@@ -122,7 +124,7 @@ pub use part::{
 };
 pub use profile::{Product, Profile};
 pub use refusal::{Outcome, Refusal};
-pub use registry::{ENTRIES_MAX, Entry, EntryKind, Instance, Module, Registry};
+pub use registry::{ENTRIES_MAX, Entry, EntryKind, Instance, Module, Registry, RegistryView};
 pub use response::RESPONSE_DATA_MAX;
 pub use secure::{Authenticated, KeyRef, OffCardEntity};
 pub use sekisho_scp::ScpParameter;

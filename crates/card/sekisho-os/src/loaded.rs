@@ -40,7 +40,7 @@ impl<const SESSIONS: usize> Loaded<SESSIONS> {
 }
 
 impl<const SESSIONS: usize> Application for Loaded<SESSIONS> {
-    fn install(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
+    fn install(&mut self, context: &mut Context<'_>, _: &[u8]) -> Result<(), Refusal> {
         code::of_application(context, &mut self.is_sound).map(drop)
     }
 

@@ -15,7 +15,7 @@ use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::{RECORDS_AT_A_TIME, Records, own_part};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
-use crate::registry::{Entry, ISD_INDEX, Module};
+use crate::registry::{Entry, FACTORY_INDEX, ISD_INDEX, Module};
 use crate::start::BootError;
 use crate::state::Platform;
 
@@ -83,9 +83,6 @@ const PART_APPLICATION: &[u8] = b"\xF0SKOS\x00\x01";
 const SSD_LOAD_FILE_INDEX: u8 = 1;
 const PART_LOAD_FILE_INDEX: u8 = 2;
 const PART_INDEX: u8 = 3;
-
-/// Registry index of the first application of [`Personalisation::applications`].
-pub(crate) const FACTORY_INDEX: u8 = 4;
 
 /// The privileges of the issuer security domain (GPC Table 6-2), as far as there is something behind them.
 const ISD_PRIVILEGES: Privileges = Privileges::SECURITY_DOMAIN

@@ -1,6 +1,6 @@
 //! The way of a command: broadcast mode's rule, the operating system's own commands, secure channel, application, commit, protection.
 
-use sekisho_apdu::gp::{CardLifeCycle, ins};
+use sekisho_apdu::gp::{CardLifeCycle, SecurityDomainLifeCycle, ins};
 use sekisho_apdu::{CApdu, SecureMessaging, StatusWord, Writer};
 use sekisho_messaging::SmError;
 use sekisho_scp::ScpError;
@@ -186,6 +186,12 @@ impl<P: Platform> Core<P> {
         if matches!(work, Work::Piece) {
             staged.clear();
         }
+        let outcome = match (effects.order.take(), work) {
+            (Some(order), Work::Command(command)) if outcome.is_ok() => {
+                self.perform(&order, command.data, staged).and(outcome)
+            }
+            _ => outcome,
+        };
         let outcome = self.commit(place, outcome, staged, &effects);
         if outcome.is_ok()
             && let Some(left) = effects.mode.take_if(|mode| matches!(mode, ModeChange::Left))
@@ -255,8 +261,21 @@ impl<P: Platform> Core<P> {
                 let selected = self.interfaces.channels.selected(other);
                 let container = self.containers.at(&self.interfaces.channels, other);
                 let is_over = container.card.life_cycle == CardLifeCycle::Terminated && other != place;
-                let is_unusable = selected.is_some_and(|id| container.usable(id).is_none());
-                if is_over || is_unusable {
+                let usable = selected.map(|id| (id, container.usable(id)));
+                let is_unusable = usable.is_some_and(|(_, entry)| entry.is_none());
+                // Opened with the keys of a domain above, while it had none.
+                let is_foreign = |id| {
+                    self.interfaces
+                        .secure
+                        .key(other)
+                        .is_some_and(|key| key.domain.entry != id)
+                };
+                let is_replaced = usable.is_some_and(|(id, entry)| {
+                    let is_personalised = entry
+                        .is_some_and(|entry| entry.life_cycle == SecurityDomainLifeCycle::PERSONALIZED.0);
+                    other != place && is_personalised && is_foreign(id)
+                });
+                if is_over || is_unusable || is_replaced {
                     self.end_secure(|p| p == other);
                 }
                 if is_unusable {

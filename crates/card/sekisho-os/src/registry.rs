@@ -24,6 +24,9 @@ const FORMAT: u8 = 2;
 /// The format of version 0.1, which has no identity: that is [by registry index](EntryId::of_0_1).
 const FORMAT_BY_INDEX: u8 = 1;
 
+/// Registry index of the first application that did not come with the operating system, or of its load file.
+pub(crate) const FACTORY_INDEX: u8 = 4;
+
 /// "No such entry" in place of a registry index.
 const NO_INDEX: u8 = 0xFF;
 
@@ -185,6 +188,37 @@ impl Entry {
     }
 }
 
+/// What of a registry a security domain sees: itself and what is associated with it or with domains below it; all with the privilege Global Registry.
+#[derive(Clone, Copy, Debug)]
+pub struct RegistryView<'r> {
+    registry: &'r Registry,
+    domain: u8,
+}
+
+impl<'r> RegistryView<'r> {
+    /// The entries that it shows, with their indices.
+    pub fn iter(self) -> impl Iterator<Item = (u8, &'r Entry)> {
+        let is_seen = move |index| self.is_whole() || self.registry.is_within(index, self.domain);
+        self.registry.iter().filter(move |(index, _)| is_seen(*index))
+    }
+
+    /// The applications and security domains that it shows.
+    pub fn applications(self) -> impl Iterator<Item = (u8, &'r Entry)> {
+        self.iter()
+            .filter(|(_, entry)| entry.kind == EntryKind::Application)
+    }
+
+    /// Whether it shows all.
+    pub const fn is_whole(self) -> bool {
+        self.domain == ISD_INDEX
+    }
+
+    /// The AID of the load file or the security domain of an entry that it shows.
+    pub fn aid_of(self, index: Option<u8>) -> Option<Aid> {
+        self.registry.get(index?).map(|entry| entry.aid)
+    }
+}
+
 /// The entries of a container, in the order of their indices, which is the order of the search.
 #[derive(Clone, Debug)]
 pub struct Registry {
@@ -256,6 +290,25 @@ impl Registry {
             .find(|(index, entry)| self.names_of(*index, entry).any(|name| name.as_bytes() == aid))
     }
 
+    /// The executable load file with exactly this AID, its index, and the AID of its module.
+    pub(crate) fn load_file(&self, aid: &[u8]) -> Option<(u8, &Entry, Aid)> {
+        self.iter().find_map(|(index, entry)| match entry.kind {
+            EntryKind::ExecutableLoadFile { module_aid } if entry.aid.as_bytes() == aid => {
+                Some((index, entry, module_aid))
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether the entry at an index is this security domain, or is associated with it or with one below it.
+    pub(crate) fn is_within(&self, index: u8, domain: u8) -> bool {
+        let above = |index: &u8| self.get(*index)?.security_domain;
+        // The issuer security domain is its own.
+        core::iter::successors(Some(index), above)
+            .take(ENTRIES_MAX)
+            .any(|index| index == domain)
+    }
+
     /// The first selectable application whose AID starts with `partial`, behind index `after` (GPC 6.4.2.1.2).
     pub(crate) fn find(&self, partial: &PartialAid, after: Option<u8>) -> Option<&Entry> {
         self.iter()
@@ -267,6 +320,22 @@ impl Registry {
                         .any(|aid| aid.matches_partial(partial))
             })
             .map(|(_, entry)| entry)
+    }
+
+    /// All of it.
+    pub const fn whole(&self) -> RegistryView<'_> {
+        RegistryView {
+            registry: self,
+            domain: ISD_INDEX,
+        }
+    }
+
+    /// What is within a security domain.
+    pub(crate) const fn of_domain(&self, domain: u8) -> RegistryView<'_> {
+        RegistryView {
+            registry: self,
+            domain,
+        }
     }
 
     /// The applications and security domains.

@@ -318,6 +318,15 @@ impl SecureChannels {
         self.is_aborted(place) || self.slots.iter().any(|slot| slot.is_of(place))
     }
 
+    /// The key set with which the secure channel of a logical channel is open, or being opened.
+    pub(crate) fn key(&self, place: Place) -> Option<KeyRef> {
+        let owners = self.slots.iter().filter_map(Slot::owner);
+        owners
+            .filter(|(owner, _)| *owner == place)
+            .map(|(_, key)| key)
+            .next()
+    }
+
     /// The proof of a logical channel's open individual secure channel.
     pub(crate) fn authenticated(&self, place: Place) -> Option<Authenticated<'_>> {
         match self.slots.iter().find(|slot| slot.is_of(place))? {

@@ -1,9 +1,9 @@
 //! GET DATA (GPC 11.3) and the FCI.
 
-use sekisho_apdu::gp::{TagList, tag};
+use sekisho_apdu::gp::{Privileges, TagList, tag};
 use sekisho_apdu::tlv::Tlv;
 use sekisho_apdu::{BufferFull, CApdu, StatusWord, Writer};
-use sekisho_os::{MESSAGING_POLICY, Outcome, PlatformServices, Refusal, Registry, SecurityDomain};
+use sekisho_os::{MESSAGING_POLICY, Outcome, PlatformServices, Refusal, RegistryView, SecurityDomain};
 
 use super::wrong_data;
 
@@ -136,9 +136,11 @@ fn value(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, w: &mut Writer<
 }
 
 /// What is the whole card's is no data object of a domain that may not see it.
-fn registry<'d>(domain: &'d SecurityDomain<'_, '_>) -> Result<&'d Registry, Refusal> {
+fn registry<'d>(domain: &'d SecurityDomain<'_, '_>) -> Result<RegistryView<'d>, Refusal> {
     let hidden = Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND);
-    domain.registry().map_err(|_| hidden)
+    Some(domain.registry())
+        .filter(|registry| registry.is_whole())
+        .ok_or(hidden)
 }
 
 /// What is the platform's is nobody's data object but the eSE's.
@@ -158,14 +160,15 @@ fn stored(domain: &mut SecurityDomain<'_, '_>, tag: u16, w: &mut Writer<'_>) -> 
     }
 }
 
-/// Card capability information (GPC H.4). No privilege can be given to an application yet, and no security domain be made.
+/// Card capability information (GPC H.4). A security domain can have the privilege that makes it one, an application none.
 fn capabilities(domain: &SecurityDomain<'_, '_>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
     w.tlv_with(0xA0, |w| {
         w.tlv(0x80, &[0x03])?;
         w.tlv(0x81, &[domain.scp_parameter().byte()])?;
         w.tlv(0x82, &[SCP03_KEYS])
     })?;
-    w.tlv(0x82, &[0x00, 0x00, 0x00])?;
+    w.tlv(0x81, &Privileges::SECURITY_DOMAIN.to_bytes())?;
+    w.tlv(0x82, &Privileges::NONE.to_bytes())?;
     w.tlv(0x83, &[SHA_256])
 }
 

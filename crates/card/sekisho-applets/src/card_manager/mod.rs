@@ -1,5 +1,6 @@
 //! The card manager: the issuer security domain (ISD) of a GlobalPlatform card (GPC 2.3.1), with the commands of the broadcast update.
 
+mod content;
 mod get_data;
 mod put_key;
 mod rules;
@@ -113,9 +114,10 @@ impl Application for CardManager {
                 domain.initialize_update(capdu, out)
             }
             ins::EXTERNAL_AUTHENTICATE => domain.external_authenticate(capdu),
-            ins::GET_STATUS => self.get_status(place, domain.registry()?, domain.life_cycle(), capdu, out),
+            ins::GET_STATUS => self.get_status(place, domain.registry(), domain.life_cycle(), capdu, out),
             ins::SET_STATUS => status::set_status(&mut domain, capdu),
             ins::PUT_KEY => put_key::process(&mut domain, capdu, out),
+            ins::INSTALL => content::install(&mut domain, capdu, out),
             ins::DELETE => put_key::delete(&mut domain, capdu, out),
             ins::STORE_DATA => store_data::process(&mut self.blocks, (place, session), &mut domain, capdu),
             ins::SET_PAIRING => update::set_pairing(&mut platform(&mut domain)?, capdu),

@@ -8,7 +8,7 @@ use sekisho_keys::{AesKey, ct_eq, kcv_aes};
 use sekisho_os::{KeyRecord, Outcome, Refusal, SecurityDomain};
 use zeroize::Zeroizing;
 
-use super::{wrong_data, wrong_p1p2};
+use super::{content, wrong_data, wrong_p1p2};
 
 /// P2: multiple keys (GPC Table 11-66).
 const MULTIPLE: u8 = 0x80;
@@ -167,7 +167,7 @@ fn skip(reader: &mut Reader<'_>, bytes: &[u8]) -> bool {
     comes_next && reader.take(bytes.len()).is_ok()
 }
 
-/// DELETE `[key]` by KVN, by KID, or by both (GPC 11.2.2.3.2). Card content cannot be deleted: it came with the operating system.
+/// DELETE `[key]` by KVN, by KID, or by both (GPC 11.2.2.3.2), or of what has an AID.
 pub(super) fn delete(
     domain: &mut SecurityDomain<'_, '_>,
     capdu: &CApdu<'_>,
@@ -179,23 +179,15 @@ pub(super) fn delete(
             domain.leave_platform(*version)?;
         }
     }
+    if content::is_by_aid(capdu) {
+        return content::delete(domain, capdu, out);
+    }
     let (mut kid, mut kvn) = (None, None);
     for object in TlvReader::new(capdu.data) {
         let object = object?;
         match (object.tag.0, object.value) {
             (KID, [id]) if kid.is_none() => kid = Some(*id),
             (KVN, [version]) if kvn.is_none() => kvn = Some(*version),
-            (0x4F, aid) => {
-                let known = domain
-                    .registry()?
-                    .iter()
-                    .any(|(_, entry)| entry.aid.as_bytes() == aid);
-                return Err(Refusal(if known {
-                    StatusWord::CONDITIONS_NOT_SATISFIED
-                } else {
-                    StatusWord::FILE_NOT_FOUND
-                }));
-            }
             _ => return Err(wrong_data()),
         }
     }

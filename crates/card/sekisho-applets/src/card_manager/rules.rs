@@ -66,7 +66,7 @@ const fn rule(ins: u8, class: Class, until: Until, access: Access) -> Rule {
     }
 }
 
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 14] = [
     rule(ins::SELECT, Class::Interindustry, Until::Secured, Access::Anyone),
     rule(ins::GET_DATA, Class::Both, Until::Terminated, Access::Anyone),
     rule(
@@ -101,6 +101,12 @@ const RULES: [Rule; 13] = [
     ),
     rule(
         ins::DELETE,
+        Class::GlobalPlatform,
+        Until::Secured,
+        Access::Protected,
+    ),
+    rule(
+        ins::INSTALL,
         Class::GlobalPlatform,
         Until::Secured,
         Access::Protected,
@@ -198,7 +204,13 @@ mod tests {
 
     #[test]
     fn a_channel_without_mac_changes_nothing() {
-        for ins in [ins::SET_STATUS, ins::PUT_KEY, ins::DELETE, ins::STORE_DATA] {
+        for ins in [
+            ins::SET_STATUS,
+            ins::PUT_KEY,
+            ins::DELETE,
+            ins::INSTALL,
+            ins::STORE_DATA,
+        ] {
             let at_level_00 = check(
                 &CApdu::new(Cla(0x80), ins, 0, 0),
                 CardLifeCycle::OpReady,

@@ -2,8 +2,8 @@
 
 use sekisho_apdu::gp::{CardLifeCycle, RegistryEntry, TagList, tag};
 use sekisho_apdu::tlv::TlvReader;
-use sekisho_apdu::{Aid, CApdu, PartialAid, StatusWord, Writer};
-use sekisho_os::{Entry, EntryKind, Module, Outcome, Place, Refusal, Registry, SecurityDomain};
+use sekisho_apdu::{CApdu, PartialAid, StatusWord, Writer};
+use sekisho_os::{Entry, EntryKind, Module, Outcome, Place, Refusal, RegistryView, SecurityDomain};
 
 use super::{CardManager, Cursor, wrong_data, wrong_p1p2};
 
@@ -27,7 +27,7 @@ impl CardManager {
     pub(super) fn get_status(
         &mut self,
         place: Place,
-        registry: &Registry,
+        registry: RegistryView<'_>,
         life_cycle: CardLifeCycle,
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
@@ -112,14 +112,13 @@ fn is_meant(p1: u8, index: u8, entry: &Entry) -> bool {
 }
 
 fn show(
-    registry: &Registry,
+    registry: RegistryView<'_>,
     life_cycle: CardLifeCycle,
     p1: u8,
     entry: &Entry,
     tags: TagList<'_>,
     out: &mut Writer<'_>,
 ) -> Result<(), Refusal> {
-    let aid_of = |index: Option<u8>| -> Option<Aid> { registry.get(index?).map(|entry| entry.aid) };
     let mut shown = RegistryEntry::new(entry.aid, entry.life_cycle);
     match &entry.kind {
         EntryKind::Application => {
@@ -128,14 +127,14 @@ fn show(
                 shown.life_cycle = life_cycle.to_byte();
             }
             shown.privileges = Some(entry.privileges);
-            shown.executable_load_file = aid_of(entry.load_file);
+            shown.executable_load_file = registry.aid_of(entry.load_file);
         }
         EntryKind::ExecutableLoadFile { module_aid } if p1 == LOAD_FILES_AND_MODULES => {
             shown.modules = core::slice::from_ref(module_aid);
         }
         EntryKind::ExecutableLoadFile { .. } => {}
     }
-    shown.security_domain = aid_of(entry.security_domain);
+    shown.security_domain = registry.aid_of(entry.security_domain);
     Ok(shown.encode(tags, out)?)
 }
 
@@ -154,9 +153,9 @@ pub(super) fn set_status(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sekisho_apdu::Cla;
     use sekisho_apdu::gp::{ApplicationLifeCycle, Privileges};
-    use sekisho_os::{ENTRIES_MAX, EntryId, Interface};
+    use sekisho_apdu::{Aid, Cla};
+    use sekisho_os::{ENTRIES_MAX, EntryId, Interface, Registry};
     use std::vec::Vec;
 
     const PLACE: Place = Place {
@@ -193,7 +192,7 @@ mod tests {
         let mut buf = [0; 1024];
         let mut out = Writer::new(&mut buf);
         let capdu = CApdu::new(Cla::GP, 0xF2, APPLICATIONS, p2).with_data(&[0x4F, 0x00]);
-        let outcome = manager.get_status(place, registry, CardLifeCycle::Secured, &capdu, &mut out);
+        let outcome = manager.get_status(place, registry.whole(), CardLifeCycle::Secured, &capdu, &mut out);
         let sw = outcome.unwrap_or_else(|refusal| refusal.0).0;
         (out.written().to_vec(), sw)
     }

@@ -24,7 +24,7 @@ use std::marker::PhantomData;
 
 use sekisho_apdu::Aid;
 use sekisho_apdu::gp::CardLifeCycle;
-use sekisho_applets::{Standard, sec_app};
+use sekisho_applets::{DOMAINS, Standard, sec_app};
 use sekisho_keys::{AesKey, KeySet, Rng};
 use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
@@ -75,10 +75,10 @@ impl<A: Applications, R: Rng, const CONTAINERS: usize> Platform for On<A, R, CON
 }
 
 /// The SE as it is delivered, with randomness that a specification page states.
-pub type Scripted = On<Standard, Script>;
+pub type Scripted = On<Standard<1, 0, DOMAINS>, Script>;
 
 /// The SE as it is delivered.
-pub type Virtual = On<Standard>;
+pub type Virtual = On<Standard<1, 0, DOMAINS>>;
 
 pub const SE_ID: [u8; 10] = [0x53, 0x4B, 0, 0, 0, 0, 0, 0, 0x30, 0x39];
 

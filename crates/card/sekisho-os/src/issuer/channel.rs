@@ -4,7 +4,9 @@ use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_scp::card::{InitializeUpdate, initiate};
 
 use super::SecurityDomain;
+use crate::names::EntryId;
 use crate::refusal::{Outcome, Refusal};
+use crate::registry::{ENTRIES_MAX, Entry, Instance};
 use crate::secure::{Kept, KeyRef, OpenChannel, Slot};
 
 /// Longest EXTERNAL AUTHENTICATE: extended header, host cryptogram and C-MAC of 16 bytes each, Le.
@@ -21,11 +23,12 @@ impl SecurityDomain<'_, '_> {
         self.context.system.secure.end(|p| p == place);
         self.context.system.effects.essential = true;
         let command = InitializeUpdate::parse(capdu)?;
-        let kvn = self.keys().resolve(command.kvn)?;
-        let set = self.keys().scp_set(kvn)?;
+        let domain = self.opened_by()?;
+        let kvn = self.keys_of(domain).resolve(command.kvn)?;
+        let set = self.keys_of(domain).scp_set(kvn)?;
         let parameter = self.scp_parameter();
         let sequence = if parameter.pseudo_random() {
-            self.keys().next_sequence(kvn)?
+            self.keys_of(domain).next_sequence(kvn)?
         } else {
             0
         };
@@ -42,13 +45,30 @@ impl SecurityDomain<'_, '_> {
             rng,
             out,
         )?;
-        let domain = self.context.instance();
+        let domain = Instance {
+            entry: domain,
+            ..self.context.instance()
+        };
         let secure = &mut self.context.system.secure;
         if secure.begin(place, KeyRef { domain, kvn }, initiated, set.dek) {
             Ok(StatusWord::NO_ERROR)
         } else {
             Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY))
         }
+    }
+
+    /// Whose key sets open the domain's secure channel: its own, or while it has none those of the nearest domain above it that has one. The sequence counter
+    /// is that one's too, and the challenge is made for this domain's AID.
+    fn opened_by(&mut self) -> Result<EntryId, Refusal> {
+        let registry = &self.context.system.container.registry;
+        let above = |entry: &&Entry| registry.get(entry.security_domain?);
+        let domains = core::iter::successors(Some(self.context.entry), above);
+        for domain in domains.take(ENTRIES_MAX) {
+            if self.keys_of(domain.id).has_set()? {
+                return Ok(domain.id);
+            }
+        }
+        Ok(self.context.entry.id)
     }
 
     /// EXTERNAL AUTHENTICATE: one try for each INITIALIZE UPDATE.

@@ -1,26 +1,28 @@
-//! The services that the operating system gives to security domains: their own keys, data and secure channels ([`SecurityDomain`]), content management and what else is the
-//! whole card's ([`Open`]), and what is the platform's ([`PlatformServices`]).
+//! The services that the operating system gives to security domains: their own keys, data and secure channels ([`SecurityDomain`]), life cycles ([`Open`]) and content
+//! management ([`ContentManagement`]), and what is the platform's ([`PlatformServices`]).
 //!
 //! What they write takes effect when the command succeeds, all of it or nothing.
 
 mod channel;
+mod manage;
 mod update;
 
-use sekisho_apdu::gp::{ApplicationLifeCycle, CardLifeCycle, Privileges};
+use manage::put_entry;
+pub use manage::{ContentManagement, NewApplication, Open};
+
+use sekisho_apdu::gp::{CardLifeCycle, Privileges, SecurityDomainLifeCycle};
 use sekisho_apdu::{Aid, StatusWord, Writer};
 use sekisho_scp::ScpParameter;
 
 use crate::application::{Context, MESSAGING_POLICY};
 use crate::call::Caller;
-use crate::container::{CardRecord, store_entry};
-use crate::interface::ContainerId;
 use crate::keys::{KID_FIRST, KVN_INITIAL, KVN_KOS, KeyRecord, KeyStore, is_platforms};
 use crate::messaging::Revoked;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::RESERVE;
 use crate::profile::Profile;
 use crate::refusal::Refusal;
-use crate::registry::{Entry, ISD_INDEX, Registry};
+use crate::registry::{Entry, ISD_INDEX, RegistryView};
 use crate::secure::KeyRef;
 
 impl<'a> Context<'a> {
@@ -41,134 +43,8 @@ pub struct SecurityDomain<'c, 'a> {
     pub(crate) context: &'c mut Context<'a>,
 }
 
-/// Who authorises a change of what is the whole card's (GPC 9.1.3). It is made of the proof that a command brought, in [`SecurityDomain::open`] alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Authorisation {
-    /// The security domain's own provider, by this key set.
-    OwnManagement(KeyRef),
-}
-
-/// OPEN: content management and life cycles, during one command's processing, with who has authorised it.
-pub struct Open<'c, 'a> {
-    context: &'c mut Context<'a>,
-    by: Authorisation,
-}
-
-fn has(entry: &Entry, privilege: Privileges) -> Result<(), Refusal> {
-    if entry.privileges.contains(privilege) {
-        Ok(())
-    } else {
-        Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
-    }
-}
-
-/// What a transition of the card's life cycle takes, beside Authorized Management (GPC Table 6-1).
-const fn privilege_for(present: CardLifeCycle, next: CardLifeCycle) -> Privileges {
-    match (present, next) {
-        (_, CardLifeCycle::Terminated) => Privileges::CARD_TERMINATE,
-        (CardLifeCycle::CardLocked, _) | (_, CardLifeCycle::CardLocked) => Privileges::CARD_LOCK,
-        _ => Privileges::AUTHORIZED_MANAGEMENT,
-    }
-}
-
-/// The data objects that a terminated card goes on answering: IIN, CIN and the policy for readers; none is longer than this.
-const KEPT: [u16; 3] = [0x0042, 0x0045, MESSAGING_POLICY];
-const KEPT_MAX: usize = 32;
-
 const fn object_of(domain: EntryId, tag: u16) -> RecordKey {
     RecordKey::new(Owner::Entry(domain), RecordKind::DataObject, tag)
-}
-
-impl Open<'_, '_> {
-    /// Who has authorised it.
-    pub const fn authorisation(&self) -> Authorisation {
-        self.by
-    }
-
-    /// Changes the card's life cycle state. On the way to TERMINATED all keys of all security domains of the container go, and with the eSE's those of the
-    /// platform: nothing can use them any more.
-    ///
-    /// # Errors
-    /// 6985 without the privilege for it, for a transition that GPC 5.1.1 does not allow, or one to the present state (GPC 11.10.2.2).
-    pub fn set_life_cycle(&mut self, next: CardLifeCycle) -> Result<(), Refusal> {
-        let present = self.context.system.container.card.life_cycle;
-        has(self.context.entry, privilege_for(present, next))?;
-        if !present.may_become(next) {
-            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
-        }
-        if next == CardLifeCycle::Terminated {
-            self.delete_all_keys()?;
-        }
-        let card = CardRecord {
-            life_cycle: next,
-            ..self.context.system.container.card
-        };
-        card.store(&mut self.context.records, self.context.system.container.id)?;
-        self.context.system.effects.reload = true;
-        self.context.system.effects.essential = true;
-        Ok(())
-    }
-
-    /// Removes all that the security domains of the container keep, but for what GET DATA goes on answering (GPC 5.1.1.5).
-    fn delete_all_keys(&mut self) -> Result<(), Refusal> {
-        let container = self.context.system.container;
-        let records = &mut self.context.records;
-        let mut kept = [(0, [0; KEPT_MAX], None); KEPT.len()];
-        for ((tag, value, len), object) in kept.iter_mut().zip(KEPT) {
-            *tag = object;
-            *len = match records.get(object_of(self.context.entry.id, object), value) {
-                // Too long for GET DATA as well.
-                Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY)) => None,
-                found => found?,
-            };
-        }
-        let is_domain = |entry: &Entry| entry.privileges.contains(Privileges::SECURITY_DOMAIN);
-        let all = container.registry.applications();
-        for (_, domain) in all.filter(|(_, entry)| is_domain(entry)) {
-            records.remove_all_of(domain.id)?;
-        }
-        if container.id == ContainerId::ESE {
-            let domain = self.context.entry.id;
-            KeyStore { records, domain }.delete_platforms()?;
-        }
-        for (tag, value, len) in &kept {
-            if let Some(value) = len.and_then(|len| value.get(..len)) {
-                let object = object_of(self.context.entry.id, *tag);
-                self.context.records.put(object, value)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Locks or unlocks an application (GPC 11.10.2.2).
-    ///
-    /// # Errors
-    /// 6A88 when there is no such application; 6985 without the privilege Global Lock, when it is in that state already, or is the issuer security domain.
-    pub fn set_locked(&mut self, aid: &[u8], locked: bool) -> Result<(), Refusal> {
-        has(self.context.entry, Privileges::GLOBAL_LOCK)?;
-        let found = self
-            .context
-            .system
-            .container
-            .registry
-            .application(aid)
-            .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
-        let (index, entry) = (found.0, *found.1);
-        let life_cycle = ApplicationLifeCycle(entry.life_cycle);
-        if index == ISD_INDEX || life_cycle.is_locked() == locked {
-            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
-        }
-        let entry = Entry {
-            life_cycle: life_cycle.with_locked(locked).0,
-            ..entry
-        };
-        let container = self.context.system.container.id;
-        store_entry(&mut self.context.records, container, index, &entry)?;
-        self.context.system.effects.reload = true;
-        self.context.system.effects.essential = true;
-        Ok(())
-    }
 }
 
 /// What belongs to the platform, during one command's processing: the OS part, the keys that it is under, and the modes of the secure channel that
@@ -179,8 +55,12 @@ pub struct PlatformServices<'c, 'a> {
 
 impl<'a> SecurityDomain<'_, 'a> {
     fn keys(&mut self) -> KeyStore<'_, 'a> {
+        self.keys_of(self.context.entry.id)
+    }
+
+    fn keys_of(&mut self, domain: EntryId) -> KeyStore<'_, 'a> {
         KeyStore {
-            domain: self.context.entry.id,
+            domain,
             records: &mut self.context.records,
         }
     }
@@ -220,35 +100,15 @@ impl<'a> SecurityDomain<'_, 'a> {
         self.context.system.container.card.life_cycle
     }
 
-    /// The container's registry, for a domain that may see it.
-    ///
-    /// # Errors
-    /// 6985 without the privilege Global Registry.
-    pub fn registry(&self) -> Result<&Registry, Refusal> {
-        self.has(Privileges::GLOBAL_REGISTRY)?;
-        Ok(&self.context.system.container.registry)
-    }
-
-    fn has(&self, privilege: Privileges) -> Result<(), Refusal> {
-        has(self.context.entry, privilege)
-    }
-
-    /// Content management, and what else is the whole card's, as who has sent the command has authorised it.
-    ///
-    /// # Errors
-    /// 6982 unless the command came through the domain's secure channel, with a C-MAC; 6985 without the privilege Authorized Management.
-    pub fn open(&mut self) -> Result<Open<'_, 'a>, Refusal> {
-        let refused = Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED);
-        let proof = self.context.authenticated().ok_or(refused)?;
-        if proof.domain() != self.context.instance() || !proof.level().c_mac() {
-            return Err(refused);
+    /// The container's registry, as far as the domain may see it: with the privilege Global Registry all, else what is within it.
+    pub fn registry(&self) -> RegistryView<'_> {
+        let registry = &self.context.system.container.registry;
+        match registry.entry(self.context.entry.id) {
+            Some((own, entry)) if !entry.privileges.contains(Privileges::GLOBAL_REGISTRY) => {
+                registry.of_domain(own)
+            }
+            _ => registry.whole(),
         }
-        let by = Authorisation::OwnManagement(proof.key());
-        self.has(Privileges::AUTHORIZED_MANAGEMENT)?;
-        Ok(Open {
-            context: self.context,
-            by,
-        })
     }
 
     /// Reads the value of a stored data object into `out`: its length, or `None` when nothing was stored.
@@ -311,7 +171,29 @@ impl<'a> SecurityDomain<'_, 'a> {
             let revoked = self.revoked(kvn);
             self.context.system.effects.revoke(revoked);
         }
-        Ok(())
+        self.personalise()
+    }
+
+    /// A supplementary domain is PERSONALIZED with its first key set (GPC 5.3.1.4); whoever has opened its secure channel with the keys of a domain above it
+    /// elsewhere is not authenticated any more.
+    fn personalise(&mut self) -> Result<(), Refusal> {
+        let entry = *self.context.entry;
+        let registry = &self.context.system.container.registry;
+        let index = registry.entry(entry.id).map(|(index, _)| index);
+        match index {
+            Some(index)
+                if index != ISD_INDEX
+                    && entry.life_cycle == SecurityDomainLifeCycle::SELECTABLE.0
+                    && self.keys().has_set()? =>
+            {
+                let entry = Entry {
+                    life_cycle: SecurityDomainLifeCycle::PERSONALIZED.0,
+                    ..entry
+                };
+                put_entry(self.context, index, &entry)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Kos, `K_MAC` and the designer's key are no business of who holds SCP03 keys, whether they are there or not.

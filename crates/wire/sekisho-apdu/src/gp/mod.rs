@@ -1,9 +1,11 @@
 //! Identifiers and data objects of the GlobalPlatform Card Specification (GPC) 2.3.1.
 
+mod install;
 mod life_cycle;
 mod privileges;
 mod registry;
 
+pub use install::{Install, purpose};
 pub use life_cycle::{ApplicationLifeCycle, CardLifeCycle, ELF_LOADED, SecurityDomainLifeCycle};
 pub use privileges::Privileges;
 pub use registry::{KeyInformation, RegistryEntry, TagList};
@@ -100,6 +102,10 @@ pub mod tag {
     pub const KEY_INFORMATION_TEMPLATE: u32 = 0xE0;
     /// Key information data.
     pub const KEY_INFORMATION: u32 = 0xC0;
+    /// Parameters of INSTALL that are the application's (GPC Table 11-49).
+    pub const APPLICATION_PARAMETERS: u32 = 0xC9;
+    /// Parameters of INSTALL that are the system's.
+    pub const SYSTEM_PARAMETERS: u32 = 0xEF;
     /// Maximum length of data field in command message (GPC Table 11-82).
     pub const MAX_COMMAND_LENGTH: u32 = 0x9F65;
 }

@@ -1,0 +1,123 @@
+//! What a command orders of the card's content, and who has authorised it (GPC 9.1.3).
+//!
+//! An [`Authorisation`] is made in two places: of the proof that a command brought, and for the product that holds the SE as a value. Nothing is installed,
+//! deleted or given to another security domain without one (`content`).
+
+use sekisho_apdu::gp::{ApplicationLifeCycle, Privileges};
+use sekisho_apdu::{Aid, StatusWord};
+
+use crate::container::Container;
+use crate::names::EntryId;
+use crate::refusal::Refusal;
+use crate::registry::{Entry, Instance};
+use crate::secure::{Authenticated, KeyRef};
+
+/// Who has authorised a change of content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Authority {
+    /// The provider of a security domain with the privilege Authorized Management, by this key set.
+    OwnManagement(KeyRef),
+    /// Whoever holds the SE as a value: the product that it is built into.
+    Product,
+}
+
+/// That content may be installed under a security domain, and be deleted or given away where it is under it. Its fields are nobody's to fill in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Authorisation {
+    domain: Instance,
+    authority: Authority,
+}
+
+impl Authorisation {
+    /// By the off-card entity that has sent a command to a security domain.
+    ///
+    /// # Errors
+    /// As of [`proved`]; 6985 without the privilege Authorized Management.
+    pub(crate) fn own_management(
+        proof: Option<Authenticated<'_>>,
+        container: &Container,
+        domain: &Entry,
+    ) -> Result<Self, Refusal> {
+        let key = proved(proof, container, domain)?;
+        has(domain, Privileges::AUTHORIZED_MANAGEMENT)?;
+        Ok(Self {
+            domain: Instance {
+                container: container.id,
+                entry: domain.id,
+            },
+            authority: Authority::OwnManagement(key),
+        })
+    }
+
+    /// By the product, under the issuer security domain; `None` for a container that has not been made.
+    pub(crate) fn of_product(container: &Container) -> Option<Self> {
+        Some(Self {
+            domain: Instance {
+                container: container.id,
+                entry: container.root()?,
+            },
+            authority: Authority::Product,
+        })
+    }
+
+    /// The security domain under which it holds.
+    pub const fn domain(&self) -> Instance {
+        self.domain
+    }
+
+    /// Who has given it.
+    pub const fn authority(&self) -> Authority {
+        self.authority
+    }
+}
+
+/// The key set by which the sender of a command has proved himself to a security domain: one of it, or of a domain above it, whose keys it is opened with
+/// while it has none.
+///
+/// # Errors
+/// 6982 unless the command came through the domain's secure channel, with a C-MAC.
+pub(crate) fn proved(
+    proof: Option<Authenticated<'_>>,
+    container: &Container,
+    domain: &Entry,
+) -> Result<KeyRef, Refusal> {
+    let registry = &container.registry;
+    let index = |id| registry.entry(id).map(|(index, _)| index);
+    let is_above = |id| {
+        index(domain.id)
+            .zip(index(id))
+            .is_some_and(|(below, above)| registry.is_within(below, above))
+    };
+    let key = proof.filter(|proof| {
+        let of = proof.domain();
+        proof.level().c_mac() && of.container == container.id && is_above(of.entry)
+    });
+    key.map(|proof| proof.key())
+        .ok_or(Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED))
+}
+
+/// 6985 without a privilege.
+pub(crate) fn has(entry: &Entry, privilege: Privileges) -> Result<(), Refusal> {
+    if entry.privileges.contains(privilege) {
+        Ok(())
+    } else {
+        Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
+    }
+}
+
+/// What a command orders; it is done when the application has processed the command, and the command is refused if it is not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Order {
+    /// An application is to come, with the parameters of the command that orders it.
+    Install {
+        by: Authorisation,
+        /// Registry index of the load file that it comes from.
+        load_file: u8,
+        aid: Aid,
+        privileges: Privileges,
+        life_cycle: ApplicationLifeCycle,
+    },
+    /// An application is to go, or a load file.
+    Delete { by: Authorisation, entry: EntryId },
+}

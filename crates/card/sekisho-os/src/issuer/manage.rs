@@ -1,0 +1,309 @@
+//! OPEN for a security domain: the card's life cycle and locks ([`Open`]), and content management ([`ContentManagement`]).
+
+use sekisho_apdu::gp::{ApplicationLifeCycle, CardLifeCycle, Privileges};
+use sekisho_apdu::{Aid, StatusWord};
+
+use super::{SecurityDomain, object_of};
+use crate::application::{Context, MESSAGING_POLICY};
+use crate::authorisation::{Authorisation, Order, has, proved};
+use crate::container::{CardRecord, store_entry};
+use crate::interface::ContainerId;
+use crate::keys::KeyStore;
+use crate::refusal::Refusal;
+use crate::registry::{Entry, FACTORY_INDEX, ISD_INDEX, Module};
+use crate::secure::KeyRef;
+
+/// The data objects that a terminated card goes on answering: IIN, CIN and the policy for readers; none is longer than this.
+const KEPT: [u16; 3] = [0x0042, 0x0045, MESSAGING_POLICY];
+const KEPT_MAX: usize = 32;
+
+/// Life cycle of card and applications, during one command's processing, with who has proved himself.
+pub struct Open<'c, 'a> {
+    context: &'c mut Context<'a>,
+    by: KeyRef,
+}
+
+/// Content management, during one command's processing, with who has authorised it.
+pub struct ContentManagement<'c, 'a> {
+    context: &'c mut Context<'a>,
+    by: Authorisation,
+}
+
+/// An application that is to come, as INSTALL names it.
+#[derive(Clone, Copy, Debug)]
+pub struct NewApplication<'d> {
+    /// AID of its executable load file.
+    pub load_file: &'d [u8],
+    /// AID of its executable module.
+    pub module: &'d [u8],
+    /// Its own AID.
+    pub aid: &'d [u8],
+    /// Its privileges.
+    pub privileges: Privileges,
+    /// INSTALLED or SELECTABLE.
+    pub life_cycle: ApplicationLifeCycle,
+}
+
+const fn refused() -> Refusal {
+    Refusal(StatusWord::CONDITIONS_NOT_SATISFIED)
+}
+
+const fn not_found() -> Refusal {
+    Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)
+}
+
+impl<'a> SecurityDomain<'_, 'a> {
+    /// Life cycles, as who has sent the command may change them.
+    ///
+    /// # Errors
+    /// 6982 unless the command came through the domain's secure channel, with a C-MAC.
+    pub fn open(&mut self) -> Result<Open<'_, 'a>, Refusal> {
+        let context = &mut *self.context;
+        let by = proved(context.authenticated(), context.system.container, context.entry)?;
+        Ok(Open { context, by })
+    }
+
+    /// Content management, as who has sent the command has authorised it.
+    ///
+    /// # Errors
+    /// 6982 unless the command came through the domain's secure channel, with a C-MAC; 6985 without the privilege Authorized Management.
+    pub fn content(&mut self) -> Result<ContentManagement<'_, 'a>, Refusal> {
+        let context = &mut *self.context;
+        let by =
+            Authorisation::own_management(context.authenticated(), context.system.container, context.entry)?;
+        Ok(ContentManagement { context, by })
+    }
+}
+
+/// What a transition of the card's life cycle takes (GPC Table 6-1).
+const fn privilege_for(present: CardLifeCycle, next: CardLifeCycle) -> Privileges {
+    match (present, next) {
+        (_, CardLifeCycle::Terminated) => Privileges::CARD_TERMINATE,
+        (CardLifeCycle::CardLocked, _) | (_, CardLifeCycle::CardLocked) => Privileges::CARD_LOCK,
+        _ => Privileges::AUTHORIZED_MANAGEMENT,
+    }
+}
+
+/// Writes an entry of the registry of a command's container.
+pub(super) fn put_entry(context: &mut Context<'_>, index: u8, entry: &Entry) -> Result<(), Refusal> {
+    let container = context.system.container.id;
+    store_entry(&mut context.records, container, index, entry)?;
+    context.system.effects.reload = true;
+    Ok(())
+}
+
+/// The application with this AID, and its registry index, if it is within the security domain whose command it is.
+fn within(context: &Context<'_>, aid: &[u8]) -> Result<(u8, Entry), Refusal> {
+    let registry = &context.system.container.registry;
+    let (own, _) = registry.entry(context.entry.id).ok_or(refused())?;
+    let (index, entry) = registry.application(aid).ok_or(not_found())?;
+    if registry.is_within(index, own) {
+        Ok((index, *entry))
+    } else {
+        Err(not_found())
+    }
+}
+
+impl Open<'_, '_> {
+    /// The key set that its sender has proved.
+    pub const fn by(&self) -> KeyRef {
+        self.by
+    }
+
+    /// Changes the card's life cycle state. On the way to TERMINATED all keys of all security domains of the container go, and with the eSE's those of the
+    /// platform: nothing can use them any more.
+    ///
+    /// # Errors
+    /// 6985 without the privilege for it, for a transition that GPC 5.1.1 does not allow, or one to the present state (GPC 11.10.2.2).
+    pub fn set_life_cycle(&mut self, next: CardLifeCycle) -> Result<(), Refusal> {
+        let present = self.context.system.container.card.life_cycle;
+        has(self.context.entry, privilege_for(present, next))?;
+        if !present.may_become(next) {
+            return Err(refused());
+        }
+        if next == CardLifeCycle::Terminated {
+            self.delete_all_keys()?;
+        }
+        let card = CardRecord {
+            life_cycle: next,
+            ..self.context.system.container.card
+        };
+        card.store(&mut self.context.records, self.context.system.container.id)?;
+        self.context.system.effects.reload = true;
+        self.context.system.effects.essential = true;
+        Ok(())
+    }
+
+    /// Removes all that the security domains of the container keep, but for what GET DATA goes on answering (GPC 5.1.1.5).
+    fn delete_all_keys(&mut self) -> Result<(), Refusal> {
+        let container = self.context.system.container;
+        let records = &mut self.context.records;
+        let mut kept = [(0, [0; KEPT_MAX], None); KEPT.len()];
+        for ((tag, value, len), object) in kept.iter_mut().zip(KEPT) {
+            *tag = object;
+            *len = match records.get(object_of(self.context.entry.id, object), value) {
+                // Too long for GET DATA as well.
+                Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY)) => None,
+                found => found?,
+            };
+        }
+        let is_domain = |entry: &Entry| entry.privileges.contains(Privileges::SECURITY_DOMAIN);
+        let all = container.registry.applications();
+        for (_, domain) in all.filter(|(_, entry)| is_domain(entry)) {
+            records.remove_all_of(domain.id)?;
+        }
+        if container.id == ContainerId::ESE {
+            let domain = self.context.entry.id;
+            KeyStore { records, domain }.delete_platforms()?;
+        }
+        for (tag, value, len) in &kept {
+            if let Some(value) = len.and_then(|len| value.get(..len)) {
+                let object = object_of(self.context.entry.id, *tag);
+                self.context.records.put(object, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Locks or unlocks an application (GPC 11.10.2.2): any with the privilege Global Lock; without it a domain locks itself and what is its own, and unlocks
+    /// nothing, since who has locked it may have been a domain above.
+    ///
+    /// # Errors
+    /// 6A88 when there is no such application within the domain; 6985 without the privilege to unlock, when it is in that state already, or is the issuer
+    /// security domain.
+    pub fn set_locked(&mut self, aid: &[u8], locked: bool) -> Result<(), Refusal> {
+        let registry = &self.context.system.container.registry;
+        let (index, entry) = if has(self.context.entry, Privileges::GLOBAL_LOCK).is_ok() {
+            let (index, entry) = registry.application(aid).ok_or(not_found())?;
+            (index, *entry)
+        } else {
+            let found = within(self.context, aid)?;
+            if !locked {
+                return Err(refused());
+            }
+            found
+        };
+        let life_cycle = ApplicationLifeCycle(entry.life_cycle);
+        if index == ISD_INDEX || life_cycle.is_locked() == locked {
+            return Err(refused());
+        }
+        let entry = Entry {
+            life_cycle: life_cycle.with_locked(locked).0,
+            ..entry
+        };
+        self.context.system.effects.essential = true;
+        put_entry(self.context, index, &entry)
+    }
+}
+
+impl ContentManagement<'_, '_> {
+    /// Who has authorised it.
+    pub const fn authorisation(&self) -> Authorisation {
+        self.by
+    }
+
+    /// INSTALL `[for install]`, with `[for make selectable]` or without: it is done when the command has been processed, or the command is refused.
+    ///
+    /// # Errors
+    /// 6A88 when there is no such load file within the domain, or no such module in it; 6A80 for an AID that is there already or is none, and for privileges that
+    /// the module cannot have; 6985 for the OS part, of which there is one. Then, and with the command's status word: 6A84 when the registry, the memory of
+    /// instances or NVM have no room; what the application [refuses](crate::Application::install).
+    pub fn install(&mut self, new: &NewApplication<'_>) -> Result<(), Refusal> {
+        let wrong = Refusal(StatusWord::INCORRECT_DATA);
+        let registry = &self.context.system.container.registry;
+        let (own, _) = registry.entry(self.context.entry.id).ok_or(refused())?;
+        let (load_file, file, module) = registry.load_file(new.load_file).ok_or(not_found())?;
+        if module.as_bytes() != new.module || !registry.is_within(load_file, own) {
+            return Err(not_found());
+        }
+        if file.module == Module::OS_PART {
+            return Err(refused());
+        }
+        let aid = Aid::new(new.aid).ok_or(wrong)?;
+        let may_have = match file.module {
+            Module::CARD_MANAGER => Privileges::SECURITY_DOMAIN,
+            _ => Privileges::NONE,
+        };
+        if new.privileges != may_have || registry.iter().any(|(_, entry)| entry.aid == aid) {
+            return Err(wrong);
+        }
+        self.context.system.effects.order = Some(Order::Install {
+            by: self.by,
+            load_file,
+            aid,
+            privileges: new.privileges,
+            life_cycle: new.life_cycle,
+        });
+        Ok(())
+    }
+
+    /// INSTALL `[for make selectable]`.
+    ///
+    /// # Errors
+    /// 6A88 when there is no such application within the domain; 6985 when it is not INSTALLED; 6A80 for other privileges than it has.
+    pub fn make_selectable(&mut self, aid: &[u8], privileges: Privileges) -> Result<(), Refusal> {
+        let (index, entry) = within(self.context, aid)?;
+        if entry.life_cycle != ApplicationLifeCycle::INSTALLED.0 {
+            return Err(refused());
+        }
+        if !entry.privileges.contains(privileges) {
+            return Err(Refusal(StatusWord::INCORRECT_DATA));
+        }
+        let entry = Entry {
+            life_cycle: ApplicationLifeCycle::SELECTABLE.0,
+            ..entry
+        };
+        put_entry(self.context, index, &entry)
+    }
+
+    /// INSTALL `[for extradition]`: an application is associated with another security domain.
+    ///
+    /// # Errors
+    /// 6A88 when there is no such application within the domain, or no such domain; 6985 for a locked one, for an application that is itself a domain, came with
+    /// the operating system, or is associated with it already.
+    pub fn extradite(&mut self, to: &[u8], aid: &[u8]) -> Result<(), Refusal> {
+        let (index, entry) = within(self.context, aid)?;
+        let registry = &self.context.system.container.registry;
+        let is_domain = |entry: &Entry| entry.privileges.contains(Privileges::SECURITY_DOMAIN);
+        let (to, domain) = registry
+            .application(to)
+            .filter(|(_, entry)| is_domain(entry))
+            .ok_or(not_found())?;
+        let may_not = ApplicationLifeCycle(domain.life_cycle).is_locked()
+            || is_domain(&entry)
+            || index < FACTORY_INDEX
+            || entry.security_domain == Some(to);
+        if may_not {
+            return Err(refused());
+        }
+        let entry = Entry {
+            security_domain: Some(to),
+            ..entry
+        };
+        put_entry(self.context, index, &entry)
+    }
+
+    /// DELETE of an application, whose load file stays, or of a load file that has been loaded: it is done when the command has been processed, or the command is refused.
+    ///
+    /// # Errors
+    /// 6A82 when there is nothing of this AID within the domain; 6985 for a load file from which an application comes, the domain itself, what came with the operating system, and a
+    /// domain with which others are associated; what the application [refuses](crate::Application::delete).
+    pub fn delete(&mut self, aid: &[u8]) -> Result<(), Refusal> {
+        let registry = &self.context.system.container.registry;
+        let (own, _) = registry.entry(self.context.entry.id).ok_or(refused())?;
+        let file = || registry.load_file(aid).map(|(index, file, _)| (index, file));
+        let found = registry.application(aid).or_else(file);
+        let (_, entry) = found
+            .filter(|(index, _)| registry.is_within(*index, own))
+            .ok_or(Refusal(StatusWord::FILE_NOT_FOUND))?;
+        if entry.id == self.context.entry.id {
+            return Err(refused());
+        }
+        self.context.system.effects.essential = true;
+        self.context.system.effects.order = Some(Order::Delete {
+            by: self.by,
+            entry: entry.id,
+        });
+        Ok(())
+    }
+}

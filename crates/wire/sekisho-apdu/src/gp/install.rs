@@ -1,0 +1,112 @@
+//! The data field of INSTALL (GPC 11.5.2.3).
+
+use super::Privileges;
+use crate::reader::{DecodeError, Reader};
+use crate::tlv::read_length;
+
+/// P1 of INSTALL without bit 8 (GPC Table 11-42): what it is for.
+pub mod purpose {
+    /// For install.
+    pub const INSTALL: u8 = 0x04;
+    /// For make selectable.
+    pub const MAKE_SELECTABLE: u8 = 0x08;
+    /// For install and make selectable.
+    pub const INSTALL_AND_MAKE_SELECTABLE: u8 = INSTALL | MAKE_SELECTABLE;
+    /// For extradition.
+    pub const EXTRADITION: u8 = 0x10;
+}
+
+/// The six fields that INSTALL has for every purpose but load: each with its length before it. What they mean depends on the purpose; a field that has no
+/// meaning there is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Install<'a> {
+    /// Executable load file; for extradition the security domain that is to have the application.
+    pub load_file: &'a [u8],
+    /// Executable module.
+    pub module: &'a [u8],
+    /// The application.
+    pub application: &'a [u8],
+    /// The bytes of its privileges, none to three.
+    pub privileges: &'a [u8],
+    /// Parameters.
+    pub parameters: &'a [u8],
+    /// Token; none with own management.
+    pub token: &'a [u8],
+}
+
+impl<'a> Install<'a> {
+    /// Reads a data field. Lengths of AIDs and privileges have one byte, those of parameters and token are BER.
+    ///
+    /// # Errors
+    /// [`DecodeError`] unless these six are there and nothing behind them.
+    pub fn parse(data: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(data);
+        let mut short = || {
+            let len = r.u8()?;
+            r.take(len.into())
+        };
+        let [load_file, module, application, privileges] = [short()?, short()?, short()?, short()?];
+        let mut long = || {
+            let len = read_length(&mut r)?;
+            r.take(len)
+        };
+        let [parameters, token] = [long()?, long()?];
+        r.finish()?;
+        Ok(Self {
+            load_file,
+            module,
+            application,
+            privileges,
+            parameters,
+            token,
+        })
+    }
+
+    /// The privileges, of which missing bytes are 00: hosts send none, one, two or three.
+    ///
+    /// # Errors
+    /// [`DecodeError::Value`] for more than three bytes.
+    pub fn privileges(&self) -> Result<Privileges, DecodeError> {
+        let mut bytes = [0; 3];
+        let given = bytes.get_mut(..self.privileges.len()).ok_or(DecodeError::Value)?;
+        given.copy_from_slice(self.privileges);
+        Privileges::from_bytes(&bytes).ok_or(DecodeError::Value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIELDS: &[u8] = &[
+        2, 0xA0, 1, 1, 0xA2, 0, 2, 0x80, 0x40, 0x82, 0, 2, 0xC9, 0, 0x81, 1, 0x77,
+    ];
+
+    #[test]
+    fn six_fields_and_nothing_behind_them() {
+        let install = Install::parse(FIELDS).unwrap();
+        assert_eq!(install.load_file, [0xA0, 1]);
+        assert_eq!((install.module, install.application), (&[0xA2][..], &[][..]));
+        assert_eq!(install.privileges().unwrap().to_bytes(), [0x80, 0x40, 0]);
+        assert_eq!((install.parameters, install.token), (&[0xC9, 0][..], &[0x77][..]));
+        for cut in 0..FIELDS.len() {
+            assert!(Install::parse(&FIELDS[..cut]).is_err(), "{cut}");
+        }
+        assert!(Install::parse(&[FIELDS, &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn no_to_three_bytes_of_privileges() {
+        for (given, read) in [
+            (&[][..], Some([0; 3])),
+            (&[0x80], Some([0x80, 0, 0])),
+            (&[0x80, 0x40], Some([0x80, 0x40, 0])),
+            (&[1, 2, 3], Some([1, 2, 3])),
+            (&[0, 0, 0, 0], None),
+        ] {
+            let fields = [&[0, 0, 0, u8::try_from(given.len()).unwrap()][..], given, &[0, 0]].concat();
+            let privileges = Install::parse(&fields).unwrap().privileges();
+            assert_eq!(privileges.ok().map(|p| p.to_bytes()), read);
+        }
+    }
+}
