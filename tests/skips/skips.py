@@ -201,8 +201,9 @@ def outcome(chip, scenario, limit):
     # An answer that came before, given once more, is none to the question.
     stale = [bytes.fromhex(what[1]) for what in scenario["setup"] if what != "reset"]
     succeeds = lambda answer: answer[-2:] == b"\x90\x00" and answer not in (old for old in stale if len(old) > 2)
+    shut = [bytes.fromhex(answer) for answer in scenario.get("shut", [])]
     for answer, right in zip(answers[1:], honest[1:]):
-        if answer != right and succeeds(answer):
+        if answer != right and succeeds(answer) and answer not in shut:
             return "opened"
     if answers[0].hex() == scenario["open"]:
         return "opened"

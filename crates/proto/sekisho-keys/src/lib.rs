@@ -49,7 +49,7 @@ pub use modes::{
 pub use padding::{pad80, unpad80};
 pub use sha256::{Sha256, sha256};
 pub use siv::{Siv, SivError};
-pub use verdict::{Verdict, ct_eq};
+pub use verdict::{Verdict, ct_compare, ct_eq};
 pub use wrap::{key_unwrap, key_wrap};
 
 /// Length of an AES block in bytes.

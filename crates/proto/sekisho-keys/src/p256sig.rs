@@ -4,7 +4,7 @@ use core::fmt;
 
 use zeroize::Zeroizing;
 
-use crate::{Rng, engine};
+use crate::{Rng, Verdict, engine};
 
 /// The signature is not this key's over this message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +120,15 @@ impl VerifyingKey {
         } else {
             Err(SignatureError)
         }
+    }
+}
+
+impl VerifyingKey {
+    /// [`VerifyingKey::verify_parts`], computed twice: for a card, whose chip somebody may make leave out an instruction.
+    pub fn verdict(&self, parts: &[&[u8]], signature: &[u8; 64]) -> Verdict {
+        Verdict::of(&(self, parts, signature), |(key, parts, signature)| {
+            key.0.verify(parts, signature)
+        })
     }
 }
 

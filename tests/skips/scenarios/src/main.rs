@@ -79,6 +79,17 @@ impl Recorded {
     }
 }
 
+/// A refused activation of an OS part, with what the SE tells of its OS parts behind a reset: also that what was staged is gone, which a damaged image is refused with.
+fn refuses_activation(card: Recorded, name: &str, attack: &[u8]) -> Value {
+    let mut scenario = card.refuses(name, attack, &[&[], &UPDATE_STATE]);
+    let said = scenario["attack"].as_array().unwrap().last().unwrap();
+    let mut state = hex::decode(said[1].as_str().unwrap()).unwrap();
+    // DF20, 13: version, target, slot, version of the part (4), ABI, staging, campaign (8), next block (2); 9000.
+    state[3 + 8..3 + 19].fill(0);
+    scenario["shut"] = json!([hex::encode(state)]);
+    scenario
+}
+
 impl Line for Recorded {
     fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
         let answer = Line::transmit(&mut self.card, interface, capdu);
@@ -189,7 +200,7 @@ fn integrity_code() -> Value {
     let (card, mut host) = updating(&broadcast, &keys, usize::MAX);
     // The design system's code stands before the SE's own, which is the last of the data.
     let attack = host.wrap(&flipped(&broadcast.activate, 32));
-    card.refuses("integrity code", &attack, &[&[], &UPDATE_STATE])
+    refuses_activation(card, "integrity code", &attack)
 }
 
 /// AUTHORIZE ACTION of a server that has not asked the HSM.
@@ -198,7 +209,7 @@ fn individual_code() -> Value {
     let broadcast = Broadcast::new(&keys, Custody::Hsm, &manifest(2, 1, V2), V2, 239);
     let (card, mut host) = updating(&broadcast, &keys, usize::MAX);
     let attack = host.wrap(&flipped(&broadcast.activate, 2));
-    card.refuses("individual code", &attack, &[&[], &UPDATE_STATE])
+    refuses_activation(card, "individual code", &attack)
 }
 
 /// WRITE of block 0 with a manifest that another designer has signed.

@@ -1,7 +1,7 @@
 //! AUTHORIZE ACTION: what is staged takes effect, or is discarded, with a receipt (broadcast update, 2.3).
 
 use sekisho_apdu::{StatusWord, Writer};
-use sekisho_keys::{AesKey, Sha256, cmac, ct_eq};
+use sekisho_keys::{AesKey, Sha256, Verdict, cmac, ct_compare, ct_eq};
 use sekisho_link::{Campaign, Custody, Manifest, SeId, Staging, codes};
 use sekisho_nvm::Op;
 
@@ -46,7 +46,8 @@ impl Loader {
                 individual_code,
             } => {
                 same_campaign(&staged, *campaign)?;
-                check_code(k_aut, &codes::discard_message(*campaign, se_id), individual_code)?;
+                let message = codes::discard_message(*campaign, se_id);
+                vouched(check_code(k_aut, &message, individual_code)?)?;
                 self.discard(nvm, authority, *campaign, staged.manifest.target, out)?;
                 Ok(None)
             }
@@ -61,10 +62,13 @@ impl Loader {
                 same_campaign(&staged, *campaign)?;
                 let manifest = self.own_digest(nvm, &staged)?;
                 let k_int = integrity_key(&staged, authority)?;
-                check_code(&k_int, &codes::design_code_message(&manifest), design_code)?;
-                let individual = codes::activate_message(&manifest, *campaign, se_id);
-                check_code(k_aut, &individual, individual_code)?;
+                let design = check_code(&k_int, &codes::design_code_message(&manifest), design_code)?;
+                let message = codes::activate_message(&manifest, *campaign, se_id);
+                let individual = check_code(k_aut, &message, individual_code)?;
                 check_version(self.version(manifest.target), &manifest)?;
+                // Once more where it takes effect: behind a refusal this code is one branch away.
+                vouched(design)?;
+                vouched(individual)?;
                 if manifest.target == Manifest::KEYS {
                     self.change_keys(nvm, authority, *campaign, &manifest, out)?;
                 } else {
@@ -215,8 +219,16 @@ fn same_campaign(staged: &Staged, campaign: Campaign) -> Result<(), StatusWord> 
     }
 }
 
-fn check_code(key: &AesKey, message: &[u8], code: &[u8; 16]) -> Result<(), StatusWord> {
-    if ct_eq(&cmac(key, &[message]), code) {
+#[inline(always)]
+fn check_code(key: &AesKey, message: &[u8], code: &[u8; 16]) -> Result<Verdict, StatusWord> {
+    let verdict = ct_compare(&cmac(key, &[message]), code);
+    vouched(verdict)?;
+    Ok(verdict)
+}
+
+#[inline(always)]
+fn vouched(verdict: Verdict) -> Result<(), StatusWord> {
+    if verdict.is_yes() {
         Ok(())
     } else {
         Err(status::INTEGRITY)

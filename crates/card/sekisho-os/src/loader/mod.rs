@@ -334,7 +334,7 @@ impl Loader {
         broadcast.expect(block)?;
         if block == 0 {
             let designer = designer.ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
-            let manifest = staging::read_manifest(data, designer)?;
+            let (manifest, signed) = staging::read_manifest(data, designer)?;
             self.loading.target = manifest.target;
             check_code_format(&manifest)?;
             let active = versions.iter().find(|(target, _)| *target == manifest.target);
@@ -342,6 +342,7 @@ impl Loader {
             if length(&manifest)? > region.len(&nvm.flash) {
                 return Err(StatusWord::NOT_ENOUGH_MEMORY);
             }
+            staging::is_signed(signed)?;
             broadcast.begin(page, nvm, manifest, after)?;
         } else {
             broadcast.block(page, nvm, &region, data, after)?;

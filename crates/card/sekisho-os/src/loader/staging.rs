@@ -2,7 +2,7 @@
 
 use sekisho_apdu::StatusWord;
 use sekisho_keys::p256sig::VerifyingKey;
-use sekisho_keys::{AesKey, ctr_xor, kdf_label};
+use sekisho_keys::{AesKey, Verdict, ctr_xor, kdf_label};
 use sekisho_link::{Custody, Manifest, Staging, codes};
 use sekisho_nvm::{Flash, Op, Region, WORD};
 use sekisho_scp::card::BroadcastCheckpoint;
@@ -15,8 +15,8 @@ use crate::nvm::Nvm;
 /// Block 0: the manifest and the designer's signature.
 const SIGNATURE_LEN: usize = 64;
 
-/// Reads block 0: a manifest of a target that there is, signed by the designer.
-pub(super) fn read_manifest(data: &[u8], designer: &VerifyingKey) -> Result<Manifest, StatusWord> {
+/// Reads block 0: a manifest of a target that there is, and whether the designer has signed it. To be looked at once more where the manifest is kept.
+pub(super) fn read_manifest(data: &[u8], designer: &VerifyingKey) -> Result<(Manifest, Verdict), StatusWord> {
     let (bytes, signature) = data
         .split_last_chunk::<SIGNATURE_LEN>()
         .ok_or(StatusWord::WRONG_LENGTH)?;
@@ -27,10 +27,19 @@ pub(super) fn read_manifest(data: &[u8], designer: &VerifyingKey) -> Result<Mani
     if !matches!(manifest.target, Manifest::OS_PART | Manifest::KEYS) {
         return Err(StatusWord::INCORRECT_DATA);
     }
-    designer
-        .verify_parts(&[codes::MANIFEST_SIGNATURE_PREFIX, bytes], signature)
-        .map_err(|_| status::SIGNATURE)?;
-    Ok(manifest)
+    let signed = designer.verdict(&[codes::MANIFEST_SIGNATURE_PREFIX, bytes], signature);
+    is_signed(signed)?;
+    Ok((manifest, signed))
+}
+
+/// Lets pass what the designer has signed.
+#[inline(always)]
+pub(super) fn is_signed(verdict: Verdict) -> Result<(), StatusWord> {
+    if verdict.is_yes() {
+        Ok(())
+    } else {
+        Err(status::SIGNATURE)
+    }
 }
 
 /// Writes a page of a slot: erased first, filled with FF to whole words.
