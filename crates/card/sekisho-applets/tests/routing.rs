@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
 #![allow(clippy::print_stdout, reason = "says how much it has tried")]
 
+#[path = "routing/apart.rs"]
+mod apart;
 mod common;
 #[path = "routing/files.rs"]
 mod files;
@@ -11,8 +13,12 @@ mod names;
 mod page;
 #[path = "routing/pairing.rs"]
 mod pairing;
+#[path = "routing/platform.rs"]
+mod platform;
 #[allow(unreachable_pub)] // as common
 #[path = "routing/se.rs"]
 mod se;
 #[path = "routing/table.rs"]
 mod table;
+#[path = "routing/told.rs"]
+mod told;

@@ -156,11 +156,14 @@ fn digest_of(
     Ok(sum.finalize())
 }
 
-/// An owner's sealed bulk of this number.
+/// An owner's sealed bulk of this number. One that is another's costs what none costs: no read of the flash.
 ///
 /// # Errors
 /// 6985 when there is none; 6581.
 pub(crate) fn sealed(nvm: &mut Nvm<'_>, owner: EntryId, number: u8) -> Result<Seal, Refusal> {
+    if !nvm.area.is_of(number, owner.number()) {
+        return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+    }
     let seal = seal_of(nvm, number)?.filter(|seal| seal.owner == owner.number());
     let seal = seal.ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))?;
     // Removed by this very command, or sealed by it.

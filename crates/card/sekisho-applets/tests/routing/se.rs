@@ -38,6 +38,10 @@ impl Counting {
         self.reads.get()
     }
 
+    pub fn image(&self) -> Vec<u8> {
+        self.flash.image().to_vec()
+    }
+
     pub fn inner(&mut self) -> &mut RamFlash {
         &mut self.flash
     }
@@ -93,14 +97,56 @@ impl Application for Where {
         capdu: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> Result<Next, Refusal> {
-        if capdu.ins != 0x0A {
-            return Err(Refusal(StatusWord::INS_NOT_SUPPORTED));
+        match capdu.ins {
+            0x0A => {}
+            KEEP => return keep(context, capdu.data),
+            READ => return read(context, capdu.p1, out),
+            _ => return Err(Refusal(StatusWord::INS_NOT_SUPPORTED)),
         }
         let interface = u8::try_from(context.interface().index()).unwrap();
         let protocol = context.protocol().code().unwrap();
         out.bytes(&[context.container().number(), protocol, interface])?;
         Ok(Next::Done(StatusWord::NO_ERROR))
     }
+}
+
+/// Of the stand-in: keeps the data as record 1 and thirty times as a bulk.
+pub const KEEP: u8 = 0x0C;
+/// Of the stand-in: the bulk of number P1, or with FF its own; FE is record 1.
+pub const READ: u8 = 0x0E;
+/// What a bulk has more of than the record.
+pub const TIMES: usize = 30;
+
+fn keep(context: &mut Context<'_>, data: &[u8]) -> Result<Next, Refusal> {
+    let bytes = data.repeat(TIMES);
+    let mut writing = context.begin_bulk(u32::try_from(bytes.len()).unwrap())?;
+    context.write_bulk(&mut writing, &bytes)?;
+    let number = context.seal_bulk(&writing, &sekisho_keys::sha256(&[&bytes]))?;
+    context.put(0, &[number])?;
+    context.put(1, data)?;
+    Ok(Next::Done(StatusWord::NO_ERROR))
+}
+
+fn read(context: &mut Context<'_>, number: u8, out: &mut Writer<'_>) -> Result<Next, Refusal> {
+    let mut record = [0; 32];
+    if number == 0xFE {
+        let len = context.get(1, &mut record)?.unwrap_or(0);
+        out.bytes(&record[..len])?;
+        return Ok(Next::Done(StatusWord::NO_ERROR));
+    }
+    let own = match number {
+        0xFF => {
+            let kept = context.get(0, &mut record)?;
+            kept.ok_or(Refusal(StatusWord::FILE_NOT_FOUND))?;
+            record[0]
+        }
+        _ => number,
+    };
+    let seal = context.bulk(own)?;
+    let mut bytes = vec![0; usize::try_from(seal.length).unwrap()];
+    context.read_bulk(own, 0, &mut bytes)?;
+    out.bytes(&bytes)?;
+    Ok(Next::Done(StatusWord::NO_ERROR))
 }
 
 pub struct All {
@@ -184,6 +230,19 @@ pub fn keys_of(number: u8) -> KeySet {
     }
 }
 
+/// Version of the key sets of the security domains.
+pub const DOMAIN_KVN: u8 = 0x20;
+
+/// Those of a security domain: sixteen times the last byte of its AID, with 1, 2, 3.
+pub fn keys_of_domain(name: &[u8]) -> KeySet {
+    let key = |n: u8| key(&[name[name.len() - 1] ^ n; 16]);
+    KeySet {
+        enc: key(1),
+        mac: key(2),
+        dek: key(3),
+    }
+}
+
 pub fn application(aid_of: &[u8]) -> FactoryApplication<'static> {
     FactoryApplication {
         aid: aid(aid_of),
@@ -255,14 +314,9 @@ pub fn make(flash: Counting, profile: &Profile, made: Made<'_>) -> Card {
         .into_iter()
         .filter(|_| !made.is_bare && made.files.is_none())
     {
-        let key = |n: u8| common::key(&[name[name.len() - 1] ^ n; 16]);
-        let keys = KeySet {
-            enc: key(1),
-            mac: key(2),
-            dek: key(3),
-        };
+        let keys = keys_of_domain(name);
         let file = [name, b"F"].concat();
-        let made = card.install_domain(id(number), aid(name), aid(&file), (0x20, &keys));
+        let made = card.install_domain(id(number), aid(name), aid(&file), (DOMAIN_KVN, &keys));
         made.unwrap();
     }
     card

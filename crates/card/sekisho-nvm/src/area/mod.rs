@@ -451,6 +451,12 @@ impl Area {
         u8::try_from(place).ok()
     }
 
+    /// Whether there is a run under this number, and it is this owner's. The flash is not asked.
+    pub fn is_of(&self, place: u8, owner: u16) -> bool {
+        let run = self.runs.get(usize::from(place));
+        run.is_some_and(|run| run.owner == owner && !matches!(run.state, State::Free | State::Released))
+    }
+
     /// Ends the doubt about a run: it is sealed if the store has this record of it, and released if it has none, or another.
     pub fn settle(&mut self, place: u8, record: Option<&Seal>) {
         let run = self.runs.get_mut(usize::from(place));
