@@ -25,6 +25,10 @@ pub const BUFFER_SIZE: usize = 1024;
 pub const ANSWER_MAX: usize = BUFFER_SIZE - 2;
 /// Bytes of a record at most; their indices are 0 to 15.
 pub const RECORD_MAX: usize = 256;
+/// Records at most.
+pub const RECORDS_MAX: usize = 16;
+/// Words of 4 bytes of the stack on which all functions run, at most.
+pub const STACK_MAX: usize = 2048;
 
 #[cfg(target_arch = "wasm32")]
 #[link(wasm_import_module = "sekisho")]
@@ -379,8 +383,27 @@ fn give(
 ///
 /// With `resume = ` a function `fn(Resume, &mut Answer) -> Result<StatusWord, StatusWord>` behind that, the part goes on behind what it has sent to another application ([`forward`]), and
 /// behind a piece of its answer ([`more`]).
+///
+/// With `records = ` a number and `stack = ` words of 4 bytes behind that, a command takes no more of the secure element's RAM than for these: 256 bytes a record, and for the stack 4 a word.
+/// More stack than that is a trap, so it is to be tried with what goes deepest.
 #[macro_export]
 macro_rules! os_part {
+    ($process:path, transient = $len:expr, resume = $resume:path, records = $records:expr, stack = $words:expr) => {
+        const _: () = assert!($records <= $crate::RECORDS_MAX, "more than there are");
+        const _: () = assert!($words >= 16 && $words <= $crate::STACK_MAX, "no such stack");
+
+        #[unsafe(export_name = "records")]
+        extern "C" fn __os_part_records() -> usize {
+            $records
+        }
+
+        #[unsafe(export_name = "stack")]
+        extern "C" fn __os_part_stack() -> usize {
+            $words
+        }
+
+        $crate::os_part!($process, transient = $len, resume = $resume);
+    };
     ($process:path, transient = $len:expr, resume = $resume:path) => {
         $crate::os_part!(@ $crate::ABI_TRANSIENT);
         $crate::os_part!(@ transient $len);

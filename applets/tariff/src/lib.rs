@@ -102,4 +102,10 @@ fn resume(why: Resume<'_>, answer: &mut Answer<'_>) -> Result<StatusWord, Status
     }
 }
 
-os_part!(process, transient = STATE, resume = resume);
+os_part!(
+    process,
+    transient = STATE,
+    resume = resume,
+    records = 3,
+    stack = 256
+);

@@ -161,6 +161,12 @@ pub trait Engine<'b, H: Host>: Sized {
     /// The memory, if it is exported as `memory`.
     fn memory(&mut self) -> Option<Self::Memory<'_>>;
 
+    /// Gives the module a stack of so many words in the place of the one of [`Limits::stack`] words with which it has been loaded; never while a call runs.
+    ///
+    /// # Errors
+    /// [`Exhausted`]: it has none then, and every call is [`Trap::Stack`].
+    fn set_stack(&mut self, words: u32) -> Result<(), Exhausted>;
+
     /// Looks at the host, or changes it; never while a call runs.
     fn host<T>(&mut self, look: impl FnOnce(&mut H) -> T) -> T;
 }

@@ -14,7 +14,9 @@ use crate::heap::LinearMemory;
 use crate::image::Stream;
 use crate::limits::{NESTING, OPERANDS};
 use crate::scan::scan;
-use crate::{Budget, Engine, Host, Image, Limits, Memory, OutOfBounds, Refusal, Trap, Value, ValueType, Why};
+use crate::{
+    Budget, Engine, Exhausted, Host, Image, Limits, Memory, OutOfBounds, Refusal, Trap, Value, ValueType, Why,
+};
 
 /// Control frames of a function: its blocks, and itself.
 const FRAMES: usize = NESTING + 1;
@@ -269,6 +271,16 @@ impl<'b, H: Host> Engine<'b, H> for Space<'b, H> {
             .iter()
             .any(|export| &*export.name == "memory" && matches!(export.desc, ExportDesc::Mem(_)));
         is_exported.then(|| View(self.engine.store.get_memory(ModuleRef(0))))
+    }
+
+    fn set_stack(&mut self, words: u32) -> Result<(), Exhausted> {
+        let words = usize::try_from(words.max(1)).map_err(|_| Exhausted)?;
+        let of = |words| spacewasm::Stack::new(words).map_err(|_| Exhausted);
+        self.engine.reset();
+        // The old one goes first, so that there are never two.
+        self.engine.stack = of(1)?;
+        self.engine.stack = of(words)?;
+        Ok(())
     }
 
     fn host<T>(&mut self, look: impl FnOnce(&mut H) -> T) -> T {

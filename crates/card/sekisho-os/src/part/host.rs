@@ -27,7 +27,8 @@ struct Record {
 
 /// The state behind the host's functions. The room for all records is taken at once, so that a module's need does not depend on what it has written.
 pub(super) struct Part {
-    bytes: Bytes,
+    /// None of no records, and before it is known how many there are.
+    bytes: Option<Bytes>,
     records: [Record; RECORDS],
     pub(super) random: [u8; RANDOM],
     random_used: usize,
@@ -51,10 +52,13 @@ pub(super) struct Part {
 pub(super) type Change<'a> = (usize, Option<&'a [u8]>);
 
 impl Part {
-    pub(super) fn new(budget: &Budget, version: u32) -> Result<Self, Exhausted> {
-        Ok(Self {
-            bytes: Bytes::zeros(budget, RECORDS * RECORD_MAX)?,
-            records: [Record::default(); RECORDS],
+    pub(super) const fn new(version: u32) -> Self {
+        Self {
+            bytes: None,
+            records: [Record {
+                len: None,
+                is_changed: false,
+            }; RECORDS],
             random: [0; RANDOM],
             random_used: 0,
             version,
@@ -65,7 +69,20 @@ impl Part {
             room: None,
             forward: None,
             more: false,
-        })
+        }
+    }
+
+    /// Makes room for so many records.
+    pub(super) fn make_records(&mut self, budget: &Budget, count: usize) -> Result<(), Exhausted> {
+        self.bytes = match count {
+            0 => None,
+            count => Some(Bytes::zeros(budget, count * RECORD_MAX)?),
+        };
+        Ok(())
+    }
+
+    fn rooms(&mut self) -> &mut [u8] {
+        self.bytes.as_mut().map(Bytes::as_mut_slice).unwrap_or_default()
     }
 
     /// Makes room for a command to another application.
@@ -99,17 +116,19 @@ impl Part {
         index: usize,
         read: impl FnOnce(&mut [u8]) -> Result<Option<usize>, E>,
     ) -> Result<(), E> {
-        let room = self.bytes.as_mut_slice().chunks_exact_mut(RECORD_MAX).nth(index);
-        let len = read(room.unwrap_or_default())?;
-        if let Some(record) = self.records.get_mut(index) {
-            record.len = len;
+        if let Some(room) = self.rooms().chunks_exact_mut(RECORD_MAX).nth(index) {
+            let len = read(room)?;
+            if let Some(record) = self.records.get_mut(index) {
+                record.len = len;
+            }
         }
         Ok(())
     }
 
     /// What the module has changed.
     pub(super) fn changes(&self) -> impl Iterator<Item = Change<'_>> {
-        let bytes = self.bytes.as_slice().chunks_exact(RECORD_MAX);
+        let bytes = self.bytes.as_ref().map(Bytes::as_slice).unwrap_or_default();
+        let bytes = bytes.chunks_exact(RECORD_MAX);
         let all = self.records.iter().zip(bytes).enumerate();
         all.filter(|(_, (record, _))| record.is_changed)
             .map(|(index, (record, bytes))| (index, record.len.and_then(|len| bytes.get(..len))))
@@ -118,11 +137,8 @@ impl Part {
     /// A record's place: its state and its room. The index is any number at all.
     fn place(&mut self, index: i32) -> Option<(&mut Record, &mut [u8])> {
         let index = usize::try_from(index).ok()?;
-        let room = self
-            .bytes
-            .as_mut_slice()
-            .chunks_exact_mut(RECORD_MAX)
-            .nth(index)?;
+        let rooms = self.bytes.as_mut().map(Bytes::as_mut_slice)?;
+        let room = rooms.chunks_exact_mut(RECORD_MAX).nth(index)?;
         Some((self.records.get_mut(index)?, room))
     }
 

@@ -23,7 +23,7 @@ use crate::names::{EntryId, RecordKey, RecordKind};
 use crate::nvm::{AnyFlash, own};
 use crate::response::RESPONSE_DATA_MAX;
 use crate::transient::TRANSIENT;
-use host::Part;
+use host::{Part, RECORDS};
 pub(crate) use run::{Around, Asked, Came, Writes, process};
 
 /// The newest host ABI that is run.
@@ -36,6 +36,11 @@ const ABI_TRANSIENT: u8 = 3;
 pub const FUEL: u32 = 2_000_000;
 /// Instructions of `abi` and of `buffer`, each.
 pub const FUEL_OF_A_NUMBER: u32 = 1_000;
+/// Words of the stack with which a module is loaded, on which it says how much it needs.
+const STACK_FIRST: u32 = 128;
+/// Words of a module's stack: what it has unless it asks for less, and the least that it may ask for.
+const STACK_MOST: u32 = Limits::os_part(0).stack;
+const STACK_LEAST: u32 = 16;
 /// Bytes of the module's buffer: a C-APDU goes in, an R-APDU comes out.
 pub const BUFFER: usize = 1024;
 
@@ -59,6 +64,10 @@ pub enum NoPart {
     Buffer(u32),
     /// More state for a session than there is.
     Transient(i32),
+    /// More records than there are.
+    Records(i32),
+    /// Less stack than any function takes, or more than there is.
+    Stack(i32),
 }
 
 impl fmt::Display for NoPart {
@@ -74,6 +83,11 @@ impl fmt::Display for NoPart {
             Self::Transient(len) => write!(
                 f,
                 "it asks for {len} bytes of state for a session; there are {TRANSIENT} at most"
+            ),
+            Self::Records(count) => write!(f, "it asks for {count} records; there are {RECORDS} at most"),
+            Self::Stack(words) => write!(
+                f,
+                "it asks for a stack of {words} words; it is {STACK_LEAST} to {STACK_MOST}"
             ),
             Self::Buffer(at) => write!(
                 f,
@@ -138,10 +152,11 @@ fn validate(image: &mut Image<'_>, ram: usize) -> Result<u8, NoPart> {
         })
     };
     let budget = Budget::new(ram).map_err(exhausted)?;
-    let part = Part::new(&budget, 0).map_err(exhausted)?;
-    let mut module = Instance::load(&budget, image, &Limits::os_part(ram), part).map_err(NoPart::Module)?;
-    // As for a command: with room for all that it may ask for.
-    room_for_calls(&budget, &mut module).map_err(exhausted)?;
+    let part = Part::new(0);
+    let mut module = Instance::load(&budget, image, &limits(ram), part).map_err(NoPart::Module)?;
+    if !gives(&module, "stack") {
+        module.set_stack(STACK_MOST).map_err(exhausted)?;
+    }
     for (name, params, what) in [
         ("abi", &[][..], "abi: () -> i32"),
         ("buffer", &[], "buffer: () -> i32"),
@@ -156,6 +171,13 @@ fn validate(image: &mut Image<'_>, ram: usize) -> Result<u8, NoPart> {
         .ok()
         .filter(|abi| runs(Manifest::WEBASSEMBLY, *abi));
     let abi = abi.ok_or(NoPart::Abi(said))?;
+    // As for a command: with room for all that it asks for.
+    make_room(&budget, &mut module, abi).map_err(|unmet| match unmet {
+        Unmet::Trap(name, trap) => NoPart::Trap(name, trap),
+        Unmet::Records(count) => NoPart::Records(count),
+        Unmet::Stack(words) => NoPart::Stack(words),
+        Unmet::Heap => exhausted(Exhausted),
+    })?;
     if abi >= ABI_TRANSIENT {
         if !module.has("transient", &[], Some(ValueType::I32)) {
             return Err(NoPart::Export("transient: () -> i32"));
@@ -177,9 +199,56 @@ fn resumes(module: &Instance<'_>) -> bool {
     module.has("resume", &[ValueType::I32, ValueType::I32], Some(ValueType::I32))
 }
 
-/// Room for the command to another application, if the module goes on behind that.
-fn room_for_calls(budget: &Budget, module: &mut Instance<'_>) -> Result<(), Exhausted> {
-    if resumes(module) {
+/// The limits with which a module is loaded.
+const fn limits(ram: usize) -> Limits {
+    Limits {
+        stack: STACK_FIRST,
+        ..Limits::os_part(ram)
+    }
+}
+
+/// Whether a module has a function that gives a number.
+fn gives(module: &Instance<'_>, name: &str) -> bool {
+    module.has(name, &[], Some(ValueType::I32))
+}
+
+/// Why a module has not the room that it asks for.
+enum Unmet {
+    Trap(&'static str, Trap),
+    Records(i32),
+    Stack(i32),
+    Heap,
+}
+
+impl From<Exhausted> for Unmet {
+    fn from(_: Exhausted) -> Self {
+        Self::Heap
+    }
+}
+
+/// Gives a module its stack, and room for its records and for a command to another application: as much as it says that it needs, in ABI 3, or all that there may be.
+fn make_room(budget: &Budget, module: &mut Instance<'_>, abi: u8) -> Result<(), Unmet> {
+    let asked = |module: &mut Instance<'_>, name: &'static str| {
+        let is_asked = abi >= ABI_TRANSIENT && gives(module, name);
+        is_asked.then(|| number(module, name).map_err(|trap| Unmet::Trap(name, trap)))
+    };
+    let words = match asked(module, "stack").transpose()? {
+        None => STACK_MOST,
+        Some(words) => u32::try_from(words)
+            .ok()
+            .filter(|own| (STACK_LEAST..=STACK_MOST).contains(own))
+            .ok_or(Unmet::Stack(words))?,
+    };
+    module.set_stack(words)?;
+    let records = match asked(module, "records").transpose()? {
+        None => RECORDS,
+        Some(count) => usize::try_from(count)
+            .ok()
+            .filter(|own| *own <= RECORDS)
+            .ok_or(Unmet::Records(count))?,
+    };
+    module.host(|part| part.make_records(budget, records))?;
+    if abi >= ABI_TRANSIENT && resumes(module) {
         module.host(|part| part.make_room(budget))?;
     }
     Ok(())

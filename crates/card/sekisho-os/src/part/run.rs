@@ -3,13 +3,13 @@
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_keys::Rng;
 use sekisho_nvm::Op;
-use sekisho_wasm::{Budget, Engine, Limits, Memory, Trap, Value, Why};
+use sekisho_wasm::{Budget, Engine, Memory, Trap, Value, Why};
 use zeroize::Zeroize;
 
 use super::host::{Part, RECORDS};
 use super::{
-    ABI_TRANSIENT, BUFFER, FUEL, Instance, PartFailure, Placed, Whose, block_len, number, part_data,
-    room_for_calls,
+    ABI_TRANSIENT, BUFFER, FUEL, Instance, PartFailure, Placed, Unmet, Whose, block_len, limits, make_room,
+    number, part_data,
 };
 use crate::call::{CallCommand, Resume};
 use crate::nvm::Records;
@@ -111,15 +111,10 @@ fn run(
     let given = write(asked, &mut buffer)?;
     let no_memory = |_| StatusWord::NOT_ENOUGH_MEMORY;
     let budget = Budget::new(placed.ram).map_err(no_memory)?;
-    let mut part = Part::new(&budget, placed.version).map_err(no_memory)?;
+    let mut part = Part::new(placed.version);
     around.rng.fill(&mut part.random);
     part.caller = around.caller;
     part.may = (around.call.is_some(), around.pieces);
-    for index in 0..RECORDS {
-        part.load(index, |room| {
-            around.records.get_key(placed.whose.key(index), room)
-        })?;
-    }
     let mut module = load(around, placed, &budget, part)?;
     let result = call(&mut module, &mut buffer, given, asked)?;
     if !module.host(|part| around.kept.can_be(part.block())) {
@@ -150,12 +145,12 @@ fn write(asked: Asked<'_>, buffer: &mut [u8; BUFFER]) -> Result<usize, StatusWor
 
 /// Loads the module, and lends it what it has asked for.
 fn load<'b>(
-    around: &Around<'_, '_>,
+    around: &mut Around<'_, '_>,
     placed: &Placed,
     budget: &'b Budget,
     part: Part,
 ) -> Result<Instance<'b>, End> {
-    let limits = Limits::os_part(placed.ram);
+    let limits = limits(placed.ram);
     let loaded = placed.with_image(&around.records.nvm.flash, |image| {
         Instance::load(budget, image, &limits, part)
     });
@@ -165,8 +160,19 @@ fn load<'b>(
         // Only an image that has been checked becomes an application.
         _ => StatusWord::UNKNOWN,
     })?;
+    make_room(budget, &mut module, placed.abi).map_err(|unmet| match unmet {
+        Unmet::Trap(_, trap) => End::from(trap),
+        Unmet::Heap => StatusWord::NOT_ENOUGH_MEMORY.into(),
+        Unmet::Records(_) | Unmet::Stack(_) => Trap::Host.into(),
+    })?;
+    for index in 0..RECORDS {
+        module.host(|part| {
+            part.load(index, |room| {
+                around.records.get_key(placed.whose.key(index), room)
+            })
+        })?;
+    }
     if placed.abi >= ABI_TRANSIENT {
-        room_for_calls(budget, &mut module).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)?;
         let said = number(&mut module, "transient")?;
         let len = block_len(said).ok_or(Trap::Host)?;
         module.host(|part| part.lend(&around.kept.block, len));

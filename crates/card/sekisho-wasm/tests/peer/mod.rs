@@ -1,7 +1,7 @@
 //! The second engine, `wasmi`, behind the same trait. It has limits and floats of its own, and its fuel counts something else.
 
 use sekisho_wasm::{
-    Budget, Engine, Host, Image, Limits, Memory, OutOfBounds, Refusal, Trap, Value, ValueType, Why,
+    Budget, Engine, Exhausted, Host, Image, Limits, Memory, OutOfBounds, Refusal, Trap, Value, ValueType, Why,
 };
 use wasmi::errors::ErrorKind;
 use wasmi::{
@@ -179,6 +179,11 @@ impl<'b, H: Host> Engine<'b, H> for Peer<H> {
     fn memory(&mut self) -> Option<View<'_>> {
         let memory = self.instance.get_memory(&self.store, "memory")?;
         Some(View(memory.data_mut(&mut self.store)))
+    }
+
+    /// It has as much as it was made with.
+    fn set_stack(&mut self, _: u32) -> Result<(), Exhausted> {
+        Ok(())
     }
 
     fn host<T>(&mut self, look: impl FnOnce(&mut H) -> T) -> T {
