@@ -286,7 +286,7 @@ impl Store {
         Ok(least)
     }
 
-    /// Bytes of the store's room that the live records of an owner take, each as [`Op::cost`] has it.
+    /// Bytes of the store's room that the live records of an owner take, each as [`Op::cost`](crate::Op::cost) has it.
     ///
     /// # Errors
     /// [`Error::Flash`], [`Error::Corrupted`]: only when there are more owners than the memory is for, and the records are to be counted.

@@ -84,24 +84,18 @@ impl Store {
         Ok(())
     }
 
-    /// Which of the operations change anything: removing what is not there does not.
+    /// Which of the operations change anything: removing what is not there does not, nor putting what one behind it replaces or removes.
     fn needed<F: Flash>(&self, flash: &F, ops: &[Op<'_>]) -> Result<Needed, Error<F::Error>> {
         let mut needed = Needed(0);
         for (index, op) in ops.iter().enumerate() {
-            let before = ops.get(..index).unwrap_or_default();
             let is_needed = match op {
-                Op::Put(..) => true,
-                Op::Remove(key) => match before.iter().rfind(|before| before.concerns(*key)) {
-                    Some(before) => matches!(before, Op::Put(..)),
-                    None => self.find(flash, *key, &[])?.is_some(),
-                },
+                Op::Put(key, _) => !is_changed_behind(ops, index, *key),
+                Op::Remove(key) => self.find(flash, *key, &[])?.is_some(),
                 Op::RemoveAll(prefix) => {
-                    let puts = |before: &Op<'_>| matches!(before, Op::Put(key, _) if prefix.covers(*key));
-                    before.iter().any(puts)
-                        || self.used(flash, prefix.owner())? > 0
-                            && self
-                                .search(flash, |record| prefix.covers(record.name.key))?
-                                .is_some()
+                    self.used(flash, prefix.owner())? > 0
+                        && self
+                            .search(flash, |record| prefix.covers(record.name.key))?
+                            .is_some()
                 }
             };
             needed.0 |= u64::from(is_needed) << index;
@@ -113,9 +107,8 @@ impl Store {
     fn check_room<F: Flash>(&self, flash: &F, ops: &[Op<'_>]) -> Result<(), Error<F::Error>> {
         let mut added = 0_usize;
         for (index, op) in ops.iter().enumerate() {
-            let behind = ops.get(index + 1..).unwrap_or_default();
             if let Op::Put(key, _) = op
-                && !behind.iter().any(|behind| behind.concerns(*key))
+                && !is_changed_behind(ops, index, *key)
             {
                 added = added.saturating_add(op.cost());
             }
@@ -204,15 +197,24 @@ impl Store {
             if !self.is_short(self.pages_for(ops, needed)) {
                 return Ok(());
             }
-            let pages = (0..self.geometry.pages).filter(|page| self.page(*page).in_use);
-            let emptiest = pages.min_by_key(|page| (self.page(*page).live, self.page(*page).sequence));
-            let emptiest = emptiest.ok_or(Error::Corrupted)?;
-            self.compact(flash, emptiest, |_| true)?;
+            let page = self.to_compact().ok_or(Error::Corrupted)?;
+            self.compact(flash, page, |_| true)?;
         }
         if self.is_short(self.pages_for(ops, needed)) {
             return Err(Error::Full);
         }
         Ok(())
+    }
+
+    /// The page whose compaction makes most room: the emptiest one. The tail, which only moves to another page, when no other fits behind it.
+    fn to_compact(&self) -> Option<usize> {
+        let pages = || (0..self.geometry.pages).filter(|page| self.page(*page).in_use);
+        let live = |page: &usize| (self.page(*page).live, self.page(*page).sequence);
+        let behind = pages()
+            .filter(|page| *page != self.tail)
+            .min_by_key(live)
+            .filter(|page| usize::from(self.page(*page).live) * WORD <= self.room());
+        behind.or_else(|| pages().min_by_key(live))
     }
 
     /// Moves the live records of a page behind the tail, and erases it.
@@ -395,6 +397,12 @@ impl Store {
             None => Ok(()),
         }
     }
+}
+
+/// Whether an operation behind the one at `index` replaces or removes the record of `key`.
+fn is_changed_behind(ops: &[Op<'_>], index: usize, key: Key) -> bool {
+    let behind = ops.get(index + 1..).unwrap_or_default();
+    behind.iter().any(|behind| behind.concerns(key))
 }
 
 /// The next record of a page that is live.
