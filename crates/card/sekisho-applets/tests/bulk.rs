@@ -6,7 +6,7 @@
     clippy::print_stdout
 )] // test support
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 

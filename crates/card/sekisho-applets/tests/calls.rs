@@ -2,7 +2,7 @@
 //! native stand-ins on both sides.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 //! (docs/decisions/0013-containers.md).
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 //! same AID, in the same place of the registry and with the same code, finds nothing of who was there before.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 

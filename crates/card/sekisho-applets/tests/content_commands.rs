@@ -2,7 +2,7 @@
 //! not at all at whichever flash operation the power is cut, and nothing left of what has gone.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 

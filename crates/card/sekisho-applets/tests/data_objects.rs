@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
-mod common;
+use crate::common;
 
 use common::host::Host;
 use common::{Card, initial_keys, key, new_card, send, sw};

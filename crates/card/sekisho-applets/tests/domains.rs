@@ -1,7 +1,7 @@
 //! A supplementary security domain has its own keys and data, and nothing of the card's (docs/decisions/0013-containers.md).
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 #![allow(clippy::print_stdout, reason = "says how much it has tried")]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 

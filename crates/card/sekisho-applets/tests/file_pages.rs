@@ -2,7 +2,7 @@
 //! `rolling-secure-messaging.md`, played to the test card with the randomness that the page states.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use common::script::{InProcess, Runner};
 use common::{Script, Scripted, SeededRng, files, profile};

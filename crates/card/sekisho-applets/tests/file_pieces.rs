@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)] // test support
 #![allow(clippy::print_stdout, reason = "says what it has measured")]
 
-mod common;
+use crate::common;
 
 use core::cell::Cell;
 use core::ops::Range;

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::result_large_err)]
 #![allow(clippy::print_stdout, reason = "says how much it has tried")]
 
-mod common;
+use crate::common;
 
 use common::ByValue as _;
 use common::files::{

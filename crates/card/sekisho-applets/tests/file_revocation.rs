@@ -2,7 +2,7 @@
 //! under a session (docs/spec/file-system-applet.md, 4.5).
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use common::files::{self, Reader, append, authenticate_with, plain, select_on};
 use common::host::Host;

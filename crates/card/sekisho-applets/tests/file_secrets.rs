@@ -1,7 +1,7 @@
 //! What a card tells of a secret without a try, and what becomes of tries when its flash is full (docs/spec/file-system-applet.md, 4.3).
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use common::ByValue as _;
 use common::files::{self, authenticate_with, plain, select};

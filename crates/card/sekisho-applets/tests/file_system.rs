@@ -1,7 +1,7 @@
 //! The file system in the whole card: secure messaging on a bad line, two readers at once, hostile bytes, long data.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::result_large_err)]
 
-mod common;
+use crate::common;
 
 use common::files::{self, Reader, append, authenticate, never_in_the_clear, noise, plain, select};
 use common::{Card, SeededRng, send, send_on, sw};

@@ -2,7 +2,7 @@
 //! each other (docs/decisions/0011-applications.md).
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use common::ByValue as _;
 use common::files::authenticate_with;

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 #![allow(clippy::print_stdout, reason = "says how much it has tried")]
 
-mod common;
+use crate::common;
 
 use common::ByValue as _;
 use common::host::Host;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
-mod common;
+use crate::common;
 
 use common::files::{self, Reader};
 use common::host::Host;

@@ -7,8 +7,8 @@
     clippy::print_stdout
 )] // test support
 
-mod common;
-mod loadable;
+use crate::common;
+use crate::loadable;
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Recorded openings and sessions, played again: after a reset, after a restart of the card or the reader, and to a card whose flash somebody has put back to an old image.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeSet;
 

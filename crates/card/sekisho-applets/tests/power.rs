@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::result_large_err)] // test support
 
-mod common;
+use crate::common;
 
 use common::ByValue as _;
 use common::host::Host;

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::result_large_err)] // test support
 #![allow(clippy::print_stdout, reason = "says how much it has tried")]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeSet;
 

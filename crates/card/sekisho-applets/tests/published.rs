@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
-mod common;
+use crate::common;
 
 use common::ByValue as _;
 use common::{On, SeededRng, flash, key, personalisation, profile};

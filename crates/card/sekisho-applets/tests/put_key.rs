@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
-mod common;
+use crate::common;
 
 use common::ByValue as _;
 use common::host::{Host, initialize_update};

@@ -1,7 +1,7 @@
 //! SecApp in the whole card: the page's example, power cuts, hostile bytes, and a lossy network.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use common::ByValue as _;
 use common::*;

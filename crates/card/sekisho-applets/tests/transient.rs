@@ -2,7 +2,7 @@
 #![cfg(feature = "os-part")]
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
-mod common;
+use crate::common;
 
 use common::ByValue as _;
 use common::update::manifest;

@@ -1,0 +1,15 @@
+//! Containers, domains, applications and interfaces. One program, so that the secure element is linked once.
+
+mod bulk;
+mod calls;
+mod common;
+mod containers;
+mod content;
+mod content_commands;
+mod domains;
+mod instances;
+mod interfaces;
+mod loadable;
+mod loaded;
+mod loaded_calls;
+mod transient;

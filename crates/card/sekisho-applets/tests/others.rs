@@ -1,0 +1,7 @@
+//! What belongs to no other program. One program, so that the secure element is linked once.
+
+mod common;
+mod data_objects;
+mod limits;
+mod sec_app;
+mod status_tables;
