@@ -21,6 +21,7 @@ use sekisho_firmware::{Board, Buffers, Card, Cause, Checked, Dead, Exchange, Sou
 use sekisho_keys::Rng;
 use sekisho_nvm::Ram;
 use sekisho_os::{Containers, Interface, Platform, Profile, SecureElement};
+use static_cell::ConstStaticCell;
 
 use flash::{Nor, Options};
 use policy::RESETS;
@@ -157,6 +158,10 @@ fn profile() -> Profile {
     profile
 }
 
+/// Where they are for good: nothing of them goes over the stack.
+static BUFFERS: ConstStaticCell<Buffers> = ConstStaticCell::new(Buffers::new());
+static ELEMENT: ConstStaticCell<SecureElement<Mps2>> = ConstStaticCell::new(SecureElement::new(Nor, Random));
+
 #[entry]
 fn main() -> ! {
     let start = RESETS.start();
@@ -165,11 +170,7 @@ fn main() -> ! {
     let mut uarts = (0..).map(Uart);
     let mut ports = Ports(PORTS.map(|interface| (interface, uarts.next().unwrap_or(Uart(0)))));
     uart::start(PORTS.len(), RANDOM);
-    let buffers = cortex_m::singleton!(BUFFERS: Buffers = Buffers::new());
-    let se = cortex_m::singleton!(ELEMENT: SecureElement<Mps2> = SecureElement::new(Nor, Random));
-    let (Some(buffers), Some(se)) = (buffers, se) else {
-        policy::reset(Cause::Panic)
-    };
+    let (buffers, se) = (BUFFERS.take(), ELEMENT.take());
     let mut is_alive = false;
     if !start.is_hopeless {
         interrupt::free(|token| SOURCE.borrow(token).borrow_mut().start());

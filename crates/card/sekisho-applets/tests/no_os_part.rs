@@ -11,7 +11,7 @@ use common::update::{Broadcast, Change, Custody, KVN, Keys, V1, V2, manifest};
 use common::{Card, PAGE, SeededRng, flash, personalisation, profile, send, sw};
 use sekisho_apdu::StatusWord;
 use sekisho_nvm::{Key, Op, Ram, Store};
-use sekisho_os::{BootError, ContainerId, Personalisation, Profile};
+use sekisho_os::{BootError, Personalisation, Profile};
 use sekisho_scp::SecurityLevel;
 
 /// What every SE of the fleet has, with this first part.

@@ -2,10 +2,12 @@
 //! chip is compared with that of this process, and its flash at each start and at the end.
 //!
 //! What cannot be compared leaves the chip out from there on, and is counted: a power cut that is simulated in the flash of this process, a profile that the image
-//! has not, another protocol, whatever reaches past [`Card`] for the SE itself. `SEKISHO_FIRMWARE_LOG` names a file to which each card appends what it has compared.
+//! has not, another protocol, whatever reaches past [`Card`] for the SE itself. `SEKISHO_FIRMWARE_LOG` names a file to which each card appends what it has compared,
+//! and, where `SEKISHO_FIRMWARE_STACK` is set, how much of its stack the chip has used: its option page then says that nothing of it is to be wiped, since what
+//! is wiped is as deep as the profile says and not as a command goes. That changes no answer.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,15 @@ const PORTS: [Interface; 4] = [
 /// Random bytes with which the chip tests its source (`sekisho_firmware::Checked::start`).
 const START: usize = 128;
 
+/// The chip's stack, from its lowest address on (`firmware/mps2/memory.x`), and what its start fills it with (`cortex-m-rt`, `paint-stack`).
+const STACK: (u32, usize) = (0x2000_0000, 0x2_0000);
+const PAINT: u8 = 0xCC;
+
+/// Whether the stack is to be measured.
+fn is_measured() -> bool {
+    std::env::var_os("SEKISHO_FIRMWARE_STACK").is_some()
+}
+
 /// The image that cards run on too.
 pub fn firmware() -> Option<PathBuf> {
     std::env::var_os("SEKISHO_FIRMWARE").map(PathBuf::from)
@@ -46,12 +57,43 @@ struct Compared {
     answers: u64,
     images: u64,
     left_out: u64,
+    /// Bytes of the chip's stack, if it is measured.
+    stack: usize,
 }
 
 /// The SE's other self.
 struct Board {
     emulator: Emulator,
     flash: PathBuf,
+}
+
+impl Board {
+    fn monitor(flash: &Path) -> PathBuf {
+        flash.with_extension("monitor")
+    }
+
+    /// Bytes of stack that have been used since the start.
+    fn stack(&self) -> usize {
+        if !is_measured() {
+            return 0;
+        }
+        let (from, len) = STACK;
+        let memory = self.flash.with_extension("stack");
+        let mut monitor = UnixStream::connect(Self::monitor(&self.flash)).unwrap();
+        // The file is whole when the monitor asks for the next command.
+        writeln!(monitor, "pmemsave {from:#x} {len:#x} \"{}\"", memory.display()).unwrap();
+        let mut said = Vec::new();
+        let mut piece = [0; 256];
+        while said.windows(6).filter(|window| *window == b"(qemu)").count() < 2 {
+            let len = monitor.read(&mut piece).unwrap();
+            assert!(len > 0, "the monitor ended");
+            said.extend_from_slice(&piece[..len]);
+        }
+        let bytes = fs::read(&memory).unwrap();
+        fs::remove_file(&memory).unwrap();
+        assert_eq!(bytes.len(), len);
+        len - bytes.iter().take_while(|byte| **byte == PAINT).count()
+    }
 }
 
 static FLASHES: AtomicU32 = AtomicU32::new(0);
@@ -61,13 +103,20 @@ impl Board {
     fn start(image: &Path, flash: &RamFlash, rng: SeededRng, profile: &Profile) -> Self {
         let number = FLASHES.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("sekisho-flash-{}-{number}", std::process::id()));
-        BoardFlash::make(&path, &flash.image(), &options(profile)).unwrap();
+        let mut options = options(profile);
+        let monitor = format!("unix:{},server=on,wait=off", Self::monitor(&path).display());
+        let mut arguments = Vec::new();
+        if is_measured() {
+            (options.stack, options.shallow) = (0, 0);
+            arguments = vec!["-monitor", &monitor];
+        }
+        BoardFlash::make(&path, &flash.image(), &options).unwrap();
         let mut emulator = Emulator::start(&Setup {
             firmware: image,
             flash: &path,
             ports: PORTS.len(),
             randomness: Randomness::Given,
-            arguments: &[],
+            arguments: &arguments,
         })
         .unwrap();
         let random = emulator.random().unwrap().try_clone().unwrap();
@@ -85,6 +134,7 @@ impl Drop for Board {
     fn drop(&mut self) {
         self.emulator.kill();
         let _ = fs::remove_file(&self.flash);
+        let _ = fs::remove_file(Self::monitor(&self.flash));
     }
 }
 
@@ -165,7 +215,14 @@ impl Card {
     }
 
     fn leave_board(&mut self) {
+        self.measure();
         self.compared.left_out += u64::from(self.board.take().is_some());
+    }
+
+    fn measure(&mut self) {
+        if let Some(board) = &self.board {
+            self.compared.stack = self.compared.stack.max(board.stack());
+        }
     }
 
     fn compare_images(&mut self) {
@@ -227,6 +284,7 @@ impl Card {
     /// Compares what is left and writes down what has been.
     fn end(&mut self) {
         self.compare_images();
+        self.measure();
         self.board = None;
         let compared = std::mem::take(&mut self.compared);
         if let Some(log) = std::env::var_os("SEKISHO_FIRMWARE_LOG").filter(|_| firmware().is_some()) {
@@ -235,9 +293,10 @@ impl Card {
                 answers,
                 images,
                 left_out,
+                stack,
             } = compared;
             // In one write, as other tests write too.
-            let line = format!("answers {answers} images {images} left-out {left_out}\n");
+            let line = format!("answers {answers} images {images} left-out {left_out} stack {stack}\n");
             log.write_all(line.as_bytes()).unwrap();
         }
     }
