@@ -19,7 +19,7 @@ const IMAGES: [(&str, &str); 3] = [
 ];
 
 /// Test programs of the card whose cards run on the chip too.
-const SUITES: [&str; 4] = ["scripts", "boot", "spec_page", "broadcast"];
+const SUITES: [&str; 5] = ["scripts", "boot", "spec_page", "broadcast", "board_faults"];
 /// The same for the night.
 const LONG_SUITES: [&str; 2] = ["tamper", "hostile"];
 /// Those that say how much stack the chip has used; the chip wipes none of it there.

@@ -32,8 +32,9 @@ const MARK: u32 = 0x5345_4B31;
 /// Added to a command's interface, so that zero is none.
 const COMMAND: u32 = 0x80;
 
-/// Counts of resets by cause since power-on, and the command that runs. All zero is as good as any other content.
+/// Counts of resets by cause since power-on, and the command that runs. All zero is as good as any other content. The counts come first, for who looks from outside.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Resets {
     counts: [AtomicU32; Cause::COUNT],
     /// Interface of the command that runs, with [`COMMAND`].

@@ -35,7 +35,7 @@ const PORTS: [Interface; 4] = [
     Interface::ApduGate,
 ];
 /// Random bytes with which the chip tests its source (`sekisho_firmware::Checked::start`).
-const START: usize = 128;
+pub(crate) const START: usize = 128;
 
 /// The chip's stack, from its lowest address on (`firmware/mps2/memory.x`), and what its start fills it with (`cortex-m-rt`, `paint-stack`).
 const STACK: (u32, usize) = (0x2000_0000, 0x2_0000);
@@ -96,13 +96,17 @@ impl Board {
     }
 }
 
-static FLASHES: AtomicU32 = AtomicU32::new(0);
+/// The name of a new flash's file.
+pub(crate) fn flash_path() -> PathBuf {
+    static FLASHES: AtomicU32 = AtomicU32::new(0);
+    let number = FLASHES.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("sekisho-flash-{}-{number}", std::process::id()))
+}
 
 impl Board {
     /// Starts the image on what this flash holds.
     fn start(image: &Path, flash: &RamFlash, rng: SeededRng, profile: &Profile) -> Self {
-        let number = FLASHES.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("sekisho-flash-{}-{number}", std::process::id()));
+        let path = flash_path();
         let mut options = options(profile);
         let monitor = format!("unix:{},server=on,wait=off", Self::monitor(&path).display());
         let mut arguments = Vec::new();
