@@ -19,7 +19,7 @@ const IMAGES: [(&str, &str); 3] = [
 ];
 
 /// Test programs of the card whose cards run on the chip too.
-const SUITES: [&str; 5] = ["scripts", "boot", "spec_page", "broadcast", "board_faults"];
+const SUITES: [&str; 4] = ["scripts", "boot", "spec_page", "broadcast"];
 /// The same for the night.
 const LONG_SUITES: [&str; 2] = ["tamper", "hostile"];
 /// Those that say how much stack the chip has used; the chip wipes none of it there.
@@ -298,20 +298,18 @@ fn play(root: &Path, long: bool) -> Result<()> {
     }
     let stack = BTreeMap::from([(("bench".to_owned(), STACK.to_owned()), total.stack)]);
     hold(root, &stack, |figure| figure == STACK)?;
-    let status = Command::new("cargo")
-        .args([
-            "test",
-            "--quiet",
-            "--locked",
-            "--workspace",
-            "--test",
-            "card_board",
-        ])
-        .env("SEKISHO_FIRMWARE_PRODUCT", image(root, "modules"))
-        .current_dir(root)
-        .status()?;
-    if !status.success() {
-        bail!("the card on the chip is not what it is to be");
+    for (test, variable, image) in [
+        ("board_faults", "SEKISHO_FIRMWARE", bench),
+        ("card_board", "SEKISHO_FIRMWARE_PRODUCT", image(root, "modules")),
+    ] {
+        let status = Command::new("cargo")
+            .args(["test", "--quiet", "--locked", "--workspace", "--test", test])
+            .env(variable, image)
+            .current_dir(root)
+            .status()?;
+        if !status.success() {
+            bail!("{test}: the chip is not what it is to be");
+        }
     }
     let Compared { answers, images, .. } = total;
     println!("firmware: {answers} answers and {images} flash images are the same on the chip");
