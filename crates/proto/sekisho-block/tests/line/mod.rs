@@ -16,6 +16,10 @@ use sekisho_block::Micros;
 pub trait Node {
     /// What arrives: characters of a line, or one frame.
     fn hear(&mut self, now: Micros, bytes: &[u8]);
+    /// What arrives with a bit of one byte flipped: a line whose characters have parity says which.
+    fn hear_flipped(&mut self, now: Micros, bytes: &[u8], _which: usize) {
+        self.hear(now, bytes);
+    }
     /// What is to be sent next, as one unit.
     fn say(&mut self, now: Micros) -> Option<Vec<u8>>;
     /// When it wants to be told of the time.
@@ -72,6 +76,12 @@ pub struct Count {
     pub split: u64,
 }
 
+struct Unit {
+    at: Micros,
+    bytes: Vec<u8>,
+    flipped: Option<usize>,
+}
+
 pub struct Line {
     pub now: Micros,
     rng: Rng,
@@ -80,7 +90,7 @@ pub struct Line {
     bad: u32,
     good: u32,
     /// To the device, to the card.
-    ways: [VecDeque<(Micros, Vec<u8>)>; 2],
+    ways: [VecDeque<Unit>; 2],
     /// What goes to the card, or comes from it, is lost from now on.
     pub cut: [bool; 2],
     /// Microseconds of a byte.
@@ -114,9 +124,13 @@ impl Line {
         self.rng.below(1000) < thousandths
     }
 
-    fn put(&mut self, way: usize, at: u64, bytes: Vec<u8>) {
-        let last = self.ways[way].back().map_or(0, |(at, _)| at.0);
-        self.ways[way].push_back((Micros(at.max(last)), bytes));
+    fn put(&mut self, way: usize, at: u64, bytes: Vec<u8>, flipped: Option<usize>) {
+        let last = self.ways[way].back().map_or(0, |unit| unit.at.0);
+        self.ways[way].push_back(Unit {
+            at: Micros(at.max(last)),
+            bytes,
+            flipped,
+        });
     }
 
     fn send(&mut self, way: usize, mut bytes: Vec<u8>) {
@@ -146,6 +160,7 @@ impl Line {
                 self.bad = 0;
             }
         }
+        let mut flipped = None;
         if kind < lose {
             self.count.lost += 1;
             return;
@@ -153,9 +168,10 @@ impl Line {
             self.count.flipped += 1;
             let bit = self.rng.below(bytes.len() as u64 * 8) as usize;
             bytes[bit / 8] ^= 1 << (bit % 8);
+            flipped = Some(bit / 8);
         } else if kind < lose + flip + duplicate {
             self.count.doubled += 1;
-            self.put(way, at, bytes.clone());
+            self.put(way, at, bytes.clone(), None);
             at += 1 + self.rng.below(lateness.max(1));
         } else if bad {
             self.count.late += 1;
@@ -164,11 +180,15 @@ impl Line {
         if bytes.len() > 1 && self.happens(self.faults.split) {
             self.count.split += 1;
             let rest = bytes.split_off(1 + self.rng.below(bytes.len() as u64 - 1) as usize);
-            self.put(way, at, bytes);
+            let (first, second) = match flipped {
+                Some(which) if which >= bytes.len() => (None, Some(which - bytes.len())),
+                which => (which, None),
+            };
+            self.put(way, at, bytes, first);
             at += self.rng.below(gap.max(1));
-            bytes = rest;
+            (bytes, flipped) = (rest, second);
         }
-        self.put(way, at, bytes);
+        self.put(way, at, bytes, flipped);
     }
 
     /// One step: what is said is sent, then the next thing that happens by time. False when nothing is left to happen: both ends wait for ever, or are done.
@@ -179,7 +199,7 @@ impl Line {
         while let Some(bytes) = card.say(self.now) {
             self.send(DEVICE, bytes);
         }
-        let arrivals = [DEVICE, CARD].map(|way| self.ways[way].front().map(|(at, _)| *at));
+        let arrivals = [DEVICE, CARD].map(|way| self.ways[way].front().map(|unit| unit.at));
         let deadlines = [device.deadline(), card.deadline()];
         let Some(next) = arrivals.iter().chain(&deadlines).flatten().min().copied() else {
             return false;
@@ -187,10 +207,11 @@ impl Line {
         self.now = self.now.max(next);
         for way in [CARD, DEVICE] {
             if arrivals[way] == Some(next) {
-                let (_, bytes) = self.ways[way].pop_front().unwrap();
-                match way {
-                    CARD => card.hear(self.now, &bytes),
-                    _ => device.hear(self.now, &bytes),
+                let Unit { bytes, flipped, .. } = self.ways[way].pop_front().unwrap();
+                let node: &mut dyn Node = if way == CARD { card } else { device };
+                match flipped {
+                    Some(which) => node.hear_flipped(self.now, &bytes, which),
+                    None => node.hear(self.now, &bytes),
                 }
                 return true;
             }
