@@ -390,3 +390,67 @@ fn a_card_that_does_not_stop_gets_a_bound() {
         assert_eq!(hexed(&out[..len]), "00C000C0");
     }
 }
+
+/// A flip that makes LEN shorter, with an LRC that fits by chance: what comes behind it within the guard time shows it, in one piece or two.
+#[test]
+fn a_block_that_a_flip_shortened_is_seen_by_what_comes_behind_it() {
+    // 00 00 05 .. and with LEN 01: an LRC that is right after one byte of INF.
+    let block = hex::decode("0000010001A400A5").unwrap();
+    for (guard, pieces, taken) in [
+        (10_000, &[8][..], false),
+        (10_000, &[5, 3], false),
+        (10_000, &[2, 3, 3], false),
+        (0, &[8], false),
+        // A guard time shorter than the line's gaps sees nothing.
+        (0, &[5, 3], true),
+    ] {
+        let mut card = Card::<600>::new(false, Timing { guard, ..TIMING });
+        let mut now = Micros(0);
+        let mut at = 0;
+        for piece in pieces {
+            now = now.after(5_000);
+            card.expire(now);
+            card.hear(now, &block[at..at + piece]);
+            at += piece;
+        }
+        card.expire(now.after(10_000));
+        assert_eq!(card.command().is_some(), taken, "{guard} {pieces:?}");
+    }
+}
+
+/// What was said is nowhere when it is over: commands when they are answered, answers when the next command comes or the exchange has failed.
+#[test]
+fn commands_and_answers_are_overwritten() {
+    let marks = |node: &dyn std::fmt::Debug, byte: u8| {
+        format!("{node:?}").contains(&format!("{byte}, {byte}, {byte}"))
+    };
+    let mut line = Line::new(1, Faults::default());
+    let (mut device, mut card) = ends(false);
+    let mut sent = vec![0x80, 100, 0, 0, 0, 1];
+    sent.resize(200, 0xC7);
+    for number in 0..2 {
+        assert!(device.0.start(&sent));
+        line.run(&mut device, &mut card, 20_000, |device| {
+            device.0.ended().is_some()
+        });
+        assert!(!marks(&device.0, 0xC7) && !marks(&card.card, 0xC7));
+        sent = vec![0x80, 0, 0, 0, 0, number];
+    }
+    let next = answer_to(&[0x80, 100]);
+    assert!(!format!("{:?}", device.0).contains(&format!("{}, {}, {}", next[0], next[1], next[2])));
+    // Given up.
+    sent = vec![0xC7; 200];
+    assert!(device.0.start(&sent));
+    let mut out = [0; BLOCK_MAX];
+    device.0.say(line.now, &mut out).unwrap();
+    card.card.hear(line.now, &out[..36]);
+    device.0.reset();
+    assert!(!marks(&device.0, 0xC7));
+    assert!(marks(&card.card, 0xC7));
+    card.card.hear(line.now.after(1), &[]);
+    card.card.expire(line.now.after(20_000));
+    card.card
+        .hear(line.now.after(20_000), &hex::decode("00C000C0").unwrap());
+    card.card.expire(line.now.after(50_000));
+    assert!(!marks(&card.card, 0xC7));
+}

@@ -1,5 +1,7 @@
 //! The card's end: it answers each block, runs each command once, and never sends of itself.
 
+use zeroize::Zeroize;
+
 use super::{Bad, Block, Pcb, Service, Shape, Short, Trouble, ifs, swapped};
 
 /// SW of a command that is longer than the card's buffer.
@@ -56,6 +58,7 @@ pub struct Card<const APDU: usize> {
     abandoned: bool,
     reply: Option<Reply>,
     restart: bool,
+    released: bool,
 }
 
 impl<const APDU: usize> Card<APDU> {
@@ -83,6 +86,7 @@ impl<const APDU: usize> Card<APDU> {
             abandoned: false,
             reply: None,
             restart: false,
+            released: false,
         }
     }
 
@@ -144,6 +148,7 @@ impl<const APDU: usize> Card<APDU> {
             Phase::Idle | Phase::Collecting => {}
         }
         if self.phase != Phase::Collecting {
+            self.answer.zeroize();
             self.command_len = 0;
             self.too_long = false;
             self.phase = Phase::Collecting;
@@ -199,7 +204,7 @@ impl<const APDU: usize> Card<APDU> {
                 }
                 self.drop_exchange();
             }
-            (Service::Release, _) if inf.is_empty() => {}
+            (Service::Release | Service::EndSession, _) if inf.is_empty() => self.released = true,
             (Service::Cip, _) if inf.is_empty() => return self.reply = Some(Reply::Parameters),
             _ => return self.damaged(Trouble::Other),
         }
@@ -211,7 +216,9 @@ impl<const APDU: usize> Card<APDU> {
         self.phase = Phase::Idle;
         self.wtx = None;
         self.ready = false;
+        self.command.zeroize();
         self.command_len = 0;
+        self.answer.zeroize();
         self.answer_len = 0;
         self.at = 0;
         self.chunk = 0;
@@ -255,6 +262,7 @@ impl<const APDU: usize> Card<APDU> {
         } else {
             answer
         };
+        self.command.zeroize();
         if let Some(slot) = self.answer.get_mut(..answer.len()) {
             slot.copy_from_slice(answer);
             self.answer_len = answer.len();
@@ -337,5 +345,17 @@ impl<const APDU: usize> Card<APDU> {
     /// Whether a reset was asked for (SWR, cold reset) since the last call: what is answered is answered before it.
     pub const fn restart(&mut self) -> bool {
         core::mem::replace(&mut self.restart, false)
+    }
+
+    /// Whether the device has ended its session (RELEASE) since the last call.
+    pub const fn released(&mut self) -> bool {
+        core::mem::replace(&mut self.released, false)
+    }
+}
+
+impl<const APDU: usize> Drop for Card<APDU> {
+    fn drop(&mut self) {
+        self.command.zeroize();
+        self.answer.zeroize();
     }
 }

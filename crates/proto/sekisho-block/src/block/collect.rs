@@ -1,5 +1,7 @@
 //! Characters of a line made into blocks.
 
+use zeroize::Zeroize;
+
 use super::{Bad, Block, Shape};
 use crate::Micros;
 
@@ -27,6 +29,7 @@ impl<const BLOCK: usize> Default for Collector<BLOCK> {
 impl<const BLOCK: usize> Collector<BLOCK> {
     /// Forgets what has come.
     pub fn clear(&mut self) {
+        self.bytes.zeroize();
         self.len = 0;
         self.spoilt = false;
     }
@@ -66,11 +69,11 @@ impl<const BLOCK: usize> Collector<BLOCK> {
             && Block::parse(shape, self.collected()) != Err(Bad::Check)
     }
 
-    /// When what is here is at its end: `guard` after a whole block, `gap` after anything else.
+    /// When what is here is at its end: `guard` after a whole block, `gap` after anything else; never in the moment in which it came, so that what has come with it is seen.
     #[must_use]
     pub fn deadline(&self, shape: Shape, guard: u64, gap: u64) -> Option<Micros> {
         let after = if self.is_whole(shape) { guard } else { gap };
-        (!self.is_empty()).then(|| self.last.after(after))
+        (!self.is_empty()).then(|| self.last.after(after.max(1)))
     }
 
     /// What has come, at its end.
@@ -82,5 +85,11 @@ impl<const BLOCK: usize> Collector<BLOCK> {
             return Err(Bad::Other);
         }
         Block::parse(shape, self.collected())
+    }
+}
+
+impl<const BLOCK: usize> Drop for Collector<BLOCK> {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
     }
 }

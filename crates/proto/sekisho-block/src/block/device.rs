@@ -1,5 +1,7 @@
 //! The device's end: one exchange at a time, each command run once by the card or its outcome unknown.
 
+use zeroize::Zeroize;
+
 use super::{Bad, Block, Pcb, Service, Shape, Short, Trouble, ifs, swapped};
 use crate::{Ended, Fault};
 
@@ -171,6 +173,7 @@ impl<const APDU: usize> Device<APDU> {
         self.end = None;
         self.reached = false;
         self.behind = false;
+        self.answer.zeroize();
         self.answer_len = 0;
         self.requests = 0;
         self.reply = None;
@@ -347,6 +350,7 @@ impl<const APDU: usize> Device<APDU> {
     fn finish(&mut self, end: End) {
         self.phase = Phase::Idle;
         self.end = Some((end, Fault::Protocol));
+        self.command.zeroize();
     }
 
     fn fail(&mut self, fault: Fault) {
@@ -357,6 +361,8 @@ impl<const APDU: usize> Device<APDU> {
         };
         self.phase = Phase::Idle;
         self.reply = None;
+        self.command.zeroize();
+        self.answer.zeroize();
         self.out_of_step = true;
         self.end = Some((end, fault));
     }
@@ -441,5 +447,12 @@ impl<const APDU: usize> Device<APDU> {
             inf,
         }
         .write(self.shape, out)
+    }
+}
+
+impl<const APDU: usize> Drop for Device<APDU> {
+    fn drop(&mut self) {
+        self.command.zeroize();
+        self.answer.zeroize();
     }
 }

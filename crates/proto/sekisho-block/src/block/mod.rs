@@ -113,6 +113,8 @@ pub enum Service {
     Cip,
     /// T=1': the device ends its session.
     Release,
+    /// T=1', older hosts and parts: the same by another number (C5).
+    EndSession,
     /// T=1', one vendor: a cold reset (DE, FE).
     ColdReset,
     /// T=1': software reset.
@@ -127,6 +129,7 @@ impl Service {
             Self::Abort => 2,
             Self::Wtx => 3,
             Self::Cip => 4,
+            Self::EndSession => 5,
             Self::Release => 6,
             Self::Swr => 0x0F,
             Self::ColdReset => 0x1E,
@@ -140,6 +143,7 @@ impl Service {
             Self::Abort,
             Self::Wtx,
             Self::Cip,
+            Self::EndSession,
             Self::Release,
             Self::Swr,
             Self::ColdReset,

@@ -1,5 +1,7 @@
 //! The card's end of a line with T=1.
 
+use zeroize::Zeroize;
+
 use super::{BLOCK_MAX, IFSD_DEFAULT, Timing};
 use crate::Micros;
 use crate::block::{self, Collector, Shape};
@@ -79,6 +81,7 @@ impl<const APDU: usize> Card<APDU> {
         let len = run(command, &mut answer);
         self.blocks.take();
         self.blocks.answer(answer.get(..len).unwrap_or_default());
+        answer.zeroize();
         self.wtx_at = None;
     }
 

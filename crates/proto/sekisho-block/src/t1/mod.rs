@@ -18,6 +18,6 @@ pub struct Timing {
     pub cwt: u64,
     /// BWT: the longest time to a card's block.
     pub bwt: u64,
-    /// How long a line must be silent after a block before it is one: a damaged LEN that makes a block shorter shows by what comes after. 0 where whole records come, and one cannot tell.
+    /// How long a line must be silent after a block before it is one: a damaged LEN that makes a block shorter shows by what comes after. 1 at the least is reckoned with. It has to be longer than the line's own gaps within a block: where it is not, one such flip in 256 shortens a block unseen. On a line of characters BGT allows for it (22 etu, 11.4.3); where nothing flips bits, it may be short.
     pub guard: u64,
 }
