@@ -3,8 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use sekisho_block::atr::{self, BlockParameters};
-use sekisho_block::check::lrc;
-use sekisho_block::{Micros, pps::Pps, t0, t1};
+use sekisho_block::check::{crc, lrc};
+use sekisho_block::{Micros, pps::Pps, t0, t1, t1p};
 
 const WAIT: u64 = 1_000_000;
 
@@ -13,6 +13,8 @@ fuzz_target!(|data: &[u8]| {
     let _ = Pps::parse(data);
     characters(data);
     blocks(data);
+    let _ = t1p::cip::Cip::parse(data);
+    bus(data);
 });
 
 /// T=0: pieces of up to 15 characters; the first four bits of each say how many.
@@ -81,6 +83,62 @@ fn blocks(data: &[u8]) {
         device.expire(now);
     }
     assert!(device.ended().is_some());
+}
+
+const CIP: t1p::cip::Cip<'static> = t1p::cip::Cip {
+    issuer: &[],
+    common: t1p::cip::Common { configuration: 0, pwt: 0, mcf: 400, pst: 1, mpot: 1 },
+    physical: t1p::cip::Physical::I2c { rwgt: 1 },
+    bwt: 300,
+    ifsc: 40,
+    historical: &[],
+};
+
+/// T=1': each piece is written and read, with its length and CRC put right in every second one.
+fn bus(data: &[u8]) {
+    let mut now = Micros(0);
+    let mut card = t1p::Card::<100, 64, 1>::new(now, &CIP, [&[t1p::NAD_GP]]).unwrap();
+    let mut device = t1p::Device::<100, 64>::new(now, t1p::Bus::I2c, t1p::NAD_GP, 6);
+    device.open(now, t1p::ORDER_RESET_FIRST);
+    let mut out = [0; 64];
+    for (number, piece) in pieces(data).enumerate() {
+        let mut block = piece.to_vec();
+        if number % 2 == 0 && block.len() >= 2 {
+            block[0] = if number % 4 == 0 { t1p::NAD_GP } else { 0x12 };
+            block.splice(2..2, [0, (piece.len() - 2) as u8]);
+            block.extend(crc(&block).to_be_bytes());
+        }
+        now = now.after(100_000);
+        card.write(now, &block);
+        if card.command().is_some() {
+            card.take(0);
+            card.answer(now, 0, piece);
+        }
+        card.read(now.after(1_000), &mut [0; 9]);
+        match device.access(now, &mut out) {
+            Some(t1p::Access::Write(len)) => {
+                assert!(len <= 64);
+                device.wrote(now, number % 5 != 0);
+            }
+            Some(t1p::Access::Read(n)) => {
+                block.resize(n, 0xFF);
+                device.read(now, Some(&block).filter(|_| number % 3 != 0).map(|block| &block[..]));
+            }
+            None => {}
+        }
+        if device.opened().is_some() && device.ended().is_none() {
+            device.start(now, piece);
+        }
+    }
+    for _ in 0..4_000 {
+        match device.access(now, &mut out) {
+            Some(t1p::Access::Write(_)) => device.wrote(now, true),
+            Some(t1p::Access::Read(_)) => device.read(now, None),
+            None => break,
+        }
+        now = now.after(66_000_000);
+    }
+    assert_eq!(device.deadline(), None);
 }
 
 fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {

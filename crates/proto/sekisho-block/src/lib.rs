@@ -16,5 +16,6 @@ mod outcome;
 pub mod pps;
 pub mod t0;
 pub mod t1;
+pub mod t1p;
 
 pub use outcome::{Ended, Fault, Micros, Power};

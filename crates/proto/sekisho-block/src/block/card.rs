@@ -65,9 +65,15 @@ impl<const APDU: usize> Card<APDU> {
     /// A card that was reset. `ifsd`: the longest INF that the device takes before it says another.
     #[must_use]
     pub const fn new(shape: Shape, ifsd: u16) -> Self {
+        Self::with_nad(shape, 0, ifsd)
+    }
+
+    /// The same, where a device is answered by this NAD swapped before it has sent a good block.
+    #[must_use]
+    pub const fn with_nad(shape: Shape, nad: u8, ifsd: u16) -> Self {
         Self {
             shape,
-            nad: 0,
+            nad,
             ns: false,
             nr: false,
             ifsd_at_start: ifsd,

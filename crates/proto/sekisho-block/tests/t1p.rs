@@ -1,0 +1,553 @@
+//! T=1': published blocks bit for bit, each host's order of starting, power, and both ends over a bus with faults.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    reason = "helpers of tests are tests"
+)]
+
+mod bus;
+mod line;
+
+use bus::{APDU, BLOCK, CardNode, DeviceNode, Wire, answer_to, parameters};
+use line::{Faults, Rng};
+use sekisho_block::block::Service;
+use sekisho_block::t1p::cip::{Cip, LEN_MAX};
+use sekisho_block::t1p::{
+    Access, Bus, Card, Device, NAD_EUICC, NAD_GP, NAD_VENDOR, ORDER_CIP_FIRST, ORDER_RESET_FIRST,
+    ORDER_RESYNCH_FIRST, Step,
+};
+use sekisho_block::{Ended, Fault, Micros};
+
+const BUSES: [Bus; 2] = [Bus::Spi, Bus::I2c];
+const ORDERS: [&[Step]; 3] = [ORDER_RESYNCH_FIRST, ORDER_CIP_FIRST, ORDER_RESET_FIRST];
+
+fn hexed(bytes: &[u8]) -> String {
+    hex::encode_upper(bytes)
+}
+
+/// A card that has started, and what it says to a block: nothing is the empty string.
+struct Bench {
+    card: Card<600, 600, 2>,
+    now: Micros,
+    bus: Bus,
+}
+
+impl Bench {
+    fn new(bus: Bus, ifsc: u16) -> Self {
+        let card = Card::new(
+            Micros(0),
+            &parameters(bus, ifsc),
+            [&[NAD_GP, NAD_VENDOR], &[NAD_EUICC]],
+        );
+        Self {
+            card: card.unwrap(),
+            now: Micros(5_000),
+            bus,
+        }
+    }
+
+    fn write(&mut self, block: &str) -> bool {
+        self.now = self.now.after(1_000);
+        self.card
+            .write(self.now, &hex::decode(block.replace(' ', "")).unwrap())
+    }
+
+    /// In pieces of so many bytes, after a command has run, if one waits.
+    fn read(&mut self, piece: usize) -> String {
+        if let Some((target, command)) = self
+            .card
+            .command()
+            .map(|(target, command)| (target, command.to_vec()))
+        {
+            self.card.take(target);
+            let answer: &[u8] = if command[1] == 0x84 {
+                &[0x11, 0x22, 0x90, 0x00]
+            } else {
+                &[0x6A, 0x82]
+            };
+            self.card.answer(self.now, target, answer);
+        }
+        self.now = self.now.after(1_000);
+        let filler = if self.bus == Bus::Spi { 0x00 } else { 0xFF };
+        let mut all: Vec<u8> = Vec::new();
+        loop {
+            let mut bytes = vec![0x77; piece];
+            if !self.card.read(self.now, &mut bytes) {
+                assert_eq!((self.bus, all.len()), (Bus::I2c, 0));
+                return String::new();
+            }
+            if all.is_empty() && bytes.iter().all(|byte| *byte == filler) {
+                return String::new();
+            }
+            all.extend(bytes);
+            let len = match all[..] {
+                [_, _, high, low, ..] => 6 + usize::from(u16::from_be_bytes([high, low])),
+                _ => continue,
+            };
+            if all.len() >= len {
+                // What is behind the block.
+                assert!(all[len..].iter().all(|byte| *byte == filler));
+                return hexed(&all[..len]);
+            }
+        }
+    }
+
+    fn says(&mut self, pairs: &[(&str, &str)]) {
+        for (number, (heard, said)) in pairs.iter().enumerate() {
+            assert!(self.write(heard), "{heard}");
+            assert_eq!(
+                self.read(1 + number * 3 % 11),
+                said.replace(' ', ""),
+                "to {heard}"
+            );
+            // SWR is followed by a start.
+            self.now = self.now.after(10_000);
+        }
+    }
+}
+
+const CIP_SPI: &str = "12E4001601 00 01 0C 00 05 03E8 64 0A 0064 0100 0005 04 012C 00FE 00 6701";
+const CIP_I2C: &str = "12E4001201 00 02 08 00 05 0190 64 0A 000A 04 012C 00FE 00 AE69";
+
+/// Blocks as open hosts send and take them (NXP plug-and-trust, Infineon's T=1' library, Thales's HAL), CRC recomputed; each NAD is answered with its nibbles swapped, in pieces of any length.
+#[test]
+fn published_blocks_are_answered_bit_for_bit() {
+    for (bus, cip) in [(Bus::Spi, CIP_SPI), (Bus::I2c, CIP_I2C)] {
+        Bench::new(bus, 254).says(&[
+            ("21CF00002F6B", "12EF0000456F"),
+            ("21C4000006CD", cip),
+            ("21C0000065AC", "12E000000FA8"),
+            ("21C100020400E42F", "12E1000204004F13"),
+            ("2100000500A4040000AC14", "120000026A8237EE"),
+            ("2180000063DA", "120000026A8237EE"),
+            ("21C60000B375", "12E60000D971"),
+        ]);
+        Bench::new(bus, 254).says(&[
+            ("5ACF0000B53B", "A5EF000073D2"),
+            ("5A00000500A4040000EB17", "A50000026A82E94D"),
+        ]);
+    }
+}
+
+/// The worked exchange of `docs/spec/transports.md`, section 4.
+#[test]
+fn the_page_shows_an_exchange_that_happens() {
+    let page = include_str!("../../../../docs/spec/transports.md");
+    let block = page
+        .split("```t1p\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let lines: Vec<_> = block.lines().map(|line| line.split_at(2)).collect();
+    let pairs: Vec<_> = lines.chunks(2).map(|pair| (pair[0].1, pair[1].1)).collect();
+    assert!(lines.chunks(2).all(|pair| (pair[0].0, pair[1].0) == ("> ", "< ")));
+    assert_eq!(pairs.len(), 8);
+    Bench::new(Bus::Spi, 254).says(&pairs);
+    // The device's end of it: with the order of the page, and its command.
+    let mut device = Device::<APDU, 1_030>::new(Micros(0), Bus::Spi, NAD_GP, 7);
+    assert!(device.open(Micros(0), ORDER_RESET_FIRST));
+    let mut out = [0; 1_030];
+    let mut now = Micros(0);
+    for (said, heard) in &pairs[..5] {
+        now = now.after(100_000);
+        if device.opened().is_some() {
+            device.start(now, &hex::decode("00A4040000").unwrap());
+            now = now.after(100_000);
+        }
+        let Some(Access::Write(len)) = device.access(now, &mut out) else {
+            panic!("to {heard}")
+        };
+        assert_eq!(hexed(&out[..len]), *said);
+        device.wrote(now, true);
+        now = now.after(1_000);
+        assert_eq!(device.access(now, &mut out), Some(Access::Read(7)));
+        device.read(now, Some(&hex::decode(heard).unwrap()));
+    }
+    assert_eq!(device.ended(), Some(Ended::Answer(&[0x6A, 0x82])));
+}
+
+/// S(IFS) says a length in one byte or two, 1 to 0FF9, compared as one number; what is beyond is refused and changes nothing.
+#[test]
+fn a_length_is_one_number() {
+    let check = |inf: &str, good: bool| {
+        let mut bench = Bench::new(Bus::I2c, 254);
+        let bytes = hex::decode(format!("21C1{:04X}{inf}", inf.len() / 2)).unwrap();
+        let crc = sekisho_block::check::crc(&bytes);
+        assert!(bench.write(&format!("{}{crc:04X}", hexed(&bytes))));
+        let said = bench.read(6);
+        assert_eq!(said.starts_with("12E1"), good, "{inf}: {said}");
+        assert_eq!(said.starts_with("1282"), !good, "{inf}: {said}");
+    };
+    for inf in ["01", "FE", "0001", "00FF", "03E8", "0EFB", "0FF9"] {
+        check(inf, true);
+    }
+    for inf in ["00", "FF", "0000", "0FFA", "1000", "FFFF", "", "000400"] {
+        check(inf, false);
+    }
+}
+
+/// CIP: written as it is parsed; hostile ones are refused. A device does not begin a session with them.
+#[test]
+fn parameters_are_written_as_they_are_parsed() {
+    for (bus, block) in [(Bus::Spi, CIP_SPI), (Bus::I2c, CIP_I2C)] {
+        let block = hex::decode(block.replace(' ', "")).unwrap();
+        let inf = &block[4..block.len() - 2];
+        let cip = Cip::parse(inf).unwrap();
+        assert_eq!(cip, parameters(bus, 254));
+        let mut out = [0; LEN_MAX];
+        let len = cip.write(&mut out).unwrap();
+        assert_eq!(&out[..len], inf);
+        for end in 0..inf.len() {
+            assert!(Cip::parse(&inf[..end]).is_err());
+        }
+        assert!(Cip::parse(&[inf, &[0]].concat()).is_err());
+        for (at, value) in [(0, 2), (2, 3), (3, 7), (inf.len() - 3, 0x10)] {
+            let mut bad = inf.to_vec();
+            bad[at] = value;
+            assert!(Cip::parse(&bad).is_err(), "{at}");
+        }
+        let full = Cip {
+            issuer: &[1; 16],
+            historical: &[2; 15],
+            ..cip
+        };
+        let len = full.write(&mut out).unwrap();
+        assert_eq!(Cip::parse(&out[..len]), Ok(full));
+        assert_eq!(Cip { ifsc: 0, ..cip }.write(&mut out), None);
+        assert_eq!(
+            Cip {
+                issuer: &[1; 60],
+                ..cip
+            }
+            .write(&mut out),
+            None
+        );
+    }
+}
+
+/// Each order of starting, on each bus, with each NAD and each first read: then commands and answers of any length, a host without IFS too.
+#[test]
+fn every_host_order_comes_to_a_session() {
+    for bus in BUSES {
+        for order in ORDERS {
+            for (nad, target) in [(NAD_GP, 0), (NAD_VENDOR, 0), (NAD_EUICC, 1)] {
+                for first in [1, 4, 6, 7, 20] {
+                    let mut wire = Wire::new(bus, 1, Faults::default());
+                    let mut card = CardNode::new(Micros(0), &parameters(bus, 500));
+                    let mut device = DeviceNode::new(Micros(0), bus, nad, first);
+                    assert!(device.open(Micros(0), order));
+                    wire.run(&mut device, &mut card, |device| device.opened().is_some());
+                    assert_eq!(device.opened(), Some(Ok(())), "{bus:?} {order:?} {nad:02X}");
+                    assert_eq!(card.resets.len(), usize::from(order == ORDER_RESET_FIRST));
+                    for (len, answer) in [(5, 0), (400, 90), (1_400, 180)] {
+                        let mut command = vec![0x80, answer];
+                        command.resize(len, 3);
+                        assert!(device.start(wire.now, &command));
+                        wire.run(&mut device, &mut card, |device| device.ended().is_some());
+                        assert_eq!(device.ended(), Some(Ended::Answer(&answer_to(&command)[..])));
+                        assert_eq!(card.ran.pop(), Some((target, command)));
+                    }
+                    assert!(device.ask(wire.now, Service::Release));
+                    wire.run(&mut device, &mut card, |device| device.asked().is_some());
+                    assert!(card.card.is_asleep());
+                    // The next access wakes it.
+                    assert!(device.start(wire.now, &[0x80, 1]));
+                    wire.run(&mut device, &mut card, |device| device.ended().is_some());
+                    assert!(matches!(device.ended(), Some(Ended::Answer(_))));
+                }
+            }
+        }
+    }
+}
+
+fn sealed(block: &str) -> String {
+    let crc = sekisho_block::check::crc(&hex::decode(block).unwrap());
+    format!("{block}{crc:04X}")
+}
+
+/// Before PWT nothing is acknowledged or answered; SWR asks for a reset of its target, and starts after its answer has been read; RESYNCH comes in any state, twice, before CIP; the session's end and a long silence let the card sleep.
+#[test]
+fn power_follows_what_is_said() {
+    for bus in BUSES {
+        let mut bench = Bench::new(bus, 254);
+        let mut bytes = [0x77; 3];
+        assert!(
+            !bench
+                .card
+                .write(Micros(4_999), &hex::decode("21C4000006CD").unwrap())
+        );
+        assert_eq!(bench.card.read(Micros(4_999), &mut bytes), bus == Bus::Spi);
+        bench.says(&[("21C0000065AC", "12E000000FA8"), ("21C0000065AC", "12E000000FA8")]);
+        assert_eq!(bench.card.reset_wanted(), None);
+        assert!(bench.write("21CF00002F6B"));
+        assert_eq!(
+            (bench.card.reset_wanted(), bench.card.reset_wanted()),
+            (Some(0), None)
+        );
+        assert_eq!(bench.read(6), "12EF0000456F");
+        let read_at = bench.now;
+        assert!(
+            !bench
+                .card
+                .write(read_at.after(4_999), &hex::decode("21C0000065AC").unwrap())
+        );
+        bench.now = read_at.after(5_000);
+        bench.says(&[("21C0000065AC", "12E000000FA8")]);
+        // The session's end by the number of older hosts.
+        assert!(bench.write(&sealed("21C50000")));
+        assert_eq!(bench.read(6), sealed("12E50000"));
+        assert!(bench.card.is_asleep());
+        bench.says(&[("21C0000065AC", "12E000000FA8")]);
+        assert!(!bench.card.is_asleep());
+        // PST of 100 ms, then the next access.
+        let at = bench.card.deadline().unwrap();
+        bench.card.expire(at);
+        assert!(bench.card.is_asleep());
+        bench.now = at;
+        bench.says(&[("21C0000065AC", "12E000000FA8")]);
+        assert!(!bench.card.is_asleep());
+    }
+}
+
+/// A second write before the answer is read drops that; what is for another address is nobody's; the targets of a bus have numbers of their own.
+#[test]
+fn a_write_drops_what_was_not_read() {
+    let mut bench = Bench::new(Bus::Spi, 254);
+    assert!(bench.write("2100000500A4040000AC14"));
+    let mut bytes = [0; 4];
+    bench.read(1);
+    let mut bench = Bench::new(Bus::Spi, 254);
+    assert!(bench.write("21C4000006CD"));
+    bench.now = bench.now.after(500);
+    assert!(bench.card.read(bench.now, &mut bytes));
+    assert_eq!(hexed(&bytes), "12E40016");
+    bench.says(&[("21C0000065AC", "12E000000FA8")]);
+    assert!(bench.write(&sealed("31C00000")));
+    assert_eq!(bench.read(6), "");
+    // A command to one target, RESYNCH to the other: the first goes on with its numbers.
+    bench.says(&[("2100000500A4040000AC14", "120000026A8237EE")]);
+    assert!(bench.write(&sealed("4BC00000")));
+    assert!(bench.read(6).starts_with("B4E00000"));
+    bench.says(&[(&sealed("2140000500A4040000"), &sealed("124000026A82"))]);
+}
+
+fn opened(bus: Bus, seed: u64, faults: Faults) -> (Wire, DeviceNode, CardNode) {
+    let mut wire = Wire::new(bus, seed, faults);
+    let mut card = CardNode::new(Micros(0), &parameters(bus, 40));
+    let first = [4, 6, 7, 1][seed as usize % 4];
+    let mut device = DeviceNode::new(Micros(0), bus, NAD_GP, first);
+    assert!(device.open(Micros(0), ORDERS[seed as usize % 3]));
+    wire.run(&mut device, &mut card, |device| device.opened().is_some());
+    (wire, device, card)
+}
+
+fn command(number: u8, rng: &mut Rng) -> Vec<u8> {
+    let mut command = vec![0x80, rng.below(12) as u8, number];
+    command.resize(3 + rng.below(90) as usize, 0x5A);
+    command
+}
+
+fn check(device: &DeviceNode, card: &CardNode, sent: &[u8]) -> usize {
+    let runs = card.ran.iter().filter(|(_, ran)| ran == sent).count();
+    assert_eq!(
+        card.ran.iter().filter(|(_, ran)| ran[2] == sent[2]).count(),
+        runs,
+        "a command that nobody sent"
+    );
+    match device.ended().unwrap() {
+        Ended::Answer(answer) => {
+            assert_eq!((answer, runs), (&answer_to(sent)[..], 1));
+            0
+        }
+        Ended::NotRun(_) => {
+            assert_eq!(runs, 0);
+            1
+        }
+        Ended::Unknown(_) => {
+            assert!(runs < 2, "run twice");
+            2
+        }
+    }
+}
+
+const BURST: Faults = Faults {
+    lose: 50,
+    flip: 50,
+    duplicate: 50,
+    late: 50,
+    split: 0,
+    burst: 3,
+    lateness: 200_000,
+    gap: 0,
+};
+
+/// With at most three losses, flips, duplicates or late blocks in a row every session opens and every exchange completes, run once; while it asks for time, too.
+#[test]
+fn within_three_faults_in_a_row_every_exchange_completes() {
+    for bus in BUSES {
+        let mut count = bus::Count::default();
+        for seed in 0..60 {
+            let mut rng = Rng::new(seed + 1000);
+            let (mut wire, mut device, mut card) = opened(bus, seed, BURST);
+            assert_eq!(device.opened(), Some(Ok(())), "seed {seed}");
+            for number in 0..8 {
+                card.takes = if number % 4 == 3 { 700_000 } else { 0 };
+                let sent = command(number, &mut rng);
+                assert!(device.start(wire.now, &sent));
+                wire.run(&mut device, &mut card, |device| device.ended().is_some());
+                assert_eq!(
+                    check(&device, &card, &sent),
+                    0,
+                    "{bus:?}, seed {seed}, exchange {number}: {:?}",
+                    device.ended()
+                );
+            }
+            count.add(wire.count);
+        }
+        assert!(
+            count.lost > 0 && count.flipped > 0 && count.doubled > 0 && count.late > 0,
+            "{count:?}"
+        );
+    }
+}
+
+/// At any rate of faults each exchange ends within a bound, its answer is right, and what did not end in one was run at most once.
+#[test]
+fn at_any_rate_of_faults_nothing_runs_twice() {
+    let mut all = [0_u32; 3];
+    for rate in [20, 50, 100, 200] {
+        let mut came = [0_u32; 3];
+        for seed in 0..40 {
+            let bus = BUSES[seed as usize % 2];
+            let faults = Faults {
+                lose: rate,
+                flip: rate,
+                duplicate: rate,
+                late: rate,
+                burst: 0,
+                ..BURST
+            };
+            let mut rng = Rng::new(seed + 2000);
+            let (mut wire, mut device, mut card) = opened(bus, seed * 7 + rate, faults);
+            for number in 0..6 {
+                let sent = command(number, &mut rng);
+                assert!(device.start(wire.now, &sent));
+                wire.run(&mut device, &mut card, |device| device.ended().is_some());
+                came[check(&device, &card, &sent)] += 1;
+            }
+        }
+        println!(
+            "T=1', {} % of blocks disturbed: {came:?} of 240 answered, not run, unknown",
+            rate * 4 / 10
+        );
+        all = std::array::from_fn(|at| all[at] + came[at]);
+    }
+    assert!(all.iter().all(|came| *came > 0), "{all:?}");
+}
+
+/// A reset or silence at each step of a session's beginning and of an exchange: an end that says so, within a bound.
+#[test]
+fn after_a_reset_or_silence_there_is_an_end_that_says_so() {
+    let mut came = [[0_u32; 3]; 2];
+    for bus in BUSES {
+        for silent in [false, true] {
+            for step in 0..90 {
+                let (mut wire, mut device, mut card) = opened(bus, 1, Faults::default());
+                let mut sent = vec![0x80, 10, 1];
+                sent.resize(90, 1);
+                assert!(device.start(wire.now, &sent));
+                for _ in 0..step {
+                    if device.ended().is_none() {
+                        wire.step(&mut device, &mut card);
+                    }
+                }
+                let done = device.ended().is_some();
+                let begun = wire.now;
+                if silent {
+                    wire.cut = true;
+                    wire.run(&mut device, &mut card, |device| device.ended().is_some());
+                    assert!(wire.now < begun.after(5_000_000), "{:?}", wire.now);
+                } else {
+                    card.card = CardNode::new(wire.now, &parameters(bus, 40)).card;
+                    card.due = None;
+                    device.reset(wire.now);
+                }
+                let end = check(&device, &card, &sent);
+                let fault = if silent { Fault::Silent } else { Fault::Reset };
+                match device.ended().unwrap() {
+                    Ended::Answer(_) => assert!(done || silent),
+                    Ended::NotRun(why) | Ended::Unknown(why) => assert_eq!(why, fault),
+                }
+                came[usize::from(silent)][end] += 1;
+                if !silent {
+                    // A new session, and the command of before is not sent again.
+                    let ran = card.ran.len();
+                    assert!(device.open(wire.now, ORDER_CIP_FIRST));
+                    wire.run(&mut device, &mut card, |device| device.opened().is_some());
+                    assert_eq!((device.opened(), card.ran.len()), (Some(Ok(())), ran));
+                }
+            }
+        }
+    }
+    assert!(came.iter().flatten().all(|came| *came > 0), "{came:?}");
+}
+
+/// Any bytes, and any blocks behind a right CRC, at both ends: what is said fits, the exchange ends.
+#[test]
+fn any_bytes_are_taken() {
+    let mut rng = Rng::new(99);
+    for _ in 0..3_000 {
+        let bus = BUSES[rng.below(2) as usize];
+        let mut card = CardNode::new(Micros(0), &parameters(bus, 40));
+        let mut device = DeviceNode::new(Micros(0), bus, NAD_GP, 7);
+        device.start(Micros(0), &[0x80; 30]);
+        let mut now = Micros(30_000);
+        let mut out = [0; BLOCK];
+        for _ in 0..40 {
+            let mut bytes = vec![
+                [0x21, 0x12, 0x5A, rng.below(256) as u8][rng.below(4) as usize],
+                rng.below(256) as u8,
+                0,
+                rng.below(8) as u8,
+            ];
+            bytes.extend((0..bytes[3]).map(|_| rng.below(256) as u8));
+            let crc = sekisho_block::check::crc(&bytes) ^ u16::from(rng.below(8) == 0);
+            bytes.extend(crc.to_be_bytes());
+            bytes.truncate(if rng.below(6) == 0 {
+                rng.below(9) as usize
+            } else {
+                99
+            });
+            card.card.write(now, &bytes);
+            card.run(now);
+            let mut read = vec![0; rng.below(30) as usize];
+            card.card.read(now.after(50_000), &mut read);
+            match device.access(now, &mut out) {
+                Some(Access::Write(_)) => device.wrote(now, rng.below(3) > 0),
+                Some(Access::Read(n)) => {
+                    bytes.resize(n, 0);
+                    device.read(
+                        now,
+                        Some(&bytes).filter(|_| rng.below(4) > 0).map(|bytes| &bytes[..]),
+                    );
+                }
+                None => {}
+            }
+            now = now.after(rng.below(100_000));
+            card.card.expire(now);
+        }
+        for _ in 0..4_000 {
+            match device.access(now, &mut out) {
+                Some(Access::Write(_)) => device.wrote(now, true),
+                Some(Access::Read(_)) => device.read(now, None),
+                None => {}
+            }
+            now = now.after(500_000);
+        }
+        assert!(device.ended().is_some());
+    }
+}
