@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use sekisho_block::atr::{self, BlockParameters};
 use sekisho_block::check::{crc, lrc};
-use sekisho_block::{Micros, pps::Pps, t0, t1, t1p};
+use sekisho_block::{Micros, pps::Pps, swp, t0, t1, t1p};
 
 const WAIT: u64 = 1_000_000;
 
@@ -15,6 +15,7 @@ fuzz_target!(|data: &[u8]| {
     blocks(data);
     let _ = t1p::cip::Cip::parse(data);
     bus(data);
+    wire(data);
 });
 
 /// T=0: pieces of up to 15 characters; the first four bits of each say how many.
@@ -134,11 +135,51 @@ fn bus(data: &[u8]) {
         match device.access(now, &mut out) {
             Some(t1p::Access::Write(_)) => device.wrote(now, true),
             Some(t1p::Access::Read(_)) => device.read(now, None),
-            None => break,
+            None => {}
         }
         now = now.after(66_000_000);
     }
     assert_eq!(device.deadline(), None);
+}
+
+/// SWP: bits as they are, and each piece as a frame, with right check bytes in all but every fourth.
+fn wire(data: &[u8]) {
+    let mut lpdu = [0; swp::LPDU_MAX];
+    for bits in [data.len() * 8, (data.len() * 8).saturating_sub(3), usize::MAX] {
+        let _ = swp::frame::read(data, bits, swp::frame::Ending::Plain, &mut lpdu);
+    }
+    let mut now = Micros(0);
+    let card = swp::Role::Card { sync_id: [1, 2], information: None };
+    for role in [card, swp::Role::Device] {
+        let mut link = swp::Link::new(now, role, 4, true, swp::Timing::LINUX);
+        let mut out = [0; swp::FRAME_MAX];
+        let mut information = [0; swp::INFORMATION_MAX];
+        // Activated, and standing.
+        for frame in [&[0x61, 1, 2][..], &[0x62, 1], &[0x60], &[0xF9, 4, 1], &[0xE6]] {
+            let frame = [frame, &crc(frame).to_le_bytes()].concat();
+            link.hear(now, &frame);
+            let _ = link.say(now, &mut out);
+        }
+        for (number, piece) in pieces(data).enumerate() {
+            let mut frame = piece.to_vec();
+            if number % 4 != 0 {
+                frame.extend(crc(piece).to_le_bytes());
+            }
+            link.hear(now, &frame);
+            link.send(now, &piece[..piece.len().min(4)]);
+            let _ = (link.take(&mut information), link.event());
+            while link.say(now, &mut out).is_some() {}
+            now = now.after(50_000);
+            link.expire(now);
+        }
+        for _ in 0..1_000 {
+            while link.say(now, &mut out).is_some() {}
+            let Some(at) = link.deadline() else { break };
+            now = now.max(at);
+            link.expire(now);
+        }
+        assert_eq!(link.deadline(), None);
+    }
 }
 
 fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -14,6 +14,7 @@ pub mod block;
 pub mod check;
 mod outcome;
 pub mod pps;
+pub mod swp;
 pub mod t0;
 pub mod t1;
 pub mod t1p;
