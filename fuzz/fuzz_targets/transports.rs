@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use sekisho_block::atr::{self, BlockParameters};
 use sekisho_block::check::{crc, lrc};
-use sekisho_block::{Micros, pps::Pps, swp, t0, t1, t1p};
+use sekisho_block::{Micros, hci, pps::Pps, swp, t0, t1, t1p};
 
 const WAIT: u64 = 1_000_000;
 
@@ -16,6 +16,7 @@ fuzz_target!(|data: &[u8]| {
     let _ = t1p::cip::Cip::parse(data);
     bus(data);
     wire(data);
+    hosts(data);
 });
 
 /// T=0: pieces of up to 15 characters; the first four bits of each say how many.
@@ -180,6 +181,47 @@ fn wire(data: &[u8]) {
         }
         assert_eq!(link.deadline(), None);
     }
+}
+
+/// HCI: each piece a packet, on the pipe of the APDU gate, the administration pipe, or as it is.
+fn hosts(data: &[u8]) {
+    let timing = hci::Timing { wait: WAIT, response: WAIT };
+    let mut card = hci::Card::<40>::new(timing, &[0x3B, 0], hci::Session::default(), [7; 8]);
+    let mut device = hci::Device::<40>::new(timing, 2, 0x19);
+    let mut now = Micros(0);
+    card.linked();
+    device.linked(now);
+    let mut out = [0; swp::INFORMATION_MAX];
+    for packet in [&[0x81, 0x12, 1, 0x11, 2, 0x30, 0x19][..], &[0x99, 3]] {
+        card.hear(packet);
+    }
+    for (number, piece) in pieces(data).enumerate() {
+        let mut packet = piece.to_vec();
+        if let Some(first) = packet.first_mut() {
+            *first = [0x99, 0x81, 0x19, *first][number % 4];
+        }
+        card.hear(&packet);
+        device.hear(now, &packet);
+        if card.command().is_some() {
+            card.take(now);
+            card.answer(piece);
+        }
+        device.start(now, piece);
+        let _ = (card.packet(&mut out), device.packet(&mut out));
+        card.sent();
+        device.sent();
+        now = now.after(WAIT / 3);
+        card.expire(now);
+        device.expire(now);
+    }
+    for _ in 0..40 {
+        while device.packet(&mut out).is_some() {
+            device.sent();
+        }
+        now = now.after(3 * WAIT);
+        device.expire(now);
+    }
+    assert_eq!(device.deadline(), None);
 }
 
 fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {

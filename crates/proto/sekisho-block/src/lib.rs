@@ -12,6 +12,7 @@
 pub mod atr;
 pub mod block;
 pub mod check;
+pub mod hci;
 mod outcome;
 pub mod pps;
 pub mod swp;

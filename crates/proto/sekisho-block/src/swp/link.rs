@@ -97,6 +97,7 @@ pub struct Link {
     timers: [Option<(u8, Micros)>; 3],
     declined: u32,
     damaged: u32,
+    failed: bool,
 }
 
 impl Link {
@@ -126,6 +127,7 @@ impl Link {
             timers: [None; 3],
             declined: 0,
             damaged: 0,
+            failed: false,
         }
     }
 
@@ -198,6 +200,7 @@ impl Link {
         // The first one, and those that are asked for.
         if self.repeats > 1 + 2 * FR_MAX {
             self.activation = Activation::Failed;
+            self.failed = true;
             self.act_at = None;
             return;
         }
@@ -276,6 +279,9 @@ impl Link {
 
     /// What has happened since the last call.
     pub fn event(&mut self) -> Option<Event> {
+        if core::mem::replace(&mut self.failed, false) {
+            return Some(Event::Failed);
+        }
         self.shdlc.event()
     }
 
