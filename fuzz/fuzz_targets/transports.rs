@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use sekisho_block::atr::{self, BlockParameters};
 use sekisho_block::check::{crc, lrc};
-use sekisho_block::{Micros, hci, pps::Pps, swp, t0, t1, t1p};
+use sekisho_block::{Micros, hci, lr1, pps::Pps, swp, t0, t1, t1p};
 
 const WAIT: u64 = 1_000_000;
 
@@ -17,6 +17,7 @@ fuzz_target!(|data: &[u8]| {
     bus(data);
     wire(data);
     hosts(data);
+    records(data);
 });
 
 /// T=0: pieces of up to 15 characters; the first four bits of each say how many.
@@ -222,6 +223,19 @@ fn hosts(data: &[u8]) {
         device.expire(now);
     }
     assert_eq!(device.deadline(), None);
+}
+
+/// LR1: what is read is written as the same bytes.
+fn records(data: &[u8]) {
+    let mut reader = lr1::Reader::<64>::new(lr1::Protocol::Bus(t1p::Bus::I2c), lr1::From::Device);
+    let mut rest = data;
+    loop {
+        let before = rest;
+        let Ok(Some(record)) = reader.read(&mut rest) else { break };
+        let mut out = [0; 80];
+        let len = record.write(&mut out).unwrap();
+        assert_eq!(out[..len], before[..before.len() - rest.len()]);
+    }
 }
 
 fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -13,6 +13,7 @@ pub mod atr;
 pub mod block;
 pub mod check;
 pub mod hci;
+pub mod lr1;
 mod outcome;
 pub mod pps;
 pub mod swp;
