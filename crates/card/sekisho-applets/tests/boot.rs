@@ -239,6 +239,10 @@ fn the_page_says_how_much_ram_each_thing_takes() {
             size_of::<Area<[Run; sekisho_os::nvm::AREA_RUNS]>>(),
         ),
         ("the registry of a container", size_of::<Registry>()),
+        (
+            "what room those in a container have",
+            size_of::<sekisho_os::nvm::Room>(),
+        ),
         ("a container with its registry", size_of::<Container>()),
         ("a call between applications", CALL_COMMAND_MAX + CALL_ANSWER_MAX),
     ] {

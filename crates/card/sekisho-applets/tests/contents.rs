@@ -12,4 +12,6 @@ mod interfaces;
 mod loadable;
 mod loaded;
 mod loaded_calls;
+mod notes;
+mod quotas;
 mod transient;

@@ -70,6 +70,14 @@ impl Op<'_> {
         }
     }
 
+    /// Whose records it concerns.
+    pub const fn owner(&self) -> u16 {
+        match self {
+            Self::Put(key, _) | Self::Remove(key) => key.owner,
+            Self::RemoveAll(prefix) => prefix.owner(),
+        }
+    }
+
     /// Whether it makes, replaces or removes the record of `key`.
     pub fn concerns(&self, key: Key) -> bool {
         match *self {

@@ -105,33 +105,40 @@ impl Store {
 
     /// Whether there is room for what is live afterwards. What does not make it more always has room.
     fn check_room<F: Flash>(&self, flash: &F, ops: &[Op<'_>]) -> Result<(), Error<F::Error>> {
-        let mut added = 0_usize;
-        for (index, op) in ops.iter().enumerate() {
-            if let Op::Put(key, _) = op
-                && !is_changed_behind(ops, index, *key)
-            {
-                added = added.saturating_add(op.cost());
-            }
-        }
+        let added = Self::added(ops, None);
         let after = self.live.saturating_add(added);
-        if after <= self.capacity() || added <= self.replaced(flash, ops)? {
+        if after <= self.capacity() {
             return Ok(());
         }
-        let after = after.saturating_sub(self.replaced(flash, ops)?);
-        if after <= self.capacity() {
+        let replaced = self.replaced(flash, ops, None)?;
+        if added <= replaced || after.saturating_sub(replaced) <= self.capacity() {
             Ok(())
         } else {
             Err(Error::Full)
         }
     }
 
-    /// Bytes of room that the live records take which the operations replace or remove.
+    /// Bytes of room that the records of `owner`, or of all, take which are live behind the operations because of them.
+    pub fn added(ops: &[Op<'_>], owner: Option<u16>) -> usize {
+        let put = ops.iter().enumerate().filter(|(index, op)| match op {
+            Op::Put(key, _) => is_of(op, owner) && !is_changed_behind(ops, *index, *key),
+            _ => false,
+        });
+        put.fold(0, |bytes, (_, op)| bytes.saturating_add(op.cost()))
+    }
+
+    /// Bytes of room that the live records of `owner`, or of all, take which the operations replace or remove.
     ///
     /// # Errors
     /// [`Error::Flash`], [`Error::Corrupted`].
-    pub fn replaced<F: Flash>(&self, flash: &F, ops: &[Op<'_>]) -> Result<usize, Error<F::Error>> {
+    pub fn replaced<F: Flash>(
+        &self,
+        flash: &F,
+        ops: &[Op<'_>],
+        owner: Option<u16>,
+    ) -> Result<usize, Error<F::Error>> {
         let mut bytes = 0_usize;
-        for (index, op) in ops.iter().enumerate() {
+        for (index, op) in ops.iter().enumerate().filter(|(_, op)| is_of(op, owner)) {
             let before = ops.get(..index).unwrap_or_default();
             let is_first = |key: Key| !before.iter().any(|before| before.concerns(key));
             match op {
@@ -397,6 +404,11 @@ impl Store {
             None => Ok(()),
         }
     }
+}
+
+/// Whether an operation concerns records of `owner`, or of anybody.
+fn is_of(op: &Op<'_>, owner: Option<u16>) -> bool {
+    owner.is_none_or(|owner| op.owner() == owner)
 }
 
 /// Whether an operation behind the one at `index` replaces or removes the record of `key`.

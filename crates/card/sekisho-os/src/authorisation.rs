@@ -8,6 +8,7 @@ use sekisho_apdu::{Aid, StatusWord};
 
 use crate::container::Container;
 use crate::names::EntryId;
+use crate::nvm::Quota;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Instance};
 use crate::secure::{Authenticated, KeyRef};
@@ -117,6 +118,7 @@ pub(crate) enum Order {
         aid: Aid,
         privileges: Privileges,
         life_cycle: ApplicationLifeCycle,
+        quota: Quota,
     },
     /// An application is to go, or a load file.
     Delete { by: Authorisation, entry: EntryId },

@@ -8,10 +8,12 @@ use sekisho_scp::ScpParameter;
 
 use crate::interface::ContainerId;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
-use crate::nvm::Records;
+use crate::nvm::{Quota, Records, Room};
 use crate::pairing_record::PairingState;
 use crate::refusal::Refusal;
-use crate::registry::{ENTRIES_MAX, ENTRY_RECORD_MAX, Entry, ISD_INDEX, Instance, Module, Registry};
+use crate::registry::{
+    ENTRIES_MAX, ENTRY_RECORD_MAX, Entry, FACTORY_INDEX, ISD_INDEX, Instance, Module, Registry,
+};
 
 /// Length of the card record: format, life cycle, SE-id, parameter "i".
 const CARD_RECORD_LEN: usize = 13;
@@ -134,7 +136,12 @@ impl Container {
             let name = name(id, RecordKind::Registry, index.into());
             let found = records.get(name, &mut bytes).map_err(|_| failed)?;
             let entry = found.map(|len| Entry::decode(index, bytes.get(..len).unwrap_or_default()));
-            self.registry.set(index, entry.transpose().map_err(|_| failed)?);
+            let entry = entry.transpose().map_err(|_| failed)?;
+            let quota = quota_of(records, id, index).map_err(|_| failed)?;
+            records
+                .nvm
+                .set_room(id, index, entry.map(|entry| (entry.id, quota)));
+            self.registry.set(index, entry);
         }
         let mut own = [0; 16];
         let found = records.get(name(id, RecordKind::RootName, 0), &mut own);
@@ -162,6 +169,11 @@ pub trait ContainerMemory: Sized {
     /// None has been made.
     const NEW: Self;
 
+    /// What is known of the [room](Room) of their records, by number from 1.
+    type Rooms: AsMut<[Room]>;
+    /// Nothing.
+    const ROOMS: Self::Rooms;
+
     /// All of them, by number from 1.
     fn all(&self) -> &[Container];
 
@@ -171,6 +183,9 @@ pub trait ContainerMemory: Sized {
 
 impl<const N: usize> ContainerMemory for Containers<N> {
     const NEW: Self = Self([const { Container::BLANK }; N]);
+
+    type Rooms = [Room; N];
+    const ROOMS: Self::Rooms = [Room::NONE; N];
 
     fn all(&self) -> &[Container] {
         &self.0
@@ -231,6 +246,32 @@ pub(crate) fn store_entry(
     let mut w = Writer::new(&mut bytes);
     entry.encode(&mut w)?;
     records.put(name(container, RecordKind::Registry, index.into()), w.written())
+}
+
+/// What room the application at a registry index has: all, if there is no record of it.
+fn quota_of(records: &mut Records<'_>, container: ContainerId, index: u8) -> Result<Quota, Refusal> {
+    let mut bytes = [0; Quota::LEN];
+    // Nothing that came with the operating system has a quota.
+    if index < FACTORY_INDEX {
+        return Ok(Quota::NONE);
+    }
+    match records.get(name(container, RecordKind::Quota, index.into()), &mut bytes)? {
+        None => Ok(Quota::NONE),
+        Some(len) => Ok(Quota::decode(bytes.get(..len).unwrap_or_default())?),
+    }
+}
+
+/// Writes what room an application has.
+pub(crate) fn store_quota(
+    records: &mut Records<'_>,
+    container: ContainerId,
+    index: u8,
+    quota: Quota,
+) -> Result<(), Refusal> {
+    if quota == Quota::NONE {
+        return Ok(());
+    }
+    records.put(name(container, RecordKind::Quota, index.into()), &quota.encode())
 }
 
 /// The name of the record of identities.

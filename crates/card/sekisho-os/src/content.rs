@@ -17,7 +17,7 @@ use crate::bulk;
 use crate::call::Caller;
 use crate::channels::Channels;
 use crate::code;
-use crate::container::{name, new_entry, store_entry};
+use crate::container::{name, new_entry, store_entry, store_quota};
 use crate::dispatch::Called;
 use crate::element::SecureElement;
 use crate::interface::{ContainerId, Interface, Place};
@@ -25,7 +25,7 @@ use crate::keys::{KeyRecord, KeyStore};
 use crate::leftovers;
 use crate::manufacture::{FactoryApplication, OwnRecord};
 use crate::names::{EntryId, RecordKind};
-use crate::nvm::{RECORDS_AT_A_TIME, Records, Staged, own_part};
+use crate::nvm::{Quota, RECORDS_AT_A_TIME, Records, Staged, own_part};
 use crate::refusal::Refusal;
 use crate::registry::{ENTRIES_MAX, Entry, EntryKind, FACTORY_INDEX, ISD_INDEX, Instance, Module, Registry};
 use crate::stack::{Depth, Stack};
@@ -63,6 +63,7 @@ struct Installing<'a> {
     privileges: Privileges,
     life_cycle: ApplicationLifeCycle,
     load_file: Origin,
+    quota: Quota,
     /// What it begins with: its own records, its keys, and the parameters that it is told.
     records: &'a [OwnRecord<'a>],
     keys: Keys<'a>,
@@ -84,6 +85,7 @@ impl<'a> Installing<'a> {
                 None => ApplicationLifeCycle::SELECTABLE,
             },
             load_file: Origin::Named(application.load_file),
+            quota: Quota::NONE,
             records: application.records,
             keys,
             parameters: &[],
@@ -222,6 +224,7 @@ impl<P: Platform> Core<P> {
                 aid,
                 privileges,
                 life_cycle,
+                quota,
             } => {
                 let registry = &self.containers.get(by.domain().container).registry;
                 let file = registry.get(load_file).ok_or(not_found())?;
@@ -232,6 +235,7 @@ impl<P: Platform> Core<P> {
                     privileges,
                     life_cycle,
                     load_file: Origin::There(load_file),
+                    quota,
                     records: &[],
                     keys: None,
                     parameters: find(parameters, tag::APPLICATION_PARAMETERS)?.unwrap_or_default(),
@@ -289,6 +293,9 @@ impl<P: Platform> Core<P> {
         }
         let written = self.write_application((container, index), &entry, new_file, new, staged);
         staged.clear();
+        if written.is_err() {
+            self.nvm.open().set_room(container, index, None);
+        }
         match written {
             Ok(()) => self.reload(container, staged),
             Err(refusal) => {
@@ -311,6 +318,12 @@ impl<P: Platform> Core<P> {
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
         let mut records = self.records(staged);
+        if new.quota.reserved() > records.nvm.free_for(container)? {
+            return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
+        }
+        records
+            .nvm
+            .set_room(container, index, Some((entry.id, new.quota)));
         // With the identities that are given out, so that none is given out again whatever becomes of this.
         let file = match new_file {
             None => None,
@@ -343,6 +356,7 @@ impl<P: Platform> Core<P> {
             store_entry(&mut records, container, index, &file)?;
         }
         store_entry(&mut records, container, index, entry)?;
+        store_quota(&mut records, container, index, new.quota)?;
         records.remove(leftovers::leftovers(container))?;
         flush(&mut records)
     }
@@ -384,6 +398,7 @@ impl<P: Platform> Core<P> {
         for index in [Some(index), file].into_iter().flatten() {
             records.remove(name(container, RecordKind::Registry, index.into()))?;
         }
+        records.remove(name(container, RecordKind::Quota, index.into()))?;
         if let Some(code) = code {
             code::remove(&mut records, code)?;
         }
@@ -448,6 +463,7 @@ impl<P: Platform> Core<P> {
         let id = new_entry(&mut records)?;
         let length = u32::try_from(file.image.len()).map_err(|_| Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
         let mut writing = bulk::begin(&mut records.nvm, id, length)?;
+        records.nvm.set_room(container, index, Some((id, Quota::NONE)));
         let written = bulk::write(&mut records.nvm, &mut writing, file.image).and_then(|()| {
             let digest = sha256(&[file.image]);
             code::seal(&mut records, id, &writing, &digest, (file.version, ram))?;
@@ -456,6 +472,7 @@ impl<P: Platform> Core<P> {
             flush(&mut records)
         });
         if written.is_err() {
+            records.nvm.set_room(container, index, None);
             records.nvm.area.release(&writing);
         }
         written?;

@@ -114,6 +114,7 @@ pub use loader::PartState;
 pub use manufacture::{FactoryApplication, OwnRecord, Personalisation};
 pub use memory::{Pool, State};
 pub use names::EntryId;
+pub use nvm::Quota;
 pub use os_part::OsPart;
 pub use pairing::{PROPRIETARY_ROWS_MAX, Pairing, Row, Rule};
 pub use part::PartFailure;

@@ -3,7 +3,7 @@
 //! | owner | kinds | index |
 //! |---|---|---|
 //! | the platform | 03, 04 of its key versions; 09, 0B, 0C; 40 to 47 and 50, the loader's; 48 | key version; 0; 0, of 50 the OS part's own number; number of a bulk |
-//! | a container | 01, 02, 08, 0A | 0, registry index, 0, 0 |
+//! | a container | 01, 02, 08, 0A, 0E | 0, registry index, 0, 0, registry index |
 //! | an entry of a registry | 03 to 07 of a security domain; 0D of an executable load file; 00, an application's own | key version, tag of a data object; 0; the application's own number |
 //!
 //! Numbers are never given to something else, nor is the number of an owner.
@@ -115,6 +115,8 @@ pub(crate) enum RecordKind {
     PairingNumber = 0x0C,
     /// What the code of an executable load file is, and where.
     Code = 0x0D,
+    /// What room of the store an application has. Index: registry index.
+    Quota = 0x0E,
     /// The active OS part.
     Part = 0x40,
     /// What is staged.
@@ -221,11 +223,12 @@ mod tests {
         RecordKind::Seal,
         RecordKind::PartData,
     ];
-    const CONTAINERS: [RecordKind; 4] = [
+    const CONTAINERS: [RecordKind; 5] = [
         RecordKind::Card,
         RecordKind::Registry,
         RecordKind::Leftovers,
         RecordKind::RootName,
+        RecordKind::Quota,
     ];
     const ENTRIES: [RecordKind; 7] = [
         RecordKind::Own,

@@ -64,6 +64,8 @@ pub struct Profile {
     pub area_bytes: usize,
     /// Flash of the area that one application may have, in bytes; rounded down to whole pages.
     pub area_quota: usize,
+    /// Room of the store that all records of one container may take, in bytes (docs/spec/content.md, 7).
+    pub container_quota: usize,
     /// Stack that a command may use, in bytes; wiped behind each one that may have worked with keys.
     pub stack: usize,
     /// Stack that is enough for commands whose application says so ([`Context::shallow`](crate::Context::shallow)), in bytes; wiped behind these in place of all.
@@ -83,6 +85,10 @@ impl Profile {
         let mailbox = pairing.with(Protocol::Proprietary(0), Row::common(ContainerId::ESE));
         Self {
             atr: &ATR_OF_ALL_CHANNELS,
+            container_quota: match containers {
+                0 | 1 => usize::MAX,
+                several => Self::DEFAULT.store_bytes * 11 / 32 / usize::from(several),
+            },
             logical_channels: 20,
             pairing: match product {
                 Product::Ise | Product::Enclave => mailbox,
@@ -111,6 +117,7 @@ impl Profile {
         slot_bytes: 576 * 1024,
         area_bytes: 0,
         area_quota: usize::MAX,
+        container_quota: usize::MAX,
         stack: 40 * 1024,
         shallow: 16 * 1024,
         ram: 256 * 1024,

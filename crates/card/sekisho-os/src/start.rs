@@ -89,6 +89,7 @@ impl Layout {
             slots: [store..store + slot, store + slot..area],
             area: area..end,
             area_quota: profile.area_quota / flash.page_size().max(1),
+            container_quota: profile.container_quota,
         };
         if end > flash.pages() {
             return Err(BootError::FlashTooSmall);
@@ -173,6 +174,7 @@ impl<P: Platform> SecureElement<P> {
             return Err(BootError::Channels);
         }
         self.core.nvm.layout = Layout::of(&AnyFlash::new(&mut self.core.nvm.flash), profile)?;
+        self.core.nvm.rooms = P::Containers::ROOMS;
         self.core.nvm.area = BulkArea::new(self.core.nvm.layout.area.clone());
         let mut nvm = self.core.nvm.open();
         let pages = nvm.layout.store.clone();

@@ -45,7 +45,7 @@ pub trait Platform {
 /// What a command works with, but for the buffers that it is read from and answered into: groups with one owner each.
 pub(crate) struct Core<P: Platform> {
     pub(crate) platform: PlatformParts<P>,
-    pub(crate) nvm: NvmParts<P::Flash, P::Index>,
+    pub(crate) nvm: NvmParts<P::Flash, P::Index, <P::Containers as ContainerMemory>::Rooms>,
     pub(crate) containers: ContainerParts<P::Containers>,
     pub(crate) interfaces: InterfaceParts,
     pub(crate) loader: Loader,
@@ -125,6 +125,7 @@ impl<P: Platform> Core<P> {
                 store: Store::BLANK,
                 area: BulkArea::new(0..0),
                 layout: Layout::NONE,
+                rooms: P::Containers::ROOMS,
             },
             containers: ContainerParts {
                 pairing: PairingState::of(Pairing::all_to(ContainerId::ESE)),

@@ -1,16 +1,16 @@
 //! INSTALL (GPC 11.5) and DELETE of applications (GPC 11.2): `docs/spec/content.md`. What comes in several commands (P1, bit 8) has been put together before.
 
 use sekisho_apdu::gp::{ApplicationLifeCycle, Install, Privileges, purpose, tag};
-use sekisho_apdu::tlv::{Tlv, TlvReader};
+use sekisho_apdu::tlv::{Tlv, TlvReader, find};
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{NewApplication, Outcome, Refusal, SecurityDomain};
+use sekisho_os::{NewApplication, Outcome, Quota, Refusal, SecurityDomain};
 
 use super::{wrong_data, wrong_p1p2};
 
-/// Data objects of the system's parameters (GPC Table 11-49): memory that the application wants at least. What it has is fixed by the product.
-const CODE_SPACE: u32 = 0xC6;
-const VOLATILE: u32 = 0xC7;
-const NON_VOLATILE: u32 = 0xC8;
+/// Data objects of the system's parameters (GPC Table 11-49): memory for code and for what is volatile, which the product fixes.
+const FIXED: [u32; 2] = [0xC6, 0xC7];
+/// Room for records, as a limit and reserved: [`Quota`].
+const NON_VOLATILE: [u32; 2] = [0xC8, 0xD8];
 
 /// Data objects of a security domain's own parameters (GPC 11.5.2.3.7): secure channel protocol and "i"; who may extradite to it, delete it, extradite from it.
 const SECURE_CHANNEL: u32 = 0x81;
@@ -38,7 +38,7 @@ pub(super) fn install(
         // Nobody asked for one, and nobody could verify it.
         return Err(wrong_data());
     }
-    check_parameters(fields.parameters, privileges)?;
+    check_parameters(fields.parameters, privileges, life_cycle.is_some())?;
     match life_cycle {
         // A field that has no meaning for the purpose.
         None if !fields.module.is_empty() => return Err(wrong_data()),
@@ -57,14 +57,17 @@ pub(super) fn install(
             },
             privileges,
             life_cycle,
+            quota: Quota::of_parameters(
+                find(fields.parameters, tag::SYSTEM_PARAMETERS)?.unwrap_or_default(),
+            )?,
         })?,
     }
     out.u8(NO_RECEIPT)?;
     Ok(StatusWord::NO_ERROR)
 }
 
-/// 6A80 for parameters that would have a meaning and have none here.
-fn check_parameters(parameters: &[u8], privileges: Privileges) -> Result<(), Refusal> {
+/// 6A80 for parameters that would have a meaning and have none here, or none where nothing is installed.
+fn check_parameters(parameters: &[u8], privileges: Privileges, installs: bool) -> Result<(), Refusal> {
     for object in TlvReader::new(parameters) {
         let object = object?;
         match object.tag.0 {
@@ -73,7 +76,7 @@ fn check_parameters(parameters: &[u8], privileges: Privileges) -> Result<(), Ref
             }
             tag::APPLICATION_PARAMETERS => {}
             tag::SYSTEM_PARAMETERS => check_all(object.value, |object| {
-                matches!(object.tag.0, CODE_SPACE | VOLATILE | NON_VOLATILE)
+                FIXED.contains(&object.tag.0) || installs && NON_VOLATILE.contains(&object.tag.0)
             })?,
             _ => return Err(wrong_data()),
         }

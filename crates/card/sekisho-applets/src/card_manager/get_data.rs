@@ -214,6 +214,6 @@ fn resources(domain: &SecurityDomain<'_, '_>, w: &mut Writer<'_>) -> Result<(), 
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_be_bytes();
     let [.., applications] = number(registry(domain)?.applications().count());
     w.tlv(0x81, &[applications])?;
-    w.tlv(0x82, &number(domain.free_nvm()))?;
+    w.tlv(0x82, &number(domain.free_nvm()?))?;
     Ok(w.tlv(0x83, &number(domain.free_ram()))?)
 }

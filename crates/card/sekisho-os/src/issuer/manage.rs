@@ -9,6 +9,7 @@ use crate::authorisation::{Authorisation, Order, has, proved};
 use crate::container::{CardRecord, store_entry};
 use crate::interface::ContainerId;
 use crate::keys::KeyStore;
+use crate::nvm::Quota;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, FACTORY_INDEX, ISD_INDEX, Module};
 use crate::secure::KeyRef;
@@ -42,6 +43,8 @@ pub struct NewApplication<'d> {
     pub privileges: Privileges,
     /// INSTALLED or SELECTABLE.
     pub life_cycle: ApplicationLifeCycle,
+    /// What room its records have.
+    pub quota: Quota,
 }
 
 const fn refused() -> Refusal {
@@ -233,6 +236,7 @@ impl ContentManagement<'_, '_> {
             aid,
             privileges: new.privileges,
             life_cycle: new.life_cycle,
+            quota: new.quota,
         });
         Ok(())
     }

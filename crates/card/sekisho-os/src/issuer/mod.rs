@@ -19,7 +19,6 @@ use crate::call::Caller;
 use crate::keys::{KID_FIRST, KVN_INITIAL, KVN_KOS, KeyRecord, KeyStore, is_platforms};
 use crate::messaging::Revoked;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
-use crate::nvm::RESERVE;
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, ISD_INDEX, RegistryView};
@@ -232,8 +231,14 @@ impl<'a> SecurityDomain<'_, 'a> {
         self.context.system.free_ram
     }
 
-    /// NVM that is left for records, in bytes; what is kept in reserve does not count.
-    pub fn free_nvm(&self) -> usize {
-        self.context.records.nvm.store.free().saturating_sub(RESERVE)
+    /// NVM that is left for records of the container, in bytes; what is kept in reserve or for anybody does not count.
+    ///
+    /// # Errors
+    /// 6581.
+    pub fn free_nvm(&self) -> Result<usize, Refusal> {
+        self.context
+            .records
+            .nvm
+            .free_for(self.context.system.container.id)
     }
 }

@@ -121,6 +121,7 @@ fn run_as(image: &[u8], ram: usize, is_mapped: bool, writes: Writes, command: &C
         slots: [SLOT, SLOT],
         area: 0..0,
         area_quota: 0,
+        container_quota: usize::MAX,
     };
     let mut area = BulkArea::new(0..0);
     let mut staged = Staged::new();
@@ -130,6 +131,7 @@ fn run_as(image: &[u8], ram: usize, is_mapped: bool, writes: Writes, command: &C
             store: &mut store,
             area: &mut area,
             layout: &layout,
+            rooms: &mut [],
         },
         staged: &mut staged,
     };

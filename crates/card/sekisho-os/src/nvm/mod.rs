@@ -8,6 +8,9 @@ use sekisho_nvm::area::{Area, Run};
 use sekisho_nvm::{Error, Flash, Key, Memory, Op, Prefix, Store};
 use zeroize::Zeroize;
 
+mod quota;
+
+pub use self::quota::{Quota, Room};
 pub use crate::flash::{AnyFlash, FlashFault};
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::refusal::Refusal;
@@ -24,6 +27,8 @@ pub struct Layout {
     pub area: Range<usize>,
     /// Pages of it that one application may have.
     pub area_quota: usize,
+    /// Bytes of the store's room that a container may have.
+    pub container_quota: usize,
 }
 
 impl Layout {
@@ -33,6 +38,7 @@ impl Layout {
         slots: [0..0, 0..0],
         area: 0..0,
         area_quota: 0,
+        container_quota: 0,
     };
 }
 
@@ -52,17 +58,20 @@ pub struct Nvm<'a> {
     pub area: &'a mut Area,
     /// Where store, slots and area are.
     pub layout: &'a Layout,
+    /// Who is in the containers, by number from 1, and what room of the store each has.
+    pub rooms: &'a mut [Room],
 }
 
 /// The NVM of a running SE.
-pub(crate) struct NvmParts<F, I> {
+pub(crate) struct NvmParts<F, I, R> {
     pub(crate) flash: F,
     pub(crate) store: Store<I>,
     pub(crate) area: BulkArea,
     pub(crate) layout: Layout,
+    pub(crate) rooms: R,
 }
 
-impl<F: Flash, I: Memory> NvmParts<F, I> {
+impl<F: Flash, I: Memory, R: AsMut<[Room]>> NvmParts<F, I, R> {
     /// As a command, or the loader, works with it.
     pub(crate) fn open(&mut self) -> Nvm<'_> {
         Nvm {
@@ -70,6 +79,7 @@ impl<F: Flash, I: Memory> NvmParts<F, I> {
             store: &mut self.store,
             area: &mut self.area,
             layout: &self.layout,
+            rooms: self.rooms.as_mut(),
         }
     }
 }
@@ -82,6 +92,7 @@ impl Nvm<'_> {
             store: self.store,
             area: self.area,
             layout: self.layout,
+            rooms: self.rooms,
         }
     }
 
@@ -92,34 +103,11 @@ impl Nvm<'_> {
     pub fn get(&mut self, key: Key, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
         Ok(self.store.get(&self.flash, key, out)?)
     }
-
-    /// Commits, all or nothing, what leaves the [`RESERVE`] alone: what makes the records longer in all must leave as much free as that, and
-    /// what puts new values in the place of others that are as long goes as long as the store takes it.
-    ///
-    /// # Errors
-    /// 6A84 when there is no room, 6581 when the flash fails.
-    pub fn commit_more(&mut self, ops: &[Op<'_>]) -> Result<(), Refusal> {
-        let free = self.store.free();
-        let added = ops.iter().map(Op::cost).sum::<usize>();
-        if added > 0 && free < added.saturating_add(RESERVE) && free < self.growth(ops, added)? {
-            return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
-        }
-        Ok(self.store.commit(&mut self.flash, ops)?)
-    }
-
-    /// What is to be free for `ops`, which write records of `added` bytes: nothing but what they write, if it is not longer than what they replace.
-    fn growth(&self, ops: &[Op<'_>], added: usize) -> Result<usize, Refusal> {
-        let replaced = self.store.replaced(&self.flash, ops)?;
-        Ok(match added.saturating_sub(replaced) {
-            0 => 0,
-            growth => growth.saturating_add(RESERVE),
-        })
-    }
 }
 
 /// Whether a refusal can be written: its first one has a part of the [`RESERVE`] of its own, and a later one takes the place of an equally long one.
 pub(crate) fn has_room_for_refusal(nvm: &Nvm<'_>, op: &Op<'_>) -> bool {
-    let replaced = nvm.store.replaced(&nvm.flash, slice::from_ref(op));
+    let replaced = nvm.store.replaced(&nvm.flash, slice::from_ref(op), None);
     let kept = if replaced.is_ok_and(|bytes| bytes > 0) {
         0
     } else {
@@ -428,7 +416,8 @@ pub(crate) mod tests {
         flash: RamFlash,
         store: Store<Ram<8, 16, 16>>,
         area: BulkArea,
-        layout: Layout,
+        pub(crate) layout: Layout,
+        rooms: [Room; 2],
         staged: Staged,
     }
 
@@ -440,6 +429,7 @@ pub(crate) mod tests {
                 slots: [4..6, 6..8],
                 area: 8..8,
                 area_quota: 0,
+                container_quota: usize::MAX,
             };
             let store = Store::format(&mut flash, layout.store.clone()).unwrap();
             Self {
@@ -447,6 +437,7 @@ pub(crate) mod tests {
                 store,
                 area: BulkArea::new(8..8),
                 layout,
+                rooms: [Room::NONE; 2],
                 staged: Staged::new(),
             }
         }
@@ -458,20 +449,21 @@ pub(crate) mod tests {
                     store: &mut self.store,
                     area: &mut self.area,
                     layout: &self.layout,
+                    rooms: &mut self.rooms,
                 },
                 staged: &mut self.staged,
             }
         }
 
         pub(crate) fn commit(&mut self) {
-            let mut nvm = Nvm {
-                flash: AnyFlash::new(&mut self.flash),
-                store: &mut self.store,
-                area: &mut self.area,
-                layout: &self.layout,
-            };
-            self.staged.commit(&mut nvm, false).unwrap();
-            self.staged.clear();
+            self.try_commit().unwrap();
+        }
+
+        pub(crate) fn try_commit(&mut self) -> Result<(), Refusal> {
+            let Records { mut nvm, staged } = self.records();
+            let done = staged.commit(&mut nvm, false);
+            staged.clear();
+            done
         }
     }
 
@@ -548,49 +540,5 @@ pub(crate) mod tests {
         }
         assert_eq!(records.remove_own(three, 1000), full);
         assert_eq!(records.get_own(three, 0, &mut []), Ok(None));
-    }
-
-    #[test]
-    fn a_full_store_takes_what_is_no_longer_than_what_it_replaces() {
-        let full = Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
-        let mut bench = Bench::new();
-        let key = |index| Key::new(1, index, 0);
-        let mut records = bench.records();
-        let nvm = &mut records.nvm;
-        let mut count = 0;
-        while nvm.commit_more(&[Op::Put(key(count), &[1; 40])]).is_ok() {
-            count += 1;
-        }
-        // And the rest, up to the last word.
-        while nvm.commit_more(&[Op::Put(key(count), &[])]).is_ok() {
-            count += 1;
-        }
-        let longer = (0..)
-            .step_by(4)
-            .find(|len| nvm.commit_more(&[Op::Put(key(0), &[1; 80][..40 + len])]).is_err());
-        nvm.commit_more(&[Op::Put(key(0), &[1; 80][..36 + longer.unwrap()])])
-            .unwrap();
-        assert!(nvm.store.free() >= RESERVE);
-        // As long, shorter, several, and one in the place of another; again and again.
-        for round in 0..50 {
-            nvm.commit_more(&[Op::Put(key(1), &[round; 40])]).unwrap();
-            nvm.commit_more(&[Op::Put(key(2), &[round; 37]), Op::Put(key(3), &[round; 40])])
-                .unwrap();
-            let gone = if round % 2 == 0 { (4, 5000) } else { (5000, 4) };
-            nvm.commit_more(&[Op::Remove(key(gone.0)), Op::Put(key(gone.1), &[round; 40])])
-                .unwrap();
-        }
-        // A word more is more, and so is a second record under cover of one that is replaced.
-        let larger = [Op::Put(key(1), &[9; 44])];
-        let second = [Op::Put(key(1), &[9; 40]), Op::Put(key(6000), &[])];
-        let twice = [
-            Op::Put(key(1), &[9; 40]),
-            Op::Put(key(1), &[9; 40]),
-            Op::Put(key(6000), &[9; 40]),
-        ];
-        for ops in [&larger[..], &second, &twice] {
-            assert_eq!(nvm.commit_more(ops), full);
-        }
-        assert!(nvm.store.free() >= RESERVE);
     }
 }
