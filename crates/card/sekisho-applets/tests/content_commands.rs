@@ -163,7 +163,7 @@ fn nobody_else_changes_the_content() {
 }
 
 /// PUT KEY of a key set, under the Key-DEK that opened the channel, without check values.
-fn put_keys(kvn: u8, keys: &KeySet, dek: &KeySet) -> Vec<u8> {
+pub(crate) fn put_keys(kvn: u8, keys: &KeySet, dek: &KeySet) -> Vec<u8> {
     let mut data = vec![kvn];
     for key in [&keys.enc, &keys.mac, &keys.dek] {
         let mut block: [u8; 16] = key.as_bytes().try_into().unwrap();

@@ -6,6 +6,7 @@ mod common;
 mod containers;
 mod content;
 mod content_commands;
+mod content_power;
 mod domains;
 mod instances;
 mod interfaces;
