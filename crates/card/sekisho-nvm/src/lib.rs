@@ -8,7 +8,7 @@
 //! * **Wiping**: when `commit` returns, nothing of a replaced or removed record stands in the flash any more, neither its value nor its name. When a cut
 //!   prevented that, it is true when `open` returns.
 //! * **Owned**: a record belongs to an owner; all of an owner's records, or all parts of one of its objects, are removed by one operation ([`Op::RemoveAll`]),
-//!   however many they are. [`Store::used`] says what an owner's records take, [`Store::added`] and [`Store::replaced`] what a
+//!   however many they are. [`Store::used`] says what an owner's records take, [`Op::added`] and [`Store::replaced`] what a
 //!   transaction changes of it: that is what quotas are made of, which are the caller's (docs/spec/content.md, 7).
 //! * **Honest**: damage is [`Error::Corrupted`], never another value; a compaction does not give damaged bytes a good sum. A store without a valid head is
 //!   [`Error::NotFormatted`]; only [`Store::format`] writes there. The sums find accidents; they are no protection against who can write the flash.

@@ -45,6 +45,17 @@ impl Geometry {
     }
 }
 
+impl Op<'_> {
+    /// Bytes of room that the records of `owner`, or of all, take which are live behind the operations because of them.
+    pub fn added(ops: &[Self], owner: Option<u16>) -> usize {
+        let put = ops.iter().enumerate().filter(|(index, op)| match op {
+            Self::Put(key, _) => is_of(op, owner) && !is_changed_behind(ops, *index, *key),
+            _ => false,
+        });
+        put.fold(0, |bytes, (_, op)| bytes.saturating_add(op.cost()))
+    }
+}
+
 impl Store {
     /// Carries out all of `ops` in order, or none of them.
     ///
@@ -105,7 +116,7 @@ impl Store {
 
     /// Whether there is room for what is live afterwards. What does not make it more always has room.
     fn check_room<F: Flash>(&self, flash: &F, ops: &[Op<'_>]) -> Result<(), Error<F::Error>> {
-        let added = Self::added(ops, None);
+        let added = Op::added(ops, None);
         let after = self.live.saturating_add(added);
         if after <= self.capacity() {
             return Ok(());
@@ -116,15 +127,6 @@ impl Store {
         } else {
             Err(Error::Full)
         }
-    }
-
-    /// Bytes of room that the records of `owner`, or of all, take which are live behind the operations because of them.
-    pub fn added(ops: &[Op<'_>], owner: Option<u16>) -> usize {
-        let put = ops.iter().enumerate().filter(|(index, op)| match op {
-            Op::Put(key, _) => is_of(op, owner) && !is_changed_behind(ops, *index, *key),
-            _ => false,
-        });
-        put.fold(0, |bytes, (_, op)| bytes.saturating_add(op.cost()))
     }
 
     /// Bytes of room that the live records of `owner`, or of all, take which the operations replace or remove.

@@ -177,3 +177,38 @@ fn what_is_damaged_while_the_store_is_open_is_given_to_nobody() {
     assert!(whole > 0 && refused > 0);
     assert!(hidden == 0 || crate::INDEX < 8);
 }
+
+/// Damage that comes while the store is open, to a record of a page that is compacted after that: the sum of its copy does not make it good.
+#[test]
+fn a_compaction_makes_no_damage_good() {
+    let mut refused = 0;
+    for bit in 0..8 * 20 {
+        let mut flash = RamFlash::new(PAGE, 6);
+        let mut store = Store::format(&mut flash, 0..6).unwrap();
+        let (damaged, value) = (key(50), [0xAA; 20]);
+        store.commit(&mut flash, &[Op::Put(damaged, &value)]).unwrap();
+        let mut image = flash.image();
+        let at = image.windows(20).position(|bytes| bytes == value).unwrap();
+        image[at + bit / 8] ^= 1 << (bit % 8);
+        let mut flash = RamFlash::from_image(PAGE, &image);
+        let mut count = 0;
+        while store.commit(&mut flash, &[Op::Put(key(count), &[1; 20])]).is_ok() {
+            count += 1;
+        }
+        // Written over in turn, so that hardly anything but the damaged one is left in its page.
+        for n in 0..60_u8 {
+            let done = store.commit(&mut flash, &[Op::Put(key(u16::from(n) % count), &[n; 20])]);
+            assert!(matches!(done, Ok(()) | Err(Error::Corrupted)), "{done:?}");
+            refused += usize::from(done.is_err());
+            let mut out = [1; 20];
+            assert_eq!(
+                store.get(&flash, damaged, &mut out),
+                Err(Error::Corrupted),
+                "bit {bit}"
+            );
+            assert_eq!(out, [0; 20], "what is not so is given to nobody");
+        }
+    }
+    println!("{refused} commits were refused");
+    assert!(refused > 100, "{refused}");
+}

@@ -52,6 +52,8 @@ fn as_long_as_what_it_replaces_always_goes_with_one_erasure() {
         (32, 1),
         (48, 10),
         (128, 1),
+        (24, 1),
+        (24, 12),
         (128, 8),
         (300, 3),
         (1000, 1),
@@ -96,6 +98,33 @@ fn as_long_as_what_it_replaces_always_goes_with_one_erasure() {
         );
         Store::<Ram<1200, 8, 4>>::open(&mut flash, 0..8).unwrap();
     }
+}
+
+/// After a start nothing is known of the pages that are free: commits that erase nothing else see to one before it is needed.
+#[test]
+fn what_a_start_does_not_know_costs_no_second_erasure() {
+    let mut flash = RamFlash::strict(1024, 8);
+    let mut store = Store::<Ram<200, 8, 4>>::format(&mut flash, 0..8).unwrap();
+    let mut count = 0;
+    while store.commit(&mut flash, &[Op::Put(key(count), &[1; 20])]).is_ok() {
+        count += 1;
+    }
+    let (mut state, mut starts) = (1_u32, 0);
+    for round in 0..1500_u16 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let key = key(u16::try_from(state >> 16).unwrap() % count);
+        let (epoch, before) = (store.epoch(), flash.erasures().iter().sum::<u32>());
+        store
+            .commit(&mut flash, &[Op::Put(key, &[round.to_be_bytes()[1]; 20])])
+            .unwrap();
+        let erasures = flash.erasures().iter().sum::<u32>() - before;
+        assert!(erasures <= 1, "{erasures} in round {round}");
+        if store.epoch() != epoch {
+            store = Store::open(&mut flash, 0..8).unwrap();
+            starts += 1;
+        }
+    }
+    assert!(starts > 50, "{starts}");
 }
 
 /// What the largest store that is to come reads: 2,000 records in 512 KB, written over and over.

@@ -8,7 +8,7 @@ mod common;
 #[allow(dead_code, reason = "`beyond.rs` runs these tests with its own")]
 const INDEX: usize = 32;
 
-use common::{Model, Store, contents, key, value};
+use common::{Change, Model, Store, contents, key, value};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_nvm::{Error, Flash, Key, Op, Prefix, Ram, Region};
 
@@ -206,4 +206,45 @@ fn the_published_figures_are_true() {
     let size = |records: usize, pages: usize, owners: usize| 6 * records + 12 * pages + 8 * owners;
     let all = size_of::<sekisho_nvm::Store<Ram<128, 8, 16>>>();
     assert!(all < size(128, 8, 16) + 136, "{all}");
+}
+
+/// What operations add to an owner's records and replace of them, against the map: by owner and of all, with several of one key among them.
+#[test]
+fn what_operations_add_and_replace_is_counted_by_owner() {
+    let mut flash = RamFlash::strict(1024, 8);
+    let mut store = Store::format(&mut flash, 0..8).unwrap();
+    let (mut model, mut serial, mut state) = (Model::new(), 0, 1_u32);
+    let mut random = |n: u32| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        u16::try_from((state >> 16) % n).unwrap()
+    };
+    let cost = |value: &Vec<u8>| 16 + value.len().next_multiple_of(4);
+    for _ in 0..400 {
+        let changes: Vec<_> = (0..=random(5))
+            .map(|_| match (key(random(8)), random(6)) {
+                (key, 0) => Change::Remove(key),
+                (key, 1) => Change::RemoveAll(Prefix::Owner(key.owner)),
+                (key, 2) => Change::RemoveAll(Prefix::Object(key.owner, key.object)),
+                (key, _) => Change::Put(key, value(&mut serial, random(30).into())),
+            })
+            .collect();
+        let ops = common::ops(&changes);
+        let after = common::after(&model, &changes);
+        for owner in [None, Some(0x0100), Some(0x0101), Some(0x0102), Some(0x0999)] {
+            let is_of = |key: &Key| owner.is_none_or(|owner| key.owner == owner);
+            let sum = |of: &Model| -> usize {
+                let own = of.iter().filter(|(key, _)| is_of(key));
+                let own = own.filter(|(key, _)| ops.iter().any(|op| op.concerns(**key)));
+                own.map(|(_, value)| cost(value)).sum()
+            };
+            assert_eq!(Op::added(&ops, owner), sum(&after), "{ops:?} of {owner:?}");
+            assert_eq!(
+                store.replaced(&flash, &ops, owner),
+                Ok(sum(&model)),
+                "{ops:?} of {owner:?}"
+            );
+        }
+        store.commit(&mut flash, &ops).unwrap();
+        model = after;
+    }
 }

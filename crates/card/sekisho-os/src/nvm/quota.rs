@@ -7,7 +7,7 @@ use core::iter;
 
 use sekisho_apdu::tlv::find;
 use sekisho_apdu::{DecodeError, Reader, StatusWord};
-use sekisho_nvm::{Op, Store, WORD};
+use sekisho_nvm::{Op, WORD};
 
 use super::{Nvm, RESERVE};
 use crate::interface::ContainerId;
@@ -149,7 +149,7 @@ impl Nvm<'_> {
         } else {
             0
         };
-        Ok((used, (used + Store::added(ops, owner)).saturating_sub(replaced)))
+        Ok((used, (used + Op::added(ops, owner)).saturating_sub(replaced)))
     }
 
     /// Whether operations may be done.
