@@ -65,7 +65,7 @@ impl Keeper {
         let number = context.seal_bulk(writing, digest)?;
         // Not before the command has succeeded.
         assert!(context.bulk(number).is_err());
-        context.put(0, &[number])?;
+        context.put(0, 0, &[number])?;
         if capdu.p1 == 1 { Err(FAILS) } else { Ok(()) }
     }
 }
@@ -73,7 +73,7 @@ impl Keeper {
 fn number(context: &mut Context<'_>, asked: u8) -> Result<u8, Refusal> {
     let mut kept = [asked];
     if asked == 0xFF {
-        let found = context.get(0, &mut kept)?;
+        let found = context.get(0, 0, &mut kept)?;
         found.ok_or(Refusal(StatusWord::FILE_NOT_FOUND))?;
     }
     Ok(kept[0])
@@ -113,7 +113,7 @@ impl Application for Keeper {
                     Err(conditions),
                     "it does not find it any more"
                 );
-                context.remove(0)?;
+                context.remove(0, 0)?;
                 if capdu.p2 == 1 {
                     return Err(FAILS);
                 }

@@ -99,7 +99,7 @@ impl Outer {
         for _ in 0..len {
             out.u8(left)?;
         }
-        context.put(9, &[left])?;
+        context.put(9, 0, &[left])?;
         if left == 0xEE {
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
@@ -116,7 +116,7 @@ impl Application for Outer {
     fn select(&mut self, context: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
         assert_eq!(context.caller(), Caller::Interface(context.place()));
         // Nothing of a selection is written, and nobody is called in it.
-        context.put(0, b"selected")?;
+        context.put(0, 0, b"selected")?;
         let call = context.forward(INNER, &CApdu::new(Cla::GP, ASKED, 0, 0));
         assert_eq!(call.unwrap_err(), Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         out.bytes(&[u8::try_from(self.ended).unwrap()])?;
@@ -137,7 +137,7 @@ impl Application for Outer {
         match capdu.ins {
             PUT => {
                 (self.then, self.calls) = (capdu.p2, 0);
-                context.put(0, capdu.data)?;
+                context.put(0, 0, capdu.data)?;
                 self.forward(context, capdu.p1, capdu.data)
             }
             GET => get(context, out),
@@ -177,7 +177,7 @@ impl Application for Outer {
             outer::FAILS => Err(Refusal(StatusWord::INCORRECT_DATA)),
             outer::CALLS_AGAIN => self.forward(context, inner::PUTS, AGAIN),
             outer::COUNTS_AND_FAILS => {
-                context.put(1, b"counted")?;
+                context.put(1, 0, b"counted")?;
                 context.commit_now()?;
                 Err(Refusal(StatusWord::INCORRECT_DATA))
             }
@@ -190,7 +190,7 @@ impl Application for Outer {
 fn get(context: &mut Context<'_>, out: &mut Writer<'_>) -> Result<Next, Refusal> {
     for record in [0, 1] {
         let mut bytes = [0; 300];
-        if let Some(len) = context.get(record, &mut bytes)? {
+        if let Some(len) = context.get(record, 0, &mut bytes)? {
             out.bytes(&bytes[..len])?;
         }
     }
@@ -216,8 +216,8 @@ impl Application for Inner {
         assert_eq!(context.caller(), Caller::Platform);
         assert!(context.security_domain().is_none());
         let mut bytes = [0; 300];
-        let len = context.get(0, &mut bytes)?.unwrap_or_default();
-        context.put(1, b" installed")?;
+        let len = context.get(0, 0, &mut bytes)?.unwrap_or_default();
+        context.put(1, 0, b" installed")?;
         // What it remembers goes with it when it refuses.
         self.kept = 9;
         if &bytes[..len] == UNWANTED {
@@ -230,8 +230,8 @@ impl Application for Inner {
     fn delete(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
         assert_eq!(context.caller(), Caller::Platform);
         let mut bytes = [0; 300];
-        let len = context.get(0, &mut bytes)?.unwrap_or_default();
-        context.put(0, b"never written")?;
+        let len = context.get(0, 0, &mut bytes)?.unwrap_or_default();
+        context.put(0, 0, b"never written")?;
         if &bytes[..len] == KEPT {
             return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         }
@@ -265,10 +265,10 @@ impl Application for Inner {
         }
         // Where the outer one's record is, this one has another.
         let mut found = [0; 300];
-        let before = context.get(0, &mut found)?.map(|len| found[..len].to_vec());
+        let before = context.get(0, 0, &mut found)?.map(|len| found[..len].to_vec());
         let called_before = capdu.data == AGAIN;
         assert!(called_before || before.as_deref() != Some(capdu.data));
-        context.put(0, capdu.data)?;
+        context.put(0, 0, capdu.data)?;
         match capdu.p1 {
             inner::PUTS_AND_FAILS => {
                 out.bytes(b"never seen")?;
@@ -276,9 +276,9 @@ impl Application for Inner {
             }
             inner::CALLS => return context.forward(OUTER, capdu),
             inner::COUNTS_AND_FAILS => {
-                context.put(1, b"counted")?;
+                context.put(1, 0, b"counted")?;
                 context.commit_now()?;
-                context.put(1, b"never counted")?;
+                context.put(1, 0, b"never counted")?;
                 return Err(Refusal(StatusWord::AUTHENTICATION_METHOD_BLOCKED));
             }
             inner::WARNS => return Ok(Next::Done(StatusWord(0x6310))),

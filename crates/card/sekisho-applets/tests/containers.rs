@@ -53,11 +53,11 @@ impl Application for Note {
         match capdu.ins {
             KEEP => {
                 self.0 = capdu.p1;
-                context.put(7, &[capdu.p1])?;
+                context.put(7, 0, &[capdu.p1])?;
             }
             TELL => {
                 let mut record = [0];
-                context.get(7, &mut record)?;
+                context.get(7, 0, &mut record)?;
                 out.bytes(&[self.0, record[0], context.container().number()])?;
             }
             _ => return Err(Refusal(StatusWord::INS_NOT_SUPPORTED)),

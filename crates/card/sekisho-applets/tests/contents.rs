@@ -1,5 +1,6 @@
 //! Containers, domains, applications and interfaces. One program, so that the secure element is linked once.
 
+mod asking;
 mod bulk;
 mod calls;
 mod common;

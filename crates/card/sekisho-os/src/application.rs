@@ -15,7 +15,7 @@ use crate::interface::{ContainerId, Interface, Place, Protocol};
 use crate::loader::Loader;
 use crate::messaging::{Credential, Messagings, Revoked};
 use crate::names::{Owner, RecordKey, RecordKind};
-use crate::nvm::{Records, own_part};
+use crate::nvm::{Records, own};
 use crate::pairing_record::PairingState;
 use crate::profile::Profile;
 use crate::refusal::{Outcome, Refusal};
@@ -382,56 +382,28 @@ impl<'a> Context<'a> {
         self.rng.fill(out);
     }
 
-    /// Reads one of the application's own records into `out`: its length, or `None` when there is none.
+    /// Reads one of the application's own records into `out`: its length, or `None` when there is none. It is a part of one of the application's objects; one without others has part 0.
     ///
     /// # Errors
     /// 6581 when the flash fails, 6A84 when `out` is too small.
-    pub fn get(&mut self, index: u16, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
-        self.records.get_own(self.entry.id, index, out)
+    pub fn get(&mut self, object: u16, part: u8, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
+        self.records.get_own(self.entry.id, object, part, out)
     }
 
     /// Writes one of the application's own records, when the command succeeds.
     ///
     /// # Errors
     /// 6A84 when the command writes more than one command may.
-    pub fn put(&mut self, index: u16, value: &[u8]) -> Result<(), Refusal> {
-        self.records.put_own(self.entry.id, index, value)
+    pub fn put(&mut self, object: u16, part: u8, value: &[u8]) -> Result<(), Refusal> {
+        self.records.put_own(self.entry.id, object, part, value)
     }
 
     /// Removes one of the application's own records, when the command succeeds.
     ///
     /// # Errors
     /// As [`Context::put`].
-    pub fn remove(&mut self, index: u16) -> Result<(), Refusal> {
-        self.records.remove_own(self.entry.id, index)
-    }
-
-    /// Reads a part of one of the application's objects into `out`: its length, or `None` when there is none. Part 0 of an object is its record without parts
-    /// ([`Context::get`]).
-    ///
-    /// # Errors
-    /// As [`Context::get`].
-    pub fn get_part(&mut self, object: u16, part: u8, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
-        self.records.get_key(own_part(self.entry.id, object, part), out)
-    }
-
-    /// Writes a part of one of the application's objects, when the command succeeds.
-    ///
-    /// # Errors
-    /// As [`Context::put`].
-    pub fn put_part(&mut self, object: u16, part: u8, value: &[u8]) -> Result<(), Refusal> {
-        let key = own_part(self.entry.id, object, part);
-        self.records.staged.stage(key, Some(value))
-    }
-
-    /// Removes a part of one of the application's objects, when the command succeeds.
-    ///
-    /// # Errors
-    /// As [`Context::put`].
-    pub fn remove_part(&mut self, object: u16, part: u8) -> Result<(), Refusal> {
-        self.records
-            .staged
-            .stage(own_part(self.entry.id, object, part), None)
+    pub fn remove(&mut self, object: u16, part: u8) -> Result<(), Refusal> {
+        self.records.remove_own(self.entry.id, object, part)
     }
 
     /// Removes all parts of one of the application's objects, however many, when the command succeeds; what the command puts behind this stays.
@@ -439,6 +411,6 @@ impl<'a> Context<'a> {
     /// # Errors
     /// As [`Context::put`].
     pub fn remove_all(&mut self, object: u16) -> Result<(), Refusal> {
-        self.records.staged.stage_all(own_part(self.entry.id, object, 0))
+        self.records.staged.stage_all(own(self.entry.id, object, 0))
     }
 }

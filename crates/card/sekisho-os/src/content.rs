@@ -25,7 +25,7 @@ use crate::keys::{KeyRecord, KeyStore};
 use crate::leftovers;
 use crate::manufacture::{FactoryApplication, OwnRecord};
 use crate::names::{EntryId, RecordKind};
-use crate::nvm::{Quota, RECORDS_AT_A_TIME, Records, Staged, own_part};
+use crate::nvm::{Quota, RECORDS_AT_A_TIME, Records, Staged, own};
 use crate::refusal::Refusal;
 use crate::registry::{ENTRIES_MAX, Entry, EntryKind, FACTORY_INDEX, ISD_INDEX, Instance, Module, Registry};
 use crate::stack::{Depth, Stack};
@@ -337,9 +337,7 @@ impl<P: Platform> Core<P> {
         flush(&mut records)?;
         for some in new.records.chunks(RECORDS_AT_A_TIME) {
             for (object, part, value) in some {
-                records
-                    .staged
-                    .stage(own_part(entry.id, *object, *part), Some(value))?;
+                records.staged.stage(own(entry.id, *object, *part), Some(value))?;
             }
             flush(&mut records)?;
         }

@@ -53,7 +53,7 @@ mod tests {
     /// Which of the records are there, by application.
     fn there(bench: &mut Bench, records: &[(u16, u16)]) -> Vec<(u16, u16)> {
         let is_there = |bench: &mut Bench, (application, index)| {
-            let found = bench.records().get_own(entry(application), index, &mut [0; 4]);
+            let found = bench.records().get_own(entry(application), index, 0, &mut [0; 4]);
             found.unwrap().is_some()
         };
         let all = records.iter().copied();
@@ -72,7 +72,7 @@ mod tests {
                 let value = application.to_be_bytes();
                 bench
                     .records()
-                    .put_own(entry(application), index, &value)
+                    .put_own(entry(application), index, 0, &value)
                     .unwrap();
                 all.push((application, index));
                 bench.commit();
@@ -88,7 +88,7 @@ mod tests {
             all.retain(|(application, _)| *application != gone);
             assert_eq!(there(&mut bench, &all), all);
             // And only once.
-            bench.records().put_own(entry(gone), 0, &[1]).unwrap();
+            bench.records().put_own(entry(gone), 0, 0, &[1]).unwrap();
             bench.commit();
             sweep(&mut bench.records(), ContainerId(2)).unwrap();
             assert_eq!(there(&mut bench, &[(gone, 0)]).len(), 1);
@@ -100,7 +100,7 @@ mod tests {
     fn leftovers_of_before_are_swept() {
         let mut bench = Bench::new();
         for application in [0x0104, 0x0105] {
-            bench.records().put_own(entry(application), 7, &[1]).unwrap();
+            bench.records().put_own(entry(application), 7, 0, &[1]).unwrap();
         }
         bench.records().put(leftovers(ContainerId::ESE), &[5]).unwrap();
         bench.commit();

@@ -12,7 +12,7 @@ use crate::interface::ContainerId;
 use crate::keys::{KID_FIRST, KVN_DESIGNER, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KVN_PAIRING, KeyRecord, KeyStore};
 use crate::loader::Loader;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
-use crate::nvm::{RECORDS_AT_A_TIME, Records, own_part};
+use crate::nvm::{RECORDS_AT_A_TIME, Records, own};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, FACTORY_INDEX, ISD_INDEX, Module};
@@ -316,7 +316,7 @@ fn stage_applications(
         store_entry(records, container, index, &entry)?;
         for some in application.records.chunks(RECORDS_AT_A_TIME) {
             for (object, part, value) in some {
-                records.staged.stage(own_part(id, *object, *part), Some(value))?;
+                records.staged.stage(own(id, *object, *part), Some(value))?;
             }
             flush(records)?;
         }

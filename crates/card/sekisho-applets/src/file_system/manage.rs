@@ -30,7 +30,7 @@ impl Work<'_, '_> {
         let file = self.tree.free().ok_or(NO_MEMORY)?;
         allowed.still()?;
         new.store(file, |(object, part), value| {
-            self.context.put_part(object, part, value)
+            self.context.put(object, part, value)
         })?;
         // Nobody has proved a key that has not been there.
         self.revoke(file);
@@ -96,8 +96,8 @@ impl Work<'_, '_> {
         let content = (0..head.content()).map(Part::Content);
         for part in fixed.into_iter().chain(content) {
             let (object, part) = head.layout.name(file, part);
-            if self.context.get_part(object, part, &mut [0; 255])?.is_some() {
-                self.context.remove_part(object, part)?;
+            if self.context.get(object, part, &mut [0; 255])?.is_some() {
+                self.context.remove(object, part)?;
             }
         }
         Ok(())

@@ -168,13 +168,13 @@ impl Work<'_, '_> {
     /// Reads a record of a file that there is: its length, or `None` when there is no such record.
     fn get(&mut self, file: FileNumber, part: Part, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
         let (object, part) = self.tree.layout(file)?.name(file, part);
-        self.context.get_part(object, part, out)
+        self.context.get(object, part, out)
     }
 
     /// Writes a record of a file that there is.
     fn put(&mut self, file: FileNumber, part: Part, value: &[u8]) -> Result<(), Refusal> {
         let (object, part) = self.tree.layout(file)?.name(file, part);
-        self.context.put_part(object, part, value)
+        self.context.put(object, part, value)
     }
 
     fn run(&mut self, command: Command<'_>, out: &mut Writer<'_>) -> Result<Done, Refusal> {

@@ -122,7 +122,7 @@ impl<const FILES: usize> Tree<[Entry; FILES]> {
 fn read_head(context: &mut Context<'_>, file: FileNumber, layout: Layout) -> Result<Option<Head>, Refusal> {
     let mut bytes = [0; HEAD_MAX];
     let (object, part) = layout.name(file, Part::Head);
-    let found = context.get_part(object, part, &mut bytes)?;
+    let found = context.get(object, part, &mut bytes)?;
     let Some(bytes) = found.and_then(|len| bytes.get(..len)) else {
         return Ok(None);
     };

@@ -16,7 +16,7 @@ const PENDING: u16 = 3;
 
 fn read(context: &mut Context<'_>, record: u16) -> Result<SigningKey, Refusal> {
     let mut bytes = Zeroizing::new([0; 32]);
-    match context.get(record, bytes.as_mut())? {
+    match context.get(record, 0, bytes.as_mut())? {
         Some(32) => SigningKey::from_bytes(&bytes).map_err(|_| Refusal(StatusWord::MEMORY_FAILURE)),
         _ => Err(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)),
     }
@@ -29,7 +29,7 @@ pub(super) fn generate(
     out: &mut Writer<'_>,
 ) -> Result<(), Refusal> {
     let key = SigningKey::generate(context.rng()).map_err(|_| Refusal(StatusWord::MEMORY_FAILURE))?;
-    context.put(PENDING, key.to_bytes().as_ref())?;
+    context.put(PENDING, 0, key.to_bytes().as_ref())?;
     let se_id = context.se_id();
     let public = key.verifying_key().to_sec1();
     out.bytes(&public)?;
@@ -51,8 +51,8 @@ pub(super) fn confirm(
     if !ct_eq(&expected, proof) {
         return Err(Refusal(StatusWord::INCORRECT_DATA));
     }
-    context.put(LIVE, key.to_bytes().as_ref())?;
-    context.remove(PENDING)
+    context.put(LIVE, 0, key.to_bytes().as_ref())?;
+    context.remove(PENDING, 0)
 }
 
 /// The live public key.

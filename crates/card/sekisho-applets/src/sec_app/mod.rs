@@ -89,7 +89,7 @@ impl Application for SecApp {
             Command::Done(order) => {
                 let settled = self.device()?.settled(order);
                 let state = settled.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
-                context.put(STATE_RECORD, &state.record().0)?;
+                context.put(STATE_RECORD, 0, &state.record().0)?;
             }
             Command::Status => self.status(out)?,
             Command::Recover => self.recover(context, out)?,
@@ -118,7 +118,7 @@ impl SecApp {
     fn catch_up(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
         let mut record = Record([0; RECORD]);
         let accepted = self.accepted.take();
-        if context.get(STATE_RECORD, &mut record.0)? != Some(RECORD) {
+        if context.get(STATE_RECORD, 0, &mut record.0)? != Some(RECORD) {
             self.device = None;
             return Err(NOT_READY);
         }
@@ -146,7 +146,7 @@ impl SecApp {
         out: &mut Writer<'_>,
     ) -> Result<(), Refusal> {
         let accepted = self.device()?.receive(datagram).map_err(|_| WRONG_DATA)?;
-        context.put(STATE_RECORD, &accepted.record().0)?;
+        context.put(STATE_RECORD, 0, &accepted.record().0)?;
         put_message(accepted.message(), out)?;
         out.u8(accepted.sent())?;
         self.accepted = Some(accepted);
@@ -185,7 +185,7 @@ impl SecApp {
         let grant = Grant::open(&key, sealed, grant).map_err(|_| WRONG_DATA)?;
         let before = self.device.as_ref().ok_or(NOT_READY)?.state();
         let state = grant.state(&key, request, before);
-        context.put(STATE_RECORD, &state.record().0)?;
+        context.put(STATE_RECORD, 0, &state.record().0)?;
         // One grant for a request: again, it would bring an old identity back, and wear the flash as often as somebody likes.
         self.request = None;
         Ok(())
@@ -194,7 +194,7 @@ impl SecApp {
 
 fn recovery_key(context: &mut Context<'_>) -> Result<RecoveryKey, Refusal> {
     let mut key = zeroize::Zeroizing::new([0; 16]);
-    match context.get(RECOVERY_RECORD, key.as_mut())? {
+    match context.get(RECOVERY_RECORD, 0, key.as_mut())? {
         Some(16) => Ok(RecoveryKey::new(*key)),
         _ => Err(NOT_READY),
     }

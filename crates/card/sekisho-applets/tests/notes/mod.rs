@@ -52,7 +52,7 @@ const KEEP_NOW: u8 = 0x16;
 
 impl Application for Note {
     fn install(&mut self, context: &mut Context<'_>, parameters: &[u8]) -> Result<(), Refusal> {
-        context.put(1, parameters)?;
+        context.put(1, 0, parameters)?;
         if parameters.ends_with(&[0xFF]) {
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
@@ -60,7 +60,7 @@ impl Application for Note {
     }
 
     fn delete(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
-        match context.get(2, &mut [0])? {
+        match context.get(2, 0, &mut [0])? {
             None => Ok(()),
             Some(_) => Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED)),
         }
@@ -79,15 +79,15 @@ impl Application for Note {
         let mut value = [0; 64];
         match capdu.ins {
             TELL => {
-                let len = context.get(1, &mut value)?.unwrap_or(0);
+                let len = context.get(1, 0, &mut value)?.unwrap_or(0);
                 out.bytes(&value[..len])?;
             }
-            ARM => context.put(2, &[1])?,
+            ARM => context.put(2, 0, &[1])?,
             KEEP | KEEP_NOW => {
                 for number in (capdu.p1..).take(capdu.p2.into()) {
                     match capdu.data {
-                        [] => context.remove(number.into())?,
-                        value => context.put(number.into(), value)?,
+                        [] => context.remove(number.into(), 0)?,
+                        value => context.put(number.into(), 0, value)?,
                     }
                 }
                 if capdu.ins == KEEP_NOW {

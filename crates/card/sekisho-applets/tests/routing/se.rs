@@ -122,21 +122,21 @@ fn keep(context: &mut Context<'_>, data: &[u8]) -> Result<Next, Refusal> {
     let mut writing = context.begin_bulk(u32::try_from(bytes.len()).unwrap())?;
     context.write_bulk(&mut writing, &bytes)?;
     let number = context.seal_bulk(&writing, &sekisho_keys::sha256(&[&bytes]))?;
-    context.put(0, &[number])?;
-    context.put(1, data)?;
+    context.put(0, 0, &[number])?;
+    context.put(1, 0, data)?;
     Ok(Next::Done(StatusWord::NO_ERROR))
 }
 
 fn read(context: &mut Context<'_>, number: u8, out: &mut Writer<'_>) -> Result<Next, Refusal> {
     let mut record = [0; 32];
     if number == 0xFE {
-        let len = context.get(1, &mut record)?.unwrap_or(0);
+        let len = context.get(1, 0, &mut record)?.unwrap_or(0);
         out.bytes(&record[..len])?;
         return Ok(Next::Done(StatusWord::NO_ERROR));
     }
     let own = match number {
         0xFF => {
-            let kept = context.get(0, &mut record)?;
+            let kept = context.get(0, 0, &mut record)?;
             kept.ok_or(Refusal(StatusWord::FILE_NOT_FOUND))?;
             record[0]
         }

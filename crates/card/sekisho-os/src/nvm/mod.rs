@@ -12,7 +12,7 @@ mod quota;
 
 pub use self::quota::{Quota, Room};
 pub use crate::flash::{AnyFlash, FlashFault};
-use crate::names::{EntryId, Owner, RecordKey, RecordKind};
+use crate::names::{EntryId, RecordKey};
 use crate::refusal::Refusal;
 use crate::stack::Depth;
 
@@ -378,36 +378,39 @@ impl Records<'_> {
     pub(crate) fn get_own(
         &mut self,
         application: EntryId,
-        index: u16,
+        object: u16,
+        part: u8,
         out: &mut [u8],
     ) -> Result<Option<usize>, Refusal> {
-        self.get(own(application, index), out)
+        self.get_key(own(application, object, part), out)
     }
 
     /// Writes one of them.
-    pub(crate) fn put_own(&mut self, application: EntryId, index: u16, value: &[u8]) -> Result<(), Refusal> {
-        self.put(own(application, index), value)
+    pub(crate) fn put_own(
+        &mut self,
+        application: EntryId,
+        object: u16,
+        part: u8,
+        value: &[u8],
+    ) -> Result<(), Refusal> {
+        self.staged.stage(own(application, object, part), Some(value))
     }
 
     /// Removes one of them.
-    pub(crate) fn remove_own(&mut self, application: EntryId, index: u16) -> Result<(), Refusal> {
-        self.remove(own(application, index))
+    pub(crate) fn remove_own(&mut self, application: EntryId, object: u16, part: u8) -> Result<(), Refusal> {
+        self.staged.stage(own(application, object, part), None)
     }
 }
 
-/// The name of one of an application's own records.
-pub(crate) const fn own(application: EntryId, index: u16) -> RecordKey {
-    RecordKey::new(Owner::Entry(application), RecordKind::Own, index)
-}
-
-/// The key of a part of one of an application's own objects: 0 is what [`own`] names.
-pub(crate) const fn own_part(application: EntryId, object: u16, part: u8) -> Key {
+/// The key of one of an application's own records: a part of one of its objects.
+pub(crate) const fn own(application: EntryId, object: u16, part: u8) -> Key {
     Key::new(application.number(), object, part)
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::names::{Owner, RecordKind};
     use sekisho_nvm::Ram;
     use sekisho_nvm::ram::RamFlash;
 
@@ -475,7 +478,7 @@ pub(crate) mod tests {
         let mut value = [0; 2];
         let found = bench
             .records()
-            .get_own(entry(application), 7, &mut value)
+            .get_own(entry(application), 7, 0, &mut value)
             .unwrap();
         found.map(|len| {
             assert_eq!(len, 2);
@@ -486,7 +489,7 @@ pub(crate) mod tests {
     #[test]
     fn nobody_finds_what_is_not_his_own() {
         let mut bench = Bench::new();
-        bench.records().put_own(entry(0x103), 7, b"A3").unwrap();
+        bench.records().put_own(entry(0x103), 7, 0, b"A3").unwrap();
         let keys = RecordKey::new(Owner::Entry(entry(0x104)), RecordKind::Keys, 7);
         bench.records().put(keys, b"KK").unwrap();
         bench.commit();
@@ -495,9 +498,9 @@ pub(crate) mod tests {
             assert_eq!(value_of(&mut bench, other), None);
         }
         // The same number of another application is another record.
-        bench.records().put_own(entry(0x104), 7, b"A4").unwrap();
-        bench.records().put_own(entry(0x1A3), 7, b"B3").unwrap();
-        bench.records().remove_own(entry(0x1A4), 7).unwrap();
+        bench.records().put_own(entry(0x104), 7, 0, b"A4").unwrap();
+        bench.records().put_own(entry(0x1A3), 7, 0, b"B3").unwrap();
+        bench.records().remove_own(entry(0x1A4), 7, 0).unwrap();
         bench.commit();
         assert_eq!(value_of(&mut bench, 0x103), Some(*b"A3"));
         assert_eq!(value_of(&mut bench, 0x104), Some(*b"A4"));
@@ -508,13 +511,13 @@ pub(crate) mod tests {
     fn a_command_sees_its_own_writes_and_a_refused_one_leaves_none() {
         let three = entry(0x103);
         let mut bench = Bench::new();
-        bench.records().put_own(three, 7, b"11").unwrap();
+        bench.records().put_own(three, 7, 0, b"11").unwrap();
         bench.commit();
-        bench.records().put_own(three, 7, b"22").unwrap();
+        bench.records().put_own(three, 7, 0, b"22").unwrap();
         assert_eq!(value_of(&mut bench, 0x103), Some(*b"22"));
-        bench.records().remove_own(three, 7).unwrap();
+        bench.records().remove_own(three, 7, 0).unwrap();
         assert_eq!(value_of(&mut bench, 0x103), None);
-        bench.records().put_own(three, 7, b"33").unwrap();
+        bench.records().put_own(three, 7, 0, b"33").unwrap();
         assert_eq!(value_of(&mut bench, 0x103), Some(*b"33"));
         bench.staged.clear();
         assert_eq!(value_of(&mut bench, 0x103), Some(*b"11"));
@@ -530,15 +533,15 @@ pub(crate) mod tests {
         let mut bench = Bench::new();
         let three = entry(0x103);
         let mut records = bench.records();
-        assert_eq!(records.put_own(three, 0, &[1; STAGED_BYTES_MAX + 1]), full);
-        records.put_own(three, 0, &[1; STAGED_BYTES_MAX]).unwrap();
-        assert_eq!(records.put_own(three, 1, &[1]), full);
+        assert_eq!(records.put_own(three, 0, 0, &[1; STAGED_BYTES_MAX + 1]), full);
+        records.put_own(three, 0, 0, &[1; STAGED_BYTES_MAX]).unwrap();
+        assert_eq!(records.put_own(three, 1, 0, &[1]), full);
         bench.staged.clear();
         let mut records = bench.records();
         for index in (0..).take(STAGED_RECORDS_MAX) {
-            records.remove_own(three, index).unwrap();
+            records.remove_own(three, index, 0).unwrap();
         }
-        assert_eq!(records.remove_own(three, 1000), full);
-        assert_eq!(records.get_own(three, 0, &mut []), Ok(None));
+        assert_eq!(records.remove_own(three, 1000, 0), full);
+        assert_eq!(records.get_own(three, 0, 0, &mut []), Ok(None));
     }
 }

@@ -305,7 +305,7 @@ impl Whose {
         let index = u16::try_from(index).unwrap_or(u16::MAX);
         match self {
             Self::Part => part_data(index).key(),
-            Self::Application(entry) => own(entry, index).key(),
+            Self::Application(entry) => own(entry, index, 0),
         }
     }
 }
