@@ -100,6 +100,32 @@ fn as_long_as_what_it_replaces_always_goes_with_one_erasure() {
     }
 }
 
+/// What an owner's records take is known without a read, of one who has none too, as long as there are no more owners than the memory is for.
+#[test]
+fn what_an_owner_takes_costs_no_read() {
+    let flash = RamFlash::strict(1024, 8);
+    let mut flash = Counting {
+        flash,
+        reads: Cell::new(0),
+    };
+    let mut store = Store::<Ram<64, 8, 4>>::format(&mut flash, 0..8).unwrap();
+    for owner in 1..=4 {
+        store
+            .commit(&mut flash, &[Op::Put(Key::new(owner, 0, 0), &[1; 20])])
+            .unwrap();
+    }
+    let reads = flash.reads.get();
+    for (owner, used) in [(1, 36), (4, 36), (5, 0), (0x0999, 0)] {
+        assert_eq!(store.used(&flash, owner), Ok(used));
+    }
+    assert_eq!(flash.reads.get(), reads);
+    // A fifth one is counted on the flash.
+    store
+        .commit(&mut flash, &[Op::Put(Key::new(5, 0, 0), &[1; 20])])
+        .unwrap();
+    assert_eq!((store.used(&flash, 5), store.used(&flash, 4)), (Ok(36), Ok(36)));
+}
+
 /// After a start nothing is known of the pages that are free: commits that erase nothing else see to one before it is needed.
 #[test]
 fn what_a_start_does_not_know_costs_no_second_erasure() {
