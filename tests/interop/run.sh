@@ -197,7 +197,8 @@ yubikit changed --extended
 cc -O2 -o "$work/trivial_card" tests/interop/trivial_card.c
 cc -O2 -I/usr/include/PCSC -o "$work/apdu_rate" tests/interop/apdu_rate.c -lpcsclite
 "$work/trivial_card" 35964 &
-pids+=($!)
+trivial=$!
+pids+=("$trivial")
 trivial_is_there() { timeout 5 opensc-tool --reader "$TRIVIAL" --atr; }
 within 15 trivial_is_there || true
 check "sekisho reader names those that hold a card when there is doubt" shows "these hold a card: $READER, $TRIVIAL" \
@@ -214,5 +215,33 @@ kill -TERM "$card"
 code=0
 wait "$card" || code=$?
 check "SIGTERM ends the card with exit code 0" test "$code" = 0
+kill "$trivial" && wait "$trivial" 2>/dev/null || true
+
+# One SE with two containers in both readers: two cards under one AID, with commands in turn and at once.
+"$SEKISHO" card --flash "$work/both.flash" --containers 2 --on t0=vpcd:127.0.0.1:35963 --on spi-ese=vpcd:127.0.0.1:35964 \
+    >"$work/screen" 2>"$work/card.log" &
+pids+=($!)
+within 15 test "$(grep -c 'is there' "$work/card.log")" = 2 || true
+within 15 card_is_there || true
+within 15 trivial_is_there || true
+mapfile -t ids < <(sed -n 's/^ *SE-id *//p' "$work/screen" | tr a-f A-F | sed 's/../& /g; s/ $//')
+SAME=00A4040008A000000151000000
+own() { opensc-tool -r "$1" -s "$SAME" -s 00CA00CF00 | tail -1 | cut -c1-29; }
+check "two readers show one AID" shows 'A0 00 00 01 51 00 00 00.*' opensc-tool -r "$TRIVIAL" -s "$SAME"
+wrong=0
+for _ in 1 2 3 4 5 6 7 8; do
+    [ "$(own "$READER")" = "${ids[1]}" ] && [ "$(own "$TRIVIAL")" = "${ids[0]}" ] || wrong=$((wrong + 1))
+done
+check "and two cards, in turn: opensc-tool" test "$wrong" = 0
+{
+    printf 'reset\n'
+    for _ in $(seq 50); do printf '00 A4 04 00 08 A0 00 00 01 51 00 00 00\n00 CA 00 CF 00\n'; done
+} >"$work/script"
+scriptor -r "$READER" "$work/script" >"$work/contacts" 2>&1 &
+first=$!
+scriptor -r "$TRIVIAL" "$work/script" >"$work/spi" 2>&1 || true
+wait "$first" || true
+check "and at once: scriptor on the contacts" test "$(grep -c "^< ${ids[1]} 90 00" "$work/contacts")" = 50
+check "scriptor on SPI" test "$(grep -c "^< ${ids[0]} 90 00" "$work/spi")" = 50
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -163,10 +163,8 @@ fn two_readers_are_on_two_interfaces() {
     let vpcd_port = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = vpcd_port.local_addr().unwrap().to_string();
     let card = CardProcess::start(&directory.path().join("card.flash"), 0, &["--vpcd", &address]);
-    assert_eq!(
-        card.says("interface"),
-        "contact (ISO/IEC 7816-3) in vpcd, SPI/I2C for --listen"
-    );
+    assert_eq!(card.says("t0"), format!("vpcd:{address}"));
+    assert_eq!(card.says("spi-ese"), format!("vpcd+tcp:{}", card.address));
     let (mut virtual_reader, _) = vpcd_port.accept().unwrap();
     let open = [0x00, 0x70, 0x00, 0x00, 0x01];
     assert_eq!(vpcd(&mut virtual_reader, &open), Some(vec![0x01, 0x90, 0x00]));
@@ -225,7 +223,7 @@ fn what_cannot_work_is_said_before_anything_is_made() {
         (
             &["--vpcd", "127.0.0.1:1", "--listen-interface", "contact"],
             2,
-            "two readers on one interface",
+            "t0 has two readers",
         ),
         (
             &["--ram", &tight, "--flash", "blank.flash"],

@@ -19,7 +19,25 @@ impl<F: Flash> Platform for HostPlatform<F> {
     type Index = Ram<128, 16, 16>;
 }
 
-/// A virtual secure element.
+/// The same with room for two containers.
+pub(crate) struct CardPlatform<F>(PhantomData<F>);
+
+impl<F: Flash> Platform for CardPlatform<F> {
+    type Flash = F;
+    type Rng = SystemRng;
+    type Applications = Standard<CONTAINERS_MAX, 0, { DOMAINS + 1 }>;
+    type Interfaces = AllInterfaces;
+    type Containers = Containers<CONTAINERS_MAX>;
+    type Index = Ram<256, 16, 32>;
+}
+
+/// Containers that a card has room for.
+pub(crate) const CONTAINERS_MAX: usize = 2;
+
+/// A virtual secure element with up to [`CONTAINERS_MAX`] containers.
+pub(crate) type CardSe<F> = SecureElement<CardPlatform<F>>;
+
+/// A virtual secure element with one container.
 pub(crate) type VirtualSe<F> = SecureElement<HostPlatform<F>>;
 
 /// The operating system's random number generator.
@@ -50,11 +68,20 @@ pub(crate) fn start<F: Flash>(
     profile: &Profile,
     personalisation: &Personalisation<'_>,
 ) -> Result<(VirtualSe<F>, Start), BootError> {
-    let mut se = VirtualSe::new(flash, SystemRng);
+    start_as(flash, profile, &[personalisation])
+}
+
+/// The same on any platform, with a container for each personalisation.
+pub(crate) fn start_as<P: Platform<Rng = SystemRng>>(
+    flash: P::Flash,
+    profile: &Profile,
+    personalisations: &[&Personalisation<'_>],
+) -> Result<(SecureElement<P>, Start), BootError> {
+    let mut se = SecureElement::new(flash, SystemRng);
     let start = match se.boot(profile) {
         Ok(()) => Start::Found,
         Err(BootError::Blank) => {
-            se.manufacture(profile, &[personalisation])?;
+            se.manufacture(profile, personalisations)?;
             Start::Made
         }
         Err(error) => return Err(error),

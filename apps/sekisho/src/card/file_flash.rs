@@ -1,6 +1,6 @@
 //! Flash in a file.
 //!
-//! A page with a mark, by which no other file is taken for a flash, then the flash: the complement of each byte, so that blank flash is zero.
+//! A page with a mark, by which no other file is taken for a flash, and with what the card was made as, then the flash: the complement of each byte, so that blank flash is zero.
 //! The file of a new card is written from end to end before the card is made: it has its room on disk from then on.
 //!
 //! What has been written is with the kernel when the call returns: it survives a kill -9 of the process at any moment, though not
@@ -22,6 +22,9 @@ pub(crate) const PAGE: usize = 4096;
 /// What the file begins with; the rest of its first page is zero.
 const MARK: &[u8; 16] = b"sekisho flash 1\n";
 
+/// Where behind the mark it stands what the card was made as: two bytes, zero in files of before there were products.
+const KIND_AT: u64 = MARK.len() as u64;
+
 /// Bytes of a word (see [`Flash`]).
 const WORD: usize = 4;
 
@@ -34,14 +37,20 @@ pub(crate) struct FileFlash {
     file: File,
     path: PathBuf,
     content: Zeroizing<Vec<u8>>,
+    kind: [u8; 2],
     /// The last write failed, and that has been said.
     is_failing: bool,
 }
 
 impl FileFlash {
     /// Opens the flash, or makes one of `new_len` bytes if there is no such file. `new_len` of an existing file must be its length. One that cannot
-    /// be made leaves no file.
-    pub(crate) fn open(path: &Path, new_len: Option<usize>, default_len: usize) -> Result<Self> {
+    /// be made leaves no file. A blank flash is of `new_kind`.
+    pub(crate) fn open(
+        path: &Path,
+        new_len: Option<usize>,
+        default_len: usize,
+        new_kind: [u8; 2],
+    ) -> Result<Self> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -82,9 +91,8 @@ impl FileFlash {
             None => vec![0xFF; len].into(),
         };
         // So is a blank flash: a kill may have come before all of it had its room.
-        if content.iter().all(|byte| *byte == 0xFF)
-            && let Err(error) = make(&file, len)
-        {
+        let is_blank = content.iter().all(|byte| *byte == 0xFF);
+        if is_blank && let Err(error) = make(&file, len, new_kind) {
             remove(&file, path);
             return Err(error).with_context(|| {
                 format!(
@@ -94,10 +102,14 @@ impl FileFlash {
                 )
             });
         }
+        let mut kind = [0; 2];
+        file.read_exact_at(&mut kind, KIND_AT)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Self {
             file,
             path: path.to_owned(),
             content,
+            kind,
             is_failing: false,
         })
     }
@@ -110,8 +122,14 @@ impl FileFlash {
             file,
             path: self.path.clone(),
             content,
+            kind: self.kind,
             is_failing: self.is_failing,
         })
+    }
+
+    /// What the card was made as.
+    pub(crate) const fn kind(&self) -> [u8; 2] {
+        self.kind
     }
 
     /// Bytes of the flash.
@@ -138,6 +156,15 @@ impl FileFlash {
     }
 }
 
+/// What the card in a file was made as; `None` where there is no such file, or it is no flash.
+pub(crate) fn kind_of(path: &Path) -> Option<[u8; 2]> {
+    let file = File::open(path)
+        .ok()
+        .filter(|file| has_mark(file).unwrap_or(false))?;
+    let mut kind = [0; 2];
+    file.read_exact_at(&mut kind, KIND_AT).ok().map(|()| kind)
+}
+
 /// The flash that a file holds.
 fn read_content(file: &File, len: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut content: Zeroizing<Vec<u8>> = vec![0; len].into();
@@ -147,7 +174,7 @@ fn read_content(file: &File, len: usize) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 /// Makes the file of a blank flash, with all the room that it will ever need. The mark comes first: without it no file is touched again.
-fn make(file: &File, len: usize) -> io::Result<()> {
+fn make(file: &File, len: usize, kind: [u8; 2]) -> io::Result<()> {
     file.write_all_at(MARK, 0)?;
     file.set_len((PAGE + len) as u64)?;
     let zeros = vec![0; PIECE];
@@ -158,7 +185,7 @@ fn make(file: &File, len: usize) -> io::Result<()> {
         file.write_all_at(piece, at as u64)?;
         at += piece.len();
     }
-    Ok(())
+    file.write_all_at(&kind, KIND_AT)
 }
 
 /// Removes a file that holds nothing; a device is none.
@@ -252,7 +279,7 @@ mod tests {
     #[test]
     fn it_behaves_like_flash_and_keeps_what_it_was_told() {
         let path = scratch("keeps");
-        let mut flash = FileFlash::open(&path, None, 2 * PAGE).unwrap();
+        let mut flash = FileFlash::open(&path, None, 2 * PAGE, [0; 2]).unwrap();
         let mut word = [0; 4];
         flash.read(PAGE, &mut word).unwrap();
         assert_eq!(word, [0xFF; 4], "new flash is blank");
@@ -261,7 +288,7 @@ mod tests {
         flash.write(0, &[1, 2, 3, 4]).unwrap();
         flash.erase(0).unwrap();
         drop(flash);
-        let flash = FileFlash::open(&path, None, 9 * PAGE).unwrap();
+        let flash = FileFlash::open(&path, None, 9 * PAGE, [0; 2]).unwrap();
         assert_eq!(flash.pages(), 2, "the file says how long it is");
         flash.read(PAGE, &mut word).unwrap();
         assert_eq!(word, [0xF0, 0x0F, 0x81, 0x00], "bits only fall");
@@ -272,10 +299,25 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
     }
 
+    /// A card is what it was made as, whatever is asked for later; a flash that is still blank is what is asked for last.
+    #[test]
+    fn what_a_card_was_made_as_stays() {
+        let path = scratch("kind");
+        let kind = |asked| FileFlash::open(&path, None, 2 * PAGE, asked).unwrap().kind();
+        assert_eq!(kind([1, 2]), [1, 2]);
+        assert_eq!(kind([5, 1]), [5, 1]);
+        let mut flash = FileFlash::open(&path, None, 0, [3, 2]).unwrap();
+        flash.write(0, &[1, 2, 3, 4]).unwrap();
+        assert_eq!(flash.opened_anew().unwrap().kind(), [3, 2]);
+        drop(flash);
+        assert_eq!(kind([0, 0]), [3, 2]);
+        std::fs::remove_file(&path).unwrap();
+    }
+
     #[test]
     fn nothing_outside_it_and_no_half_words() {
         let path = scratch("range");
-        let mut flash = FileFlash::open(&path, Some(2 * PAGE), 0).unwrap();
+        let mut flash = FileFlash::open(&path, Some(2 * PAGE), 0, [0; 2]).unwrap();
         for address in [2 * PAGE - 3, 2 * PAGE, usize::MAX - 1] {
             assert!(flash.read(address, &mut [0; 4]).is_err());
             assert!(flash.write(address & !3, &[0; 8]).is_err());
@@ -293,7 +335,7 @@ mod tests {
         let path = scratch("room");
         let room = |path: &Path| std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).unwrap()) * 512;
         let whole = (301 * PAGE) as u64;
-        drop(FileFlash::open(&path, None, 300 * PAGE).unwrap());
+        drop(FileFlash::open(&path, None, 300 * PAGE, [0; 2]).unwrap());
         assert!(room(&path) >= whole, "{}", room(&path));
         for unfinished in [0, MARK.len(), 301 * PAGE] {
             fs::write(&path, &MARK[..unfinished.min(MARK.len())]).unwrap();
@@ -304,7 +346,7 @@ mod tests {
                 .set_len(unfinished as u64)
                 .unwrap();
             assert!(room(&path) < whole);
-            let flash = FileFlash::open(&path, None, 300 * PAGE).unwrap();
+            let flash = FileFlash::open(&path, None, 300 * PAGE, [0; 2]).unwrap();
             assert_eq!((flash.pages(), room(&path) >= whole), (300, true), "{unfinished}");
         }
         fs::remove_file(&path).unwrap();
@@ -314,7 +356,7 @@ mod tests {
     #[test]
     fn what_is_opened_anew_is_what_stands_in_the_file() {
         let path = scratch("anew");
-        let mut flash = FileFlash::open(&path, None, 2 * PAGE).unwrap();
+        let mut flash = FileFlash::open(&path, None, 2 * PAGE, [0; 2]).unwrap();
         flash.write(0, &[1, 2, 3, 4]).unwrap();
         flash.file.write_all_at(&[!5], (PAGE + PAGE) as u64).unwrap();
         let mut anew = flash.opened_anew().unwrap();
@@ -324,7 +366,10 @@ mod tests {
         anew.read(0, &mut word).unwrap();
         assert_eq!(word, [1, 2, 3, 4]);
         drop(flash);
-        assert!(FileFlash::open(&path, None, PAGE).is_err(), "the lock is held");
+        assert!(
+            FileFlash::open(&path, None, PAGE, [0; 2]).is_err(),
+            "the lock is held"
+        );
         anew.write(0, &[0; 4]).unwrap();
         fs::remove_file(&path).unwrap();
     }
@@ -332,12 +377,14 @@ mod tests {
     #[test]
     fn a_second_card_and_a_wrong_size_are_refused() {
         let path = scratch("lock");
-        let first = FileFlash::open(&path, Some(PAGE), 0).unwrap();
-        let error = FileFlash::open(&path, None, PAGE).unwrap_err().to_string();
+        let first = FileFlash::open(&path, Some(PAGE), 0, [0; 2]).unwrap();
+        let error = FileFlash::open(&path, None, PAGE, [0; 2])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("another card"), "{error}");
         drop(first);
         assert!(
-            FileFlash::open(&path, Some(2 * PAGE), 0)
+            FileFlash::open(&path, Some(2 * PAGE), 0, [0; 2])
                 .unwrap_err()
                 .to_string()
                 .contains("--nvm")
@@ -349,13 +396,15 @@ mod tests {
             [&MARK[..], &[0; 100]].concat(),
         ] {
             std::fs::write(&path, &other).unwrap();
-            let error = FileFlash::open(&path, None, PAGE).unwrap_err().to_string();
+            let error = FileFlash::open(&path, None, PAGE, [0; 2])
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("left alone"), "{error}");
             assert_eq!(std::fs::read(&path).unwrap(), other);
         }
         for unfinished in [&[][..], MARK] {
             std::fs::write(&path, unfinished).unwrap();
-            assert_eq!(FileFlash::open(&path, None, PAGE).unwrap().pages(), 1);
+            assert_eq!(FileFlash::open(&path, None, PAGE, [0; 2]).unwrap().pages(), 1);
         }
         std::fs::remove_file(&path).unwrap();
     }

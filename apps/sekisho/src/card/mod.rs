@@ -6,6 +6,8 @@ pub(crate) mod element;
 #[allow(dead_code)]
 pub(crate) mod emulator;
 pub(crate) mod file_flash;
+pub(crate) mod kind;
+pub(crate) mod line;
 pub(crate) mod perso;
 pub(crate) mod ram_flash;
 pub(crate) mod screen;

@@ -10,7 +10,8 @@ use sekisho_applets::sec_app;
 use sekisho_hsm::{PersoFile, ProductFile};
 use sekisho_keys::{AesKey, KeySet, sha256};
 use sekisho_link::{Manifest, SeId, host_abi};
-use sekisho_os::{FactoryApplication, KVN_INITIAL, Module, OwnRecord, Personalisation};
+use sekisho_messaging::setup::Policy;
+use sekisho_os::{FactoryApplication, KVN_INITIAL, MESSAGING_POLICY, Module, OwnRecord, Personalisation};
 use sekisho_paging::Uid;
 use sekisho_paging::device::{DeviceKey, Record, State};
 use sekisho_paging::keys::{Keyspace, RecoveryKey, Root};
@@ -29,6 +30,9 @@ const INITIAL_KEY: [u8; 16] = [
     0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4A, 0x4B, 0x4C, 0x4D, 0x4E, 0x4F,
 ];
 
+/// What the root of a second container is made with, as in the worked SE of `docs/spec/routing.md`.
+const SECOND_ROOT: &[u8] = &[0xA0, 0x00, 0x00, 0x01, 0x52, 0x00, 0x00, 0x00];
+
 /// Parameter "i" of SCP03, with S16 or with S8.
 const fn parameter(s16: bool) -> ScpParameter {
     if s16 {
@@ -38,19 +42,50 @@ const fn parameter(s16: bool) -> ScpParameter {
     }
 }
 
-/// The SE of a batch that is meant.
-fn chosen(files: Vec<PersoFile>, se_id: Option<SeId>) -> Result<PersoFile> {
+/// The SEs of a batch that are meant: one for each container, in their order.
+fn chosen(files: Vec<PersoFile>, se_ids: &[SeId], containers: usize) -> Result<Vec<PersoFile>> {
     let count = files.len();
-    if se_id.is_none() && count > 1 {
-        bail!("the personalisation file has {count} secure elements: which one? Give --se-id");
-    }
-    for file in files {
-        let id = file.se_id()?;
-        if se_id.is_none_or(|wanted| wanted == id) {
-            return Ok(file);
+    if se_ids.is_empty() {
+        match (count == containers, containers) {
+            (true, _) => return Ok(files),
+            (false, 1) => {
+                bail!("the personalisation file has {count} secure elements: which one? Give --se-id")
+            }
+            (false, _) => bail!(
+                "each of the {containers} containers has keys of its own, and the personalisation file has those of {count}: give --se-id {containers} times, in the order of the containers"
+            ),
         }
     }
-    bail!("the personalisation file has no such secure element")
+    if se_ids.len() != containers {
+        bail!(
+            "--se-id is given {} times, and the card has {containers} {}",
+            se_ids.len(),
+            if containers == 1 {
+                "container"
+            } else {
+                "containers"
+            }
+        );
+    }
+    if se_ids
+        .iter()
+        .zip(se_ids.iter().skip(1))
+        .any(|(one, next)| one == next)
+    {
+        bail!("--se-id names one secure element twice");
+    }
+    let mut files = files;
+    let mut of = |wanted: &SeId| -> Result<PersoFile> {
+        let ids = files
+            .iter()
+            .map(PersoFile::se_id)
+            .collect::<Result<Vec<_>, _>>()?;
+        match ids.iter().position(|id| id == wanted) {
+            Some(at) => Ok(files.swap_remove(at)),
+            None => bail!("the personalisation file has no secure element {wanted}"),
+        }
+    };
+    se_ids.iter().map(&mut of).collect()
 }
 
 /// What a new card is made with, owned.
@@ -96,11 +131,21 @@ impl Perso {
         })
     }
 
-    /// Individual keys and those of the product, as `sekisho hsm perso` and `sekisho design hand-over` wrote them. The file of individual keys may
-    /// have those of the product as well, as that of version 0.1 does. `se_id` chooses from a batch.
-    pub(crate) fn read(individual: &str, product: Option<ProductFile>, se_id: Option<SeId>) -> Result<Self> {
-        let file = chosen(PersoFile::parse_batch(individual)?, se_id)?;
-        let product = match (file.product()?, product) {
+    /// Individual keys and those of the product, as `sekisho hsm perso` and `sekisho design hand-over` wrote them: for each container in its order. The file of
+    /// individual keys may have those of the product as well, as that of version 0.1 does. `se_ids` choose from a batch.
+    pub(crate) fn read(
+        individual: &str,
+        product: Option<&ProductFile>,
+        se_ids: &[SeId],
+        containers: usize,
+    ) -> Result<Vec<Self>> {
+        let files = chosen(PersoFile::parse_batch(individual)?, se_ids, containers)?;
+        files.iter().map(|file| Self::of(file, product)).collect()
+    }
+
+    fn of(file: &PersoFile, product: Option<&ProductFile>) -> Result<Self> {
+        let own = file.product()?;
+        let product = match (&own, product) {
             (Some(product), None) => product,
             (None, Some(product)) => product,
             (Some(_), Some(_)) => {
@@ -141,10 +186,61 @@ impl Perso {
         })
     }
 
+    /// Lends what each container is made with, the eSE first, all with this policy for secure messaging.
+    pub(crate) fn lend<T>(
+        persos: &[Self],
+        first: &FirstPart,
+        policy: Policy,
+        make: impl FnOnce(&[&Personalisation<'_>]) -> T,
+    ) -> Result<T> {
+        let policy = policy.to_bytes();
+        let objects: [(u16, &[u8]); 1] = [(MESSAGING_POLICY, &policy)];
+        let paging: Vec<_> = persos
+            .iter()
+            .map(|perso| perso.sec_app.as_ref().map(SecAppRecords::borrowed))
+            .collect();
+        let files: Vec<Vec<_>> = persos
+            .iter()
+            .map(|perso| perso.files.iter().flat_map(Image::iter).collect())
+            .collect();
+        let mut applications = Vec::new();
+        for ((perso, paging), files) in persos.iter().zip(&paging).zip(&files) {
+            let paging = paging.as_ref().map(|records| sec_app(records)).transpose()?;
+            let files = perso.files.as_ref().map(|_| file_system(files)).transpose()?;
+            applications.push(paging.into_iter().chain(files).collect::<Vec<_>>());
+        }
+        let made: Vec<_> = persos
+            .iter()
+            .zip(&applications)
+            .enumerate()
+            .map(|(at, (perso, applications))| match at {
+                0 => perso.borrowed(first, applications, &objects),
+                _ => perso.borrowed_beside(applications, &objects),
+            })
+            .collect();
+        Ok(make(&made.iter().collect::<Vec<_>>()))
+    }
+
+    /// As the secure element takes it for a container beside the eSE: without what is the platform's, and its root made with [`SECOND_ROOT`].
+    fn borrowed_beside<'a>(
+        &'a self,
+        applications: &'a [FactoryApplication<'a>],
+        data_objects: &'a [(u16, &'a [u8])],
+    ) -> Personalisation<'a> {
+        Personalisation {
+            kos: None,
+            k_mac: None,
+            designer: None,
+            isd_aid: Aid::new(SECOND_ROOT),
+            part: None,
+            ..self.borrowed(None, applications, data_objects)
+        }
+    }
+
     /// As the secure element takes it.
     pub(crate) fn borrowed<'a>(
         &'a self,
-        first: &'a FirstPart,
+        first: impl Into<Option<&'a FirstPart>>,
         applications: &'a [FactoryApplication<'a>],
         data_objects: &'a [(u16, &'a [u8])],
     ) -> Personalisation<'a> {
@@ -161,7 +257,7 @@ impl Perso {
             isd_aid: None,
             default_application: None,
             key_version: self.key_version,
-            part: Some(first.parts()),
+            part: first.into().map(FirstPart::parts),
             applications,
             data_objects,
             life_cycle: CardLifeCycle::OpReady,

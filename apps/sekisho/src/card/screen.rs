@@ -1,23 +1,29 @@
 //! What `sekisho card` shows when it starts.
 
 use core::fmt::Write;
-use core::net::SocketAddr;
 use std::path::Path;
 
 use sekisho_apdu::tlv::{Tag, TlvReader};
 use sekisho_applets::file_system;
 use sekisho_link::{LoaderState, Manifest, SeId};
 use sekisho_messaging::setup::{Mode, Policy};
-use sekisho_nvm::Flash;
-use sekisho_os::{Interface, MESSAGING_POLICY, PartState};
+use sekisho_os::{ContainerId, Interface, MESSAGING_POLICY, PartState, Platform, Protocol, SecureElement};
 
-use super::element::{Start, VirtualSe};
+use super::element::Start;
+use super::kind::Kind;
+use super::line::{Endpoint, Line, interface, name};
 
 /// What the SE says of itself, asked as any reader may.
 pub(crate) struct About {
     pub(crate) atr: String,
-    pub(crate) se_id: String,
     pub(crate) part: String,
+    /// By number, from 1 on.
+    pub(crate) containers: Vec<Container>,
+}
+
+/// What a container says of itself.
+pub(crate) struct Container {
+    pub(crate) se_id: String,
     pub(crate) keys: String,
     /// Whether its SCP03 has S16.
     pub(crate) is_s16: bool,
@@ -26,27 +32,64 @@ pub(crate) struct About {
 }
 
 impl About {
-    /// Asks the SE on `interface`, and leaves it as after a reset.
-    pub(crate) fn ask<F: Flash>(se: &mut VirtualSe<F>, interface: Interface) -> Self {
+    /// Asks each of so many containers on a protocol that is paired with it, and leaves all interfaces as after power-on.
+    pub(crate) fn ask<P: Platform>(se: &mut SecureElement<P>, containers: u8) -> Self {
+        let part = se.part();
+        let mut about = Self {
+            atr: hex::encode_upper(se.atr()),
+            part: "none".to_owned(),
+            containers: Vec::new(),
+        };
+        for number in 1..=containers {
+            let its = |(protocol, row): &(Protocol, sekisho_os::Row)| {
+                Protocol::STANDARD.contains(protocol) && row.container.number() == number
+            };
+            let protocol = se.pairing().rows().find(its).map(|(protocol, _)| protocol);
+            let container = protocol.filter(|protocol| se.reset_to(interface(*protocol), *protocol));
+            let container = container.map(|protocol| Container::ask(se, interface(protocol)));
+            if let Some(protocol) = protocol
+                && let Some(state) = get_data(se, interface(protocol), 0xDF20)
+                && let Ok(state) = LoaderState::decode(&state)
+            {
+                about.part = os_part(&state, part);
+            }
+            about
+                .containers
+                .push(container.unwrap_or_else(Container::unreachable));
+        }
+        for interface in Interface::ALL {
+            let _ = se.reset_to(interface, interface.default_protocol());
+        }
+        about
+    }
+}
+
+impl Container {
+    /// One that pairing data give no protocol.
+    fn unreachable() -> Self {
+        Self {
+            se_id: "unknown: it is paired with no protocol".to_owned(),
+            keys: "unknown".to_owned(),
+            is_s16: false,
+            files: None,
+        }
+    }
+
+    fn ask<P: Platform>(se: &mut SecureElement<P>, interface: Interface) -> Self {
         let se_id = get_data(se, interface, 0x00CF)
             .and_then(|v| v.try_into().ok())
             .map(SeId);
-        let state = get_data(se, interface, 0xDF20).and_then(|v| LoaderState::decode(&v).ok());
         let templates = (0..=u8::MAX).map_while(|index| object(se, interface, [index, 0xE0], 0xE0));
         let keys: Vec<u8> = templates.flatten().collect();
         let design = get_data(se, interface, 0xDF22).and_then(|v| LoaderState::decode(&v).ok());
         // The last byte of card recognition data is "i" of SCP03, whose bit 1 says S16 (GPC H.2; Amd D Table 5-1).
         let recognition = get_data(se, interface, 0x0066).unwrap_or_default();
-        let is_s16 = recognition.last().is_some_and(|i| i & 0x01 != 0);
         let files = files(se, interface);
-        let part = se.part();
         se.reset(interface);
         Self {
-            atr: hex::encode_upper(se.atr()),
             se_id: se_id.map_or_else(|| "unknown".to_owned(), |id| id.to_string()),
-            part: state.map_or_else(|| "none".to_owned(), |state| os_part(&state, part)),
             keys: key_versions(&keys, design.map(|state| state.version)),
-            is_s16,
+            is_s16: recognition.last().is_some_and(|i| i & 0x01 != 0),
             files,
         }
     }
@@ -68,13 +111,13 @@ fn os_part(state: &LoaderState, part: Option<PartState>) -> String {
 }
 
 /// The value of a data object; the GlobalPlatform class gets it in its TLV.
-fn get_data<F: Flash>(se: &mut VirtualSe<F>, interface: Interface, tag: u16) -> Option<Vec<u8>> {
+fn get_data<P: Platform>(se: &mut SecureElement<P>, interface: Interface, tag: u16) -> Option<Vec<u8>> {
     object(se, interface, tag.to_be_bytes(), tag)
 }
 
 /// The value of the data object that P1P2 asks for.
-fn object<F: Flash>(
-    se: &mut VirtualSe<F>,
+fn object<P: Platform>(
+    se: &mut SecureElement<P>,
     interface: Interface,
     [p1, p2]: [u8; 2],
     tag: u16,
@@ -87,7 +130,7 @@ fn object<F: Flash>(
 }
 
 /// The file system's AID, and the modes that its security domain lets readers open.
-fn files<F: Flash>(se: &mut VirtualSe<F>, interface: Interface) -> Option<String> {
+fn files<P: Platform>(se: &mut SecureElement<P>, interface: Interface) -> Option<String> {
     let policy = get_data(se, interface, MESSAGING_POLICY).and_then(|v| Policy::from_bytes(&v));
     let policy = policy.unwrap_or_default();
     let select = [&[0x00, 0xA4, 0x04, 0x0C, 0x07], file_system::AID].concat();
@@ -128,27 +171,20 @@ fn key_versions(information: &[u8], design: Option<u32>) -> String {
     text
 }
 
-/// Where the SE can be reached.
-pub(crate) struct Reach<'a> {
-    pub(crate) vpcd: Option<&'a str>,
-    pub(crate) listen: Option<SocketAddr>,
-    /// That of vpcd, or of the only reader.
-    pub(crate) interface: &'a str,
-    /// That of the listener.
-    pub(crate) listen_interface: &'a str,
-}
-
 /// The rest of an agent's command, with the server that `sekisho server` is where nobody says otherwise.
 const AGENT: &str =
     "--server https://127.0.0.1:8443 --ca sekisho-server/certificate.pem --token-file token --once";
 
-/// The first screen.
+/// Lines for which it is shown what to try.
+const TRIED_MAX: usize = 2;
+
+/// The first screen. Listeners have the address that they have got.
 pub(crate) fn first_screen(
     about: &About,
     flash: &Path,
     kib: usize,
-    start: Start,
-    reach: &Reach<'_>,
+    (start, kind): (Start, Kind),
+    lines: &[(Line, Option<ContainerId>)],
 ) -> String {
     let made = if start == Start::Made {
         "made now"
@@ -160,37 +196,39 @@ pub(crate) fn first_screen(
         let _ = writeln!(text, "  {name:<11}{value}");
     };
     line("flash", &format!("{} ({kib} KiB, {made})", flash.display()));
-    line("SE-id", &about.se_id);
+    if kind != Kind::PLAIN {
+        line("product", &kind.to_string());
+    }
     line("ATR", &about.atr);
     line("OS part", &about.part);
-    line("keys", &about.keys);
-    if about.is_s16 {
-        line("SCP03", "S16: challenges, cryptograms and MACs of 16 bytes");
+    let several = about.containers.len() > 1;
+    for (number, container) in (1..).zip(&about.containers) {
+        if several {
+            line(&format!("container {number}"), "");
+        }
+        let mut its = |name: &str, value: &str| {
+            let indent = if several { "  " } else { "" };
+            line(&format!("{indent}{name}"), value);
+        };
+        its("SE-id", &container.se_id);
+        its("keys", &container.keys);
+        if container.is_s16 {
+            its("SCP03", "S16: challenges, cryptograms and MACs of 16 bytes");
+        }
+        if let Some(files) = &container.files {
+            its("files", files);
+        }
     }
-    if let Some(files) = &about.files {
-        line("files", files);
+    for (of, container) in lines {
+        let answers = match container.filter(|_| several) {
+            Some(container) => format!("{}, answered by container {}", of.endpoint, container.number()),
+            None => of.endpoint.to_string(),
+        };
+        line(name(of.protocol), &answers);
     }
-    if reach.interface == reach.listen_interface || reach.listen.is_none() {
-        line("interface", reach.interface);
-    } else {
-        let both = format!(
-            "{} in vpcd, {} for --listen",
-            reach.interface, reach.listen_interface
-        );
-        line("interface", &both);
-    }
-    let _ = writeln!(text);
-    if let Some(address) = reach.vpcd {
-        let _ = writeln!(text, "In pcscd's virtual reader (vpcd at {address}). Try:");
-        let _ = writeln!(text, "  opensc-tool -l");
-        let _ = writeln!(text, "  opensc-tool -a -s 00A4040000 -s 80CADF2000");
-        let _ = writeln!(text, "  sekisho agent --card 'pcsc:Virtual PCD 00 00' {AGENT}");
-    }
-    if let Some(address) = reach.listen {
-        let _ = writeln!(text, "Listening on {address}, length-prefixed like vpcd. Try:");
-        let _ = writeln!(text, "  sekisho agent --card tcp:{address} {AGENT}");
-        if about.files.is_some() {
-            let _ = writeln!(text, "  sekisho reader --card tcp:{address} send 00B0810004");
+    if lines.len() <= TRIED_MAX {
+        for (line, container) in lines {
+            text += &what_to_try(line, about.containers.get(container.map_or(0, index)));
         }
     }
     let _ = writeln!(
@@ -198,4 +236,30 @@ pub(crate) fn first_screen(
         "\nIt keeps its state in the flash: stop it with Ctrl-C, or in any other way, at any moment."
     );
     text
+}
+
+fn index(container: ContainerId) -> usize {
+    usize::from(container.number()).saturating_sub(1)
+}
+
+/// Commands for a reader of this line.
+fn what_to_try(line: &Line, container: Option<&Container>) -> String {
+    let has_files = container.is_some_and(|container| container.files.is_some());
+    match &line.endpoint {
+        Endpoint::Client(address) => {
+            // Debian's pcscd has two virtual readers, at ports 35963 and 35964.
+            let reader = if address.ends_with(":35964") { "01" } else { "00" };
+            let of = format!("-r 'Virtual PCD 00 {reader}'");
+            format!(
+                "\nIn pcscd's virtual reader (vpcd at {address}). Try:\n  opensc-tool -l\n  opensc-tool {of} -a -s 00A4040000 -s 80CA00CF00\n  sekisho agent --card 'pcsc:Virtual PCD 00 {reader}' {AGENT}\n"
+            )
+        }
+        Endpoint::Listener(address) => {
+            let reader = format!("  sekisho reader --card tcp:{address} send 00B0810004\n");
+            format!(
+                "\nListening on {address}, length-prefixed like vpcd. Try:\n  sekisho agent --card tcp:{address} {AGENT}\n{}",
+                if has_files { reader } else { String::new() }
+            )
+        }
+    }
 }

@@ -13,7 +13,7 @@ use sekisho_device::{
     hand_over,
 };
 use sekisho_link::{Access, Manifest, Outcome, Status};
-use sekisho_transport::{Card, PcscCard, SocketCard};
+use sekisho_transport::{Card, PcscCard, SocketCard, TransportError};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -118,7 +118,10 @@ impl CardAt {
                 )?)
             }
             Self::Tcp(address) => {
-                let card = SocketCard::open(address, timeout);
+                let card = match SocketCard::open(address, timeout) {
+                    Err(taken @ TransportError::Refused(_)) => return Err(taken.into()),
+                    card => card,
+                };
                 Box::new(card.with_context(|| {
                     format!("cannot reach the secure element; does `sekisho card --listen {address}` run?")
                 })?)

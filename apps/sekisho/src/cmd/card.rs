@@ -10,13 +10,12 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use sekisho_apdu::StatusWord;
-use sekisho_applets::file_system::image::Image;
 use sekisho_hsm::ProductFile;
 use sekisho_hsm::sealed::Purpose;
 use sekisho_link::SeId;
 use sekisho_messaging::setup::Policy;
 use sekisho_nvm::Flash;
-use sekisho_os::{BootError, Interface, MESSAGING_POLICY, Profile};
+use sekisho_os::{BootError, Platform, Profile, Protocol, SecureElement};
 use sekisho_transport::{CardSide, Served, Stop, serve_listener, serve_vpcd};
 use tokio::sync::mpsc;
 
@@ -24,19 +23,27 @@ use super::reader::ModeName;
 use super::secret::{self, HandOverPassphrase};
 use super::{OrUsage as _, usage};
 use crate::card::board::{self, Board};
-use crate::card::element::{self, Start};
-use crate::card::file_flash::{FileFlash, LARGEST, PAGE};
-use crate::card::perso::{FirstPart, Perso, SecAppRecords, file_system, sec_app};
-use crate::card::screen::{About, Reach, first_screen};
-use crate::card::side::{OnInterface, SharedSe};
+use crate::card::element::{self, CONTAINERS_MAX, CardPlatform, CardSe, HostPlatform, Start, SystemRng};
+use crate::card::file_flash::{self, FileFlash, LARGEST, PAGE};
+use crate::card::kind::{Kind, ProductName};
+use crate::card::line::{self, Endpoint, Line, host_and_port};
+use crate::card::perso::{FirstPart, Perso};
+use crate::card::screen::{About, first_screen};
+use crate::card::side::SharedSe;
 use crate::files;
 
-/// Be a virtual secure element: in pcscd's virtual reader, behind a TCP port, or both
+/// Be a virtual secure element, on as many protocols at once as it has readers
 ///
 /// The flash is a file. A blank one is personalised first: with --perso as the HSM says, else as a developer's card with well-known keys.
 #[derive(ClapArgs)]
-#[command(group(ArgGroup::new("readers").required(true).multiple(true).args(["vpcd", "listen"])))]
+#[command(group(ArgGroup::new("readers").required(true).multiple(true).args(["on", "vpcd", "listen"])))]
 pub(crate) struct Args {
+    /// A line, given as often as there are readers. PROTOCOL: t0, t1, swp-a, swp-b, apdu-gate, spi-ese, spi-euicc. ENDPOINT: vpcd:HOST:PORT connects to a virtual
+    /// reader, vpcd+tcp:ADDRESS:PORT listens on loopback, port 0 on a free one. t0 and t1 share an interface, so do swp-a and swp-b, and spi-ese and spi-euicc: the one powered last
+    /// resets the other
+    #[arg(long, value_name = "PROTOCOL=ENDPOINT")]
+    on: Vec<Line>,
+
     /// File that is the flash; made if there is none
     #[arg(long, value_name = "FILE", default_value = "card.flash")]
     flash: PathBuf,
@@ -49,9 +56,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "perso")]
     product: Option<PathBuf>,
 
-    /// Which SE of a batch's personalisation file
+    /// Which SE of a batch's personalisation file; for several containers once for each, in their order
     #[arg(long, value_name = "SE-ID", requires = "perso")]
-    se_id: Option<SeId>,
+    se_id: Vec<SeId>,
+
+    /// What a new card is made as; without it, the default profile
+    #[arg(long, value_enum, value_name = "PRODUCT")]
+    profile: Option<ProductName>,
+
+    /// Containers of a new card: with 2, T=0 and T=1 are the second one's, all other protocols the first one's; an embedded SE where --profile says nothing else
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=CONTAINERS_MAX as i64))]
+    containers: Option<u8>,
 
     #[command(flatten)]
     hand_over: HandOverPassphrase,
@@ -60,11 +75,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "product")]
     product_passphrase_file: Option<PathBuf>,
 
-    /// Connect to pcscd's virtual reader (vpcd); second reader: port 35964
+    /// Short for --on with the protocol of --interface: connect to pcscd's virtual reader (vpcd); second reader: port 35964
     #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:35963", value_parser = host_and_port)]
     vpcd: Option<String>,
 
-    /// Listen here for readers; port 0 takes a free one. Loopback only: whoever connects holds the card
+    /// Short for --on with the protocol of --listen-interface: listen here for readers; port 0 takes a free one. Loopback only: whoever connects holds the card
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
 
@@ -88,7 +103,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FIRMWARE")]
     board: Option<PathBuf>,
 
-    /// The interface on which commands come
+    /// The interface of --vpcd, or of --listen alone
     #[arg(long, value_enum, default_value_t = InterfaceName::Contact)]
     interface: InterfaceName,
 
@@ -111,6 +126,23 @@ impl Args {
         };
         self.listen_interface.unwrap_or(default)
     }
+
+    /// All lines: --vpcd and --listen are short forms.
+    fn lines(&self) -> Vec<Line> {
+        let vpcd = self.vpcd.iter().map(|address| Line {
+            protocol: self.interface.protocol(),
+            endpoint: Endpoint::Client(address.clone()),
+        });
+        let listen = self.listen.iter().map(|address| Line {
+            protocol: self.listen_interface().protocol(),
+            endpoint: Endpoint::Listener(*address),
+        });
+        vpcd.chain(listen).chain(self.on.iter().cloned()).collect()
+    }
+
+    fn kind(&self) -> Option<Kind> {
+        Kind::asked(self.profile, self.containers)
+    }
 }
 
 /// Interfaces by name.
@@ -127,21 +159,13 @@ enum InterfaceName {
 }
 
 impl InterfaceName {
-    const fn interface(self) -> Interface {
+    /// What it speaks.
+    const fn protocol(self) -> Protocol {
         match self {
-            Self::Contact => Interface::Iso7816Contact,
-            Self::Swp => Interface::Swp,
-            Self::ApduGate => Interface::ApduGate,
-            Self::Spi => Interface::Spi,
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Contact => "contact (ISO/IEC 7816-3)",
-            Self::Swp => "SWP",
-            Self::ApduGate => "APDU gate",
-            Self::Spi => "SPI/I2C",
+            Self::Contact => Protocol::T0,
+            Self::Swp => Protocol::SwpA,
+            Self::ApduGate => Protocol::ApduGate,
+            Self::Spi => Protocol::SpiEse,
         }
     }
 }
@@ -164,62 +188,72 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
 /// Runs the card until it is stopped.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Before anything is made: a port in use must not leave a card behind.
-    if let Some(address) = args.listen
-        && !address.ip().is_loopback()
-    {
-        return usage(format!(
-            "{address} is open to others, and whoever connects holds the card; listen on 127.0.0.1:{} and forward it if you must",
-            address.port()
-        ));
+    let mut lines = args.lines();
+    if let Some(why) = line::conflict(&lines) {
+        return usage(why);
     }
-    if args.vpcd.is_some() && args.listen.is_some() && args.listen_interface() == args.interface {
-        return usage("two readers on one interface would take each other's selections and proofs; give --listen-interface another one".to_owned());
+    if let Some(why) = args.board.as_ref().and_then(|_| beyond_the_board(args, &lines)) {
+        return usage(why);
     }
-    let listener = args.listen.map(listen).transpose()?;
-    let interface = args.interface.interface();
-    let (kib, about, start, side): (_, _, _, Side) = match &args.board {
-        Some(firmware) => {
-            let (kib, about, start, board) = on_board(args, firmware)?;
-            (
-                kib,
-                about,
-                start,
-                Box::new(move |interface| Box::new(board.on(interface))),
-            )
-        }
-        None => {
-            let (se, start, profile) = in_process(args)?;
-            let kib = se.flash().len() / 1024;
-            let se = SharedSe::new(se, profile);
-            let about = About::ask(&mut se.lock(), interface);
-            let side = move |interface| {
-                let se = se.clone();
-                Box::new(OnInterface { se, interface }) as Box<dyn CardSide + Send>
-            };
-            (kib, about, start, Box::new(side))
-        }
+    let listeners = lines.iter_mut().map(listen).collect::<Result<Vec<_>>>()?;
+    let made = match &args.board {
+        Some(firmware) => on_board(args, firmware)?,
+        None => in_process(args)?,
     };
-    let reach = Reach {
-        vpcd: args.vpcd.as_deref(),
-        listen: listener.as_ref().map(TcpListener::local_addr).transpose()?,
-        interface: args.interface.name(),
-        listen_interface: args.listen_interface().name(),
-    };
-    show(&first_screen(&about, &args.flash, kib, start, &reach));
-    let interfaces = [args.interface, args.listen_interface()].map(InterfaceName::interface);
-    serve(args.vpcd.clone(), listener, &side, interfaces)
+    let answered = lines
+        .iter()
+        .map(|line| (line.clone(), (made.paired)(line.protocol)));
+    let answered: Vec<_> = answered.collect();
+    show(&first_screen(
+        &made.about,
+        &args.flash,
+        made.kib,
+        made.start,
+        &answered,
+    ));
+    serve(lines.into_iter().zip(listeners).collect(), &made.side)
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}; is another card there?"))
+/// What the chip's firmware has not, if that is asked for.
+fn beyond_the_board(args: &Args, lines: &[Line]) -> Option<String> {
+    let is_spoken = |line: &&Line| line.protocol == line::interface(line.protocol).default_protocol();
+    if args.kind().is_some_and(|kind| kind != Kind::PLAIN) {
+        return Some("--board: the firmware is of the default profile and has one container; leave --profile and --containers away".to_owned());
+    }
+    let other = lines.iter().find(|line| !is_spoken(line))?;
+    Some(format!(
+        "--board: the firmware does not speak {}; it has t0, swp-a, apdu-gate and spi-ese",
+        line::name(other.protocol)
+    ))
 }
 
-/// A secure element on one of its interfaces.
-type Side = Box<dyn Fn(Interface) -> Box<dyn CardSide + Send>>;
+/// The listener of a line that has one; the line says its address then.
+fn listen(line: &mut Line) -> Result<Option<TcpListener>> {
+    let Endpoint::Listener(address) = &mut line.endpoint else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(*address)
+        .with_context(|| format!("cannot listen on {address}; is another card there?"))?;
+    *address = listener.local_addr()?;
+    Ok(Some(listener))
+}
+
+/// A secure element on one of its protocols.
+type Side = Box<dyn Fn(Protocol) -> Box<dyn CardSide + Send>>;
+
+/// A card that has started.
+struct Made {
+    kib: usize,
+    about: About,
+    start: (Start, Kind),
+    /// Which container answers on a protocol.
+    paired: Box<dyn Fn(Protocol) -> Option<sekisho_os::ContainerId>>,
+    side: Side,
+}
 
 /// The product's profile with the RAM that is asked for.
-fn profile(args: &Args) -> Result<Profile> {
-    let mut profile = Profile::default();
+fn profile(args: &Args, kind: Kind) -> Result<Profile> {
+    let mut profile = kind.profile();
     profile.ram = args.ram.unwrap_or(profile.ram);
     check_budgets(args, &profile).or_usage()?;
     Ok(profile)
@@ -230,75 +264,111 @@ fn divide(profile: &mut Profile, len: usize) {
     profile.slot_bytes = len.saturating_sub(profile.store_bytes) / 2 / PAGE * PAGE;
 }
 
-/// Starts the SE in this process on its flash; with the profile that fits it.
-fn in_process(args: &Args) -> Result<(element::VirtualSe<FileFlash>, Start, Profile)> {
-    let mut profile = profile(args)?;
-    let perso = perso(args)?;
-    let len = profile.store_bytes + 2 * profile.slot_bytes;
+/// Starts the SE in this process on its flash.
+fn in_process(args: &Args) -> Result<Made> {
+    let path = args.flash.display();
+    let known = |bytes| {
+        Kind::of_bytes(bytes)
+            .with_context(|| format!("{path} holds a card that a later version has made; use that one"))
+    };
+    let kind = match args.kind() {
+        Some(asked) => asked,
+        None => file_flash::kind_of(&args.flash).map_or(Ok(Kind::PLAIN), known)?,
+    };
+    let mut profile = profile(args, kind)?;
+    let persos = persos(args, kind)?;
     files::close(&args.flash);
-    let flash = FileFlash::open(&args.flash, args.nvm, len)?;
+    let len = profile.store_bytes + 2 * profile.slot_bytes;
+    let flash = FileFlash::open(&args.flash, args.nvm, len, kind.bytes())?;
+    let found = known(flash.kind())?;
+    if found != kind {
+        bail!(
+            "{path} holds a card that was made as {found}, and stays it; start a new one with another --flash"
+        );
+    }
     divide(&mut profile, flash.len());
-    let (se, found) = start(args, &perso, flash, &profile)?;
-    Ok((se, found, profile))
+    let (mut se, start) = start::<CardPlatform<FileFlash>>(args, &persos, flash, &profile)?;
+    let pairing = *se.pairing();
+    let about = About::ask(&mut se, kind.containers);
+    let kib = se.flash().len() / 1024;
+    let se = SharedSe::new(Box::new(se), profile);
+    Ok(Made {
+        kib,
+        about,
+        start: (start, kind),
+        paired: Box::new(move |protocol| pairing.row(protocol).map(|row| row.container)),
+        side: Box::new(move |protocol| Box::new(se.on(protocol))),
+    })
 }
 
 /// Starts it on an emulated chip. What makes a new card, and what is said of it, comes from an SE in this process on what the chip's flash holds.
-fn on_board(args: &Args, firmware: &Path) -> Result<(usize, About, Start, Board)> {
-    let mut profile = profile(args)?;
-    let perso = perso(args)?;
+fn on_board(args: &Args, firmware: &Path) -> Result<Made> {
+    let kind = Kind::PLAIN;
+    let mut profile = profile(args, kind)?;
+    let persos = persos(args, kind)?;
     let len = args.nvm.unwrap_or(profile.store_bytes + 2 * profile.slot_bytes);
     files::close(&args.flash);
     let flash = board::flash(&args.flash, len)?;
     let len = flash.page_size() * flash.pages();
     divide(&mut profile, len);
-    let (mut se, found) = start(args, &perso, flash, &profile)?;
-    let about = About::ask(&mut se, args.interface.interface());
-    if found == Start::Made {
+    let (mut se, start) = start::<HostPlatform<_>>(args, &persos, flash, &profile)?;
+    let about = About::ask(&mut se, kind.containers);
+    if start == Start::Made {
         board::make(&args.flash, se.flash(), &profile)?;
     }
-    Ok((len / 1024, about, found, Board::start(firmware, &args.flash)?))
+    let board = Board::start(firmware, &args.flash)?;
+    Ok(Made {
+        kib: len / 1024,
+        about,
+        start: (start, kind),
+        paired: Box::new(|_| Some(sekisho_os::ContainerId::ESE)),
+        side: Box::new(move |protocol| Box::new(board.on(line::interface(protocol)))),
+    })
 }
 
-fn perso(args: &Args) -> Result<Perso> {
+/// What each container of a new card is made with.
+fn persos(args: &Args, kind: Kind) -> Result<Vec<Perso>> {
     match &args.perso {
-        Some(path) => personalisation(args, path),
-        None => Perso::developer(args.s16),
+        Some(path) => personalisations(args, path, kind),
+        None => (0..kind.containers).map(|_| Perso::developer(args.s16)).collect(),
     }
 }
 
 /// Starts the SE on its flash; makes it on one that is blank.
-fn start<F: Flash>(
+fn start<P: Platform<Rng = SystemRng>>(
     args: &Args,
-    perso: &Perso,
-    flash: F,
+    persos: &[Perso],
+    flash: P::Flash,
     profile: &Profile,
-) -> Result<(element::VirtualSe<F>, Start)> {
+) -> Result<(SecureElement<P>, Start)> {
     let first = FirstPart::new()?;
-    let records = perso.sec_app.as_ref().map(SecAppRecords::borrowed);
-    let applications = records.as_ref().map(|records| sec_app(records)).transpose()?;
-    let files: Vec<_> = perso.files.iter().flat_map(Image::iter).collect();
-    let files = perso.files.as_ref().map(|_| file_system(&files)).transpose()?;
-    let applications: Vec<_> = applications.into_iter().chain(files).collect();
     let policy = args
         .allow
         .iter()
-        .fold(Policy::new(), |policy, name| policy.allow(name.mode()))
-        .to_bytes();
-    let objects: [(u16, &[u8]); 1] = [(MESSAGING_POLICY, &policy)];
-    let (mut se, found) = element::start(flash, profile, &perso.borrowed(&first, &applications, &objects))
-        .map_err(|error| explain(error, args))?;
-    if found == Start::Found && args.s16 && !About::ask(&mut se, args.interface.interface()).is_s16 {
+        .fold(Policy::new(), |policy, name| policy.allow(name.mode()));
+    let made = Perso::lend(persos, &first, policy, |personalisations| {
+        element::start_as::<P>(flash, profile, personalisations)
+    })?;
+    let (mut se, found) = made.map_err(|error| explain(error, args))?;
+    if found == Start::Made {
+        return Ok((se, found));
+    }
+    let containers = About::ask(&mut se, u8::try_from(persos.len()).unwrap_or(1)).containers;
+    if args.s16 && !containers.iter().any(|container| container.is_s16) {
         bail!(
             "{} holds a card with S8, which it keeps; start a new card with another --flash",
             args.flash.display()
         );
     }
-    if let (Start::Found, Some(path)) = (found, &args.perso) {
-        let se_id = About::ask(&mut se, args.interface.interface()).se_id;
-        if se_id != perso.se_id.to_string() {
+    let Some(path) = &args.perso else {
+        return Ok((se, found));
+    };
+    for (container, perso) in containers.iter().zip(persos) {
+        if container.se_id != perso.se_id.to_string() {
             bail!(
-                "{} holds the card {se_id}, not {} of {}; give the new one its own --flash",
+                "{} holds the card {}, not {} of {}; give the new one its own --flash",
                 args.flash.display(),
+                container.se_id,
                 perso.se_id,
                 path.display()
             );
@@ -308,7 +378,7 @@ fn start<F: Flash>(
 }
 
 /// What a new card is made with: the only place where individual keys and those of the product meet.
-fn personalisation(args: &Args, path: &Path) -> Result<Perso> {
+fn personalisations(args: &Args, path: &Path, kind: Kind) -> Result<Vec<Perso>> {
     let hand_over = &args.hand_over;
     let individual = secret::read_hand_over(path, Purpose::Personalisation, hand_over, "sekisho hsm perso")?;
     // Each file that is wrong is named, none for the other.
@@ -322,13 +392,13 @@ fn personalisation(args: &Args, path: &Path) -> Result<Perso> {
             Some(ProductFile::parse(&text).with_context(wrong)?)
         }
     };
-    Perso::read(&individual, product, args.se_id)
+    Perso::read(&individual, product.as_ref(), &args.se_id, kind.containers.into())
         .with_context(|| format!("cannot personalise from {}", path.display()))
 }
 
 /// Refuses budgets that no card can live with, before there is a flash.
 fn check_budgets(args: &Args, profile: &Profile) -> Result<()> {
-    let least = size_of::<element::VirtualSe<FileFlash>>();
+    let least = size_of::<CardSe<FileFlash>>();
     if profile.ram < least {
         bail!(
             "--ram {}: {}K is the least, and what is above it goes to the OS part",
@@ -346,16 +416,6 @@ fn check_budgets(args: &Args, profile: &Profile) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// A reader's address: what follows the last colon is a port.
-fn host_and_port(text: &str) -> Result<String, &'static str> {
-    match text.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse().is_ok_and(|port: u16| port > 0) => {
-            Ok(text.to_owned())
-        }
-        _ => Err("write HOST:PORT"),
-    }
 }
 
 /// What to do about a card that does not start.
@@ -379,27 +439,22 @@ fn explain(error: BootError, args: &Args) -> anyhow::Error {
 }
 
 /// Offers the SE to its readers until a signal comes, or a listener fails.
-fn serve(
-    vpcd: Option<String>,
-    listener: Option<TcpListener>,
-    side: &Side,
-    [of_vpcd, of_listen]: [Interface; 2],
-) -> Result<ExitCode> {
+fn serve(lines: Vec<(Line, Option<TcpListener>)>, side: &Side) -> Result<ExitCode> {
     let stop = Stop::new();
     let (ended, mut ends) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
-    if let Some(address) = vpcd {
-        let (mut side, stop) = (side(of_vpcd), stop.clone());
-        threads.push(thread::spawn(move || {
-            serve_vpcd(&address, &mut *side, &stop, &mut |event| tell("vpcd", &event));
-        }));
-    }
-    if let Some(listener) = listener {
-        let (mut side, stop, ended) = (side(of_listen), stop.clone(), ended.clone());
-        threads.push(thread::spawn(move || {
-            let result = serve_listener(&listener, &mut *side, &stop, &mut |event| tell("socket", &event));
-            // The receiver is gone only when the process is already ending.
-            let _ = ended.send(result);
+    for (line, listener) in lines {
+        let (mut side, stop, ended) = (side(line.protocol), stop.clone(), ended.clone());
+        let name = line::name(line.protocol);
+        let mut tell = move |event| tell(name, &event);
+        threads.push(thread::spawn(move || match (&line.endpoint, listener) {
+            (_, Some(listener)) => {
+                let result = serve_listener(&listener, &mut *side, &stop, &mut tell);
+                // The receiver is gone only when the process is already ending.
+                let _ = ended.send(result);
+            }
+            (Endpoint::Client(address), None) => serve_vpcd(address, &mut *side, &stop, &mut tell),
+            (Endpoint::Listener(_), None) => {}
         }));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -429,6 +484,10 @@ fn tell(what: &str, event: &Served) {
     let _ = match event {
         Served::Connected(peer) => writeln!(io::stderr(), "{what}: reader {peer} is there"),
         Served::Disconnected(why) => writeln!(io::stderr(), "{what}: the reader is gone: {}", reason(why)),
+        Served::Refused(peer) => writeln!(
+            io::stderr(),
+            "{what}: reader {peer} is refused: one is there already"
+        ),
         Served::Waiting(why) => writeln!(
             io::stderr(),
             "{what}: no reader yet ({why}); waiting. For vpcd: start pcscd with the package vsmartcard-vpcd"

@@ -48,27 +48,43 @@ impl CardProcess {
 
     /// Starts it by a command that begins with the binary, or with something that becomes it.
     pub fn start_by(command: &mut Command, flash: &Path, port: u16, more: &[&str]) -> Self {
-        let mut child = command
+        command
             .args(["card", "--listen", &format!("127.0.0.1:{port}"), "--flash"])
             .arg(flash)
-            .args(more)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .args(more);
+        let mut card = Self::run(command);
+        card.address = card
+            .screen
+            .iter()
+            .find_map(|line| line.strip_prefix("Listening on ")?.split(',').next())
+            .unwrap_or_else(|| panic!("the card did not start: {:?}", card.screen))
+            .to_owned();
+        card
+    }
+
+    /// Starts it on these lines, `PROTOCOL=ENDPOINT` each.
+    pub fn start_on(flash: &Path, lines: &[&str], more: &[&str]) -> Self {
+        let mut command = Command::new(SEKISHO);
+        command.stderr(Stdio::null()).args(["card", "--flash"]).arg(flash);
+        for line in lines {
+            command.args(["--on", line]);
+        }
+        Self::run(command.args(more))
+    }
+
+    /// Runs it and reads its first screen.
+    pub fn run(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut screen = Vec::new();
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
-            let is_last = line.contains("sekisho agent --card tcp:");
+            let is_last = line.starts_with("It keeps its state");
             screen.push(line);
             if is_last {
                 break;
             }
         }
-        let address = screen
-            .iter()
-            .find_map(|line| line.strip_prefix("Listening on ")?.split(',').next())
-            .unwrap_or_else(|| panic!("the card did not start: {screen:?}"))
-            .to_owned();
+        let address = String::new();
         Self {
             child,
             address,
@@ -80,6 +96,17 @@ impl CardProcess {
     pub fn says(&self, name: &str) -> String {
         let found = self.screen.iter().find_map(|line| line.trim().strip_prefix(name));
         found.expect(name).trim().to_owned()
+    }
+
+    /// Where the listener of a protocol is.
+    pub fn at(&self, protocol: &str) -> String {
+        let said = self.says(protocol);
+        let address = said.strip_prefix("vpcd+tcp:").expect("a listener");
+        address.split(',').next().unwrap_or_default().to_owned()
+    }
+
+    pub fn reader_on(&self, protocol: &str) -> SocketCard {
+        SocketCard::open(&self.at(protocol), Duration::from_secs(20)).unwrap()
     }
 
     pub fn reader(&self) -> SocketCard {

@@ -11,6 +11,7 @@ use crate::channels::Channels;
 use crate::interface::{ContainerId, Interface, Place, Protocol};
 use crate::loader::PartState;
 use crate::messaging;
+use crate::pairing::Pairing;
 use crate::profile::Profile;
 use crate::response::{Response, Wanted};
 use crate::stack::{Depth, Stack};
@@ -239,6 +240,11 @@ impl<P: Platform> SecureElement<P> {
     /// What an interface speaks.
     pub fn protocol(&self, interface: Interface) -> Protocol {
         self.core.interfaces.channels.protocol(interface)
+    }
+
+    /// Pairing data that the SE works with: the profile's, or what the platform's record says in their place.
+    pub const fn pairing(&self) -> &Pairing {
+        &self.core.containers.pairing.rows
     }
 
     /// Resets an interface, which speaks `protocol` from here on; false, and nothing is done, when it cannot or when pairing data have no row for it.

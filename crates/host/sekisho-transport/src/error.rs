@@ -37,6 +37,9 @@ pub enum TransportError {
     /// The peer closed the connection.
     #[error("the secure element closed the connection")]
     Closed,
+    /// Whoever has the SE sent us away, in these words.
+    #[error("the secure element is taken: {0}")]
+    Refused(String),
     /// The SE did not answer in time.
     #[error("the secure element did not answer in time")]
     Timeout,

@@ -4,6 +4,10 @@
 //! the R-APDU of each command and the ATR for [`Control::GetAtr`]; the other control codes have no answer.
 //! (Virtual Smart Card Architecture, `virtualsmartcard/src/vpcd/vpcd.h`.)
 
+/// What a listener that has a reader already begins its one frame with, before it hangs up; the rest says which reader that is. No ATR begins so (TS is 3B or 3F: ISO/IEC
+/// 7816-3, 8.1).
+pub const REFUSED: &str = "refused: ";
+
 /// Most bytes of a body: what the length field can say.
 pub const BODY_MAX: usize = 0xFFFF;
 

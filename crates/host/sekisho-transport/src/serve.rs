@@ -2,14 +2,16 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
 
 use socket2::SockRef;
 
 use crate::error::TransportError;
-use crate::frame::{Control, FromReader};
-use crate::stream::{Framed, connect, is_timeout};
+use crate::frame::{Control, FromReader, REFUSED, encode};
+use crate::stream::{Framed, connect, is_timeout, now};
 
 /// How often a wait looks whether it shall end.
 const POLL: Duration = Duration::from_millis(250);
@@ -32,8 +34,13 @@ pub trait CardSide {
     /// The answer to reset.
     fn atr(&mut self) -> Vec<u8>;
 
-    /// Power on, power off or warm reset; also the loss of the connection to the reader.
+    /// Power on, or a warm reset.
     fn reset(&mut self);
+
+    /// Power off; also the loss of the connection to the reader. To most that is a reset.
+    fn power_off(&mut self) {
+        self.reset();
+    }
 
     /// Processes one C-APDU, or what stands in its place; writes the R-APDU to `out` (65,535 bytes) and returns its length, at least 2.
     fn transmit(&mut self, capdu: &[u8], out: &mut [u8]) -> usize;
@@ -46,6 +53,8 @@ pub enum Served {
     Connected(SocketAddr),
     /// The reader is gone.
     Disconnected(TransportError),
+    /// Another reader came while one was there, and was sent away with a reason.
+    Refused(SocketAddr),
     /// No reader can be reached; said once until one is there.
     Waiting(TransportError),
 }
@@ -90,7 +99,7 @@ pub fn serve_vpcd(address: &str, card: &mut dyn CardSide, stop: &Stop, tell: &mu
         match connect(address, CONNECT) {
             Ok(stream) => {
                 told = false;
-                if serve_one(stream, card, Reader::Polling, stop, tell) {
+                if serve_one(stream, card, None, stop, tell) {
                     pause = RETRY_MIN;
                 }
             }
@@ -105,7 +114,8 @@ pub fn serve_vpcd(address: &str, card: &mut dyn CardSide, stop: &Stop, tell: &mu
     }
 }
 
-/// Offers the SE to whoever connects, one reader at a time, until stopped.
+/// Offers the SE to whoever connects, one reader at a time, until stopped. Who comes while a reader is there is told so within half a second and sent away
+/// ([`crate::frame::REFUSED`]).
 ///
 /// # Errors
 /// When the listener fails.
@@ -117,10 +127,15 @@ pub fn serve_listener(
 ) -> Result<(), TransportError> {
     // SO_RCVTIMEO bounds accept as well.
     SockRef::from(listener).set_read_timeout(Some(POLL))?;
+    let mut door = Door::new(listener);
     while !stop.is_stopped() {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                serve_one(stream, card, Reader::Quiet, stop, tell);
+        let next = match door.waiting.take() {
+            Some((stream, _)) => Ok(stream),
+            None => listener.accept().map(|(stream, _)| stream),
+        };
+        match next {
+            Ok(stream) => {
+                serve_one(stream, card, Some(&mut door), stop, tell);
             }
             Err(error) if is_timeout(&error) || is_fleeting(&error) => {}
             Err(error) => return Err(error.into()),
@@ -129,72 +144,141 @@ pub fn serve_listener(
     Ok(())
 }
 
+/// A listener while a reader is served: who comes now has to wait until it is sure that the one who is there has not just gone, and is sent away then.
+struct Door<'l> {
+    listener: &'l TcpListener,
+    /// Who has come, and when.
+    waiting: Option<(TcpStream, Instant)>,
+    /// Who was sent away last: closed a while later, so that what it sends meanwhile does not destroy what it was told.
+    leaving: Option<TcpStream>,
+    looked: Instant,
+}
+
+impl<'l> Door<'l> {
+    fn new(listener: &'l TcpListener) -> Self {
+        Self {
+            listener,
+            waiting: None,
+            leaving: None,
+            looked: now(),
+        }
+    }
+
+    /// Looks, now and then, whether somebody has come. The reader who is there, `holder`, has been `idle` for [`POLL`], or has just been heard.
+    fn look(&mut self, holder: &str, idle: bool, tell: &mut dyn FnMut(Served)) {
+        let is_late = |since: &Instant| since.elapsed() >= POLL;
+        if let Some((stream, _)) = self.waiting.take_if(|(_, since)| idle || is_late(since)) {
+            self.leaving = refuse(stream, holder, tell);
+        }
+        if !idle && !is_late(&self.looked) {
+            return;
+        }
+        self.looked = now();
+        if self.waiting.is_none() {
+            self.waiting = self.accept().map(|stream| (stream, now()));
+            if self.waiting.is_none() {
+                self.leaving = None;
+            }
+        }
+    }
+
+    /// Whoever has come, without waiting. Whatever else is wrong with the listener is said when the reader who is there has gone.
+    fn accept(&self) -> Option<TcpStream> {
+        self.listener.set_nonblocking(true).ok()?;
+        let accepted = self.listener.accept();
+        self.listener.set_nonblocking(false).ok()?;
+        let (stream, _) = accepted.ok()?;
+        stream.set_nonblocking(false).ok()?;
+        Some(stream)
+    }
+}
+
+/// Tells a reader that another one is there.
+fn refuse(mut stream: TcpStream, holder: &str, tell: &mut dyn FnMut(Served)) -> Option<TcpStream> {
+    let words = format!("{REFUSED}{holder} is there, and an interface has one reader at a time\n");
+    if let Ok(peer) = stream.peer_addr() {
+        tell(Served::Refused(peer));
+    }
+    // So few bytes have room in any socket that has just been opened.
+    stream.write_all(&encode(words.as_bytes())?).ok()?;
+    Some(stream)
+}
+
 /// An incoming connection that ended before it was taken.
 fn is_fleeting(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-/// What a reader's silence means.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reader {
-    /// Nothing: it has no command.
-    Quiet,
-    /// After a control code, that it waits for an answer: the code was a command of one byte, given by a client, who now waits for ever. Only
-    /// hanging up helps, as an answer to what was a control code after all would be taken for that of the next command.
-    Polling,
-}
-
-/// Serves one connection to its end. True when the reader sent anything.
+/// Serves one connection to its end: `door` is where others come meanwhile; without one the reader is vpcd. True when the reader sent anything.
 fn serve_one(
     stream: TcpStream,
     card: &mut dyn CardSide,
-    reader: Reader,
+    mut door: Option<&mut Door<'_>>,
     stop: &Stop,
     tell: &mut dyn FnMut(Served),
 ) -> bool {
-    if let Ok(peer) = stream.peer_addr() {
+    let peer = stream.peer_addr();
+    let holder = match &peer {
+        Ok(peer) => peer.to_string(),
+        Err(_) => "another reader".to_owned(),
+    };
+    if let Ok(peer) = peer {
         tell(Served::Connected(peer));
     }
     let mut served = false;
+    // After a control code vpcd waits for an answer: the code was a command of one byte, given by a client, who now waits for ever. Only hanging up helps, as
+    // an answer to what was a control code after all would be taken for that of the next command.
+    let is_polling = door.is_none();
+    let mut silent_polls = None;
+    let mut heard = |body: Option<&[u8]>| {
+        let control = body.map(FromReader::parse);
+        served |= body.is_some();
+        silent_polls = match (control, silent_polls) {
+            (Some(FromReader::Control(Control::GetAtr)), _) => None,
+            (Some(FromReader::Control(_)), _) => Some(0),
+            (Some(_), _) => None,
+            (None, polls) => polls.map(|polls| polls + 1),
+        };
+        if is_polling && silent_polls >= Some(SILENT_POLLS_MAX) {
+            return Err(TransportError::SilentReader);
+        }
+        if let Some(door) = &mut door
+            && control != Some(FromReader::Control(Control::Off))
+        {
+            door.look(&holder, body.is_none(), tell);
+        }
+        Ok(())
+    };
     let result = Framed::new(stream, POLL, FRAME)
         .map_err(TransportError::from)
-        .and_then(|mut framed| answer_all(&mut framed, card, reader, stop, &mut served));
-    card.reset();
+        .and_then(|mut framed| answer_all(&mut framed, card, &mut heard, stop));
+    card.power_off();
     if let Err(error) = result {
         tell(Served::Disconnected(error));
     }
     served
 }
 
+/// Answers until the reader has gone. `heard` is told of each frame, and where none has come for [`POLL`].
 fn answer_all(
     framed: &mut Framed,
     card: &mut dyn CardSide,
-    reader: Reader,
+    heard: &mut impl FnMut(Option<&[u8]>) -> Result<(), TransportError>,
     stop: &Stop,
-    served: &mut bool,
 ) -> Result<(), TransportError> {
-    let mut silent_polls = None;
     while !stop.is_stopped() {
-        let Some(body) = framed.receive()? else {
-            silent_polls = silent_polls.map(|polls| polls + 1);
-            if silent_polls >= Some(SILENT_POLLS_MAX) && reader == Reader::Polling {
-                return Err(TransportError::SilentReader);
-            }
-            continue;
-        };
-        *served = true;
-        silent_polls = None;
-        match FromReader::parse(&body) {
-            FromReader::Control(Control::GetAtr) => framed.send(&card.atr())?,
-            FromReader::Control(Control::Off | Control::On | Control::Reset) => {
-                card.reset();
-                silent_polls = Some(0);
-            }
+        let body = framed.receive()?;
+        match body.as_deref().map(FromReader::parse) {
+            None => {}
+            Some(FromReader::Control(Control::GetAtr)) => framed.send(&card.atr())?,
+            Some(FromReader::Control(Control::Off)) => card.power_off(),
+            Some(FromReader::Control(Control::On | Control::Reset)) => card.reset(),
             // A reader that sends this waits for an answer, without limit.
-            FromReader::Unknown => framed.send(&WRONG_LENGTH)?,
-            FromReader::Command(capdu) => framed.send_with(|out| answer(card, capdu, out))?,
+            Some(FromReader::Unknown) => framed.send(&WRONG_LENGTH)?,
+            Some(FromReader::Command(capdu)) => framed.send_with(|out| answer(card, capdu, out))?,
         }
+        heard(body.as_deref())?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use crate::card::Card;
 use crate::error::{TransportError, sound_command, sound_response};
-use crate::frame::Control;
+use crate::frame::{Control, REFUSED};
 use crate::stream::{Framed, connect};
 
 /// A secure element behind a TCP port, in the role of its reader. Framing: [`crate::frame`].
@@ -54,14 +54,25 @@ impl SocketCard {
     fn warm_reset(&mut self) -> Result<Vec<u8>, TransportError> {
         let connection = self.connection.as_mut().ok_or(TransportError::GivenUp)?;
         connection.send(&[Control::Reset as u8])?;
-        self.ask(&[Control::GetAtr as u8])
+        self.ask_atr()
     }
 
     fn power_on(&mut self) -> Result<Vec<u8>, TransportError> {
         let mut connection = Framed::new(connect(&self.address, self.timeout)?, self.timeout, self.timeout)?;
         connection.send(&[Control::On as u8])?;
         (self.connection, self.owed) = (Some(connection), false);
-        self.ask(&[Control::GetAtr as u8])
+        self.ask_atr()
+    }
+
+    fn ask_atr(&mut self) -> Result<Vec<u8>, TransportError> {
+        let atr = self.ask(&[Control::GetAtr as u8])?;
+        let Some(why) = atr.strip_prefix(REFUSED.as_bytes()) else {
+            return Ok(atr);
+        };
+        self.connection = None;
+        Err(TransportError::Refused(
+            String::from_utf8_lossy(why).trim_end().to_owned(),
+        ))
     }
 }
 

@@ -10,6 +10,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -186,6 +187,57 @@ fn a_reader_that_leaves_in_mid_frame_makes_room_for_the_next() {
     stream.write_all(&[0xFF, 0xFF, 1, 2, 3]).unwrap();
     drop(stream);
     assert_eq!(server.card().transmit(&[0, 1, 2, 3]).unwrap(), [0, 1, 2, 3]);
+}
+
+/// Row C16: there was neither an answer nor a refusal. Whether the one who is there is quiet or busy.
+#[test]
+fn a_second_reader_is_told_that_there_is_one() {
+    let server = Server::start();
+    let mut first = server.card();
+    let busy = AtomicBool::new(true);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while busy.load(Ordering::SeqCst) {
+                assert_eq!(first.transmit(&[0, 1, 2, 3]).unwrap(), [0, 1, 2, 3]);
+            }
+        });
+        for round in 0..4 {
+            busy.store(round < 2, Ordering::SeqCst);
+            let begun = Instant::now();
+            let Err(error) = SocketCard::open(&server.address.to_string(), 5 * SECOND) else {
+                panic!("two readers at once");
+            };
+            assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+            let words = error.to_string();
+            assert!(
+                words.contains("127.0.0.1:") && words.ends_with("one reader at a time"),
+                "{words}"
+            );
+        }
+    });
+    // In words for whoever has no client of ours, too.
+    let mut raw = server.raw();
+    let words = ask(&mut raw, &[]);
+    assert!(words.starts_with(b"refused: 127.0.0.1:"), "{words:?}");
+    assert_eq!(raw.read(&mut [0; 8]).unwrap_or(0), 0, "and that is the end");
+    assert_eq!(
+        first.transmit(&[0, 1, 2, 3]).unwrap(),
+        [0, 1, 2, 3],
+        "nothing of it is the first one's"
+    );
+}
+
+/// One who leaves and comes back is not sent away for itself, however quickly it is back.
+#[test]
+fn a_reader_that_has_gone_is_in_nobodys_way() {
+    let server = Server::start();
+    for round in 0..200 {
+        let mut card = server.card();
+        assert_eq!(card.transmit(&[0, 1, 2, 3]).unwrap(), [0, 1, 2, 3], "{round}");
+        if round % 3 == 0 {
+            thread::sleep(Duration::from_millis(round));
+        }
+    }
 }
 
 /// A peer in the card's place that does one thing with each connection.
