@@ -13,6 +13,7 @@ mod lab;
 mod leftovers;
 mod load;
 mod log;
+mod phone;
 mod reader;
 
 use clap::Parser;

@@ -452,7 +452,7 @@ fn two_containers_are_personalised_from_one_file() {
         (&["--se-id", &one, "--se-id", &one], "twice"),
         (
             &["--se-id", &one, "--se-id", "5ec15400000000000007"],
-            "no secure element",
+            "no such secure element",
         ),
     ] {
         let error = refused(directory.path(), &[&made[..], more].concat(), 1);

@@ -82,7 +82,7 @@ fn chosen(files: Vec<PersoFile>, se_ids: &[SeId], containers: usize) -> Result<V
             .collect::<Result<Vec<_>, _>>()?;
         match ids.iter().position(|id| id == wanted) {
             Some(at) => Ok(files.swap_remove(at)),
-            None => bail!("the personalisation file has no secure element {wanted}"),
+            None => bail!("the personalisation file has no such secure element: {wanted}"),
         }
     };
     se_ids.iter().map(&mut of).collect()

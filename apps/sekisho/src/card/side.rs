@@ -10,6 +10,7 @@ use sekisho_transport::CardSide;
 use super::element::{CardPlatform, CardSe, SystemRng};
 use super::file_flash::FileFlash;
 use super::line::{interface, name};
+use super::ram_flash::RamFlash;
 
 /// A flash that an SE can start from anew when a write has failed.
 pub(crate) trait Anew: Flash + Sized {
@@ -20,6 +21,12 @@ pub(crate) trait Anew: Flash + Sized {
 impl Anew for FileFlash {
     fn opened_anew(&self) -> Option<Self> {
         Self::opened_anew(self).ok()
+    }
+}
+
+impl Anew for RamFlash {
+    fn opened_anew(&self) -> Option<Self> {
+        None
     }
 }
 

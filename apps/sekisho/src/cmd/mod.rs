@@ -43,6 +43,7 @@ pub(crate) enum Command {
     Paging(paging::Args),
     Analyse(analyse::Args),
     Reader(reader::Args),
+    Phone(crate::phone::Args),
 }
 
 /// Carries one subcommand out.
@@ -60,6 +61,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Paging(args) => paging::run(&args),
         Command::Analyse(args) => analyse::run(&args),
         Command::Reader(args) => reader::run(&args),
+        Command::Phone(args) => crate::phone::run(&args),
     }
 }
 

@@ -7,7 +7,7 @@ mod device;
 mod faults;
 mod fleet;
 mod report;
-mod system;
+pub(crate) mod system;
 pub(crate) mod unicast;
 
 use anyhow::{Context, Result, bail};
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let system = System::start(&runtime, args).context("the server did not start")?;
+    let system = System::start(&runtime, args.port, args.image_kib).context("the server did not start")?;
     say(args, &format!("live page      {}", system.page()));
     say(
         args,
@@ -106,7 +106,7 @@ fn campaign(args: &Args, runtime: &tokio::runtime::Runtime, system: &System) -> 
     );
 
     let versions_before = fleet.versions();
-    let id = system.create_campaign(args, &fleet)?;
+    let id = system.create_campaign(fleet.ids(), args.faults)?;
     say(
         args,
         &format!(

@@ -13,15 +13,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
-use super::Args;
-use super::fleet::Fleet;
 use crate::admin_client::AdminClient;
 use crate::leftovers::Folder;
 
 /// The part that the campaign brings.
 static NEXT_PART: &[u8] = include_bytes!("../../../../applets/prebuilt/meter-v2.wasm");
 /// Its version, and the one it replaces.
-pub(super) const NEXT_VERSION: u32 = 2;
+pub(crate) const NEXT_VERSION: u32 = 2;
 const MIN_PREVIOUS: u32 = 1;
 /// P_MOB: what the campaign brings for the device itself.
 const P_MOB: &[u8] = b"meter firmware settings, for the device and not for its SE";
@@ -30,29 +28,30 @@ const P_MOB: &[u8] = b"meter firmware settings, for the device and not for its S
 const INTERVAL: u32 = 1;
 
 /// Everything but the devices.
-pub(super) struct System {
-    pub(super) hsm: Arc<SoftHsm>,
-    pub(super) ceremony: Ceremony,
-    pub(super) server: Server,
-    pub(super) admin: AdminClient,
+pub(crate) struct System {
+    pub(crate) hsm: Arc<SoftHsm>,
+    pub(crate) ceremony: Ceremony,
+    pub(crate) server: Server,
+    pub(crate) admin: AdminClient,
     /// The update in the clear, as the rival ways would have to send it.
-    pub(super) image: Vec<u8>,
+    pub(crate) image: Vec<u8>,
     _folder: Folder,
 }
 
 /// How many of the devices go first.
-pub(super) fn canary(devices: u32) -> u32 {
+pub(crate) fn canary(devices: u32) -> u32 {
     (devices / 20).max(1)
 }
 
 impl System {
-    pub(super) fn start(runtime: &Runtime, args: &Args) -> Result<Self> {
+    /// Starts the server, with its pages on this port (0: any), for an update that is filled up to so many KiB.
+    pub(crate) fn start(runtime: &Runtime, port: u16, image_kib: u32) -> Result<Self> {
         let folder = Folder::new()?;
         let hsm = Arc::new(SoftHsm::generate()?);
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let config = Config {
             device_address: any,
-            admin_address: SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)),
+            admin_address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             database: folder.path().join("fleet.sqlite"),
             certificate: Certificate::self_signed(&["127.0.0.1"])?,
             admin_token: None,
@@ -71,7 +70,7 @@ impl System {
         let server = runtime.block_on(Server::start(config, custody))?;
         let admin = AdminClient::new(&format!("http://{}", server.admin_address), &server.admin_token);
         let ceremony = Ceremony::generate()?;
-        let size = usize::try_from(args.image_kib).unwrap_or(64) * 1024;
+        let size = usize::try_from(image_kib).unwrap_or(64) * 1024;
         Ok(Self {
             hsm,
             ceremony,
@@ -82,12 +81,12 @@ impl System {
         })
     }
 
-    pub(super) fn page(&self) -> String {
+    pub(crate) fn page(&self) -> String {
         format!("http://{}/", self.server.admin_address)
     }
 
-    /// Packs, uploads, targets all devices, starts.
-    pub(super) fn create_campaign(&self, args: &Args, fleet: &Fleet) -> Result<String> {
+    /// Packs, uploads, targets these devices, starts. With faults some are meant to fail.
+    pub(crate) fn create_campaign(&self, ids: impl Iterator<Item = SeId>, faults: bool) -> Result<String> {
         let options = PackOptions {
             version: NEXT_VERSION,
             min_previous: MIN_PREVIOUS,
@@ -98,11 +97,11 @@ impl System {
         let uploaded = self
             .admin
             .post(&format!("packages?designer={designer}"), &package)?;
-        let targets: Vec<String> = fleet.ids().map(|id| id.to_string()).collect();
+        let targets: Vec<String> = ids.map(|id| id.to_string()).collect();
+        let devices = u32::try_from(targets.len())?;
         let request = json!({
-            "name": "meter 2", "package_id": uploaded["package_id"], "targets": targets, "canary": canary(args.devices),
-            // With faults some are meant to fail.
-            "success_threshold": if args.faults { 10 } else { 90 }, "error_threshold": args.devices, "attempts_max": 3,
+            "name": "meter 2", "package_id": uploaded["package_id"], "targets": targets, "canary": canary(devices),
+            "success_threshold": if faults { 10 } else { 90 }, "error_threshold": devices, "attempts_max": 3,
             "p_mob": hex::encode(P_MOB),
         });
         let campaign = self.admin.post("campaigns", request.to_string().as_bytes())?;
@@ -115,7 +114,7 @@ impl System {
     }
 
     /// The paging server.
-    pub(super) fn paging(&self) -> Result<&Paging> {
+    pub(crate) fn paging(&self) -> Result<&Paging> {
         self.server
             .paging
             .as_deref()
@@ -123,7 +122,7 @@ impl System {
     }
 
     /// Registers SEs for paging and gives what each is personalised with.
-    pub(super) fn provision(&self, runtime: &Runtime, ids: &[SeId]) -> Result<Vec<(State, RecoveryKey)>> {
+    pub(crate) fn provision(&self, runtime: &Runtime, ids: &[SeId]) -> Result<Vec<(State, RecoveryKey)>> {
         let paging = self.paging()?;
         Ok(runtime.block_on(async {
             paging.register(ids, 1, false).await?;
@@ -132,7 +131,7 @@ impl System {
     }
 
     /// Registers devices and gives their link tokens.
-    pub(super) fn register(&self, ids: &[SeId]) -> Result<Vec<String>> {
+    pub(crate) fn register(&self, ids: &[SeId]) -> Result<Vec<String>> {
         let devices: Vec<_> = ids
             .iter()
             .map(|id| json!({ "se_id": id.to_string(), "kvn": sekisho_hsm::KVN_SCP }))
@@ -154,7 +153,7 @@ impl System {
             .collect()
     }
 
-    pub(super) fn stop(self, runtime: &Runtime) {
+    pub(crate) fn stop(self, runtime: &Runtime) {
         runtime.block_on(self.server.stop());
     }
 }
