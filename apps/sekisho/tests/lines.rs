@@ -244,10 +244,10 @@ fn a_second_reader_on_a_line_is_refused_in_words() {
     assert!(said.contains("is refused: one is there already"), "{said}");
 }
 
-/// Row C17 with several lines: whichever is reset starts the SE anew, and each goes on with the protocol that it had.
+/// Row C17 with several lines: whichever is reset starts the SE anew, and all are answered again.
 #[cfg(target_os = "linux")]
 #[test]
-fn after_a_full_disk_every_line_has_its_protocol_again() {
+fn after_a_full_disk_every_line_goes_on() {
     let directory = scratch();
     let said = directory.path().join("said");
     let lines = listening(&["t1", "swp-b", "spi-ese"]);
