@@ -192,6 +192,15 @@ fn a_wrong_length_runs_a_command_once() {
         3
     );
     assert_eq!(talk(&[("0084000000", "6C08"), ("00C0000008", "6D00")]), 2);
+    // Another header drops it, on another logical channel too.
+    assert_eq!(
+        talk(&[
+            ("0084000000", "6C08"),
+            ("01D6000000", "9000"),
+            ("0084000008", "84 0000000000000002 9000")
+        ]),
+        3
+    );
 }
 
 /// What waits, waits on its logical channel: lost with any other command there, kept through commands elsewhere, and gone when the channel is closed or opened.
@@ -435,4 +444,58 @@ fn any_characters_are_taken() {
         device.expire(now.after(5_000_000));
         assert!(device.0.ended().is_some());
     }
+}
+
+/// A lost acknowledgement makes data look like a status word: what comes behind it within the guard time shows it. Then nothing goes before a reset.
+#[test]
+fn a_status_word_holds_when_nothing_comes_behind_it() {
+    let mut device = Device::<600>::new(TIMING);
+    let mut out = [0; OUT_MAX];
+    let read = [0, 0xB0, 0, 0, 4];
+    device.start(&read);
+    device.say(Micros(0), &mut out).unwrap();
+    for (at, byte) in [0x90, 0x00, 0x5A].into_iter().enumerate() {
+        device.hear(Micros(5_000 * at as u64), &[byte]);
+    }
+    assert_eq!(device.ended(), Some(Ended::Unknown(Fault::Garbled)));
+    assert!(device.start(&read));
+    assert_eq!(device.ended(), Some(Ended::NotRun(Fault::Reset)));
+    assert!(device.say(Micros(50_000), &mut out).is_none());
+    device.reset();
+    assert!(device.start(&read) && device.say(Micros(50_000), &mut out).is_some());
+    // A character between exchanges.
+    device.reset();
+    device.hear(Micros(60_000), &[0x5A]);
+    assert!(device.must_reset());
+}
+
+/// What was said is nowhere when it is over: commands when they are answered, answers when they have been given.
+#[test]
+fn commands_and_answers_are_overwritten() {
+    let marks = |node: &dyn std::fmt::Debug, byte: u8| {
+        format!("{node:?}").contains(&format!("{byte}, {byte}, {byte}"))
+    };
+    let mut card = Card::<600, 2>::new(TIMING, Acknowledge::Whole, direction);
+    let mut device = Device::<600>::new(Timing { guard: 0, ..TIMING });
+    let mut out = [0; OUT_MAX];
+    let now = Micros(0);
+    assert!(device.start(&[&[0, 0xA4, 0, 0, 9][..], &[0xC7; 9], &[0]].concat()));
+    while device.ended().is_none() {
+        if let Some(len) = device.say(now, &mut out) {
+            card.hear(now, &out[..len]);
+            if card.command().is_some() {
+                card.take();
+                assert!(marks(&card, 0xC7));
+                card.answer(&[&[0xB9; 20][..], &[0x90, 0x00]].concat());
+            }
+        } else if let Some(len) = card.say(now, &mut out) {
+            device.hear(now, &out[..len]);
+        }
+    }
+    for byte in [0xC7, 0xB9] {
+        assert!(!marks(&card, byte), "{byte}");
+    }
+    assert!(!marks(&device, 0xC7) && marks(&device, 0xB9));
+    device.start(&[0, 0xA4, 0, 0]);
+    assert!(!marks(&device, 0xB9));
 }

@@ -403,12 +403,15 @@ fn a_block_that_a_flip_shortened_is_seen_by_what_comes_behind_it() {
         (0, &[8], false),
         // A guard time shorter than the line's gaps sees nothing.
         (0, &[5, 3], true),
+        // What is here at the same time is seen.
+        (0, &[5, 0, 3], false),
     ] {
         let mut card = Card::<600>::new(false, Timing { guard, ..TIMING });
         let mut now = Micros(0);
         let mut at = 0;
+        let gap = if pieces.contains(&0) { 0 } else { 5_000 };
         for piece in pieces {
-            now = now.after(5_000);
+            now = now.after(gap);
             card.expire(now);
             card.hear(now, &block[at..at + piece]);
             at += piece;

@@ -551,3 +551,22 @@ fn any_bytes_are_taken() {
         assert!(device.ended().is_some());
     }
 }
+
+/// Noise before a block is no block: a device waits for the card's NAD.
+#[test]
+fn noise_before_a_block_is_passed_over() {
+    let mut device = DeviceNode::new(Micros(0), Bus::Spi, NAD_GP, 7);
+    let mut now = Micros(30_000);
+    let mut out = [0; BLOCK];
+    assert!(device.start(now, &[0x80, 1]));
+    now = device.deadline().unwrap();
+    assert!(matches!(device.access(now, &mut out), Some(Access::Write(_))));
+    device.wrote(now, true);
+    let block = hex::decode(sealed("120000029000")).unwrap();
+    for bytes in [&[0x00, 0xFF, 0x31, 0x21, 0x48, 0x00, 0x12], &block[1..]] {
+        now = device.deadline().unwrap();
+        assert!(matches!(device.access(now, &mut out), Some(Access::Read(_))));
+        device.read(now, Some(bytes));
+    }
+    assert_eq!(device.ended(), Some(Ended::Answer(&[0x90, 0x00])));
+}

@@ -238,6 +238,7 @@ impl Wire {
         let mut out = [0; BLOCK];
         match device.access(self.now, &mut out) {
             Some(Access::Write(len)) => {
+                assert!(len <= 256 || self.bus == Bus::I2c, "longer than SEAL");
                 let acknowledged = self.written(card, out[..len].to_vec());
                 device.wrote(self.now, acknowledged);
                 self.last_read_had = false;
