@@ -298,18 +298,17 @@ fn shdlc_says(end: &mut Shdlc, heard: &str) -> String {
         .map_or(String::new(), |len| hex::encode_upper(&out[..len]))
 }
 
-/// The table of states: RSET and its negotiation, frames out of order with REJ once and SREJ, copies, RNR and the end of it, N(R) out of the window, what is unknown.
+fn standing(window: u8, srej: bool) -> Shdlc {
+    let mut end = Shdlc::new(window, srej);
+    let rset = format!("F9{window:02X}{:02X}", u8::from(srej));
+    assert_eq!(shdlc_says(&mut end, &rset), "E6");
+    assert_eq!(end.event(), Some(Event::Connected));
+    end
+}
+
+/// The table of states: RSET, its negotiation, and what one that comes again is.
 #[test]
-fn shdlc_answers_as_the_table_says() {
-    let standing = |window, srej: bool| {
-        let mut end = Shdlc::new(window, srej);
-        assert_eq!(
-            shdlc_says(&mut end, &format!("F9{window:02X}{:02X}", u8::from(srej))),
-            "E6"
-        );
-        assert_eq!(end.event(), Some(Event::Connected));
-        end
-    };
+fn shdlc_takes_a_reset_once() {
     // Negotiation: too large is answered with one's own; windows of 0 and 5 are none.
     let mut end = Shdlc::new(2, false);
     assert_eq!(shdlc_says(&mut end, "F90400"), "F90200");
@@ -318,6 +317,27 @@ fn shdlc_answers_as_the_table_says() {
     assert_eq!(shdlc_says(&mut end, "F90000"), "");
     assert_eq!(shdlc_says(&mut end, "F90500"), "");
     assert!(end.send(&[1]) && !end.send(&[2]), "window of 1");
+    // The same RSET again before anything has come is no new one; behind a frame it is, and is told.
+    let mut end = standing(4, false);
+    assert!(end.send(&[7]));
+    assert_eq!(
+        (shdlc_says(&mut end, "F90400").as_str(), end.event()),
+        ("E6", None)
+    );
+    // N(R) of what has not been sent is none.
+    end.hear(&[0x81, 0xAA]);
+    assert_eq!(end.dropped(), 1);
+    assert_eq!(shdlc_says(&mut end, "80AA"), "8107");
+    assert_eq!(
+        (shdlc_says(&mut end, "F90400").as_str(), end.event()),
+        ("E6", Some(Event::Restarted))
+    );
+    assert_eq!(shdlc_says(&mut end, "C0"), "");
+}
+
+/// The table of states: frames out of order with REJ once and SREJ, copies, RNR and the end of it, N(R) out of the window, what is unknown.
+#[test]
+fn shdlc_answers_as_the_table_says() {
     // Out of order: REJ once, then the right one; a copy.
     let mut end = standing(4, false);
     assert_eq!(shdlc_says(&mut end, "88AA"), "C8");
@@ -369,7 +389,13 @@ fn shdlc_answers_as_the_table_says() {
 /// An end that does not stop, with REJ, RNR, RSET or silence: a bound, and the link fails or is set up anew.
 #[test]
 fn an_end_that_does_not_stop_gets_a_bound() {
-    for (heard, at_most) in [("C8", 400), ("D0", 10_000), ("F90400", 10), ("", 400)] {
+    for (heard, at_most, time) in [
+        ("C8", 400, true),
+        ("D0", 10_000, true),
+        ("D0", 10_000, false),
+        ("F90400", 10, true),
+        ("", 400, true),
+    ] {
         let mut end = Shdlc::new(4, false);
         let mut out = [0; INFORMATION_MAX + 1];
         let mut rounds = 0;
@@ -384,7 +410,9 @@ fn an_end_that_does_not_stop_gets_a_bound() {
             end.send(&[1]);
             while end.say(&mut out).is_some() {}
             end.hear(&hex::decode(heard).unwrap());
-            end.expire(Timer::Retransmit);
+            if time {
+                end.expire(Timer::Retransmit);
+            }
             failed = end.event() == Some(Event::Failed);
             rounds += 1;
             assert!(rounds <= at_most, "{heard}");

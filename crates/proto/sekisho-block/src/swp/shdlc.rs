@@ -100,6 +100,8 @@ pub struct Shdlc {
     vs: u8,
     va: u8,
     cursor: u8,
+    /// N(S) of the next that has never been sent.
+    unsent: u8,
     /// N(S) that is expected, and of the oldest frame that has not been taken.
     vr: u8,
     vd: u8,
@@ -137,6 +139,7 @@ impl Shdlc {
             vs: 0,
             va: 0,
             cursor: 0,
+            unsent: 0,
             vr: 0,
             vd: 0,
             outbox: [Slot::EMPTY; SLOTS],
@@ -176,7 +179,7 @@ impl Shdlc {
 
     /// Numbers 0, nothing queued.
     fn clear(&mut self) {
-        (self.vs, self.va, self.cursor) = (0, 0, 0);
+        (self.vs, self.va, self.cursor, self.unsent) = (0, 0, 0, 0);
         self.outbox.iter_mut().for_each(Slot::clear);
         self.again = None;
         self.peer_busy = false;
@@ -370,7 +373,7 @@ impl Shdlc {
     /// All before N(R) has arrived; false when that cannot be.
     fn acknowledged(&mut self, nr: u8) -> bool {
         let arrived = distance(nr, self.va);
-        if arrived > distance(self.vs, self.va) {
+        if arrived > distance(self.unsent, self.va) {
             return false;
         }
         if arrived > 0 {
@@ -523,6 +526,9 @@ impl Shdlc {
         let ns = self.again.take().unwrap_or_else(|| {
             let ns = self.cursor;
             self.cursor = next(ns);
+            if ns == self.unsent {
+                self.unsent = self.cursor;
+            }
             ns
         });
         let slot = slot(&mut self.outbox, ns)?;
