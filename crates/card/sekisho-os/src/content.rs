@@ -318,9 +318,7 @@ impl<P: Platform> Core<P> {
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
         let mut records = self.records(staged);
-        if new.quota.reserved() > records.nvm.free_for(container)? {
-            return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
-        }
+        // More than there is to be kept leaves no room for the leftovers' record, the first that is written.
         records
             .nvm
             .set_room(container, index, Some((entry.id, new.quota)));

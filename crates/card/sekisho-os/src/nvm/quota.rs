@@ -84,7 +84,7 @@ impl Quota {
     }
 
     /// Bytes that are kept.
-    pub(crate) fn reserved(self) -> usize {
+    fn reserved(self) -> usize {
         usize::from(self.reserved) * WORD
     }
 }
