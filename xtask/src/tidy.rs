@@ -1,6 +1,7 @@
 //! The style guide as a check: lengths, leftover marks, IO below the host ring, and where unsafe code may be.
 
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use syn::spanned::Spanned;
@@ -34,20 +35,32 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         .output()
         .context("git ls-files did not run")?;
     let mut wrong = Vec::new();
-    let mut files = 0_usize;
+    let mut files = BTreeMap::new();
     for name in String::from_utf8_lossy(&output.stdout).lines() {
-        let Ok(text) = std::fs::read_to_string(root.join(name)) else {
+        if let Ok(text) = std::fs::read_to_string(root.join(name)) {
+            files.insert(name.to_owned(), text);
+        }
+    }
+    for (name, text) in &files {
+        check_text(name, text, &mut wrong);
+        crate::unsafe_code::check(name, text, &mut wrong);
+    }
+    for name in files.keys() {
+        let Some((package, _)) = name.split_once("/tests/") else {
             continue;
         };
-        files += 1;
-        check_text(name, &text, &mut wrong);
-        crate::unsafe_code::check(name, &text, &mut wrong);
+        let manifest = std::fs::read_to_string(root.join(package).join("Cargo.toml")).unwrap_or_default();
+        if is_forgotten(name, &manifest, &files) {
+            wrong.push(format!(
+                "{name}: no program of {package}/Cargo.toml and no module of one: nothing runs it"
+            ));
+        }
     }
     for line in &wrong {
         println!("tidy: {line}");
     }
     if wrong.is_empty() {
-        println!("tidy: {files} files in order");
+        println!("tidy: {} files in order", files.len());
         Ok(())
     } else {
         bail!("{} places are not tidy", wrong.len())
@@ -90,6 +103,25 @@ fn check_text(name: &str, text: &str, wrong: &mut Vec<String>) {
         Ok(file) => Functions { name, wrong }.visit_file(&file),
         Err(error) => wrong.push(format!("{name}: does not parse: {error}")),
     }
+}
+
+/// Whether a package that lists its test programs itself has forgotten this file, which stands in its folder of tests.
+fn is_forgotten(name: &str, manifest: &str, files: &BTreeMap<String, String>) -> bool {
+    let Some((folder, file)) = name.rsplit_once('/') else {
+        return false;
+    };
+    let Some(module) = file.strip_suffix(".rs") else {
+        return false;
+    };
+    if !folder.ends_with("/tests") || !manifest.contains("autotests = false") {
+        return false;
+    }
+    let is_program = manifest.contains(&format!("name = \"{module}\""));
+    let declared = format!("mod {module};");
+    let mut beside = files
+        .iter()
+        .filter(|(other, _)| other.rsplit_once('/').is_some_and(|(own, _)| own == folder));
+    !is_program && !beside.any(|(_, text)| text.lines().any(|line| line == declared))
 }
 
 fn is_test_file(name: &str) -> bool {
@@ -146,6 +178,25 @@ mod tests {
             &mut wrong,
         );
         assert_eq!(wrong.len(), 4, "{wrong:?}");
+    }
+
+    #[test]
+    fn a_test_that_nothing_runs_is_found() {
+        let manifest = "autotests = false\n[[test]]\nname = \"all\"\n";
+        let files: BTreeMap<_, _> = [
+            ("a/tests/all.rs", "mod one;\n"),
+            ("a/tests/one.rs", ""),
+            ("a/tests/two.rs", ""),
+            ("a/tests/common/three.rs", ""),
+        ]
+        .map(|(name, text)| (name.to_owned(), text.to_owned()))
+        .into();
+        let forgotten = |manifest: &str| -> Vec<_> {
+            let names = files.keys().filter(|name| is_forgotten(name, manifest, &files));
+            names.cloned().collect()
+        };
+        assert_eq!(forgotten(manifest), ["a/tests/two.rs"]);
+        assert_eq!(forgotten("[package]\n"), [""; 0]);
     }
 
     #[test]
