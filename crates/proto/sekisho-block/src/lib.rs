@@ -12,6 +12,7 @@
 pub mod atr;
 pub mod block;
 pub mod check;
+pub mod contact;
 pub mod hci;
 pub mod lr1;
 mod outcome;

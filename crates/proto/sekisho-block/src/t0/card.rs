@@ -120,7 +120,7 @@ impl<const APDU: usize, const ANSWERS: usize> Card<APDU, ANSWERS> {
     }
 
     /// A character came whose parity was wrong as often as it was repeated: the card is mute until a reset.
-    pub fn damaged(&mut self) {
+    pub const fn damaged(&mut self) {
         self.state = State::Mute;
         self.say = None;
     }

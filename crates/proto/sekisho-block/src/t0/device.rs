@@ -208,6 +208,12 @@ impl<const APDU: usize> Device<APDU> {
         self.begin(Direction::Out);
     }
 
+    /// An exchange is under way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.phase != Phase::Idle
+    }
+
     /// Whether the card has to be reset before it can be spoken to again.
     #[must_use]
     pub const fn must_reset(&self) -> bool {

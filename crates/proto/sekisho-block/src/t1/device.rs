@@ -40,6 +40,12 @@ impl<const APDU: usize> Device<APDU> {
         self.blocks.ask_ifs(u16::from(ifsd))
     }
 
+    /// Something is under way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.blocks.is_busy()
+    }
+
     /// The card was reset: what is under way ends, as not run or unknown.
     pub fn reset(&mut self) {
         self.blocks.reset();
