@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use process::{CardProcess, SEKISHO, initial_keys, open_channel, scratch, send};
 use sekisho_apdu::{CApdu, Writer};
-use sekisho_transport::{Card, SocketCard};
+use sekisho_transport::{Card, DeviceLine, LinkCard, SocketCard};
 
 const SELECT_COMMON: [u8; 14] = [
     0x00, 0xA4, 0x04, 0x00, 0x08, 0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00, 0x00,
@@ -76,6 +76,75 @@ fn every_protocol_has_its_line() {
         };
         let atr = reader.reset().unwrap();
         assert_eq!(atr[1..3], td1.unwrap_or([0x0F, 0x80]), "{protocol}");
+    }
+}
+
+/// A reader of a wire, by the protocol's own frames.
+fn linked(card: &CardProcess, device: &str, wire: &str) -> LinkCard {
+    let said = card.says(wire);
+    let address = said.split(',').next().unwrap().parse().unwrap();
+    LinkCard::open(
+        DeviceLine::named(device).unwrap(),
+        &address,
+        Duration::from_secs(20),
+    )
+    .unwrap()
+}
+
+/// Each wire's own frames reach the root of its container, several wires and whole APDUs side by side.
+#[test]
+fn every_wire_has_its_line() {
+    let directory = scratch();
+    let socket = format!("swp=unix:{}/swp.socket", directory.path().display());
+    for lines in [
+        [
+            "t0=tcp:127.0.0.1:0",
+            "spi=tcp:127.0.0.1:0",
+            &socket,
+            "swp-a=vpcd+tcp:127.0.0.1:0",
+        ],
+        [
+            "t1=tcp:127.0.0.1:0",
+            "i2c=tcp:127.0.0.1:0",
+            &socket,
+            "swp-a=vpcd+tcp:127.0.0.1:0",
+        ],
+    ] {
+        let flash = directory.path().join("card.flash");
+        let card = CardProcess::start_on(&flash, &lines, &["--containers", "2"]);
+        let ids = se_ids(&card);
+        let mut whole = card.reader_on("swp-a");
+        assert_eq!(send(&mut whole, &OPEN_CHANNEL).1, 0x9000);
+        let devices = ["t0", "t1", "spi", "spi-euicc", "i2c", "i2c-euicc", "swp"];
+        let mut asked = 0;
+        for device in devices {
+            let wire = device.split('-').next().unwrap();
+            if !lines.iter().any(|line| line.starts_with(&format!("{wire}="))) {
+                continue;
+            }
+            asked += 1;
+            let container = usize::from(wire.starts_with('t')) + 1;
+            assert!(
+                card.says(wire)
+                    .ends_with(&format!(", answered by container {container}"))
+            );
+            let mut reader = linked(&card, device, wire);
+            assert_eq!(send(&mut reader, &SELECT_COMMON).1, 0x9000, "{device}");
+            let (data, sw) = send(&mut reader, &SE_ID);
+            assert_eq!(
+                (hex::encode(data), sw),
+                (ids[container - 1].clone(), 0x9000),
+                "{device}"
+            );
+            // A reset of the wire is one of the interface.
+            assert_eq!(send(&mut reader, &OPEN_CHANNEL).1, 0x9000, "{device}");
+            assert_eq!(send(&mut reader, &ON_CHANNEL_1).1, 0x9000, "{device}");
+            reader.reset().unwrap();
+            assert_eq!(send(&mut reader, &ON_CHANNEL_1).1, 0x6881, "{device}");
+        }
+        assert_eq!(asked, 4);
+        // On other interfaces nobody has noticed.
+        assert_eq!(send(&mut whole, &ON_CHANNEL_1).1, 0x9000);
     }
 }
 

@@ -1,10 +1,11 @@
-//! Lines into the secure element: a protocol, and the endpoint that carries it in vpcd's frames.
+//! Lines into the secure element: a protocol with an endpoint that carries whole APDUs in vpcd's frames, or what is spoken on a wire with one that carries its own frames.
 
 use core::fmt;
 use core::net::SocketAddr;
 use core::str::FromStr;
 
 use sekisho_os::{Interface, Protocol};
+use sekisho_transport::{CardLine, LinkAddress};
 
 /// Protocols by name, as `docs/spec/routing.md` has them, 1.
 const NAMES: [(&str, Protocol); 7] = [
@@ -36,6 +37,8 @@ pub(crate) enum Endpoint {
     Client(String),
     /// The SE listens.
     Listener(SocketAddr),
+    /// The SE listens, and speaks the protocol's own frames by link records.
+    Link(CardLine, LinkAddress),
 }
 
 impl fmt::Display for Endpoint {
@@ -43,6 +46,7 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Client(address) => write!(f, "vpcd:{address}"),
             Self::Listener(address) => write!(f, "vpcd+tcp:{address}"),
+            Self::Link(_, address) => address.fmt(f),
         }
     }
 }
@@ -50,23 +54,72 @@ impl fmt::Display for Endpoint {
 /// A line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    pub(crate) protocol: Protocol,
+    /// What it carries, one after the other: the sides of a wire.
+    pub(crate) protocols: Vec<Protocol>,
     pub(crate) endpoint: Endpoint,
+}
+
+/// The protocols that a wire carries, in the order of its sides.
+fn carried(line: CardLine) -> Vec<Protocol> {
+    match line {
+        CardLine::T0 => vec![Protocol::T0],
+        CardLine::T1 => vec![Protocol::T1],
+        CardLine::Spi | CardLine::I2c => vec![Protocol::SpiEse, Protocol::SpiEuicc],
+        CardLine::Swp => vec![Protocol::ApduGate],
+    }
+}
+
+impl Line {
+    /// A line of one protocol in vpcd's frames.
+    pub(crate) fn whole(protocol: Protocol, endpoint: Endpoint) -> Self {
+        Self {
+            protocols: vec![protocol],
+            endpoint,
+        }
+    }
+
+    /// Its name: the protocol, or the wire.
+    pub(crate) fn name(&self) -> &'static str {
+        match &self.endpoint {
+            Endpoint::Link(line, _) => {
+                let found = CardLine::ALL.iter().find(|(_, of)| of == line);
+                found.map_or("", |(name, _)| name)
+            }
+            _ => self.protocols.first().map_or("", |protocol| name(*protocol)),
+        }
+    }
+
+    fn link(what: &str, address: &str) -> Result<Self, String> {
+        let Some((_, line)) = CardLine::ALL.iter().find(|(name, _)| *name == what) else {
+            let names: Vec<_> = CardLine::ALL.iter().map(|(name, _)| *name).collect();
+            return Err(format!(
+                "'{what}' has no frames of its own; wires are {}, and {address} carries one of them",
+                names.join(", ")
+            ));
+        };
+        Ok(Self {
+            protocols: carried(*line),
+            endpoint: Endpoint::Link(*line, address.parse()?),
+        })
+    }
 }
 
 impl FromStr for Line {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let Some((protocol, endpoint)) = text.split_once('=') else {
+        let Some((what, endpoint)) = text.split_once('=') else {
             return Err("write PROTOCOL=ENDPOINT, as t0=vpcd:127.0.0.1:35963".to_owned());
         };
-        let Some((_, protocol)) = NAMES.iter().find(|(name, _)| *name == protocol) else {
+        if ["tcp:", "unix:"]
+            .iter()
+            .any(|scheme| endpoint.starts_with(scheme))
+        {
+            return Self::link(what, endpoint);
+        }
+        let Some((_, protocol)) = NAMES.iter().find(|(name, _)| *name == what) else {
             let names: Vec<_> = NAMES.iter().map(|(name, _)| *name).collect();
-            return Err(format!(
-                "'{protocol}' is no protocol; there are {}",
-                names.join(", ")
-            ));
+            return Err(format!("'{what}' is no protocol; there are {}", names.join(", ")));
         };
         let endpoint = if let Some(address) = endpoint.strip_prefix("vpcd:") {
             Endpoint::Client(host_and_port(address).map_err(|why| format!("'{endpoint}': {why}"))?)
@@ -77,13 +130,10 @@ impl FromStr for Line {
             )
         } else {
             return Err(format!(
-                "'{endpoint}' is no endpoint: write vpcd:HOST:PORT to connect to a reader, or vpcd+tcp:ADDRESS:PORT to listen for one"
+                "'{endpoint}' is no endpoint: write tcp:HOST:PORT or unix:PATH to listen for the protocol's own frames; for whole APDUs vpcd:HOST:PORT to connect to a reader, or vpcd+tcp:ADDRESS:PORT to listen for one"
             ));
         };
-        Ok(Self {
-            protocol: *protocol,
-            endpoint,
-        })
+        Ok(Self::whole(*protocol, endpoint))
     }
 }
 
@@ -109,21 +159,22 @@ pub(crate) fn conflict(lines: &[Line]) -> Option<String> {
             ));
         }
         let before = lines.get(..at).unwrap_or_default();
-        if before.iter().any(|other| other.protocol == line.protocol) {
+        let taken = |protocol: &&Protocol| before.iter().any(|other| other.protocols.contains(protocol));
+        if let Some(protocol) = line.protocols.iter().find(taken) {
             return Some(format!(
                 "{} has two readers, who would take each other's selections and proofs; give each a protocol of its own",
-                name(line.protocol)
+                name(*protocol)
             ));
         }
-        let is_one_place = |other: &&Line| other.endpoint == line.endpoint;
+        let place = line.endpoint.to_string();
+        let is_one_place = |other: &&Line| other.endpoint.to_string() == place;
         if let Some(other) = before.iter().find(is_one_place)
-            && !matches!(&line.endpoint, Endpoint::Listener(address) if address.port() == 0)
+            && !place.ends_with(":0")
         {
             return Some(format!(
-                "{} and {} cannot both be {}; a reader has one card",
-                name(other.protocol),
-                name(line.protocol),
-                line.endpoint
+                "{} and {} cannot both be {place}; a reader has one card",
+                other.name(),
+                line.name()
             ));
         }
     }
@@ -139,7 +190,8 @@ mod tests {
         assert_eq!(NAMES.map(|(_, protocol)| protocol), Protocol::STANDARD);
         for (text, protocol) in NAMES {
             let line: Line = format!("{text}=vpcd:[::1]:35963").parse().unwrap();
-            assert_eq!((line.protocol, name(protocol)), (protocol, text));
+            assert_eq!((&line.protocols[..], line.name()), (&[protocol][..], text));
+            assert_eq!(name(protocol), text);
             assert_eq!(line.endpoint.to_string(), "vpcd:[::1]:35963");
             assert!(protocol.is_of(interface(protocol)));
         }
@@ -150,7 +202,10 @@ mod tests {
             ("T0=vpcd:a:1", "no protocol"),
             ("t0=", "no endpoint"),
             ("t0=127.0.0.1:1", "no endpoint"),
-            ("t0=tcp:127.0.0.1:1", "no endpoint"),
+            ("t0=tcp:127.0.0.1", "HOST:PORT"),
+            ("t1=unix:", "unix:PATH"),
+            ("spi-ese=tcp:127.0.0.1:1", "wires are t0, t1, spi, i2c, swp"),
+            ("spi=vpcd:a:1", "no protocol"),
             ("t0=vpcd:", "HOST:PORT"),
             ("t0=vpcd:a", "HOST:PORT"),
             ("t0=vpcd::1", "HOST:PORT"),
@@ -161,6 +216,11 @@ mod tests {
         ] {
             let said = text.parse::<Line>().unwrap_err();
             assert!(said.contains(why), "{text}: {said}");
+        }
+        for (text, line) in CardLine::ALL {
+            let parsed: Line = format!("{text}=unix:a/b").parse().unwrap();
+            assert_eq!((parsed.name(), parsed.protocols.len()), (text, line.sides()));
+            assert_eq!(parsed.endpoint.to_string(), "unix:a/b");
         }
     }
 
@@ -181,6 +241,14 @@ mod tests {
         );
         assert!(said(&["t0=vpcd:a:1", "t0=vpcd:a:2"]).contains("t0 has two readers"));
         assert!(said(&["t0=vpcd:a:1", "swp-a=vpcd:a:1"]).contains("t0 and swp-a cannot both be vpcd:a:1"));
+        assert_eq!(
+            said(&["t0=tcp:a:0", "t1=tcp:a:0", "spi=unix:a", "swp=unix:b"]),
+            ""
+        );
+        assert!(said(&["t0=tcp:a:1", "t0=vpcd:a:2"]).contains("t0 has two readers"));
+        assert!(said(&["spi=unix:a", "i2c=unix:b"]).contains("spi-ese has two readers"));
+        assert!(said(&["spi-euicc=vpcd:a:1", "spi=unix:b"]).contains("spi-euicc has two readers"));
+        assert!(said(&["t0=unix:a", "swp=unix:a"]).contains("t0 and swp cannot both be unix:a"));
         assert!(said(&["t0=vpcd+tcp:0.0.0.0:1"]).contains("open to others"));
         assert!(said(&["t0=vpcd+tcp:[::]:1"]).contains("open to others"));
     }

@@ -11,7 +11,7 @@ use sekisho_os::{ContainerId, Interface, MESSAGING_POLICY, PartState, Platform, 
 
 use super::element::Start;
 use super::kind::Kind;
-use super::line::{Endpoint, Line, interface, name};
+use super::line::{Endpoint, Line, interface};
 
 /// What the SE says of itself, asked as any reader may.
 pub(crate) struct About {
@@ -184,7 +184,7 @@ pub(crate) fn first_screen(
     flash: &Path,
     kib: usize,
     (start, kind): (Start, Kind),
-    lines: &[(Line, Option<ContainerId>)],
+    lines: &[(Line, Vec<Option<ContainerId>>)],
 ) -> String {
     let made = if start == Start::Made {
         "made now"
@@ -219,15 +219,19 @@ pub(crate) fn first_screen(
             its("files", files);
         }
     }
-    for (of, container) in lines {
-        let answers = match container.filter(|_| several) {
-            Some(container) => format!("{}, answered by container {}", of.endpoint, container.number()),
-            None => of.endpoint.to_string(),
-        };
-        line(name(of.protocol), &answers);
+    for (of, containers) in lines {
+        let mut answers = of.endpoint.to_string();
+        let mut by: Vec<_> = containers.iter().flatten().map(|of| of.number()).collect();
+        by.dedup();
+        if several && !by.is_empty() {
+            let by: Vec<_> = by.iter().map(u8::to_string).collect();
+            let _ = write!(answers, ", answered by container {}", by.join(" and "));
+        }
+        line(of.name(), &answers);
     }
     if lines.len() <= TRIED_MAX {
-        for (line, container) in lines {
+        for (line, containers) in lines {
+            let container = containers.first().copied().flatten();
             text += &what_to_try(line, about.containers.get(container.map_or(0, index)));
         }
     }
@@ -258,6 +262,15 @@ fn what_to_try(line: &Line, container: Option<&Container>) -> String {
             let reader = format!("  sekisho reader --card tcp:{address} send 00B0810004\n");
             format!(
                 "\nListening on {address}, length-prefixed like vpcd. Try:\n  sekisho agent --card tcp:{address} {AGENT}\n{}",
+                if has_files { reader } else { String::new() }
+            )
+        }
+        Endpoint::Link(_, address) => {
+            let at = format!("{}={address}", line.name());
+            let reader = format!("  sekisho reader --card {at} send 00B0810004\n");
+            format!(
+                "\nListening on {address} for {}'s own frames, by link records. Try:\n  sekisho agent --card {at} {AGENT}\n{}",
+                line.name(),
                 if has_files { reader } else { String::new() }
             )
         }

@@ -13,7 +13,7 @@ use sekisho_device::{
     hand_over,
 };
 use sekisho_link::{Access, Manifest, Outcome, Status};
-use sekisho_transport::{Card, PcscCard, SocketCard, TransportError};
+use sekisho_transport::{Card, DeviceLine, LinkAddress, LinkCard, PcscCard, SocketCard, TransportError};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -57,7 +57,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// The secure element: `pcsc:READER` (part of the reader's name; `pcsc:` if there is one only) or `tcp:HOST:PORT`
+    /// The secure element: `pcsc:READER` (part of the reader's name; `pcsc:` if there is one only), `tcp:HOST:PORT`, or a protocol's own frames as `t1=tcp:HOST:PORT` or
+    /// `spi=unix:PATH` (t0, t1, spi, spi-euicc, i2c, i2c-euicc, swp)
     #[arg(long, value_name = "CARD", default_value = "pcsc:", value_parser = where_card_is)]
     pub(super) card: CardAt,
 
@@ -99,13 +100,21 @@ pub(crate) struct Args {
 pub(super) enum CardAt {
     Pcsc(String),
     Tcp(String),
+    Link(DeviceLine, LinkAddress),
 }
 
 pub(super) fn where_card_is(text: &str) -> Result<CardAt, String> {
+    if let Some((name, address)) = text.split_once('=') {
+        let Some(line) = DeviceLine::named(name) else {
+            let names: Vec<_> = DeviceLine::ALL.iter().map(|(name, _)| *name).collect();
+            return Err(format!("'{name}' has no frames; there are {}", names.join(", ")));
+        };
+        return Ok(CardAt::Link(line, address.parse()?));
+    }
     match text.split_once(':') {
         Some(("pcsc", reader)) => Ok(CardAt::Pcsc(reader.to_owned())),
         Some(("tcp", address)) if address.contains(':') => Ok(CardAt::Tcp(address.to_owned())),
-        _ => Err("write pcsc:READER or tcp:HOST:PORT".to_owned()),
+        _ => Err("write pcsc:READER, tcp:HOST:PORT, or PROTOCOL=tcp:HOST:PORT".to_owned()),
     }
 }
 
@@ -124,6 +133,12 @@ impl CardAt {
                 };
                 Box::new(card.with_context(|| {
                     format!("cannot reach the secure element; does `sekisho card --listen {address}` run?")
+                })?)
+            }
+            Self::Link(line, address) => {
+                let card = LinkCard::open(*line, address, timeout);
+                Box::new(card.with_context(|| {
+                    format!("cannot reach the secure element on {address}; does `sekisho card --on ...={address}` run, and is no other reader there?")
                 })?)
             }
         })

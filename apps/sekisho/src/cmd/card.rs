@@ -12,11 +12,14 @@ use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use sekisho_apdu::StatusWord;
 use sekisho_hsm::ProductFile;
 use sekisho_hsm::sealed::Purpose;
+use sekisho_keys::Rng as _;
 use sekisho_link::SeId;
 use sekisho_messaging::setup::Policy;
 use sekisho_nvm::Flash;
 use sekisho_os::{BootError, Platform, Profile, Protocol, SecureElement};
-use sekisho_transport::{CardSide, Served, Stop, serve_listener, serve_vpcd};
+use sekisho_transport::{
+    CardLine, CardSide, Lines, LinkListener, Served, Stop, serve_link, serve_listener, serve_vpcd,
+};
 use tokio::sync::mpsc;
 
 use super::reader::ModeName;
@@ -38,8 +41,9 @@ use crate::files;
 #[derive(ClapArgs)]
 #[command(group(ArgGroup::new("readers").required(true).multiple(true).args(["on", "vpcd", "listen"])))]
 pub(crate) struct Args {
-    /// A line, given as often as there are readers. PROTOCOL: t0, t1, swp-a, swp-b, apdu-gate, spi-ese, spi-euicc. ENDPOINT: vpcd:HOST:PORT connects to a virtual
-    /// reader, vpcd+tcp:ADDRESS:PORT listens on loopback, port 0 on a free one. t0 and t1 share an interface, so do swp-a and swp-b, and spi-ese and spi-euicc: the one powered last
+    /// A line, given as often as there are readers. With the protocol's own frames (link records), t0, t1, spi, i2c or swp=tcp:HOST:PORT or =unix:PATH, which listens, on TCP on loopback
+    /// alone, port 0 on a free one; spi and i2c carry spi-ese and spi-euicc, swp the apdu-gate. With whole APDUs, t0, t1, swp-a, swp-b, apdu-gate, spi-ese, spi-euicc=vpcd:HOST:PORT, which
+    /// connects to a virtual reader, or =vpcd+tcp:ADDRESS:PORT, which listens. t0 and t1 share an interface, so do swp-a and swp-b, and spi-ese and spi-euicc: the one powered last
     /// resets the other
     #[arg(long, value_name = "PROTOCOL=ENDPOINT")]
     on: Vec<Line>,
@@ -129,14 +133,14 @@ impl Args {
 
     /// All lines: --vpcd and --listen are short forms.
     fn lines(&self) -> Vec<Line> {
-        let vpcd = self.vpcd.iter().map(|address| Line {
-            protocol: self.interface.protocol(),
-            endpoint: Endpoint::Client(address.clone()),
-        });
-        let listen = self.listen.iter().map(|address| Line {
-            protocol: self.listen_interface().protocol(),
-            endpoint: Endpoint::Listener(*address),
-        });
+        let vpcd = self
+            .vpcd
+            .iter()
+            .map(|address| Line::whole(self.interface.protocol(), Endpoint::Client(address.clone())));
+        let listen = self
+            .listen
+            .iter()
+            .map(|address| Line::whole(self.listen_interface().protocol(), Endpoint::Listener(*address)));
         vpcd.chain(listen).chain(self.on.iter().cloned()).collect()
     }
 
@@ -200,9 +204,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(firmware) => on_board(args, firmware)?,
         None => in_process(args)?,
     };
-    let answered = lines
-        .iter()
-        .map(|line| (line.clone(), (made.paired)(line.protocol)));
+    let answered = lines.iter().map(|line| {
+        let paired = line.protocols.iter().map(|protocol| (made.paired)(*protocol));
+        (line.clone(), paired.collect())
+    });
     let answered: Vec<_> = answered.collect();
     show(&first_screen(
         &made.about,
@@ -216,26 +221,43 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// What the chip's firmware has not, if that is asked for.
 fn beyond_the_board(args: &Args, lines: &[Line]) -> Option<String> {
-    let is_spoken = |line: &&Line| line.protocol == line::interface(line.protocol).default_protocol();
+    let is_spoken = |protocol: &&Protocol| **protocol == line::interface(**protocol).default_protocol();
     if args.kind().is_some_and(|kind| kind != Kind::PLAIN) {
         return Some("--board: the firmware is of the default profile and has one container; leave --profile and --containers away".to_owned());
     }
-    let other = lines.iter().find(|line| !is_spoken(line))?;
+    let mut firsts = lines.iter().flat_map(|line| line.protocols.first());
+    let other = firsts.find(|protocol| !is_spoken(protocol))?;
     Some(format!(
         "--board: the firmware does not speak {}; it has t0, swp-a, apdu-gate and spi-ese",
-        line::name(other.protocol)
+        line::name(*other)
     ))
 }
 
+/// Where readers come to a line.
+enum Door {
+    /// Nobody comes: the SE goes.
+    None,
+    Whole(TcpListener),
+    Link(CardLine, LinkListener),
+}
+
 /// The listener of a line that has one; the line says its address then.
-fn listen(line: &mut Line) -> Result<Option<TcpListener>> {
-    let Endpoint::Listener(address) = &mut line.endpoint else {
-        return Ok(None);
-    };
-    let listener = TcpListener::bind(*address)
-        .with_context(|| format!("cannot listen on {address}; is another card there?"))?;
-    *address = listener.local_addr()?;
-    Ok(Some(listener))
+fn listen(line: &mut Line) -> Result<Door> {
+    Ok(match &mut line.endpoint {
+        Endpoint::Client(_) => Door::None,
+        Endpoint::Listener(address) => {
+            let listener = TcpListener::bind(*address)
+                .with_context(|| format!("cannot listen on {address}; is another card there?"))?;
+            *address = listener.local_addr()?;
+            Door::Whole(listener)
+        }
+        Endpoint::Link(wire, address) => {
+            let listener = LinkListener::bind(address)
+                .with_context(|| format!("cannot listen on {address}; is another card there?"))?;
+            *address = listener.address()?;
+            Door::Link(*wire, listener)
+        }
+    })
 }
 
 /// A secure element on one of its protocols.
@@ -439,22 +461,37 @@ fn explain(error: BootError, args: &Args) -> anyhow::Error {
 }
 
 /// Offers the SE to its readers until a signal comes, or a listener fails.
-fn serve(lines: Vec<(Line, Option<TcpListener>)>, side: &Side) -> Result<ExitCode> {
+fn serve(lines: Vec<(Line, Door)>, side: &Side) -> Result<ExitCode> {
     let stop = Stop::new();
     let (ended, mut ends) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
-    for (line, listener) in lines {
-        let (mut side, stop, ended) = (side(line.protocol), stop.clone(), ended.clone());
-        let name = line::name(line.protocol);
+    for (line, door) in lines {
+        let name = line.name();
+        let mut sides: Vec<_> = line.protocols.iter().map(|protocol| side(*protocol)).collect();
+        let (stop, ended) = (stop.clone(), ended.clone());
         let mut tell = move |event| tell(name, &event);
-        threads.push(thread::spawn(move || match (&line.endpoint, listener) {
-            (_, Some(listener)) => {
-                let result = serve_listener(&listener, &mut *side, &stop, &mut tell);
-                // The receiver is gone only when the process is already ending.
-                let _ = ended.send(result);
-            }
-            (Endpoint::Client(address), None) => serve_vpcd(address, &mut *side, &stop, &mut tell),
-            (Endpoint::Listener(_), None) => {}
+        threads.push(thread::spawn(move || {
+            let result = match (door, &line.endpoint, sides.first_mut()) {
+                (Door::Link(wire, listener), ..) => {
+                    let mut fresh = [0; 8];
+                    SystemRng.fill(&mut fresh);
+                    let lines = Lines {
+                        line: wire,
+                        sides,
+                        fresh,
+                    };
+                    serve_link(&listener, lines, &stop, &mut tell)
+                }
+                (Door::Whole(listener), _, Some(side)) => {
+                    serve_listener(&listener, &mut **side, &stop, &mut tell)
+                }
+                (Door::None, Endpoint::Client(address), Some(side)) => {
+                    return serve_vpcd(address, &mut **side, &stop, &mut tell);
+                }
+                (Door::None | Door::Whole(_), ..) => return,
+            };
+            // The receiver is gone only when the process is already ending.
+            let _ = ended.send(result);
         }));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -484,6 +521,11 @@ fn tell(what: &str, event: &Served) {
     let _ = match event {
         Served::Connected(peer) => writeln!(io::stderr(), "{what}: reader {peer} is there"),
         Served::Disconnected(why) => writeln!(io::stderr(), "{what}: the reader is gone: {}", reason(why)),
+        Served::Linked(peer) => writeln!(io::stderr(), "{what}: reader {peer} is there"),
+        Served::Unlinked(peer) => writeln!(
+            io::stderr(),
+            "{what}: reader {peer} is hung up on: one is there already"
+        ),
         Served::Refused(peer) => writeln!(
             io::stderr(),
             "{what}: reader {peer} is refused: one is there already"

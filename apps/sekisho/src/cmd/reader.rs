@@ -30,7 +30,8 @@ use crate::reader::{Session, Setup, figures, listen, script, select, words};
 /// everybody knows.
 #[derive(ClapArgs)]
 pub(crate) struct Args {
-    /// The card: `virtual` for a test card in this process, `pcsc:READER` (part of the reader's name), or `tcp:HOST:PORT`
+    /// The card: `virtual` for a test card in this process, `pcsc:READER` (part of the reader's name), `tcp:HOST:PORT`, or a protocol's own frames as
+    /// `t1=tcp:HOST:PORT` or `spi=unix:PATH` (t0, t1, spi, spi-euicc, i2c, i2c-euicc, swp)
     #[arg(long, value_name = "CARD", default_value = "virtual", value_parser = where_card_is)]
     card: At,
 
@@ -166,7 +167,7 @@ fn where_card_is(text: &str) -> Result<At, String> {
     }
     super::agent::where_card_is(text)
         .map(At::Elsewhere)
-        .map_err(|_| "write virtual, pcsc:READER or tcp:HOST:PORT".to_owned())
+        .map_err(|why| format!("{why}; or virtual, for a card in this process"))
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {

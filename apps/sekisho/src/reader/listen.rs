@@ -69,7 +69,7 @@ pub(crate) fn run(listener: &TcpListener, setup: Setup, trace: &Trace) -> Result
             heard.fetch_add(1, Ordering::Relaxed);
         }
         Served::Disconnected(_) => stop.stop(),
-        Served::Refused(_) => {}
+        Served::Refused(_) | Served::Linked(_) | Served::Unlinked(_) => {}
     });
     stop.stop();
     let was_silent = watch.join().unwrap_or(false);

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use sekisho_block::Fault;
+
 /// What can go wrong on the way to a secure element.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
@@ -57,9 +59,51 @@ pub enum TransportError {
         "the reader fell silent: it was given a command of one byte, which it cannot tell from a control code"
     )]
     SilentReader,
+    /// A link's peer sent what is no record of its protocol.
+    #[error("what came is no record of this link")]
+    Link,
+    /// The SE does not begin a session as its protocol wants.
+    #[error("the secure element does not answer to its reset: {}", words(*.0))]
+    NoSession(Fault),
+    /// The protocol failed, and the SE has not run the command and will not: it may be sent again.
+    #[error("the secure element has not run the command: {}", words(*.0))]
+    NotRun(Fault),
+    /// The protocol failed behind the command's last byte: the SE has run it, or has not. Whoever sent it asks, and does not repeat.
+    #[error("outcome unknown, the secure element has run the command or not: {}", words(*.0))]
+    Unknown(Fault),
     /// The connection was given up after an earlier failure.
     #[error("the connection was given up after an earlier failure; reset the secure element")]
     GivenUp,
+}
+
+impl TransportError {
+    /// Whether the SE may have run the command that brought this: then whoever sent it asks what has become of it, and does not send it again.
+    #[must_use]
+    pub const fn is_outcome_unknown(&self) -> bool {
+        !matches!(
+            self,
+            Self::NotRun(_)
+                | Self::NoSession(_)
+                | Self::CommandLength(_)
+                | Self::GivenUp
+                | Self::Refused(_)
+                | Self::NoPcsc(_)
+                | Self::NoReader { .. }
+                | Self::SeveralReaders { .. }
+        )
+    }
+}
+
+/// A fault in words.
+const fn words(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Silent => "nothing came within the protocol's waiting time",
+        Fault::Garbled => "what came was damaged, as often as the protocol allows",
+        Fault::Protocol => "what came breaks the protocol",
+        Fault::Aborted => "the exchange was given up",
+        Fault::Reset => "it was reset meanwhile",
+        Fault::TooLong => "it is longer than the buffers",
+    }
 }
 
 /// A code with which PC/SC refuses (`pcsclite.h`).

@@ -5,12 +5,13 @@
 //!   [`InProcessCard`] to a closure.
 //! * The SE's side is a [`CardSide`]: [`serve_vpcd`] offers it to pcscd, [`serve_listener`] to whoever connects.
 //!
-//! Sockets carry vpcd's framing in both roles ([`frame`]). Every wait is bounded, and so is everything that a peer can make us store.
+//! Sockets carry vpcd's framing in both roles ([`frame`]), or a protocol's own frames by link records: [`LinkCard`] and [`serve_link`]. Every wait is bounded, and so is everything that a peer can make us store.
 
 mod card;
 mod error;
 mod exchange;
 pub mod frame;
+mod link;
 mod pcsc_card;
 mod serve;
 mod socket_card;
@@ -20,6 +21,7 @@ mod winscard;
 pub use card::{Card, InProcessCard, Request};
 pub use error::{PcscError, TransportError};
 pub use exchange::{Response, exchange, exchange_again};
+pub use link::{CardLine, DeviceLine, Lines, LinkAddress, LinkCard, LinkListener, NodeAddress, serve_link};
 pub use pcsc_card::PcscCard;
 pub use serve::{CardSide, Served, Stop, serve_listener, serve_vpcd};
 pub use socket_card::SocketCard;

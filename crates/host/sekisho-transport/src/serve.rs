@@ -55,6 +55,10 @@ pub enum Served {
     Disconnected(TransportError),
     /// Another reader came while one was there, and was sent away with a reason.
     Refused(SocketAddr),
+    /// A device is there, on a link.
+    Linked(String),
+    /// Another device came while one was there on a link, and was hung up on.
+    Unlinked(String),
     /// No reader can be reached; said once until one is there.
     Waiting(TransportError),
 }

@@ -1,0 +1,206 @@
+//! A secure element behind a link, in the role of its reader.
+
+use core::time::Duration;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::time::Instant;
+
+use sekisho_block::lr1::{From, Reader, Record};
+use sekisho_block::{Ended, Micros, Power};
+use zeroize::Zeroize as _;
+
+use super::address::{LinkAddress, Stream, wait};
+use super::device_end::{DeviceEnd, DeviceLine};
+use crate::card::Card;
+use crate::error::{TransportError, sound_command, sound_response};
+use crate::stream::now;
+
+/// Bytes of the longest record that a card sends: what a poll can ask for.
+const RECORD: usize = 65_534;
+
+/// A secure element behind a link: its protocol's own frames, by link records. A command whose outcome is not known is never sent again from here.
+pub struct LinkCard {
+    line: DeviceLine,
+    address: LinkAddress,
+    timeout: Duration,
+    end: Box<dyn DeviceEnd>,
+    connection: Option<Connection>,
+}
+
+struct Connection {
+    stream: Stream,
+    reader: Box<Reader<RECORD>>,
+    chunk: Box<[u8]>,
+    since: Instant,
+}
+
+impl Connection {
+    fn now(&self) -> Micros {
+        Micros(u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Sends one record with one write.
+    fn send(&mut self, record: &Record<'_>) -> Result<(), TransportError> {
+        let len = record.write(&mut self.chunk).ok_or(TransportError::Closed)?;
+        let sent = self.stream.send(&self.chunk[..len]);
+        self.chunk[..len].zeroize();
+        sent.map_err(hang_up)
+    }
+
+    /// What is due happens, and what is to be said is sent.
+    fn act(&mut self, end: &mut dyn DeviceEnd) -> Result<(), TransportError> {
+        let now = self.now();
+        end.expire(now);
+        if let Some(power) = end.power(now) {
+            self.send(&match power {
+                Power::On => Record::On,
+                Power::Off => Record::Off,
+                Power::Reset => Record::Reset,
+            })?;
+        }
+        let mut failed = Ok(());
+        while failed.is_ok() && end.say(now, &mut |record| failed = self.send(&record)) {}
+        failed
+    }
+
+    /// What comes until the next deadline, or `until`, is heard.
+    fn listen(&mut self, end: &mut dyn DeviceEnd, until: Micros) -> Result<(), TransportError> {
+        let at = end.deadline().map_or(until, |at| at.min(until));
+        let micros = at.0.saturating_sub(self.now().0);
+        let [readable] = wait([Some(self.stream.as_fd())], micros)?;
+        if !readable {
+            return Ok(());
+        }
+        let n = match self.stream.receive(&mut self.chunk) {
+            Ok(0) => return Err(TransportError::Closed),
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(hang_up(error)),
+        };
+        let now = self.now();
+        let mut bytes = &self.chunk[..n];
+        loop {
+            match self.reader.read(&mut bytes) {
+                Ok(Some(record)) if end.hear(now, record) => {}
+                Ok(None) => break,
+                Ok(Some(_)) | Err(_) => return Err(TransportError::Closed),
+            }
+        }
+        self.chunk[..n].zeroize();
+        Ok(())
+    }
+}
+
+/// A peer that is gone is gone in one word.
+fn hang_up(error: io::Error) -> TransportError {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    match error.kind() {
+        BrokenPipe | ConnectionAborted | ConnectionReset => TransportError::Closed,
+        _ => error.into(),
+    }
+}
+
+impl LinkCard {
+    /// Connects, powers the secure element on, and comes to an ATR or whatever the protocol begins with. `timeout` bounds connecting and each answer.
+    ///
+    /// # Errors
+    /// When nobody listens there, another reader is there, or the secure element does not answer as the protocol wants.
+    pub fn open(line: DeviceLine, address: &LinkAddress, timeout: Duration) -> Result<Self, TransportError> {
+        let mut card = Self {
+            line,
+            address: address.clone(),
+            timeout,
+            end: line.end(),
+            connection: None,
+        };
+        card.reset()?;
+        Ok(card)
+    }
+
+    /// Goes on until something holds; the connection is given up where it does not within the time, or breaks.
+    fn until(&mut self, done: impl Fn(&dyn DeviceEnd) -> bool) -> Result<(), TransportError> {
+        let connection = self.connection.as_mut().ok_or(TransportError::GivenUp)?;
+        let micros = u64::try_from(self.timeout.as_micros()).unwrap_or(u64::MAX);
+        let until = connection.now().after(micros);
+        let result = loop {
+            if let Err(error) = connection.act(&mut *self.end) {
+                break error;
+            }
+            if done(&*self.end) {
+                return Ok(());
+            }
+            if connection.now() >= until {
+                break TransportError::Timeout;
+            }
+            if let Err(error) = connection.listen(&mut *self.end, until) {
+                break error;
+            }
+        };
+        self.connection = None;
+        Err(result)
+    }
+
+    fn opened(&mut self) -> Result<Vec<u8>, TransportError> {
+        self.until(|end| end.opened().is_some())?;
+        match self.end.opened() {
+            Some(Ok(atr)) => Ok(atr.to_vec()),
+            Some(Err(fault)) => Err(TransportError::NoSession(fault)),
+            None => Err(TransportError::Timeout),
+        }
+    }
+
+    fn connect(&mut self) -> Result<(), TransportError> {
+        let stream = Stream::connect(&self.address, self.timeout)?;
+        self.end = self.line.end();
+        self.connection = Some(Connection {
+            stream,
+            reader: Box::new(Reader::new(self.line.records(), From::Card)),
+            chunk: vec![0; RECORD + 8].into_boxed_slice(),
+            since: now(),
+        });
+        Ok(())
+    }
+}
+
+impl Card for LinkCard {
+    fn transmit(&mut self, capdu: &[u8]) -> Result<Vec<u8>, TransportError> {
+        sound_command(capdu)?;
+        let connection = self.connection.as_ref().ok_or(TransportError::GivenUp)?;
+        if !self.end.start(connection.now(), capdu) {
+            return Err(TransportError::GivenUp);
+        }
+        self.until(|end| end.ended().is_some())?;
+        match self.end.ended() {
+            Some(Ended::Answer(answer)) => sound_response(answer.to_vec()),
+            Some(Ended::NotRun(fault)) => Err(TransportError::NotRun(fault)),
+            Some(Ended::Unknown(fault)) => Err(TransportError::Unknown(fault)),
+            None => Err(TransportError::Timeout),
+        }
+    }
+
+    /// A command that may have been run is not sent again: the protocol below has repeated what it may.
+    fn transmit_again(&mut self, _: &[u8]) -> Result<Vec<u8>, TransportError> {
+        Err(TransportError::GivenUp)
+    }
+
+    fn reset(&mut self) -> Result<Vec<u8>, TransportError> {
+        if let Some(connection) = &self.connection {
+            self.end.reset(connection.now());
+            match self.opened() {
+                Err(TransportError::Closed | TransportError::Io(_) | TransportError::Timeout) => {}
+                opened => return opened,
+            }
+        }
+        self.connect()?;
+        self.opened()
+    }
+}
+
+impl Drop for LinkCard {
+    fn drop(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            // The end of the stream is power off as well.
+            let _ = connection.send(&Record::Off);
+        }
+    }
+}

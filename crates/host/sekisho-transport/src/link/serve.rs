@@ -1,0 +1,374 @@
+//! The secure element's end of links.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sekisho_block::Micros;
+use sekisho_block::lr1::{From, Reader, Record};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::address::{LinkListener, Stream, wait};
+use super::card_end::{CardEnd, CardLine};
+use crate::error::TransportError;
+use crate::serve::{CardSide, Served, Stop};
+use crate::stream::now;
+
+/// How often a wait looks whether it shall end; also how long whoever comes while a device is there waits until it is sure that that one has not just gone.
+const POLL: Duration = Duration::from_millis(250);
+/// Bytes of the longest record that a device sends.
+const RECORD: usize = 65_534;
+/// Bytes of the longest R-APDU.
+const RAPDU: usize = 65_538;
+
+/// A line and the sides of the secure element that it carries.
+pub struct Lines {
+    /// What is spoken.
+    pub line: CardLine,
+    /// As many as [`CardLine::sides`]; on a bus first the embedded secure element's, then the eUICC's.
+    pub sides: Vec<Box<dyn CardSide + Send>>,
+    /// Eight bytes that no other card chooses, for the session of HCI.
+    pub fresh: [u8; 8],
+}
+
+/// What the thread that runs commands is asked for.
+enum Job {
+    /// Power on or reset; on a line with several sides the first command decides who has the interface.
+    Power,
+    Off,
+    Reset(usize),
+    Run(u32, usize, Zeroizing<Vec<u8>>),
+}
+
+/// An answer: of which power cycle, which side.
+type Answered = (u32, usize, Zeroizing<Vec<u8>>);
+
+/// Offers a secure element on a link to whoever connects, one device at a time, until stopped. Who comes while a device is there is hung up on.
+///
+/// # Errors
+/// When the listener fails.
+pub fn serve_link(
+    listener: &LinkListener,
+    lines: Lines,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Served),
+) -> Result<(), TransportError> {
+    let Lines {
+        line,
+        mut sides,
+        fresh,
+    } = lines;
+    let atr = sides.first_mut().map(|side| side.atr()).unwrap_or_default();
+    let (jobs, asked) = mpsc::channel();
+    let (answers, answered) = mpsc::channel();
+    let (woken, wakes) = UnixStream::pair()?;
+    woken.set_nonblocking(true)?;
+    thread::scope(|scope| {
+        scope.spawn(move || work(&mut sides, &asked, &answers, wakes));
+        let mut serving = Serving {
+            line,
+            end: line.end(&atr, fresh),
+            connection: None,
+            power: 0,
+            jobs,
+            answered,
+            woken,
+            clock: Clock::Real(now()),
+            waiting: None,
+        };
+        let result = serving.run(listener, stop, tell);
+        serving.hang_up(None, tell);
+        result
+        // The worker ends when nobody can ask it any more.
+    })
+}
+
+/// Runs commands until nobody asks any more.
+fn work(
+    sides: &mut [Box<dyn CardSide + Send>],
+    asked: &Receiver<Job>,
+    answers: &Sender<Answered>,
+    mut wakes: UnixStream,
+) {
+    let mut out = vec![0; RAPDU];
+    let several = sides.len() > 1;
+    while let Ok(job) = asked.recv() {
+        match job {
+            Job::Power if !several => sides.iter_mut().for_each(|side| side.reset()),
+            Job::Power | Job::Off => sides.iter_mut().for_each(|side| side.power_off()),
+            Job::Reset(side) => {
+                if let Some(side) = sides.get_mut(side) {
+                    side.reset();
+                }
+            }
+            Job::Run(power, side, command) => {
+                let len = sides
+                    .get_mut(side)
+                    .map_or(0, |side| side.transmit(&command, &mut out));
+                let answer = Zeroizing::new(out.get(..len).unwrap_or_default().to_vec());
+                out.get_mut(..len).unwrap_or_default().zeroize();
+                // Whoever asked may be gone.
+                let _ = answers.send((power, side, answer));
+                let _ = wakes.write_all(&[0]);
+            }
+        }
+    }
+}
+
+/// Time: the machine's, or the device's once it has said TICK.
+enum Clock {
+    Real(Instant),
+    Virtual(Micros),
+}
+
+impl Clock {
+    fn now(&self) -> Micros {
+        match self {
+            Self::Real(since) => Micros(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)),
+            Self::Virtual(at) => *at,
+        }
+    }
+}
+
+struct Connection {
+    stream: Stream,
+    reader: Box<Reader<RECORD>>,
+    chunk: Box<[u8]>,
+}
+
+impl Connection {
+    fn send(&mut self, record: &Record<'_>) -> Result<(), TransportError> {
+        let len = record.write(&mut self.chunk).ok_or(TransportError::Closed)?;
+        let sent = self.stream.send(&self.chunk[..len]);
+        self.chunk[..len].zeroize();
+        Ok(sent?)
+    }
+}
+
+/// A record that has been read, on its own.
+enum Heard {
+    Data(Zeroizing<Vec<u8>>),
+    Power,
+    Off,
+    Poll(u16),
+    Tick(u32),
+}
+
+struct Serving {
+    line: CardLine,
+    end: Box<dyn CardEnd>,
+    connection: Option<Connection>,
+    /// Which power cycle this is: an answer of an earlier one is nobody's.
+    power: u32,
+    jobs: Sender<Job>,
+    answered: Receiver<Answered>,
+    woken: UnixStream,
+    clock: Clock,
+    /// Who has come while a device was there, and when.
+    waiting: Option<(Stream, Instant)>,
+}
+
+impl Serving {
+    fn run(
+        &mut self,
+        listener: &LinkListener,
+        stop: &Stop,
+        tell: &mut dyn FnMut(Served),
+    ) -> Result<(), TransportError> {
+        while !stop.is_stopped() {
+            let timeout = self.timeout();
+            let stream = self
+                .connection
+                .as_ref()
+                .map(|connection| connection.stream.as_fd());
+            let door = self.waiting.is_none().then(|| listener.as_fd());
+            let [come, heard, _] = wait([door, stream, Some(self.woken.as_fd())], timeout)?;
+            if come {
+                self.waiting = listener.accept().map(|stream| (stream, now()));
+            }
+            if let Err(error) = self.turn(heard) {
+                self.hang_up(Some(error), tell);
+            }
+            self.door(tell);
+        }
+        Ok(())
+    }
+
+    /// How long nothing happens of itself, in microseconds.
+    fn timeout(&self) -> u64 {
+        let most = u64::try_from(POLL.as_micros()).unwrap_or(u64::MAX);
+        match (&self.clock, self.end.deadline()) {
+            (Clock::Real(_), Some(at)) => at.0.saturating_sub(self.clock.now().0).min(most),
+            _ => most,
+        }
+    }
+
+    /// Whoever waits is served when nobody is there any more, and sent away when that one stays.
+    fn door(&mut self, tell: &mut dyn FnMut(Served)) {
+        if let Some((stream, since)) = self.waiting.take() {
+            if self.connection.is_none() {
+                tell(Served::Linked(stream.peer()));
+                self.clock = Clock::Real(now());
+                self.connection = Some(Connection {
+                    stream,
+                    reader: Box::new(Reader::new(self.line.records(), From::Device)),
+                    chunk: vec![0; RECORD + 8].into_boxed_slice(),
+                });
+            } else if since.elapsed() >= POLL {
+                tell(Served::Unlinked(stream.peer()));
+            } else {
+                self.waiting = Some((stream, since));
+            }
+        }
+    }
+
+    /// The stream's end is power off.
+    fn hang_up(&mut self, why: Option<TransportError>, tell: &mut dyn FnMut(Served)) {
+        if self.connection.take().is_none() {
+            return;
+        }
+        self.switch(false);
+        if let Some(why) = why {
+            tell(Served::Disconnected(why));
+        }
+    }
+
+    fn switch(&mut self, on: bool) {
+        self.power = self.power.wrapping_add(1);
+        self.end.power(self.clock.now(), on);
+        // The worker lives as long as this.
+        let _ = self.jobs.send(if on { Job::Power } else { Job::Off });
+    }
+
+    fn turn(&mut self, heard: bool) -> Result<(), TransportError> {
+        if heard {
+            for record in self.receive()? {
+                self.hear(record)?;
+            }
+        }
+        self.pump()
+    }
+
+    fn receive(&mut self) -> Result<VecDeque<Heard>, TransportError> {
+        let Some(connection) = &mut self.connection else {
+            return Ok(VecDeque::new());
+        };
+        let n = match connection.stream.receive(&mut connection.chunk) {
+            Ok(0) => return Err(TransportError::Closed),
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let mut records = VecDeque::new();
+        let mut bytes = &connection.chunk[..n];
+        while let Some(record) = connection
+            .reader
+            .read(&mut bytes)
+            .map_err(|_| TransportError::Link)?
+        {
+            records.push_back(match record {
+                Record::Data(data) => Heard::Data(Zeroizing::new(data.to_vec())),
+                Record::On | Record::Reset => Heard::Power,
+                Record::Off => Heard::Off,
+                Record::Poll(n) => Heard::Poll(n),
+                Record::Tick(micros) => Heard::Tick(micros),
+                Record::Nak | Record::Tock => return Err(TransportError::Link),
+            });
+        }
+        connection.chunk[..n].zeroize();
+        Ok(records)
+    }
+
+    fn hear(&mut self, record: Heard) -> Result<(), TransportError> {
+        let now = self.clock.now();
+        match record {
+            Heard::Data(data) => self.end.hear(now, Record::Data(&data)),
+            Heard::Poll(n) => self.end.hear(now, Record::Poll(n)),
+            Heard::Power => self.switch(true),
+            Heard::Off => self.switch(false),
+            Heard::Tick(micros) => return self.tick(micros),
+        }
+        self.pump()
+    }
+
+    /// Virtual time: all that is due within it happens in it.
+    fn tick(&mut self, micros: u32) -> Result<(), TransportError> {
+        let until = self.clock.now().after(micros.into());
+        self.clock = Clock::Virtual(self.clock.now());
+        loop {
+            self.pump()?;
+            match self.end.deadline().filter(|at| *at <= until) {
+                Some(at) => {
+                    self.clock = Clock::Virtual(at.max(self.clock.now()));
+                    self.end.expire(self.clock.now());
+                }
+                None => break,
+            }
+        }
+        self.clock = Clock::Virtual(until);
+        self.connection
+            .as_mut()
+            .map_or(Ok(()), |connection| connection.send(&Record::Tock))
+    }
+
+    /// What is due happens, commands go to whoever runs them, answers come back, and what is to be said is sent.
+    fn pump(&mut self) -> Result<(), TransportError> {
+        loop {
+            let now = self.clock.now();
+            if matches!(self.clock, Clock::Real(_)) {
+                self.end.expire(now);
+            }
+            while let Some(side) = self.end.reset_wanted() {
+                let _ = self.jobs.send(Job::Reset(side));
+            }
+            let mut ran = false;
+            if let Some((side, command)) = self.end.command() {
+                let job = Job::Run(self.power, side, Zeroizing::new(command.to_vec()));
+                self.end.take(now, side);
+                let _ = self.jobs.send(job);
+                ran = true;
+            }
+            let answered = self.answers(ran && matches!(self.clock, Clock::Virtual(_)));
+            self.say()?;
+            if !ran && !answered {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the answers that have come. In virtual time a command takes none: its answer is waited for.
+    fn answers(&mut self, wait: bool) -> bool {
+        let mut any = false;
+        loop {
+            let answered = if wait && !any {
+                self.answered.recv().ok()
+            } else {
+                self.answered.try_recv().ok()
+            };
+            let Some((power, side, answer)) = answered else {
+                return any;
+            };
+            let mut byte = [0; 64];
+            // What woke us is read away; more of it wakes us once more.
+            let _ = self.woken.read(&mut byte);
+            if power == self.power {
+                self.end.answer(self.clock.now(), side, &answer);
+                any = true;
+            }
+        }
+    }
+
+    fn say(&mut self) -> Result<(), TransportError> {
+        let Some(connection) = &mut self.connection else {
+            return Ok(());
+        };
+        let now = self.clock.now();
+        let mut result = Ok(());
+        while result.is_ok() && self.end.say(now, &mut |record| result = connection.send(&record)) {}
+        result
+    }
+}

@@ -1,0 +1,357 @@
+//! Links: each protocol's own frames over sockets, both ends of this crate, and each end against what no end should send.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test times what it waits for"
+)]
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use sekisho_transport::{
+    Card, CardLine, CardSide, DeviceLine, Lines, LinkAddress, LinkCard, LinkListener, NodeAddress, Stop,
+    TransportError, serve_link,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Answers with its number, the command in reverse order, and 9000; counts what it ran, and says what else was done to it.
+struct Echo {
+    number: u8,
+    log: Arc<Mutex<Vec<String>>>,
+    takes: Duration,
+}
+
+impl Echo {
+    fn note(&self, what: &str) {
+        self.log.lock().unwrap().push(format!("{what} {}", self.number));
+    }
+}
+
+impl CardSide for Echo {
+    fn atr(&mut self) -> Vec<u8> {
+        vec![0x3B, 0x02, 0x80, 0x31]
+    }
+
+    fn reset(&mut self) {
+        self.note("reset");
+    }
+
+    fn power_off(&mut self) {
+        self.note("off");
+    }
+
+    fn transmit(&mut self, capdu: &[u8], out: &mut [u8]) -> usize {
+        self.note("run");
+        thread::sleep(self.takes);
+        // INS E0: no data, for T=0's cases 1 and 3.
+        let data: Vec<u8> = if capdu[1] == 0xE0 {
+            Vec::new()
+        } else {
+            [&[self.number], capdu].concat().into_iter().rev().collect()
+        };
+        let answer = [&data[..], &[0x90, 0x00]].concat();
+        out[..answer.len()].copy_from_slice(&answer);
+        answer.len()
+    }
+}
+
+struct Served {
+    address: LinkAddress,
+    stop: Stop,
+    log: Arc<Mutex<Vec<String>>>,
+    thread: Option<JoinHandle<()>>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Served {
+    fn new(line: CardLine, takes: Duration) -> Self {
+        Self::at(line, takes, &"tcp:127.0.0.1:0".parse().unwrap())
+    }
+
+    fn at(line: CardLine, takes: Duration, address: &LinkAddress) -> Self {
+        let listener = LinkListener::bind(address).unwrap();
+        let address = listener.address().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let side = |number: usize| -> Box<dyn CardSide + Send> {
+            Box::new(Echo {
+                number: u8::try_from(number).unwrap(),
+                log: log.clone(),
+                takes,
+            })
+        };
+        let lines = Lines {
+            line,
+            sides: (0..line.sides()).map(side).collect(),
+            fresh: *b"a number",
+        };
+        let stop = Stop::new();
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            serve_link(&listener, lines, &stopped, &mut |_| ()).unwrap();
+        });
+        Self {
+            address,
+            stop,
+            log,
+            thread: Some(thread),
+            _folder: None,
+        }
+    }
+
+    fn ran(&self) -> usize {
+        let log = self.log.lock().unwrap();
+        log.iter().filter(|what| what.starts_with("run")).count()
+    }
+
+    fn raw(&self) -> TcpStream {
+        let LinkAddress::Tcp(address) = &self.address else {
+            panic!("no port")
+        };
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.stop();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+const LINES: [(DeviceLine, CardLine, u8); 7] = [
+    (DeviceLine::T0, CardLine::T0, 0),
+    (DeviceLine::T1, CardLine::T1, 0),
+    (DeviceLine::Spi(NodeAddress::Ese), CardLine::Spi, 0),
+    (DeviceLine::Spi(NodeAddress::Euicc), CardLine::Spi, 1),
+    (DeviceLine::I2c(NodeAddress::Ese), CardLine::I2c, 0),
+    (DeviceLine::I2c(NodeAddress::Euicc), CardLine::I2c, 1),
+    (DeviceLine::ApduGate, CardLine::Swp, 0),
+];
+
+fn mirrored(number: u8, capdu: &[u8]) -> Vec<u8> {
+    let data = [&[number], capdu].concat();
+    data.into_iter().rev().chain([0x90, 0x00]).collect()
+}
+
+/// Short and long commands and answers over every line: each once, each with the same answer, also after a reset and from a new connection.
+#[test]
+fn every_line_carries_every_command_once() {
+    for (device, line, number) in LINES {
+        let served = Served::new(line, Duration::ZERO);
+        let mut sent = 0;
+        for _ in 0..2 {
+            let mut card = LinkCard::open(device, &served.address, PATIENCE).unwrap();
+            for _ in 0..2 {
+                for len in [1_usize, 2, 30, 200, 254] {
+                    let data = vec![0x5A; len];
+                    let lc = u8::try_from(len).unwrap();
+                    let case_3 = [&[0x00, 0xE0, 0x00, 0x00, lc][..], &data].concat();
+                    assert_eq!(card.transmit(&case_3).unwrap(), [0x90, 0x00], "{device:?}");
+                    let case_4 = [&[0x00, 0xA4, 0x00, 0x00, lc][..], &data, &[0x00]].concat();
+                    let answer = card.transmit(&case_4).unwrap();
+                    // T=0 carries no Le behind data, and no more than 256 bytes where 256 are wanted.
+                    let run = if device == DeviceLine::T0 {
+                        &case_4[..case_4.len() - 1]
+                    } else {
+                        &case_4
+                    };
+                    let whole = mirrored(number, run);
+                    assert_eq!(
+                        answer[..answer.len() - 2],
+                        whole[..answer.len() - 2],
+                        "{device:?} {len}"
+                    );
+                    sent += 2;
+                }
+                let data = vec![0xA5; 900];
+                let extended = [
+                    &[0x00, 0xA4, 0x00, 0x00, 0x00, 0x03, 0x84][..],
+                    &data,
+                    &[0x00, 0x00],
+                ]
+                .concat();
+                let answer = card.transmit(&extended).unwrap();
+                // The whole inner command came by ENVELOPE on T=0.
+                assert_eq!(answer, mirrored(number, &extended), "{device:?}");
+                sent += 1;
+                card.reset().unwrap();
+            }
+        }
+        assert_eq!(served.ran(), sent, "{device:?}");
+    }
+}
+
+/// A command that takes longer than the protocol's waiting time is given time, whatever the protocol.
+#[test]
+fn a_slow_command_is_given_time() {
+    let threads: Vec<_> = LINES
+        .into_iter()
+        .map(|(device, line, _)| {
+            thread::spawn(move || {
+                let served = Served::new(line, Duration::from_millis(2_300));
+                let mut card = LinkCard::open(device, &served.address, PATIENCE).unwrap();
+                let answer = card.transmit(&[0x00, 0xE0, 0x00, 0x00]).unwrap();
+                assert_eq!((answer, served.ran()), (vec![0x90, 0x00], 1), "{device:?}");
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+/// One device at a time: who comes second is hung up on, the first does not notice, and the next is served when it has gone.
+#[test]
+fn a_second_device_is_hung_up_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = LinkAddress::Unix(folder.path().join("t1.socket"));
+    let served = Served::at(CardLine::T1, Duration::ZERO, &address);
+    let mut first = LinkCard::open(DeviceLine::T1, &address, PATIENCE).unwrap();
+    let second = LinkCard::open(DeviceLine::T1, &address, PATIENCE);
+    assert!(matches!(second, Err(TransportError::Closed)));
+    assert_eq!(first.transmit(&[0, 0xE0, 0, 0]).unwrap(), [0x90, 0x00]);
+    drop(first);
+    let mut third = LinkCard::open(DeviceLine::T1, &address, PATIENCE).unwrap();
+    assert_eq!(third.transmit(&[0, 0xE0, 0, 0]).unwrap(), [0x90, 0x00]);
+    assert_eq!(served.ran(), 2);
+    // A listener that was killed leaves its file, which the next one replaces; one that lives is left alone.
+    assert!(LinkListener::bind(&address).is_err());
+    let dead = folder.path().join("dead.socket");
+    drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+    assert!(LinkListener::bind(&LinkAddress::Unix(dead)).is_ok());
+    assert!(LinkListener::bind(&"tcp:0.0.0.0:0".parse().unwrap()).is_err());
+}
+
+fn record(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut len = [0; 2];
+    stream.read_exact(&mut len).ok()?;
+    let mut body = vec![0; u16::from_be_bytes(len).into()];
+    stream.read_exact(&mut body).ok()?;
+    Some([&len[..], &body].concat())
+}
+
+fn says(stream: &mut TcpStream, text: &str) {
+    stream.write_all(&hex::decode(text).unwrap()).unwrap();
+}
+
+/// What a foreign device would send, byte by byte, in virtual time: T=1's first block is a block when a microsecond has passed.
+#[test]
+fn a_foreign_device_speaks_by_the_page_alone() {
+    let served = Served::new(CardLine::T1, Duration::from_millis(300));
+    let mut stream = served.raw();
+    says(&mut stream, "000101");
+    let atr = record(&mut stream).unwrap();
+    assert_eq!(hex::encode(&atr[..5]), "000a003b82");
+    says(&mut stream, "00060000C101FE3E");
+    says(&mut stream, "00051000000001");
+    assert_eq!(
+        hex::encode_upper(record(&mut stream).unwrap()),
+        "00060000E101FE1E"
+    );
+    assert_eq!(hex::encode_upper(record(&mut stream).unwrap()), "000111");
+    // A command takes no virtual time, however long it takes; and nothing happens without time.
+    says(&mut stream, "00090000000400E00000E4");
+    says(&mut stream, "00051000010000");
+    let answer = record(&mut stream).unwrap();
+    assert_eq!(hex::encode_upper(answer), "000700000002900092");
+    assert_eq!(hex::encode_upper(record(&mut stream).unwrap()), "000111");
+}
+
+/// What is no record closes the stream, and the next device is served; a device that is gone was power off.
+#[test]
+fn hostile_devices_are_hung_up_on() {
+    let served = Served::new(CardLine::Spi, Duration::ZERO);
+    for text in [
+        "0000",
+        "00020061",
+        "0001FF",
+        "000103",
+        "000101000105",
+        "000101000111",
+    ] {
+        let mut stream = served.raw();
+        says(&mut stream, text);
+        let mut rest = Vec::new();
+        assert!(stream.read_to_end(&mut rest).is_ok() || rest.is_empty(), "{text}");
+    }
+    let device = DeviceLine::Spi(NodeAddress::Ese);
+    let mut card = LinkCard::open(device, &served.address, PATIENCE).unwrap();
+    assert_eq!(card.transmit(&[0, 0xE0, 0, 0]).unwrap(), [0x90, 0x00]);
+    assert!(served.log.lock().unwrap().iter().any(|what| what == "off 1"));
+}
+
+/// A listener that does with the first connection what a closure says, and then nothing.
+fn hostile(mut with: impl FnMut(&mut TcpStream) + Send + 'static) -> LinkAddress {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = LinkAddress::Tcp(listener.local_addr().unwrap().to_string());
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        with(&mut stream);
+    });
+    address
+}
+
+/// A card that says nothing, or what is no record, or breaks off in the middle of a command: an error in time, and whether the command may have been run.
+#[test]
+fn hostile_cards_come_to_a_clean_end() {
+    let brief = Duration::from_millis(300);
+    let address = hostile(|stream| {
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+    });
+    let begun = Instant::now();
+    assert!(matches!(
+        LinkCard::open(DeviceLine::T1, &address, brief),
+        Err(TransportError::Timeout)
+    ));
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    let address = hostile(|stream| says(stream, "0000"));
+    assert!(matches!(
+        LinkCard::open(DeviceLine::T0, &address, PATIENCE),
+        Err(TransportError::Closed)
+    ));
+    // NAK on SPI, and DATA that nobody asked for.
+    for text in ["000105", "00020055"] {
+        let address = hostile(move |stream| says(stream, text));
+        let opened = LinkCard::open(DeviceLine::Spi(NodeAddress::Ese), &address, PATIENCE);
+        assert!(matches!(opened, Err(TransportError::Closed)), "{text}");
+    }
+    // T=0: it breaks off behind the header, which is the whole command.
+    let address = hostile(|stream| {
+        record(stream);
+        says(stream, "0003003B00");
+        record(stream);
+    });
+    let mut card = LinkCard::open(DeviceLine::T0, &address, PATIENCE).unwrap();
+    let error = card.transmit(&[0, 0xE0, 0, 0]).unwrap_err();
+    assert!(error.is_outcome_unknown(), "{error}");
+    // The connection is given up: nothing is sent again.
+    assert!(matches!(
+        card.transmit(&[0, 0xE0, 0, 0]),
+        Err(TransportError::GivenUp)
+    ));
+    assert!(card.transmit_again(&[0, 0xE0, 0, 0]).is_err());
+    // A status word and more behind it: no procedure of T=0.
+    let address = hostile(|stream| {
+        record(stream);
+        says(stream, "0003003B00");
+        record(stream);
+        says(stream, "00020033");
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+    });
+    let mut card = LinkCard::open(DeviceLine::T0, &address, PATIENCE).unwrap();
+    let error = card.transmit(&[0, 0xE0, 0, 0]).unwrap_err();
+    assert!(matches!(error, TransportError::Unknown(_)), "{error}");
+    // T=0 wants a reset before anything else.
+    let error = card.transmit(&[0, 0xE0, 0, 0]).unwrap_err();
+    assert!(matches!(error, TransportError::NotRun(_)), "{error}");
+    assert!(!error.is_outcome_unknown());
+}
