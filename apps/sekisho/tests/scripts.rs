@@ -7,13 +7,19 @@ mod common;
 mod process;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use common::script::{CardUnderTest, Line, Runner};
+use common::script::{CardUnderTest, InProcess, Line, Runner};
 use common::{Card, PAGE, files, new_card_of};
 use process::CardProcess;
 use sekisho_os::Interface;
 use sekisho_scp::ScpParameter;
-use sekisho_transport::{Card as _, SocketCard};
+use sekisho_transport::{
+    Card as _, CardLine, CardSide, DeviceLine, LinkAddress, LinkCard, LinkListener, Lines, NodeAddress,
+    SocketCard, Stop, serve_link,
+};
 
 /// The first bytes of a flash file, in a page of their own; behind it stands the complement of the flash.
 const MARK: &[u8; 16] = b"sekisho flash 1\n";
@@ -110,4 +116,188 @@ fn every_script_of_one_interface_is_answered_alike_behind_a_socket() {
     }
     println!("{played} scripts played to sekisho card");
     assert!(played >= 15, "{played}");
+}
+
+/// The SE in this process, on the interface of a line.
+struct Side {
+    card: Arc<Mutex<InProcess>>,
+    interface: Interface,
+}
+
+impl CardSide for Side {
+    fn atr(&mut self) -> Vec<u8> {
+        sekisho_os::Profile::default().atr.to_vec()
+    }
+
+    fn reset(&mut self) {
+        self.card.lock().unwrap().reset(self.interface);
+    }
+
+    fn transmit(&mut self, capdu: &[u8], out: &mut [u8]) -> usize {
+        let answer = self.card.lock().unwrap().transmit(self.interface, capdu);
+        out[..answer.len()].copy_from_slice(&answer);
+        answer.len()
+    }
+}
+
+/// The SE behind a protocol's own frames, and a reader of it.
+struct Linked {
+    card: Arc<Mutex<InProcess>>,
+    line: DeviceLine,
+    address: LinkAddress,
+    reader: Option<LinkCard>,
+    stop: Stop,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Linked {
+    fn new(card: InProcess, line: DeviceLine) -> Self {
+        let card = Arc::new(Mutex::new(card));
+        let (wire, interface) = match line {
+            DeviceLine::T0 => (CardLine::T0, Interface::Iso7816Contact),
+            DeviceLine::T1 => (CardLine::T1, Interface::Iso7816Contact),
+            DeviceLine::Spi(_) => (CardLine::Spi, Interface::Spi),
+            DeviceLine::I2c(_) => (CardLine::I2c, Interface::Spi),
+            DeviceLine::ApduGate => (CardLine::Swp, Interface::ApduGate),
+        };
+        let side = |_| -> Box<dyn CardSide + Send> {
+            Box::new(Side {
+                card: Arc::clone(&card),
+                interface,
+            })
+        };
+        let lines = Lines {
+            line: wire,
+            sides: (0..wire.sides()).map(side).collect(),
+            fresh: *b"a script",
+        };
+        let listener = LinkListener::bind(&"tcp:127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.address().unwrap();
+        let stop = Stop::new();
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || serve_link(&listener, lines, &stopped, &mut |_| ()).unwrap());
+        let mut new = Self {
+            card,
+            line,
+            address,
+            reader: None,
+            stop,
+            thread: Some(thread),
+        };
+        new.connect();
+        new
+    }
+
+    fn connect(&mut self) {
+        self.reader = None;
+        let patience = Duration::from_secs(20);
+        self.reader = Some(LinkCard::open(self.line, &self.address, patience).unwrap());
+    }
+
+    fn send(&mut self, capdu: &[u8]) -> Vec<u8> {
+        self.reader.as_mut().unwrap().transmit(capdu).unwrap()
+    }
+}
+
+impl Drop for Linked {
+    fn drop(&mut self) {
+        self.stop.stop();
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || thread::panicking());
+    }
+}
+
+impl Line for Linked {
+    /// On T=0 a command that asks for no data and has some is answered 61XX or 6CXX; a host that expects them all the same fetches them.
+    fn transmit(&mut self, _: Interface, capdu: &[u8]) -> Vec<u8> {
+        let answer = self.send(capdu);
+        let parsed = sekisho_apdu::CApdu::parse(capdu);
+        match (self.line, parsed, &answer[..]) {
+            (DeviceLine::T0, Ok(parsed), [0x61, more]) if parsed.ne.is_none() => {
+                let class = sekisho_apdu::Cla::ISO.with_logical_channel(parsed.cla.logical_channel());
+                self.send(&[class.unwrap().0, 0xC0, 0x00, 0x00, *more])
+            }
+            (DeviceLine::T0, Ok(parsed), [0x6C, len]) if parsed.ne.is_none() && parsed.data.is_empty() => {
+                self.send(&[capdu, &[*len]].concat())
+            }
+            _ => answer,
+        }
+    }
+}
+
+impl CardUnderTest for Linked {
+    fn reset(&mut self, _: Interface) {
+        self.reader.as_mut().unwrap().reset().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.reader = None;
+        self.card.lock().unwrap().restart();
+        self.connect();
+    }
+
+    fn replace_with_files(&mut self) {
+        self.reader = None;
+        self.card.lock().unwrap().replace_with_files();
+        self.connect();
+    }
+}
+
+/// Whether T=0 carries all commands of a script as they are: not what is no C-APDU, and in the extended form only what needs it, or a MAC over Lc does not hold.
+fn is_for_t0(script: &str) -> bool {
+    let commands = script.lines().filter_map(|line| line.split_once("> "));
+    let mut plain = commands.filter(|(verb, _)| verb.is_empty()).map(|(_, digits)| digits);
+    plain.all(|digits| {
+        let capdu = hex::decode(digits.split_whitespace().collect::<String>()).unwrap();
+        sekisho_apdu::CApdu::parse(&capdu).is_ok_and(|capdu| !capdu.extended || capdu.data.len() > 255)
+    })
+}
+
+#[test]
+fn every_script_of_one_interface_is_answered_alike_over_every_protocol() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scripts");
+    let lines = [
+        DeviceLine::T0,
+        DeviceLine::T1,
+        DeviceLine::Spi(NodeAddress::Ese),
+        DeviceLine::I2c(NodeAddress::Euicc),
+        DeviceLine::ApduGate,
+    ];
+    let play = &|line: DeviceLine| {
+        let mut played = 0;
+        for file in std::fs::read_dir(&folder).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if !name.ends_with(".apdu") {
+                continue;
+            }
+            let script = std::fs::read_to_string(&path).unwrap();
+            let short = |line: &str| line.starts_with("> ") && line[2..].trim().len() < 8;
+            if script.contains("! interface") || script.lines().any(short) {
+                continue;
+            }
+            if line == DeviceLine::T0 && !is_for_t0(&script) {
+                println!("{name}: not on T=0");
+                continue;
+            }
+            let parameter = if name.contains("s16") {
+                ScpParameter::FULL_S16
+            } else {
+                ScpParameter::FULL_S8
+            };
+            let card = InProcess::new(new_card_of(parameter), common::profile());
+            Runner::new(Linked::new(card, line), parameter.mac_mode()).run(&name, &script);
+            played += 1;
+        }
+        (line, played)
+    };
+    let played = thread::scope(|scope| {
+        let threads = lines.map(|line| scope.spawn(move || play(line)));
+        threads.map(|thread| thread.join())
+    });
+    for played in played {
+        let (line, played) = played.unwrap();
+        println!("{played} scripts over {}", line.name());
+        assert!(played >= 12, "{line:?}: {played}");
+    }
 }
