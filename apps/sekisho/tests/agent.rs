@@ -4,6 +4,8 @@
 mod process;
 
 use core::time::Duration;
+use std::io::Read;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -145,17 +147,29 @@ impl System {
         )
     }
 
+    /// The same on these lines.
+    fn card_on(&self, lines: &[&str]) -> CardProcess {
+        let perso = self.path("perso.json");
+        let product = self.path("product.json");
+        let keys = [
+            "--perso",
+            perso.to_str().unwrap(),
+            "--product",
+            product.to_str().unwrap(),
+        ];
+        CardProcess::start_on(&self.path("card.flash"), lines, &keys)
+    }
+
     fn agent(&self, card: &str) -> Command {
+        self.agent_of(&format!("tcp:{card}"))
+    }
+
+    fn agent_of(&self, card: &str) -> Command {
         let address = self.server.as_ref().unwrap().device_address;
         let mut command = Command::new(SEKISHO);
         command
             .args(["agent", "--once", "--json", "--timeout", "10"])
-            .args([
-                "--server",
-                &format!("https://{address}"),
-                "--card",
-                &format!("tcp:{card}"),
-            ])
+            .args(["--server", &format!("https://{address}"), "--card", card])
             .arg("--ca")
             .arg(self.path("ca.pem"))
             .arg("--token-file")
@@ -303,6 +317,76 @@ fn a_card_that_loses_power_again_and_again_is_updated_in_one_turn() {
 }
 
 /// A card of another design system: it refuses what this one's designer has signed, proves it, and the server lets it try again, then no more.
+/// Carries bytes from and to a card, and hangs up after so many of the card's: what was under way is lost, and nobody knows what became of it.
+fn cut_after(card: String, cuts: Vec<usize>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        let mut cuts = cuts.into_iter();
+        while let Ok((mut device, _)) = listener.accept() {
+            let mut card = TcpStream::connect(&card).unwrap();
+            for stream in [&card, &device] {
+                stream.set_nodelay(true).unwrap();
+            }
+            let (mut to, mut from) = (card.try_clone().unwrap(), device.try_clone().unwrap());
+            let up = thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Both);
+            });
+            let limit = cuts.next().map_or(u64::MAX, |cut| cut as u64);
+            let _ = std::io::copy(&mut Read::by_ref(&mut card).take(limit), &mut device);
+            let _ = device.shutdown(Shutdown::Both);
+            let _ = card.shutdown(Shutdown::Both);
+            up.join().unwrap();
+        }
+    });
+    address
+}
+
+/// The agent over T=1 and over SPI, each protocol in its own frames, and hung up on again and again: it asks the SE what has become of what it sent, and the update comes to its end, once.
+#[test]
+fn an_update_comes_over_each_protocols_own_frames() {
+    for wire in ["t1", "spi"] {
+        let system = System::start(Custody::Hsm, 0);
+        system.open_campaign();
+        let card = system.card_on(&[&format!("{wire}=tcp:127.0.0.1:0")]);
+        let address = card.says(wire).replace("tcp:", "");
+        let address = cut_after(address, vec![900, 2_500, 4_000]);
+        let transport = format!("{wire}=tcp:{address}");
+        let mut turns = 0;
+        let result = loop {
+            let output = system.agent_of(&transport).output().unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            let result: Value = serde_json::from_str(&said).unwrap();
+            turns += 1;
+            assert!(turns < 8, "{wire}: {result}");
+            if result["result"] == "activated" {
+                break result;
+            }
+        };
+        assert_eq!(
+            (
+                &result["version_before"],
+                &result["version_after"],
+                &result["access"]
+            ),
+            (&json!(1), &json!(2), &json!("allowed")),
+            "{wire}"
+        );
+        let (code, result) = {
+            let output = system.agent_of(&transport).output().unwrap();
+            let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+            (output.status.code(), result)
+        };
+        assert_eq!(
+            (code, &result["result"]),
+            (Some(0), &json!("nothing")),
+            "{wire}: {result}"
+        );
+        println!("{wire}: {turns} turns");
+    }
+}
+
 #[test]
 fn a_card_that_refuses_is_to_try_again_and_then_blocked() {
     let system = System::start(Custody::Hsm, 0);

@@ -148,6 +148,75 @@ fn every_wire_has_its_line() {
     }
 }
 
+fn apdu(transport: &str, more: &[&str]) -> std::process::Output {
+    let mut command = Command::new(SEKISHO);
+    command
+        .args(["apdu", "--timeout", "5", "--transport", transport])
+        .args(more);
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+/// `sekisho apdu` and `sekisho reader` speak each wire's own frames; what they print is the same on all.
+#[test]
+fn commands_speak_through_every_wire() {
+    let directory = scratch();
+    let lines = ["t1=tcp:127.0.0.1:0", "spi=tcp:127.0.0.1:0", "swp=tcp:127.0.0.1:0"];
+    let card = CardProcess::start_on(&directory.path().join("card.flash"), &lines, &[]);
+    let id = se_ids(&card).remove(0).to_uppercase();
+    for wire in ["t1", "spi", "swp"] {
+        let transport = format!("{wire}={}", card.says(wire));
+        let output = apdu(&transport, &["00CA00CF00", "reset", "00A4040005F011223344"]);
+        let said = String::from_utf8(output.stdout).unwrap();
+        let mut said = said.lines();
+        assert_eq!(output.status.code(), Some(0), "{wire}");
+        assert_eq!(said.next(), Some("> 00CA00CF00"));
+        assert_eq!(said.next(), Some(&*format!("< {id}9000  done")), "{wire}");
+        assert_eq!(said.next(), Some("> reset"));
+        let begins = if wire == "t1" { "< 3B" } else { "< " };
+        assert!(said.next().unwrap().starts_with(begins), "{wire}");
+        assert!(said.nth(1).unwrap().starts_with("< 6A82  "), "{wire}");
+        let mut reader = Command::new(SEKISHO);
+        let reader = reader.args([
+            "reader",
+            "--card",
+            &transport,
+            "send",
+            "00D6810004C0FFEE22",
+            "00B0810004",
+        ]);
+        let output = reader.output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success() && said.contains("C0FFEE22  9000  done"),
+            "{wire}: {said}"
+        );
+    }
+}
+
+/// A card that goes in the middle of a command: nobody knows whether it has run it, and that is an exit code of its own; later commands do not go out.
+#[test]
+fn an_unknown_outcome_is_an_exit_code() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let transport = format!("t0=tcp:{}", listener.local_addr().unwrap());
+    let heard = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut record = [0; 3];
+        stream.read_exact(&mut record).unwrap();
+        stream.write_all(&[0, 3, 0, 0x3B, 0x00]).unwrap();
+        let mut header = [0; 8];
+        stream.read_exact(&mut header).unwrap();
+        drop(stream);
+        listener.set_nonblocking(true).unwrap();
+        (header, listener.accept().is_err())
+    });
+    let output = apdu(&transport, &["--json", "80E60C0000", "00CA00CF00"]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("\"outcome\":\"unknown\""), "{said}");
+    assert_eq!(said.lines().count(), 1);
+    assert_eq!(heard.join().unwrap(), ([0, 6, 0, 0x80, 0xE6, 0x0C, 0, 0], true));
+}
+
 /// Of two protocols of one interface the one that is powered last has it: it resets the other, which is silent from there on and can end nothing.
 #[test]
 fn the_one_powered_last_resets_the_other_and_nobody_else() {

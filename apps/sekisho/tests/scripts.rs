@@ -17,7 +17,7 @@ use process::CardProcess;
 use sekisho_os::Interface;
 use sekisho_scp::ScpParameter;
 use sekisho_transport::{
-    Card as _, CardLine, CardSide, DeviceLine, LinkAddress, LinkCard, LinkListener, Lines, NodeAddress,
+    Card as _, CardLine, CardSide, DeviceLine, Lines, LinkAddress, LinkCard, LinkListener, NodeAddress,
     SocketCard, Stop, serve_link,
 };
 
@@ -246,7 +246,9 @@ impl CardUnderTest for Linked {
 /// Whether T=0 carries all commands of a script as they are: not what is no C-APDU, and in the extended form only what needs it, or a MAC over Lc does not hold.
 fn is_for_t0(script: &str) -> bool {
     let commands = script.lines().filter_map(|line| line.split_once("> "));
-    let mut plain = commands.filter(|(verb, _)| verb.is_empty()).map(|(_, digits)| digits);
+    let mut plain = commands
+        .filter(|(verb, _)| verb.is_empty())
+        .map(|(_, digits)| digits);
     plain.all(|digits| {
         let capdu = hex::decode(digits.split_whitespace().collect::<String>()).unwrap();
         sekisho_apdu::CApdu::parse(&capdu).is_ok_and(|capdu| !capdu.extended || capdu.data.len() > 255)

@@ -3,6 +3,7 @@
 mod agent;
 mod agent_paging;
 mod analyse;
+mod apdu;
 mod bench;
 mod bench_card;
 mod bench_paging;
@@ -42,6 +43,7 @@ pub(crate) enum Command {
     Load(crate::load::Args),
     Paging(paging::Args),
     Analyse(analyse::Args),
+    Apdu(apdu::Args),
     Reader(reader::Args),
     Phone(crate::phone::Args),
 }
@@ -60,6 +62,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Load(args) => crate::load::run(&args),
         Command::Paging(args) => paging::run(&args),
         Command::Analyse(args) => analyse::run(&args),
+        Command::Apdu(args) => apdu::run(&args),
         Command::Reader(args) => reader::run(&args),
         Command::Phone(args) => crate::phone::run(&args),
     }

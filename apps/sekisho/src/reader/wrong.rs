@@ -22,6 +22,8 @@ pub(super) const fn is_silence(error: &TransportError) -> bool {
             | TransportError::ShortResponse(_)
             | TransportError::EndlessResponse
             | TransportError::Pcsc(_)
+            | TransportError::Unknown(_)
+            | TransportError::NotRun(_)
     )
 }
 

@@ -337,7 +337,6 @@ fn hostile_cards_come_to_a_clean_end() {
         card.transmit(&[0, 0xE0, 0, 0]),
         Err(TransportError::GivenUp)
     ));
-    assert!(card.transmit_again(&[0, 0xE0, 0, 0]).is_err());
     // A status word and more behind it: no procedure of T=0.
     let address = hostile(|stream| {
         record(stream);

@@ -178,11 +178,6 @@ impl Card for LinkCard {
         }
     }
 
-    /// A command that may have been run is not sent again: the protocol below has repeated what it may.
-    fn transmit_again(&mut self, _: &[u8]) -> Result<Vec<u8>, TransportError> {
-        Err(TransportError::GivenUp)
-    }
-
     fn reset(&mut self) -> Result<Vec<u8>, TransportError> {
         if let Some(connection) = &self.connection {
             self.end.reset(connection.now());
