@@ -169,12 +169,12 @@ fn commands_speak_through_every_wire() {
         let said = String::from_utf8(output.stdout).unwrap();
         let mut said = said.lines();
         assert_eq!(output.status.code(), Some(0), "{wire}");
-        assert_eq!(said.next(), Some("> 00CA00CF00"));
-        assert_eq!(said.next(), Some(&*format!("< {id}9000  done")), "{wire}");
-        assert_eq!(said.next(), Some("> reset"));
-        let begins = if wire == "t1" { "< 3B" } else { "< " };
+        assert_eq!(said.next(), Some("command  00CA00CF00"));
+        assert_eq!(said.next(), Some(&*format!("answer   {id}9000  done")), "{wire}");
+        assert_eq!(said.next(), Some("reset"));
+        let begins = if wire == "t1" { "ATR      3B" } else { "ATR" };
         assert!(said.next().unwrap().starts_with(begins), "{wire}");
-        assert!(said.nth(1).unwrap().starts_with("< 6A82  "), "{wire}");
+        assert!(said.nth(1).unwrap().starts_with("answer   6A82  "), "{wire}");
         let mut reader = Command::new(SEKISHO);
         let reader = reader.args([
             "reader",

@@ -83,8 +83,11 @@ fn show(is_json: bool, sent: &str, answer: &[u8], is_reset: bool) {
             print_line(&json!({"sent": sent, "received": digits, "sw": format!("{sw:04X}")}).to_string())
         }
         (true, None) => print_line(&json!({"sent": sent, "atr": digits}).to_string()),
-        (false, Some(sw)) => print_line(&format!("> {sent}\n< {digits}  {}", StatusWord(sw).meaning())),
-        (false, None) => print_line(&format!("> {sent}\n< {digits}")),
+        (false, Some(sw)) => print_line(&format!(
+            "command  {sent}\nanswer   {digits}  {}",
+            StatusWord(sw).meaning()
+        )),
+        (false, None) => print_line(&format!("{sent}\nATR      {digits}")),
     }
 }
 
