@@ -17,7 +17,9 @@ pub use card_manager::CardManager;
 pub use file_system::FileSystem;
 pub use sec_app::SecApp;
 
-use sekisho_os::{Application, Applications, Instance, Loaded, Module, OsPart, Pool, State};
+use sekisho_os::{
+    Application, Applications, ContainerId, Instance, Loaded, Loading, Module, OsPart, Pool, State,
+};
 
 /// File systems that it has memory for.
 pub const FILE_SYSTEMS: usize = 2;
@@ -31,8 +33,8 @@ pub const FILES: usize = 32;
 /// Security domains that the product has memory for, in all: that of the issuer and two others.
 pub const DOMAINS: usize = 3;
 
-/// The applications of an SE, with the memory of their instances: in each container a SecApp; `LOADED` applications of all containers whose code is loaded; `DOMAINS`
-/// security domains of all containers.
+/// The applications of an SE, with the memory of their instances: in each container a SecApp; `LOADED` applications of all containers whose code is loaded, and
+/// as many containers into which load files come by command; `DOMAINS` security domains of all containers.
 #[derive(Debug)]
 pub struct Standard<const CONTAINERS: usize = 1, const LOADED: usize = 0, const DOMAINS: usize = CONTAINERS> {
     card_managers: Pool<CardManager, DOMAINS>,
@@ -40,6 +42,7 @@ pub struct Standard<const CONTAINERS: usize = 1, const LOADED: usize = 0, const 
     sec_apps: Pool<SecApp, CONTAINERS>,
     file_systems: Pool<FileSystem<FILES>, FILE_SYSTEMS>,
     loaded: Pool<Loaded<LOADED_SESSIONS>, LOADED>,
+    loadings: [Loading; LOADED],
 }
 
 impl<const CONTAINERS: usize, const LOADED: usize, const DOMAINS: usize> Applications
@@ -51,6 +54,7 @@ impl<const CONTAINERS: usize, const LOADED: usize, const DOMAINS: usize> Applica
         sec_apps: Pool::NEW,
         file_systems: Pool::NEW,
         loaded: Pool::NEW,
+        loadings: [const { Loading::NEW }; LOADED],
     };
 
     fn get(&mut self, module: Module, instance: Instance) -> Option<&mut dyn Application> {
@@ -73,5 +77,10 @@ impl<const CONTAINERS: usize, const LOADED: usize, const DOMAINS: usize> Applica
             Module::LOADED => self.loaded.release(instance),
             _ => {}
         }
+    }
+
+    fn loading(&mut self, container: ContainerId) -> Option<&mut Loading> {
+        self.loadings
+            .get_mut(usize::from(container.number()).checked_sub(1)?)
     }
 }

@@ -15,8 +15,8 @@ use sekisho_keys::KeySet;
 use sekisho_nvm::area::{Area, Run};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    BootError, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Container, Interface, InterfaceState, Loaded, OsPart,
-    Platform, Profile, Registry,
+    BootError, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Container, Interface, InterfaceState, Loaded, Loading,
+    OsPart, Platform, Profile, Registry,
 };
 use sekisho_scp::SecurityLevel;
 
@@ -233,6 +233,7 @@ fn the_page_says_how_much_ram_each_thing_takes() {
             "an application whose code is loaded",
             size_of::<Loaded<LOADED_SESSIONS>>(),
         ),
+        ("a load file that comes by command", size_of::<Loading>()),
         ("a file system", size_of::<FileSystem<FILES>>()),
         (
             "the area for bulk",

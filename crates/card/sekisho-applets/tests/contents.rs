@@ -11,6 +11,7 @@ mod content_power;
 mod domains;
 mod instances;
 mod interfaces;
+mod load_commands;
 mod loadable;
 mod loaded;
 mod loaded_calls;

@@ -3,5 +3,6 @@
 mod common;
 mod data_objects;
 mod limits;
+mod load_tables;
 mod sec_app;
 mod status_tables;

@@ -13,6 +13,7 @@ use crate::call::{CALLS_MAX, Call, CallCommand, Caller, Next, Resume};
 use crate::container::Container;
 use crate::interface::{ContainerId, Interface, Place, Protocol};
 use crate::loader::Loader;
+use crate::loading::Loading;
 use crate::messaging::{Credential, Messagings, Revoked};
 use crate::names::{Owner, RecordKey, RecordKind};
 use crate::nvm::{Records, own};
@@ -97,6 +98,12 @@ pub trait Applications: Sized {
 
     /// An instance has gone: its memory is as at power-on, and another one's to take.
     fn release(&mut self, module: Module, instance: Instance);
+
+    /// Room for a load file that comes into a container by command; `None` when the product has none for that container.
+    fn loading(&mut self, container: ContainerId) -> Option<&mut Loading> {
+        let _ = container;
+        None
+    }
 }
 
 /// What of the operating system a command can reach; all but [`SecurityDomain`](crate::SecurityDomain) through [`Context`]'s methods.

@@ -7,6 +7,7 @@ use sekisho_apdu::gp::{ApplicationLifeCycle, Privileges};
 use sekisho_apdu::{Aid, StatusWord};
 
 use crate::container::Container;
+use crate::interface::Place;
 use crate::names::EntryId;
 use crate::nvm::Quota;
 use crate::refusal::Refusal;
@@ -120,6 +121,23 @@ pub(crate) enum Order {
         life_cycle: ApplicationLifeCycle,
         quota: Quota,
     },
-    /// An application is to go, or a load file.
-    Delete { by: Authorisation, entry: EntryId },
+    /// An application is to go, or a load file, with what comes from it or without.
+    Delete {
+        by: Authorisation,
+        entry: EntryId,
+        related: bool,
+    },
+    /// A load file is to come, from this place, for a security domain; its AID and digest stand in the command that orders it.
+    BeginLoad {
+        by: Authorisation,
+        place: Place,
+        domain: EntryId,
+    },
+    /// Its next block has come: of this number, and whether it is the last.
+    Load {
+        by: Authorisation,
+        place: Place,
+        number: u8,
+        is_last: bool,
+    },
 }

@@ -91,21 +91,6 @@ pub(crate) fn forget(nvm: &mut Nvm<'_>, application: EntryId) -> Result<(), Refu
     Ok(())
 }
 
-/// Begins a bulk of `length` bytes for an owner, in the place of its unfinished one.
-///
-/// # Errors
-/// 6A84 when there is no room, or the owner's quota is used up; 6A80 for no bytes.
-pub(crate) fn begin(nvm: &mut Nvm<'_>, owner: EntryId, length: u32) -> Result<Writing, Refusal> {
-    let Nvm {
-        flash, area, layout, ..
-    } = nvm;
-    match area.begin(flash, owner.number(), length, layout.area_quota) {
-        // A product without an area.
-        Err(AreaError::NotSwept) => Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY)),
-        begun => Ok(begun?),
-    }
-}
-
 /// Writes the next bytes of a bulk.
 ///
 /// # Errors
@@ -205,7 +190,7 @@ impl Context<'_> {
     /// # Errors
     /// 6A84 when there is no room, or the application's quota is used up; 6A80 for no bytes.
     pub fn begin_bulk(&mut self, length: u32) -> Result<Writing, Refusal> {
-        begin(&mut self.records.nvm, self.entry.id, length)
+        self.records.nvm.begin_bulk(self.entry.id, length)
     }
 
     /// Writes the next bytes of a bulk, whatever becomes of the command: a page of the flash is erased at most, if there are no more of them than it has.

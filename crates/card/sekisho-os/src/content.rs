@@ -10,6 +10,7 @@ use sekisho_apdu::gp::{ApplicationLifeCycle, Install, Privileges, SecurityDomain
 use sekisho_apdu::tlv::find;
 use sekisho_apdu::{Aid, StatusWord};
 use sekisho_keys::{KeySet, sha256};
+use sekisho_nvm::area::Writing;
 
 use crate::application::{Application, Applications, Context, Effects, Protection};
 use crate::authorisation::{Authorisation, Order};
@@ -100,6 +101,30 @@ enum Leaving {
     LoadFileStays,
     /// It goes too, if nobody else comes from it and it did not come with the operating system.
     WithLoadFile,
+    /// It is the load file that is deleted, with all that comes from it.
+    Related,
+}
+
+/// Registry indices, a bit for each.
+type Indices = u16;
+
+/// Those whose bits are set.
+fn each(indices: Indices) -> impl Iterator<Item = u8> {
+    (0..)
+        .take(ENTRIES_MAX)
+        .filter(move |index| indices >> index & 1 != 0)
+}
+
+/// A load file that is about to be whole.
+pub(crate) struct NewFile {
+    pub(crate) id: EntryId,
+    pub(crate) aid: Aid,
+    /// AID of its module.
+    pub(crate) module: Aid,
+    /// What the module is told as its version.
+    pub(crate) version: u32,
+    /// Registry index of its security domain.
+    pub(crate) domain: u8,
 }
 
 impl<P: Platform> SecureElement<P> {
@@ -199,13 +224,17 @@ const fn not_found() -> Refusal {
     Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)
 }
 
+const fn refused() -> Refusal {
+    Refusal(StatusWord::CONDITIONS_NOT_SATISFIED)
+}
+
 /// Whether an entry is a load file whose code has been loaded.
 fn is_loaded_file(entry: &Entry) -> bool {
     entry.module == Module::LOADED && matches!(entry.kind, EntryKind::ExecutableLoadFile { .. })
 }
 
 /// A registry index without an entry, behind `after`.
-fn free(registry: &Registry, after: u8) -> Result<u8, Refusal> {
+pub(crate) fn free(registry: &Registry, after: u8) -> Result<u8, Refusal> {
     let indices = (0_u8..).take(ENTRIES_MAX);
     let found = indices
         .skip_while(|index| *index < after)
@@ -242,7 +271,21 @@ impl<P: Platform> Core<P> {
                 };
                 self.install(by, &new, staged)
             }
-            Order::Delete { by, entry } => self.delete(by, entry, Leaving::LoadFileStays, staged),
+            Order::Delete { by, entry, related } => {
+                let leaving = if related {
+                    Leaving::Related
+                } else {
+                    Leaving::LoadFileStays
+                };
+                self.delete(by, entry, leaving, staged)
+            }
+            Order::BeginLoad { by, place, domain } => self.begin_load((by, place, domain), data, staged),
+            Order::Load {
+                by,
+                place,
+                number,
+                is_last,
+            } => self.load((by, place), (number, is_last), data, staged),
         }
     }
 
@@ -331,7 +374,7 @@ impl<P: Platform> Core<P> {
                 Some(Entry::load_file(id, aid, entry.module, entry.aid, domain))
             }
         };
-        leftovers::set(&mut records, container, entry.id)?;
+        leftovers::set(&mut records, container, core::iter::once(entry.id))?;
         flush(&mut records)?;
         for some in new.records.chunks(RECORDS_AT_A_TIME) {
             for (object, part, value) in some {
@@ -371,71 +414,89 @@ impl<P: Platform> Core<P> {
         let registry = &self.containers.get(container).registry;
         let (domain, _) = registry.entry(domain).ok_or(not_found())?;
         let (index, entry) = registry.entry(id).ok_or(not_found())?;
-        if entry.kind != EntryKind::Application {
-            return self.unload(by, id, staged);
+        // Who comes from a load file, but for one.
+        let from = |file: u8, but: u8| {
+            let all = registry.iter();
+            all.filter(move |(other, of)| *other != but && of.load_file == Some(file))
+                .fold(0, |all, (other, _)| all | 1 << other)
+        };
+        let (applications, file): (Indices, _) = if entry.kind == EntryKind::Application {
+            let file = entry.load_file.filter(|file| {
+                *file >= FACTORY_INDEX && leaving == Leaving::WithLoadFile && from(*file, index) == 0
+            });
+            (1 << index, file)
+        } else if is_loaded_file(entry) {
+            (from(index, index), Some(index))
+        } else {
+            return Err(refused());
+        };
+        let may_go = |goes: u8| {
+            let is_in_use = registry
+                .iter()
+                .any(|(other, of)| other != goes && of.security_domain == Some(goes));
+            goes >= FACTORY_INDEX && !is_in_use && registry.is_within(goes, domain)
+        };
+        let is_meant =
+            entry.kind == EntryKind::Application || applications == 0 || leaving == Leaving::Related;
+        if !is_meant || !each(applications).chain(file).all(may_go) {
+            return Err(refused());
         }
-        let is_in_use = registry
-            .iter()
-            .any(|(other, of)| other != index && of.security_domain == Some(index));
-        if index < FACTORY_INDEX || is_in_use || !registry.is_within(index, domain) {
-            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        self.remove(container, applications, file, staged)
+    }
+
+    /// Removes applications, and a load file with its code: all of it, in one step, or nothing.
+    fn remove(
+        &mut self,
+        container: ContainerId,
+        applications: Indices,
+        file: Option<u8>,
+        staged: &mut Staged,
+    ) -> Result<(), Refusal> {
+        let mut gone = [None; ENTRIES_MAX];
+        for (index, gone) in each(applications).zip(&mut gone) {
+            let entry = *self
+                .containers
+                .get(container)
+                .registry
+                .get(index)
+                .ok_or(not_found())?;
+            self.ask(container, &entry, staged, |it, cx| it.delete(cx))?;
+            // What it may have put goes with it.
+            staged.clear();
+            *gone = Some((index, entry));
         }
-        let entry = *entry;
-        let is_used = registry
-            .iter()
-            .any(|(other, of)| other != index && of.load_file == entry.load_file);
-        let goes = leaving == Leaving::WithLoadFile && !is_used;
-        let file = entry.load_file.filter(|file| *file >= FACTORY_INDEX && goes);
-        let code = file.and_then(|file| registry.get(file)).map(|file| file.id);
-        self.ask(container, &entry, staged, |it, cx| it.delete(cx))?;
-        // What it may have put goes with it.
-        staged.clear();
+        let code = file.and_then(|file| self.containers.get(container).registry.get(file));
+        let code = code.map(|file| file.id);
         let mut records = self.records(staged);
-        for index in [Some(index), file].into_iter().flatten() {
+        for index in each(applications).chain(file) {
             records.remove(name(container, RecordKind::Registry, index.into()))?;
         }
-        records.remove(name(container, RecordKind::Quota, index.into()))?;
+        for index in each(applications) {
+            records.remove(name(container, RecordKind::Quota, index.into()))?;
+        }
         if let Some(code) = code {
             code::remove(&mut records, code)?;
         }
-        leftovers::set(&mut records, container, entry.id)?;
+        let all = || gone.iter().flatten();
+        leftovers::set(&mut records, container, all().map(|(_, entry)| entry.id))?;
         records.staged.commit(&mut records.nvm, true)?;
         staged.clear();
-        for place in Channels::places() {
-            if self.interfaces.channels.selected(place) == Some(entry.id) {
-                self.end_messaging(place);
-                self.change(place, self.root(place));
+        for (index, entry) in all() {
+            for place in Channels::places() {
+                if self.interfaces.channels.selected(place) == Some(entry.id) {
+                    self.end_messaging(place);
+                    self.change(place, self.root(place));
+                }
             }
+            self.interfaces.channels.forget_called(*index, container);
+            let instance = Instance {
+                container,
+                entry: entry.id,
+            };
+            self.platform.applications.release(entry.module, instance);
         }
-        self.interfaces.channels.forget_called(index, container);
-        let instance = Instance {
-            container,
-            entry: entry.id,
-        };
-        self.platform.applications.release(entry.module, instance);
         self.reload(container, staged)?;
         leftovers::sweep(&mut self.records(staged), container)
-    }
-
-    /// Deletes a load file from which no application comes, with its code.
-    fn unload(&mut self, by: Authorisation, id: EntryId, staged: &mut Staged) -> Result<(), Refusal> {
-        let Instance {
-            container,
-            entry: domain,
-        } = by.domain();
-        let registry = &self.containers.get(container).registry;
-        let (domain, _) = registry.entry(domain).ok_or(not_found())?;
-        let (index, file) = registry.entry(id).ok_or(not_found())?;
-        let is_used = registry.iter().any(|(_, of)| of.load_file == Some(index));
-        if is_used || !is_loaded_file(file) || !registry.is_within(index, domain) {
-            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
-        }
-        let mut records = self.records(staged);
-        records.remove(name(container, RecordKind::Registry, index.into()))?;
-        code::remove(&mut records, id)?;
-        records.staged.commit(&mut records.nvm, true)?;
-        staged.clear();
-        self.reload(container, staged)
     }
 
     fn load_file(
@@ -450,28 +511,54 @@ impl<P: Platform> Core<P> {
         } = by.domain();
         let into = self.containers.get(container);
         let (domain, _) = into.registry.entry(domain).ok_or(not_found())?;
-        if into.registry.iter().any(|(_, entry)| entry.aid == file.aid) {
+        let mut records = self.records(staged);
+        let new = NewFile {
+            id: new_entry(&mut records)?,
+            aid: file.aid,
+            module: file.module_aid,
+            version: file.version,
+            domain,
+        };
+        let length = u32::try_from(file.image.len()).map_err(|_| Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
+        let mut writing = records.nvm.begin_bulk(new.id, length)?;
+        let written = bulk::write(&mut records.nvm, &mut writing, file.image);
+        let digest = sha256(&[file.image]);
+        let added = written.and_then(|()| self.add_file(container, &new, (&writing, &digest), staged));
+        if added.is_err() {
+            self.nvm.area.release(&writing);
+        }
+        added
+    }
+
+    /// Adds a load file whose image has been written, if that has this digest and runs on this SE: entry, seal and what it is, in one step.
+    ///
+    /// # Errors
+    /// 6A80 for an AID that is there, or another digest; 9505 for what is no code of this SE; 6A84; 6581. The image is to be given up then.
+    pub(crate) fn add_file(
+        &mut self,
+        container: ContainerId,
+        file: &NewFile,
+        (writing, digest): (&Writing, &[u8; 32]),
+        staged: &mut Staged,
+    ) -> Result<(), Refusal> {
+        let registry = &self.containers.get(container).registry;
+        if registry.iter().any(|(_, entry)| entry.aid == file.aid) {
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
-        let index = free(&into.registry, FACTORY_INDEX)?;
+        let index = free(registry, FACTORY_INDEX)?;
         let ram = self.platform.free_ram;
         let mut records = self.records(staged);
-        let id = new_entry(&mut records)?;
-        let length = u32::try_from(file.image.len()).map_err(|_| Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
-        let mut writing = bulk::begin(&mut records.nvm, id, length)?;
-        records.nvm.set_room(container, index, Some((id, Quota::NONE)));
-        let written = bulk::write(&mut records.nvm, &mut writing, file.image).and_then(|()| {
-            let digest = sha256(&[file.image]);
-            code::seal(&mut records, id, &writing, &digest, (file.version, ram))?;
-            let entry = Entry::load_file(id, file.aid, Module::LOADED, file.module_aid, domain);
-            store_entry(&mut records, container, index, &entry)?;
-            flush(&mut records)
-        });
-        if written.is_err() {
+        records
+            .nvm
+            .set_room(container, index, Some((file.id, Quota::NONE)));
+        let entry = Entry::load_file(file.id, file.aid, Module::LOADED, file.module, file.domain);
+        let added = code::seal(&mut records, file.id, writing, digest, (file.version, ram))
+            .and_then(|()| store_entry(&mut records, container, index, &entry))
+            .and_then(|()| flush(&mut records));
+        if added.is_err() {
             records.nvm.set_room(container, index, None);
-            records.nvm.area.release(&writing);
         }
-        written?;
+        added?;
         self.reload(container, staged)
     }
 

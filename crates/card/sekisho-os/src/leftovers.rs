@@ -1,5 +1,6 @@
 //! Records that belong to nobody: those of an application that is being installed or deleted (`content`).
 
+use sekisho_apdu::Writer;
 use sekisho_nvm::{Op, Prefix};
 
 use crate::bulk;
@@ -8,36 +9,62 @@ use crate::interface::ContainerId;
 use crate::names::{EntryId, RecordKey, RecordKind};
 use crate::nvm::{Nvm, Records};
 use crate::refusal::Refusal;
+use crate::registry::ENTRIES_MAX;
 
 /// The record that names who has gone, or has not come yet.
 pub(crate) const fn leftovers(container: ContainerId) -> RecordKey {
     name(container, RecordKind::Leftovers, 0)
 }
 
-/// From here on the records of this identity belong to nobody.
-pub(crate) fn set(records: &mut Records<'_>, container: ContainerId, entry: EntryId) -> Result<(), Refusal> {
-    records.put(leftovers(container), &entry.number().to_be_bytes())
+/// Bytes of an identity.
+const ID: usize = 2;
+/// Longest record: of all that a registry can lose at once.
+const LEFTOVERS_MAX: usize = ID * ENTRIES_MAX;
+
+/// From here on the records of these identities belong to nobody.
+pub(crate) fn set(
+    records: &mut Records<'_>,
+    container: ContainerId,
+    entries: impl Iterator<Item = EntryId>,
+) -> Result<(), Refusal> {
+    let mut bytes = [0; LEFTOVERS_MAX];
+    let mut w = Writer::new(&mut bytes);
+    for entry in entries {
+        w.u16(entry.number())?;
+    }
+    match w.written() {
+        [] => Ok(()),
+        all => records.put(leftovers(container), all),
+    }
 }
 
 /// Removes leftovers, if there are any.
 pub(crate) fn sweep(records: &mut Records<'_>, container: ContainerId) -> Result<(), Refusal> {
-    let mut bytes = [0; 2];
+    let mut bytes = [0; LEFTOVERS_MAX];
     let Some(len) = records.get(leftovers(container), &mut bytes)? else {
         return Ok(());
     };
-    let entry = match (len, bytes) {
-        // By registry index, as it was once written.
-        (1, [index, _]) => Some(EntryId::of_0_1(index)),
-        (_, number) => EntryId::new(u16::from_be_bytes(number)),
-    };
-    if let Some(entry) = entry {
-        bulk::forget(&mut records.nvm, entry)?;
+    let mut ops = [Op::Remove(leftovers(container).key()); ENTRIES_MAX + 1];
+    let mut all = ops.iter_mut();
+    let ids = bytes.get(..len).unwrap_or_default().chunks(ID);
+    for (id, op) in ids.zip(&mut all) {
+        let entry = match id {
+            // By registry index, as it was once written.
+            [index] => Some(EntryId::of_0_1(*index)),
+            id => id
+                .try_into()
+                .ok()
+                .and_then(|number| EntryId::new(u16::from_be_bytes(number))),
+        };
+        if let Some(entry) = entry {
+            bulk::forget(&mut records.nvm, entry)?;
+            *op = Op::RemoveAll(Prefix::Owner(entry.number()));
+        }
     }
-    let gone = entry.map_or(Op::Remove(leftovers(container).key()), |entry| {
-        Op::RemoveAll(Prefix::Owner(entry.number()))
-    });
+    let left = all.len();
+    let done = ops.len() - left + 1;
     let Nvm { flash, store, .. } = &mut records.nvm;
-    Ok(store.commit(flash, &[gone, Op::Remove(leftovers(container).key())])?)
+    Ok(store.commit(flash, ops.get(..done).unwrap_or(&ops))?)
 }
 
 #[cfg(test)]
@@ -79,7 +106,7 @@ mod tests {
             }
         }
         for gone in [0x01A1, 0x0104] {
-            set(&mut bench.records(), ContainerId(2), entry(gone)).unwrap();
+            set(&mut bench.records(), ContainerId(2), [entry(gone)].into_iter()).unwrap();
             bench.commit();
             sweep(&mut bench.records(), ContainerId(1)).unwrap();
             sweep(&mut bench.records(), ContainerId(3)).unwrap();

@@ -64,8 +64,24 @@ fn wipe(plain: &mut [u8], command: &CApdu<'_>) {
 }
 
 impl<P: Platform> Core<P> {
-    /// Processes a whole command and leaves the answer in `response`.
+    /// Processes a whole command and leaves the answer in `response`. What is being loaded from there ends with any other command than the next block, and with one that is refused.
     pub(crate) fn process(
+        &mut self,
+        place: Place,
+        command: &CApdu<'_>,
+        scratch: &mut Scratch,
+        response: &mut Response,
+    ) {
+        if command.ins != ins::LOAD {
+            self.end_load(place);
+        }
+        self.process_alone(place, command, scratch, response);
+        if response.status() != StatusWord::NO_ERROR {
+            self.end_load(place);
+        }
+    }
+
+    fn process_alone(
         &mut self,
         place: Place,
         command: &CApdu<'_>,

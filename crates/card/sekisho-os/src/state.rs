@@ -145,6 +145,7 @@ impl<P: Platform> Core<P> {
     /// Ends secure channels and secure messaging; the loader forgets the broadcast that one of them carried.
     pub(crate) fn end_secure(&mut self, is_gone: impl Fn(Place) -> bool) {
         self.interfaces.messaging.end(&is_gone);
+        self.give_loads_up(&is_gone);
         if self.interfaces.secure.end(is_gone) {
             self.loader.abort();
         }

@@ -1,9 +1,9 @@
 //! INSTALL (GPC 11.5) and DELETE of applications (GPC 11.2): `docs/spec/content.md`. What comes in several commands (P1, bit 8) has been put together before.
 
-use sekisho_apdu::gp::{ApplicationLifeCycle, Install, Privileges, purpose, tag};
+use sekisho_apdu::gp::{ApplicationLifeCycle, Install, InstallForLoad, Privileges, purpose, tag};
 use sekisho_apdu::tlv::{Tlv, TlvReader, find};
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{NewApplication, Outcome, Quota, Refusal, SecurityDomain};
+use sekisho_os::{NewApplication, NewLoadFile, Outcome, Quota, Refusal, SecurityDomain};
 
 use super::{wrong_data, wrong_p1p2};
 
@@ -26,6 +26,7 @@ pub(super) fn install(
     out: &mut Writer<'_>,
 ) -> Outcome {
     let life_cycle = match (capdu.p1, capdu.p2) {
+        (purpose::LOAD, 0) => return install_for_load(domain, capdu, out),
         (purpose::INSTALL, 0) => Some(ApplicationLifeCycle::INSTALLED),
         (purpose::INSTALL_AND_MAKE_SELECTABLE, 0) => Some(ApplicationLifeCycle::SELECTABLE),
         (purpose::MAKE_SELECTABLE | purpose::EXTRADITION, 0) => None,
@@ -66,6 +67,56 @@ pub(super) fn install(
     Ok(StatusWord::NO_ERROR)
 }
 
+/// Data object of the system's parameters: least memory for code (GPC Table 11-49), as a number of two or four bytes.
+const CODE: u32 = 0xC6;
+
+fn install_for_load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+    let fields = InstallForLoad::parse(capdu.data)?;
+    let mut content = domain.content()?;
+    if !fields.token.is_empty() {
+        return Err(wrong_data());
+    }
+    let mut code = 0;
+    for object in TlvReader::new(fields.parameters) {
+        let object = object?;
+        if object.tag.0 != tag::SYSTEM_PARAMETERS {
+            return Err(wrong_data());
+        }
+        check_all(object.value, |object| {
+            FIXED.contains(&object.tag.0) || NON_VOLATILE.contains(&object.tag.0)
+        })?;
+        code = match find(object.value, CODE)? {
+            None => code,
+            Some([a, b]) => u16::from_be_bytes([*a, *b]).into(),
+            Some(bytes) => u32::from_be_bytes(bytes.try_into().map_err(|_| wrong_data())?),
+        };
+    }
+    content.begin_load(&NewLoadFile {
+        aid: fields.load_file,
+        domain: fields.security_domain,
+        hash: fields.hash,
+        code,
+    })?;
+    out.u8(NO_RECEIPT)?;
+    Ok(StatusWord::NO_ERROR)
+}
+
+/// P1 of LOAD: the last block (GPC Table 11-56).
+const LAST_BLOCK: u8 = 0x80;
+
+/// LOAD (GPC 11.6): a block of a load file, whose number is P2.
+pub(super) fn load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+    if capdu.p1 & !LAST_BLOCK != 0 {
+        return Err(wrong_p1p2());
+    }
+    let is_last = capdu.p1 == LAST_BLOCK;
+    domain.content()?.load(capdu.p2, is_last);
+    if is_last {
+        out.u8(NO_RECEIPT)?;
+    }
+    Ok(StatusWord::NO_ERROR)
+}
+
 /// 6A80 for parameters that would have a meaning and have none here, or none where nothing is installed.
 fn check_parameters(parameters: &[u8], privileges: Privileges, installs: bool) -> Result<(), Refusal> {
     for object in TlvReader::new(parameters) {
@@ -101,6 +152,9 @@ fn is_domains(object: &Tlv<'_>) -> bool {
     }
 }
 
+/// P2 of DELETE: what it names, and what comes from it (GPC Table 11-23).
+const RELATED: u8 = 0x80;
+
 /// DELETE of what has an AID: the data field's only data object.
 pub(super) fn delete(
     domain: &mut SecurityDomain<'_, '_>,
@@ -108,7 +162,7 @@ pub(super) fn delete(
     out: &mut Writer<'_>,
 ) -> Outcome {
     let object = Tlv::parse(capdu.data)?;
-    domain.content()?.delete(object.value)?;
+    domain.content()?.delete(object.value, capdu.p2 & RELATED != 0)?;
     out.u8(NO_RECEIPT)?;
     Ok(StatusWord::NO_ERROR)
 }

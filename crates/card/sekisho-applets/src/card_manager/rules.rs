@@ -66,7 +66,7 @@ const fn rule(ins: u8, class: Class, until: Until, access: Access) -> Rule {
     }
 }
 
-const RULES: [Rule; 14] = [
+const RULES: [Rule; 15] = [
     rule(ins::SELECT, Class::Interindustry, Until::Secured, Access::Anyone),
     rule(ins::GET_DATA, Class::Both, Until::Terminated, Access::Anyone),
     rule(
@@ -107,6 +107,12 @@ const RULES: [Rule; 14] = [
     ),
     rule(
         ins::INSTALL,
+        Class::GlobalPlatform,
+        Until::Secured,
+        Access::Protected,
+    ),
+    rule(
+        ins::LOAD,
         Class::GlobalPlatform,
         Until::Secured,
         Access::Protected,
@@ -209,6 +215,7 @@ mod tests {
             ins::PUT_KEY,
             ins::DELETE,
             ins::INSTALL,
+            ins::LOAD,
             ins::STORE_DATA,
         ] {
             let at_level_00 = check(

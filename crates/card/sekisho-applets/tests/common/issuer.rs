@@ -7,14 +7,15 @@ use sekisho_keys::p256sig::SigningKey;
 use sekisho_keys::{AesKey, KeySet, sha256};
 use sekisho_link::Manifest;
 use sekisho_nvm::ram::RamFlash;
-use sekisho_os::{Interface, Personalisation};
+use sekisho_os::{Interface, Personalisation, Platform, SecureElement};
 use sekisho_scp::host::{
     BroadcastWriter, Challenge, Cryptogram, HostChannel, InitializeUpdateResponse, SessionKeys,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 
+use super::script::Line;
 use super::tables::{Bench, Command, Page};
-use super::{Card, SeededRng, flash, profile, send, send_on};
+use super::{Card, SeededRng, flash, profile, send_on};
 
 fn key(page: Page, name: &str) -> AesKey {
     AesKey::new(&page.block(name)).unwrap()
@@ -75,9 +76,9 @@ pub fn made_by(page: Page, without: u8) -> Card {
 /// * `individual`: as the individual channel asks for, in broadcast mode the saved one; as it is while there is none;
 /// * `proved`: EXTERNAL AUTHENTICATE, with the host cryptogram and the C-MAC;
 /// * `power`: nothing is sent; the reader switches the card off and on.
-pub struct IssuerBench {
+pub struct IssuerBench<C = Card> {
     page: Page,
-    card: Card,
+    card: C,
     /// INITIALIZE UPDATE has been answered: its session keys and the host cryptogram.
     initiated: Option<(SessionKeys, Cryptogram)>,
     channel: Option<HostChannel>,
@@ -86,11 +87,40 @@ pub struct IssuerBench {
     kept: Option<Vec<u8>>,
 }
 
+/// A card whose power a reader can cut.
+pub trait Powered: Line {
+    fn power(&mut self);
+}
+
+impl Powered for Card {
+    fn power(&mut self) {
+        self.reset(Interface::Iso7816Contact);
+    }
+}
+
+impl<P: Platform> Powered for SecureElement<P> {
+    fn power(&mut self) {
+        self.reset(Interface::Iso7816Contact);
+    }
+}
+
 impl IssuerBench {
     pub fn new(page: Page, flash: RamFlash) -> Self {
+        Self::on(page, Card::booted(flash, SeededRng(2), &profile()).unwrap())
+    }
+
+    /// What stands in the card's flash.
+    pub fn flash(&self) -> Vec<u8> {
+        self.card.flash().image()
+    }
+}
+
+impl<C: Powered> IssuerBench<C> {
+    /// On a card that has started.
+    pub fn on(page: Page, card: C) -> Self {
         Self {
             page,
-            card: Card::booted(flash, SeededRng(2), &profile()).unwrap(),
+            card,
             initiated: None,
             channel: None,
             broadcast: None,
@@ -98,9 +128,8 @@ impl IssuerBench {
         }
     }
 
-    /// What stands in the card's flash.
-    pub fn flash(&self) -> Vec<u8> {
-        self.card.flash().image()
+    fn send_plain(&mut self, capdu: &[u8]) -> Vec<u8> {
+        send_on(&mut self.card, Interface::Iso7816Contact, capdu)
     }
 
     fn proved(&mut self, level: u8) -> Vec<u8> {
@@ -114,7 +143,7 @@ impl IssuerBench {
         let (keys, cryptogram) = self.initiated.take().unwrap_or_else(made_up);
         let mut channel = HostChannel::new(keys, MacMode::S8);
         let command = written(|w| channel.external_authenticate(level, &cryptogram, w).unwrap());
-        let answer = send(&mut self.card, &command);
+        let answer = self.send_plain(&command);
         if answer == [0x90, 0x00] {
             self.channel = Some(channel);
         }
@@ -126,7 +155,7 @@ impl IssuerBench {
         let capdu = CApdu::parse(plain).unwrap();
         if let Some(writer) = &mut self.broadcast {
             let command = written(|w| writer.wrap(&capdu, w).unwrap());
-            return send(&mut self.card, &command);
+            return self.send_plain(&command);
         }
         self.individual(plain)
     }
@@ -135,10 +164,10 @@ impl IssuerBench {
     fn individual(&mut self, plain: &[u8]) -> Vec<u8> {
         let capdu = CApdu::parse(plain).unwrap();
         let Some(channel) = &mut self.channel else {
-            return send(&mut self.card, plain);
+            return self.send_plain(plain);
         };
         let command = written(|w| channel.wrap(&capdu, w).unwrap());
-        let answer = send(&mut self.card, &command);
+        let answer = send_on(&mut self.card, Interface::Iso7816Contact, &command);
         let mut buf = vec![0; 5000];
         match channel.unwrap_response(&answer, &mut buf) {
             Ok(answer) => [answer.data, &answer.sw.bytes()].concat(),
@@ -197,12 +226,12 @@ fn written(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     w.written().to_vec()
 }
 
-impl Bench for IssuerBench {
+impl<C: Powered> Bench for IssuerBench<C> {
     fn send(&mut self, command: &Command) -> Vec<u8> {
         let plain = command.with(&[]);
         let (plain, answer) = match &*command.sent {
-            "as it is" => (plain.clone(), send(&mut self.card, &plain)),
-            "bytes" => return send(&mut self.card, &command.header),
+            "as it is" => (plain.clone(), self.send_plain(&plain)),
+            "bytes" => return self.send_plain(&command.header),
             "on SPI" => return send_on(&mut self.card, Interface::Spi, &plain),
             "protected" => (plain.clone(), self.protected(&plain)),
             "individual" => (plain.clone(), self.individual(&plain)),
@@ -213,7 +242,7 @@ impl Bench for IssuerBench {
             }
             "proved" => return self.proved(command.header[2]),
             "power" => {
-                self.card.reset(Interface::Iso7816Contact);
+                self.card.power();
                 (self.initiated, self.channel, self.broadcast, self.kept) = (None, None, None, None);
                 return vec![0x90, 0x00];
             }

@@ -146,3 +146,66 @@ pub fn module(abi: u8, memory: &str, body: &str) -> Vec<u8> {
     ))
     .unwrap()
 }
+
+/// A load file data block (docs/spec/loading.md, 2) with this module, cut into its pieces.
+pub fn carrier(image: &[u8]) -> Vec<u8> {
+    const TAGS: [u8; 6] = [7, 8, 10, 5, 9, 6];
+    let u2 = |n: usize| u16::try_from(n).unwrap().to_be_bytes();
+    let component = |tag: u8, bytes: &[u8]| [&[tag], &u2(bytes.len())[..], bytes].concat();
+    let lv = |bytes: &[u8]| [&[u8::try_from(bytes.len()).unwrap()], bytes].concat();
+    // Major version 0, minor 7: what `file` says.
+    let header = [&b"\xDE\xCA\xFF\xED\x01\x02\x04\x07\x00"[..], &lv(FILE)].concat();
+    let import = b"\x01\x00\x01\x06\xF0SEWA\x01";
+    let applet = [&[1][..], &lv(MODULE), &[0, 0]].concat();
+    let pieces: Vec<_> = TAGS.into_iter().zip(image.chunks(0xFFFF)).collect();
+    let sizes = (1..=11).map(|tag| match tag {
+        1 => header.len(),
+        2 => 31,
+        3 => applet.len(),
+        4 => import.len(),
+        tag => {
+            let piece = pieces.iter().find(|(of, _)| *of == tag);
+            piece.map_or(0, |(_, bytes)| bytes.len())
+        }
+    });
+    let mut directory: Vec<u8> = sizes.flat_map(u2).collect();
+    directory.extend([0, 0, 0, 0, 0, 0, 1, 1, 0]);
+    let mut whole = component(1, &header);
+    whole.extend(component(2, &directory));
+    whole.extend(component(4, import));
+    whole.extend(component(3, &applet));
+    for (tag, bytes) in pieces {
+        whole.extend(component(tag, bytes));
+    }
+    whole
+}
+
+/// INSTALL `[for load]` of the page's load file with these bytes behind its AID, and LOAD in blocks of a size.
+pub fn loads(data: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let lv = |bytes: &[u8]| [&[u8::try_from(bytes.len()).unwrap()], bytes].concat();
+    let hash = sekisho_keys::sha256(&[data]);
+    let fields = [&lv(FILE)[..], &[0], &lv(&hash), &[0, 0]].concat();
+    let mut all = vec![[&[0x80, 0xE6, 0x02, 0x00][..], &lv(&fields), &[0]].concat()];
+    let length = u32::try_from(data.len()).unwrap().to_be_bytes();
+    let framed = [&[0xC4, 0x83], &length[1..], data].concat();
+    let count = framed.chunks(size).len();
+    for (number, block) in framed.chunks(size).enumerate() {
+        let p1 = if number + 1 == count { 0x80 } else { 0 };
+        let head = [0x80, 0xE8, p1, number.to_le_bytes()[0]];
+        all.push([&head[..], &lv(block), &[0]].concat());
+    }
+    all
+}
+
+pub fn delete_file(related: bool) -> Vec<u8> {
+    let p2 = if related { 0x80 } else { 0 };
+    let len = u8::try_from(FILE.len()).unwrap();
+    [&[0x80, 0xE4, 0, p2, len + 2, 0x4F, len], FILE, &[0]].concat()
+}
+
+/// INSTALL `[for install and make selectable]` of an application of the load file.
+pub fn install_command(aid: &[u8]) -> Vec<u8> {
+    let lv = |bytes: &[u8]| [&[u8::try_from(bytes.len()).unwrap()], bytes].concat();
+    let fields = [&lv(FILE)[..], &lv(MODULE), &lv(aid), b"\0\x02\xC9\0\0"].concat();
+    [&[0x80, 0xE6, 0x0C, 0x00][..], &lv(&fields), &[0]].concat()
+}

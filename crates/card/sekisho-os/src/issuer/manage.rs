@@ -2,6 +2,7 @@
 
 use sekisho_apdu::gp::{ApplicationLifeCycle, CardLifeCycle, Privileges};
 use sekisho_apdu::{Aid, StatusWord};
+use sekisho_nvm::Flash as _;
 
 use super::{SecurityDomain, object_of};
 use crate::application::{Context, MESSAGING_POLICY};
@@ -45,6 +46,19 @@ pub struct NewApplication<'d> {
     pub life_cycle: ApplicationLifeCycle,
     /// What room its records have.
     pub quota: Quota,
+}
+
+/// A load file that is to come, as INSTALL `[for load]` names it.
+#[derive(Clone, Copy, Debug)]
+pub struct NewLoadFile<'d> {
+    /// Its AID.
+    pub aid: &'d [u8],
+    /// AID of the security domain that is to have it; none: the one that is asked.
+    pub domain: &'d [u8],
+    /// SHA-256 digest of its load file data block, or none.
+    pub hash: &'d [u8],
+    /// Bytes of the area that it needs at least.
+    pub code: u32,
 }
 
 const fn refused() -> Refusal {
@@ -287,12 +301,63 @@ impl ContentManagement<'_, '_> {
         put_entry(self.context, index, &entry)
     }
 
-    /// DELETE of an application, whose load file stays, or of a load file that has been loaded: it is done when the command has been processed, or the command is refused.
+    /// INSTALL `[for load]`: from here on the load file's blocks are taken that come from the same place.
     ///
     /// # Errors
-    /// 6A82 when there is nothing of this AID within the domain; 6985 for a load file from which an application comes, the domain itself, what came with the operating system, and a
-    /// domain with which others are associated; what the application [refuses](crate::Application::delete).
-    pub fn delete(&mut self, aid: &[u8]) -> Result<(), Refusal> {
+    /// 6A88 when there is no such security domain within this one; 6985 for a locked one; 6A80 for an AID that is there already or is none, and for a hash that is not of SHA-256. Then, and
+    /// with the command's status word: 6A84 when the registry, the memory for load files or the area have no room, or another load is under way in the container; 6581.
+    pub fn begin_load(&mut self, new: &NewLoadFile<'_>) -> Result<(), Refusal> {
+        let domain = match new.domain {
+            [] => *self.context.entry,
+            aid => within(self.context, aid)?.1,
+        };
+        if !domain.privileges.contains(Privileges::SECURITY_DOMAIN) {
+            return Err(not_found());
+        }
+        if ApplicationLifeCycle(domain.life_cycle).is_locked() && domain.id != self.context.entry.id {
+            return Err(refused());
+        }
+        let registry = &self.context.system.container.registry;
+        let is_free = |aid: Aid| {
+            registry.root_name() != Some(aid) && !registry.iter().any(|(_, entry)| entry.aid == aid)
+        };
+        if !Aid::new(new.aid).is_some_and(is_free) || !matches!(new.hash.len(), 0 | 32) {
+            return Err(Refusal(StatusWord::INCORRECT_DATA));
+        }
+        let nvm = &self.context.records.nvm;
+        let largest = nvm.area.largest().min(nvm.layout.area_quota) * nvm.flash.page_size();
+        if usize::try_from(new.code).is_ok_and(|code| code > largest) {
+            return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
+        }
+        self.context.system.effects.order = Some(Order::BeginLoad {
+            by: self.by,
+            place: self.context.place,
+            domain: domain.id,
+        });
+        Ok(())
+    }
+
+    /// LOAD: a block of the load file that is being loaded; the last one makes it whole.
+    ///
+    /// # Errors
+    /// With the command's status word: 6985 when none is being loaded from here; 6A86 for another number than the next one; 6A80 for what is no load file, is not the one that was announced,
+    /// or does not run on this SE; 6A84 when there is no room; 6581. Nothing of it stays then.
+    pub fn load(&mut self, number: u8, is_last: bool) {
+        self.context.system.effects.order = Some(Order::Load {
+            by: self.by,
+            place: self.context.place,
+            number,
+            is_last,
+        });
+    }
+
+    /// DELETE of an application, whose load file stays, or of a load file that has been loaded, with the applications that come from it if they are meant: it is done when the command has been
+    /// processed, or the command is refused.
+    ///
+    /// # Errors
+    /// 6A82 when there is nothing of this AID within the domain; 6985 for a load file from which an application comes that is not meant or not within the domain, the domain itself, what came
+    /// with the operating system, and a domain with which others are associated; what an application [refuses](crate::Application::delete).
+    pub fn delete(&mut self, aid: &[u8], related: bool) -> Result<(), Refusal> {
         let registry = &self.context.system.container.registry;
         let (own, _) = registry.entry(self.context.entry.id).ok_or(refused())?;
         let file = || registry.load_file(aid).map(|(index, file, _)| (index, file));
@@ -307,6 +372,7 @@ impl ContentManagement<'_, '_> {
         self.context.system.effects.order = Some(Order::Delete {
             by: self.by,
             entry: entry.id,
+            related,
         });
         Ok(())
     }

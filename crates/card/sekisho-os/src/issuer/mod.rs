@@ -8,7 +8,7 @@ mod manage;
 mod update;
 
 use manage::put_entry;
-pub use manage::{ContentManagement, NewApplication, Open};
+pub use manage::{ContentManagement, NewApplication, NewLoadFile, Open};
 
 use sekisho_apdu::gp::{CardLifeCycle, Privileges, SecurityDomainLifeCycle};
 use sekisho_apdu::{Aid, StatusWord, Writer};

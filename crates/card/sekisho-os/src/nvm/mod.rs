@@ -4,7 +4,7 @@ use core::ops::Range;
 use core::slice;
 
 use sekisho_apdu::StatusWord;
-use sekisho_nvm::area::{Area, Run};
+use sekisho_nvm::area::{Area, AreaError, Run, Writing};
 use sekisho_nvm::{Error, Flash, Key, Memory, Op, Prefix, Store};
 use zeroize::Zeroize;
 
@@ -102,6 +102,19 @@ impl Nvm<'_> {
     /// 6581 when the flash fails, 6A84 when `out` is too small.
     pub fn get(&mut self, key: Key, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
         Ok(self.store.get(&self.flash, key, out)?)
+    }
+
+    /// Begins a bulk of `length` bytes for an owner, in the place of its unfinished one.
+    ///
+    /// # Errors
+    /// 6A84 when there is no room, or the owner's quota is used up; 6A80 for no bytes.
+    pub(crate) fn begin_bulk(&mut self, owner: EntryId, length: u32) -> Result<Writing, Refusal> {
+        let quota = self.layout.area_quota;
+        match self.area.begin(&self.flash, owner.number(), length, quota) {
+            // A product without an area.
+            Err(AreaError::NotSwept) => Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY)),
+            begun => Ok(begun?),
+        }
     }
 }
 

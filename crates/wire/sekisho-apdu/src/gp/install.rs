@@ -6,6 +6,8 @@ use crate::tlv::read_length;
 
 /// P1 of INSTALL without bit 8 (GPC Table 11-42): what it is for.
 pub mod purpose {
+    /// For load.
+    pub const LOAD: u8 = 0x02;
     /// For install.
     pub const INSTALL: u8 = 0x04;
     /// For make selectable.
@@ -14,6 +16,53 @@ pub mod purpose {
     pub const INSTALL_AND_MAKE_SELECTABLE: u8 = INSTALL | MAKE_SELECTABLE;
     /// For extradition.
     pub const EXTRADITION: u8 = 0x10;
+}
+
+/// A field whose length has one byte.
+fn short<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
+    let len = r.u8()?;
+    r.take(len.into())
+}
+
+/// A field whose length is BER.
+fn long<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
+    let len = read_length(r)?;
+    r.take(len)
+}
+
+/// The five fields of INSTALL for load (GPC Table 11-44).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstallForLoad<'a> {
+    /// Executable load file.
+    pub load_file: &'a [u8],
+    /// The security domain that is to have it; none for the one that is asked.
+    pub security_domain: &'a [u8],
+    /// Hash of the load file data block, or none.
+    pub hash: &'a [u8],
+    /// Parameters.
+    pub parameters: &'a [u8],
+    /// Token; none with own management.
+    pub token: &'a [u8],
+}
+
+impl<'a> InstallForLoad<'a> {
+    /// Reads a data field. Lengths of AIDs and hash have one byte, those of parameters and token are BER.
+    ///
+    /// # Errors
+    /// [`DecodeError`] unless these five are there and nothing behind them.
+    pub fn parse(data: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(data);
+        let [load_file, security_domain, hash] = [short(&mut r)?, short(&mut r)?, short(&mut r)?];
+        let [parameters, token] = [long(&mut r)?, long(&mut r)?];
+        r.finish()?;
+        Ok(Self {
+            load_file,
+            security_domain,
+            hash,
+            parameters,
+            token,
+        })
+    }
 }
 
 /// The six fields that INSTALL has for every purpose but load: each with its length before it. What they mean depends on the purpose; a field that has no
@@ -41,16 +90,9 @@ impl<'a> Install<'a> {
     /// [`DecodeError`] unless these six are there and nothing behind them.
     pub fn parse(data: &'a [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(data);
-        let mut short = || {
-            let len = r.u8()?;
-            r.take(len.into())
-        };
-        let [load_file, module, application, privileges] = [short()?, short()?, short()?, short()?];
-        let mut long = || {
-            let len = read_length(&mut r)?;
-            r.take(len)
-        };
-        let [parameters, token] = [long()?, long()?];
+        let mut next = || short(&mut r);
+        let [load_file, module, application, privileges] = [next()?, next()?, next()?, next()?];
+        let [parameters, token] = [long(&mut r)?, long(&mut r)?];
         r.finish()?;
         Ok(Self {
             load_file,
@@ -93,6 +135,22 @@ mod tests {
             assert!(Install::parse(&FIELDS[..cut]).is_err(), "{cut}");
         }
         assert!(Install::parse(&[FIELDS, &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn five_fields_for_load() {
+        const FOR_LOAD: &[u8] = &[2, 0xA0, 1, 0, 1, 0x55, 0x82, 0, 2, 0xEF, 0, 0x81, 1, 0x77];
+        let install = InstallForLoad::parse(FOR_LOAD).unwrap();
+        assert_eq!(
+            (install.load_file, install.security_domain),
+            (&[0xA0, 1][..], &[][..])
+        );
+        assert_eq!(install.hash, [0x55]);
+        assert_eq!((install.parameters, install.token), (&[0xEF, 0][..], &[0x77][..]));
+        for cut in 0..FOR_LOAD.len() {
+            assert!(InstallForLoad::parse(&FOR_LOAD[..cut]).is_err(), "{cut}");
+        }
+        assert!(InstallForLoad::parse(&[FOR_LOAD, &[0]].concat()).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod life_cycle;
 mod privileges;
 mod registry;
 
-pub use install::{Install, purpose};
+pub use install::{Install, InstallForLoad, purpose};
 pub use life_cycle::{ApplicationLifeCycle, CardLifeCycle, ELF_LOADED, SecurityDomainLifeCycle};
 pub use privileges::Privileges;
 pub use registry::{KeyInformation, RegistryEntry, TagList};

@@ -1,0 +1,155 @@
+//! INSTALL [for load] and LOAD: a load file that comes by command (GPC 9.3.5; `docs/spec/loading.md`).
+//!
+//! One at a time in a container, from one logical channel. It ends with its last block, and with whatever else is asked there: then nothing of it is left.
+
+use sekisho_apdu::gp::{ApplicationLifeCycle, InstallForLoad};
+use sekisho_apdu::{Aid, StatusWord};
+
+use crate::application::Applications as _;
+use crate::authorisation::Authorisation;
+use crate::bulk;
+use crate::container::{ContainerMemory as _, new_entry};
+use crate::content::{NewFile, free};
+use crate::interface::{ContainerId, Place};
+use crate::loader::status;
+use crate::loading::{Announced, Come, Incoming};
+use crate::names::EntryId;
+use crate::nvm::{Records, Staged};
+use crate::refusal::Refusal;
+use crate::registry::FACTORY_INDEX;
+use crate::state::{Core, Platform};
+
+const fn wrong() -> Refusal {
+    Refusal(StatusWord::INCORRECT_DATA)
+}
+
+const fn refused() -> Refusal {
+    Refusal(StatusWord::CONDITIONS_NOT_SATISFIED)
+}
+
+const fn no_room() -> Refusal {
+    Refusal(StatusWord::NOT_ENOUGH_MEMORY)
+}
+
+impl<P: Platform> Core<P> {
+    /// A load file has been announced; `data` is the data field of the command. Its identity is given out with the command's writes.
+    pub(crate) fn begin_load(
+        &mut self,
+        (by, place, domain): (Authorisation, Place, EntryId),
+        data: &[u8],
+        staged: &mut Staged,
+    ) -> Result<(), Refusal> {
+        let container = by.domain().container;
+        let fields = InstallForLoad::parse(data)?;
+        let aid = Aid::new(fields.load_file).ok_or(wrong())?;
+        let digest = match fields.hash {
+            [] => None,
+            hash => Some(hash.try_into().map_err(|_| wrong())?),
+        };
+        free(&self.containers.get(container).registry, FACTORY_INDEX)?;
+        let loading = self.platform.applications.loading(container).ok_or(no_room())?;
+        if loading.now.is_some() {
+            return Err(no_room());
+        }
+        let mut records = Records {
+            nvm: self.nvm.open(),
+            staged,
+        };
+        loading.now = Some(Incoming::new(Announced {
+            place,
+            id: new_entry(&mut records)?,
+            aid,
+            domain,
+            digest,
+        }));
+        Ok(())
+    }
+
+    /// A block of it has come; behind the last one it is there.
+    pub(crate) fn load(
+        &mut self,
+        (by, place): (Authorisation, Place),
+        (number, is_last): (u8, bool),
+        block: &[u8],
+        staged: &mut Staged,
+    ) -> Result<(), Refusal> {
+        let container = by.domain().container;
+        let loading = self.platform.applications.loading(container);
+        let now = loading.and_then(|loading| loading.now.as_mut());
+        let now = now.filter(|now| now.announced.place == place).ok_or(refused())?;
+        now.take(number, block, &mut self.nvm.open())?;
+        if !is_last {
+            return Ok(());
+        }
+        let come = now.finish().ok_or(wrong())?;
+        let done = self.complete(container, &come, staged);
+        if done.is_err() {
+            self.nvm.area.release(&come.writing);
+        }
+        self.forget_load(container);
+        done
+    }
+
+    /// Makes a load file whole. What ran here before, whatever it may be that has come, runs as before.
+    fn complete(&mut self, container: ContainerId, come: &Come, staged: &mut Staged) -> Result<(), Refusal> {
+        let Announced { id, aid, domain, .. } = come.announced;
+        if !come.is_announced {
+            return Err(wrong());
+        }
+        let registry = &self.containers.get(container).registry;
+        let gone = Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND);
+        let (domain, of) = registry.entry(domain).ok_or(gone)?;
+        if ApplicationLifeCycle(of.life_cycle).is_locked() {
+            return Err(refused());
+        }
+        let file = NewFile {
+            id,
+            aid,
+            module: come.described.module,
+            version: come.described.version.into(),
+            domain,
+        };
+        let added = self.add_file(container, &file, (&come.writing, &come.digest), staged);
+        added.map_err(|refusal| {
+            if refusal.0 == status::CODE {
+                wrong()
+            } else {
+                refusal
+            }
+        })
+    }
+
+    /// There is no load under way in a container any more.
+    fn forget_load(&mut self, container: ContainerId) {
+        if let Some(loading) = self.platform.applications.loading(container) {
+            loading.now = None;
+        }
+    }
+
+    /// Gives up what is being loaded from the places that are gone: it is wiped behind the next command, or at the next start.
+    /// Whether there was any.
+    pub(crate) fn give_loads_up(&mut self, is_gone: impl Fn(Place) -> bool) -> bool {
+        let mut any = false;
+        let count = self.containers.table.all().len();
+        for container in (1..).take(count).map(ContainerId) {
+            let Some(loading) = self.platform.applications.loading(container) else {
+                continue;
+            };
+            let Some(now) = loading.now.take_if(|now| is_gone(now.announced.place)) else {
+                continue;
+            };
+            any = true;
+            if let Some(writing) = now.writing() {
+                self.nvm.area.release(writing);
+            }
+        }
+        any
+    }
+
+    /// Gives up what is being loaded from a place, and wipes it.
+    pub(crate) fn end_load(&mut self, place: Place) {
+        if self.give_loads_up(|from| from == place) {
+            self.mute |= bulk::settle(&mut self.nvm.open()).is_err();
+        }
+    }
+}
