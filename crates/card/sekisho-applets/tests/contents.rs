@@ -16,5 +16,6 @@ mod loadable;
 mod loaded;
 mod loaded_calls;
 mod notes;
+mod personalisation;
 mod quotas;
 mod transient;

@@ -15,7 +15,7 @@ use crate::interface::{ContainerId, Interface, Place, Protocol};
 use crate::loader::Loader;
 use crate::loading::Loading;
 use crate::messaging::{Credential, Messagings, Revoked};
-use crate::names::{Owner, RecordKey, RecordKind};
+use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::{Records, own};
 use crate::pairing_record::PairingState;
 use crate::profile::Profile;
@@ -213,6 +213,16 @@ impl<'a> Context<'a> {
         let room = room.ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))?;
         room.set(command)?;
         self.forward_prepared(to)
+    }
+
+    /// [`Context::forward`] to the application with this identity, if it is still there.
+    ///
+    /// # Errors
+    /// As of [`Context::forward`].
+    pub fn forward_to(&mut self, to: EntryId, command: &CApdu<'_>) -> Result<Next, Refusal> {
+        let found = self.system.container.registry.entry(to);
+        let aid = found.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?.1.aid;
+        self.forward(aid.as_bytes(), command)
     }
 
     /// [`Context::forward`] of the command that stands in the room for it.

@@ -3,7 +3,7 @@
 use sekisho_apdu::gp::{ApplicationLifeCycle, Install, InstallForLoad, Privileges, purpose, tag};
 use sekisho_apdu::tlv::{Tlv, TlvReader, find};
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{NewApplication, NewLoadFile, Outcome, Quota, Refusal, SecurityDomain};
+use sekisho_os::{EntryId, NewApplication, NewLoadFile, Outcome, Quota, Refusal, SecurityDomain};
 
 use super::{wrong_data, wrong_p1p2};
 
@@ -99,6 +99,31 @@ fn install_for_load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out:
     })?;
     out.u8(NO_RECEIPT)?;
     Ok(StatusWord::NO_ERROR)
+}
+
+/// INSTALL for personalisation: the application that STORE DATA is for from here on; no other field has a meaning.
+pub(super) fn install_for_personalisation(
+    domain: &mut SecurityDomain<'_, '_>,
+    capdu: &CApdu<'_>,
+    out: &mut Writer<'_>,
+) -> Result<EntryId, Refusal> {
+    if capdu.p2 != 0 {
+        return Err(wrong_p1p2());
+    }
+    let fields = Install::parse(capdu.data)?;
+    let others = [
+        fields.load_file,
+        fields.module,
+        fields.privileges,
+        fields.parameters,
+        fields.token,
+    ];
+    if others.iter().any(|field| !field.is_empty()) {
+        return Err(wrong_data());
+    }
+    let application = domain.to_personalise(fields.application)?;
+    out.u8(NO_RECEIPT)?;
+    Ok(application)
 }
 
 /// P1 of LOAD: the last block (GPC Table 11-56).

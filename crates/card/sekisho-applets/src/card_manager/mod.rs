@@ -11,10 +11,11 @@ mod update;
 use rules::Came;
 use store_data::Blocks;
 
-use sekisho_apdu::gp::ins;
-use sekisho_apdu::{CApdu, StatusWord, Writer};
+use sekisho_apdu::gp::{ins, purpose};
+use sekisho_apdu::{CApdu, Cla, StatusWord, Writer};
 use sekisho_os::{
-    Application, Context, Next, Outcome, Place, PlatformServices, Refusal, SecurityDomain, State,
+    Application, Context, EntryId, Next, Outcome, Place, PlatformServices, Refusal, Resume, SecurityDomain,
+    State,
 };
 
 pub(crate) const fn wrong_data() -> Refusal {
@@ -25,11 +26,19 @@ pub(crate) const fn wrong_p1p2() -> Refusal {
     Refusal(StatusWord::INCORRECT_P1P2)
 }
 
-/// The card manager. All it remembers between commands is how far GET STATUS and STORE DATA have come.
+/// The card manager. All it remembers between commands is how far GET STATUS and STORE DATA have come, and whom STORE DATA is for.
 #[derive(Debug)]
 pub struct CardManager {
     cursor: Option<Cursor>,
     blocks: Blocks,
+    personalising: Option<Personalising>,
+}
+
+/// The application that STORE DATA personalises, and from where, in which application session.
+#[derive(Clone, Copy, Debug)]
+struct Personalising {
+    owner: (Place, u32),
+    application: EntryId,
 }
 
 /// Where GET STATUS [get next occurrence] goes on.
@@ -57,6 +66,7 @@ impl State for CardManager {
     const NEW: Self = Self {
         cursor: None,
         blocks: Blocks::new(),
+        personalising: None,
     };
 }
 
@@ -107,6 +117,22 @@ impl Application for CardManager {
             platform(&mut domain)?;
         }
         rules::check(capdu, domain.life_cycle(), came)?;
+        let owner = (place, session);
+        if let Some(personalising) = self.personalised(owner) {
+            match (capdu.ins, capdu.p1 & store_data::LAST_BLOCK) {
+                (ins::STORE_DATA, 0) => {}
+                _ => self.personalising = None,
+            }
+            if capdu.ins == ins::STORE_DATA {
+                let command = CApdu::new(Cla::GP, capdu.ins, capdu.p1, capdu.p2).with_data(capdu.data);
+                return context.forward_to(personalising.application, &command.with_ne(256));
+            }
+        }
+        if (capdu.ins, capdu.p1) == (ins::INSTALL, purpose::PERSONALISATION) {
+            let application = content::install_for_personalisation(&mut domain, capdu, out)?;
+            self.personalising = Some(Personalising { owner, application });
+            return Ok(Next::Done(StatusWord::NO_ERROR));
+        }
         let outcome = match capdu.ins {
             ins::GET_DATA => get_data::process(&mut domain, capdu, out),
             ins::INITIALIZE_UPDATE => {
@@ -130,10 +156,49 @@ impl Application for CardManager {
         };
         outcome.map(Next::Done)
     }
+
+    /// What the application that is personalised has answered to STORE DATA; a refusal ends its personalisation.
+    ///
+    /// # Errors
+    /// Its refusal.
+    fn resume(
+        &mut self,
+        context: &mut Context<'_>,
+        why: Resume<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
+        match why {
+            Resume::Answer { data, sw } if sw.is_success_or_warning() => {
+                out.bytes(data)?;
+                Ok(Next::Done(sw))
+            }
+            Resume::Answer { sw, .. } => {
+                self.end_personalising(context.place());
+                Err(Refusal(sw))
+            }
+            Resume::Piece => Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED)),
+        }
+    }
 }
 
 impl CardManager {
+    /// What is personalised from here.
+    fn personalised(&self, owner: (Place, u32)) -> Option<Personalising> {
+        self.personalising
+            .filter(|personalising| personalising.owner == owner)
+    }
+
+    fn end_personalising(&mut self, place: Place) {
+        if self
+            .personalising
+            .is_some_and(|personalising| personalising.owner.0 == place)
+        {
+            self.personalising = None;
+        }
+    }
+
     fn forget(&mut self, place: Place) {
+        self.end_personalising(place);
         if self.cursor.is_some_and(|cursor| cursor.place == place) {
             self.cursor = None;
         }

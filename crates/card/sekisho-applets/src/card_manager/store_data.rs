@@ -9,7 +9,7 @@ use super::get_data::{CIN, IIN, STORED_MAX};
 use super::{wrong_data, wrong_p1p2};
 
 /// P1 (GPC Table 11-89): last block; encryption; structure. Bit 1 says that an answer may come, of which there is none here.
-const LAST_BLOCK: u8 = 0x80;
+pub(super) const LAST_BLOCK: u8 = 0x80;
 const ENCRYPTION: u8 = 0x60;
 const STRUCTURE: u8 = 0x18;
 const RESERVED: u8 = 0x06;

@@ -12,8 +12,8 @@ use sekisho_applets::CardManager;
 use sekisho_keys::KeySet;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    Application, Applications, ContainerId, Context, FactoryApplication, Instance, Interface, Module, Next,
-    Outcome, Pairing, Personalisation, Pool, Profile, Protocol, Refusal, Row, SecureElement, State,
+    Application, Applications, Caller, ContainerId, Context, FactoryApplication, Instance, Interface, Module,
+    Next, Outcome, Pairing, Personalisation, Pool, Profile, Protocol, Refusal, Row, SecureElement, State,
 };
 use sekisho_scp::{MacMode, SecurityLevel};
 
@@ -49,6 +49,8 @@ const ARM: u8 = 0x12;
 const KEEP: u8 = 0x14;
 /// The same, written before the command is refused.
 const KEEP_NOW: u8 = 0x16;
+/// Personalisation: keeps the data under the number 1, where [`TELL`] finds it; answers P1, P2 and whether an application asked; refuses data that end with FF.
+const STORE_DATA: u8 = 0xE2;
 
 impl Application for Note {
     fn install(&mut self, context: &mut Context<'_>, parameters: &[u8]) -> Result<(), Refusal> {
@@ -81,6 +83,14 @@ impl Application for Note {
             TELL => {
                 let len = context.get(1, 0, &mut value)?.unwrap_or(0);
                 out.bytes(&value[..len])?;
+            }
+            STORE_DATA => {
+                context.put(1, 0, capdu.data)?;
+                let is_asked_by_one = matches!(context.caller(), Caller::Application { .. });
+                out.bytes(&[capdu.cla.0, capdu.p1, capdu.p2, is_asked_by_one.into()])?;
+                if capdu.data.ends_with(&[0xFF]) {
+                    return Err(Refusal(StatusWord::INCORRECT_DATA));
+                }
             }
             ARM => context.put(2, 0, &[1])?,
             KEEP | KEEP_NOW => {

@@ -10,6 +10,7 @@ use crate::authorisation::{Authorisation, Order, has, proved};
 use crate::container::{CardRecord, store_entry};
 use crate::interface::ContainerId;
 use crate::keys::KeyStore;
+use crate::names::EntryId;
 use crate::nvm::Quota;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, FACTORY_INDEX, ISD_INDEX, Module};
@@ -89,6 +90,27 @@ impl<'a> SecurityDomain<'_, 'a> {
         let by =
             Authorisation::own_management(context.authenticated(), context.system.container, context.entry)?;
         Ok(ContentManagement { context, by })
+    }
+}
+
+impl SecurityDomain<'_, '_> {
+    /// INSTALL `[for personalization]`: the application whose personalisation comes by STORE DATA.
+    ///
+    /// # Errors
+    /// 6982 unless the command came through the domain's secure channel, with a C-MAC; 6A88 when there is no such application within the domain; 6985 for one that is not associated with the
+    /// domain itself, is a domain, or cannot be selected.
+    pub fn to_personalise(&mut self, aid: &[u8]) -> Result<EntryId, Refusal> {
+        let context = &*self.context;
+        proved(context.authenticated(), context.system.container, context.entry)?;
+        let (_, entry) = within(context, aid)?;
+        let container = context.system.container;
+        let own = container.registry.entry(context.entry.id).map(|(index, _)| index);
+        let is_own = entry.id != context.entry.id && entry.security_domain == own;
+        let is_domain = entry.privileges.contains(Privileges::SECURITY_DOMAIN);
+        if !is_own || is_domain || container.usable(entry.id).is_none() {
+            return Err(refused());
+        }
+        Ok(entry.id)
     }
 }
 

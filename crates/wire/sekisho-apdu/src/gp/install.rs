@@ -16,6 +16,8 @@ pub mod purpose {
     pub const INSTALL_AND_MAKE_SELECTABLE: u8 = INSTALL | MAKE_SELECTABLE;
     /// For extradition.
     pub const EXTRADITION: u8 = 0x10;
+    /// For personalisation.
+    pub const PERSONALISATION: u8 = 0x20;
 }
 
 /// A field whose length has one byte.
