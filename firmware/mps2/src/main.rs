@@ -65,6 +65,8 @@ struct OwnInterfaces([sekisho_os::InterfaceState; 2]);
 impl sekisho_os::Interfaces for OwnInterfaces {
     const NEW: Self = Self([const { sekisho_os::InterfaceState::NEW }; 2]);
 
+    type Messagings = sekisho_os::MessagingPlaces<3>;
+
     fn get(&mut self, interface: Interface) -> Option<&mut sekisho_os::InterfaceState> {
         let index = PORTS.iter().position(|own| *own == interface)?;
         self.0.get_mut(index)

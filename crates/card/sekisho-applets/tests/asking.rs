@@ -13,8 +13,8 @@ use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     Application, Applications, ContainerId, Containers, Context, Instance, Interface, InterfaceState,
-    Interfaces, KeyRef, Module, Next, OffCardEntity, Outcome, Platform, Profile, Protocol, Refusal, Row,
-    SecureElement,
+    Interfaces, KeyRef, MessagingPlaces, Module, Next, OffCardEntity, Outcome, Platform, Profile, Protocol,
+    Refusal, Row, SecureElement,
 };
 use sekisho_scp::SecurityLevel;
 
@@ -196,6 +196,8 @@ struct ContactsAlone(InterfaceState);
 
 impl Interfaces for ContactsAlone {
     const NEW: Self = Self(InterfaceState::NEW);
+
+    type Messagings = MessagingPlaces<2>;
 
     fn get(&mut self, interface: Interface) -> Option<&mut InterfaceState> {
         (interface == CONTACT).then_some(&mut self.0)

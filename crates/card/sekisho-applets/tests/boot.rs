@@ -196,8 +196,8 @@ fn set_of(kvn: u8) -> KeySet {
     }
 }
 
-/// What an SE needs in RAM beside the OS part; the budget of a small microcontroller holds it. Two sessions of secure messaging are in it,
-/// each with its last answer, two file systems, for each of four interfaces a chain and an answer that waits, and the index of records.
+/// What an SE needs in RAM beside the OS part; the budget of a small microcontroller holds it. Five sessions of secure messaging are in it,
+/// two file systems, for each of four interfaces a chain and an answer that waits, and the index of records.
 #[test]
 fn the_state_of_an_se_is_small() {
     let (size, waits) = (size_of::<Card>(), size_of::<InterfaceState>());
@@ -210,7 +210,7 @@ fn the_state_of_an_se_is_small() {
         "{index} bytes"
     );
     assert!(
-        size < 23 * 1024 + Interface::COUNT * waits + index,
+        size < 24 * 1024 + Interface::COUNT * waits + index,
         "{size} bytes"
     );
 }

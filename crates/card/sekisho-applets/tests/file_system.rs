@@ -3,7 +3,9 @@
 
 use crate::common;
 
-use common::files::{self, Reader, append, authenticate, never_in_the_clear, noise, plain, select};
+use common::files::{
+    self, Reader, append, authenticate, never_in_the_clear, noise, plain, select, select_on,
+};
 use common::{Card, SeededRng, send, send_on, sw};
 use proptest::prelude::*;
 use sekisho_messaging::schedule::Lanes;
@@ -211,12 +213,11 @@ fn state(card: &mut Card) -> Vec<Vec<u8>> {
     seen
 }
 
-/// Terminal to terminal: two readers, each on its own interface with its own mode, files and proofs; a third finds no room.
+/// Terminal to terminal: two readers, each on its own interface with its own mode, files and proofs, beside two that do nothing more.
 #[test]
 fn two_readers_at_once() {
     let mut card = files::card();
-    let others = [CONTACT, Interface::Spi, Interface::Swp];
-    for interface in others {
+    for interface in Interface::ALL {
         select(&mut card, interface);
     }
     let mut one = Reader::open(&mut card, CONTACT, Mode::Ratchet, Lanes::Separate, 9).unwrap();
@@ -228,8 +229,12 @@ fn two_readers_at_once() {
         [0x90, 0x00]
     );
     two.send(&mut card, &[0x00, 0xA4, 0x00, 0x0C, 0x02, 0x3F, 0x00]);
-    let third = Reader::open(&mut card, Interface::Swp, Mode::Ratchet, Lanes::Shared, 9);
-    assert_eq!(third.err(), Some(0x6A84));
+    let others = [(Interface::Swp, 3), (Interface::ApduGate, 4)];
+    let mut others = others.map(|(interface, number)| {
+        let mut reader = Reader::open(&mut card, interface, Mode::Ratchet, Lanes::Shared, 9).unwrap();
+        assert_eq!(reader.send(&mut card, &append(number)), [0x90, 0x00]);
+        reader
+    });
     for number in 1..4 {
         let answer = one.send(&mut card, &[0x00, 0xD6, 0x00, 0x00, 0x01, number]);
         assert_eq!(answer, [0x90, 0x00]);
@@ -247,27 +252,36 @@ fn two_readers_at_once() {
     );
     let answer = one.transmit(&mut card, &command);
     assert_eq!(one.accept(&answer).unwrap(), [0x03, 0x90, 0x00]);
-    Reader::open(&mut card, Interface::Swp, Mode::Ratchet, Lanes::Shared, 9).unwrap();
+    for reader in &mut others {
+        assert_eq!(reader.send(&mut card, &append(5)), [0x90, 0x00]);
+    }
 }
 
 /// Whoever has no key can open, but keeps nobody out by it.
 #[test]
 fn an_opening_that_nothing_follows_makes_room() {
     let mut card = files::card();
-    for interface in [CONTACT, Interface::Spi, Interface::Swp] {
-        select(&mut card, interface);
+    for channel in 0..3 {
+        if channel > 0 {
+            plain(&mut card, CONTACT, &[0x00, 0x70, 0x00, 0x00, 0x01]).unwrap();
+        }
+        select_on(&mut card, CONTACT, channel);
     }
-    let mut idle = Reader::open(&mut card, CONTACT, Mode::Ratchet, Lanes::Shared, 9).unwrap();
-    let mut one = Reader::open(&mut card, Interface::Spi, Mode::Ratchet, Lanes::Shared, 9).unwrap();
-    assert_eq!(one.send(&mut card, &append(1)), [0x90, 0x00]);
-    let mut two = Reader::open(&mut card, Interface::Swp, Mode::Ratchet, Lanes::Shared, 9).unwrap();
-    assert_eq!(two.send(&mut card, &append(2)), [0x90, 0x00]);
-    assert_eq!(one.send(&mut card, &append(3)), [0x90, 0x00]);
+    let open =
+        |card: &mut Card, channel| Reader::open_on(card, (CONTACT, channel), Mode::Ratchet, Lanes::Shared, 9);
+    let on = |channel: u8, number| [&[channel], &append(number)[1..]].concat();
+    let mut idle = open(&mut card, 0).unwrap();
+    let mut one = open(&mut card, 1).unwrap();
+    assert_eq!(one.send(&mut card, &on(1, 1)), [0x90, 0x00]);
+    let mut two = open(&mut card, 2).unwrap();
+    assert_eq!(two.send(&mut card, &on(2, 2)), [0x90, 0x00]);
+    assert_eq!(one.send(&mut card, &on(1, 3)), [0x90, 0x00]);
     let late = idle.protect(&append(4));
     assert_eq!(idle.transmit(&mut card, &late), [0x69, 0x82]);
+    assert_eq!(open(&mut card, 0).err(), Some(0x6A84));
 }
 
-/// More sessions than the application remembers: the one that has waited longest begins again, with nothing proved.
+/// More sessions than the application remembers: the one that has waited longest begins again, with nothing proved, but no interface's only one.
 #[test]
 fn sessions_that_are_forgotten_have_proved_nothing() {
     let mut card = files::card();
@@ -291,13 +305,63 @@ fn sessions_that_are_forgotten_have_proved_nothing() {
         }
     }
     let proved = |card: &mut Card, interface, channel| plain(card, interface, &[channel, 0x20, 0x00, 0x01]);
-    for interface in [Interface::ApduGate, Interface::Spi] {
-        for channel in 0..4 {
-            assert_eq!(proved(&mut card, interface, channel), Ok(vec![]));
+    for interface in Interface::ALL {
+        assert_eq!(proved(&mut card, interface, 3), Ok(vec![]), "{interface:?}");
+    }
+    for (interface, channel) in [
+        (Interface::ApduGate, 2),
+        (Interface::Spi, 0),
+        (Interface::Spi, 1),
+        (Interface::Spi, 2),
+    ] {
+        assert_eq!(proved(&mut card, interface, channel), Ok(vec![]));
+    }
+    for interface in [CONTACT, Interface::Swp] {
+        for channel in 0..3 {
+            assert_eq!(proved(&mut card, interface, channel), Err(0x63C3));
         }
     }
-    for channel in 0..4 {
-        assert_eq!(proved(&mut card, CONTACT, channel), Err(0x63C3));
+}
+
+/// The last answer goes out again when its command comes again, fetched to the end or not; not when another logical channel of the interface has had an answer that was kept or had
+/// to wait: then the command is not carried out, and secure messaging ends.
+#[test]
+fn a_kept_answer_is_given_again_until_another_channel_needs_its_place() {
+    let read = [0x00, 0xB0, 0x81, 0x00, 0x08];
+    let fci = [0x01, 0xA4, 0x04, 0x00, 0x00, 0x01];
+    for (other, is_kept) in [
+        (None, true),
+        (Some(&[0x01, 0xB0, 0x9E, 0x00, 0x01][..]), true),
+        (Some(&fci), false),
+    ] {
+        let mut card = files::card();
+        select(&mut card, CONTACT);
+        plain(&mut card, CONTACT, &[0x00, 0x70, 0x00, 0x00, 0x01]).unwrap();
+        let mut reader = Reader::open(&mut card, CONTACT, Mode::Ratchet, Lanes::Shared, 9).unwrap();
+        let answer = reader.send(&mut card, &append(1));
+        assert_eq!(answer, [0x90, 0x00]);
+        let command = reader.protect(&read);
+        let first = reader.transmit(&mut card, &command);
+        let number = card.flash().operations();
+        if let Some(other) = other {
+            send_on(&mut card, CONTACT, other);
+        }
+        // As a line would that takes eight bytes at a time.
+        let mut cut = command.clone();
+        *cut.last_mut().unwrap() = 8;
+        let mut again = send_on(&mut card, CONTACT, &cut);
+        if is_kept {
+            while let [.., 0x61, rest] = again[..] {
+                again.truncate(again.len() - 2);
+                again.extend(send_on(&mut card, CONTACT, &[0x00, 0xC0, 0x00, 0x00, rest]));
+            }
+            assert_eq!(again, first);
+            assert_eq!(reader.transmit(&mut card, &command), first);
+        } else {
+            assert_eq!(again, [0x69, 0x85]);
+            assert_eq!(reader.transmit(&mut card, &command), [0x69, 0x82]);
+        }
+        assert_eq!(card.flash().operations(), number);
     }
 }
 

@@ -496,31 +496,69 @@ fn what_was_aborted_stays_so_and_takes_no_room() {
     }
 }
 
-/// The oldest opening of secure messaging that has proved nothing makes room, the interface's own before another's.
+/// Each interface has a place for secure messaging that no other takes, and there is one more in all: whoever floods, proves or keeps on one interface ends nothing on another, and keeps nobody
+/// out there.
 #[test]
-fn openings_of_secure_messaging_make_room_in_their_own_interface_first() {
-    let mut card = files::card();
-    open_channels(&mut card, Interface::Swp, 3);
-    for (interface, channel) in [
-        (CONTACT, 0),
-        (Interface::Swp, 0),
-        (Interface::Swp, 1),
-        (Interface::Swp, 2),
-    ] {
-        files::select_on(&mut card, interface, channel);
-    }
-    let begin =
-        |card: &mut Card, place| Reader::open_on(card, place, Mode::Ratchet, Lanes::Shared, 9).unwrap();
-    let mut first = begin(&mut card, (CONTACT, 0));
-    for _ in 0..2 {
-        for channel in 0..3 {
-            begin(&mut card, (Interface::Swp, channel));
+fn secure_messaging_has_a_place_on_every_interface() {
+    for own in Interface::ALL {
+        let mut card = files::card();
+        for interface in Interface::ALL {
+            open_channels(&mut card, interface, 3);
+            (0..4).for_each(|channel| files::select_on(&mut card, interface, channel));
+        }
+        let begin = |card: &mut Card, place| Reader::open_on(card, place, Mode::Ratchet, Lanes::Shared, 9);
+        let append = |channel: u8| [&[channel], &files::append(1)[1..]].concat();
+        let others = || Interface::ALL.into_iter().filter(|other| *other != own);
+        // Openings without keys, round and round, between the two commands of an opening and its first command.
+        let mut first = begin(&mut card, (own, 0)).unwrap();
+        for _ in 0..2 {
+            for place in others().flat_map(|other| (0..4).map(move |channel| (other, channel))) {
+                begin(&mut card, place).unwrap();
+            }
+        }
+        assert_eq!(first.send(&mut card, &append(0)), [0x90, 0x00], "{own:?}");
+        card.reset(own);
+        // Whoever has a key takes what there is: one of each interface, and one more.
+        let mut proved = Vec::new();
+        for other in others() {
+            for channel in 0..4 {
+                if let Ok(mut reader) = begin(&mut card, (other, channel)) {
+                    assert_eq!(reader.send(&mut card, &append(channel)), [0x90, 0x00]);
+                    proved.push((reader, channel));
+                }
+            }
+        }
+        assert_eq!(proved.len(), 4);
+        open_channels(&mut card, own, 1);
+        (0..2).for_each(|channel| files::select_on(&mut card, own, channel));
+        let mut late = begin(&mut card, (own, 0)).unwrap();
+        assert_eq!(late.send(&mut card, &append(0)), [0x90, 0x00], "{own:?}");
+        assert_eq!(begin(&mut card, (own, 1)).err(), Some(0x6A84));
+        for (reader, channel) in &mut proved {
+            assert_eq!(reader.send(&mut card, &append(*channel)), [0x90, 0x00]);
         }
     }
-    assert_eq!(first.send(&mut card, &files::append(1)), [0x90, 0x00]);
-    // Each of the others found its place taken by the next one but the last.
-    let mut last = begin(&mut card, (Interface::Swp, 0));
-    assert_eq!(last.send(&mut card, &files::append(2)), [0x90, 0x00]);
-    let third = Reader::open_on(&mut card, (Interface::Swp, 1), Mode::Ratchet, Lanes::Shared, 9);
-    assert_eq!(third.err(), Some(0x6A84));
+}
+
+/// The place beyond the interfaces' own is had by an opening that has proved nothing until another interface has a reader who wants it.
+#[test]
+fn the_place_beyond_the_interfaces_own_goes_to_who_can_prove() {
+    let mut card = files::card();
+    for interface in [CONTACT, Interface::Swp] {
+        open_channels(&mut card, interface, 3);
+        (0..4).for_each(|channel| files::select_on(&mut card, interface, channel));
+    }
+    let begin = |card: &mut Card, place| Reader::open_on(card, place, Mode::Ratchet, Lanes::Shared, 9);
+    let mut first = begin(&mut card, (Interface::Swp, 0)).unwrap();
+    let mut second = begin(&mut card, (Interface::Swp, 1)).unwrap();
+    let mut one = begin(&mut card, (CONTACT, 0)).unwrap();
+    assert_eq!(one.send(&mut card, &files::append(1)), [0x90, 0x00]);
+    let mut two = begin(&mut card, (CONTACT, 1)).unwrap();
+    let mut append = files::append(2);
+    append[0] = 1;
+    assert_eq!(two.send(&mut card, &append), [0x90, 0x00]);
+    // Of the other's two the younger has gone.
+    assert_eq!(first.send(&mut card, &files::append(3)), [0x90, 0x00]);
+    let late = second.protect(&append);
+    assert_eq!(second.transmit(&mut card, &late), [0x69, 0x82]);
 }

@@ -5,13 +5,13 @@
 use crate::common;
 
 use common::ByValue as _;
-use common::files::{Reader, select};
+use common::files::{Reader, select_on};
 use common::filing::FilingBench;
 use common::issuer::{IssuerBench, made_by};
 use common::messaging::MessagingBench;
 use common::poller::{self, PollerBench};
 use common::tables::{Page, Walker, check_page};
-use common::{Card, SeededRng, profile};
+use common::{Card, SeededRng, profile, send};
 use sekisho_applets::file_system::image::Image;
 use sekisho_keys::{AesKey, kdf_label};
 use sekisho_messaging::schedule::Lanes;
@@ -109,17 +109,19 @@ fn messaging() {
     let keyless = common::files::card_with(common::flash(), &image).into_flash();
     check_page(MESSAGING, "rolling-secure-messaging.md", &|kind| {
         let flash = match kind {
-            "the test card" | "the test card, where both sessions are others'" => &every_mode,
+            "the test card" | "the test card, where two channels have sessions" => &every_mode,
             "a card of the ratchet alone" => &ratchet,
             "a card without MKEY" => &keyless,
             _ => panic!("what is {kind:?}?"),
         };
         let mut card = Card::booted(flash.clone(), SeededRng(3), &profile()).unwrap();
-        if kind.ends_with("others'") {
-            for interface in [Interface::Swp, Interface::Spi] {
-                select(&mut card, interface);
-                let mut reader = Reader::open(&mut card, interface, Mode::Fixed, Lanes::Shared, 0).unwrap();
-                let read = reader.send(&mut card, &[0x00, 0xB0, 0x81, 0x00, 0x04]);
+        if kind.ends_with("sessions") {
+            for channel in 1..3 {
+                let place = (Interface::Iso7816Contact, channel);
+                send(&mut card, &[0x00, 0x70, 0x00, 0x00, 0x01]);
+                select_on(&mut card, place.0, channel);
+                let mut reader = Reader::open_on(&mut card, place, Mode::Fixed, Lanes::Shared, 0).unwrap();
+                let read = reader.send(&mut card, &[channel, 0xB0, 0x81, 0x00, 0x04]);
                 assert!(read.ends_with(&[0x90, 0x00]), "{read:02X?}");
             }
         }

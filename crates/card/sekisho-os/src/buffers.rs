@@ -2,6 +2,7 @@
 
 use crate::chaining::Chain;
 use crate::interface::Interface;
+use crate::messaging::{MessagingMemory, MessagingPlaces};
 use crate::response::WaitingAnswer;
 
 /// What waits on one interface: the chain that it receives, and the answer that GET RESPONSE fetches. Nothing that comes on another interface
@@ -31,6 +32,9 @@ pub trait Interfaces: Sized {
     /// As they are at power-on.
     const NEW: Self;
 
+    /// Memory for secure messaging: [`MessagingPlaces`], one more than there are interfaces.
+    type Messagings: MessagingMemory;
+
     /// An interface; `None` when the platform has it not, and every command on it is answered 6881. Two interfaces never have the same state.
     fn get(&mut self, interface: Interface) -> Option<&mut InterfaceState>;
 }
@@ -40,6 +44,8 @@ pub struct AllInterfaces([InterfaceState; Interface::COUNT]);
 
 impl Interfaces for AllInterfaces {
     const NEW: Self = Self([const { InterfaceState::NEW }; Interface::COUNT]);
+
+    type Messagings = MessagingPlaces<{ Interface::COUNT + 1 }>;
 
     fn get(&mut self, interface: Interface) -> Option<&mut InterfaceState> {
         self.0.get_mut(interface.index())

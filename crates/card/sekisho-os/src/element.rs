@@ -163,7 +163,7 @@ impl<P: Platform> SecureElement<P> {
         }
         // All of the last piece has gone: the application makes another.
         waiting.drop_at(|owner| owner == channel);
-        response.begin(wanted, true);
+        response.begin(wanted, true, false);
         self.core.next_piece(place, scratch, response);
         self.core.mute |= response.status() == StatusWord::MEMORY_FAILURE;
         response.deliver(channel, wanted, waiting, out)
@@ -187,13 +187,14 @@ impl<P: Platform> SecureElement<P> {
         let Some(InterfaceState { chain, waiting }) = interfaces.get(place.interface) else {
             return response.set(|_| StatusWord::LOGICAL_CHANNEL_NOT_SUPPORTED);
         };
-        waiting.drop_at(|owner| owner == channel);
-        let kept = waiting
+        waiting.interrupt(channel);
+        let stays = waiting
             .channel()
             .is_some_and(|owner| core.has_proved(place.on(owner)));
         response.begin(
             wanted,
-            !kept || core.has_proved(place) || core.interfaces.messaging.is_open(place),
+            !stays || core.has_proved(place) || core.interfaces.messaging.is_open(place),
+            waiting.keeps_for(channel),
         );
         if core.interfaces.messaging.is_open(place) && !messaging::is_meant_by(command.cla) {
             // In the clear, whatever it is: SELECT, MANAGE CHANNEL and the first of a chain as well.
@@ -227,6 +228,7 @@ impl<P: Platform> SecureElement<P> {
             chain.clear_at(is_closed);
             waiting.drop_at(is_closed);
         }
+        waiting.forget(|channel| !core.interfaces.messaging.is_open(place.on(channel)));
         core.mute |= response.status() == StatusWord::MEMORY_FAILURE;
         // In broadcast mode any status other than 9000 ends the secure channel (broadcast update, 2.1).
         if response.status() != StatusWord::NO_ERROR {

@@ -117,6 +117,7 @@ pub use loader::PartState;
 pub use loading::Loading;
 pub use manufacture::{FactoryApplication, OwnRecord, Personalisation};
 pub use memory::{Pool, State};
+pub use messaging::{MessagingMemory, MessagingPlaces, Messagings};
 pub use names::EntryId;
 pub use nvm::Quota;
 pub use os_part::OsPart;

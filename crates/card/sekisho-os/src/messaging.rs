@@ -1,6 +1,8 @@
 //! ISO 7816-4 secure messaging on logical channels, beside the secure channels of SCP03. An application opens it with keys of its own; from
 //! the answer to that command on, the logical channel takes protected commands alone.
 
+use core::ops::{Deref, DerefMut};
+
 use sekisho_apdu::{CApdu, Cla, SecureMessaging, StatusWord};
 use sekisho_messaging::SmError;
 use sekisho_messaging::card::CardMessaging;
@@ -9,16 +11,10 @@ use sekisho_messaging::setup::Opened;
 
 use crate::interface::{ContainerId, Interface, Place};
 use crate::registry::Instance;
-use crate::response::RESPONSE_ROOM;
 use crate::secure::KeyRef;
 
-/// Logical channels that can have secure messaging at one moment: two readers, or two devices and what stands between them.
-pub(crate) const MESSAGINGS_MAX: usize = 2;
-
-/// A protected answer with its status word.
-const ANSWER_MAX: usize = RESPONSE_ROOM + 2;
-
-type Messaging = CardMessaging<Schedule, ANSWER_MAX>;
+/// The interface keeps the last answer ([`crate::response::WaitingAnswer`]).
+type Messaging = CardMessaging<Schedule, 0>;
 
 /// What opened secure messaging: a key of an application, by the number that the application gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,44 +72,71 @@ struct Zeros([u8; size_of::<Slot>()]);
     clippy::large_enum_variant,
     reason = "both are as long, so that the one wipes the other"
 )]
-enum Entry {
+enum Contents {
     Free(#[allow(dead_code)] Zeros),
     Taken(Slot),
 }
 
+/// Room for the secure messaging of one logical channel.
+pub struct Entry(Contents);
+
 impl Entry {
-    const FREE: Self = Self::Free(Zeros([0; size_of::<Slot>()]));
+    const FREE: Self = Self(Contents::Free(Zeros([0; size_of::<Slot>()])));
 
     const fn slot(&self) -> Option<&Slot> {
-        match self {
-            Self::Taken(slot) => Some(slot),
-            Self::Free(_) => None,
+        match &self.0 {
+            Contents::Taken(slot) => Some(slot),
+            Contents::Free(_) => None,
         }
     }
 }
 
-/// The secure messaging of all logical channels.
-pub(crate) struct Messagings {
-    entries: [Entry; MESSAGINGS_MAX],
+/// The secure messaging of all logical channels: [`MessagingPlaces`] of the platform's, whatever their number.
+pub struct Messagings<E: ?Sized = [Entry]> {
     /// How many have been opened.
     openings: u32,
+    entries: E,
+}
+
+/// Memory for secure messaging on so many logical channels at one moment: one for each interface of the platform, which no other takes from it, and those
+/// beyond for whoever comes.
+pub struct MessagingPlaces<const N: usize>(Messagings<[Entry; N]>);
+
+/// [`MessagingPlaces`].
+pub trait MessagingMemory: Deref<Target = Messagings> + DerefMut {
+    /// No logical channel has any.
+    const NEW: Self;
+}
+
+impl<const N: usize> MessagingMemory for MessagingPlaces<N> {
+    const NEW: Self = Self(Messagings {
+        openings: 0,
+        entries: [const { Entry::FREE }; N],
+    });
+}
+
+impl<const N: usize> Deref for MessagingPlaces<N> {
+    type Target = Messagings;
+
+    fn deref(&self) -> &Messagings {
+        &self.0
+    }
+}
+
+impl<const N: usize> DerefMut for MessagingPlaces<N> {
+    fn deref_mut(&mut self) -> &mut Messagings {
+        &mut self.0
+    }
 }
 
 impl Messagings {
-    pub(crate) const fn new() -> Self {
-        Self {
-            entries: [const { Entry::FREE }; MESSAGINGS_MAX],
-            openings: 0,
-        }
-    }
-
     fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.entries.iter().filter_map(Entry::slot)
     }
 
     fn get(&mut self, place: Place) -> Option<&mut Messaging> {
-        self.entries.iter_mut().find_map(|entry| match entry {
-            Entry::Taken(slot) if slot.owner == place => Some(&mut slot.messaging),
+        self.entries.iter_mut().find_map(|entry| match &mut entry.0 {
+            Contents::Taken(slot) if slot.owner == place => Some(&mut slot.messaging),
             _ => None,
         })
     }
@@ -133,21 +156,41 @@ impl Messagings {
             .any(|slot| slot.owner == place && slot.messaging.is_proved())
     }
 
-    /// Where a logical channel of the interface can open one more: a free place, or one whose reader has proved nothing yet, so that nobody keeps
-    /// others out without a key. Of these first one of the interface itself, and the oldest first.
+    /// Where a logical channel of the interface can open one more: a free place, of which one is left for each interface that has none; else that of
+    /// the oldest opening of the interface itself whose reader has proved nothing yet, so that nobody keeps others out without a key; else that of the youngest such opening of an
+    /// interface that has more than its own.
     fn room(&self, interface: Interface) -> Option<usize> {
-        let rank = |entry: &Entry| match entry.slot() {
-            None => Some((2, 0)),
-            Some(slot) if slot.messaging.is_proved() => None,
-            Some(slot) => {
-                let is_own = slot.owner.interface == interface;
-                Some((i32::from(is_own), self.openings.wrapping_sub(slot.opened)))
-            }
+        let count = |interface| {
+            self.slots()
+                .filter(|slot| slot.owner.interface == interface)
+                .count()
         };
-        let ranks = (0..)
-            .zip(&self.entries)
-            .filter_map(|(at, entry)| Some((rank(entry)?, at)));
-        ranks.max().map(|(_, at)| at)
+        let served = Interface::ALL
+            .into_iter()
+            .filter(|other| count(*other) > 0)
+            .count();
+        // The last place is nobody's own.
+        let kept_free = match count(interface) {
+            0 => 0,
+            _ => self.entries.len().saturating_sub(1 + served),
+        };
+        let all = (0..).zip(&self.entries);
+        let mut free = all
+            .filter(|(_, entry)| entry.slot().is_none())
+            .map(|(at, _)| (0, at));
+        free.nth(kept_free)
+            .or_else(|| self.openings(|owner| owner == interface).max())
+            .or_else(|| self.openings(|owner| count(owner) > 1).min())
+            .map(|(_, at)| at)
+    }
+
+    /// The openings in which nothing has been proved yet, on the interfaces that `counts` names: each with its age.
+    fn openings(&self, counts: impl Fn(Interface) -> bool) -> impl Iterator<Item = (u32, usize)> {
+        let all = (0..).zip(self.entries.iter());
+        all.filter_map(move |(at, entry)| {
+            let slot = entry.slot().filter(|slot| !slot.messaging.is_proved())?;
+            counts(slot.owner.interface).then_some((self.openings.wrapping_sub(slot.opened), at))
+        })
     }
 
     /// Whether one more can be opened on the interface.
@@ -161,12 +204,12 @@ impl Messagings {
         let number = self.openings;
         let entry = self.entries.get_mut(at)?;
         let before = entry.slot().map(|before| before.owner);
-        *entry = Entry::Taken(Slot {
+        *entry = Entry(Contents::Taken(Slot {
             owner: place,
             opened: number,
             credential,
             messaging: Messaging::new(opened.schedule, opened.ssc),
-        });
+        }));
         self.openings = number.wrapping_add(1);
         before
     }
@@ -200,19 +243,19 @@ impl Messagings {
         self.get(place).ok_or(SmError::Closed)?.refresh(secret)
     }
 
-    /// Protects an answer; one that does not fit becomes 6F00.
-    pub(crate) fn answer(&mut self, place: Place, data: &[u8], sw: StatusWord) -> Result<&[u8], SmError> {
+    /// Protects an answer into `out` and gives its length; one that does not fit becomes 6F00.
+    pub(crate) fn answer(
+        &mut self,
+        place: Place,
+        data: &[u8],
+        sw: StatusWord,
+        out: &mut [u8],
+    ) -> Result<usize, SmError> {
         let messaging = self.get(place).ok_or(SmError::Closed)?;
-        if messaging.fits(data.len()) {
-            messaging.answer(data, sw)
-        } else {
-            messaging.answer(&[], StatusWord::UNKNOWN)
+        match messaging.answer_to(data, sw, out) {
+            Err(SmError::BufferTooSmall) => messaging.answer_to(&[], StatusWord::UNKNOWN, out),
+            done => done,
         }
-    }
-
-    /// The protected answer that went out last.
-    pub(crate) fn last_answer(&mut self, place: Place) -> &[u8] {
-        self.get(place).map_or(&[], |messaging| messaging.last_answer())
     }
 
     /// Ends the secure messaging of the logical channels that `is_gone` names, and wipes its keys.

@@ -123,8 +123,10 @@ impl<P: Platform> Core<P> {
         let plain = &mut scratch.plain;
         let admitted = match self.admit(place, command, plain) {
             Ok(Admission::Command(admitted)) if admitted.command.data.len() <= COMMAND_DATA_MAX => admitted,
+            Ok(Admission::Again) if response.set_again() => return,
             Ok(Admission::Again) => {
-                return response.set_protected(self.interfaces.messaging.last_answer(place));
+                self.end_messaging(place);
+                return response.set(|_| StatusWord::CONDITIONS_NOT_SATISFIED);
             }
             Ok(Admission::TooLong(protection) | Admission::Command(Admitted { protection, .. })) => {
                 wipe(plain, command);
@@ -352,12 +354,12 @@ impl<P: Platform> Core<P> {
         response: &mut Response,
     ) {
         let refreshed = fresh.map_or(Ok(()), |secret| self.interfaces.messaging.refresh(place, secret));
-        match refreshed.and_then(|()| self.interfaces.messaging.answer(place, data, sw)) {
-            Ok(rapdu) => response.set_protected(rapdu),
-            Err(error) => {
-                self.end_messaging(place);
-                response.set(|_| error.status());
-            }
+        let messaging = &mut self.interfaces.messaging;
+        let done =
+            refreshed.and_then(|()| response.set_protected(|out| messaging.answer(place, data, sw, out)));
+        if let Err(error) = done {
+            self.end_messaging(place);
+            response.set(|_| error.status());
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the SE has to say: the data field that waits to be sent, in one piece or with GET RESPONSE (docs/spec/card.md, 1).
 
 use sekisho_apdu::{ApduError, CApdu, Cla, StatusWord, Writer};
-
+use sekisho_messaging::SmError;
 use zeroize::Zeroize;
 
 use crate::refusal::Refusal;
@@ -64,36 +64,54 @@ fn send<'d>(data: &'d [u8], sw: StatusWord, room: usize, out: &mut [u8]) -> (&'d
     (later, writer.len())
 }
 
+/// What an answer is to the interface on which it goes out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// What does not go out at once waits.
+    Plain,
+    /// It is a piece: the application that made it is asked for the next one when it has been fetched.
+    Piece,
+    /// Of secure messaging: it is kept, whole, to be given again.
+    Protected,
+    /// The one that is kept goes out again.
+    Again,
+}
+
 /// The answer to the command that is being processed.
 pub(crate) struct Response {
-    data: [u8; RESPONSE_ROOM],
+    /// With room for the status word that secure messaging writes behind its answer.
+    data: [u8; RESPONSE_ROOM + 2],
     len: usize,
     sw: StatusWord,
     /// Most bytes that its data may have.
     limit: usize,
-    /// It is a piece: the application that made it is asked for the next one when it has been fetched.
-    goes_on: bool,
+    kind: Kind,
+    /// The interface keeps the last protected answer of the logical channel.
+    kept: bool,
 }
 
 impl Response {
     pub(crate) const fn new() -> Self {
         Self {
-            data: [0; RESPONSE_ROOM],
+            data: [0; RESPONSE_ROOM + 2],
             len: 0,
             sw: StatusWord::UNKNOWN,
             limit: RESPONSE_ROOM,
-            goes_on: false,
+            kind: Kind::Plain,
+            kept: false,
         }
     }
 
     /// Wipes the answer.
     pub(crate) fn clear(&mut self) {
         self.data.zeroize();
-        (self.len, self.sw, self.goes_on) = (0, StatusWord::UNKNOWN, false);
+        (self.len, self.sw, self.kind) = (0, StatusWord::UNKNOWN, Kind::Plain);
     }
 
-    /// Begins the answer to another command: its data goes out at once, all of it, where nothing `can_wait`.
-    pub(crate) fn begin(&mut self, wanted: Wanted, can_wait: bool) {
+    /// Begins the answer to another command: its data goes out at once, all of it, where nothing `can_wait`; `kept` says whether the interface keeps the protected answer before
+    /// it.
+    pub(crate) fn begin(&mut self, wanted: Wanted, can_wait: bool, kept: bool) {
+        self.kept = kept;
         self.limit = if can_wait {
             RESPONSE_ROOM
         } else {
@@ -108,7 +126,7 @@ impl Response {
 
     /// What has been set is a piece of a longer answer.
     pub(crate) const fn set_going_on(&mut self) {
-        self.goes_on = true;
+        self.kind = Kind::Piece;
     }
 
     /// Most bytes that the answer's data may have.
@@ -123,7 +141,7 @@ impl Response {
 
     /// Replaces the response by what `fill` writes. Data of an error status is dropped: an error has no data field.
     pub(crate) fn set(&mut self, fill: impl FnOnce(&mut Writer<'_>) -> StatusWord) {
-        self.goes_on = false;
+        self.kind = Kind::Plain;
         let mut writer = Writer::new(self.data.get_mut(..self.limit).unwrap_or_default());
         self.sw = fill(&mut writer);
         self.len = if self.sw.is_success_or_warning() {
@@ -133,18 +151,25 @@ impl Response {
         };
     }
 
-    /// Replaces the response by a whole R-APDU of secure messaging, which has a data field with an error status too.
-    pub(crate) fn set_protected(&mut self, rapdu: &[u8]) {
-        let Some((data, sw)) = rapdu.split_last_chunk() else {
-            return self.set(|_| StatusWord::UNKNOWN);
-        };
-        self.goes_on = false;
-        self.sw = StatusWord(u16::from_be_bytes(*sw));
-        let len = data.len().min(self.data.len());
-        for (to, from) in self.data.iter_mut().zip(data) {
-            *to = *from;
+    /// Replaces the response by a whole R-APDU of secure messaging, which has a data field with an error status too: `protect` writes it and gives its length.
+    pub(crate) fn set_protected(
+        &mut self,
+        protect: impl FnOnce(&mut [u8]) -> Result<usize, SmError>,
+    ) -> Result<(), SmError> {
+        let len = protect(&mut self.data)?;
+        let whole = self.data.get(..len).and_then(<[u8]>::split_last_chunk);
+        let (data, sw) = whole.ok_or(SmError::BufferTooSmall)?;
+        (self.len, self.sw) = (data.len(), StatusWord(u16::from_be_bytes(*sw)));
+        self.kind = Kind::Protected;
+        Ok(())
+    }
+
+    /// Gives the protected answer that the interface keeps once more; false when it keeps another one by now.
+    pub(crate) const fn set_again(&mut self) -> bool {
+        if self.kept {
+            (self.len, self.sw, self.kind) = (0, StatusWord::NO_ERROR, Kind::Again);
         }
-        self.len = len;
+        self.kept
     }
 
     /// Sends as much as there is room for, at least the status word; returns the number of bytes. `out` holds two bytes or more. What is left
@@ -157,10 +182,23 @@ impl Response {
         out: &mut [u8],
     ) -> usize {
         let data = self.data.get(..self.len).unwrap_or_default();
-        let sw = if self.goes_on { MORE_TO_MAKE } else { self.sw };
+        let owner = Owner {
+            channel,
+            cla: wanted.cla,
+        };
+        let sw = match self.kind {
+            Kind::Again => return waiting.again(owner, wanted, out),
+            Kind::Protected => {
+                waiting.keep(owner, data, self.sw);
+                waiting.kept_for = Some(channel);
+                return waiting.next(wanted, out);
+            }
+            Kind::Piece => MORE_TO_MAKE,
+            Kind::Plain => self.sw,
+        };
         let (later, len) = send(data, sw, wanted.room, out);
-        if self.goes_on || !later.is_empty() {
-            waiting.keep(channel, wanted.cla, later, sw);
+        if self.kind == Kind::Piece || !later.is_empty() {
+            waiting.keep(owner, later, sw);
         }
         len
     }
@@ -170,6 +208,8 @@ impl Response {
 pub(crate) struct WaitingAnswer {
     /// Whose GET RESPONSE may fetch it.
     owner: Option<Owner>,
+    /// The logical channel whose last answer under secure messaging this is, from its first byte: it goes out again when its command comes again.
+    kept_for: Option<u8>,
     data: [u8; RESPONSE_ROOM],
     /// What is left of it, from the first byte that has not been fetched.
     start: usize,
@@ -195,6 +235,7 @@ impl WaitingAnswer {
     pub(crate) const fn new() -> Self {
         Self {
             owner: None,
+            kept_for: None,
             data: [0; RESPONSE_ROOM],
             start: 0,
             end: 0,
@@ -207,27 +248,60 @@ impl WaitingAnswer {
         self.owner.map(|owner| owner.channel)
     }
 
-    /// Wipes what waits for the logical channels that `is_gone` names.
+    /// Wipes what waits, or is kept, for the logical channels that `is_gone` names.
     pub(crate) fn drop_at(&mut self, is_gone: impl FnOnce(u8) -> bool) {
-        if self.channel().is_some_and(is_gone) {
+        if self.channel().or(self.kept_for).is_some_and(is_gone) {
+            self.clear();
+        }
+    }
+
+    /// Another command has come on a logical channel: nothing waits for it any more.
+    pub(crate) fn interrupt(&mut self, channel: u8) {
+        if self.channel() == Some(channel) {
+            self.settle();
+        }
+    }
+
+    /// Nothing is to be fetched any more; what is kept stays.
+    fn settle(&mut self) {
+        match self.kept_for {
+            Some(_) => self.owner = None,
+            None => self.clear(),
+        }
+    }
+
+    /// Whether the last answer under secure messaging of a logical channel is kept.
+    pub(crate) fn keeps_for(&self, channel: u8) -> bool {
+        self.kept_for == Some(channel)
+    }
+
+    /// Wipes what is kept for a logical channel that `has_ended` names, unless it is still being fetched.
+    pub(crate) fn forget(&mut self, has_ended: impl FnOnce(u8) -> bool) {
+        if self.owner.is_none() && self.kept_for.is_some_and(has_ended) {
             self.clear();
         }
     }
 
     fn clear(&mut self) {
-        self.owner = None;
+        (self.owner, self.kept_for) = (None, None);
         self.data.get_mut(..self.end).unwrap_or_default().zeroize();
         (self.start, self.end) = (0, 0);
     }
 
     /// Keeps the rest of an answer, in the place of what waited.
-    fn keep(&mut self, channel: u8, cla: Cla, rest: &[u8], sw: StatusWord) {
+    fn keep(&mut self, owner: Owner, rest: &[u8], sw: StatusWord) {
         self.clear();
         let room = self.data.iter_mut().zip(rest);
         room.for_each(|(to, from)| *to = *from);
         self.end = rest.len().min(RESPONSE_ROOM);
         self.sw = sw;
-        self.owner = Some(Owner { channel, cla });
+        self.owner = Some(owner);
+    }
+
+    /// Sends what is kept from its beginning.
+    fn again(&mut self, owner: Owner, wanted: Wanted, out: &mut [u8]) -> usize {
+        (self.owner, self.start) = (Some(owner), 0);
+        self.next(wanted, out)
     }
 
     /// GET RESPONSE (ISO/IEC 7816-4, 11.7.1): what it wants, or why it gets nothing. It belongs to the transport: it is never protected, and a
@@ -269,7 +343,7 @@ impl WaitingAnswer {
         let (later, len) = send(data, self.sw, wanted.room, out);
         self.start = self.end - later.len();
         if later.is_empty() && self.sw != MORE_TO_MAKE {
-            self.clear();
+            self.settle();
         }
         len
     }
@@ -354,7 +428,7 @@ mod tests {
         let mut response = Response::new();
         for (can_wait, fits) in [(true, RESPONSE_ROOM), (false, 16)] {
             let out = [0; 300];
-            response.begin(Wanted::by(ISO, Some(16), false, &out), can_wait);
+            response.begin(Wanted::by(ISO, Some(16), false, &out), can_wait, false);
             assert_eq!(response.limit(), fits);
             response.set(|w| {
                 assert!(w.bytes(&[1; 16]).is_ok());

@@ -12,7 +12,7 @@ use crate::channels::Channels;
 use crate::container::{ContainerMemory, ContainerParts};
 use crate::interface::{ContainerId, Interface, Place};
 use crate::loader::Loader;
-use crate::messaging::Messagings;
+use crate::messaging::MessagingMemory;
 use crate::nvm::{BulkArea, Layout, NvmParts, Staged};
 use crate::pairing::Pairing;
 use crate::pairing_record::PairingState;
@@ -47,7 +47,7 @@ pub(crate) struct Core<P: Platform> {
     pub(crate) platform: PlatformParts<P>,
     pub(crate) nvm: NvmParts<P::Flash, P::Index, <P::Containers as ContainerMemory>::Rooms>,
     pub(crate) containers: ContainerParts<P::Containers>,
-    pub(crate) interfaces: InterfaceParts,
+    pub(crate) interfaces: InterfaceParts<<P::Interfaces as Interfaces>::Messagings>,
     pub(crate) loader: Loader,
     /// Interfaces whose row in pairing data is another since this command: they are reset behind its answer.
     pub(crate) unpaired: [bool; Interface::COUNT],
@@ -65,10 +65,10 @@ pub(crate) struct PlatformParts<P: Platform> {
 }
 
 /// What is open, selected and proved on each interface.
-pub(crate) struct InterfaceParts {
+pub(crate) struct InterfaceParts<M> {
     pub(crate) channels: Channels,
     pub(crate) secure: SecureChannels,
-    pub(crate) messaging: Messagings,
+    pub(crate) messaging: M,
 }
 
 /// Where a command is processed.
@@ -134,7 +134,7 @@ impl<P: Platform> Core<P> {
             interfaces: InterfaceParts {
                 channels: Channels::CLOSED,
                 secure: SecureChannels::new(),
-                messaging: Messagings::new(),
+                messaging: MessagingMemory::NEW,
             },
             loader: Loader::NEW,
             unpaired: [false; Interface::COUNT],

@@ -13,7 +13,8 @@ use crate::ssc::Ssc;
 /// Secure messaging at the card: protected commands in, plain commands out, protected answers back.
 ///
 /// `ANSWER` is the length of the longest protected answer, status word included. The last answer is kept there, to be
-/// given again when the same command comes again.
+/// given again when the same command comes again; 0 where whoever sends the answers keeps them
+/// ([`CardMessaging::answer_to`]).
 pub struct CardMessaging<S, const ANSWER: usize> {
     open: Option<Open<S>>,
     answer: [u8; ANSWER],
@@ -172,41 +173,20 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
         }))
     }
 
-    /// Whether an answer with this much data fits the answer buffer.
-    pub fn fits(&self, data_len: usize) -> bool {
-        self.pending()
-            .is_ok_and(|pending| answer_len(pending, data_len) <= ANSWER)
-    }
-
-    fn pending(&self) -> Result<&Pending, SmError> {
-        let open = self.open.as_ref().ok_or(SmError::Closed)?;
-        Some(&open.pending)
-            .filter(|pending| pending.waits)
-            .ok_or(SmError::OutOfTurn)
-    }
-
     /// Protects the answer to the command handed out last; its keys are gone before this returns.
     ///
     /// [`SmError::BufferTooSmall`] changes nothing: answer something shorter.
     pub fn answer(&mut self, data: &[u8], status: StatusWord) -> Result<&[u8], SmError> {
-        let open = self.open.as_mut().ok_or(SmError::Closed)?;
-        let pending = &open.pending;
-        if !pending.waits {
-            return Err(SmError::OutOfTurn);
-        }
-        if answer_len(pending, data.len()) > ANSWER {
-            return Err(SmError::BufferTooSmall);
-        }
-        let ssc = open.ssc.next();
-        let mut out = Cursor::new(&mut self.answer);
-        out.cryptogram(&pending.keys, ssc, pending.ins, &[], data)?;
-        out.status(status.bytes())?;
-        out.mac(&pending.keys, ssc, None, 0)?;
-        out.push(&status.bytes())?;
-        self.answer_len = out.len();
-        open.ssc = ssc;
-        open.pending = Pending::NOTHING;
+        self.answer_len = protect(self.open.as_mut(), data, status, &mut self.answer)?;
         Ok(self.last_answer())
+    }
+
+    /// [`CardMessaging::answer`] into `out`, of which it gives the length; it is not kept here.
+    ///
+    /// # Errors
+    /// As of [`CardMessaging::answer`].
+    pub fn answer_to(&mut self, data: &[u8], status: StatusWord, out: &mut [u8]) -> Result<usize, SmError> {
+        protect(self.open.as_mut(), data, status, out)
     }
 
     /// Mixes the secret of [`crate::setup::refresh_secret`] into the keys of all exchanges after this one. Call it between
@@ -253,6 +233,32 @@ impl<S: KeySchedule, const ANSWER: usize> CardMessaging<S, ANSWER> {
         sink(answer);
         sink(&answer_len.to_be_bytes());
     }
+}
+
+/// Protects an answer into `out`.
+fn protect<S>(
+    open: Option<&mut Open<S>>,
+    data: &[u8],
+    status: StatusWord,
+    out: &mut [u8],
+) -> Result<usize, SmError> {
+    let open = open.ok_or(SmError::Closed)?;
+    let pending = &open.pending;
+    if !pending.waits {
+        return Err(SmError::OutOfTurn);
+    }
+    if answer_len(pending, data.len()) > out.len() {
+        return Err(SmError::BufferTooSmall);
+    }
+    let ssc = open.ssc.next();
+    let mut out = Cursor::new(out);
+    out.cryptogram(&pending.keys, ssc, pending.ins, &[], data)?;
+    out.status(status.bytes())?;
+    out.mac(&pending.keys, ssc, None, 0)?;
+    out.push(&status.bytes())?;
+    open.ssc = ssc;
+    open.pending = Pending::NOTHING;
+    Ok(out.len())
 }
 
 fn answer_len(pending: &Pending, data_len: usize) -> usize {

@@ -1,12 +1,12 @@
 //! What a reader has selected and proved.
 
-use sekisho_os::{Context, Place};
+use sekisho_os::{Context, Interface, Place};
 use zeroize::Zeroize;
 
 use super::tree::{FileNumber, MF, NO_DF, Tree};
 
-/// Application sessions that are remembered at one moment. One more takes the place of one that has proved nothing, whose reader begins at the MF
-/// again: first on the same interface, and the one that has waited longest. Only where all have proved something, one of these loses it.
+/// Application sessions that are remembered at one moment: one of each interface, which no other takes from it, and four more. One more takes the place of one that has proved
+/// nothing, whose reader begins at the MF again: first on the same interface, and the one that has waited longest. Only where all have proved something, one of these loses it.
 const SESSIONS_MAX: usize = 8;
 
 /// A challenge that has been given out; without length and zeros when there is none. What is written here stands longer than the command, and a
@@ -161,20 +161,38 @@ impl Sessions {
         session
     }
 
-    /// Where a new session is remembered, when these seats have proved something.
+    /// Where a new session is remembered, when these seats have proved something: a free place, of which one is left for each interface that has none; else that of another, which
+    /// is not the only one of another interface.
     fn room(&self, context: &Context<'_>, provers: u8) -> usize {
-        let rank = |slot: &Option<Session>| match slot {
-            None => (3, 0),
-            // What comes under secure messaging is not to mean other files than those that its reader has selected.
-            Some(s) if context.has_messaging(s.place) => (0, 0),
-            Some(s) => {
-                let is_own = u8::from(s.place.interface == context.place().interface);
-                let kind = if s.seat & provers == 0 { 1 + is_own } else { 0 };
-                (kind, self.clock.wrapping_sub(s.used))
-            }
+        let own = context.place().interface;
+        let count = |interface| {
+            let all = self.slots.iter().flatten();
+            all.filter(|s| s.place.interface == interface).count()
         };
-        let oldest = self.slots.iter().enumerate().max_by_key(|(_, slot)| rank(slot));
-        oldest.map_or(0, |(at, _)| at)
+        let unserved = Interface::ALL.into_iter().filter(|other| count(*other) == 0);
+        let kept_free = match count(own) {
+            0 => 0,
+            _ => unserved.count(),
+        };
+        let rank = |s: &Session| {
+            if context.has_messaging(s.place) {
+                // What comes under secure messaging is not to mean other files than those that its reader has selected.
+                return (0, 0);
+            }
+            let is_own = u8::from(s.place.interface == own);
+            let kind = if s.seat & provers == 0 { 1 + is_own } else { 0 };
+            (kind, self.clock.wrapping_sub(s.used))
+        };
+        let all = || self.slots.iter().enumerate();
+        let mut free = all().filter(|(_, slot)| slot.is_none()).map(|(at, _)| at);
+        let gives_way = |s: &Session| s.place.interface == own || count(s.place.interface) > 1;
+        let ranks = all().filter_map(|(at, slot)| {
+            let session = slot.as_ref().filter(|s| gives_way(s))?;
+            Some((rank(session), at))
+        });
+        free.nth(kept_free)
+            .or_else(|| ranks.max_by_key(|(rank, _)| *rank).map(|(_, at)| at))
+            .unwrap_or_default()
     }
 
     /// Forgets which sessions a key has opened.
