@@ -65,6 +65,9 @@
 //! *Anything out of order is cleaned by copying*: a page with something that is not wiped, or was undone, is taken from the oldest on; its live records go behind the tail as one transaction that ends with *emptied*, then it is erased. What was undone
 //! in pages of its own goes when a new page is begun whose head has them not in use. A compaction is the same.
 //!
+//! *There is always a page to recover with*: two are free when a transaction or a compaction begins to write what may be cut, of which one may have been begun for the compaction. A cut there leaves one free and an empty tail behind, into which
+//! any page goes whole: that is compacted before `open` returns, so that two are free again. A cut of that leaves the same.
+//!
 //! *A directory leaves nothing out*: opening compares it with the records of its page. A word of it is written with zeros before its record is wiped, so that of a page where the two do not agree the last transaction concerns a record: that page is copied. Its own sum counts until its page is closed, which tells
 //! a torn one; nothing is wiped before.
 //!
@@ -79,7 +82,7 @@
 //! 1,200 bytes of records in pages of 4 KiB.
 //!
 //! A commit that finds no room in the tail begins a page; if that would leave less than two free, the page with the fewest live bytes is compacted before: there is one with at most what one page gives, so that one erasure is enough for a commit of
-//! up to 1,200 bytes of records. Pages that are not known to be erased are prepared by commits that erase nothing else.
+//! up to 1,200 bytes of records, or two behind a start. Pages that are not known to be erased are prepared by commits that erase nothing else.
 //!
 //! A [`Store`] takes 6 bytes for each record that its index is to hold, 12 for each page and 8 for each owner ([`Ram`]), and less than 100 itself. As long as the index holds all records, [`Store::get`] makes two reads, of the head and of the value, and what is not there costs none.
 //! **What the index has no place for** costs at most, for each closed page with live records, one read for each 64 records that the page was closed with, normally one; one for each other record with the same 16 bits; one for each 256 bytes of the tail; and two. With 16 places for 2,000 records in 512 KB

@@ -552,6 +552,7 @@ impl Store {
         if is_changed {
             self.take_all(&Ahead::new(flash), &Last::NONE)?;
         }
+        self.keep_spare(flash)?;
         self.list(flash)?;
         self.wipe_free(flash)
     }
@@ -577,12 +578,6 @@ impl Store {
         }
         self.page_mut(page).flag = true;
         Ok(Some(Cut { page, at }))
-    }
-
-    /// The page before the tail.
-    fn before_tail(&self) -> Option<usize> {
-        let pages = (0..self.geometry.pages).filter(|page| self.page(*page).in_use && *page != self.tail);
-        pages.max_by_key(|page| self.page(*page).sequence)
     }
 
     /// Erases the pages that are not in use and not blank. Nothing is said of one that an erasure cut short has left looking blank.

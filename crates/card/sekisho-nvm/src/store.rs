@@ -423,6 +423,12 @@ impl Store {
         pages.max_by_key(|(_, page)| page.sequence).map(|(page, _)| page)
     }
 
+    /// The page before the tail.
+    pub(crate) fn before_tail(&self) -> Option<usize> {
+        let pages = (0..self.geometry.pages).filter(|page| self.page(*page).in_use && *page != self.tail);
+        pages.max_by_key(|page| self.page(*page).sequence)
+    }
+
     /// Erases a page that is not in use.
     pub(crate) fn erase<F: Flash>(&mut self, flash: &mut F, page: usize) -> Result<(), Error<F::Error>> {
         self.geometry.erase(flash, page)?;

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use crate::Error;
 use crate::flash::{Flash, WORD};
 use crate::key::{Key, Op};
-use crate::page::Geometry;
+use crate::page::{Geometry, SPARE};
 use crate::record::{CHUNK, Kind, Name, RECORD_HEAD, Record, op_size};
 use crate::store::{Store, is_among};
 use crate::tables::Page;
@@ -211,6 +211,18 @@ impl Store {
         }
         if self.is_short(self.pages_for(ops, needed)) {
             return Err(Error::Full);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that as many pages are free as a commit, or a compaction, is to find: one that was begun for a compaction that was cut is one less.
+    pub(crate) fn keep_spare<F: Flash>(&mut self, flash: &mut F) -> Result<(), Error<F::Error>> {
+        for _ in 0..self.geometry.pages {
+            if self.free_pages() >= SPARE {
+                break;
+            }
+            let page = self.to_compact().ok_or(Error::Corrupted)?;
+            self.compact(flash, page, |_| true)?;
         }
         Ok(())
     }
