@@ -225,6 +225,29 @@ fn coalesced_and_cut() {
     assert_eq!(element.heard_records(), cut);
 }
 
+/// The middle of a message may look like the beginning of one; behind its end a whole one has its instruction again.
+#[test]
+fn what_goes_on_is_no_message() {
+    let server = [
+        record(22, 3, &[0x0B, 0, 0, 9, 1]),
+        record(22, 3, &[2, 0, 0, 1, 0xAA]),
+        record(22, 3, &[2, 0, 0, 2, 0, 0, 1, 0xBB]),
+    ]
+    .concat();
+    let mut element = Element::new(Correspondence::IDENTITY);
+    run(Settings::DEFAULT, &mut element, &[&server]);
+    let expected: [(u8, bool, &[u8]); 4] = [
+        (0x21, false, &[0x0B, 0, 0, 9, 1]),
+        (0x21, false, &[2, 0, 0, 1, 0xAA]),
+        (0x21, true, &[2, 0, 0]),
+        (2, false, &[0xBB]),
+    ];
+    for (piece, (ins, more, data)) in element.pieces.iter().zip(expected) {
+        assert_eq!((piece.0, piece.1, &piece.2[..]), (ins, more, data));
+    }
+    assert_eq!(element.heard_records(), server);
+}
+
 /// Rule 3 of section 3: what may be encrypted has no type that a device could read.
 #[test]
 fn behind_a_change_of_cipher_handshake_is_opaque() {
