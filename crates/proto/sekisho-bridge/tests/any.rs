@@ -88,7 +88,8 @@ proptest! {
         let mut steps = 0;
         loop {
             steps += 1;
-            prop_assert!(steps < 2000);
+            // An SE may say byte by byte that there is more, until its answer is longer than the buffer.
+            prop_assert!(steps < 200_000);
             match bridge.step() {
                 Step::Command(command) => {
                     prop_assert!(command.len() >= 5);
