@@ -96,7 +96,7 @@ within() { # SECONDS, then a command that must succeed in that time
 listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1"); }
 card_is_there() { timeout 5 opensc-tool --reader "$READER" --atr; }
 start_card() {
-    "$SEKISHO" card --flash "$work/card.flash" --vpcd 127.0.0.1:35963 \
+    "$SEKISHO" card --flash "$work/card.flash" --load-files 64K --vpcd 127.0.0.1:35963 \
         --allow fixed,legacy-xor,legacy-list,legacy-operations,legacy-turns >"$work/screen" 2>"$work/card.log" &
     card=$!
     pids+=("$card")
@@ -192,6 +192,7 @@ wait "$card" 2>/dev/null || true
 start_card
 check "after kill -9 it is the same card" grep -q "$se_id" "$work/screen"
 yubikit changed --extended
+yubikit load
 
 # Both cards in one run, turn by turn.
 cc -O2 -o "$work/trivial_card" tests/interop/trivial_card.c

@@ -1,10 +1,12 @@
-"""yubikit, Yubico's library, against the card: SCP03 at level 33, GET DATA, PUT KEY, and all again with the new keys.
+"""yubikit, Yubico's library, against the card: SCP03 at level 33, GET DATA, PUT KEY, and all again with the new keys; a load file comes and goes.
 
-usage: yubikit_scp03.py READER initial|changed [--extended]
-`initial` authenticates with the initial keys and puts a key set of version 1; `changed` expects the card to have kept it.
+usage: yubikit_scp03.py READER initial|changed|load [--extended]
+`initial` authenticates with the initial keys and puts a key set of version 1; `changed` and `load` expect the card to have kept it, `load` one with flash for load files.
 Prints "ok NAME" or "FAIL NAME: why" for each check.
 """
 
+import pathlib
+import re
 import sys
 
 from smartcard.System import readers
@@ -95,13 +97,48 @@ def changed(connection):
     check("20 more commands in one channel", True)
 
 
+def load_file():
+    """The load file data block of docs/spec/loading.md, 2."""
+    page = pathlib.Path(__file__).parents[2] / "docs/spec/loading.md"
+    block = re.search(r"```hex load-file\n(.*?)```", page.read_text(), re.DOTALL)
+    return bytes.fromhex("".join(block[1].split()))
+
+
+def field(data):
+    return bytes([len(data)]) + data
+
+
+def load(connection):
+    file, module = bytes.fromhex("F0534B4C4600"), bytes.fromhex("F0534B4C460001")
+    card = session(connection, NEW_KVN, NEW).protocol
+    card.send_apdu(0x80, 0xE6, 0x02, 0x00, field(file) + bytes(4))
+    data = load_file()
+    check("the load file of the page is a long one", 0x80 <= len(data) <= 0xFF, len(data))
+    blocks = b"\xC4\x81" + field(data)
+    blocks = [blocks[at : at + 90] for at in range(0, len(blocks), 90)]
+    for number, block in enumerate(blocks):
+        last = number == len(blocks) - 1
+        answer = card.send_apdu(0x80, 0xE8, 0x80 if last else 0x00, number, block)
+        check(f"LOAD, block {number}", answer == (b"\0" if last else b""), answer.hex())
+    card.send_apdu(0x80, 0xE6, 0x0C, 0x00, field(file) + field(module) + field(module) + bytes.fromhex("0100 02C900 00"))
+    select = bytes([0x00, 0xA4, 0x04, 0x00, *field(module)])
+    answers = [connection.send_and_receive(apdu)[1] for apdu in (select, bytes.fromhex("00010203"))]
+    check("what was loaded answers", answers == [0x9000, 0x9000], answers)
+    card = session(connection, NEW_KVN, NEW).protocol
+    in_use = refused(lambda: card.send_apdu(0x80, 0xE4, 0x00, 0x00, b"\x4F" + field(file)), 0x6985)
+    check("a load file from which something comes stays", *in_use)
+    card.send_apdu(0x80, 0xE4, 0x00, 0x80, b"\x4F" + field(file))
+    answer = connection.send_and_receive(select)[1]
+    check("it goes with what comes from it", answer == 0x6A82, f"{answer:04X}")
+
+
 def main():
     name, step = sys.argv[1:3]
     transport = TRANSPORT.USB if "--extended" in sys.argv else TRANSPORT.NFC
     reader = next(reader for reader in readers() if reader.name == name)
     connection = Connection(reader, transport)
     try:
-        {"initial": initial, "changed": changed}[step](connection)
+        {"initial": initial, "changed": changed, "load": load}[step](connection)
     except Exception as error:  # every surprise is one failed check, not a stack trace alone
         check(f"{step} goes to its end", False, f"{type(error).__name__}: {error}")
         raise

@@ -25,7 +25,7 @@ pub(crate) struct CardPlatform<F>(PhantomData<F>);
 impl<F: Flash> Platform for CardPlatform<F> {
     type Flash = F;
     type Rng = SystemRng;
-    type Applications = Standard<CONTAINERS_MAX, 0, { DOMAINS + 1 }>;
+    type Applications = Standard<CONTAINERS_MAX, LOADED, { DOMAINS + 1 }>;
     type Interfaces = AllInterfaces;
     type Containers = Containers<CONTAINERS_MAX>;
     type Index = Ram<256, 16, 32>;
@@ -33,6 +33,9 @@ impl<F: Flash> Platform for CardPlatform<F> {
 
 /// Containers that a card has room for.
 pub(crate) const CONTAINERS_MAX: usize = 2;
+
+/// Applications of load files that a card has memory for, in all its containers.
+const LOADED: usize = 4;
 
 /// A virtual secure element with up to [`CONTAINERS_MAX`] containers.
 pub(crate) type CardSe<F> = SecureElement<CardPlatform<F>>;

@@ -22,8 +22,11 @@ pub(crate) const PAGE: usize = 4096;
 /// What the file begins with; the rest of its first page is zero.
 const MARK: &[u8; 16] = b"sekisho flash 1\n";
 
-/// Where behind the mark it stands what the card was made as: two bytes, zero in files of before there were products.
+/// Where behind the mark it stands what the card was made as, zero in files of before there were products.
 const KIND_AT: u64 = MARK.len() as u64;
+
+/// Bytes that say what a card was made as.
+pub(crate) const KIND_LEN: usize = 3;
 
 /// Bytes of a word (see [`Flash`]).
 const WORD: usize = 4;
@@ -37,7 +40,7 @@ pub(crate) struct FileFlash {
     file: File,
     path: PathBuf,
     content: Zeroizing<Vec<u8>>,
-    kind: [u8; 2],
+    kind: [u8; KIND_LEN],
     /// The last write failed, and that has been said.
     is_failing: bool,
 }
@@ -49,7 +52,7 @@ impl FileFlash {
         path: &Path,
         new_len: Option<usize>,
         default_len: usize,
-        new_kind: [u8; 2],
+        new_kind: [u8; KIND_LEN],
     ) -> Result<Self> {
         let file = OpenOptions::new()
             .read(true)
@@ -102,7 +105,7 @@ impl FileFlash {
                 )
             });
         }
-        let mut kind = [0; 2];
+        let mut kind = [0; KIND_LEN];
         file.read_exact_at(&mut kind, KIND_AT)
             .with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Self {
@@ -128,7 +131,7 @@ impl FileFlash {
     }
 
     /// What the card was made as.
-    pub(crate) const fn kind(&self) -> [u8; 2] {
+    pub(crate) const fn kind(&self) -> [u8; KIND_LEN] {
         self.kind
     }
 
@@ -157,11 +160,11 @@ impl FileFlash {
 }
 
 /// What the card in a file was made as; `None` where there is no such file, or it is no flash.
-pub(crate) fn kind_of(path: &Path) -> Option<[u8; 2]> {
+pub(crate) fn kind_of(path: &Path) -> Option<[u8; KIND_LEN]> {
     let file = File::open(path)
         .ok()
         .filter(|file| has_mark(file).unwrap_or(false))?;
-    let mut kind = [0; 2];
+    let mut kind = [0; KIND_LEN];
     file.read_exact_at(&mut kind, KIND_AT).ok().map(|()| kind)
 }
 
@@ -174,7 +177,7 @@ fn read_content(file: &File, len: usize) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 /// Makes the file of a blank flash, with all the room that it will ever need. The mark comes first: without it no file is touched again.
-fn make(file: &File, len: usize, kind: [u8; 2]) -> io::Result<()> {
+fn make(file: &File, len: usize, kind: [u8; KIND_LEN]) -> io::Result<()> {
     file.write_all_at(MARK, 0)?;
     file.set_len((PAGE + len) as u64)?;
     let zeros = vec![0; PIECE];
@@ -279,7 +282,7 @@ mod tests {
     #[test]
     fn it_behaves_like_flash_and_keeps_what_it_was_told() {
         let path = scratch("keeps");
-        let mut flash = FileFlash::open(&path, None, 2 * PAGE, [0; 2]).unwrap();
+        let mut flash = FileFlash::open(&path, None, 2 * PAGE, [0; KIND_LEN]).unwrap();
         let mut word = [0; 4];
         flash.read(PAGE, &mut word).unwrap();
         assert_eq!(word, [0xFF; 4], "new flash is blank");
@@ -288,7 +291,7 @@ mod tests {
         flash.write(0, &[1, 2, 3, 4]).unwrap();
         flash.erase(0).unwrap();
         drop(flash);
-        let flash = FileFlash::open(&path, None, 9 * PAGE, [0; 2]).unwrap();
+        let flash = FileFlash::open(&path, None, 9 * PAGE, [0; KIND_LEN]).unwrap();
         assert_eq!(flash.pages(), 2, "the file says how long it is");
         flash.read(PAGE, &mut word).unwrap();
         assert_eq!(word, [0xF0, 0x0F, 0x81, 0x00], "bits only fall");
@@ -304,20 +307,20 @@ mod tests {
     fn what_a_card_was_made_as_stays() {
         let path = scratch("kind");
         let kind = |asked| FileFlash::open(&path, None, 2 * PAGE, asked).unwrap().kind();
-        assert_eq!(kind([1, 2]), [1, 2]);
-        assert_eq!(kind([5, 1]), [5, 1]);
-        let mut flash = FileFlash::open(&path, None, 0, [3, 2]).unwrap();
+        assert_eq!(kind([1, 2, 0]), [1, 2, 0]);
+        assert_eq!(kind([5, 0x81, 9]), [5, 0x81, 9]);
+        let mut flash = FileFlash::open(&path, None, 0, [3, 2, 0]).unwrap();
         flash.write(0, &[1, 2, 3, 4]).unwrap();
-        assert_eq!(flash.opened_anew().unwrap().kind(), [3, 2]);
+        assert_eq!(flash.opened_anew().unwrap().kind(), [3, 2, 0]);
         drop(flash);
-        assert_eq!(kind([0, 0]), [3, 2]);
+        assert_eq!(kind([0, 0, 0]), [3, 2, 0]);
         std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
     fn nothing_outside_it_and_no_half_words() {
         let path = scratch("range");
-        let mut flash = FileFlash::open(&path, Some(2 * PAGE), 0, [0; 2]).unwrap();
+        let mut flash = FileFlash::open(&path, Some(2 * PAGE), 0, [0; KIND_LEN]).unwrap();
         for address in [2 * PAGE - 3, 2 * PAGE, usize::MAX - 1] {
             assert!(flash.read(address, &mut [0; 4]).is_err());
             assert!(flash.write(address & !3, &[0; 8]).is_err());
@@ -335,7 +338,7 @@ mod tests {
         let path = scratch("room");
         let room = |path: &Path| std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).unwrap()) * 512;
         let whole = (301 * PAGE) as u64;
-        drop(FileFlash::open(&path, None, 300 * PAGE, [0; 2]).unwrap());
+        drop(FileFlash::open(&path, None, 300 * PAGE, [0; KIND_LEN]).unwrap());
         assert!(room(&path) >= whole, "{}", room(&path));
         for unfinished in [0, MARK.len(), 301 * PAGE] {
             fs::write(&path, &MARK[..unfinished.min(MARK.len())]).unwrap();
@@ -346,7 +349,7 @@ mod tests {
                 .set_len(unfinished as u64)
                 .unwrap();
             assert!(room(&path) < whole);
-            let flash = FileFlash::open(&path, None, 300 * PAGE, [0; 2]).unwrap();
+            let flash = FileFlash::open(&path, None, 300 * PAGE, [0; KIND_LEN]).unwrap();
             assert_eq!((flash.pages(), room(&path) >= whole), (300, true), "{unfinished}");
         }
         fs::remove_file(&path).unwrap();
@@ -356,7 +359,7 @@ mod tests {
     #[test]
     fn what_is_opened_anew_is_what_stands_in_the_file() {
         let path = scratch("anew");
-        let mut flash = FileFlash::open(&path, None, 2 * PAGE, [0; 2]).unwrap();
+        let mut flash = FileFlash::open(&path, None, 2 * PAGE, [0; KIND_LEN]).unwrap();
         flash.write(0, &[1, 2, 3, 4]).unwrap();
         flash.file.write_all_at(&[!5], (PAGE + PAGE) as u64).unwrap();
         let mut anew = flash.opened_anew().unwrap();
@@ -367,7 +370,7 @@ mod tests {
         assert_eq!(word, [1, 2, 3, 4]);
         drop(flash);
         assert!(
-            FileFlash::open(&path, None, PAGE, [0; 2]).is_err(),
+            FileFlash::open(&path, None, PAGE, [0; KIND_LEN]).is_err(),
             "the lock is held"
         );
         anew.write(0, &[0; 4]).unwrap();
@@ -377,14 +380,14 @@ mod tests {
     #[test]
     fn a_second_card_and_a_wrong_size_are_refused() {
         let path = scratch("lock");
-        let first = FileFlash::open(&path, Some(PAGE), 0, [0; 2]).unwrap();
-        let error = FileFlash::open(&path, None, PAGE, [0; 2])
+        let first = FileFlash::open(&path, Some(PAGE), 0, [0; KIND_LEN]).unwrap();
+        let error = FileFlash::open(&path, None, PAGE, [0; KIND_LEN])
             .unwrap_err()
             .to_string();
         assert!(error.contains("another card"), "{error}");
         drop(first);
         assert!(
-            FileFlash::open(&path, Some(2 * PAGE), 0, [0; 2])
+            FileFlash::open(&path, Some(2 * PAGE), 0, [0; KIND_LEN])
                 .unwrap_err()
                 .to_string()
                 .contains("--nvm")
@@ -396,7 +399,7 @@ mod tests {
             [&MARK[..], &[0; 100]].concat(),
         ] {
             std::fs::write(&path, &other).unwrap();
-            let error = FileFlash::open(&path, None, PAGE, [0; 2])
+            let error = FileFlash::open(&path, None, PAGE, [0; KIND_LEN])
                 .unwrap_err()
                 .to_string();
             assert!(error.contains("left alone"), "{error}");
@@ -404,7 +407,7 @@ mod tests {
         }
         for unfinished in [&[][..], MARK] {
             std::fs::write(&path, unfinished).unwrap();
-            assert_eq!(FileFlash::open(&path, None, PAGE, [0; 2]).unwrap().pages(), 1);
+            assert_eq!(FileFlash::open(&path, None, PAGE, [0; KIND_LEN]).unwrap().pages(), 1);
         }
         std::fs::remove_file(&path).unwrap();
     }

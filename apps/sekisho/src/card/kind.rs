@@ -1,4 +1,4 @@
-//! What a card is made as: its product and how many containers it has.
+//! What a card is made as: its product, how many containers it has, and what flash for load files.
 
 use core::fmt;
 
@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use sekisho_os::{Product, Profile};
 
 use super::element::CONTAINERS_MAX;
+use super::file_flash::{KIND_LEN, PAGE};
 
 /// Products by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,44 +39,60 @@ pub(crate) struct Kind {
     /// `None`: the default profile, with four logical channels.
     product: Option<ProductName>,
     pub(crate) containers: u8,
+    /// Pages of its flash for load files, of all containers.
+    load_pages: u8,
 }
+
+/// Beside the number of containers: the card has flash for load files. A version that knows of none takes it for too many containers, and leaves the card alone.
+const HAS_LOAD_PAGES: u8 = 0x80;
 
 impl Kind {
     /// The default profile with one container.
     pub(crate) const PLAIN: Self = Self {
         product: None,
         containers: 1,
+        load_pages: 0,
     };
 
     /// What was asked for; a card with several containers is an embedded SE where nobody says otherwise. `None` when nothing was.
-    pub(crate) fn asked(product: Option<ProductName>, containers: Option<u8>) -> Option<Self> {
-        let made = |product, containers| Self {
-            product: Some(product),
-            containers,
-        };
-        match (product, containers) {
-            (None, None) => None,
-            (None, Some(1)) => Some(Self::PLAIN),
-            (None, Some(containers)) => Some(made(ProductName::Ese, containers)),
-            (Some(product), containers) => Some(made(product, containers.unwrap_or(1))),
+    pub(crate) fn asked(
+        product: Option<ProductName>,
+        containers: Option<u8>,
+        load_pages: Option<u8>,
+    ) -> Option<Self> {
+        if (product, containers, load_pages) == (None, None, None) {
+            return None;
         }
+        let containers = containers.unwrap_or(1);
+        Some(Self {
+            product: product.or((containers > 1).then_some(ProductName::Ese)),
+            containers,
+            load_pages: load_pages.unwrap_or(0),
+        })
     }
 
-    /// Two bytes: the number of the product, from 1 on, or 0 for none, and of containers; 0 of these is one.
-    pub(crate) fn bytes(self) -> [u8; 2] {
+    /// Three bytes: the number of the product, from 1 on, or 0 for none; of containers, 0 of which is one, with bit 8 where there is flash for load files; of its pages.
+    pub(crate) fn bytes(self) -> [u8; KIND_LEN] {
         let number = |wanted| (1..).zip(ProductName::ALL).find(|(_, (of, ..))| *of == wanted);
         let product = self.product.and_then(number).map_or(0, |(number, _)| number);
-        [product, self.containers]
+        let has_pages = u8::from(self.load_pages > 0) * HAS_LOAD_PAGES;
+        [product, self.containers | has_pages, self.load_pages]
     }
 
     /// `None` for what this version knows nothing of.
-    pub(crate) fn of_bytes([product, containers]: [u8; 2]) -> Option<Self> {
-        let containers = containers.max(1);
+    pub(crate) fn of_bytes([product, containers, load_pages]: [u8; KIND_LEN]) -> Option<Self> {
+        let has_pages = containers & HAS_LOAD_PAGES != 0;
+        let containers = (containers & !HAS_LOAD_PAGES).max(1);
         let product = match product {
             0 => None,
             number => Some(ProductName::ALL.get(usize::from(number) - 1)?.0),
         };
-        (usize::from(containers) <= CONTAINERS_MAX).then_some(Self { product, containers })
+        let is_known = usize::from(containers) <= CONTAINERS_MAX && has_pages == (load_pages > 0);
+        is_known.then_some(Self {
+            product,
+            containers,
+            load_pages,
+        })
     }
 
     /// Its profile. Each container has the flash for records that the default profile has for its one.
@@ -88,6 +105,7 @@ impl Kind {
         });
         Profile {
             store_bytes: profile.store_bytes * usize::from(self.containers),
+            area_bytes: usize::from(self.load_pages) * PAGE,
             ..profile
         }
     }
@@ -100,8 +118,12 @@ impl fmt::Display for Kind {
             .find(|(of, ..)| Some(*of) == self.product);
         f.write_str(found.map_or("default profile", |(_, _, words)| words))?;
         match self.containers {
-            1 => f.write_str(", 1 container"),
-            n => write!(f, ", {n} containers"),
+            1 => f.write_str(", 1 container")?,
+            n => write!(f, ", {n} containers")?,
+        }
+        match usize::from(self.load_pages) * PAGE / 1024 {
+            0 => Ok(()),
+            kib => write!(f, ", {kib}K for load files"),
         }
     }
 }
@@ -112,25 +134,30 @@ mod tests {
 
     #[test]
     fn every_kind_is_kept_and_no_other_is_taken() {
-        assert_eq!(Kind::asked(None, None), None);
-        assert_eq!(Kind::of_bytes([0, 0]), Some(Kind::PLAIN));
+        assert_eq!(Kind::asked(None, None, None), None);
+        assert_eq!(Kind::of_bytes([0, 0, 0]), Some(Kind::PLAIN));
         let mut kinds = 0;
         for product in [None]
             .into_iter()
             .chain(ProductName::ALL.map(|(of, ..)| Some(of)))
         {
-            for containers in [None, Some(1), Some(2)] {
-                let Some(kind) = Kind::asked(product, containers) else {
+            for (containers, load) in [None, Some(1), Some(2)]
+                .into_iter()
+                .flat_map(|containers| [None, Some(0), Some(255)].map(|load| (containers, load)))
+            {
+                let Some(kind) = Kind::asked(product, containers, load) else {
                     continue;
                 };
                 assert_eq!(Kind::of_bytes(kind.bytes()), Some(kind));
                 assert_eq!(kind.containers, containers.unwrap_or(1));
-                assert_eq!(kind.profile().logical_channels == 4, kind == Kind::PLAIN);
+                assert_eq!(kind.profile().logical_channels == 4, kind.product.is_none());
+                assert_eq!(kind.profile().area_bytes, usize::from(load.unwrap_or(0)) * PAGE);
                 kinds += 1;
             }
         }
-        assert_eq!(kinds, 17);
-        for unknown in [[6, 1], [1, 3], [0, 9], [0xFF, 0xFF]] {
+        assert_eq!(kinds, 53);
+        // A count of pages that does not go with the bit is what no version writes.
+        for unknown in [[6, 1, 0], [1, 3, 0], [0, 9, 0], [0xFF, 0xFF, 0xFF], [1, 0x81, 0], [1, 1, 1]] {
             assert_eq!(Kind::of_bytes(unknown), None);
         }
     }

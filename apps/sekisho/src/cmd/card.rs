@@ -72,6 +72,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=CONTAINERS_MAX as i64))]
     containers: Option<u8>,
 
+    /// Flash of a new card for load files that come by INSTALL [for load] and LOAD, as 128K; --nvm and the store leave the rest to the slots of the OS part
+    #[arg(long, value_name = "SIZE", value_parser = load_pages)]
+    load_files: Option<u8>,
+
     #[command(flatten)]
     hand_over: HandOverPassphrase,
 
@@ -145,7 +149,7 @@ impl Args {
     }
 
     fn kind(&self) -> Option<Kind> {
-        Kind::asked(self.profile, self.containers)
+        Kind::asked(self.profile, self.containers, self.load_files)
     }
 }
 
@@ -189,6 +193,14 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "write a number of bytes, as 65536, 256K or 2M".to_owned())
 }
 
+/// Pages of the flash for so many bytes.
+fn load_pages(text: &str) -> Result<u8, String> {
+    size(text)?
+        .div_ceil(PAGE)
+        .try_into()
+        .map_err(|_| format!("a card has at most {}K for load files", 255 * PAGE / 1024))
+}
+
 /// Runs the card until it is stopped.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Before anything is made: a port in use must not leave a card behind.
@@ -223,7 +235,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn beyond_the_board(args: &Args, lines: &[Line]) -> Option<String> {
     let is_spoken = |protocol: &&Protocol| **protocol == line::interface(**protocol).default_protocol();
     if args.kind().is_some_and(|kind| kind != Kind::PLAIN) {
-        return Some("--board: the firmware is of the default profile and has one container; leave --profile and --containers away".to_owned());
+        return Some("--board: the firmware is of the default profile and has one container; leave --profile, --containers and --load-files away".to_owned());
     }
     let mut firsts = lines.iter().flat_map(|line| line.protocols.first());
     let other = firsts.find(|protocol| !is_spoken(protocol))?;
@@ -281,9 +293,14 @@ fn profile(args: &Args, kind: Kind) -> Result<Profile> {
     Ok(profile)
 }
 
-/// The slots of the OS part share what the store leaves of the flash.
+/// The slots of the OS part share what the store and the area for load files leave of the flash.
 fn divide(profile: &mut Profile, len: usize) {
-    profile.slot_bytes = len.saturating_sub(profile.store_bytes) / 2 / PAGE * PAGE;
+    profile.slot_bytes = len.saturating_sub(profile.store_bytes + profile.area_bytes) / 2 / PAGE * PAGE;
+}
+
+/// The flash that a card of this profile needs.
+const fn length(profile: &Profile) -> usize {
+    profile.store_bytes + 2 * profile.slot_bytes + profile.area_bytes
 }
 
 /// Starts the SE in this process on its flash.
@@ -300,7 +317,7 @@ fn in_process(args: &Args) -> Result<Made> {
     let mut profile = profile(args, kind)?;
     let persos = persos(args, kind)?;
     files::close(&args.flash);
-    let len = profile.store_bytes + 2 * profile.slot_bytes;
+    let len = length(&profile);
     let flash = FileFlash::open(&args.flash, args.nvm, len, kind.bytes())?;
     let found = known(flash.kind())?;
     if found != kind {
@@ -328,7 +345,7 @@ fn on_board(args: &Args, firmware: &Path) -> Result<Made> {
     let kind = Kind::PLAIN;
     let mut profile = profile(args, kind)?;
     let persos = persos(args, kind)?;
-    let len = args.nvm.unwrap_or(profile.store_bytes + 2 * profile.slot_bytes);
+    let len = args.nvm.unwrap_or_else(|| length(&profile));
     files::close(&args.flash);
     let flash = board::flash(&args.flash, len)?;
     let len = flash.page_size() * flash.pages();
@@ -429,7 +446,7 @@ fn check_budgets(args: &Args, profile: &Profile) -> Result<()> {
         );
     }
     let Some(nvm) = args.nvm else { return Ok(()) };
-    let least = profile.store_bytes + 2 * PAGE;
+    let least = profile.store_bytes + profile.area_bytes + 2 * PAGE;
     if nvm < least || nvm > LARGEST || !nvm.is_multiple_of(PAGE) {
         bail!(
             "--nvm {nvm}: the flash has whole pages of {PAGE} bytes; {}K is the least, {}M the most",

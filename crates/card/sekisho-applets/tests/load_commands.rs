@@ -263,6 +263,22 @@ fn power_cut_at_every_operation_of_a_load_and_of_its_deletion() {
     assert!(seen[&(false, false)] > 4, "the wiping is cut too");
 }
 
+/// Memory for load files is of no use without flash for them: that is said at once.
+#[test]
+fn without_an_area_nothing_is_announced() {
+    let none = Profile {
+        area_bytes: 0,
+        ..profile()
+    };
+    let made = card().into_flash().image();
+    let mut card = Card::booted(RamFlash::from_image(PAGE, &made[..BEFORE * PAGE]), SeededRng(2), &none).unwrap();
+    let mut host = open(&mut card, FIRST);
+    for command in loads(&carrier(METER), 240) {
+        let first = command.get(1) == Some(&0xE6);
+        assert_eq!(sw(&host.send(&mut card, &command)), if first { 0x6A84 } else { 0x6985 });
+    }
+}
+
 /// More than 65,535 bytes, in two components, behind a length of four bytes; and what no area holds.
 #[test]
 fn a_long_load_file_and_one_that_is_too_long() {

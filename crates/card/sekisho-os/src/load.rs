@@ -48,7 +48,7 @@ impl<P: Platform> Core<P> {
         };
         free(&self.containers.get(container).registry, FACTORY_INDEX)?;
         let loading = self.platform.applications.loading(container).ok_or(no_room())?;
-        if loading.now.is_some() {
+        if loading.now.is_some() || self.nvm.area.pages() == 0 {
             return Err(no_room());
         }
         let mut records = Records {
