@@ -15,6 +15,7 @@ mod load;
 mod log;
 mod phone;
 mod reader;
+mod trace;
 
 use clap::Parser;
 use std::process::ExitCode;

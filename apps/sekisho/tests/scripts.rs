@@ -170,6 +170,7 @@ impl Linked {
             line: wire,
             sides: (0..wire.sides()).map(side).collect(),
             fresh: *b"a script",
+            tap: None,
         };
         let listener = LinkListener::bind(&"tcp:127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.address().unwrap();

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use super::{OrUsage as _, in_a_line, refuse_variable, usage};
 use crate::files;
+use crate::trace::{self, Trace};
 
 /// How often an agent that has nothing to do asks again.
 const IDLE: Duration = Duration::from_secs(300);
@@ -120,6 +121,10 @@ pub(super) fn where_card_is(text: &str) -> Result<CardAt, String> {
 
 impl CardAt {
     pub(super) fn open(&self, timeout: Duration) -> Result<Box<dyn Card>> {
+        self.open_traced(timeout, &[])
+    }
+
+    pub(super) fn open_traced(&self, timeout: Duration, traces: &[Trace]) -> Result<Box<dyn Card>> {
         Ok(match self {
             Self::Pcsc(reader) => {
                 Box::new(PcscCard::open(reader, timeout).context(
@@ -136,7 +141,7 @@ impl CardAt {
                 })?)
             }
             Self::Link(line, address) => {
-                let card = LinkCard::open(*line, address, timeout);
+                let card = LinkCard::tapped(*line, address, timeout, trace::tap(traces, line.name()));
                 Box::new(card.with_context(|| {
                     format!("cannot reach the secure element on {address}; does `sekisho card --on ...={address}` run, and is no other reader there?")
                 })?)

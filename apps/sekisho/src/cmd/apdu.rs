@@ -1,6 +1,7 @@
 //! `sekisho apdu`: commands to a secure element as they are.
 
 use core::time::Duration;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Error, Result};
@@ -10,7 +11,8 @@ use sekisho_transport::{Card as _, TransportError};
 use serde_json::json;
 
 use super::agent::{CardAt, print_line, where_card_is};
-use super::report;
+use super::{report, usage};
+use crate::trace::Trace;
 
 /// Exit code where it is not known whether the secure element has run a command.
 const UNKNOWN: u8 = 3;
@@ -25,6 +27,11 @@ pub(crate) struct Args {
     /// `pcsc:READER` for whole APDUs
     #[arg(long, visible_alias = "card", value_name = "TRANSPORT", value_parser = where_card_is)]
     transport: CardAt,
+
+    /// Write down what goes over the line: as a person reads it, or as pcapng for Wireshark where the name ends with .pcapng; - for standard error. May be given several times; for a protocol's own
+    /// frames alone
+    #[arg(long, value_name = "FILE")]
+    trace: Vec<PathBuf>,
 
     /// Seconds to wait for each answer
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -58,7 +65,15 @@ fn step(text: &str) -> Result<Step, String> {
 
 /// Sends one after the other.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let mut card = args.transport.open(Duration::from_secs(args.timeout))?;
+    let traces = Trace::taps(&args.trace)?;
+    if !traces.is_empty() && !matches!(args.transport, CardAt::Link(..)) {
+        return usage(
+            "--trace: whole APDUs have no frames; give a transport that has, as t1=tcp:HOST:PORT".to_owned(),
+        );
+    }
+    let mut card = args
+        .transport
+        .open_traced(Duration::from_secs(args.timeout), &traces)?;
     for step in &args.commands {
         let (sent, answer) = match step {
             Step::Reset => ("reset".to_owned(), card.reset()),

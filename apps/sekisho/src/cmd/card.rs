@@ -34,6 +34,7 @@ use crate::card::perso::{FirstPart, Perso};
 use crate::card::screen::{About, first_screen};
 use crate::card::side::SharedSe;
 use crate::files;
+use crate::trace::{self, Trace};
 
 /// Be a virtual secure element, on as many protocols at once as it has readers
 ///
@@ -110,6 +111,11 @@ pub(crate) struct Args {
     /// Run it on an emulated chip: the firmware, as `cargo xtask firmware build` makes it. The flash is a file of 16 MiB then
     #[arg(long, value_name = "FIRMWARE")]
     board: Option<PathBuf>,
+
+    /// Write down what goes over lines with the protocol's own frames: as a person reads it, or as pcapng for Wireshark where the name ends with .pcapng; - for standard error. May be given
+    /// several times
+    #[arg(long, value_name = "FILE")]
+    trace: Vec<PathBuf>,
 
     /// The interface of --vpcd, or of --listen alone
     #[arg(long, value_enum, default_value_t = InterfaceName::Contact)]
@@ -211,6 +217,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(why) = args.board.as_ref().and_then(|_| beyond_the_board(args, &lines)) {
         return usage(why);
     }
+    let traces = Trace::taps(&args.trace)?;
     let listeners = lines.iter_mut().map(listen).collect::<Result<Vec<_>>>()?;
     let made = match &args.board {
         Some(firmware) => on_board(args, firmware)?,
@@ -228,7 +235,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         made.start,
         &answered,
     ));
-    serve(lines.into_iter().zip(listeners).collect(), &made.side)
+    serve(lines.into_iter().zip(listeners).collect(), &made.side, &traces)
 }
 
 /// What the chip's firmware has not, if that is asked for.
@@ -478,7 +485,7 @@ fn explain(error: BootError, args: &Args) -> anyhow::Error {
 }
 
 /// Offers the SE to its readers until a signal comes, or a listener fails.
-fn serve(lines: Vec<(Line, Door)>, side: &Side) -> Result<ExitCode> {
+fn serve(lines: Vec<(Line, Door)>, side: &Side, traces: &[Trace]) -> Result<ExitCode> {
     let stop = Stop::new();
     let (ended, mut ends) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
@@ -486,6 +493,7 @@ fn serve(lines: Vec<(Line, Door)>, side: &Side) -> Result<ExitCode> {
         let name = line.name();
         let mut sides: Vec<_> = line.protocols.iter().map(|protocol| side(*protocol)).collect();
         let (stop, ended) = (stop.clone(), ended.clone());
+        let tap = trace::tap(traces, name);
         let mut tell = move |event| tell(name, &event);
         threads.push(thread::spawn(move || {
             let result = match (door, &line.endpoint, sides.first_mut()) {
@@ -496,6 +504,7 @@ fn serve(lines: Vec<(Line, Door)>, side: &Side) -> Result<ExitCode> {
                         line: wire,
                         sides,
                         fresh,
+                        tap,
                     };
                     serve_link(&listener, lines, &stop, &mut tell)
                 }

@@ -88,6 +88,7 @@ impl Served {
             line,
             sides: (0..line.sides()).map(side).collect(),
             fresh: *b"a number",
+            tap: None,
         };
         let stop = Stop::new();
         let stopped = stop.clone();

@@ -11,6 +11,7 @@ use zeroize::Zeroize as _;
 
 use super::address::{LinkAddress, Stream, wait};
 use super::device_end::{DeviceEnd, DeviceLine};
+use super::tap::{Seen, Tap};
 use crate::card::Card;
 use crate::error::{TransportError, sound_command, sound_response};
 use crate::stream::now;
@@ -25,6 +26,7 @@ pub struct LinkCard {
     timeout: Duration,
     end: Box<dyn DeviceEnd>,
     connection: Option<Connection>,
+    tap: Option<Tap>,
 }
 
 struct Connection {
@@ -32,6 +34,7 @@ struct Connection {
     reader: Box<Reader<RECORD>>,
     chunk: Box<[u8]>,
     since: Instant,
+    tap: Option<Tap>,
 }
 
 impl Connection {
@@ -41,6 +44,7 @@ impl Connection {
 
     /// Sends one record with one write.
     fn send(&mut self, record: &Record<'_>) -> Result<(), TransportError> {
+        tell(self.tap.as_ref(), Seen::Record(From::Device, *record));
         let len = record.write(&mut self.chunk).ok_or(TransportError::Closed)?;
         let sent = self.stream.send(&self.chunk[..len]);
         self.chunk[..len].zeroize();
@@ -81,13 +85,24 @@ impl Connection {
         let mut bytes = &self.chunk[..n];
         loop {
             match self.reader.read(&mut bytes) {
-                Ok(Some(record)) if end.hear(now, record) => {}
+                Ok(Some(record)) => {
+                    tell(self.tap.as_ref(), Seen::Record(From::Card, record));
+                    if !end.hear(now, record) {
+                        return Err(TransportError::Closed);
+                    }
+                }
                 Ok(None) => break,
-                Ok(Some(_)) | Err(_) => return Err(TransportError::Closed),
+                Err(_) => return Err(TransportError::Closed),
             }
         }
         self.chunk[..n].zeroize();
         Ok(())
+    }
+}
+
+fn tell(tap: Option<&Tap>, seen: Seen<'_>) {
+    if let Some(tap) = tap {
+        tap(seen);
     }
 }
 
@@ -106,12 +121,26 @@ impl LinkCard {
     /// # Errors
     /// When nobody listens there, another reader is there, or the secure element does not answer as the protocol wants.
     pub fn open(line: DeviceLine, address: &LinkAddress, timeout: Duration) -> Result<Self, TransportError> {
+        Self::tapped(line, address, timeout, None)
+    }
+
+    /// The same, while somebody reads along.
+    ///
+    /// # Errors
+    /// As of [`LinkCard::open`].
+    pub fn tapped(
+        line: DeviceLine,
+        address: &LinkAddress,
+        timeout: Duration,
+        tap: Option<Tap>,
+    ) -> Result<Self, TransportError> {
         let mut card = Self {
             line,
             address: address.clone(),
             timeout,
             end: line.end(),
             connection: None,
+            tap,
         };
         card.reset()?;
         Ok(card)
@@ -157,6 +186,7 @@ impl LinkCard {
             reader: Box::new(Reader::new(self.line.records(), From::Card)),
             chunk: vec![0; RECORD + 8].into_boxed_slice(),
             since: now(),
+            tap: self.tap.clone(),
         });
         Ok(())
     }
@@ -169,9 +199,13 @@ impl Card for LinkCard {
         if !self.end.start(connection.now(), capdu) {
             return Err(TransportError::GivenUp);
         }
+        tell(self.tap.as_ref(), Seen::Command(capdu));
         self.until(|end| end.ended().is_some())?;
         match self.end.ended() {
-            Some(Ended::Answer(answer)) => sound_response(answer.to_vec()),
+            Some(Ended::Answer(answer)) => {
+                tell(self.tap.as_ref(), Seen::Answer(answer));
+                sound_response(answer.to_vec())
+            }
             Some(Ended::NotRun(fault)) => Err(TransportError::NotRun(fault)),
             Some(Ended::Unknown(fault)) => Err(TransportError::Unknown(fault)),
             None => Err(TransportError::Timeout),

@@ -9,6 +9,7 @@ mod characters;
 mod device;
 mod device_end;
 mod serve;
+mod tap;
 mod wire;
 
 pub use address::{LinkAddress, LinkListener};
@@ -16,6 +17,7 @@ pub use card_end::CardLine;
 pub use device::LinkCard;
 pub use device_end::{DeviceLine, NodeAddress};
 pub use serve::{Lines, serve_link};
+pub use tap::{Seen, Tap};
 
 use sekisho_block::contact::Line;
 

@@ -14,6 +14,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::address::{LinkListener, Stream, wait};
 use super::card_end::{CardEnd, CardLine};
+use super::tap::{Seen, Tap};
 use crate::error::TransportError;
 use crate::serve::{CardSide, Served, Stop};
 use crate::stream::now;
@@ -33,6 +34,8 @@ pub struct Lines {
     pub sides: Vec<Box<dyn CardSide + Send>>,
     /// Eight bytes that no other card chooses, for the session of HCI.
     pub fresh: [u8; 8],
+    /// Who reads along.
+    pub tap: Option<Tap>,
 }
 
 /// What the thread that runs commands is asked for.
@@ -61,6 +64,7 @@ pub fn serve_link(
         line,
         mut sides,
         fresh,
+        tap,
     } = lines;
     let atr = sides.first_mut().map(|side| side.atr()).unwrap_or_default();
     let (jobs, asked) = mpsc::channel();
@@ -79,6 +83,7 @@ pub fn serve_link(
             woken,
             clock: Clock::Real(now()),
             waiting: None,
+            tap,
         };
         let result = serving.run(listener, stop, tell);
         serving.hang_up(None, tell);
@@ -170,9 +175,16 @@ struct Serving {
     clock: Clock,
     /// Who has come while a device was there, and when.
     waiting: Option<(Stream, Instant)>,
+    tap: Option<Tap>,
 }
 
 impl Serving {
+    fn tell(&self, seen: Seen<'_>) {
+        if let Some(tap) = &self.tap {
+            tap(seen);
+        }
+    }
+
     fn run(
         &mut self,
         listener: &LinkListener,
@@ -270,6 +282,9 @@ impl Serving {
             .read(&mut bytes)
             .map_err(|_| TransportError::Link)?
         {
+            if let Some(tap) = &self.tap {
+                tap(Seen::Record(From::Device, record));
+            }
             records.push_back(match record {
                 Record::Data(data) => Heard::Data(Zeroizing::new(data.to_vec())),
                 Record::On | Record::Reset => Heard::Power,
@@ -327,7 +342,9 @@ impl Serving {
             }
             let mut ran = false;
             if let Some((side, command)) = self.end.command() {
-                let job = Job::Run(self.power, side, Zeroizing::new(command.to_vec()));
+                let command = Zeroizing::new(command.to_vec());
+                self.tell(Seen::Command(&command));
+                let job = Job::Run(self.power, side, command);
                 self.end.take(now, side);
                 let _ = self.jobs.send(job);
                 ran = true;
@@ -356,6 +373,7 @@ impl Serving {
             // What woke us is read away; more of it wakes us once more.
             let _ = self.woken.read(&mut byte);
             if power == self.power {
+                self.tell(Seen::Answer(&answer));
                 self.end.answer(self.clock.now(), side, &answer);
                 any = true;
             }
@@ -367,8 +385,17 @@ impl Serving {
             return Ok(());
         };
         let now = self.clock.now();
+        let tap = self.tap.as_ref();
         let mut result = Ok(());
-        while result.is_ok() && self.end.say(now, &mut |record| result = connection.send(&record)) {}
+        let mut send = |record: Record<'_>| {
+            if let Some(tap) = tap {
+                tap(Seen::Record(From::Card, record));
+            }
+            result = connection.send(&record);
+            result.is_ok()
+        };
+        let mut goes_on = true;
+        while goes_on && self.end.say(now, &mut |record| goes_on = send(record)) {}
         result
     }
 }

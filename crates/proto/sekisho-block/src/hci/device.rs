@@ -268,8 +268,9 @@ impl<const LEN: usize> Device<LEN> {
         let (result, value): (u8, &[u8]) = match (instruction, data) {
             (OPEN_PIPE | CLOSE_PIPE, _) | (SET_PARAMETER, [WHITELIST, ..]) => (OK, &[]),
             (GET_PARAMETER, [SESSION_IDENTITY]) => {
-                // The card may begin anew, or has nothing more to say.
-                begun = Some(now.after(self.timing.response));
+                // The card may begin anew, or has nothing more to say: a pipe that exists is tried at once.
+                let wait = if self.created { 0 } else { self.timing.response };
+                begun = Some(now.after(wait));
                 (OK, &identity)
             }
             (CLEAR_ALL_PIPE, _) => {
@@ -289,7 +290,7 @@ impl<const LEN: usize> Device<LEN> {
             _ => (CMD_NOT_SUPPORTED, &[]),
         };
         self.out.put(PIPE_ADMIN, Kind::Response.header(result), value);
-        if let (Some(at), State::Waiting | State::Begun) = (begun, self.state) {
+        if let (Some(at), State::Waiting | State::Begun | State::Opening) = (begun, self.state) {
             self.state = State::Begun;
             self.waits_until = Some(at);
         }
