@@ -17,7 +17,7 @@ use crate::card::perso::FirstPart;
 use crate::card::ram_flash::RamFlash;
 use crate::lab::unicast;
 
-/// Measures on this machine: authorisations beside individual wrapping, SELECT, memory of a virtual SE; or polls beside a bare echo; or secure messaging; or a card's commands
+/// Measures on this machine: authorisations beside individual wrapping, SELECT, memory of a virtual SE; or polls beside a bare echo; or secure messaging; or a card's commands; or each protocol's frames
 #[derive(Parser)]
 pub(crate) struct Args {
     /// What to measure
@@ -45,6 +45,8 @@ enum What {
     Rolling,
     /// Commands of a card in this process: their time, and what they do to its flash
     Card,
+    /// Each protocol's own frames: bytes and time on its line beside its floor, CPU beside in process
+    Transports,
 }
 
 /// Image of the comparison: what the goal is stated for.
@@ -151,6 +153,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     if matches!(args.what, What::Card) {
         super::bench_card::run(args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if matches!(args.what, What::Transports) {
+        super::bench_transports::run(args.json)?;
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!("measuring, about ten seconds ...");

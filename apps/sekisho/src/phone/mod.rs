@@ -23,7 +23,7 @@ use sekisho_link::{Manifest, SeId};
 use sekisho_messaging::setup::Policy;
 use sekisho_os::Protocol;
 use sekisho_scp::ScpParameter;
-use sekisho_transport::Card as _;
+use sekisho_transport::{Card as _, LinkAddress, Stop};
 
 use crate::card::element::{self, CardPlatform, SystemRng};
 use crate::card::kind::{Kind, ProductName};
@@ -99,7 +99,7 @@ impl Known {
     /// Asks who answers; it has to be the container that is meant.
     fn meet(&self, wire: &mut Wire) -> Result<()> {
         let container = talk::who_answers(wire)?;
-        let meant = wire.who.container();
+        let meant = wire.meant();
         ensure!(
             container == meant,
             "container {container} answers on {}, and {meant} was meant",
@@ -226,6 +226,15 @@ fn rich_os(known: &Known, wire: &mut Wire, agent: &mut Agent<HttpsBackend, Memor
 /// The version of the OS part that the secure element is made with.
 const FIRST_VERSION: u32 = 1;
 
+/// Wires are served until those who talk are done.
+struct StopAtEnd<'s>(&'s Stop);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 #[allow(clippy::disallowed_methods, reason = "it measures how long it takes")]
 fn talk_at_once(args: &Args, system: &System) -> Result<Report> {
     let se_ids = [1, 2].map(|number| SeId([0x5E, 0xC1, 0x54, 0, 0, 0, 0, 0, 0, number]));
@@ -233,18 +242,15 @@ fn talk_at_once(args: &Args, system: &System) -> Result<Report> {
     let [first, second] = se_ids;
     let agent = &mut remote_server(system, first)?;
     let log = Log::default();
-    let wire = |protocol, who| Wire::new(se.on(protocol), protocol, who, (&log, se_ids));
+    let side = |protocol, who| wire::side(se.on(protocol), protocol, who, (&log, se_ids));
+    let folder = tempfile::tempdir().context("no place for the wires' sockets")?;
+    let address = |name: &str| LinkAddress::Unix(folder.path().join(name));
+    let stop = Stop::new();
     let [contacts, spi] = if args.crossed {
         [Protocol::SpiEse, Protocol::T0]
     } else {
         [Protocol::T0, Protocol::SpiEse]
     };
-    let mut wires = (
-        wire(contacts, Who::Modem),
-        wire(spi, Who::Tee),
-        wire(Protocol::ApduGate, Who::RichOs),
-        [Protocol::SwpA, Protocol::SwpB].map(|protocol| wire(protocol, Who::NfcReader)),
-    );
     let known = Known {
         second,
         scp: system.hsm.perso(second)?.scp,
@@ -254,10 +260,23 @@ fn talk_at_once(args: &Args, system: &System) -> Result<Report> {
         started: Instant::now(),
     };
     let said = thread::scope(|scope| {
-        let modem = scope.spawn(|| modem(&known, &mut wires.0));
-        let tee = scope.spawn(|| tee(&known, &mut wires.1));
-        let nfc_reader = scope.spawn(|| nfc_reader(&known, &mut wires.3));
-        let [rich_os, server] = rich_os(&known, &mut wires.2, agent);
+        let _ends = StopAtEnd(&stop);
+        let frames = |protocol, who, name| {
+            // The eUICC's node address is on the same bus.
+            let other = (protocol == Protocol::SpiEse).then(|| side(Protocol::SpiEuicc, who));
+            Wire::frames(scope, side(protocol, who), other, &address(name), &stop)
+        };
+        let mut wires = (
+            frames(contacts, Who::Modem, "modem")?,
+            frames(spi, Who::Tee, "tee")?,
+            frames(Protocol::ApduGate, Who::RichOs, "rich-os")?,
+            [Protocol::SwpA, Protocol::SwpB].map(|protocol| Wire::whole(side(protocol, Who::NfcReader))),
+        );
+        let known = &known;
+        let modem = scope.spawn(move || modem(known, &mut wires.0));
+        let tee = scope.spawn(move || tee(known, &mut wires.1));
+        let nfc_reader = scope.spawn(move || nfc_reader(known, &mut wires.3));
+        let [rich_os, server] = rich_os(known, &mut wires.2, agent);
         let joined = [
             modem.join().ok(),
             Some(rich_os),
@@ -265,9 +284,9 @@ fn talk_at_once(args: &Args, system: &System) -> Result<Report> {
             nfc_reader.join().ok(),
             Some(server),
         ];
-        joined.into_iter().collect::<Option<Vec<_>>>()
-    });
-    let said = said.context("one of the threads that talk has failed")?;
+        let said = joined.into_iter().collect::<Option<Vec<_>>>();
+        said.context("one of the threads that talk has failed")
+    })?;
     Ok(Report::new(said, se_ids, &log.all(), known.started.elapsed()))
 }
 

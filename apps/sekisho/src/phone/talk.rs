@@ -190,9 +190,9 @@ pub(super) enum Update {
 
 /// One turn of the agent: the remote server speaks through it.
 pub(super) fn agent(wire: &mut Wire, agent: &mut Agent<HttpsBackend, MemorySpool>) -> Result<Update> {
-    wire.who = Who::RemoteServer;
+    wire.speaks(Who::RemoteServer);
     let turn = agent.turn(wire, &mut |_| ());
-    wire.who = Who::RichOs;
+    wire.speaks(Who::RichOs);
     wire.reset()?;
     match turn? {
         Turn::Nothing | Turn::NotYet(_) | Turn::Loading { .. } => Ok(Update::GoesOn),

@@ -1,19 +1,31 @@
-//! Wires from those who talk to the secure element, and what went over them in the order in which it was heard.
+//! Wires from those who talk to the secure element, each by its protocol's own frames, and what went over them in the order in which it was heard.
 
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use core::time::Duration;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Scope;
+
+use anyhow::{Context as _, Result, bail};
 
 use sekisho_apdu::gp::ins;
+use sekisho_keys::Rng as _;
 use sekisho_link::SeId;
 use sekisho_messaging::setup::INS_SESSION_KEY_DECRYPTION;
 use sekisho_os::Protocol;
-use sekisho_transport::{Card, CardSide, TransportError};
+use sekisho_transport::{
+    Card, CardLine, CardSide, DeviceLine, Lines, LinkAddress, LinkCard, LinkListener, NodeAddress, Stop,
+    TransportError, serve_link,
+};
 
+use crate::card::element::SystemRng;
 use crate::card::line::name;
 use crate::card::ram_flash::RamFlash;
 use crate::card::side::OnLine;
 
 /// The longest R-APDU.
 const RAPDU_MAX: usize = 65_538;
+/// How long an answer may take while all others talk.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who talks to the secure element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +54,11 @@ impl Who {
             Self::NfcReader => "NFC reader",
             Self::RemoteServer => "remote server",
         }
+    }
+
+    /// Where it stands among all.
+    fn index(self) -> usize {
+        Self::ALL.iter().position(|who| *who == self).unwrap_or(0)
     }
 
     /// The container that pairing data mean for it.
@@ -95,39 +112,170 @@ impl Log {
     }
 }
 
-/// A wire on one protocol.
-pub(super) struct Wire {
-    line: OnLine<RamFlash>,
-    protocol: Protocol,
-    pub(super) who: Who,
+/// The secure element on one protocol, with the log of what it has heard there.
+#[derive(Clone)]
+pub(super) struct Heeded {
     log: Log,
     se_ids: [SeId; 2],
-    container: u8,
-    out: Vec<u8>,
+    protocol: Protocol,
+    who: Arc<AtomicUsize>,
+    /// The container that has said last who it is.
+    container: Arc<AtomicU8>,
+}
+
+impl Heeded {
+    fn heard(&self, heard: &mut Vec<Heard>, capdu: &[u8], rapdu: &[u8]) {
+        let sw = rapdu.last_chunk().map_or(0, |sw| u16::from_be_bytes(*sw));
+        if let [0x00 | 0x80, 0xCA, 0x00, 0xCF, ..] = capdu {
+            let its = |(_, id): &(u8, &SeId)| rapdu.windows(id.0.len()).any(|bytes| bytes == id.0);
+            let found = (1..).zip(&self.se_ids).find(its);
+            self.container
+                .store(found.map_or(0, |(number, _)| number), Ordering::SeqCst);
+        }
+        let who = Who::ALL.get(self.who.load(Ordering::SeqCst)).copied();
+        heard.push(Heard {
+            who: who.unwrap_or(Who::Modem),
+            protocol: self.protocol,
+            container: self.container.load(Ordering::SeqCst),
+            ins: capdu.get(1).copied().unwrap_or(0),
+            sw,
+        });
+    }
+}
+
+/// A side of the secure element that is heeded.
+pub(super) struct Side {
+    line: OnLine<RamFlash>,
+    heeded: Heeded,
+}
+
+impl CardSide for Side {
+    fn atr(&mut self) -> Vec<u8> {
+        self.line.atr()
+    }
+
+    fn reset(&mut self) {
+        self.line.reset();
+    }
+
+    fn power_off(&mut self) {
+        self.line.power_off();
+    }
+
+    fn transmit(&mut self, capdu: &[u8], out: &mut [u8]) -> usize {
+        // Held while the SE answers, so that the order is its own.
+        let log = self.heeded.log.clone();
+        let mut heard = log.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let len = self.line.transmit(capdu, out);
+        self.heeded
+            .heard(&mut heard, capdu, out.get(..len).unwrap_or_default());
+        drop(heard);
+        // The others have waited.
+        std::thread::yield_now();
+        len
+    }
+}
+
+/// How commands come to the secure element.
+enum Way {
+    /// By the protocol's own frames.
+    Frames(LinkCard),
+    /// Whole: contactless commands, whose frames are the reader's and the front end's.
+    Whole(Side, Vec<u8>),
+}
+
+/// A wire on one protocol.
+pub(super) struct Wire {
+    way: Way,
+    protocol: Protocol,
+    who: Arc<AtomicUsize>,
+    container: Arc<AtomicU8>,
+}
+
+/// Where a wire begins: a side of the secure element and who heeds it.
+pub(super) fn side(
+    line: OnLine<RamFlash>,
+    protocol: Protocol,
+    who: Who,
+    (log, se_ids): (&Log, [SeId; 2]),
+) -> Side {
+    let heeded = Heeded {
+        log: log.clone(),
+        se_ids,
+        protocol,
+        who: Arc::default(),
+        container: Arc::default(),
+    };
+    heeded.who.store(who.index(), Ordering::SeqCst);
+    Side { line, heeded }
 }
 
 impl Wire {
-    /// `se_ids`: by container, from 1 on.
-    pub(super) fn new(
-        line: OnLine<RamFlash>,
-        protocol: Protocol,
-        who: Who,
-        (log, se_ids): (&Log, [SeId; 2]),
-    ) -> Self {
+    /// Commands go over as they are.
+    pub(super) fn whole(side: Side) -> Self {
         Self {
-            line,
-            protocol,
-            who,
-            log: log.clone(),
-            se_ids,
-            container: 0,
-            out: vec![0; RAPDU_MAX],
+            protocol: side.heeded.protocol,
+            who: Arc::clone(&side.heeded.who),
+            container: Arc::clone(&side.heeded.container),
+            way: Way::Whole(side, vec![0; RAPDU_MAX]),
         }
     }
 
+    /// Commands go over by the protocol's own frames: the secure element listens at this address until it is stopped, in a thread of the scope.
+    pub(super) fn frames<'s>(
+        scope: &'s Scope<'s, '_>,
+        side: Side,
+        other: Option<Side>,
+        address: &LinkAddress,
+        stop: &Stop,
+    ) -> Result<Self> {
+        let protocol = side.heeded.protocol;
+        let (wire, device) = match protocol {
+            Protocol::T0 => (CardLine::T0, DeviceLine::T0),
+            Protocol::SpiEse => (CardLine::Spi, DeviceLine::Spi(NodeAddress::Ese)),
+            Protocol::ApduGate => (CardLine::Swp, DeviceLine::ApduGate),
+            other => bail!("{} has no frames here", name(other)),
+        };
+        let (who, container) = (Arc::clone(&side.heeded.who), Arc::clone(&side.heeded.container));
+        let listener = LinkListener::bind(address).context("no socket for a wire")?;
+        let mut fresh = [0; 8];
+        SystemRng.fill(&mut fresh);
+        let sides = [Some(side), other].into_iter().flatten();
+        let lines = Lines {
+            line: wire,
+            sides: sides
+                .map(|side| Box::new(side) as Box<dyn CardSide + Send>)
+                .collect(),
+            fresh,
+            tap: None,
+        };
+        let stop = stop.clone();
+        scope.spawn(move || serve_link(&listener, lines, &stop, &mut |_| ()));
+        let card = LinkCard::open(device, address, PATIENCE)
+            .with_context(|| format!("{} does not begin", name(protocol)))?;
+        Ok(Self {
+            way: Way::Frames(card),
+            protocol,
+            who,
+            container,
+        })
+    }
+
+    /// Who speaks from now on.
+    pub(super) fn speaks(&self, who: Who) {
+        self.who.store(who.index(), Ordering::SeqCst);
+    }
+
+    /// The container that is meant for whoever speaks.
+    pub(super) fn meant(&self) -> u8 {
+        Who::ALL
+            .get(self.who.load(Ordering::SeqCst))
+            .map_or(0, |who| who.container())
+    }
+
     /// The container that has said last who it is; 0 for a stranger.
-    pub(super) const fn container(&self) -> u8 {
-        self.container
+    pub(super) fn container(&self) -> u8 {
+        self.container.load(Ordering::SeqCst)
     }
 
     /// What it is plugged into, for errors.
@@ -135,42 +283,36 @@ impl Wire {
         name(self.protocol)
     }
 
-    /// The field is gone, or the host switches the secure element off.
+    /// The field is gone.
     pub(super) fn power_off(&mut self) {
-        self.line.power_off();
+        if let Way::Whole(side, _) = &mut self.way {
+            side.power_off();
+        }
     }
 }
 
 impl Card for Wire {
     fn transmit(&mut self, capdu: &[u8]) -> Result<Vec<u8>, TransportError> {
-        // Held while the SE answers, so that the order is its own.
-        let mut heard = self.log.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let len = self.line.transmit(capdu, &mut self.out);
-        let rapdu = self.out.get(..len).unwrap_or_default().to_vec();
-        let sw = rapdu.last_chunk().map_or(0, |sw| u16::from_be_bytes(*sw));
-        if let [0x00 | 0x80, 0xCA, 0x00, 0xCF, ..] = capdu {
-            let its = |(_, id): &(u8, &SeId)| rapdu.windows(id.0.len()).any(|bytes| bytes == id.0);
-            let found = (1..).zip(&self.se_ids).find(its);
-            self.container = found.map_or(0, |(number, _)| number);
+        match &mut self.way {
+            Way::Frames(card) => card.transmit(capdu),
+            Way::Whole(side, out) => {
+                let len = side.transmit(capdu, out);
+                let rapdu = out.get(..len).unwrap_or_default().to_vec();
+                if len < 2 {
+                    return Err(TransportError::ShortResponse(len));
+                }
+                Ok(rapdu)
+            }
         }
-        heard.push(Heard {
-            who: self.who,
-            protocol: self.protocol,
-            container: self.container,
-            ins: capdu.get(1).copied().unwrap_or(0),
-            sw,
-        });
-        drop(heard);
-        // The others have waited.
-        std::thread::yield_now();
-        if rapdu.len() < 2 {
-            return Err(TransportError::ShortResponse(rapdu.len()));
-        }
-        Ok(rapdu)
     }
 
     fn reset(&mut self) -> Result<Vec<u8>, TransportError> {
-        self.line.reset();
-        Ok(self.line.atr())
+        match &mut self.way {
+            Way::Frames(card) => card.reset(),
+            Way::Whole(side, _) => {
+                side.reset();
+                Ok(side.atr())
+            }
+        }
     }
 }

@@ -41,3 +41,43 @@ fn a_crc_is_that_of_published_frames() {
         assert_eq!(crc(body), u16::from_le_bytes(*sum), "{frame}");
     }
 }
+
+/// The page's table, 8.
+#[test]
+fn the_page_says_what_an_end_keeps_in_ram() {
+    use sekisho_block::{contact, hci, swp, t0, t1, t1p};
+    const APDU: usize = 1_100;
+    let sizes = [
+        (
+            "T=0, one answer that waits",
+            size_of::<t0::Card<APDU, 1>>(),
+            size_of::<t0::Device<APDU>>(),
+        ),
+        ("T=1", size_of::<t1::Card<APDU>>(), size_of::<t1::Device<APDU>>()),
+        (
+            "a line with contacts: the larger of both",
+            size_of::<contact::Card<APDU, 1>>(),
+            size_of::<contact::Device<APDU>>(),
+        ),
+        (
+            "T=1', blocks of up to 600 bytes, one secure element",
+            size_of::<t1p::Card<APDU, 600, 1>>(),
+            size_of::<t1p::Device<APDU, 600>>(),
+        ),
+        ("SWP with SHDLC", size_of::<swp::Link>(), size_of::<swp::Link>()),
+        (
+            "HCI with the APDU gate",
+            size_of::<hci::Card<{ APDU + 1 }>>(),
+            size_of::<hci::Device<{ APDU + 1 }>>(),
+        ),
+    ];
+    let page = include_str!("../../../../docs/spec/transports.md");
+    let thousands = |n: usize| match n / 1_000 {
+        0 => n.to_string(),
+        more => format!("{more},{:03}", n % 1_000),
+    };
+    for (what, card, device) in sizes {
+        let row = format!("| {what} | {} | {} |", thousands(card), thousands(device));
+        assert!(page.contains(&row), "{row}");
+    }
+}
