@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Foreign software against `sekisho card` through pcscd and its virtual reader (vpcd): opensc-tool, pcsc_scan, scriptor, yubikit, Java's
 # smartcardio where there is a JDK, a reader in Python for secure messaging, a whole broadcast update in Python; then the rate
-# of commands beside that of a trivial card. Ends with "N passed, N failed".
+# of commands beside that of a trivial card; then T=0, PPS and T=1 as libccid's serial driver speaks them. Ends with "N passed, N failed".
 #
 # Runs in network and mount namespaces of its own, since vpcd listens on all addresses without authentication, and so that a pcscd of the
 # machine is left alone. Installs the Debian packages that are missing (as root), and yubikit into a cache. SEKISHO names a ready binary.
@@ -22,6 +22,7 @@ prepare() {
     for command in "${!provides[@]}"; do
         command -v "$command" >/dev/null || missing+=("${provides[$command]}")
     done
+    [ -e /usr/lib/pcsc/drivers/serial/libccidtwin.so ] || missing+=(libccid)
     [ -e /etc/reader.conf.d/vpcd ] || missing+=(vsmartcard-vpcd)
     [ -e /usr/include/PCSC/winscard.h ] || missing+=(libpcsclite-dev)
     [ -e /usr/bin/python3 ] && /usr/bin/python3 -c 'import ensurepip, smartcard' 2>/dev/null || missing+=(python3-venv python3-pyscard)
@@ -106,7 +107,8 @@ start_card() {
 }
 
 pcscd --foreground >"$work/pcscd.log" 2>&1 &
-pids+=($!)
+pcscd=$!
+pids+=("$pcscd")
 within 15 test -S /run/pcscd/pcscd.comm || { cat "$work/pcscd.log" >&2; exit 1; }
 start_card
 atr=$(sed -n 's/^ *ATR *//p' "$work/screen")
@@ -244,5 +246,48 @@ scriptor -r "$TRIVIAL" "$work/script" >"$work/spi" 2>&1 || true
 wait "$first" || true
 check "and at once: scriptor on the contacts" test "$(grep -c "^< ${ids[1]} 90 00" "$work/contacts")" = 50
 check "scriptor on SPI" test "$(grep -c "^< ${ids[0]} 90 00" "$work/spi")" = 50
+
+# The characters of T=0 and T=1 themselves: libccid's driver for serial readers that carry TPDUs, with a reader in Python between it and the line.
+kill "$pcscd"
+wait "$pcscd" 2>/dev/null || true
+mkdir "$work/serial.d"
+number=0
+for protocol in t0 t1; do
+    port=$((9100 + number)) number=$((number + 1))
+    "$SEKISHO" card --flash "$work/$protocol.flash" --on "$protocol=tcp:127.0.0.1:$port" >"$work/$protocol.screen" 2>&1 &
+    pids+=($!)
+    within 15 grep -q 'It keeps its state' "$work/$protocol.screen" || true
+    mkfifo "$work/$protocol.in"
+    /usr/bin/python3 tests/interop/serial_reader.py "$work/$protocol.tty" "$protocol" "$port" <"$work/$protocol.in" >"$work/$protocol.out" 2>&1 &
+    pids+=($!)
+    case $protocol in t0) exec 5>"$work/t0.in" ;; t1) exec 6>"$work/t1.in" ;; esac
+    within 10 grep -q ready "$work/$protocol.out" || true
+    printf 'FRIENDLYNAME "Serial %s"\nDEVICENAME %s:GemPCTwin\nLIBPATH /usr/lib/pcsc/drivers/serial/libccidtwin.so\nCHANNELID %d\n' \
+        "$protocol" "$work/$protocol.tty" "$number" >"$work/serial.d/$protocol"
+done
+pcscd --foreground --config "$work/serial.d" >"$work/serial.log" 2>&1 &
+pids+=($!)
+both_are_there() { [ "$(opensc-tool -l | grep -c 'Yes .*Serial')" = 2 ]; }
+within 20 both_are_there || true
+# On T=0 a host has no Le behind data, and fetches what 61XX and 6CXX tell of.
+{
+    printf 'reset\n00 A4 04 00 07 F0 53 4B 4F 53 04 01\n00 20 00 01 04 31 32 33 34\n00 D6 9E 00 F0'
+    printf ' 5A%.0s' $(seq 240)
+    printf '\n00 A4 04 00 05 F0 11 22 33 44\n00 A4 04 00 08 A0 00 00 01 51 00 00 00\n00 CA 00 CF 0A\n80 CA DF 20 16\n'
+} >"$work/script"
+for reader in "Serial t0 00 00" "Serial t1 01 00"; do
+    id=$(sed -n 's/^ *SE-id *//p' "$work/${reader:7:2}.screen" | tr a-f A-F | sed 's/../& /g; s/ $//')
+    check "libccid's serial driver: $reader: data, and as much as a short answer has" \
+        shows '53 65 6B 69 73 68 6F 20 74 65 73 74' opensc-tool -r "$reader" -s 00A4040007$AID -s 00B09E0000
+    check "$reader: scriptor, commands of each case" shows '^< 6A 82' scriptor -r "$reader" "$work/script"
+    check "$reader: the loader's state" grep -q '^< DF 20 13' "$work/shown"
+    check "$reader: the SE-id" grep -q "^< $id 90 00" "$work/shown"
+done
+echo >&5
+echo >&6
+within 5 grep -q characters "$work/t1.out" || true
+echo "on the line of T=0: $(tail -1 "$work/t0.out")"
+echo "on the line of T=1: $(tail -1 "$work/t1.out")"
+check "the driver spoke blocks, and chose a rate" grep -Eq 'pps=[1-9].* I=[1-9]' "$work/t1.out"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

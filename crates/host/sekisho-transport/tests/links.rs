@@ -249,7 +249,7 @@ fn a_foreign_device_speaks_by_the_page_alone() {
     let mut stream = served.raw();
     says(&mut stream, "000101");
     let atr = record(&mut stream).unwrap();
-    assert_eq!(hex::encode(&atr[..5]), "000a003b82");
+    assert_eq!(hex::encode(&atr[..5]), "000b003b92");
     says(&mut stream, "00060000C101FE3E");
     says(&mut stream, "00051000000001");
     assert_eq!(

@@ -1,6 +1,6 @@
 //! Both ends of a line of characters.
 
-use sekisho_block::atr::{self, Atr, BlockParameters, LEN_MAX, Protocol};
+use sekisho_block::atr::{self, Atr, BlockParameters, LEN_MAX, Protocol, SPEED_DEFAULT};
 use sekisho_block::contact::{Card, Device, OUT_MAX, Wish};
 use sekisho_block::lr1::Record;
 use sekisho_block::t0::{Acknowledge, direction};
@@ -12,6 +12,8 @@ use super::{APDU, CARD_LINE, DEVICE_LINE};
 
 /// Answers that wait on T=0: one for each of the logical channels that most cards have.
 const ANSWERS: usize = 4;
+/// F = 512, D = 32: what a card of T=1 can do, for hosts that choose a rate. A stream has none.
+const FAST: u8 = 0x96;
 
 pub(super) struct CharacterDevice(Box<Device<APDU>>);
 
@@ -83,7 +85,7 @@ impl CharacterCard {
     }
 }
 
-/// The ATR of a line that offers one protocol: on T=0 the secure element's own where that offers T=0 alone, on T=1 blocks as long as there are and half a second for one (BWI 2).
+/// The ATR of a line that offers one protocol: on T=0 the secure element's own where that offers T=0 alone, on T=1 a rate that PPS may choose, blocks as long as there are and half a second for one (BWI 2).
 fn of_line(protocol: Protocol, own: &[u8]) -> Vec<u8> {
     let parsed = atr::parse(own).unwrap_or(Atr::of(Protocol::T0));
     if protocol == Protocol::T0 && parsed.t1.is_none() && atr::parse(own).is_ok() {
@@ -97,6 +99,11 @@ fn of_line(protocol: Protocol, own: &[u8]) -> Vec<u8> {
     let made = Atr {
         historical: parsed.historical,
         t1: (protocol == Protocol::T1).then_some(long),
+        speed: if protocol == Protocol::T1 {
+            FAST
+        } else {
+            SPEED_DEFAULT
+        },
         ..Atr::of(protocol)
     };
     let mut out = [0; LEN_MAX];

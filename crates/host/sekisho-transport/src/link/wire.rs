@@ -20,7 +20,7 @@ const INFORMATION: u8 = 0x02;
 /// Acknowledgements go out at once where nothing else carries them; RSET and frames are not sent again before a stream can have brought them.
 const TIMING: Timing = Timing {
     activation: 1_000_000,
-    acknowledge: 2_000,
+    acknowledge: 300,
     retransmit: 2_000_000,
     connect: 1_000_000,
 };
