@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use process::{CardProcess, SEKISHO, initial_keys, open_channel, scratch, send};
 use sekisho_apdu::{CApdu, Writer};
+use sekisho_block::block::{Block, Pcb, Service, Shape};
 use sekisho_transport::{Card, DeviceLine, LinkCard, SocketCard};
 
 const SELECT_COMMON: [u8; 14] = [
@@ -146,6 +147,67 @@ fn every_wire_has_its_line() {
         // On other interfaces nobody has noticed.
         assert_eq!(send(&mut whole, &ON_CHANNEL_1).1, 0x9000);
     }
+}
+
+/// Two node addresses on one bus: the one that sends a command first has the interface, the other one gets it by SWR, or when the bus is reset.
+#[test]
+fn two_node_addresses_share_a_bus_in_words() {
+    let directory = scratch();
+    let card = CardProcess::start_on(
+        &directory.path().join("card.flash"),
+        &["spi=tcp:127.0.0.1:0"],
+        &[],
+    );
+    let mut stream = TcpStream::connect(card.says("spi").replace("tcp:", "")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(&[0, 1, 1]).unwrap();
+    let mut numbers = [false; 2];
+    // A block to an element, and INF of its answer.
+    let mut ask = |element: usize, pcb: Option<Pcb>, inf: &[u8]| {
+        let nad = [0x21, 0x4B][element];
+        let number = numbers[element];
+        let pcb = pcb.unwrap_or(Pcb::I { number, more: false });
+        match pcb {
+            Pcb::I { .. } => numbers[element] = !number,
+            _ => numbers[element] = false,
+        }
+        let mut block = [0; 80];
+        let len = Block { nad, pcb, inf }.write(Shape::Prime, &mut block).unwrap();
+        let record = |kind: u8, body: &[u8]| {
+            let len = u16::try_from(body.len() + 1).unwrap().to_be_bytes();
+            [&len[..], &[kind], body].concat()
+        };
+        stream.write_all(&record(0, &block[..len])).unwrap();
+        let mut read = Vec::new();
+        let whole = |read: &[u8]| Shape::Prime.length(read).unwrap() == Some(read.len());
+        while !whole(&read) {
+            let n: u16 = if read.len() < 4 {
+                4
+            } else {
+                u16::from_be_bytes([read[2], read[3]]) + 2
+            };
+            stream.write_all(&record(4, &n.to_be_bytes())).unwrap();
+            let mut answer = vec![0; 3 + usize::from(n)];
+            stream.read_exact(&mut answer).unwrap();
+            if answer[3] != 0 || !read.is_empty() {
+                read.extend(&answer[3..]);
+            }
+        }
+        Block::parse(Shape::Prime, &read).unwrap().inf.to_vec()
+    };
+    let swr = Some(Pcb::Request(Service::Swr));
+    let ran = |answer: &[u8]| answer.ends_with(&[0x90, 0x00]);
+    const NOBODY: [u8; 2] = [0x6F, 0x00];
+    // It needs a moment after power, and after SWR.
+    thread::sleep(Duration::from_millis(50));
+    assert!(ran(&ask(0, None, &SE_ID)));
+    assert_eq!(ask(1, None, &SE_ID), NOBODY);
+    assert!(ran(&ask(0, None, &OPEN_CHANNEL)));
+    assert!(ask(1, swr, &[]).is_empty());
+    thread::sleep(Duration::from_millis(50));
+    assert!(ran(&ask(1, None, &SE_ID)));
+    assert_eq!(ask(0, None, &ON_CHANNEL_1), NOBODY);
+    assert_eq!(ask(1, None, &ON_CHANNEL_1), [0x68, 0x81]);
 }
 
 fn apdu(transport: &str, more: &[&str]) -> std::process::Output {

@@ -208,6 +208,31 @@ fn a_slow_command_is_given_time() {
     }
 }
 
+/// A device that goes while its command runs: the answer is nobody's, and not that of the next device's command.
+#[test]
+fn an_answer_of_an_earlier_power_cycle_is_nobodys() {
+    let check = |(device, line, number): (DeviceLine, CardLine, u8)| {
+        let served = Served::new(line, Duration::from_millis(1_200));
+        let mut gone = LinkCard::open(device, &served.address, Duration::from_millis(700)).unwrap();
+        let lost = gone.transmit(&[0, 0xE0, 0, 1]).unwrap_err();
+        assert!(lost.is_outcome_unknown(), "{device:?}");
+        drop(gone);
+        let mut card = LinkCard::open(device, &served.address, PATIENCE).unwrap();
+        let answer = card
+            .transmit(&[0x00, 0xA4, 0x00, 0x00, 0x01, number, 0x00])
+            .unwrap();
+        assert!(
+            answer.len() > 6 && answer.ends_with(&[0x90, 0x00]),
+            "{device:?}: {answer:02X?}"
+        );
+        assert_eq!(served.ran(), 2, "{device:?}");
+    };
+    let threads = LINES.map(|line| thread::spawn(move || check(line)));
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
 /// One device at a time: who comes second is hung up on, the first does not notice, and the next is served when it has gone.
 #[test]
 fn a_second_device_is_hung_up_on() {
