@@ -338,7 +338,7 @@ impl Store {
             if self.is_short(1) {
                 break;
             }
-            self.compact(flash, page, |_| true)?;
+            self.compact(flash, page, &|_| true)?;
         }
         Ok(())
     }
@@ -385,5 +385,70 @@ impl Store {
             self.geometry.write(flash, at, &[0; WORD])?;
         }
         self.geometry.wipe(flash, record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    /// Every block that has a tag is looked at, of directories of all sizes up to four blocks with few and with many entries of one tag, some of them gone.
+    #[test]
+    fn a_search_comes_to_each_block_that_has_the_tag() {
+        let mut state = 1_u32;
+        let mut below = |n: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % n
+        };
+        let mut across = 0;
+        for round in 0..4000 {
+            let count = usize::try_from(below(256) + 1).unwrap();
+            let spread = [2, 5, 40, 65_536][round % 4];
+            let tags =
+                (0..count).map(|_| u16::try_from(below(spread) * (65_535 / spread.min(65_535))).unwrap());
+            let mut tags: Vec<_> = tags.collect();
+            tags.sort_unstable();
+            let entries: Vec<_> = (1..)
+                .zip(&tags)
+                .map(|(word, tag)| {
+                    if below(4) == 0 {
+                        Entry(0)
+                    } else {
+                        Entry::new(*tag, word)
+                    }
+                })
+                .collect();
+            let blocks: Vec<_> = entries
+                .chunks(BLOCK)
+                .map(|entries| {
+                    let words: Vec<_> = entries.iter().flat_map(|entry| entry.0.to_be_bytes()).collect();
+                    let mut bytes = [0; BLOCK * WORD];
+                    bytes[..words.len()].copy_from_slice(&words);
+                    let len = entries.len();
+                    Block { bytes, len, at: 0 }
+                })
+                .collect();
+            let tag = tags[usize::try_from(below(256)).unwrap() % count];
+            let mut search = Search::new(tag, count);
+            let mut seen = Vec::new();
+            while let Some(number) = search.next {
+                assert!(!seen.contains(&number), "once");
+                seen.push(number);
+                search.go_on(blocks[number].ends());
+            }
+            let has = |block: &Block| {
+                block
+                    .entries()
+                    .any(|(_, entry)| !entry.is_gone() && entry.tag() == tag)
+            };
+            let wanted: Vec<_> = (0..blocks.len()).filter(|n| has(&blocks[*n])).collect();
+            across += usize::from(wanted.len() > 1);
+            assert!(
+                wanted.iter().all(|n| seen.contains(n)),
+                "{tag} of {tags:?}: {wanted:?}, {seen:?}"
+            );
+        }
+        assert!(across > 500, "{across} across blocks");
     }
 }

@@ -541,7 +541,7 @@ impl Store {
         while let Some(page) = next {
             let sequence = self.page(page).sequence;
             if self.page(page).flag {
-                self.compact(flash, page, |record| {
+                self.compact(flash, page, &|record| {
                     !last.any((sequence, record.at), |op| op.concerns(record.name.key))
                 })?;
                 is_changed = true;
@@ -593,3 +593,6 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

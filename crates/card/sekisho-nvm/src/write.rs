@@ -206,8 +206,7 @@ impl Store {
             if !self.is_short(self.pages_for(ops, needed)) {
                 return Ok(());
             }
-            let page = self.to_compact().ok_or(Error::Corrupted)?;
-            self.compact(flash, page, |_| true)?;
+            self.compact_one(flash)?;
         }
         if self.is_short(self.pages_for(ops, needed)) {
             return Err(Error::Full);
@@ -221,10 +220,14 @@ impl Store {
             if self.free_pages() >= SPARE {
                 break;
             }
-            let page = self.to_compact().ok_or(Error::Corrupted)?;
-            self.compact(flash, page, |_| true)?;
+            self.compact_one(flash)?;
         }
         Ok(())
+    }
+
+    fn compact_one<F: Flash>(&mut self, flash: &mut F) -> Result<(), Error<F::Error>> {
+        let page = self.to_compact().ok_or(Error::Corrupted)?;
+        self.compact(flash, page, &|_| true)
     }
 
     /// The page whose compaction makes most room: the emptiest one. The tail, which only moves to another page, when no other fits behind it.
@@ -243,12 +246,12 @@ impl Store {
         &mut self,
         flash: &mut F,
         page: usize,
-        is_live: impl Fn(&Record) -> bool,
+        is_live: &dyn Fn(&Record) -> bool,
     ) -> Result<(), Error<F::Error>> {
         let geometry = self.geometry;
         // A new sum over damaged bytes would make them good: looked at before anything is written.
         let mut walk = self.walk(page);
-        while let Some(record) = next_live(&mut walk, &geometry, flash, &is_live)? {
+        while let Some(record) = next_live(&mut walk, &geometry, flash, is_live)? {
             if !geometry.is_valid(flash, &record)? {
                 return Err(Error::Corrupted);
             }
@@ -259,7 +262,7 @@ impl Store {
         }
         let mut first = true;
         let mut walk = self.walk(page);
-        while let Some(record) = next_live(&mut walk, &geometry, flash, &is_live)? {
+        while let Some(record) = next_live(&mut walk, &geometry, flash, is_live)? {
             let at = self.copy(flash, &record, first)?;
             first = false;
             self.let_go(&record);
@@ -436,7 +439,7 @@ fn next_live<F: Flash>(
     walk: &mut Walk,
     geometry: &Geometry,
     flash: &F,
-    is_live: impl Fn(&Record) -> bool,
+    is_live: &dyn Fn(&Record) -> bool,
 ) -> Result<Option<Record>, Error<F::Error>> {
     while let Some(record) = walk.next(geometry, flash)? {
         if record.name.kind == Kind::Put && is_live(&record) {

@@ -187,3 +187,52 @@ fn a_full_store_starts_and_goes_on_whatever_was_cut() {
     assert!(all.done > 5000 && all.cuts > 500 && all.cut_again > 500);
     assert!(all.erasures[0] <= 1 && all.erasures[1] <= 2);
 }
+
+/// Pages of which the last bytes are kept for what the store adds to a compaction: with records that would fill a page to its last byte, and another one nearly, each cut of a commit and each of the start behind it.
+#[test]
+fn a_page_full_to_its_last_byte_is_compacted_into_one_page() {
+    type Small = Store<Ram<16, 4, 4>>;
+    let (long, short, empty, often) = (key(0), key(1), key(2), key(3));
+    let mut flash = RamFlash::strict(256, 4);
+    let mut store = Small::format(&mut flash, 0..4).unwrap();
+    // 192, 24 and 12 bytes: a page behind its head. One transaction with what follows, so that no word stands behind them.
+    let first = [
+        Op::Put(long, &[1; 180]),
+        Op::Put(short, &[2; 12]),
+        Op::Put(empty, &[]),
+        Op::Put(often, &[3; 4]),
+    ];
+    store.commit(&mut flash, &first).unwrap();
+    assert_eq!(store.free(), 0);
+    for len in [4, 4, 4, 0, 0, 0, 0, 0, 0, 0] {
+        store
+            .commit(&mut flash, &[Op::Put(often, &[4; 4][..len])])
+            .unwrap();
+    }
+    let mut recoveries = 0;
+    for cut in 0.. {
+        let mut flash = flash.clone();
+        let mut store = Small::open(&mut flash, 0..4).unwrap();
+        flash.cut_after_units(cut, cut);
+        if store.commit(&mut flash, &[Op::Put(empty, &[])]).is_ok() {
+            break;
+        }
+        for again in 0.. {
+            let mut flash = flash.clone();
+            flash.power_on();
+            flash.cut_after_units(again, cut + 100 * again);
+            let is_opened = Small::open(&mut flash, 0..4).is_ok();
+            flash.power_on();
+            let store = Small::open(&mut flash, 0..4).unwrap();
+            let mut out = [0; 180];
+            assert_eq!(store.get(&flash, long, &mut out), Ok(Some(180)));
+            assert_eq!((out, store.get(&flash, empty, &mut out)), ([1; 180], Ok(Some(0))));
+            recoveries += 1;
+            if is_opened {
+                break;
+            }
+        }
+    }
+    println!("{recoveries} starts that were cut");
+    assert!(recoveries > 50);
+}
