@@ -2,6 +2,7 @@
 
 mod asking;
 mod bulk;
+mod bulk_quotas;
 mod calls;
 mod common;
 mod containers;

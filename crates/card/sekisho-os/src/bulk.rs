@@ -188,7 +188,7 @@ impl Context<'_> {
     /// Begins a bulk of `length` bytes, which takes the place of the application's unfinished one, if there is one. Nothing is written yet.
     ///
     /// # Errors
-    /// 6A84 when there is no room, or the application's quota is used up; 6A80 for no bytes.
+    /// 6A84 when there is no room, or the quota of the application or its container is used up; 6A80 for no bytes.
     pub fn begin_bulk(&mut self, length: u32) -> Result<Writing, Refusal> {
         self.records.nvm.begin_bulk(self.entry.id, length)
     }

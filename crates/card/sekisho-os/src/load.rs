@@ -55,9 +55,11 @@ impl<P: Platform> Core<P> {
             nvm: self.nvm.open(),
             staged,
         };
+        let id = new_entry(&mut records)?;
+        records.nvm.set_coming(container, id);
         loading.now = Some(Incoming::new(Announced {
             place,
-            id: new_entry(&mut records)?,
+            id,
             aid,
             domain,
             digest,

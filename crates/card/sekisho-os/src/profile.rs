@@ -64,6 +64,8 @@ pub struct Profile {
     pub area_bytes: usize,
     /// Flash of the area that one application may have, in bytes; rounded down to whole pages.
     pub area_quota: usize,
+    /// Flash of the area that all those in one container may have, in bytes; rounded down to whole pages.
+    pub container_area_quota: usize,
     /// Room of the store that all records of one container may take, in bytes (docs/spec/content.md, 7).
     pub container_quota: usize,
     /// Stack that a command may use, in bytes; wiped behind each one that may have worked with keys.
@@ -117,6 +119,7 @@ impl Profile {
         slot_bytes: 576 * 1024,
         area_bytes: 0,
         area_quota: usize::MAX,
+        container_area_quota: usize::MAX,
         container_quota: usize::MAX,
         stack: 40 * 1024,
         shallow: 16 * 1024,

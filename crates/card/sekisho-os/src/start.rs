@@ -89,6 +89,7 @@ impl Layout {
             slots: [store..store + slot, store + slot..area],
             area: area..end,
             area_quota: profile.area_quota / flash.page_size().max(1),
+            container_area_quota: profile.container_area_quota / flash.page_size().max(1),
             container_quota: profile.container_quota,
         };
         if end > flash.pages() {

@@ -58,11 +58,16 @@ pub fn profile() -> Profile {
 
 /// Two containers, with nothing loaded.
 pub fn card() -> Card {
+    card_of(&profile())
+}
+
+/// The same, of another profile.
+pub fn card_of(profile: &Profile) -> Card {
     let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
     let first = personalisation(0xFF, &keys, &k_aut);
     let second = personalisation(0xFF, &keys, &k_aut);
     let flash = RamFlash::strict(PAGE, BEFORE + AREA);
-    Card::made_all(flash, SeededRng(1), &profile(), &[&first, &second]).unwrap()
+    Card::made_all(flash, SeededRng(1), profile, &[&first, &second]).unwrap()
 }
 
 pub fn boot(card: Card) -> Card {

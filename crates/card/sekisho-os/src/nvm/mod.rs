@@ -27,6 +27,8 @@ pub struct Layout {
     pub area: Range<usize>,
     /// Pages of it that one application may have.
     pub area_quota: usize,
+    /// Pages of it that all those in one container may have.
+    pub container_area_quota: usize,
     /// Bytes of the store's room that a container may have.
     pub container_quota: usize,
 }
@@ -38,6 +40,7 @@ impl Layout {
         slots: [0..0, 0..0],
         area: 0..0,
         area_quota: 0,
+        container_area_quota: 0,
         container_quota: 0,
     };
 }
@@ -107,9 +110,9 @@ impl Nvm<'_> {
     /// Begins a bulk of `length` bytes for an owner, in the place of its unfinished one.
     ///
     /// # Errors
-    /// 6A84 when there is no room, or the owner's quota is used up; 6A80 for no bytes.
+    /// 6A84 when there is no room, or the quota of the owner or its container is used up; 6A80 for no bytes.
     pub(crate) fn begin_bulk(&mut self, owner: EntryId, length: u32) -> Result<Writing, Refusal> {
-        let quota = self.layout.area_quota;
+        let quota = self.bulk_quota(owner);
         match self.area.begin(&self.flash, owner.number(), length, quota) {
             // A product without an area.
             Err(AreaError::NotSwept) => Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY)),
@@ -445,6 +448,7 @@ pub(crate) mod tests {
                 slots: [4..6, 6..8],
                 area: 8..8,
                 area_quota: 0,
+                container_area_quota: 0,
                 container_quota: usize::MAX,
             };
             let store = Store::format(&mut flash, layout.store.clone()).unwrap();

@@ -99,17 +99,29 @@ fn bytes_of(value: &[u8]) -> Result<usize, Refusal> {
     Ok(usize::try_from(number).unwrap_or(usize::MAX))
 }
 
-/// Who is in a container, by registry index, and what room each has.
+/// Who is in a container, by registry index, and what room each has; and the load file that is on its way into it.
 #[derive(Clone, Copy, Debug)]
-pub struct Room([Option<(EntryId, Quota)>; ENTRIES_MAX]);
+pub struct Room {
+    entries: [Option<(EntryId, Quota)>; ENTRIES_MAX],
+    coming: Option<EntryId>,
+}
 
 impl Room {
     /// Nobody.
-    pub const NONE: Self = Self([None; ENTRIES_MAX]);
+    pub const NONE: Self = Self {
+        entries: [None; ENTRIES_MAX],
+        coming: None,
+    };
+
+    /// Who may have bulk.
+    fn of_bulk(&self) -> impl Iterator<Item = EntryId> {
+        let entries = self.entries.iter().flatten().map(|(id, _)| *id);
+        entries.chain(self.coming)
+    }
 
     /// The owners of the records of the container with this number.
     fn owners(&self, container: u16) -> impl Iterator<Item = (u16, Quota)> {
-        let entries = self.0.iter().flatten().map(|(id, quota)| (id.number(), *quota));
+        let entries = self.entries.iter().flatten().map(|(id, quota)| (id.number(), *quota));
         iter::once((container, Quota::NONE)).chain(entries)
     }
 }
@@ -120,9 +132,35 @@ impl Nvm<'_> {
         let room = self
             .rooms
             .get_mut(usize::from(container.number()).wrapping_sub(1));
-        if let Some(place) = room.and_then(|room| room.0.get_mut(usize::from(index))) {
+        let Some(room) = room else { return };
+        if room.coming == who.map(|(id, _)| id) {
+            room.coming = None;
+        }
+        if let Some(place) = room.entries.get_mut(usize::from(index)) {
             *place = who;
         }
+    }
+
+    /// A load file is on its way into a container, until it [stands at an index](Nvm::set_room) or another one comes. One that has been given up takes nothing.
+    pub(crate) fn set_coming(&mut self, container: ContainerId, id: EntryId) {
+        let room = self
+            .rooms
+            .get_mut(usize::from(container.number()).wrapping_sub(1));
+        if let Some(room) = room {
+            room.coming = Some(id);
+        }
+    }
+
+    /// Pages of the area that an owner may have in all: its quota, or less if the others of its container leave less.
+    pub(crate) fn bulk_quota(&self, owner: EntryId) -> usize {
+        let who = |room: &&Room| room.of_bulk().any(|id| id == owner);
+        let Some(room) = self.rooms.iter().find(who) else {
+            return self.layout.area_quota;
+        };
+        let others = room.of_bulk().filter(|id| *id != owner);
+        let used: usize = others.map(|id| self.area.used(id.number())).sum();
+        let left = self.layout.container_area_quota.saturating_sub(used);
+        self.layout.area_quota.min(left)
     }
 
     /// Commits, all or nothing, what leaves the [`RESERVE`] and what is kept for others alone, within what each owner and each container may have. What
@@ -181,7 +219,7 @@ impl Nvm<'_> {
 
     /// The containers, by number from 1, if anybody's room is less than all there is, or kept.
     fn shared(&self) -> &[Room] {
-        let mut all = self.rooms.iter().flat_map(|room| room.0.iter().flatten());
+        let mut all = self.rooms.iter().flat_map(|room| room.entries.iter().flatten());
         let is_shared =
             self.layout.container_quota < usize::MAX || all.any(|(_, quota)| *quota != Quota::NONE);
         if is_shared { self.rooms } else { &[] }

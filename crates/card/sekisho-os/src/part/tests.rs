@@ -121,6 +121,7 @@ fn run_as(image: &[u8], ram: usize, is_mapped: bool, writes: Writes, command: &C
         slots: [SLOT, SLOT],
         area: 0..0,
         area_quota: 0,
+        container_area_quota: 0,
         container_quota: usize::MAX,
     };
     let mut area = BulkArea::new(0..0);
