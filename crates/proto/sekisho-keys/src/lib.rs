@@ -17,6 +17,10 @@ mod cmac;
 mod custom;
 pub mod diversify;
 mod error;
+#[cfg(feature = "tls")]
+mod gcm;
+#[cfg(feature = "tls")]
+mod hmac;
 mod kdf;
 mod modes;
 pub mod p256dh;
@@ -41,6 +45,10 @@ pub use cmac::{CmacKey, cmac};
 #[cfg(sekisho_crypto = "custom")]
 pub use custom::Crypto;
 pub use error::{KeyLengthError, LengthError, PaddingError, UnwrapError};
+#[cfg(feature = "tls")]
+pub use gcm::{Gcm, GcmError};
+#[cfg(feature = "tls")]
+pub use hmac::hmac_sha256;
 pub use kdf::{kcv_aes, kdf_counter_cmac, kdf_label, kdf_session_key};
 pub use modes::{
     BlockCipher, cbc_decrypt, cbc_decrypt_counted, cbc_encrypt, cbc_encrypt_counted, ctr_xor, ecb_block,

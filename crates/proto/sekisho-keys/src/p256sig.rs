@@ -123,6 +123,26 @@ impl VerifyingKey {
     }
 }
 
+#[cfg(feature = "tls")]
+impl VerifyingKey {
+    /// [`VerifyingKey::verify`] with a signature in DER (`Ecdsa-Sig-Value`, RFC 3279, 2.2.3).
+    ///
+    /// # Errors
+    /// [`SignatureError`], for what is no such signature too.
+    pub fn verify_der(&self, message: &[u8], signature: &[u8]) -> Result<(), SignatureError> {
+        let signature = engine::signature_from_der(signature).ok_or(SignatureError)?;
+        self.verify(message, &signature)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl SigningKey {
+    /// Signs `message`; the signature in DER stands in front in `out`, its length is given back.
+    pub fn sign_der(&self, message: &[u8], out: &mut [u8; 72]) -> usize {
+        engine::signature_to_der(&self.sign(message), out)
+    }
+}
+
 impl VerifyingKey {
     /// [`VerifyingKey::verify_parts`], computed twice: for a card, whose chip somebody may make leave out an instruction.
     pub fn verdict(&self, parts: &[&[u8]], signature: &[u8; 64]) -> Verdict {

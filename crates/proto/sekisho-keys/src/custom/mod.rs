@@ -79,3 +79,8 @@ pub trait Crypto {
 fn xor(to: &mut [u8], with: &[u8]) {
     to.iter_mut().zip(with).for_each(|(to, with)| *to ^= with);
 }
+
+#[cfg(feature = "tls")]
+compile_error!(
+    "a build with an engine of its own computes no TLS yet: there is no GCM among what an engine gives"
+);

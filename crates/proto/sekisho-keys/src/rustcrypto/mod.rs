@@ -2,6 +2,8 @@
 
 mod aes;
 mod cmac;
+#[cfg(feature = "tls")]
+mod gcm;
 mod p256;
 
 pub(crate) use aes::{
@@ -9,7 +11,11 @@ pub(crate) use aes::{
     ecb_encrypt_all, key_unwrap, key_wrap,
 };
 pub(crate) use cmac::MacKey;
+#[cfg(feature = "tls")]
+pub(crate) use gcm::Gcm;
 pub(crate) use p256::{PrivateKey, PublicKey};
+#[cfg(feature = "tls")]
+pub(crate) use p256::{signature_from_der, signature_to_der};
 pub(crate) use sha256::Sha256;
 
 mod sha256 {

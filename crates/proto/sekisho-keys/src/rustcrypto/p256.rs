@@ -58,3 +58,22 @@ impl PublicKey {
             .is_ok_and(|signature| self.0.multipart_verify(parts, &signature).is_ok())
     }
 }
+
+/// `r || s` of a signature in DER.
+#[cfg(feature = "tls")]
+pub(crate) fn signature_from_der(der: &[u8]) -> Option<[u8; 64]> {
+    let signature = ecdsa::der::Signature::<::p256::NistP256>::from_bytes(der).ok()?;
+    Some(Signature::try_from(signature).ok()?.to_bytes().into())
+}
+
+/// The length in DER, in `out`; none of something that is no signature.
+#[cfg(feature = "tls")]
+pub(crate) fn signature_to_der(signature: &[u8; 64], out: &mut [u8; 72]) -> usize {
+    let Ok(signature) = Signature::from_slice(signature) else {
+        return 0;
+    };
+    let der = signature.to_der();
+    let bytes = der.as_bytes();
+    out.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    bytes.len().min(out.len())
+}

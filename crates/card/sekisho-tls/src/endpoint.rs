@@ -1,0 +1,420 @@
+//! The SE's end of a session: pieces to records, records to the engine or the record layer, and what these say as pieces.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use sekisho_apdu::{Cla, Reader, StatusWord, Writer};
+use sekisho_bridge::{Correspondence, Extent, MESSAGE_HEADER, Piece, RECORD_HEADER, SESSION_OVER, Why, ins};
+use sekisho_keys::Rng;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::Alert;
+use crate::engine::{Engine, Peer, Progress};
+use crate::traffic::{
+    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, EXPLICIT, HANDSHAKE, KEY_UPDATE_MESSAGE, Said, Traffic,
+    Version,
+};
+
+/// What has become of a command of the TLS class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It is answered with this status word, and with what has been written.
+    Answer(StatusWord),
+    /// It made a record whole that carries a command: [`Endpoint::command`], to be answered with [`Endpoint::answer`].
+    Command,
+}
+
+/// One session, with room for records of `RECORD` bytes, header included.
+pub struct Endpoint<E, const RECORD: usize> {
+    cla: Cla,
+    table: Correspondence<'static>,
+    state: State<E>,
+    record: [u8; RECORD],
+    /// Bytes of the record that are here, its header counted.
+    filled: usize,
+    /// Of which type the record is whose pieces are under way.
+    content_type: Option<u8>,
+    chain: Option<Chain>,
+    /// Where the command stands that has no answer yet.
+    command: Option<(usize, usize)>,
+    /// Our `change_cipher_spec` has gone: handshake records behind it are encrypted.
+    sealed: bool,
+}
+
+enum State<E> {
+    None,
+    Handshake(Box<E>),
+    Open(Traffic),
+}
+
+#[derive(Clone, Copy)]
+struct Chain {
+    ins: u8,
+    p1p2: [u8; 2],
+    left: usize,
+}
+
+/// Why a command is not taken; the session is over.
+enum Refusal {
+    /// In a status word.
+    Device(StatusWord),
+    /// In an alert to the server.
+    Server(Alert),
+}
+
+impl From<Alert> for Refusal {
+    fn from(alert: Alert) -> Self {
+        Self::Server(alert)
+    }
+}
+
+type Result<T> = core::result::Result<T, Refusal>;
+
+const WRONG: Refusal = Refusal::Device(StatusWord::INCORRECT_DATA);
+
+impl<E: Engine, const RECORD: usize> Endpoint<E, RECORD> {
+    /// Without a session; `cla` is the class of its logical channel, and the class of the pieces in answers.
+    pub const fn new(cla: Cla, table: Correspondence<'static>) -> Self {
+        Self {
+            cla,
+            table,
+            state: State::None,
+            record: [0; RECORD],
+            filled: RECORD_HEADER,
+            content_type: None,
+            chain: None,
+            command: None,
+            sealed: false,
+        }
+    }
+
+    /// Whether the peer is proved, and commands can come.
+    pub const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
+    /// OPEN: what was of another session is forgotten.
+    pub fn open(&mut self, peer: &Peer<'_>, rng: &mut dyn Rng, out: &mut Writer<'_>) -> StatusWord {
+        self.end();
+        let mut said = Zeroizing::new(Vec::new());
+        let Ok(engine) = E::begin(peer, rng, &mut said) else {
+            return StatusWord::CONDITIONS_NOT_SATISFIED;
+        };
+        self.state = State::Handshake(Box::new(engine));
+        let done = self.pieces(&said, out).map(|()| StatusWord::NO_ERROR);
+        self.outcome(done, out)
+    }
+
+    /// Takes a command that carries a piece.
+    pub fn hear(
+        &mut self,
+        chained: bool,
+        ins: u8,
+        p1p2: [u8; 2],
+        data: &[u8],
+        rng: &mut dyn Rng,
+        out: &mut Writer<'_>,
+    ) -> Heard {
+        if matches!(self.state, State::None) {
+            return Heard::Answer(StatusWord::CONDITIONS_NOT_SATISFIED);
+        }
+        let done = match self.take(chained, ins, p1p2, data) {
+            Ok(None) => Ok(StatusWord::NO_ERROR),
+            Ok(Some(content_type)) => match self.act(content_type, rng, out) {
+                Ok(None) => return Heard::Command,
+                Ok(Some(sw)) => Ok(sw),
+                Err(refusal) => Err(refusal),
+            },
+            Err(refusal) => Err(refusal),
+        };
+        Heard::Answer(self.outcome(done, out))
+    }
+
+    /// The command that the last record carried.
+    pub fn command(&self) -> &[u8] {
+        let (at, end) = self.command.unwrap_or_default();
+        self.record.get(at..end).unwrap_or_default()
+    }
+
+    /// Answers it: an R-APDU, in a record.
+    pub fn answer(&mut self, response: &[u8], out: &mut Writer<'_>) -> StatusWord {
+        if self.command.take().is_none() {
+            return StatusWord::CONDITIONS_NOT_SATISFIED;
+        }
+        self.forget();
+        let done = self
+            .say(APPLICATION_DATA, response, out)
+            .map(|()| StatusWord::NO_ERROR);
+        self.outcome(done, out)
+    }
+
+    /// CLOSE.
+    pub fn close(&mut self, why: u8, out: &mut Writer<'_>) -> StatusWord {
+        const DISCONNECTED: u8 = Why::Disconnected as u8;
+        const NO_RECORD: u8 = Why::NoRecord as u8;
+        const TOO_LONG: u8 = Why::TooLong as u8;
+        if matches!(self.state, State::None) {
+            return StatusWord::CONDITIONS_NOT_SATISFIED;
+        }
+        let alert = match why {
+            0 => Alert::CLOSE_NOTIFY,
+            NO_RECORD => Alert::UNEXPECTED_MESSAGE,
+            TOO_LONG => Alert::RECORD_OVERFLOW,
+            DISCONNECTED => {
+                self.end();
+                return SESSION_OVER;
+            }
+            _ => return self.outcome(Err(Refusal::Device(StatusWord::INCORRECT_P1P2)), out),
+        };
+        self.outcome(Err(alert.into()), out)
+    }
+
+    /// What a step ends in: an error ends the session.
+    fn outcome(&mut self, done: Result<StatusWord>, out: &mut Writer<'_>) -> StatusWord {
+        match done {
+            Ok(SESSION_OVER) => {
+                self.end();
+                SESSION_OVER
+            }
+            Ok(sw) => sw,
+            Err(Refusal::Device(sw)) => {
+                self.end();
+                sw
+            }
+            Err(Refusal::Server(alert)) => {
+                let level = if alert == Alert::CLOSE_NOTIFY { 1 } else { 2 };
+                // Without room for it the connection is closed without a word.
+                let _ = self.say(ALERT, &[level, alert.0], out);
+                self.end();
+                SESSION_OVER
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.state = State::None;
+        self.record.zeroize();
+        self.forget();
+        self.command = None;
+        self.sealed = false;
+    }
+
+    /// The record is done with.
+    fn forget(&mut self) {
+        self.filled = RECORD_HEADER;
+        self.content_type = None;
+        self.chain = None;
+    }
+
+    /// Takes the bytes of a command; the type of the record that is whole with them.
+    fn take(&mut self, chained: bool, ins: u8, p1p2: [u8; 2], data: &[u8]) -> Result<Option<u8>> {
+        let extent = Extent::from_p1p2(p1p2);
+        let chain = match self.chain.take() {
+            Some(chain) if (chain.ins, chain.p1p2) != (ins, p1p2) => return Err(WRONG),
+            Some(chain) => chain,
+            None => self.begin(ins, p1p2, extent)?,
+        };
+        let left = chain.left.checked_sub(data.len());
+        let left = left.ok_or(Refusal::Device(StatusWord::WRONG_LENGTH))?;
+        self.push(data)?;
+        match (chained, left) {
+            (true, 1..) if !data.is_empty() => {
+                self.chain = Some(Chain { left, ..chain });
+                Ok(None)
+            }
+            (true, _) => Err(Refusal::Device(StatusWord::WRONG_LENGTH)),
+            (false, 0) if extent.more => Ok(None),
+            (false, 0) => Ok(self.content_type.take()),
+            (false, _) => Err(WRONG),
+        }
+    }
+
+    /// Looks at the first command of a piece: of which record it is, and whether there is room for it.
+    fn begin(&mut self, ins: u8, p1p2: [u8; 2], extent: Extent) -> Result<Chain> {
+        let message = self.table.handshake_type(ins);
+        let content_type = match ins {
+            ins::APPLICATION_DATA => APPLICATION_DATA,
+            ins::HANDSHAKE => HANDSHAKE,
+            ins::CHANGE_CIPHER_SPEC => CHANGE_CIPHER_SPEC,
+            ins::ALERT => ALERT,
+            _ if message.is_some() => HANDSHAKE,
+            _ => return Err(Refusal::Device(StatusWord::INS_NOT_SUPPORTED)),
+        };
+        let header = message.map_or(0, |_| MESSAGE_HEADER);
+        let goes_on = self.content_type.replace(content_type);
+        if goes_on.is_some_and(|begun| begun != content_type) || (extent.more && content_type != HANDSHAKE) {
+            return Err(WRONG);
+        }
+        if self.filled + header + extent.len() > RECORD {
+            return Err(Alert::RECORD_OVERFLOW.into());
+        }
+        if let Some(handshake_type) = message {
+            let [.., a, b, c] = extent.len().to_be_bytes();
+            self.push(&[handshake_type, a, b, c])?;
+        }
+        Ok(Chain {
+            ins,
+            p1p2,
+            left: extent.len(),
+        })
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        let end = self.filled + bytes.len();
+        let room = self.record.get_mut(self.filled..end);
+        room.ok_or(Alert::RECORD_OVERFLOW)?.copy_from_slice(bytes);
+        self.filled = end;
+        Ok(())
+    }
+
+    /// Gives a whole record to whom it is for. `None` when it carries a command.
+    fn act(
+        &mut self,
+        content_type: u8,
+        rng: &mut dyn Rng,
+        out: &mut Writer<'_>,
+    ) -> Result<Option<StatusWord>> {
+        let filled = core::mem::replace(&mut self.filled, RECORD_HEADER);
+        let record = self.record.get_mut(..filled).unwrap_or_default();
+        match &mut self.state {
+            State::None => Err(WRONG),
+            State::Handshake(engine) => {
+                let [.., a, b] = (filled - RECORD_HEADER).to_be_bytes();
+                let header = [content_type, 3, 3, a, b];
+                record.iter_mut().zip(header).for_each(|(to, from)| *to = from);
+                let mut said = Zeroizing::new(Vec::new());
+                let progress = engine.hear(record, rng, &mut said);
+                self.pieces(&said, out)?;
+                match progress {
+                    Progress::Going => {}
+                    Progress::Done => self.finish()?,
+                    Progress::Failed if said.is_empty() => return Err(Alert::INTERNAL_ERROR.into()),
+                    Progress::Failed => return Ok(Some(SESSION_OVER)),
+                }
+                Ok(Some(StatusWord::NO_ERROR))
+            }
+            State::Open(traffic) => {
+                let at = match traffic.version {
+                    Version::Tls12 => RECORD_HEADER + EXPLICIT,
+                    Version::Tls13 => RECORD_HEADER,
+                };
+                let content = record.get_mut(RECORD_HEADER..).unwrap_or_default();
+                match traffic.hear(content_type, content)? {
+                    Said::Data(data) if !data.is_empty() => {
+                        self.command = Some((at, at + data.len()));
+                        return Ok(None);
+                    }
+                    Said::Data(_) | Said::Nothing => {}
+                    Said::KeyUpdate => self.update_key(out)?,
+                    Said::HelloRequest => self.say(ALERT, &[1, Alert::NO_RENEGOTIATION.0], out)?,
+                    Said::CloseNotify => return Err(Alert::CLOSE_NOTIFY.into()),
+                    Said::Fatal => return Ok(Some(SESSION_OVER)),
+                }
+                Ok(Some(StatusWord::NO_ERROR))
+            }
+        }
+    }
+
+    /// The handshake is done: its memory goes, keys and counters stay.
+    fn finish(&mut self) -> Result<()> {
+        if let State::Handshake(engine) = core::mem::replace(&mut self.state, State::None) {
+            self.state = State::Open(engine.finish()?);
+        }
+        Ok(())
+    }
+
+    fn update_key(&mut self, out: &mut Writer<'_>) -> Result<()> {
+        self.say_now(HANDSHAKE, &KEY_UPDATE_MESSAGE, out)?;
+        if let State::Open(traffic) = &mut self.state {
+            traffic.next_key();
+        }
+        Ok(())
+    }
+
+    /// Says a record, in the clear during the handshake.
+    fn say(&mut self, content_type: u8, text: &[u8], out: &mut Writer<'_>) -> Result<()> {
+        if let State::Open(traffic) = &self.state
+            && traffic.is_used_up()
+            && content_type == APPLICATION_DATA
+        {
+            match traffic.version {
+                Version::Tls13 => self.update_key(out)?,
+                // There is no other key: goodbye takes the last record.
+                Version::Tls12 => return Err(Alert::CLOSE_NOTIFY.into()),
+            }
+        }
+        self.say_now(content_type, text, out)
+    }
+
+    fn say_now(&mut self, content_type: u8, text: &[u8], out: &mut Writer<'_>) -> Result<()> {
+        let full = Refusal::Device(StatusWord::UNKNOWN);
+        let State::Open(traffic) = &mut self.state else {
+            return piece(self.cla, instruction(content_type), text, out).ok_or(full);
+        };
+        let total = text.len() + traffic.overhead();
+        let start = out.len();
+        let done = head(self.cla, instruction(traffic.outer(content_type)), total, out)
+            .and_then(|()| traffic.seal(content_type, text, out).ok());
+        if done.is_none() {
+            out.truncate(start);
+        }
+        done.ok_or(full)
+    }
+
+    /// What the engine says, as pieces: a whole message in the clear by its instruction.
+    fn pieces(&mut self, records: &[u8], out: &mut Writer<'_>) -> Result<()> {
+        let full = || Refusal::Device(StatusWord::UNKNOWN);
+        let mut reader = Reader::new(records);
+        while !reader.is_empty() {
+            let [content_type, _, _, a, b] = reader.array().map_err(|_| full())?;
+            let content = reader
+                .take(u16::from_be_bytes([a, b]).into())
+                .map_err(|_| full())?;
+            self.sealed |= content_type == CHANGE_CIPHER_SPEC;
+            let (ins, data) = match (content, content_type, self.sealed) {
+                ([handshake_type, a, b, c, body @ ..], HANDSHAKE, false)
+                    if body.len() == u32::from_be_bytes([0, *a, *b, *c]) as usize =>
+                {
+                    match self.table.ins(*handshake_type) {
+                        Some(ins) => (ins, body),
+                        None => (ins::HANDSHAKE, content),
+                    }
+                }
+                _ => (instruction(content_type), content),
+            };
+            piece(self.cla, ins, data, out).ok_or_else(full)?;
+        }
+        Ok(())
+    }
+}
+
+/// The instruction for the content of a record of a type.
+const fn instruction(content_type: u8) -> u8 {
+    match content_type {
+        CHANGE_CIPHER_SPEC => ins::CHANGE_CIPHER_SPEC,
+        ALERT => ins::ALERT,
+        HANDSHAKE => ins::HANDSHAKE,
+        _ => ins::APPLICATION_DATA,
+    }
+}
+
+fn piece(cla: Cla, ins: u8, data: &[u8], out: &mut Writer<'_>) -> Option<()> {
+    let piece = Piece {
+        ins,
+        more: false,
+        data,
+    };
+    piece.encode(cla, out).ok()
+}
+
+/// What stands before the data of a piece.
+fn head(cla: Cla, ins: u8, len: usize, out: &mut Writer<'_>) -> Option<()> {
+    let [p1, p2] = Extent::new(false, len)?.p1p2();
+    let fields = [cla.0, ins, p1, p2, 0, p1, p2];
+    match (p1, p2) {
+        (0, 0) => out.bytes(fields.get(..4)?),
+        (0, lc) => out.bytes(&[cla.0, ins, p1, p2, lc]),
+        _ => out.bytes(&fields),
+    }
+    .ok()
+}

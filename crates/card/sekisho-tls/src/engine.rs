@@ -1,0 +1,273 @@
+//! The engine of the handshake behind a trait of ours, so that it can be replaced: rustls without std.
+//!
+//! It allocates, and its allocation cannot fail: what it is given is bounded before it has any of it ([`HANDSHAKE_MAX`], and the record's length before that).
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::time::Duration;
+
+use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::time_provider::TimeProvider;
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::{
+    ClientConfig, ConnectionTrafficSecrets, ExtractedSecrets, KeyLog, ProtocolVersion, RootCertStore,
+};
+use sekisho_keys::Rng;
+use sekisho_keys::p256sig::SigningKey;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::Alert;
+use crate::provider::{ClientKey, provider};
+use crate::random::{self, Lent};
+use crate::traffic::{Direction, Traffic, Version};
+
+/// How many bytes of records a server's side of a handshake may have.
+pub const HANDSHAKE_MAX: usize = 8192;
+/// The longest text of a record that the engine sends.
+const FRAGMENT_MAX: usize = 512;
+
+/// Whom to speak to, and as whom.
+pub struct Peer<'a> {
+    /// The server's name: a DNS name or an IP address.
+    pub name: &'a str,
+    /// Trust anchors: certificates in DER.
+    pub anchors: &'a [&'a [u8]],
+    /// The SE's certificate and those behind it, in DER.
+    pub chain: &'a [&'a [u8]],
+    /// The key of the first of them.
+    pub key: &'a SigningKey,
+    /// Seconds since 1970: certificates must be valid then.
+    pub time: u64,
+    /// The protocols that are offered.
+    pub versions: &'a [Version],
+}
+
+/// Where a handshake stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The server is to speak.
+    Going,
+    /// It is done, and the peer proved.
+    Done,
+    /// It has failed; what there was to say of it has been said.
+    Failed,
+}
+
+/// The client's side of a handshake.
+pub trait Engine: Sized {
+    /// Begins one: appends the first records to `out`.
+    ///
+    /// # Errors
+    /// The alert that would name what is wrong with `peer`.
+    fn begin(peer: &Peer<'_>, rng: &mut dyn Rng, out: &mut Vec<u8>) -> Result<Self, Alert>;
+
+    /// Takes one record, header included; appends those that answer it to `out`.
+    fn hear(&mut self, record: &[u8], rng: &mut dyn Rng, out: &mut Vec<u8>) -> Progress;
+
+    /// What stays of it, once it is [`Progress::Done`].
+    ///
+    /// # Errors
+    /// The alert that names why there is nothing.
+    fn finish(self) -> Result<Traffic, Alert>;
+}
+
+/// rustls, and what is not with it yet.
+pub struct Rustls {
+    connection: UnbufferedClientConnection,
+    incoming: Zeroizing<Vec<u8>>,
+    heard: usize,
+    secrets: Arc<Secrets>,
+}
+
+#[derive(Debug)]
+struct Now(u64);
+
+impl TimeProvider for Now {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0)))
+    }
+}
+
+/// The two traffic secrets of TLS 1.3: `KeyUpdate` needs them, and the engine gives them to whoever logs keys.
+#[derive(Default)]
+struct Secrets {
+    tx: [AtomicU32; 8],
+    rx: [AtomicU32; 8],
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets(redacted)")
+    }
+}
+
+impl Secrets {
+    fn get(words: &[AtomicU32; 8]) -> Zeroizing<[u8; 32]> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
+            to.copy_from_slice(&word.load(Relaxed).to_be_bytes());
+        }
+        bytes
+    }
+}
+
+impl KeyLog for Secrets {
+    fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
+        let words = match label {
+            "CLIENT_TRAFFIC_SECRET_0" => &self.tx,
+            "SERVER_TRAFFIC_SECRET_0" => &self.rx,
+            _ => return,
+        };
+        for (bytes, word) in secret.as_chunks().0.iter().zip(words) {
+            word.store(u32::from_be_bytes(*bytes), Relaxed);
+        }
+    }
+}
+
+impl Drop for Secrets {
+    fn drop(&mut self) {
+        self.tx
+            .iter_mut()
+            .chain(&mut self.rx)
+            .for_each(|word| word.get_mut().zeroize());
+    }
+}
+
+/// The engine's configuration for a peer.
+fn config(peer: &Peer<'_>, secrets: &Arc<Secrets>) -> Result<ClientConfig, Alert> {
+    let certificate = |der: &&[u8]| CertificateDer::from(der.to_vec());
+    let mut roots = RootCertStore::empty();
+    for anchor in peer.anchors {
+        roots.add(certificate(anchor)).map_err(|_| Alert::UNKNOWN_CA)?;
+    }
+    let versions: Vec<_> = peer
+        .versions
+        .iter()
+        .map(|version| match version {
+            Version::Tls12 => &rustls::version::TLS12,
+            Version::Tls13 => &rustls::version::TLS13,
+        })
+        .collect();
+    let key = Arc::new(ClientKey(peer.key.clone()));
+    let certified = CertifiedKey::new(peer.chain.iter().map(certificate).collect(), key);
+    let builder = ClientConfig::builder_with_details(Arc::new(provider()), Arc::new(Now(peer.time)));
+    let mut config = builder
+        .with_protocol_versions(&versions)
+        .map_err(|_| Alert::PROTOCOL_VERSION)?
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.resumption = Resumption::disabled();
+    config.enable_secret_extraction = true;
+    config.max_fragment_size = Some(FRAGMENT_MAX + sekisho_bridge::RECORD_HEADER);
+    config.key_log = Arc::clone(secrets) as Arc<dyn KeyLog>;
+    Ok(config)
+}
+
+impl Engine for Rustls {
+    fn begin(peer: &Peer<'_>, rng: &mut dyn Rng, out: &mut Vec<u8>) -> Result<Self, Alert> {
+        let _lent = Lent::new(rng, random::HELLO);
+        let secrets = Arc::new(Secrets::default());
+        let config = Arc::new(config(peer, &secrets)?);
+        let name = ServerName::try_from(peer.name).map_err(|_| Alert::INTERNAL_ERROR)?;
+        let connection =
+            UnbufferedClientConnection::new(config, name.to_owned()).map_err(|_| Alert::INTERNAL_ERROR)?;
+        let mut engine = Self {
+            connection,
+            incoming: Zeroizing::new(Vec::new()),
+            heard: 0,
+            secrets,
+        };
+        match engine.run(out) {
+            Progress::Going => Ok(engine),
+            _ => Err(Alert::INTERNAL_ERROR),
+        }
+    }
+
+    fn hear(&mut self, record: &[u8], rng: &mut dyn Rng, out: &mut Vec<u8>) -> Progress {
+        self.heard = self.heard.saturating_add(record.len());
+        if self.heard > HANDSHAKE_MAX {
+            return Progress::Failed;
+        }
+        let _lent = Lent::new(rng, random::EXCHANGE);
+        self.incoming.extend_from_slice(record);
+        self.run(out)
+    }
+
+    fn finish(self) -> Result<Traffic, Alert> {
+        let version = match self.connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => Version::Tls13,
+            Some(ProtocolVersion::TLSv1_2) => Version::Tls12,
+            _ => return Err(Alert::INTERNAL_ERROR),
+        };
+        if !self.incoming.is_empty() {
+            return Err(Alert::UNEXPECTED_MESSAGE);
+        }
+        let extracted = self.connection.dangerous_into_kernel_connection();
+        let (ExtractedSecrets { tx, rx }, _) = extracted.map_err(|_| Alert::INTERNAL_ERROR)?;
+        let direction = |(number, keys): (u64, ConnectionTrafficSecrets), secret: &[AtomicU32; 8]| {
+            let ConnectionTrafficSecrets::Aes128Gcm { key, iv } = keys else {
+                return None;
+            };
+            let mut iv_bytes = Zeroizing::new([0; 12]);
+            iv_bytes.copy_from_slice(iv.as_ref());
+            match version {
+                Version::Tls12 => {
+                    let number = u32::try_from(number).ok()?;
+                    Some(Direction::from_keys(key.as_ref(), *iv_bytes, number))
+                }
+                // The secret makes the key that the engine has, and no record has gone under it.
+                Version::Tls13 => {
+                    let direction = Direction::from_secret(*Secrets::get(secret));
+                    (number == 0 && direction.is(key.as_ref(), iv_bytes.as_slice())).then_some(direction)
+                }
+            }
+        };
+        let tx = direction(tx, &self.secrets.tx).ok_or(Alert::INTERNAL_ERROR)?;
+        let rx = direction(rx, &self.secrets.rx).ok_or(Alert::INTERNAL_ERROR)?;
+        Ok(Traffic::new(version, tx, rx))
+    }
+}
+
+impl Rustls {
+    /// Lets the engine go on until it wants something.
+    fn run(&mut self, out: &mut Vec<u8>) -> Progress {
+        let mut failed = false;
+        loop {
+            let UnbufferedStatus { discard, state } = self.connection.process_tls_records(&mut self.incoming);
+            let progress = match state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => match data.encode(&mut []) {
+                    Err(EncodeError::InsufficientSize(size)) => {
+                        let start = out.len();
+                        out.resize(start + size.required_size, 0);
+                        let room = out.get_mut(start..).unwrap_or_default();
+                        data.encode(room).err().map(|_| Progress::Failed)
+                    }
+                    _ => None,
+                },
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    None
+                }
+                Ok(ConnectionState::BlockedHandshake) => Some(Progress::Going),
+                Ok(ConnectionState::WriteTraffic(_)) => Some(Progress::Done),
+                // The alert comes behind the error.
+                Err(_) if !failed => {
+                    failed = true;
+                    None
+                }
+                _ => Some(Progress::Failed),
+            };
+            let discard = discard.min(self.incoming.len());
+            self.incoming.drain(..discard);
+            match progress {
+                Some(_) if failed => return Progress::Failed,
+                Some(progress) => return progress,
+                None => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Certificates, an SE with a stand-in application, a device, and lines that cut or merge what the server sends in the clear.
+#![allow(dead_code, reason = "each program uses a part")]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use sekisho_apdu::{CApdu, Writer};
+use sekisho_bridge::{
+    Bridge, Buffers, Correspondence, Ended, Settings, Step, Why, handshake_name, tls_class,
+};
+use sekisho_keys::Rng;
+use sekisho_keys::p256sig::SigningKey;
+use sekisho_tls::{Endpoint, Heard, Peer, Rustls, Version};
+
+pub(crate) const NOW: u64 = 1_800_000_000;
+
+pub(crate) struct Certified {
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) pem: String,
+    pub(crate) key: KeyPair,
+}
+
+impl Certified {
+    pub(crate) fn scalar(&self) -> [u8; 32] {
+        // PKCS #8 around an ECPrivateKey: version 1, then 32 bytes.
+        let der = self.key.serialize_der();
+        let at = der
+            .windows(5)
+            .position(|bytes| bytes == [2, 1, 1, 4, 32])
+            .unwrap()
+            + 5;
+        der[at..at + 32].try_into().unwrap()
+    }
+}
+
+/// A certificate authority on P-256, and what it has certified.
+pub(crate) struct Pki {
+    pub(crate) authority: Certified,
+    pub(crate) server: Certified,
+    pub(crate) element: Certified,
+}
+
+impl Pki {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// The server's certificate as `change` has it.
+    pub(crate) fn with(change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let issuer = Issuer::from_params(&params, &key);
+        let certify = |name: &str, usage, change: Box<dyn FnOnce(&mut CertificateParams) + '_>| {
+            let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.extended_key_usages = vec![usage];
+            change(&mut params);
+            let key = KeyPair::generate().unwrap();
+            let certificate = params.signed_by(&key, &issuer).unwrap();
+            Certified {
+                certificate: certificate.der().to_vec(),
+                pem: certificate.pem(),
+                key,
+            }
+        };
+        let server = certify("localhost", ExtendedKeyUsagePurpose::ServerAuth, Box::new(change));
+        let element = certify(
+            "element.example",
+            ExtendedKeyUsagePurpose::ClientAuth,
+            Box::new(|_| {}),
+        );
+        let authority = Certified {
+            certificate: certificate.der().to_vec(),
+            pem: certificate.pem(),
+            key,
+        };
+        Self {
+            authority,
+            server,
+            element,
+        }
+    }
+}
+
+/// Not random: each byte from a counter.
+pub(crate) struct Seeded(pub(crate) u64);
+
+impl Rng for Seeded {
+    fn fill(&mut self, out: &mut [u8]) {
+        for chunk in out.chunks_mut(32) {
+            self.0 += 1;
+            let digest = sekisho_keys::sha256(&[&self.0.to_be_bytes()]);
+            chunk.copy_from_slice(&digest[..chunk.len()]);
+        }
+    }
+}
+
+/// An SE: a session, and an application that knows nothing of it.
+pub(crate) struct Element<'a> {
+    pub(crate) endpoint: Endpoint<Rustls, 4096>,
+    peer: Peer<'a>,
+    rng: Seeded,
+    waiting: Vec<u8>,
+    sw: u16,
+    /// The commands in the clear that the application got.
+    pub(crate) ran: Vec<Vec<u8>>,
+    /// What went over the interface, in words.
+    pub(crate) trace: Vec<String>,
+    /// Commands, bytes to the SE, bytes from it.
+    pub(crate) count: (usize, usize, usize),
+}
+
+/// READ BINARY answers 64 bytes; SELECT 9000; anything else 6D00.
+fn application(command: &[u8]) -> Vec<u8> {
+    match CApdu::parse(command).map(|command| command.ins) {
+        Ok(0xB0) => [&[0x5A; 64][..], &[0x90, 0]].concat(),
+        Ok(0xA4) => vec![0x90, 0],
+        _ => vec![0x6D, 0],
+    }
+}
+
+pub(crate) fn key(pki: &Pki) -> SigningKey {
+    SigningKey::from_bytes(&pki.element.scalar()).unwrap()
+}
+
+pub(crate) fn name_of(ins: u8) -> &'static str {
+    match ins {
+        0x20 => "application data",
+        0x21 => "handshake, opaque",
+        0x22 => "change_cipher_spec",
+        0x23 => "alert",
+        0x28 => "OPEN",
+        0x2A => "CLOSE",
+        other => handshake_name(other),
+    }
+}
+
+impl<'a> Element<'a> {
+    pub(crate) fn new(peer: Peer<'a>, seed: u64) -> Self {
+        Self {
+            endpoint: Endpoint::new(tls_class(0).unwrap(), Correspondence::IDENTITY),
+            peer,
+            rng: Seeded(seed),
+            waiting: vec![],
+            sw: 0,
+            ran: vec![],
+            trace: vec![],
+            count: (0, 0, 0),
+        }
+    }
+
+    pub(crate) fn transmit(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let command = CApdu::parse(bytes).unwrap();
+        if command.ins != 0xC0 {
+            self.run(&command);
+        }
+        let most = usize::try_from(command.ne.unwrap()).unwrap();
+        let rest = self.waiting.split_off(self.waiting.len().min(most));
+        let mut answer = core::mem::replace(&mut self.waiting, rest);
+        let sw = match self.waiting.len() {
+            0 => self.sw,
+            left => 0x6100 | u16::try_from(left).ok().filter(|left| *left < 256).unwrap_or(0),
+        };
+        answer.extend(sw.to_be_bytes());
+        self.count.0 += 1;
+        self.count.1 += bytes.len();
+        self.count.2 += answer.len();
+        answer
+    }
+
+    fn run(&mut self, command: &CApdu<'_>) {
+        let mut out = vec![0; 8192];
+        let mut out = Writer::new(&mut out);
+        let chained = command.cla.0 & 0x10 != 0;
+        if !chained {
+            self.trace.push(format!("> {}", name_of(command.ins)));
+        }
+        let sw = match command.ins {
+            0x28 => self.endpoint.open(&self.peer, &mut self.rng, &mut out),
+            0x2A => self.endpoint.close(command.p1, &mut out),
+            ins => {
+                let p1p2 = [command.p1, command.p2];
+                match self
+                    .endpoint
+                    .hear(chained, ins, p1p2, command.data, &mut self.rng, &mut out)
+                {
+                    Heard::Answer(sw) => sw,
+                    Heard::Command => {
+                        let inner = self.endpoint.command().to_vec();
+                        let answer = application(&inner);
+                        self.ran.push(inner);
+                        self.endpoint.answer(&answer, &mut out)
+                    }
+                }
+            }
+        };
+        let mut reader = sekisho_apdu::Reader::new(out.written());
+        while let Ok(piece) = sekisho_bridge::Piece::take(&mut reader, tls_class(0).unwrap()) {
+            self.trace.push(format!("< {}", name_of(piece.ins)));
+        }
+        self.waiting = out.written().to_vec();
+        self.sw = sw.0;
+    }
+}
+
+/// What happens to the server's records on the way to the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    AsTheyAre,
+    /// Handshake records in the clear are cut into records of 7 bytes.
+    Cut,
+    /// Handshake records in the clear become one, up to ServerHelloDone.
+    Merged,
+}
+
+/// Takes whole records from the front of `bytes`, and gives them as the line has them.
+fn over_the_line(line: Line, bytes: &mut Vec<u8>, held: &mut Vec<u8>, sealed: &mut bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Some(len) = bytes
+        .get(3..5)
+        .map(|len| 5 + usize::from(u16::from_be_bytes([len[0], len[1]])))
+        && bytes.len() >= len
+    {
+        let record: Vec<u8> = bytes.drain(..len).collect();
+        *sealed |= record[0] != 22;
+        match line {
+            Line::Cut if !*sealed => {
+                for content in record[5..].chunks(7) {
+                    out.extend([22, 3, 3, 0, u8::try_from(content.len()).unwrap()]);
+                    out.extend(content);
+                }
+            }
+            Line::Merged if !*sealed => {
+                held.extend(&record[5..]);
+                if held.ends_with(&[14, 0, 0, 0]) {
+                    out.extend([22, 3, 3]);
+                    out.extend(u16::try_from(held.len()).unwrap().to_be_bytes());
+                    out.append(held);
+                }
+            }
+            _ => {
+                if !held.is_empty() {
+                    out.extend([22, 3, 3]);
+                    out.extend(u16::try_from(held.len()).unwrap().to_be_bytes());
+                    out.append(held);
+                }
+                out.extend(record);
+            }
+        }
+    }
+    out
+}
+
+/// A device: carries a session between the SE and a server until it ends; `idle` is asked whenever the server is to speak, and says whether to go on.
+pub(crate) fn carry(
+    element: &mut Element<'_>,
+    stream: &mut TcpStream,
+    line: Line,
+    mut idle: impl FnMut(&mut Element<'_>) -> bool,
+) -> Ended {
+    let (mut record, mut answer, mut command) = (vec![0; Buffers::RECORD], vec![0; 4096], vec![0; 264]);
+    let buffers = Buffers {
+        record: &mut record,
+        answer: &mut answer,
+        command: &mut command,
+    };
+    let mut bridge = Bridge::new(Settings::DEFAULT, buffers).unwrap();
+    let (mut raw, mut held, mut sealed, mut ready) = (Vec::new(), Vec::new(), false, Vec::new());
+    let mut closing = false;
+    bridge.open(1, Some(NOW));
+    loop {
+        match bridge.step() {
+            Step::Command(command) => {
+                let answer = element.transmit(command);
+                bridge.answered(&answer);
+            }
+            Step::Send(record) => stream
+                .write_all(&[record.header(), record.body].concat())
+                .unwrap(),
+            Step::Receive => {
+                if ready.is_empty() {
+                    if !closing && !idle(element) {
+                        closing = true;
+                        bridge.close(Why::Asked);
+                        continue;
+                    }
+                    let mut bytes = [0; 4096];
+                    let len = stream.read(&mut bytes).unwrap_or(0);
+                    if len == 0 {
+                        bridge.close(Why::Disconnected);
+                        continue;
+                    }
+                    raw.extend(&bytes[..len]);
+                    ready = over_the_line(line, &mut raw, &mut held, &mut sealed);
+                    continue;
+                }
+                let space = bridge.space();
+                let len = space.len().min(ready.len());
+                space[..len].copy_from_slice(&ready[..len]);
+                ready.drain(..len);
+                bridge.received(len);
+            }
+            Step::Over(ended) => return ended,
+        }
+    }
+}
+
+pub(crate) const fn version_name(version: Version) -> &'static str {
+    match version {
+        Version::Tls12 => "TLS 1.2",
+        Version::Tls13 => "TLS 1.3",
+    }
+}

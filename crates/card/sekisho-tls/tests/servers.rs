@@ -1,0 +1,290 @@
+//! The SE's end and the device's against servers that are not ours: OpenSSL's `s_server` and rustls, which both want the SE's certificate.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests"
+)]
+
+mod ends;
+
+use ends::{Element, Line, NOW, Pki, carry, key, version_name};
+use sekisho_bridge::Ended;
+use sekisho_tls::{Peer, Version};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// SELECT, READ BINARY and an instruction that no application has.
+const COMMANDS: [&[u8]; 3] = [
+    &[0, 0xA4, 4, 0, 2, 0xA0, 1],
+    &[0, 0xB0, 0, 0, 0],
+    &[0, 0x10, 0, 0],
+];
+const ANSWERS: [usize; 3] = [2, 66, 2];
+
+struct OpenSsl {
+    child: Child,
+    stdin: ChildStdin,
+    port: u16,
+    said: Arc<Mutex<Vec<u8>>>,
+    _folder: tempfile::TempDir,
+}
+
+impl OpenSsl {
+    fn new(pki: &Pki, version: Version, more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (certificate, authority) = (
+            file("server.pem", &pki.server.pem),
+            file("ca.pem", &pki.authority.pem),
+        );
+        let key = file("server.key", &pki.server.key.serialize_pem());
+        let version = if version == Version::Tls12 {
+            "-tls1_2"
+        } else {
+            "-tls1_3"
+        };
+        let mut child = Command::new("openssl")
+            .args([
+                "s_server",
+                "-accept",
+                "127.0.0.1:0",
+                "-naccept",
+                "1",
+                "-Verify",
+                "2",
+                "-verify_return_error",
+            ])
+            .args([
+                "-cert",
+                &certificate,
+                "-key",
+                &key,
+                "-CAfile",
+                &authority,
+                version,
+            ])
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (stdin, mut stdout) = (
+            child.stdin.take().unwrap(),
+            BufReader::new(child.stdout.take().unwrap()),
+        );
+        let port = loop {
+            let mut line = String::new();
+            assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "s_server ended");
+            if let Some(port) = line.strip_prefix("ACCEPT 127.0.0.1:") {
+                break port.trim().parse().unwrap();
+            }
+        };
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&said);
+        std::thread::spawn(move || {
+            let mut bytes = [0; 1024];
+            while let Ok(len @ 1..) = stdout.read(&mut bytes) {
+                into.lock().unwrap().extend(&bytes[..len]);
+            }
+        });
+        Self {
+            child,
+            stdin,
+            port,
+            said,
+            _folder: folder,
+        }
+    }
+}
+
+impl Drop for OpenSsl {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}
+
+/// What a session ran, and how it ended; and what it took.
+fn with_openssl(version: Version, line: Line, more: &[&str]) -> (Vec<String>, (usize, usize, usize)) {
+    let pki = Pki::new();
+    let mut server = OpenSsl::new(&pki, version, more);
+    let key = key(&pki);
+    let peer = Peer {
+        name: "localhost",
+        anchors: &[&pki.authority.certificate],
+        chain: &[&pki.element.certificate],
+        key: &key,
+        time: NOW,
+        versions: &[Version::Tls12, Version::Tls13],
+    };
+    let mut element = Element::new(peer, 1);
+    let mut asked = 0;
+    let mut stream = connect(server.port);
+    let ended = carry(&mut element, &mut stream, line, |element| {
+        if !element.endpoint.is_open() || element.ran.len() < asked {
+            return true;
+        }
+        let Some(command) = COMMANDS.get(asked) else {
+            return false;
+        };
+        server.stdin.write_all(command).unwrap();
+        server.stdin.flush().unwrap();
+        asked += 1;
+        true
+    });
+    assert_eq!(ended, Ended::BySe);
+    drop(stream);
+    let _ = server.child.wait();
+    assert_eq!(element.ran, COMMANDS);
+    let answers: Vec<u8> = [&[0x90, 0][..], &[0x5A; 64], &[0x90, 0, 0x6D, 0]].concat();
+    let is_there = || {
+        server
+            .said
+            .lock()
+            .unwrap()
+            .windows(answers.len())
+            .any(|bytes| bytes == answers)
+    };
+    assert!(
+        (0..200).any(|_| is_there() || {
+            std::thread::yield_now();
+            false
+        }),
+        "the server has the answers"
+    );
+    println!(
+        "{} {line:?}: {:?} (APDUs, bytes to the SE, from it)",
+        version_name(version),
+        element.count
+    );
+    (element.trace, element.count)
+}
+
+/// Figures 12 and 13, message by message, in the order of RFC 5246.
+#[test]
+fn openssl_tls_1_2_in_the_order_of_the_page() {
+    let (trace, (apdus, ..)) = with_openssl(Version::Tls12, Line::AsTheyAre, &[]);
+    let page = include_str!("../../../../docs/spec/tls-apdu.md");
+    let section = page.split("## 7 ").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut expected = Vec::new();
+    for line in section.lines().filter(|line| line.starts_with('|')) {
+        let cell = line.trim_end_matches('|').rsplit('|').next().unwrap().trim();
+        if let Some((way, ins)) = cell.strip_prefix('`').and_then(|cell| cell.split_once("` ")) {
+            expected.push(format!(
+                "{way} {}",
+                ends::name_of(u8::from_str_radix(ins, 16).unwrap())
+            ));
+        }
+    }
+    assert_eq!(trace[..expected.len()], expected);
+    assert_eq!(
+        trace[expected.len()..],
+        [
+            "> application data",
+            "< application data",
+            "> application data",
+            "< application data",
+            "> CLOSE",
+            "< alert"
+        ]
+    );
+    assert!(apdus < 30);
+}
+
+#[test]
+fn openssl_tls_1_3() {
+    let (trace, _) = with_openssl(Version::Tls13, Line::AsTheyAre, &[]);
+    assert_eq!(
+        trace[..4],
+        ["> OPEN", "< ClientHello", "> ServerHello", "< change_cipher_spec"]
+    );
+}
+
+#[test]
+fn openssl_with_records_cut_merged_and_small() {
+    for version in [Version::Tls12, Version::Tls13] {
+        for line in [Line::Cut, Line::Merged] {
+            let (trace, _) = with_openssl(version, line, &[]);
+            if (version, line) == (Version::Tls12, Line::Cut) {
+                assert!(trace.iter().filter(|said| *said == "> handshake, opaque").count() > 100);
+            }
+        }
+        with_openssl(version, Line::AsTheyAre, &["-max_send_frag", "512"]);
+    }
+}
+
+/// rustls sends its flight of TLS 1.2 in one record.
+#[test]
+fn rustls_in_both_versions() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for line in [Line::AsTheyAre, Line::Cut, Line::Merged] {
+            let pki = Pki::new();
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(pki.authority.certificate.clone().into()).unwrap();
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+                Arc::new(roots),
+                Arc::clone(&provider),
+            )
+            .build()
+            .unwrap();
+            let key = rustls::pki_types::PrivatePkcs8KeyDer::from(pki.server.key.serialize_der());
+            let config = rustls::ServerConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_client_cert_verifier(verifier)
+                .with_single_cert(vec![pki.server.certificate.clone().into()], key.into())
+                .unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let server = std::thread::spawn(move || {
+                let (stream, _) = listener.accept().unwrap();
+                let connection = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+                let mut tls = rustls::StreamOwned::new(connection, stream);
+                for (number, (command, answer)) in COMMANDS.iter().zip(ANSWERS).enumerate() {
+                    if number == 1 && tls.conn.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3) {
+                        tls.conn.refresh_traffic_keys().unwrap();
+                    }
+                    tls.write_all(command).unwrap();
+                    tls.flush().unwrap();
+                    let mut bytes = vec![0; answer];
+                    tls.read_exact(&mut bytes).unwrap();
+                }
+                tls.conn.send_close_notify();
+                tls.flush().unwrap();
+                assert_eq!(tls.read(&mut [0]).unwrap_or(0), 0);
+                tls.conn.peer_certificates().unwrap()[0].to_vec()
+            });
+            let element_key = ends::key(&pki);
+            let peer = Peer {
+                name: "localhost",
+                anchors: &[&pki.authority.certificate],
+                chain: &[&pki.element.certificate],
+                key: &element_key,
+                time: NOW,
+                versions: &[Version::Tls13, Version::Tls12],
+            };
+            let mut element = Element::new(peer, 2);
+            let ended = carry(&mut element, &mut connect(port), line, |_| true);
+            assert_eq!(ended, Ended::BySe);
+            assert_eq!(element.ran, COMMANDS);
+            assert_eq!(server.join().unwrap(), pki.element.certificate);
+            println!("rustls {:?} {line:?}: {:?}", version.version, element.count);
+        }
+    }
+}
