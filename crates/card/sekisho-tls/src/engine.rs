@@ -233,10 +233,10 @@ impl Engine for Rustls {
 }
 
 impl Rustls {
-    /// Lets the engine go on until it wants something.
+    /// Lets the engine go on until it wants something. Behind an error it says its alert, and is asked nothing more: it would look at what it has refused again.
     fn run(&mut self, out: &mut Vec<u8>) -> Progress {
         let mut failed = false;
-        loop {
+        while !failed || self.connection.wants_write() {
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(&mut self.incoming);
             let progress = match state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => match data.encode(&mut []) {
@@ -254,7 +254,6 @@ impl Rustls {
                 }
                 Ok(ConnectionState::BlockedHandshake) => Some(Progress::Going),
                 Ok(ConnectionState::WriteTraffic(_)) => Some(Progress::Done),
-                // The alert comes behind the error.
                 Err(_) if !failed => {
                     failed = true;
                     None
@@ -263,11 +262,10 @@ impl Rustls {
             };
             let discard = discard.min(self.incoming.len());
             self.incoming.drain(..discard);
-            match progress {
-                Some(_) if failed => return Progress::Failed,
-                Some(progress) => return progress,
-                None => {}
+            if let Some(progress) = progress {
+                return progress;
             }
         }
+        Progress::Failed
     }
 }

@@ -1,14 +1,6 @@
 //! The SE's end and the device's against servers that are not ours: OpenSSL's `s_server` and rustls, which both want the SE's certificate.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "helpers of tests are tests"
-)]
 
-mod ends;
-
-use ends::{Element, Line, NOW, Pki, carry, key, version_name};
+use crate::ends::{self, Element, Line, NOW, Pki, carry, key, version_name};
 use sekisho_bridge::Ended;
 use sekisho_tls::{Peer, Version};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,12 +10,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// SELECT, READ BINARY and an instruction that no application has.
-const COMMANDS: [&[u8]; 3] = [
+pub(crate) const COMMANDS: [&[u8]; 3] = [
     &[0, 0xA4, 4, 0, 2, 0xA0, 1],
     &[0, 0xB0, 0, 0, 0],
     &[0, 0x10, 0, 0],
 ];
-const ANSWERS: [usize; 3] = [2, 66, 2];
+pub(crate) const ANSWERS: [usize; 3] = [2, 66, 2];
 
 struct OpenSsl {
     child: Child,
@@ -179,7 +171,7 @@ fn with_openssl(version: Version, line: Line, more: &[&str]) -> (Vec<String>, (u
 #[test]
 fn openssl_tls_1_2_in_the_order_of_the_page() {
     let (trace, (apdus, ..)) = with_openssl(Version::Tls12, Line::AsTheyAre, &[]);
-    let page = include_str!("../../../../docs/spec/tls-apdu.md");
+    let page = include_str!("../../../../../docs/spec/tls-apdu.md");
     let section = page.split("## 7 ").nth(1).unwrap().split("\n## ").next().unwrap();
     let mut expected = Vec::new();
     for line in section.lines().filter(|line| line.starts_with('|')) {

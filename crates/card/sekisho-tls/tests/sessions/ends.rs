@@ -1,5 +1,4 @@
 //! Certificates, an SE with a stand-in application, a device, and lines that cut or merge what the server sends in the clear.
-#![allow(dead_code, reason = "each program uses a part")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -43,14 +42,14 @@ pub(crate) struct Pki {
 
 impl Pki {
     pub(crate) fn new() -> Self {
-        Self::with(|_| {})
+        Self::with("authority", |_| {})
     }
 
-    /// The server's certificate as `change` has it.
-    pub(crate) fn with(change: impl FnOnce(&mut CertificateParams)) -> Self {
+    /// An authority of this name, and the server's certificate as `change` has it.
+    pub(crate) fn with(authority: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "authority");
+        params.distinguished_name.push(DnType::CommonName, authority);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         let issuer = Issuer::from_params(&params, &key);

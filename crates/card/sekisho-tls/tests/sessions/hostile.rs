@@ -1,0 +1,402 @@
+//! Servers that are not whom the SE means, and devices that do not carry what they are given: a session fails, and nothing else happens.
+
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, date_time_ymd};
+use rustls::{AlertDescription, ServerConnection};
+use sekisho_apdu::{CApdu, Cla, StatusWord, Writer};
+use sekisho_bridge::{Bridge, Buffers, Correspondence, Ended, Settings, Step, Why, tls_class};
+use sekisho_keys::Rng;
+use sekisho_tls::{Endpoint, HANDSHAKE_MAX, Heard, Peer, Rustls, Version};
+
+use crate::ends::{Element, NOW, Pki, key};
+use crate::servers::{ANSWERS, COMMANDS};
+
+const VERSIONS: [Version; 2] = [Version::Tls12, Version::Tls13];
+
+fn server(pki: &Pki, version: Version) -> ServerConnection {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(pki.authority.certificate.clone().into()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(pki.server.key.serialize_der());
+    let version = match version {
+        Version::Tls12 => &rustls::version::TLS12,
+        Version::Tls13 => &rustls::version::TLS13,
+    };
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_client_cert_verifier(builder.build().unwrap())
+        .with_single_cert(vec![pki.server.certificate.clone().into()], key.into())
+        .unwrap();
+    config.send_tls13_tickets = 1;
+    ServerConnection::new(Arc::new(config)).unwrap()
+}
+
+fn peer<'a>(
+    anchor: &'a [&'a [u8]],
+    chain: &'a [&'a [u8]],
+    key: &'a sekisho_keys::p256sig::SigningKey,
+) -> Peer<'a> {
+    Peer {
+        name: "localhost",
+        anchors: anchor,
+        chain,
+        key,
+        time: NOW,
+        versions: &VERSIONS,
+    }
+}
+
+/// How a session with a server in memory ended: for the device, for the server; and the answers that the server got.
+struct Result {
+    ended: Ended,
+    server: core::result::Result<(), rustls::Error>,
+    answers: Vec<u8>,
+}
+
+/// Runs a session in which `device` stands between bridge and SE: it sees the number of each command.
+fn session(
+    server: &mut ServerConnection,
+    element: &mut Element<'_>,
+    mut device: impl FnMut(usize, &[u8], &mut Element<'_>) -> Vec<u8>,
+) -> Result {
+    let (mut record, mut answer, mut command) = (vec![0; Buffers::RECORD], vec![0; 4096], vec![0; 264]);
+    let buffers = Buffers {
+        record: &mut record,
+        answer: &mut answer,
+        command: &mut command,
+    };
+    let mut bridge = Bridge::new(Settings::DEFAULT, buffers).unwrap();
+    let (mut number, mut asked, mut result, mut answers) = (0, 0, Ok(()), Vec::new());
+    bridge.open(1, Some(NOW));
+    for _ in 0..10_000 {
+        match bridge.step() {
+            Step::Command(command) => {
+                let answer = device(number, command, element);
+                number += 1;
+                bridge.answered(&answer);
+            }
+            Step::Send(record) => {
+                let bytes = [record.header(), record.body].concat();
+                let mut rest = &bytes[..];
+                while !rest.is_empty() && server.read_tls(&mut rest).is_ok() {
+                    let done = server.process_new_packets().map(|_| ());
+                    result = result.and(done);
+                }
+                let mut got = [0; 256];
+                while let Ok(len @ 1..) = std::io::Read::read(&mut server.reader(), &mut got) {
+                    answers.extend(&got[..len]);
+                }
+            }
+            Step::Receive => {
+                if !server.is_handshaking()
+                    && asked < COMMANDS.len()
+                    && answers.len() == ANSWERS[..asked].iter().sum::<usize>()
+                {
+                    std::io::Write::write_all(&mut server.writer(), COMMANDS[asked]).unwrap();
+                    asked += 1;
+                }
+                let mut space = bridge.space();
+                match server.write_tls(&mut space) {
+                    Ok(len @ 1..) => bridge.received(len),
+                    _ if asked == COMMANDS.len() => bridge.close(Why::Asked),
+                    _ => bridge.close(Why::Disconnected),
+                }
+            }
+            Step::Over(ended) => {
+                return Result {
+                    ended,
+                    server: result,
+                    answers,
+                };
+            }
+        }
+    }
+    panic!("it goes on");
+}
+
+fn honest(_: usize, command: &[u8], element: &mut Element<'_>) -> Vec<u8> {
+    element.transmit(command)
+}
+
+/// Whom the SE does not mean it does not speak to, and says why.
+#[test]
+fn servers_that_are_not_the_peer() {
+    type Change = fn(&mut CertificateParams);
+    let changes: [(&str, Change, AlertDescription); 7] = [
+        (
+            "expired",
+            |params| params.not_after = date_time_ymd(2026, 1, 1),
+            AlertDescription::CertificateExpired,
+        ),
+        (
+            "not yet valid",
+            |params| params.not_before = date_time_ymd(2030, 1, 1),
+            AlertDescription::CertificateExpired,
+        ),
+        (
+            "wrong name",
+            |params| {
+                params.subject_alt_names = vec![rcgen::SanType::DnsName("other.example".try_into().unwrap())]
+            },
+            AlertDescription::BadCertificate,
+        ),
+        (
+            "wrong usage",
+            |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+            AlertDescription::UnsupportedCertificate,
+        ),
+        (
+            "too long for the SE",
+            |params| {
+                params.subject_alt_names.extend(
+                    (0..300).map(|number| {
+                        rcgen::SanType::DnsName(format!("n{number}.example").try_into().unwrap())
+                    }),
+                )
+            },
+            AlertDescription::RecordOverflow,
+        ),
+        ("wrong authority", |_| {}, AlertDescription::UnknownCA),
+        ("same name, other key", |_| {}, AlertDescription::DecryptError),
+    ];
+    let other = Pki::new();
+    for (name, change, alert) in changes {
+        for version in VERSIONS {
+            let pki = Pki::with(
+                if name == "wrong authority" {
+                    "another"
+                } else {
+                    "authority"
+                },
+                change,
+            );
+            let key = key(&pki);
+            let anchor = if name == "wrong authority" || name == "same name, other key" {
+                &other.authority
+            } else {
+                &pki.authority
+            };
+            let (anchors, chain) = ([&anchor.certificate[..]], [&pki.element.certificate[..]]);
+            let mut element = Element::new(peer(&anchors, &chain, &key), 3);
+            let mut server = server(&pki, version);
+            let result = session(&mut server, &mut element, honest);
+            assert_eq!(result.ended, Ended::BySe, "{name}");
+            // Behind ServerHello an alert in the clear is no alert to a server of TLS 1.3: the session is over all the same.
+            match (name, version) {
+                ("too long for the SE", Version::Tls13) => assert!(result.server.is_err()),
+                _ => assert_eq!(
+                    result.server,
+                    Err(rustls::Error::AlertReceived(alert)),
+                    "{name} {version:?}"
+                ),
+            }
+            assert!(element.ran.is_empty() && !element.endpoint.is_open(), "{name}");
+        }
+    }
+}
+
+/// What a device does to a command.
+const DEEDS: [&str; 9] = [
+    "drop", "repeat", "flip", "cut", "ins", "p1p2", "more", "open", "other",
+];
+
+/// Whatever a device does to one command of a session: no command runs that the server has not sent, in another order or twice; the server gets no other answer; and the next
+/// session opens.
+#[test]
+fn devices_that_lie() {
+    let pki = Pki::new();
+    let key = key(&pki);
+    let (anchors, chain) = ([&pki.authority.certificate[..]], [&pki.element.certificate[..]]);
+    let answers = [&[0x90, 0][..], &[0x5A; 64], &[0x90, 0, 0x6D, 0]].concat();
+    let (mut failed, mut whole, mut ends) = (0, 0, std::collections::BTreeMap::new());
+    for version in VERSIONS {
+        for deed in DEEDS {
+            for at in 1..40 {
+                let mut element = Element::new(peer(&anchors, &chain, &key), at as u64);
+                let mut done = false;
+                let result = session(
+                    &mut server(&pki, version),
+                    &mut element,
+                    |number, command, element| {
+                        if number != at || command[1] == 0xC0 {
+                            return element.transmit(command);
+                        }
+                        done = true;
+                        let mut bytes = command.to_vec();
+                        let last = bytes.len() - 2;
+                        match deed {
+                            "drop" => return vec![0x90, 0],
+                            "repeat" => drop(element.transmit(command)),
+                            "flip" if last > 5 => bytes[last] ^= 1,
+                            "cut" if last > 6 => {
+                                bytes.remove(last);
+                                bytes[4] -= 1;
+                            }
+                            "ins" => bytes[1] ^= 1,
+                            "p1p2" => bytes[3] ^= 1,
+                            "more" => bytes[2] ^= 0x80,
+                            "open" => bytes = vec![0xA4, 0x28, 0, 1, 0],
+                            "other" => bytes = vec![0xA4, 0x22, 0, 1, 1, 1, 0],
+                            _ => {}
+                        }
+                        element.transmit(&bytes)
+                    },
+                );
+                let name = format!("{version:?} {deed} {at}");
+                assert!(
+                    COMMANDS.starts_with(&element.ran.iter().map(|ran| &ran[..]).collect::<Vec<_>>()),
+                    "{name}"
+                );
+                assert!(answers.starts_with(&result.answers), "{name}");
+                *ends.entry(format!("{:?}", result.ended)).or_insert(0) += 1;
+                if result.answers == answers {
+                    whole += 1
+                } else {
+                    failed += 1
+                }
+                if !done {
+                    break;
+                }
+                // A session that follows is whole.
+                if at % 5 == 0 {
+                    element.ran.clear();
+                    let result = session(&mut server(&pki, version), &mut element, honest);
+                    assert_eq!(
+                        (result.answers, result.ended),
+                        (answers.clone(), Ended::BySe),
+                        "{name}"
+                    );
+                }
+            }
+        }
+    }
+    println!("whole {whole}, failed {failed}, {ends:?}");
+    assert!(failed > 80 && whole > 0);
+}
+
+/// A generator that gives nothing but zeros makes no session.
+#[test]
+fn without_randomness_there_is_no_session() {
+    struct Zeros;
+    impl Rng for Zeros {
+        fn fill(&mut self, out: &mut [u8]) {
+            out.fill(0);
+        }
+    }
+    let pki = Pki::new();
+    let key = key(&pki);
+    let (anchors, chain) = ([&pki.authority.certificate[..]], [&pki.element.certificate[..]]);
+    let mut endpoint = Endpoint::<Rustls, 4096>::new(tls_class(0).unwrap(), Correspondence::IDENTITY);
+    let mut out = [0; 2048];
+    let mut out = Writer::new(&mut out);
+    let sw = endpoint.open(&peer(&anchors, &chain, &key), &mut Zeros, &mut out);
+    assert_eq!((sw, out.len()), (StatusWord::CONDITIONS_NOT_SATISFIED, 0));
+}
+
+/// CLA, INS, P1-P2, data.
+type Sent<'a> = (u8, u8, u16, &'a [u8]);
+
+/// Section 4's status words, each of which ends the session.
+#[test]
+fn status_words_of_the_page() {
+    let pki = Pki::new();
+    let key = key(&pki);
+    let (anchors, chain) = ([&pki.authority.certificate[..]], [&pki.element.certificate[..]]);
+    let peer = peer(&anchors, &chain, &key);
+    let mut rng = crate::ends::Seeded(9);
+    let record = [0x55; 255];
+    let commands: [(&[Sent<'_>], u16); 13] = [
+        (&[(0xA4, 0x1F, 5, &record[..5])], 0x9000),
+        (&[(0xA4, 0x24, 0, &[])], 0x6D00),
+        (&[(0xA4, 0x00, 0, &[])], 0x6D00),
+        (&[(0xB4, 0x20, 5, &[])], 0x6700),
+        (&[(0xB4, 0x20, 5, &record[..5])], 0x6700),
+        (&[(0xA4, 0x20, 5, &record[..6])], 0x6700),
+        (&[(0xA4, 0x20, 5, &record[..4])], 0x6A80),
+        (
+            &[(0xB4, 0x20, 9, &record[..4]), (0xA4, 0x20, 10, &record[..5])],
+            0x6A80,
+        ),
+        (
+            &[(0xB4, 0x20, 9, &record[..4]), (0xA4, 0x21, 9, &record[..5])],
+            0x6A80,
+        ),
+        (&[(0xA4, 0x20, 0x8001, &[1])], 0x6A80),
+        (&[(0xA4, 0x02, 0x8001, &[1]), (0xA4, 0x23, 2, &[1, 0])], 0x6A80),
+        (&[(0xB4, 0x20, 4092, &record)], 0x6285),
+        (&[(0xA4, 0x2A, 0x0400, &[])], 0x6A86),
+    ];
+    for (sent, expected) in commands {
+        let mut endpoint = Endpoint::<Rustls, 4096>::new(tls_class(0).unwrap(), Correspondence::IDENTITY);
+        let mut out = vec![0; 4096];
+        let mut out = Writer::new(&mut out);
+        let mut sw = endpoint.open(&peer, &mut rng, &mut out);
+        for (cla, ins, p1p2, data) in sent {
+            assert_eq!(sw, StatusWord::NO_ERROR);
+            out.truncate(0);
+            let [p1, p2] = p1p2.to_be_bytes();
+            let command = CApdu::new(Cla(*cla), *ins, p1, p2).with_data(data);
+            sw = match ins {
+                0x2A => endpoint.close(p1, &mut out),
+                _ => match endpoint.hear(cla & 0x10 != 0, *ins, [p1, p2], command.data, &mut rng, &mut out) {
+                    Heard::Answer(sw) => sw,
+                    Heard::Command => panic!("a command"),
+                },
+            };
+        }
+        // The first one is an unknown message: the engine says what it thinks of it.
+        if expected == 0x9000 {
+            assert_eq!(sw, sekisho_bridge::SESSION_OVER);
+        } else {
+            assert_eq!(sw, StatusWord(expected), "{sent:?}");
+        }
+        if expected == 0x6285 {
+            assert_eq!(out.written(), [0xA4, 0x23, 0, 2, 2, 2, 22]);
+        }
+        out.truncate(0);
+        assert_eq!(
+            endpoint.hear(false, 0x20, [0, 0], &[], &mut rng, &mut out),
+            Heard::Answer(StatusWord::CONDITIONS_NOT_SATISFIED)
+        );
+        assert_eq!(endpoint.close(0, &mut out), StatusWord::CONDITIONS_NOT_SATISFIED);
+        assert_eq!(
+            endpoint.answer(&[0x90, 0], &mut out),
+            StatusWord::CONDITIONS_NOT_SATISFIED
+        );
+    }
+}
+
+/// A server that sends without end in a handshake is left before the engine has it all.
+#[test]
+fn a_handshake_is_bounded() {
+    let pki = Pki::new();
+    let key = key(&pki);
+    let (anchors, chain) = ([&pki.authority.certificate[..]], [&pki.element.certificate[..]]);
+    let mut rng = crate::ends::Seeded(9);
+    let mut endpoint = Endpoint::<Rustls, 4096>::new(tls_class(0).unwrap(), Correspondence::IDENTITY);
+    let mut out = vec![0; 4096];
+    let mut out = Writer::new(&mut out);
+    endpoint.open(&peer(&anchors, &chain, &key), &mut rng, &mut out);
+    // A message of 65,000 bytes, in records of 205 bytes.
+    let mut sent = 0;
+    let mut content = vec![2, 0, 0xFD, 0xE8];
+    content.resize(200, 0);
+    loop {
+        out.truncate(0);
+        let heard = endpoint.hear(false, 0x21, [0, 200], &content, &mut rng, &mut out);
+        sent += 205;
+        match heard {
+            Heard::Answer(StatusWord::NO_ERROR) => assert!(sent <= HANDSHAKE_MAX),
+            over => {
+                assert_eq!(over, Heard::Answer(sekisho_bridge::SESSION_OVER));
+                break;
+            }
+        }
+        content.fill(0);
+    }
+    assert_eq!(out.written(), [0xA4, 0x23, 0, 2, 2, 2, 80]);
+}
