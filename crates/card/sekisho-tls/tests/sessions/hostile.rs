@@ -14,7 +14,7 @@ use crate::servers::{ANSWERS, COMMANDS};
 
 const VERSIONS: [Version; 2] = [Version::Tls12, Version::Tls13];
 
-fn server(pki: &Pki, version: Version) -> ServerConnection {
+pub(crate) fn server(pki: &Pki, version: Version) -> ServerConnection {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(pki.authority.certificate.clone().into()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -35,7 +35,7 @@ fn server(pki: &Pki, version: Version) -> ServerConnection {
     ServerConnection::new(Arc::new(config)).unwrap()
 }
 
-fn peer<'a>(
+pub(crate) fn peer<'a>(
     anchor: &'a [&'a [u8]],
     chain: &'a [&'a [u8]],
     key: &'a sekisho_keys::p256sig::SigningKey,
@@ -51,18 +51,18 @@ fn peer<'a>(
 }
 
 /// How a session with a server in memory ended: for the device, for the server; and the answers that the server got.
-struct Result {
+pub(crate) struct Outcome {
     ended: Ended,
     server: core::result::Result<(), rustls::Error>,
     answers: Vec<u8>,
 }
 
 /// Runs a session in which `device` stands between bridge and SE: it sees the number of each command.
-fn session(
+pub(crate) fn session(
     server: &mut ServerConnection,
     element: &mut Element<'_>,
     mut device: impl FnMut(usize, &[u8], &mut Element<'_>) -> Vec<u8>,
-) -> Result {
+) -> Outcome {
     let (mut record, mut answer, mut command) = (vec![0; Buffers::RECORD], vec![0; 4096], vec![0; 264]);
     let buffers = Buffers {
         record: &mut record,
@@ -107,7 +107,7 @@ fn session(
                 }
             }
             Step::Over(ended) => {
-                return Result {
+                return Outcome {
                     ended,
                     server: result,
                     answers,
@@ -122,11 +122,11 @@ fn honest(_: usize, command: &[u8], element: &mut Element<'_>) -> Vec<u8> {
     element.transmit(command)
 }
 
-/// Whom the SE does not mean it does not speak to, and says why.
-#[test]
-fn servers_that_are_not_the_peer() {
-    type Change = fn(&mut CertificateParams);
-    let changes: [(&str, Change, AlertDescription); 7] = [
+/// What is wrong with the server's certificate, and the alert that says so.
+type Wrong = (&'static str, fn(&mut CertificateParams), AlertDescription);
+
+fn wrong_servers() -> [Wrong; 7] {
+    [
         (
             "expired",
             |params| params.not_after = date_time_ymd(2026, 1, 1),
@@ -162,9 +162,14 @@ fn servers_that_are_not_the_peer() {
         ),
         ("wrong authority", |_| {}, AlertDescription::UnknownCA),
         ("same name, other key", |_| {}, AlertDescription::DecryptError),
-    ];
+    ]
+}
+
+/// Whom the SE does not mean it does not speak to, and says why.
+#[test]
+fn servers_that_are_not_the_peer() {
     let other = Pki::new();
-    for (name, change, alert) in changes {
+    for (name, change, alert) in wrong_servers() {
         for version in VERSIONS {
             let pki = Pki::with(
                 if name == "wrong authority" {

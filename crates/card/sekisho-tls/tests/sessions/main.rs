@@ -8,4 +8,5 @@
 
 mod ends;
 mod hostile;
+mod recording;
 mod servers;
