@@ -418,3 +418,6 @@ fn head(cla: Cla, ins: u8, len: usize, out: &mut Writer<'_>) -> Option<()> {
     }
     .ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 //! * [`Engine`]: the handshake. [`Rustls`] is the one that there is, over a provider that computes with sekisho-keys alone.
 //! * [`Traffic`]: what stays behind the handshake, 128 bytes of keys and counters, and a record layer in place and without heap.
 //!
-//! The engine allocates; bounds stand before it ([`Limits`](endpoint)). There is no unsafe code here.
+//! The engine allocates; bounds stand before it: the room for a record, and [`HANDSHAKE_MAX`]. There is no unsafe code here.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]

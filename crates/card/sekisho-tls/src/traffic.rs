@@ -77,6 +77,12 @@ impl Direction {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn with_number(mut self, number: u32) -> Self {
+        self.number = number;
+        self
+    }
+
     /// Whether key and IV are these.
     pub(crate) fn is(&self, key: &[u8], iv: &[u8]) -> bool {
         sekisho_keys::ct_eq(&self.key, key) && sekisho_keys::ct_eq(&self.iv, iv)
