@@ -118,6 +118,8 @@ impl<E: Engine, const RECORD: usize> Endpoint<E, RECORD> {
         if matches!(self.state, State::None) {
             return Heard::Answer(StatusWord::CONDITIONS_NOT_SATISFIED);
         }
+        // One that has no answer yet gets none.
+        self.command = None;
         let done = match self.take(chained, ins, p1p2, data) {
             Ok(None) => Ok(StatusWord::NO_ERROR),
             Ok(Some(content_type)) => match self.act(content_type, rng, out) {
@@ -138,9 +140,10 @@ impl<E: Engine, const RECORD: usize> Endpoint<E, RECORD> {
 
     /// Answers it: an R-APDU, in a record.
     pub fn answer(&mut self, response: &[u8], out: &mut Writer<'_>) -> StatusWord {
-        if self.command.take().is_none() {
+        let Some((_, end)) = self.command.take() else {
             return StatusWord::CONDITIONS_NOT_SATISFIED;
-        }
+        };
+        self.record.get_mut(..end).unwrap_or_default().zeroize();
         self.forget();
         let done = self
             .say(APPLICATION_DATA, response, out)

@@ -98,7 +98,9 @@ impl Pair {
             Heard::Answer(sw) => sw,
             Heard::Command => {
                 assert_eq!(self.endpoint.command(), b"command");
-                self.endpoint.answer(b"answer", &mut out)
+                let sw = self.endpoint.answer(b"answer", &mut out);
+                assert!(!self.endpoint.record.windows(7).any(|bytes| bytes == b"command"));
+                sw
             }
         };
         (sw, pieces(out.written()))
@@ -149,6 +151,30 @@ fn pieces(bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
 
 const BOTH: [Version; 2] = [Version::Tls12, Version::Tls13];
 const GOES_ON: StatusWord = StatusWord::NO_ERROR;
+
+/// A command that the SE did not answer before the next one came is gone.
+#[test]
+fn a_command_that_was_not_answered_has_no_answer_later() {
+    let mut pair = Pair::new(Version::Tls13, 0);
+    let mut record = [0; 100];
+    let mut record = Writer::new(&mut record);
+    pair.server
+        .seal(APPLICATION_DATA, b"command", &mut record)
+        .unwrap();
+    let p1p2 = [0, u8::try_from(record.len()).unwrap()];
+    let mut out = [0; 100];
+    let mut out = Writer::new(&mut out);
+    let heard = pair
+        .endpoint
+        .hear(false, 0x20, p1p2, record.written(), &mut None, &mut out);
+    assert_eq!(heard, Heard::Command);
+    assert_eq!(pair.say(APPLICATION_DATA, b""), (GOES_ON, vec![]));
+    assert_eq!(pair.endpoint.command(), b"");
+    assert_eq!(
+        pair.endpoint.answer(b"answer", &mut out),
+        StatusWord::CONDITIONS_NOT_SATISFIED
+    );
+}
 
 #[test]
 fn commands_answers_and_goodbye() {
