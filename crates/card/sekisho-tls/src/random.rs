@@ -137,6 +137,10 @@ mod tests {
         assert_eq!(fill(&mut out), None);
         let lent = Lent::new(&mut Counting(0), 10);
         assert_eq!((fill(&mut out), out), (Some(()), [1, 2, 3, 4]));
+        assert_eq!(
+            place::with(|pool| pool.bytes[POOL - 10..POOL - 6].to_vec()),
+            Some(std::vec![0; 4])
+        );
         assert_eq!((fill(&mut out), out), (Some(()), [5, 6, 7, 8]));
         assert_eq!(fill(&mut out), None);
         let mut zeros = [1; 4];

@@ -152,6 +152,23 @@ fn pieces(bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
 const BOTH: [Version; 2] = [Version::Tls12, Version::Tls13];
 const GOES_ON: StatusWord = StatusWord::NO_ERROR;
 
+/// What is encrypted is no message, however it looks.
+#[test]
+fn behind_our_change_of_cipher_handshake_is_opaque() {
+    let mut endpoint = Endpoint::<Done, 600>::new(CLA, Correspondence::IDENTITY);
+    let records = [
+        22, 3, 3, 0, 5, 16, 0, 0, 1, 7, 20, 3, 3, 0, 1, 1, 22, 3, 3, 0, 5, 20, 0, 0, 1, 7,
+    ];
+    let mut out = [0; 100];
+    let mut out = Writer::new(&mut out);
+    assert!(endpoint.pieces(&records, &mut out).is_ok());
+    let said = pieces(out.written());
+    assert_eq!(
+        said,
+        [(16, vec![7]), (0x22, vec![1]), (0x21, vec![20, 0, 0, 1, 7])]
+    );
+}
+
 /// A command that the SE did not answer before the next one came is gone.
 #[test]
 fn a_command_that_was_not_answered_has_no_answer_later() {

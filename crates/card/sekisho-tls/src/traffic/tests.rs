@@ -112,6 +112,21 @@ fn what_is_changed_repeated_or_out_of_order_is_no_record() {
     }
 }
 
+/// RFC 8446, 5.2 and RFC 5246, 6.2.1: 2^14 bytes of text, which stands before its tag is looked at.
+#[test]
+fn a_text_that_is_too_long_is_an_overflow() {
+    for version in BOTH {
+        let (_, mut rx) = ends(version);
+        let longest = PLAINTEXT_MAX + rx.overhead();
+        for (len, alert) in [
+            (longest, Alert::BAD_RECORD_MAC),
+            (longest + 1, Alert::RECORD_OVERFLOW),
+        ] {
+            assert_eq!(rx.hear(APPLICATION_DATA, &mut vec![0; len]), Err(alert));
+        }
+    }
+}
+
 #[test]
 fn messages_behind_the_handshake() {
     let (mut tx, mut rx) = ends(Version::Tls13);

@@ -111,6 +111,8 @@ pub(crate) struct Element<'a> {
     pub(crate) trace: Vec<String>,
     /// Commands, bytes to the SE, bytes from it.
     pub(crate) count: (usize, usize, usize),
+    /// The same for the handshake alone.
+    pub(crate) handshake: Option<(usize, usize, usize)>,
 }
 
 /// READ BINARY answers 64 bytes; SELECT 9000; anything else 6D00.
@@ -149,6 +151,7 @@ impl<'a> Element<'a> {
             ran: vec![],
             trace: vec![],
             count: (0, 0, 0),
+            handshake: None,
         }
     }
 
@@ -168,6 +171,9 @@ impl<'a> Element<'a> {
         self.count.0 += 1;
         self.count.1 += bytes.len();
         self.count.2 += answer.len();
+        if self.endpoint.is_open() && self.waiting.is_empty() {
+            self.handshake.get_or_insert(self.count);
+        }
         answer
     }
 
