@@ -18,6 +18,24 @@ pub(crate) const COMMANDS: [&[u8]; 3] = [
 ];
 pub(crate) const ANSWERS: [usize; 3] = [2, 66, 2];
 
+/// What a server needs, in files: its certificate, its key, the authority's certificate.
+fn files(pki: &Pki) -> (tempfile::TempDir, [String; 3]) {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = [
+        &pki.server.pem,
+        &pki.server.key.serialize_pem(),
+        &pki.authority.pem,
+    ];
+    let mut number = 0;
+    let paths = texts.map(|text| {
+        number += 1;
+        let path = folder.path().join(format!("{number}.pem"));
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    });
+    (folder, paths)
+}
+
 struct OpenSsl {
     child: Child,
     stdin: ChildStdin,
@@ -28,17 +46,7 @@ struct OpenSsl {
 
 impl OpenSsl {
     fn new(pki: &Pki, version: Version, more: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
-        let (certificate, authority) = (
-            file("server.pem", &pki.server.pem),
-            file("ca.pem", &pki.authority.pem),
-        );
-        let key = file("server.key", &pki.server.key.serialize_pem());
+        let (folder, [certificate, key, authority]) = files(pki);
         let version = if version == Version::Tls12 {
             "-tls1_2"
         } else {
@@ -290,12 +298,7 @@ fn gnutls_in_both_versions() {
         (Version::Tls13, "NORMAL:-VERS-ALL:+VERS-TLS1.3"),
     ] {
         let pki = Pki::new();
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
+        let (_folder, [certificate, server_key, authority]) = files(&pki);
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -311,13 +314,8 @@ fn gnutls_in_both_versions() {
                 "--port",
                 &port.to_string(),
             ])
-            .args([
-                "--x509certfile",
-                &file("server.pem", &pki.server.pem),
-                "--x509keyfile",
-                &file("server.key", &pki.server.key.serialize_pem()),
-            ])
-            .args(["--x509cafile", &file("ca.pem", &pki.authority.pem)])
+            .args(["--x509certfile", &certificate, "--x509keyfile", &server_key])
+            .args(["--x509cafile", &authority])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
