@@ -407,7 +407,10 @@ mod tests {
         }
         for unfinished in [&[][..], MARK] {
             std::fs::write(&path, unfinished).unwrap();
-            assert_eq!(FileFlash::open(&path, None, PAGE, [0; KIND_LEN]).unwrap().pages(), 1);
+            assert_eq!(
+                FileFlash::open(&path, None, PAGE, [0; KIND_LEN]).unwrap().pages(),
+                1
+            );
         }
         std::fs::remove_file(&path).unwrap();
     }

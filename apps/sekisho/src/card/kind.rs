@@ -157,7 +157,14 @@ mod tests {
         }
         assert_eq!(kinds, 53);
         // A count of pages that does not go with the bit is what no version writes.
-        for unknown in [[6, 1, 0], [1, 3, 0], [0, 9, 0], [0xFF, 0xFF, 0xFF], [1, 0x81, 0], [1, 1, 1]] {
+        for unknown in [
+            [6, 1, 0],
+            [1, 3, 0],
+            [0, 9, 0],
+            [0xFF, 0xFF, 0xFF],
+            [1, 0x81, 0],
+            [1, 1, 1],
+        ] {
             assert_eq!(Kind::of_bytes(unknown), None);
         }
     }

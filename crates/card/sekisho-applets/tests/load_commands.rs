@@ -271,11 +271,19 @@ fn without_an_area_nothing_is_announced() {
         ..profile()
     };
     let made = card().into_flash().image();
-    let mut card = Card::booted(RamFlash::from_image(PAGE, &made[..BEFORE * PAGE]), SeededRng(2), &none).unwrap();
+    let mut card = Card::booted(
+        RamFlash::from_image(PAGE, &made[..BEFORE * PAGE]),
+        SeededRng(2),
+        &none,
+    )
+    .unwrap();
     let mut host = open(&mut card, FIRST);
     for command in loads(&carrier(METER), 240) {
         let first = command.get(1) == Some(&0xE6);
-        assert_eq!(sw(&host.send(&mut card, &command)), if first { 0x6A84 } else { 0x6985 });
+        assert_eq!(
+            sw(&host.send(&mut card, &command)),
+            if first { 0x6A84 } else { 0x6985 }
+        );
     }
 }
 

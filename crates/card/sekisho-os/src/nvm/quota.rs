@@ -121,7 +121,11 @@ impl Room {
 
     /// The owners of the records of the container with this number.
     fn owners(&self, container: u16) -> impl Iterator<Item = (u16, Quota)> {
-        let entries = self.entries.iter().flatten().map(|(id, quota)| (id.number(), *quota));
+        let entries = self
+            .entries
+            .iter()
+            .flatten()
+            .map(|(id, quota)| (id.number(), *quota));
         iter::once((container, Quota::NONE)).chain(entries)
     }
 }
