@@ -152,6 +152,29 @@ fn pieces(bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
 const BOTH: [Version; 2] = [Version::Tls12, Version::Tls13];
 const GOES_ON: StatusWord = StatusWord::NO_ERROR;
 
+/// Figure 5: outside the ciphertext nothing depends on what the application answered but its length.
+#[test]
+fn every_status_word_of_an_application_looks_the_same_outside() {
+    for version in BOTH {
+        let mut pair = Pair::new(version, 0);
+        let mut outside = vec![];
+        for sw in 0..=u16::MAX {
+            pair.endpoint.command = Some((5, 5));
+            let mut out = [0; 64];
+            let mut out = Writer::new(&mut out);
+            let outer = pair.endpoint.answer(&sw.to_be_bytes(), &mut out);
+            let len = pair.server.overhead() + 2;
+            let seen = [&outer.bytes(), &out.written()[..out.len() - len], &[0; 1][..]].concat();
+            if outside.is_empty() {
+                outside = seen;
+            } else {
+                assert_eq!(seen, outside, "{sw:04X}");
+            }
+        }
+        assert_eq!(outside[..2], [0x90, 0]);
+    }
+}
+
 /// What is encrypted is no message, however it looks.
 #[test]
 fn behind_our_change_of_cipher_handshake_is_opaque() {
