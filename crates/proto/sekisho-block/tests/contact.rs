@@ -440,6 +440,50 @@ fn a_reset_is_never_passed_over() {
     }
 }
 
+/// A PPS is taken once, whole, right behind the ATR, and never in specific mode; what is none leaves the card mute, whatever comes then.
+#[test]
+fn a_card_takes_a_pps_only_where_it_may() {
+    let specific = Atr {
+        specific: Some(sekisho_block::atr::Specific {
+            protocol: Protocol::T0,
+            fixed: true,
+            implicit: true,
+        }),
+        ..both()
+    };
+    for (atr, heard, said) in [
+        (both(), "FF109679", "FF109679"),
+        (both(), "FF109778", "FF00FF"),
+        (both(), "FF01FE", "FF01FE"),
+        (both(), "FF109678", ""),
+        (both(), "FF02FD", ""),
+        (both(), "FF80807F", ""),
+        (both(), "FF01FEFF01FE", ""),
+        (both(), "0084FF", ""),
+        (specific, "FF00FF", ""),
+    ] {
+        let mut card = Card::<APDU, 1>::new(&bytes(&atr), CARD_LINE, Acknowledge::Whole, direction).unwrap();
+        let mut out = [0; OUT_MAX];
+        // Nothing is heard before the ATR.
+        card.hear(Micros(0), &[0xFF, 0x01, 0xFE]);
+        let len = card.say(Micros(0), &mut out).unwrap();
+        assert_eq!(out[..len], bytes(&atr));
+        card.hear(Micros(1), &hex::decode(heard).unwrap());
+        let len = card.say(Micros(2), &mut out).unwrap_or(0);
+        let expected = if said.is_empty() { heard } else { said };
+        assert_eq!(
+            hex::encode_upper(&out[..len]) == expected,
+            !said.is_empty(),
+            "{heard}"
+        );
+        if said.is_empty() && heard.starts_with("FF") {
+            card.hear(Micros(3), &[0x00, 0xD6, 0x00, 0x00, 0x00]);
+            assert!(card.command().is_none(), "{heard}");
+            assert!(card.say(Micros(4), &mut out).is_none(), "{heard}");
+        }
+    }
+}
+
 /// What no card says: no ATR, one that is cut, one that does not end, an answer to PPS that agrees to something else. Three resets, then it is over.
 #[test]
 fn a_line_that_does_not_begin_is_given_up() {
