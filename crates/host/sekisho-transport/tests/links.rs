@@ -363,6 +363,23 @@ fn hostile_cards_come_to_a_clean_end() {
         card.transmit(&[0, 0xE0, 0, 0]),
         Err(TransportError::GivenUp)
     ));
+    // It says nothing more: what it may still say is not waited for, and would be nobody's.
+    let address = hostile(|stream| {
+        record(stream);
+        says(stream, "0003003B00");
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+    });
+    let mut card = LinkCard::open(DeviceLine::T0, &address, brief).unwrap();
+    let error = card.transmit(&[0, 0xE0, 0, 0]).unwrap_err();
+    assert!(
+        matches!(error, TransportError::Timeout) && error.is_outcome_unknown(),
+        "{error}"
+    );
+    assert!(matches!(
+        card.transmit(&[0, 0xE0, 0, 0]),
+        Err(TransportError::GivenUp)
+    ));
     // A status word and more behind it: no procedure of T=0.
     let address = hostile(|stream| {
         record(stream);
