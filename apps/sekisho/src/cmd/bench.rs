@@ -141,24 +141,21 @@ pub(super) fn resident() -> Result<u64> {
     Ok(pages * 4096)
 }
 
-#[allow(clippy::print_stdout, clippy::print_stderr)]
+/// Measures what is asked for.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if matches!(args.what, What::Paging) {
-        super::bench_paging::run(args.json, args.registered)?;
-        return Ok(ExitCode::SUCCESS);
+    match args.what {
+        What::Paging => super::bench_paging::run(args.json, args.registered)?,
+        What::Rolling => super::bench_rolling::run(args.json)?,
+        What::Card => super::bench_card::run(args.json)?,
+        What::Transports => super::bench_transports::run(args.json)?,
+        What::Update => return update(args),
     }
-    if matches!(args.what, What::Rolling) {
-        super::bench_rolling::run(args.json)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if matches!(args.what, What::Card) {
-        super::bench_card::run(args.json)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if matches!(args.what, What::Transports) {
-        super::bench_transports::run(args.json)?;
-        return Ok(ExitCode::SUCCESS);
-    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The broadcast update and the virtual SE.
+#[allow(clippy::print_stdout, clippy::print_stderr)]
+fn update(args: &Args) -> Result<ExitCode> {
     eprintln!("measuring, about ten seconds ...");
     let (authorise_micros, authorise_bytes) = authorisation()?;
     let image = vec![0x5A; IMAGE];

@@ -380,7 +380,11 @@ fn hostile_cards_come_to_a_clean_end() {
         card.transmit(&[0, 0xE0, 0, 0]),
         Err(TransportError::GivenUp)
     ));
-    // A status word and more behind it: no procedure of T=0.
+}
+
+/// A status word and more behind it is no procedure of T=0, which wants a reset before anything else.
+#[test]
+fn what_breaks_the_protocol_is_an_unknown_outcome() {
     let address = hostile(|stream| {
         record(stream);
         says(stream, "0003003B00");
