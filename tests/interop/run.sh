@@ -154,7 +154,7 @@ count "version 2 in Python"
 check "it came to its end as well" grep -q "^ok there is nothing more in version 2" "$work/lines"
 
 # The worked bytes of the specification pages, computed a second time from their words alone.
-for page in broadcast paging sm-rolling; do
+for page in broadcast paging sm-rolling loading; do
     check "python-cryptography computes the bytes of the page on $page" "$VENV/bin/python" "tests/vectors/$page-recompute.py"
 done
 

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use sekisho_keys::p256sig::SigningKey;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{Interface, Profile};
 use sekisho_scp::{MacMode, SecurityLevel};
@@ -320,4 +321,132 @@ fn a_long_load_file_and_one_that_is_too_long() {
     );
     assert_eq!(sw(&host.send(&mut card, &commands[2])), 0x6985);
     ok(&mut host, &mut card, &loads(&carrier(METER), 247));
+}
+
+const SD: &[u8] = b"\xF0LOADSD";
+
+fn lv(bytes: &[u8]) -> Vec<u8> {
+    [&[u8::try_from(bytes.len()).unwrap()], bytes].concat()
+}
+
+/// PUT KEY of a public key as version 73, KID 01.
+fn put_dap_key(replaces: u8, key: &SigningKey) -> Vec<u8> {
+    let public = key.verifying_key().to_sec1();
+    let fields = [&[0x73, 0xB0, 0x41][..], &public, &[0xF0, 1, 0, 0]].concat();
+    [&[0x80, 0xD8, replaces, 0x01][..], &lv(&fields), &[0]].concat()
+}
+
+/// The same load for a security domain, with a DAP block of its own before it.
+fn loads_for_domain(data: &[u8], by: &SigningKey) -> Vec<Vec<u8>> {
+    let hash = sekisho_keys::sha256(&[data]);
+    let fields = [&lv(crate::loadable::FILE)[..], &lv(SD), &lv(&hash), &[0, 0]].concat();
+    let mut all = loads(data, 200);
+    all[0] = [&[0x80, 0xE6, 0x02, 0x00][..], &lv(&fields), &[0]].concat();
+    let dap = [&[0x4F][..], &lv(SD), &[0xC3], &lv(&by.sign(&hash))].concat();
+    all.insert(
+        1,
+        [
+            &[0x80, 0xE8, 0, 0][..],
+            &lv(&[&[0xE2][..], &lv(&dap)].concat()),
+            &[0],
+        ]
+        .concat(),
+    );
+    for (number, command) in (0..).zip(&mut all[1..]) {
+        command[3] = number;
+    }
+    all
+}
+
+/// A domain with DAP Verification, with its key.
+fn verifying(card: &mut Card, key: &SigningKey) {
+    let mut host = open(card, FIRST);
+    let file = b"\x07\xA0\x00\x00\x01\x51\x53\x50\x08\xA0\x00\x00\x01\x51\x53\x50\x41";
+    let fields = [&file[..], &lv(SD), &[1, 0xC0, 0, 0]].concat();
+    ok(
+        &mut host,
+        card,
+        &[[&[0x80, 0xE6, 0x0C, 0][..], &lv(&fields), &[0]].concat()],
+    );
+    select(card, FIRST, SD);
+    let mut host = open_on(card, FIRST, 0).unwrap();
+    ok(&mut host, card, &[put_dap_key(0, key)]);
+}
+
+/// What is loaded for the domain has to be signed; what is loaded for another one has not, and may be.
+#[test]
+fn a_domain_verifies_what_is_loaded_for_it() {
+    let [key, other] = [1, 2].map(|n| SigningKey::from_bytes(&[n; 32]).unwrap());
+    let mut card = card();
+    verifying(&mut card, &key);
+    let data = carrier(METER);
+    let signed = loads_for_domain(&data, &key);
+    let mut host = open(&mut card, FIRST);
+    ok(&mut host, &mut card, &loads(&data, 200));
+    ok(&mut host, &mut card, &[delete_file(false)]);
+    // A DAP block that nobody has asked for is verified all the same.
+    let mut unasked = signed.clone();
+    unasked[0] = loads(&data, 200)[0].clone();
+    ok(&mut host, &mut card, &unasked);
+    ok(&mut host, &mut card, &[delete_file(false)]);
+    for (what, commands, at, answer) in [
+        ("another's", loads_for_domain(&data, &other), 1, 0x6982),
+        (
+            "of another file",
+            {
+                let mut of = loads_for_domain(&data, &key);
+                of[1] = loads_for_domain(&carrier(&METER[..800]), &key)[1].clone();
+                of
+            },
+            1,
+            0x6982,
+        ),
+        (
+            "none",
+            {
+                let mut without = loads(&data, 200);
+                without[0] = signed[0].clone();
+                without
+            },
+            loads(&data, 200).len() - 1,
+            0x6985,
+        ),
+    ] {
+        let mut host = open(&mut card, FIRST);
+        ok(&mut host, &mut card, &commands[..at]);
+        assert_eq!(sw(&host.send(&mut card, &commands[at])), answer, "{what}");
+        assert_eq!(
+            sw(&host.send(&mut card, &signed[2])),
+            0x6985,
+            "{what}: nothing is being loaded"
+        );
+        assert!(!holds(&card), "{what}");
+    }
+    let mut host = open(&mut card, FIRST);
+    ok(&mut host, &mut card, &signed);
+    ok(&mut host, &mut card, &[install_command(APPLICATION)]);
+    assert!(is_usable(&mut card, FIRST, APPLICATION));
+}
+
+/// What a key has verified is not verified any more when it has been replaced, whoever did that and wherever.
+#[test]
+fn a_new_key_ends_what_the_old_one_has_verified() {
+    let [key, next] = [1, 2].map(|n| SigningKey::from_bytes(&[n; 32]).unwrap());
+    for (change, goes_on) in [
+        (put_dap_key(0x73, &next), false),
+        (vec![0x80, 0xE4, 0, 0, 3, 0xD2, 1, 0x73, 0], false),
+        (vec![0x80, 0xCA, 0, 0xE0, 0], true),
+    ] {
+        let mut card = card();
+        verifying(&mut card, &key);
+        let signed = loads_for_domain(&carrier(METER), &key);
+        let mut host = open(&mut card, FIRST);
+        ok(&mut host, &mut card, &signed[..3]);
+        select(&mut card, Interface::Swp, SD);
+        let mut its = open_on(&mut card, Interface::Swp, 0).unwrap();
+        ok(&mut its, &mut card, &[change]);
+        let answer = sw(&host.send(&mut card, &signed[3]));
+        assert_eq!(answer, if goes_on { 0x9000 } else { 0x6985 });
+        assert_eq!(holds(&card), goes_on, "and nothing of it stays");
+    }
 }

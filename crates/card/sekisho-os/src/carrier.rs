@@ -161,6 +161,11 @@ impl Blocks {
         Ok(())
     }
 
+    /// The DAP block that has just been read, without its tag and length.
+    pub(crate) fn dap(&self) -> &[u8] {
+        self.head.so_far()
+    }
+
     /// Bytes of the load file data block.
     pub(crate) const fn length(&self) -> u32 {
         self.length
@@ -375,7 +380,7 @@ mod tests {
             let mut rest = *block;
             while let Some(part) = outer.next(&mut rest).ok()? {
                 let Part::Data(mut data) = part else {
-                    daps.push(outer.head.so_far().to_vec());
+                    daps.push(outer.dap().to_vec());
                     continue;
                 };
                 while let Some(piece) = inner.next(&mut data).ok()? {

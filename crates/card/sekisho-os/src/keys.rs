@@ -20,7 +20,7 @@ use sekisho_keys::{AesKey, KeySet};
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::Records;
 use crate::refusal::Refusal;
-pub(crate) use numbers::{KID_FIRST, is_platforms};
+pub(crate) use numbers::{KID_FIRST, KVN_DAP, is_platforms};
 use numbers::{KID_LAST, PLATFORMS, is_scp, may_become, not_found, wrong_data};
 pub use numbers::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KVN_PAIRING};
 pub use record::KeyRecord;
@@ -169,10 +169,15 @@ impl KeyStore<'_, '_> {
 
     /// The designer's public key.
     pub(crate) fn designer(&mut self) -> Result<VerifyingKey, Refusal> {
-        let record = self.record(KVN_DESIGNER)?;
+        self.public(KVN_DESIGNER)
+    }
+
+    /// The public key on P-256 that is the first of its version.
+    pub(crate) fn public(&mut self, kvn: u8) -> Result<VerifyingKey, Refusal> {
+        let record = self.record(kvn)?;
         let key = record
             .keys()
-            .find(|key| key.kind == key_type::ECC_PUBLIC)
+            .find(|key| key.kid == KID_FIRST && key.kind == key_type::ECC_PUBLIC)
             .ok_or(not_found())?;
         let point = key.value.try_into().map_err(|_| not_found())?;
         VerifyingKey::from_sec1(point).map_err(|_| not_found())

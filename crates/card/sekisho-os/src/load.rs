@@ -2,7 +2,8 @@
 //!
 //! One at a time in a container, from one logical channel. It ends with its last block, and with whatever else is asked there: then nothing of it is left.
 
-use sekisho_apdu::gp::{ApplicationLifeCycle, InstallForLoad};
+use sekisho_apdu::gp::{ApplicationLifeCycle, InstallForLoad, Privileges, tag};
+use sekisho_apdu::tlv::TlvReader;
 use sekisho_apdu::{Aid, StatusWord};
 
 use crate::application::Applications as _;
@@ -11,12 +12,13 @@ use crate::bulk;
 use crate::container::{ContainerMemory as _, new_entry};
 use crate::content::{NewFile, free};
 use crate::interface::{ContainerId, Place};
+use crate::keys::{KVN_DAP, KeyStore};
 use crate::loader::status;
 use crate::loading::{Announced, Come, Incoming};
 use crate::names::EntryId;
 use crate::nvm::{Records, Staged};
 use crate::refusal::Refusal;
-use crate::registry::FACTORY_INDEX;
+use crate::registry::{Entry, FACTORY_INDEX, Registry};
 use crate::state::{Core, Platform};
 
 const fn wrong() -> Refusal {
@@ -29,6 +31,53 @@ const fn refused() -> Refusal {
 
 const fn no_room() -> Refusal {
     Refusal(StatusWord::NOT_ENOUGH_MEMORY)
+}
+
+/// The security domains that have to verify a load file for the domain at a registry index: that one, if it verifies what is loaded for it, and all that verify whatever is loaded (GPC 9.2.2).
+fn must_verify(registry: &Registry, target: u8) -> impl Iterator<Item = EntryId> {
+    let is_asked = move |(index, of): &(u8, &Entry)| {
+        of.privileges.contains(Privileges::MANDATED_DAP_VERIFICATION)
+            || *index == target && of.privileges.contains(Privileges::DAP_VERIFICATION)
+    };
+    registry.applications().filter(is_asked).map(|(_, of)| of.id)
+}
+
+/// Tags of a DAP block: the security domain's AID, and its signature (GPC Table 11-59).
+const SIGNATURE: u32 = 0xC3;
+
+/// Verifies a DAP block: the domain's key signs the digest of the load file data block as a message.
+///
+/// # Errors
+/// 6A80 for another form, and a signature that is none on P-256; 6A88 when there is no such security domain that verifies; 6985 when it has no key for it; 6982 for a wrong signature; 6581.
+fn verify_dap(
+    registry: &Registry,
+    dap: &[u8],
+    digest: &[u8; 32],
+    records: &mut Records<'_>,
+) -> Result<EntryId, Refusal> {
+    let mut objects = TlvReader::new(dap);
+    let mut next = |wanted: u32| {
+        let object = objects.next().ok_or(wrong())??;
+        Some(object.value)
+            .filter(|_| object.tag.0 == wanted)
+            .ok_or(wrong())
+    };
+    let (aid, signature) = (next(tag::AID)?, next(SIGNATURE)?);
+    let signature: &[u8; 64] = signature.try_into().map_err(|_| wrong())?;
+    if objects.next().is_some() {
+        return Err(wrong());
+    }
+    let is_asked = |of: &Entry| of.privileges.contains(Privileges::DAP_VERIFICATION);
+    let domain = registry.application(aid).filter(|(_, of)| is_asked(of));
+    let domain = domain.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?.1.id;
+    let key = KeyStore { records, domain }.public(KVN_DAP);
+    let key = key.map_err(|refusal| match refusal.0 {
+        StatusWord::MEMORY_FAILURE => refusal,
+        _ => refused(),
+    })?;
+    key.verify(digest, signature)
+        .map_err(|_| Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED))?;
+    Ok(domain)
 }
 
 impl<P: Platform> Core<P> {
@@ -55,6 +104,12 @@ impl<P: Platform> Core<P> {
             nvm: self.nvm.open(),
             staged,
         };
+        // What is to be verified is the digest.
+        let registry = &self.containers.get(container).registry;
+        let (index, _) = registry.entry(domain).ok_or(refused())?;
+        if digest.is_none() && must_verify(registry, index).next().is_some() {
+            return Err(wrong());
+        }
         let id = new_entry(&mut records)?;
         records.nvm.set_coming(container, id);
         loading.now = Some(Incoming::new(Announced {
@@ -76,10 +131,17 @@ impl<P: Platform> Core<P> {
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
         let container = by.domain().container;
+        let registry = &self.containers.get(container).registry;
+        let mut records = Records {
+            nvm: self.nvm.open(),
+            staged: &mut *staged,
+        };
         let loading = self.platform.applications.loading(container);
         let now = loading.and_then(|loading| loading.now.as_mut());
         let now = now.filter(|now| now.announced.place == place).ok_or(refused())?;
-        now.take(number, block, &mut self.nvm.open())?;
+        now.take(number, block, &mut records, |dap, digest, records| {
+            verify_dap(registry, dap, digest, records)
+        })?;
         if !is_last {
             return Ok(());
         }
@@ -102,6 +164,9 @@ impl<P: Platform> Core<P> {
         let gone = Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND);
         let (domain, of) = registry.entry(domain).ok_or(gone)?;
         if ApplicationLifeCycle(of.life_cycle).is_locked() {
+            return Err(refused());
+        }
+        if must_verify(registry, domain).any(|id| !come.verified.contains(&Some(id))) {
             return Err(refused());
         }
         let file = NewFile {
@@ -128,24 +193,24 @@ impl<P: Platform> Core<P> {
         }
     }
 
-    /// Gives up what is being loaded from the places that are gone: it is wiped behind the next command, or at the next start.
-    /// Whether there was any.
+    /// Gives up what is being loaded from the places that are gone: it is wiped behind the next command, or at the next start. Whether there was any.
     pub(crate) fn give_loads_up(&mut self, is_gone: impl Fn(Place) -> bool) -> bool {
-        let mut any = false;
         let count = self.containers.table.all().len();
-        for container in (1..).take(count).map(ContainerId) {
-            let Some(loading) = self.platform.applications.loading(container) else {
-                continue;
-            };
-            let Some(now) = loading.now.take_if(|now| is_gone(now.announced.place)) else {
-                continue;
-            };
-            any = true;
-            if let Some(writing) = now.writing() {
-                self.nvm.area.release(writing);
-            }
+        let all = (1..).take(count).map(ContainerId);
+        // All of them.
+        all.filter(|container| self.give_load_up(*container, &is_gone))
+            .count()
+            > 0
+    }
+
+    /// The same of one container.
+    pub(crate) fn give_load_up(&mut self, container: ContainerId, is_gone: impl Fn(Place) -> bool) -> bool {
+        let loading = self.platform.applications.loading(container);
+        let now = loading.and_then(|loading| loading.now.take_if(|now| is_gone(now.announced.place)));
+        if let Some(writing) = now.as_ref().and_then(Incoming::writing) {
+            self.nvm.area.release(writing);
         }
-        any
+        now.is_some()
     }
 
     /// Gives up what is being loaded from a place, and wipes it.

@@ -12,8 +12,11 @@ use crate::carrier::{Blocks, Carrier, Described, Part, Piece};
 use crate::interface::Place;
 use crate::memory::State;
 use crate::names::EntryId;
-use crate::nvm::Nvm;
+use crate::nvm::{Nvm, Records};
 use crate::refusal::Refusal;
+
+/// DAP blocks that a load file may have.
+const DAPS_MAX: usize = 4;
 
 /// Room for one load file that comes by command. What it takes does not depend on the file.
 pub struct Loading {
@@ -57,6 +60,8 @@ pub(crate) struct Incoming {
     whole: Sha256,
     /// Over the image.
     image: Sha256,
+    /// Security domains whose DAP block has been verified.
+    verified: [Option<EntryId>; DAPS_MAX],
     /// What it says of its module, and where the image is being written.
     writing: Option<(Described, Writing)>,
 }
@@ -64,6 +69,7 @@ pub(crate) struct Incoming {
 /// A load file all of which has come: what it is, where its image stands, and the image's digest.
 pub(crate) struct Come {
     pub(crate) announced: Announced,
+    pub(crate) verified: [Option<EntryId>; DAPS_MAX],
     pub(crate) described: Described,
     pub(crate) writing: Writing,
     pub(crate) digest: [u8; 32],
@@ -84,6 +90,7 @@ impl Incoming {
             carrier: Carrier::NEW,
             whole: Sha256::new(),
             image: Sha256::new(),
+            verified: [None; DAPS_MAX],
             writing: None,
         }
     }
@@ -96,8 +103,17 @@ impl Incoming {
     /// Takes a block.
     ///
     /// # Errors
-    /// 6A86 for another number than the next one; 6A80 for what is no load file, or another one than was announced; 6A84 when there is no room; 6581. All of it is to be given up then.
-    pub(crate) fn take(&mut self, number: u8, block: &[u8], nvm: &mut Nvm<'_>) -> Result<(), Refusal> {
+    /// 6A86 for another number than the next one; 6A80 for what is no load file, or another one than was announced, and for a DAP block too many, or without a digest that it could be over; what
+    /// `verify` says; 6A84 when there is no room; 6581. All of it is to be given up then.
+    ///
+    /// `verify` verifies a DAP block under the digest that was announced: whose it is.
+    pub(crate) fn take<'r>(
+        &mut self,
+        number: u8,
+        block: &[u8],
+        records: &mut Records<'r>,
+        verify: impl Fn(&[u8], &[u8; 32], &mut Records<'r>) -> Result<EntryId, Refusal>,
+    ) -> Result<(), Refusal> {
         if number != self.next {
             return Err(Refusal(StatusWord::INCORRECT_P1P2));
         }
@@ -105,10 +121,19 @@ impl Incoming {
         let mut rest = block;
         while let Some(part) = self.blocks.next(&mut rest)? {
             match part {
-                Part::Dap => return Err(wrong()),
+                Part::Dap => {
+                    let digest = self.announced.digest.ok_or(wrong())?;
+                    let by = verify(self.blocks.dap(), &digest, records)?;
+                    let free = self
+                        .verified
+                        .iter_mut()
+                        .find(|slot| slot.is_none_or(|of| of == by));
+                    // One for each domain, and no more than there is room for.
+                    *free.filter(|slot| slot.is_none()).ok_or(wrong())? = Some(by);
+                }
                 Part::Data(data) => {
                     self.whole.update(data);
-                    self.data(data, nvm)?;
+                    self.data(data, &mut records.nvm)?;
                 }
             }
         }
@@ -145,6 +170,7 @@ impl Incoming {
         let (described, writing) = self.writing.take()?;
         Some(Come {
             announced: self.announced,
+            verified: self.verified,
             is_announced: self.announced.digest.is_none_or(|digest| ct_eq(&found, &digest)),
             described,
             writing,

@@ -160,14 +160,14 @@ fn stored(domain: &mut SecurityDomain<'_, '_>, tag: u16, w: &mut Writer<'_>) -> 
     }
 }
 
-/// Card capability information (GPC H.4). A security domain can have the privilege that makes it one, an application none.
+/// Card capability information (GPC H.4). A security domain can have the privilege that makes it one and those of DAP verification, an application none.
 fn capabilities(domain: &SecurityDomain<'_, '_>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
     w.tlv_with(0xA0, |w| {
         w.tlv(0x80, &[0x03])?;
         w.tlv(0x81, &[domain.scp_parameter().byte()])?;
         w.tlv(0x82, &[SCP03_KEYS])
     })?;
-    w.tlv(0x81, &Privileges::SECURITY_DOMAIN.to_bytes())?;
+    w.tlv(0x81, &Privileges::MANDATED_DAP_VERIFICATION.to_bytes())?;
     w.tlv(0x82, &Privileges::NONE.to_bytes())?;
     w.tlv(0x83, &[SHA_256])
 }

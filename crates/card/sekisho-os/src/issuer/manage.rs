@@ -20,6 +20,13 @@ use crate::secure::KeyRef;
 const KEPT: [u16; 3] = [0x0042, 0x0045, MESSAGING_POLICY];
 const KEPT_MAX: usize = 32;
 
+/// The privileges that a security domain can be given: to be one, to verify what is loaded for it, or whatever is loaded (GPC 9.2.2).
+const DOMAINS: [Privileges; 3] = [
+    Privileges::SECURITY_DOMAIN,
+    Privileges::DAP_VERIFICATION,
+    Privileges::MANDATED_DAP_VERIFICATION,
+];
+
 /// Life cycle of card and applications, during one command's processing, with who has proved himself.
 pub struct Open<'c, 'a> {
     context: &'c mut Context<'a>,
@@ -260,10 +267,10 @@ impl ContentManagement<'_, '_> {
         }
         let aid = Aid::new(new.aid).ok_or(wrong)?;
         let may_have = match file.module {
-            Module::CARD_MANAGER => Privileges::SECURITY_DOMAIN,
-            _ => Privileges::NONE,
+            Module::CARD_MANAGER => DOMAINS.contains(&new.privileges),
+            _ => new.privileges == Privileges::NONE,
         };
-        if new.privileges != may_have || registry.iter().any(|(_, entry)| entry.aid == aid) {
+        if !may_have || registry.iter().any(|(_, entry)| entry.aid == aid) {
             return Err(wrong);
         }
         self.context.system.effects.order = Some(Order::Install {
