@@ -89,6 +89,53 @@ fn power_cut_at_every_operation_of_an_extradition() {
     assert_eq!(outcomes(&all), [(false, after), (false, before), (true, after)]);
 }
 
+/// SET STATUS of a domain or an application with P1 60.
+fn set_all(aid: &str, p2: u8) -> Vec<u8> {
+    command(&format!("80F060{p2:02X}"), aid)
+}
+
+/// A domain and what is within it, directly or not, are locked and unlocked together, whenever the power goes; what is beside it is not.
+#[test]
+fn a_domain_is_locked_with_its_own_and_power_cut_at_every_operation() {
+    let mut card = boot(made());
+    let mut host = issuer(&mut card);
+    for aid in [SD, OTHER_SD] {
+        ok(&mut host, &mut card, &install_domain(aid));
+    }
+    ok(&mut host, &mut card, &install_note(SECOND, SECRET));
+    ok(&mut host, &mut card, &extradite(SECOND, SD));
+    // Neither an application nor the issuer security domain is a domain with its own.
+    assert_eq!(sw(&host.send(&mut card, &set_all(FIRST, 0x80))), 0x6A88);
+    assert_eq!(sw(&host.send(&mut card, &set_all(ISD, 0x80))), 0x6985);
+    let flash = card.into_flash();
+    let is_locked = |card: &mut Card| {
+        let [sd, second, beside, first] = [SD, SECOND, OTHER_SD, FIRST].map(|aid| select(card, aid));
+        assert_eq!((beside, first), (0x9000, 0x9000));
+        assert_eq!(sd, second, "both or none");
+        sd == 0x6A82
+    };
+    let above = |card: &mut Card| open_as(card, ISD, FROM_ABOVE);
+    let all = cut_everywhere(&flash, above, &set_all(SD, 0x80), is_locked);
+    println!("{all:?}");
+    assert_eq!(outcomes(&all), [(false, false), (false, true), (true, true)]);
+
+    // One that was locked alone before does not stand in the way, a domain locks itself with its own, and what it may not unlock those above do.
+    let mut card = boot(flash);
+    let mut host = issuer(&mut card);
+    ok(&mut host, &mut card, &lock(SECOND));
+    let mut own = open_as(&mut card, SD, FROM_ABOVE).unwrap();
+    assert_eq!(sw(&own.send(&mut card, &set_all(OTHER_SD, 0x80))), 0x6A88);
+    assert_eq!(sw(&own.send(&mut card, &set_all(SD, 0x00))), 0x6985);
+    select_on(&mut card, (SWP, 0), SD);
+    ok(&mut own, &mut card, &set_all(SD, 0x80));
+    assert_eq!(sw(&said(&mut card, SWP, &bytes("80CA00D300"))), 0x6985);
+    assert!(is_locked(&mut card));
+    let flash = card.into_flash();
+    let all = cut_everywhere(&flash, above, &set_all(SD, 0x00), is_locked);
+    println!("{all:?}");
+    assert_eq!(outcomes(&all), [(false, false), (false, true), (true, false)]);
+}
+
 #[test]
 fn power_cut_at_every_operation_of_making_selectable() {
     let mut card = boot(made());

@@ -10,6 +10,8 @@ use super::{CardManager, Cursor, wrong_data, wrong_p1p2};
 /// P1: what is looked for (GPC Table 11-33); also of SET STATUS, whose status is to be set (GPC Table 11-86).
 const ISSUER_SECURITY_DOMAIN: u8 = 0x80;
 const APPLICATIONS: u8 = 0x40;
+/// A security domain and what is within it; of SET STATUS alone.
+const DOMAIN_AND_APPLICATIONS: u8 = 0x60;
 const LOAD_FILES: u8 = 0x20;
 const LOAD_FILES_AND_MODULES: u8 = 0x10;
 
@@ -145,6 +147,7 @@ pub(super) fn set_status(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>)
             domain.open()?.set_life_cycle(next)?;
         }
         APPLICATIONS => domain.open()?.set_locked(capdu.data, capdu.p2 & LOCK != 0)?,
+        DOMAIN_AND_APPLICATIONS => domain.open()?.set_all_locked(capdu.data, capdu.p2 & LOCK != 0)?,
         _ => return Err(wrong_p1p2()),
     }
     Ok(StatusWord::NO_ERROR)

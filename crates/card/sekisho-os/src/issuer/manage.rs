@@ -218,27 +218,56 @@ impl Open<'_, '_> {
     /// 6A88 when there is no such application within the domain; 6985 without the privilege to unlock, when it is in that state already, or is the issuer
     /// security domain.
     pub fn set_locked(&mut self, aid: &[u8], locked: bool) -> Result<(), Refusal> {
-        let registry = &self.context.system.container.registry;
-        let (index, entry) = if has(self.context.entry, Privileges::GLOBAL_LOCK).is_ok() {
-            let (index, entry) = registry.application(aid).ok_or(not_found())?;
-            (index, *entry)
-        } else {
-            let found = within(self.context, aid)?;
-            if !locked {
-                return Err(refused());
-            }
-            found
-        };
-        let life_cycle = ApplicationLifeCycle(entry.life_cycle);
-        if index == ISD_INDEX || life_cycle.is_locked() == locked {
+        let (index, entry) = self.lockable(aid, locked)?;
+        if index == ISD_INDEX || !self.lock(index, &entry, locked)? {
             return Err(refused());
+        }
+        Ok(())
+    }
+
+    /// Locks or unlocks a security domain and all that is within it (GPC 11.10.2.1), in one step; what is in that state already stays as it is.
+    ///
+    /// # Errors
+    /// As of [`Open::set_locked`]: 6A88 also for what is no security domain, 6985 when all of them are in that state already.
+    pub fn set_all_locked(&mut self, aid: &[u8], locked: bool) -> Result<(), Refusal> {
+        let (domain, entry) = self.lockable(aid, locked)?;
+        if !entry.privileges.contains(Privileges::SECURITY_DOMAIN) {
+            return Err(not_found());
+        }
+        let registry = &self.context.system.container.registry;
+        let mut has_changed = false;
+        for (index, entry) in registry.applications() {
+            if domain != ISD_INDEX && registry.is_within(index, domain) {
+                has_changed |= self.lock(index, entry, locked)?;
+            }
+        }
+        if has_changed { Ok(()) } else { Err(refused()) }
+    }
+
+    /// The application with this AID, if the domain may lock or unlock it.
+    fn lockable(&self, aid: &[u8], locked: bool) -> Result<(u8, Entry), Refusal> {
+        if has(self.context.entry, Privileges::GLOBAL_LOCK).is_ok() {
+            let registry = &self.context.system.container.registry;
+            let (index, entry) = registry.application(aid).ok_or(not_found())?;
+            return Ok((index, *entry));
+        }
+        let found = within(self.context, aid)?;
+        if locked { Ok(found) } else { Err(refused()) }
+    }
+
+    /// Locks or unlocks an entry; false when it is so already.
+    fn lock(&mut self, index: u8, entry: &Entry, locked: bool) -> Result<bool, Refusal> {
+        let life_cycle = ApplicationLifeCycle(entry.life_cycle);
+        if life_cycle.is_locked() == locked {
+            return Ok(false);
         }
         let entry = Entry {
             life_cycle: life_cycle.with_locked(locked).0,
-            ..entry
+            ..*entry
         };
         self.context.system.effects.essential = true;
-        put_entry(self.context, index, &entry)
+        put_entry(self.context, index, &entry)?;
+        Ok(true)
     }
 }
 
