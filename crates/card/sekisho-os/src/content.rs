@@ -520,7 +520,7 @@ impl<P: Platform> Core<P> {
             domain,
         };
         let length = u32::try_from(file.image.len()).map_err(|_| Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
-        records.nvm.set_coming(container, new.id);
+        records.nvm.announce(container, new.id);
         let mut writing = records.nvm.begin_bulk(new.id, length)?;
         let written = bulk::write(&mut records.nvm, &mut writing, file.image);
         let digest = sha256(&[file.image]);

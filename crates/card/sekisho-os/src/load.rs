@@ -111,7 +111,7 @@ impl<P: Platform> Core<P> {
             return Err(wrong());
         }
         let id = new_entry(&mut records)?;
-        records.nvm.set_coming(container, id);
+        records.nvm.announce(container, id);
         loading.now = Some(Incoming::new(Announced {
             place,
             id,

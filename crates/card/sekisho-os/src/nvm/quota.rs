@@ -133,26 +133,35 @@ impl Room {
 impl Nvm<'_> {
     /// Who stands at a registry index, and what room he has.
     pub(crate) fn set_room(&mut self, container: ContainerId, index: u8, who: Option<(EntryId, Quota)>) {
-        let room = self
-            .rooms
-            .get_mut(usize::from(container.number()).wrapping_sub(1));
-        let Some(room) = room else { return };
-        if room.coming == who.map(|(id, _)| id) {
-            room.coming = None;
+        if let Some((id, _)) = who {
+            self.forget_coming(id);
         }
-        if let Some(place) = room.entries.get_mut(usize::from(index)) {
+        let place = self
+            .room(container)
+            .and_then(|room| room.entries.get_mut(usize::from(index)));
+        if let Some(place) = place {
             *place = who;
         }
     }
 
     /// A load file is on its way into a container, until it [stands at an index](Nvm::set_room) or another one comes. One that has been given up takes nothing.
-    pub(crate) fn set_coming(&mut self, container: ContainerId, id: EntryId) {
-        let room = self
-            .rooms
-            .get_mut(usize::from(container.number()).wrapping_sub(1));
-        if let Some(room) = room {
+    pub(crate) fn announce(&mut self, container: ContainerId, id: EntryId) {
+        self.forget_coming(id);
+        if let Some(room) = self.room(container) {
             room.coming = Some(id);
         }
+    }
+
+    /// Whichever container it was on its way into: an identity that was not given out in the end may come again elsewhere.
+    fn forget_coming(&mut self, id: EntryId) {
+        for room in self.rooms.iter_mut() {
+            room.coming = room.coming.filter(|coming| *coming != id);
+        }
+    }
+
+    fn room(&mut self, container: ContainerId) -> Option<&mut Room> {
+        self.rooms
+            .get_mut(usize::from(container.number()).wrapping_sub(1))
     }
 
     /// Pages of the area that an owner may have in all: its quota, or less if the others of its container leave less.
