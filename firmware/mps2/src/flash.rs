@@ -131,8 +131,8 @@ pub(crate) struct Options {
     part_ram: usize,
 }
 
-/// Bytes of stack to wipe: more than the deepest command of this chip takes (`budget.toml`). An unoptimised build in a test's process takes three times as many, for which the option page is written.
-const STACK: usize = 14 * 1024;
+/// Bytes of stack that the deepest command of this chip takes at most (`budget.toml`). An unoptimised build in a test's process takes three times as many, for which the option page is written.
+const STACK: usize = 12 * 1024;
 
 /// "SKO1".
 const MARK: u32 = u32::from_le_bytes(*b"SKO1");

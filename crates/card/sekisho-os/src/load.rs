@@ -194,6 +194,7 @@ impl<P: Platform> Core<P> {
     }
 
     /// Gives up what is being loaded from the places that are gone: it is wiped behind the next command, or at the next start. Whether there was any.
+    #[inline(never)]
     pub(crate) fn give_loads_up(&mut self, is_gone: impl Fn(Place) -> bool) -> bool {
         let count = self.containers.table.all().len();
         let all = (1..).take(count).map(ContainerId);

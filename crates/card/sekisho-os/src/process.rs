@@ -264,6 +264,7 @@ impl<P: Platform> Core<P> {
     /// Ends what the command of `place` has taken the ground from: secure messaging and secure channels whose key or policy is another now, and the
     /// application sessions of applications that cannot be used any more. What was proved to these is not proved when they are unlocked. Of a container that is
     /// terminated all secure channels but the command's own end.
+    #[inline(never)]
     fn end_revoked(&mut self, place: Place, effects: &Effects) {
         for revoked in effects.revoked.iter().flatten() {
             while let Some(place) = self.interfaces.messaging.opened_by(*revoked) {
