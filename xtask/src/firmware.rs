@@ -275,7 +275,7 @@ fn play(root: &Path, long: bool) -> Result<()> {
         let _ = std::fs::remove_file(&log);
         let mut cargo = Command::new("cargo");
         cargo
-            .args(["test", "--quiet", "--locked", "--package", "sekisho-applets"])
+            .args(["test", "--quiet", "--locked", "--workspace"])
             .args(["--test", suite, "--", "--test-threads", "2"])
             .env("SEKISHO_FIRMWARE", &bench)
             .env("SEKISHO_FIRMWARE_LOG", &log)
