@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Recomputes the hashes, keys and signature of docs/spec/loading.md from the page's words alone.
+"""Recomputes the hashes and keys of docs/spec/loading.md from the page's words alone, and verifies its signature.
 
 A second implementation on another cryptographic library (pip package `cryptography`): it shares nothing with the Rust
 code but the page. Run it from the repository's root; it prints what differs and exits 1 if anything does.
@@ -9,8 +9,9 @@ import re
 import sys
 from hashlib import sha256
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -25,9 +26,13 @@ def same(name, found, expected):
         print(f"{name}: the page has {expected.hex()}, computed {found.hex()}")
 
 
-def sign(key, message):
-    der = key.sign(message, ec.ECDSA(SHA256(), deterministic_signing=True))
-    return b"".join(number.to_bytes(32, "big") for number in decode_dss_signature(der))
+def verify(key, signature, message):
+    numbers = (int.from_bytes(half, "big") for half in (signature[:32], signature[32:]))
+    try:
+        key.verify(encode_dss_signature(*numbers), message, ec.ECDSA(SHA256()))
+    except InvalidSignature:
+        WRONG.append("dap")
+        print("dap: the signature on the page is none of the key's")
 
 
 hashes = [bytes.fromhex(digits) for digits in re.findall(r"`([0-9A-F]{64})`", TEXT)]
@@ -40,5 +45,9 @@ private = sha256(b"sekisho loading.md DAP").digest()
 key = ec.derive_private_key(int.from_bytes(private, "big"), ec.SECP256R1())
 same("dap-private", private, BLOCKS["dap-private"])
 same("dap-public", key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint), BLOCKS["dap-public"])
-same("dap", sign(key, sha256(BLOCKS["load-file"]).digest()), BLOCKS["dap"])
+if len(BLOCKS["dap"]) == 64:
+    verify(key.public_key(), BLOCKS["dap"], sha256(BLOCKS["load-file"]).digest())
+else:
+    WRONG.append("dap")
+    print("dap: a signature has 64 bytes")
 sys.exit(1 if WRONG else 0)
