@@ -2,20 +2,32 @@
 //!
 //! The [card manager](CardManager) is the issuer security domain; [SecApp] polls the paging server. The operating system's dispatcher
 //! calls them through [`Standard`]; none knows another, and each instance of one has memory of its own. [`FileSystem`] keeps files and opens secure messaging.
+//!
+//! Feature `tls`: the TLS Manager, which `WithTls` puts beside them, and which allocates; nothing else here does.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 
+#[cfg(feature = "tls")]
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
 mod card_manager;
 pub mod file_system;
 pub mod sec_app;
+#[cfg(feature = "tls")]
+pub mod tls_manager;
+#[cfg(feature = "tls")]
+mod with_tls;
 
 pub use card_manager::CardManager;
 pub use file_system::FileSystem;
 pub use sec_app::SecApp;
+#[cfg(feature = "tls")]
+pub use tls_manager::TlsManager;
+#[cfg(feature = "tls")]
+pub use with_tls::WithTls;
 
 use sekisho_os::{
     Application, Applications, ContainerId, Instance, Loaded, Loading, Module, OsPart, Pool, State,

@@ -23,6 +23,8 @@ use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, Instance, Module};
 use crate::secure::{Authenticated, ModeChange, SecureChannels};
 use crate::stack::Depth;
+#[cfg(feature = "tls")]
+use crate::tls_inside::{Inside, TlsHeard};
 
 /// Data object of the security domain: what readers may open (`docs/spec/rolling-secure-messaging.md`, 3).
 pub const MESSAGING_POLICY: u16 = 0xDF30;
@@ -85,6 +87,28 @@ pub trait Application {
         let _ = (context, why, out);
         Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
     }
+
+    /// The sessions of the TLS Manager; no other application has any.
+    #[cfg(feature = "tls")]
+    fn tls(&mut self) -> Option<&mut dyn Tls> {
+        None
+    }
+}
+
+/// What the TLS Manager is to the operating system.
+#[cfg(feature = "tls")]
+pub trait Tls {
+    /// Takes a command of the class: OPEN, a piece, CLOSE. Every status word but 9000 ends the session.
+    fn hear(&mut self, context: &mut Context<'_>, command: &CApdu<'_>, out: &mut Writer<'_>) -> TlsHeard;
+
+    /// The command that came out of the session of a place.
+    fn inside(&self, place: Place) -> Option<Inside<'_>>;
+
+    /// Answers it with an R-APDU.
+    fn answer(&mut self, place: Place, response: &[u8], out: &mut Writer<'_>) -> StatusWord;
+
+    /// Ends the session of a place, if there is one, without a word.
+    fn end(&mut self, place: Place);
 }
 
 /// The applications that a product has code for, with the memory of their instances.
@@ -192,6 +216,9 @@ pub struct Context<'a> {
     pub(crate) call: Option<&'a mut CallCommand>,
     /// Whether the answer may come in pieces.
     pub(crate) pieces: bool,
+    /// Who is at the other end of the TLS session that the command came out of.
+    #[cfg(feature = "tls")]
+    pub(crate) peer: Option<crate::tls_inside::Peer>,
     pub(crate) system: System<'a>,
 }
 
@@ -294,6 +321,17 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Who has sent the command through a TLS session of the SE, which the TLS Manager has proved; whoever is called by another application finds nobody.
+    #[cfg(feature = "tls")]
+    pub const fn peer(&self) -> Option<crate::tls_inside::Peer> {
+        self.peer
+    }
+
+    /// Whether another application is the caller, and that is the issuer security domain of the container: it forwards what its provider sends to who is personalised.
+    pub fn is_root_calling(&self) -> bool {
+        matches!(self.caller, Caller::Application { entry } if self.system.container.root() == Some(entry))
+    }
+
     /// Number of the application session. It changes with each selection, each reset, and when secure messaging ends: what an application
     /// remembers of a session it forgets when the number is another.
     pub const fn session(&self) -> u32 {
@@ -336,11 +374,15 @@ impl<'a> Context<'a> {
     /// Whether secure messaging can be opened on the logical channel of the command.
     ///
     /// # Errors
-    /// 6985 when the logical channel has a secure channel or secure messaging, or another application is the caller; 6A84 when too many have secure
+    /// 6985 when the logical channel has a secure channel or secure messaging, inside a TLS session, or when another application is the caller; 6A84 when too many have secure
     /// messaging.
     pub fn can_open_messaging(&mut self) -> Result<(), Refusal> {
         let at_interface = matches!(self.caller, Caller::Interface(_));
-        if !at_interface || self.protection != Protection::None || self.system.secure.is_known(self.place) {
+        if !at_interface
+            || self.place.is_inside()
+            || self.protection != Protection::None
+            || self.system.secure.is_known(self.place)
+        {
             return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         }
         if !self.system.messaging.has_room(self.place.interface) {

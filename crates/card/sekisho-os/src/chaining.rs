@@ -8,7 +8,7 @@ use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, Cla, StatusWord};
 use zeroize::Zeroize;
 
-use crate::channels::CHANNELS_MAX;
+use crate::interface::CHANNELS_MAX;
 
 /// Longest data field of a command, chained or extended, without its C-MAC.
 pub const COMMAND_DATA_MAX: usize = 2048;

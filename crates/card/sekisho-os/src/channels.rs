@@ -1,11 +1,11 @@
 //! Logical channels (GPC 6.4): which are open on each interface, and what is selected on each.
 
-use crate::interface::{ContainerId, Interface, Place, Protocol};
+use crate::interface::{CHANNELS_MAX, ContainerId, Interface, Place, Protocol};
 use crate::names::EntryId;
 use crate::registry::ENTRIES_MAX;
 
-/// Logical channels of one interface that the class byte can name (GPC 11.1.4).
-pub(crate) const CHANNELS_MAX: usize = 20;
+/// Places of one interface: its logical channels, and one inside the TLS session that each of the first four can have.
+const PLACES: usize = CHANNELS_MAX + if cfg!(feature = "tls") { 4 } else { 0 };
 
 /// What is selected on a logical channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ const DEFAULT_PROTOCOLS: [Protocol; Interface::COUNT] = [
 
 /// The logical channels of all interfaces.
 pub(crate) struct Channels {
-    table: [[Channel; CHANNELS_MAX]; Interface::COUNT],
+    table: [[Channel; PLACES]; Interface::COUNT],
     /// What each interface speaks.
     protocols: [Protocol; Interface::COUNT],
     /// How many logical channels an interface has, the basic one included.
@@ -68,7 +68,7 @@ pub(crate) struct Channels {
 impl Channels {
     /// None is open on any interface.
     pub(crate) const CLOSED: Self = Self {
-        table: [[CLOSED; CHANNELS_MAX]; Interface::COUNT],
+        table: [[CLOSED; PLACES]; Interface::COUNT],
         protocols: DEFAULT_PROTOCOLS,
         limit: 0,
         sessions: 0,
@@ -83,10 +83,10 @@ impl Channels {
         }
     }
 
-    /// Every logical channel that there can be, open or not.
+    /// Every place that there can be, open or not.
     pub(crate) fn places() -> impl Iterator<Item = Place> {
         let numbers = |interface| {
-            (0_u8..).take(CHANNELS_MAX).map(move |logical_channel| Place {
+            (0_u8..).take(PLACES).map(move |logical_channel| Place {
                 interface,
                 logical_channel,
             })
@@ -116,7 +116,7 @@ impl Channels {
     pub(crate) fn reset(&mut self, interface: Interface, selected: Selected) {
         let session = self.new_session();
         if let Some(row) = self.table.get_mut(interface.index()) {
-            *row = [CLOSED; CHANNELS_MAX];
+            *row = [CLOSED; PLACES];
             if let Some(basic) = row.first_mut() {
                 *basic = Channel {
                     open: true,
@@ -134,7 +134,7 @@ impl Channels {
             .table
             .get(place.interface.index())?
             .get(usize::from(place.logical_channel))?;
-        (channel.open && place.logical_channel < self.limit).then_some(channel)
+        (channel.open && (place.logical_channel < self.limit || place.is_inside())).then_some(channel)
     }
 
     fn channel_mut(&mut self, place: Place) -> Option<&mut Channel> {
@@ -248,6 +248,20 @@ impl Channels {
             called: 0,
         };
         Some(number)
+    }
+
+    /// A TLS session begins with this selected in it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn open_inside(&mut self, inside: Place, selected: Selected) {
+        let session = self.new_session();
+        if let Some(channel) = self.channel_mut(inside) {
+            *channel = Channel {
+                open: true,
+                selected,
+                session,
+                ..CLOSED
+            };
+        }
     }
 
     /// Closes a supplementary channel; false when it was not open. The basic channel cannot be closed.

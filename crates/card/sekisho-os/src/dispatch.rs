@@ -207,6 +207,11 @@ impl<P: Platform> Core<P> {
             entry: called.entry,
             protection: called.protection,
             pieces: called.pieces,
+            #[cfg(feature = "tls")]
+            peer: self
+                .speaking
+                .filter(|_| matches!(called.caller, Caller::Interface(place) if place.is_inside()))
+                .map(|speaking| speaking.peer),
             session: self.interfaces.channels.session(called.place),
             records: Records {
                 nvm: self.nvm.open(),

@@ -24,9 +24,11 @@ pub struct SecureElement<P: Platform> {
 }
 
 pub(crate) struct Buffers<I> {
-    interfaces: I,
-    response: Response,
+    pub(crate) interfaces: I,
+    pub(crate) response: Response,
     pub(crate) scratch: Scratch,
+    #[cfg(feature = "tls")]
+    pub(crate) inside: crate::tls_inside::InsideRoom,
 }
 
 impl<I: Interfaces> Buffers<I> {
@@ -39,6 +41,8 @@ impl<I: Interfaces> Buffers<I> {
         }
         self.response.clear();
         self.scratch.clear();
+        #[cfg(feature = "tls")]
+        self.inside.clear();
     }
 }
 
@@ -62,6 +66,8 @@ impl<P: Platform> SecureElement<P> {
                 interfaces: P::Interfaces::NEW,
                 response: Response::new(),
                 scratch: Scratch::new(),
+                #[cfg(feature = "tls")]
+                inside: crate::tls_inside::InsideRoom::NEW,
             },
         }
     }
@@ -106,6 +112,12 @@ impl<P: Platform> SecureElement<P> {
     /// Not inlined: [`Stack::wipe`] wipes what is below [`SecureElement::transmit`].
     #[inline(never)]
     fn answer(&mut self, interface: Interface, capdu: &[u8], out: &mut [u8]) -> usize {
+        #[cfg(feature = "tls")]
+        if !self.core.mute
+            && let Some(len) = self.tls_command(interface, capdu, out)
+        {
+            return len;
+        }
         let cla = Cla(capdu.first().copied().unwrap_or_default());
         let place = Place {
             interface,
@@ -135,7 +147,7 @@ impl<P: Platform> SecureElement<P> {
 
     /// GET RESPONSE: neither command chaining, nor SCP03, nor secure messaging sees it, and an application only when it answers in pieces. Broadcast mode, in which nothing
     /// can wait, ends like at any other command that it does not have.
-    fn fetch(
+    pub(crate) fn fetch(
         &mut self,
         place: Place,
         cla: Cla,
@@ -146,6 +158,7 @@ impl<P: Platform> SecureElement<P> {
             interfaces,
             response,
             scratch,
+            ..
         } = &mut self.buffers;
         let Some(InterfaceState { waiting, .. }) = interfaces.get(place.interface) else {
             return bare(StatusWord::LOGICAL_CHANNEL_NOT_SUPPORTED, out);
@@ -183,6 +196,7 @@ impl<P: Platform> SecureElement<P> {
             interfaces,
             response,
             scratch,
+            ..
         } = &mut self.buffers;
         let Some(InterfaceState { chain, waiting }) = interfaces.get(place.interface) else {
             return response.set(|_| StatusWord::LOGICAL_CHANNEL_NOT_SUPPORTED);
@@ -267,6 +281,8 @@ impl<P: Platform> SecureElement<P> {
         if let Some(own) = self.buffers.interfaces.get(interface) {
             own.clear();
         }
+        #[cfg(feature = "tls")]
+        self.core.end_tls(is_gone);
         for place in Channels::places().filter(|place| is_gone(*place)) {
             self.core.deselect(place);
         }
@@ -323,6 +339,6 @@ fn bare(sw: StatusWord, out: &mut [u8]) -> usize {
 }
 
 /// By the header alone: GET RESPONSE with a wrong length is one too.
-fn is_get_response(capdu: &[u8]) -> bool {
+pub(crate) fn is_get_response(capdu: &[u8]) -> bool {
     matches!(capdu, [_, ins::GET_RESPONSE, _, _, ..])
 }

@@ -1,5 +1,8 @@
 //! The interfaces of the SE, the protocols that they speak, and the containers that answer there.
 
+/// Logical channels of one interface that the class byte can name (GPC 11.1.4).
+pub(crate) const CHANNELS_MAX: usize = 20;
+
 /// The way on which a command came (seed 2: the operating system knows it for each message). It owns logical channels, selections, security status and
 /// what waits; it speaks one [`Protocol`] at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,7 +134,7 @@ impl ContainerId {
 pub struct Place {
     /// The interface.
     pub interface: Interface,
-    /// The logical channel, 0 to 19.
+    /// The logical channel, 0 to 19; from 20 on it is inside the TLS session of channel 0 and so on.
     pub logical_channel: u8,
 }
 
@@ -143,6 +146,23 @@ impl Place {
             logical_channel,
             ..self
         }
+    }
+
+    /// Whether this is inside a TLS session: no class byte names it.
+    pub(crate) const fn is_inside(self) -> bool {
+        self.logical_channel as usize >= CHANNELS_MAX
+    }
+
+    /// Whether there can be a TLS session here.
+    #[cfg(feature = "tls")]
+    pub(crate) const fn has_inside(self) -> bool {
+        self.logical_channel < 4
+    }
+
+    /// The place inside the TLS session of this one.
+    #[cfg(feature = "tls")]
+    pub(crate) const fn inside(self) -> Self {
+        self.on(self.logical_channel + 20)
     }
 }
 

@@ -40,6 +40,8 @@
 //! # Features
 //!
 //! `os-part` (default): the wasm engine. Without it there is no heap at all, and no OS part: its manifest is refused with 9505, its commands with 6D00.
+//!
+//! `tls`: the class of TLS sessions (`tls`). Without it that class is answered 6E00.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
@@ -95,12 +97,18 @@ mod select;
 mod stack;
 mod start;
 mod state;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+mod tls_inside;
 #[cfg_attr(
     not(feature = "os-part"),
     allow(dead_code, reason = "there is nothing to keep")
 )]
 mod transient;
 
+#[cfg(feature = "tls")]
+pub use application::Tls;
 pub use application::{Application, Applications, Context, MESSAGING_POLICY};
 pub use authorisation::{Authorisation, Authority};
 pub use buffers::{AllInterfaces, InterfaceState, Interfaces};
@@ -136,4 +144,8 @@ pub use secure::{Authenticated, KeyRef, OffCardEntity};
 pub use sekisho_scp::ScpParameter;
 pub use start::BootError;
 pub use state::Platform;
+#[cfg(feature = "tls")]
+pub use tls::TLS_MANAGER;
+#[cfg(feature = "tls")]
+pub use tls_inside::{Inside, Peer, REACH_MAX, TlsHeard};
 pub use transient::TRANSIENT;

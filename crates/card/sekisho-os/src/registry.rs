@@ -45,6 +45,8 @@ impl Module {
     pub const FILE_SYSTEM: Self = Self(0x04);
     /// Whatever has been loaded: the code is the image of the entry's executable load file (`docs/spec/applications.md`).
     pub const LOADED: Self = Self(0x05);
+    /// The TLS Manager (`docs/spec/tls-manager.md`).
+    pub const TLS_MANAGER: Self = Self(0x06);
 }
 
 /// An application of a container, as it stands in that container's registry: what memory, records and keys belong to.

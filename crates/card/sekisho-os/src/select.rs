@@ -61,6 +61,10 @@ impl<P: Platform> Core<P> {
         let present = self.interfaces.channels.container(place);
         let row = self.containers.row(&self.interfaces.channels, place.interface);
         let (found, meant) = match self.search(place, row, command) {
+            #[cfg(feature = "tls")]
+            Ok((container, entry)) if !self.may_reach(place, container, &entry.aid) => {
+                (Err(not_found()), present)
+            }
             Ok((container, entry)) => (Ok(entry), container),
             Err(refusal) if command.p2 & !NO_RESPONSE_DATA == NEXT => (Err(refusal), present),
             Err(refusal) => (Err(refusal), row.container),
@@ -206,12 +210,12 @@ impl<P: Platform> Core<P> {
         self.interfaces.channels.renew(place);
     }
 
-    /// The issuer security domain of the container that is selected at a place.
+    /// The issuer security domain of the container that is selected at a place; inside a TLS session nothing, since not every peer reaches it.
     pub(crate) fn root(&self, place: Place) -> Selected {
         let container = self.containers.at(&self.interfaces.channels, place);
         Selected {
             container: container.id,
-            entry: container.root(),
+            entry: container.root().filter(|_| !place.is_inside()),
         }
     }
 
@@ -283,6 +287,8 @@ impl<P: Platform> Core<P> {
     }
 
     fn close(&mut self, place: Place) -> bool {
+        #[cfg(feature = "tls")]
+        self.end_tls(|p| p == place);
         self.end_secure(|p| p == place);
         self.deselect(place);
         self.interfaces.channels.close(place)

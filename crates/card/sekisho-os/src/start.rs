@@ -14,9 +14,10 @@ use sekisho_nvm::Flash;
 
 use crate::application::Applications;
 use crate::bulk;
-use crate::channels::{CHANNELS_MAX, Selected};
+use crate::channels::Selected;
 use crate::container::{Container, ContainerMemory};
 use crate::element::SecureElement;
+use crate::interface::CHANNELS_MAX;
 use crate::interface::{ContainerId, Interface};
 use crate::leftovers;
 use crate::names::carried;

@@ -51,6 +51,9 @@ pub(crate) struct Core<P: Platform> {
     pub(crate) loader: Loader,
     /// Interfaces whose row in pairing data is another since this command: they are reset behind its answer.
     pub(crate) unpaired: [bool; Interface::COUNT],
+    /// Who is speaking in the TLS session whose command is processed.
+    #[cfg(feature = "tls")]
+    pub(crate) speaking: Option<crate::tls_inside::Speaking>,
     /// The SE is off, or the flash has failed: what it holds is only known after a boot.
     pub(crate) mute: bool,
 }
@@ -138,6 +141,8 @@ impl<P: Platform> Core<P> {
             },
             loader: Loader::NEW,
             unpaired: [false; Interface::COUNT],
+            #[cfg(feature = "tls")]
+            speaking: None,
             mute: true,
         }
     }

@@ -93,6 +93,14 @@ impl<E: Engine, const RECORD: usize> Endpoint<E, RECORD> {
         matches!(self.state, State::Open(_))
     }
 
+    /// The version of TLS, once the peer is proved.
+    pub const fn version(&self) -> Option<Version> {
+        match &self.state {
+            State::Open(traffic) => Some(traffic.version),
+            _ => None,
+        }
+    }
+
     /// OPEN: what was of another session is forgotten.
     pub fn open(&mut self, peer: &Peer<'_>, rng: &mut dyn Rng, out: &mut Writer<'_>) -> StatusWord {
         self.end();
@@ -388,6 +396,13 @@ impl<E: Engine, const RECORD: usize> Endpoint<E, RECORD> {
             piece(self.cla, ins, data, out).ok_or_else(full)?;
         }
         Ok(())
+    }
+}
+
+impl<E, const RECORD: usize> Drop for Endpoint<E, RECORD> {
+    /// What a record carried goes with the session.
+    fn drop(&mut self) {
+        self.record.zeroize();
     }
 }
 

@@ -8,5 +8,7 @@
 
 mod ends;
 mod hostile;
+mod openssl;
+mod pki;
 mod recording;
 mod servers;

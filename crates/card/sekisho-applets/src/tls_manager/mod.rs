@@ -1,0 +1,230 @@
+//! The TLS Manager (`docs/spec/tls-manager.md`): it alone has key, certificates and peers, and ends sessions for the other applications of its container.
+
+mod objects;
+mod sessions;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use sekisho_apdu::gp::ins;
+use sekisho_apdu::{CApdu, StatusWord, Writer};
+use sekisho_os::{Application, Context, Inside, Next, Outcome, Place, Refusal, State, Tls, TlsHeard};
+use zeroize::Zeroizing;
+
+use objects::Object;
+pub use objects::{CHAIN_RECORD, KEY_RECORD, ROWS_MAX, is_chain, is_row, row_record};
+pub use sessions::SESSIONS_MAX;
+use sessions::Session;
+
+/// AID of the application: F0 "SKOS" 05 01.
+pub const AID: &[u8] = sekisho_os::TLS_MANAGER;
+/// AID of its executable load file.
+pub const LOAD_FILE_AID: &[u8] = b"\xF0SKOS\x05";
+
+/// P1 of STORE DATA: the last block.
+const LAST_BLOCK: u8 = 0x80;
+
+const WRONG_BLOCK: Refusal = Refusal(StatusWord::INCORRECT_P1P2);
+
+/// The TLS Manager. All of it is RAM; a session ends with the power.
+pub struct TlsManager {
+    sessions: [Option<Box<Session>>; SESSIONS_MAX],
+    /// Number of the session that began last.
+    began: u32,
+    incoming: Option<Incoming>,
+}
+
+/// The blocks of an object that has not come to its end.
+struct Incoming {
+    bytes: Zeroizing<Vec<u8>>,
+    /// Number of the next block, none behind FF, and the place and session from which they come.
+    next: (Option<u8>, Place, u32),
+}
+
+impl core::fmt::Debug for TlsManager {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("TlsManager").finish_non_exhaustive()
+    }
+}
+
+impl State for TlsManager {
+    const NEW: Self = Self {
+        sessions: [const { None }; SESSIONS_MAX],
+        began: 0,
+        incoming: None,
+    };
+}
+
+impl Application for TlsManager {
+    /// Answers SELECT with nothing but its AID.
+    ///
+    /// # Errors
+    /// 6A84 when it does not fit.
+    fn select(&mut self, _: &mut Context<'_>, out: &mut Writer<'_>) -> Outcome {
+        out.tlv_with(0x6F, |w| w.tlv(0x84, AID))?;
+        Ok(StatusWord::NO_ERROR)
+    }
+
+    /// STORE DATA, which the container's root forwards.
+    ///
+    /// # Errors
+    /// The status word of the refusal.
+    fn process(
+        &mut self,
+        context: &mut Context<'_>,
+        capdu: &CApdu<'_>,
+        _: &mut Writer<'_>,
+    ) -> Result<Next, Refusal> {
+        if capdu.ins != ins::STORE_DATA {
+            return Err(Refusal(StatusWord::INS_NOT_SUPPORTED));
+        }
+        if !context.is_root_calling() {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
+        let done = self.block(context, capdu);
+        if done.is_err() || capdu.p1 == LAST_BLOCK {
+            self.incoming = None;
+        }
+        done.map(|()| Next::Done(StatusWord::NO_ERROR))
+    }
+
+    fn tls(&mut self) -> Option<&mut dyn Tls> {
+        Some(self)
+    }
+}
+
+impl Incoming {
+    fn new((place, session): (Place, u32)) -> Self {
+        Self {
+            // All at once, so that nothing is left where it grew from.
+            bytes: Zeroizing::new(Vec::with_capacity(objects::INCOMING_MAX)),
+            next: (Some(0), place, session),
+        }
+    }
+
+    fn take(&mut self, (place, session): (Place, u32), capdu: &CApdu<'_>) -> Result<(), Refusal> {
+        if self.next != (Some(capdu.p2), place, session) {
+            return Err(WRONG_BLOCK);
+        }
+        if self.bytes.len() + capdu.data.len() > objects::INCOMING_MAX {
+            return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
+        }
+        self.bytes.extend_from_slice(capdu.data);
+        self.next.0 = capdu.p2.checked_add(1);
+        Ok(())
+    }
+}
+
+impl TlsManager {
+    /// Takes a block; with the last one the object is written.
+    fn block(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>) -> Result<(), Refusal> {
+        let from = (context.place(), context.session());
+        if capdu.p1 & !LAST_BLOCK != 0 {
+            return Err(WRONG_BLOCK);
+        }
+        if capdu.p2 == 0 {
+            self.incoming = Some(Incoming::new(from));
+        }
+        let incoming = self.incoming.as_mut().ok_or(WRONG_BLOCK)?;
+        incoming.take(from, capdu)?;
+        if capdu.p1 != LAST_BLOCK {
+            return Ok(());
+        }
+        let object = Object::parse(&incoming.bytes).ok_or(Refusal(StatusWord::INCORRECT_DATA))?;
+        let (record, value) = object.record();
+        if value.is_empty() {
+            context.remove(record, 0)?;
+        } else {
+            context.put(record, 0, value)?;
+        }
+        if let Object::Row(row, _) = object {
+            for session in self.sessions.iter_mut().filter(|session| {
+                let session = session.as_deref();
+                session.is_some_and(|session| session.row() == row)
+            }) {
+                *session = None;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Tls for TlsManager {
+    fn hear(&mut self, context: &mut Context<'_>, command: &CApdu<'_>, out: &mut Writer<'_>) -> TlsHeard {
+        if command.ins == sekisho_bridge::ins::OPEN {
+            let opened = self.open(context, command, out);
+            return TlsHeard::Answer(opened.unwrap_or_else(|refusal| refusal.0));
+        }
+        match self.session_mut(context.place()) {
+            Some(session) => session.hear(context, command, out),
+            None => TlsHeard::Answer(StatusWord::CONDITIONS_NOT_SATISFIED),
+        }
+    }
+
+    fn inside(&self, place: Place) -> Option<Inside<'_>> {
+        let sessions = self.sessions.iter().flatten();
+        sessions
+            .map(Box::as_ref)
+            .find(|session| session.is_at(place))?
+            .inside()
+    }
+
+    fn answer(&mut self, place: Place, response: &[u8], out: &mut Writer<'_>) -> StatusWord {
+        match self.session_mut(place) {
+            Some(session) => session.answer(response, out),
+            None => StatusWord::CONDITIONS_NOT_SATISFIED,
+        }
+    }
+
+    fn end(&mut self, place: Place) {
+        for session in &mut self.sessions {
+            if session.as_ref().is_some_and(|session| session.is_at(place)) {
+                *session = None;
+            }
+        }
+    }
+}
+
+impl TlsManager {
+    fn session_mut(&mut self, place: Place) -> Option<&mut Session> {
+        let sessions = self.sessions.iter_mut().flatten();
+        sessions.map(Box::as_mut).find(|session| session.is_at(place))
+    }
+
+    /// OPEN: the place's session before goes.
+    fn open(&mut self, context: &mut Context<'_>, command: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+        let place = context.place();
+        self.end(place);
+        if command.cla.chaining() {
+            return Err(Refusal(StatusWord::INCORRECT_DATA));
+        }
+        let time = match command.data {
+            [] => None,
+            data => Some(u64::from_be_bytes(
+                data.try_into().map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?,
+            )),
+        };
+        let free = self.free().ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
+        self.began = self.began.wrapping_add(1);
+        let (sw, session) = Session::open(context, command, time.unwrap_or(0), self.began, out)?;
+        if sw.is_success()
+            && let Some(place) = self.sessions.get_mut(free)
+        {
+            *place = Some(session);
+        }
+        Ok(sw)
+    }
+
+    /// Where a session can stand: nobody's place, or that of the one that has waited longest of those that have proved nobody.
+    fn free(&self) -> Option<usize> {
+        let nobodys = self.sessions.iter().position(Option::is_none);
+        nobodys.or_else(|| {
+            let all = self.sessions.iter().enumerate();
+            let unproved = all.filter_map(|(at, session)| {
+                let session = session.as_deref().filter(|session| !session.is_open())?;
+                Some((self.began.wrapping_sub(session.number()), at))
+            });
+            unproved.max().map(|(_, at)| at)
+        })
+    }
+}

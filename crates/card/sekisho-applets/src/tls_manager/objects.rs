@@ -1,0 +1,118 @@
+//! What the TLS Manager keeps in NVM: key, certificate chain, rows of peers (`docs/spec/tls-manager.md`, 2).
+
+use sekisho_apdu::{Aid, Reader};
+use sekisho_keys::p256sig::SigningKey;
+use sekisho_os::REACH_MAX;
+
+/// Record of the private key.
+pub const KEY_RECORD: u16 = 1;
+/// Record of the certificate chain.
+pub const CHAIN_RECORD: u16 = 2;
+/// Records of rows begin behind this.
+const ROWS: u16 = 0x0100;
+/// Rows of the table: 0001 to 0010.
+pub const ROWS_MAX: u16 = 0x10;
+
+/// Longest record.
+pub(super) const OBJECT_MAX: usize = 1000;
+/// All blocks of an object together: its number, that of a row, its value.
+pub(super) const INCOMING_MAX: usize = 1 + 2 + OBJECT_MAX;
+/// Certificates in a chain.
+pub(super) const CERTIFICATES_MAX: usize = 4;
+
+/// An object as it is to be written.
+pub(super) enum Object<'a> {
+    Key(&'a [u8]),
+    Chain(&'a [u8]),
+    Row(u16, &'a [u8]),
+}
+
+impl<'a> Object<'a> {
+    /// What the blocks of a sequence say; `None` for what is none.
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (number, rest) = bytes.split_first()?;
+        if rest.len() > OBJECT_MAX + 2 {
+            return None;
+        }
+        match number {
+            1 => (rest.is_empty() || key(rest).is_some()).then_some(Self::Key(rest)),
+            2 => (rest.is_empty() || is_chain(rest)).then_some(Self::Chain(rest)),
+            3 => {
+                let (row, value) = rest.split_first_chunk()?;
+                let row = u16::from_be_bytes(*row);
+                row_record(row)?;
+                (value.is_empty() || is_row(value)).then_some(Self::Row(row, value))
+            }
+            _ => None,
+        }
+    }
+
+    /// Its record, and the value; an empty one removes it.
+    pub(super) fn record(&self) -> (u16, &'a [u8]) {
+        match self {
+            Self::Key(value) => (KEY_RECORD, value),
+            Self::Chain(value) => (CHAIN_RECORD, value),
+            Self::Row(row, value) => (ROWS + row, value),
+        }
+    }
+}
+
+/// The record of a row; `None` for a number that there is not.
+pub const fn row_record(row: u16) -> Option<u16> {
+    match row {
+        1..=ROWS_MAX => Some(ROWS + row),
+        _ => None,
+    }
+}
+
+/// A private key.
+pub(super) fn key(bytes: &[u8]) -> Option<SigningKey> {
+    SigningKey::from_bytes(bytes.try_into().ok()?).ok()
+}
+
+/// The certificates of a chain, as many as there are; `None` for what is none.
+pub(super) fn chain(bytes: &[u8]) -> Option<([&[u8]; CERTIFICATES_MAX], usize)> {
+    let mut reader = Reader::new(bytes);
+    let mut certificates: [&[u8]; CERTIFICATES_MAX] = [&[]; CERTIFICATES_MAX];
+    let mut count = 0;
+    while !reader.is_empty() {
+        let len = reader.u16().ok()?;
+        let certificate = reader.take(len.into()).ok().filter(|der| !der.is_empty())?;
+        *certificates.get_mut(count)? = certificate;
+        count += 1;
+    }
+    (count > 0).then_some((certificates, count))
+}
+
+/// Whether this is a certificate chain as the TLS Manager keeps it.
+pub fn is_chain(bytes: &[u8]) -> bool {
+    bytes.len() <= OBJECT_MAX && chain(bytes).is_some()
+}
+
+/// A peer's row.
+pub(super) struct Row<'a> {
+    pub(super) name: &'a str,
+    pub(super) reach: [Option<Aid>; REACH_MAX],
+    pub(super) anchor: &'a [u8],
+}
+
+impl<'a> Row<'a> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let len = reader.u8().ok()?;
+        let name = core::str::from_utf8(reader.take(len.into()).ok()?).ok()?;
+        let mut reach = [None; REACH_MAX];
+        let count = usize::from(reader.u8().ok()?);
+        for aid in reach.get_mut(..count)? {
+            let len = reader.u8().ok()?;
+            *aid = Some(Aid::new(reader.take(len.into()).ok()?)?);
+        }
+        let anchor = reader.rest();
+        (!name.is_empty() && !anchor.is_empty()).then_some(Self { name, reach, anchor })
+    }
+}
+
+/// Whether this is a peer's row as the TLS Manager keeps it.
+pub fn is_row(bytes: &[u8]) -> bool {
+    bytes.len() <= OBJECT_MAX && Row::parse(bytes).is_some()
+}

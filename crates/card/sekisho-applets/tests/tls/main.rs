@@ -1,0 +1,15 @@
+//! TLS sessions that end in a whole SE (docs/spec/tls-manager.md): a device's bridge on one side of its APDUs, the file system inside.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
+#![allow(dead_code, reason = "shared with other programs")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod device;
+mod hostile;
+#[path = "../../../sekisho-tls/tests/sessions/openssl.rs"]
+mod openssl;
+#[path = "../../../sekisho-tls/tests/sessions/pki.rs"]
+mod pki;
+mod rules;
+mod se;
+mod servers;

@@ -1,0 +1,126 @@
+//! An SE with a file system and a TLS Manager, personalised through its root's secure channel.
+
+use sekisho_apdu::Aid;
+use sekisho_applets::file_system::{self, image::Image};
+use sekisho_applets::{DOMAINS, Standard, WithTls, tls_manager};
+use sekisho_os::{FactoryApplication, Interface, Module, Personalisation, SecureElement};
+use sekisho_scp::SecurityLevel;
+
+use crate::common::host::Host;
+use crate::common::*;
+use crate::pki::Pki;
+
+pub(crate) type Se = SecureElement<On<WithTls<Standard<1, 0, DOMAINS>>>>;
+
+pub(crate) const PORT: Interface = Interface::Spi;
+
+/// The file system's and the root's AIDs.
+pub(crate) const FILES: &[u8] = file_system::AID;
+pub(crate) const ROOT: &[u8] = &[0xA0, 0, 0, 1, 0x51, 0, 0, 0];
+
+/// With nothing in its TLS Manager.
+pub(crate) fn empty() -> Box<Se> {
+    let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
+    let image = Image::of_test_card().unwrap();
+    let records: Vec<_> = image.iter().collect();
+    let application = |aid, load_file, module, records| FactoryApplication {
+        aid: Aid::try_from(aid).unwrap(),
+        load_file: Aid::try_from(load_file).unwrap(),
+        module,
+        records,
+    };
+    let applications = [
+        application(
+            file_system::AID,
+            file_system::LOAD_FILE_AID,
+            Module::FILE_SYSTEM,
+            &records[..],
+        ),
+        application(
+            tls_manager::AID,
+            tls_manager::LOAD_FILE_AID,
+            Module::TLS_MANAGER,
+            &[],
+        ),
+    ];
+    let personalisation = Personalisation {
+        applications: &applications,
+        ..personalisation(0xFF, &keys, &k_aut)
+    };
+    let mut se = Box::new(Se::new(flash(), SeededRng(7)));
+    se.manufacture(&profile(), &[&personalisation]).unwrap();
+    se
+}
+
+/// A row: who, what it reaches, the anchor.
+pub(crate) fn row(name: &str, reach: &[&[u8]], anchor: &[u8]) -> Vec<u8> {
+    let len = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap();
+    let mut value = vec![len(name.as_bytes())];
+    value.extend(name.as_bytes());
+    value.push(u8::try_from(reach.len()).unwrap());
+    for aid in reach {
+        value.push(len(aid));
+        value.extend(*aid);
+    }
+    value.extend(anchor);
+    value
+}
+
+/// The root with a secure channel, and the TLS Manager named for personalisation.
+pub(crate) fn root(se: &mut Se) -> Host {
+    assert_eq!(
+        sw(&send_on(se, Interface::Iso7816Contact, &[0, 0xA4, 4, 0])),
+        0x9000
+    );
+    let mut host = Host::open(se, 0xFF, &initial_keys(), SecurityLevel::from_p1(0x03).unwrap());
+    let aid = tls_manager::AID;
+    let mut data = vec![0, 0, 7];
+    data.extend(aid);
+    data.extend([0, 0, 0]);
+    let install = [&[0x80, 0xE6, 0x20, 0, 13][..], &data, &[0]].concat();
+    assert_eq!(sw(&host.send(se, &install)), 0x9000);
+    host
+}
+
+/// STORE DATA of an object in blocks of 200 bytes; the status word of the first that is refused, or of the last.
+pub(crate) fn store(se: &mut Se, object: &[u8], value: &[u8]) -> u16 {
+    let mut host = root(se);
+    let bytes = [object, value].concat();
+    let blocks: Vec<_> = bytes.chunks(200).collect();
+    let mut said = 0;
+    for (number, block) in blocks.iter().enumerate() {
+        let p1 = if number + 1 == blocks.len() { 0x80 } else { 0 };
+        let head = [
+            0x80,
+            0xE2,
+            p1,
+            u8::try_from(number).unwrap(),
+            u8::try_from(block.len()).unwrap(),
+        ];
+        said = sw(&host.send(se, &[&head, *block].concat()));
+        if said != 0x9000 {
+            break;
+        }
+    }
+    said
+}
+
+/// With key, certificate and row 0001, which reaches the file system.
+pub(crate) fn with(pki: &Pki) -> Box<Se> {
+    reaching(pki, &[FILES])
+}
+
+pub(crate) fn reaching(pki: &Pki, reach: &[&[u8]]) -> Box<Se> {
+    let mut se = empty();
+    let certificate = &pki.element.certificate;
+    let chain = [
+        &u16::try_from(certificate.len()).unwrap().to_be_bytes(),
+        &certificate[..],
+    ]
+    .concat();
+    assert_eq!(store(&mut se, &[1], &pki.element.scalar()), 0x9000);
+    assert_eq!(store(&mut se, &[2], &chain), 0x9000);
+    let row = row("localhost", reach, &pki.authority.certificate);
+    assert_eq!(store(&mut se, &[3, 0, 1], &row), 0x9000);
+    se
+}

@@ -1,0 +1,71 @@
+//! What comes out of a TLS session: a command, who sends it, and what that one reaches.
+
+use sekisho_apdu::{Aid, StatusWord};
+use zeroize::Zeroize;
+
+use crate::chaining::COMMAND_DATA_MAX;
+use crate::interface::ContainerId;
+
+/// Applications that one peer may reach.
+pub const REACH_MAX: usize = 8;
+
+/// Longest command inside: an extended one with as much data as the SE takes.
+const COMMAND_MAX: usize = 7 + COMMAND_DATA_MAX + 2;
+
+/// Longest answer inside: encrypted, and with another record before it, it has to fit the answer outside.
+const ANSWER_MAX: usize = 960;
+
+/// Who is at the other end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its row in the TLS Manager's table.
+    pub row: u16,
+    /// TLS 1.3, not 1.2.
+    pub tls13: bool,
+}
+
+/// What has become of a command of the class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsHeard {
+    /// It is answered with this status word, and with what has been written.
+    Answer(StatusWord),
+    /// It made a record whole that carries a command.
+    Command,
+}
+
+/// A command that has come out of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Inside<'a> {
+    /// The C-APDU.
+    pub command: &'a [u8],
+    /// Who sends it.
+    pub peer: Peer,
+    /// The applications that it may select.
+    pub reach: [Option<Aid>; REACH_MAX],
+}
+
+/// Who is speaking, while a command from inside is processed.
+#[derive(Clone, Copy)]
+pub(crate) struct Speaking {
+    pub(crate) peer: Peer,
+    pub(crate) container: ContainerId,
+    pub(crate) reach: [Option<Aid>; REACH_MAX],
+}
+
+/// Where a command from inside stands, and its answer.
+pub(crate) struct InsideRoom {
+    pub(crate) command: [u8; COMMAND_MAX],
+    pub(crate) answer: [u8; ANSWER_MAX + 2],
+}
+
+impl InsideRoom {
+    pub(crate) const NEW: Self = Self {
+        command: [0; COMMAND_MAX],
+        answer: [0; ANSWER_MAX + 2],
+    };
+
+    pub(crate) fn clear(&mut self) {
+        self.command.zeroize();
+        self.answer.zeroize();
+    }
+}
