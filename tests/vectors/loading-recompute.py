@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Recomputes the hashes and keys of docs/spec/loading.md from the page's words alone, and verifies its signature.
+"""Recomputes the hashes and keys of docs/spec/loading.md from the page's words alone, and verifies its signatures.
 
 A second implementation on another cryptographic library (pip package `cryptography`): it shares nothing with the Rust
 code but the page. Run it from the repository's root; it prints what differs and exits 1 if anything does.
@@ -26,13 +26,25 @@ def same(name, found, expected):
         print(f"{name}: the page has {expected.hex()}, computed {found.hex()}")
 
 
-def verify(key, signature, message):
+def verify(name, key, signature, message):
+    if len(signature) != 64:
+        WRONG.append(name)
+        print(f"{name}: a signature has 64 bytes")
+        return
     numbers = (int.from_bytes(half, "big") for half in (signature[:32], signature[32:]))
     try:
         key.verify(encode_dss_signature(*numbers), message, ec.ECDSA(SHA256()))
     except InvalidSignature:
-        WRONG.append("dap")
-        print("dap: the signature on the page is none of the key's")
+        WRONG.append(name)
+        print(f"{name}: the signature on the page is none of the key's")
+
+
+def key_of(name):
+    private = sha256(f"sekisho loading.md {name}".encode()).digest()
+    key = ec.derive_private_key(int.from_bytes(private, "big"), ec.SECP256R1()).public_key()
+    same(f"{name.lower()}-private", private, BLOCKS[f"{name.lower()}-private"])
+    same(f"{name.lower()}-public", key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint), BLOCKS[f"{name.lower()}-public"])
+    return key
 
 
 hashes = [bytes.fromhex(digits) for digits in re.findall(r"`([0-9A-F]{64})`", TEXT)]
@@ -41,13 +53,15 @@ for name in ("empty", "load-file"):
         WRONG.append(name)
         print(f"the page does not have the hash of {name}")
 
-private = sha256(b"sekisho loading.md DAP").digest()
-key = ec.derive_private_key(int.from_bytes(private, "big"), ec.SECP256R1())
-same("dap-private", private, BLOCKS["dap-private"])
-same("dap-public", key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint), BLOCKS["dap-public"])
-if len(BLOCKS["dap"]) == 64:
-    verify(key.public_key(), BLOCKS["dap"], sha256(BLOCKS["load-file"]).digest())
-else:
-    WRONG.append("dap")
-    print("dap: a signature has 64 bytes")
+verify("dap", key_of("DAP"), BLOCKS["dap"], sha256(BLOCKS["load-file"]).digest())
+key = key_of("token")
+rows = re.findall(r"^\| `(token-\S+)` \| `(..)` \| `(..)` \| `(\S+)` \| `([^`]*)`(?: and (\d+) bytes `(..)`)? \|$", TEXT, re.M)
+if len(rows) != 6:
+    WRONG.append("rows")
+    print(f"{len(rows)} tokens on the page, 6 are known")
+for name, p1, p2, written, field, count, byte in rows:
+    data = bytes.fromhex(field) + bytes.fromhex(byte) * int(count or 0)
+    length = bytes([len(data)]) if len(data) < 256 else b"\x00" + len(data).to_bytes(2, "big")
+    same(f"{name}'s length", length, bytes.fromhex(written))
+    verify(name, key, BLOCKS[name], bytes.fromhex(p1 + p2) + length + data)
 sys.exit(1 if WRONG else 0)

@@ -9,6 +9,7 @@ mod containers;
 mod content;
 mod content_commands;
 mod content_power;
+mod delegated;
 mod domains;
 mod instances;
 mod interfaces;

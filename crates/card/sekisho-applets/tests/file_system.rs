@@ -323,6 +323,31 @@ fn sessions_that_are_forgotten_have_proved_nothing() {
     }
 }
 
+/// Two interfaces have used all that they may: a place is left for each of the two others, which none of these has had.
+#[test]
+fn a_place_is_left_for_each_interface_that_has_no_session() {
+    let mut card = files::card();
+    let verify = |channel: u8| [channel, 0x20, 0, 1, 4, 0x31, 0x32, 0x33, 0x34];
+    for interface in [CONTACT, Interface::Swp] {
+        for channel in 0..4 {
+            if channel > 0 {
+                plain(&mut card, interface, &[0x00, 0x70, 0x00, 0x00, 0x01]).unwrap();
+            }
+            files::select_on(&mut card, interface, channel);
+            plain(&mut card, interface, &verify(channel)).unwrap();
+        }
+    }
+    let mut proved = |interface, channel| plain(&mut card, interface, &[channel, 0x20, 0x00, 0x01]).is_ok();
+    let kept: Vec<_> = [CONTACT, Interface::Swp]
+        .into_iter()
+        .flat_map(|interface| [3, 2, 1].map(|channel| (interface, channel)))
+        .filter(|(interface, channel)| proved(*interface, *channel))
+        .collect();
+    // Eight places, two of them free: the two that were used first have gone.
+    assert_eq!(kept.len(), 5, "{kept:?}");
+    assert!(!proved(CONTACT, 0));
+}
+
 /// The last answer goes out again when its command comes again, fetched to the end or not; not when another logical channel of the interface has had an answer that was kept or had
 /// to wait: then the command is not carried out, and secure messaging ends.
 #[test]

@@ -92,6 +92,39 @@ fn a_load_file_comes_in_blocks_of_any_size_and_goes_with_its_applications() {
     }
 }
 
+/// Free bytes of NVM, as GET DATA FF21 says.
+fn free_nvm(card: &mut Card) -> Vec<u8> {
+    let mut host = open(card, FIRST);
+    let answer = host.send(card, &[0x80, 0xCA, 0xFF, 0x21, 0]);
+    let at = answer.windows(2).position(|two| two == [0x82, 4]).unwrap();
+    answer[at + 2..at + 6].to_vec()
+}
+
+/// Both applications have kept something: what DELETE related leaves of either is nothing, at once and after a boot.
+#[test]
+fn what_all_that_goes_with_a_load_file_has_kept_goes_too() {
+    let mut card = card();
+    let mut free = vec![];
+    for _ in 0..2 {
+        let mut host = open(&mut card, FIRST);
+        ok(&mut host, &mut card, &loads(&carrier(METER), 240));
+        let both = [install_command(APPLICATION), install_command(OTHER)];
+        ok(&mut host, &mut card, &both);
+        for aid in [APPLICATION, OTHER] {
+            assert_eq!(select(&mut card, FIRST, aid), 0x9000);
+            assert_eq!(sw(&ask(&mut card, FIRST, 0x22, &[0, 7])), 0x9000, "it is kept");
+        }
+        let with = free_nvm(&mut card);
+        let mut host = open(&mut card, FIRST);
+        ok(&mut host, &mut card, &[delete_file(true)]);
+        free.push(free_nvm(&mut card));
+        assert_ne!(free.last(), Some(&with));
+        card = boot(card);
+        free.push(free_nvm(&mut card));
+    }
+    assert!(free.iter().all(|now| *now == free[0]), "{free:02X?}");
+}
+
 /// One load in each container, block by block in turn; neither sees the other's, and both come.
 #[test]
 fn two_containers_load_at_once() {

@@ -20,6 +20,8 @@ use crate::secure::{Authenticated, KeyRef};
 pub enum Authority {
     /// The provider of a security domain with the privilege Authorized Management, by this key set.
     OwnManagement(KeyRef),
+    /// The provider of a security domain with the privilege Delegated Management, by this key set, for what a token of the container's issuer is over.
+    Delegated(KeyRef),
     /// Whoever holds the SE as a value: the product that it is built into.
     Product,
 }
@@ -35,20 +37,25 @@ impl Authorisation {
     /// By the off-card entity that has sent a command to a security domain.
     ///
     /// # Errors
-    /// As of [`proved`]; 6985 without the privilege Authorized Management.
-    pub(crate) fn own_management(
+    /// As of [`proved`]; 6985 with neither of the privileges Authorized Management and Delegated Management. Where it is delegated its token is to be verified.
+    pub(crate) fn management(
         proof: Option<Authenticated<'_>>,
         container: &Container,
         domain: &Entry,
     ) -> Result<Self, Refusal> {
         let key = proved(proof, container, domain)?;
-        has(domain, Privileges::AUTHORIZED_MANAGEMENT)?;
+        let authority = if has(domain, Privileges::AUTHORIZED_MANAGEMENT).is_ok() {
+            Authority::OwnManagement(key)
+        } else {
+            has(domain, Privileges::DELEGATED_MANAGEMENT)?;
+            Authority::Delegated(key)
+        };
         Ok(Self {
             domain: Instance {
                 container: container.id,
                 entry: domain.id,
             },
-            authority: Authority::OwnManagement(key),
+            authority,
         })
     }
 
@@ -66,6 +73,11 @@ impl Authorisation {
     /// The security domain under which it holds.
     pub const fn domain(&self) -> Instance {
         self.domain
+    }
+
+    /// Whether it is by a token.
+    pub const fn is_delegated(&self) -> bool {
+        matches!(self.authority, Authority::Delegated(_))
     }
 
     /// Who has given it.

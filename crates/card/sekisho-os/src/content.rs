@@ -255,6 +255,7 @@ impl<P: Platform> Core<P> {
                 life_cycle,
                 quota,
             } => {
+                self.use_token(by, staged)?;
                 let registry = &self.containers.get(by.domain().container).registry;
                 let file = registry.get(load_file).ok_or(not_found())?;
                 let parameters = Install::parse(data)?.parameters;
@@ -272,6 +273,7 @@ impl<P: Platform> Core<P> {
                 self.install(by, &new, staged)
             }
             Order::Delete { by, entry, related } => {
+                self.use_token(by, staged)?;
                 let leaving = if related {
                     Leaving::Related
                 } else {
@@ -287,6 +289,14 @@ impl<P: Platform> Core<P> {
                 is_last,
             } => self.load((by, place), (number, is_last), data, staged),
         }
+    }
+
+    /// The number of a token is used up before what it is for.
+    fn use_token(&mut self, by: Authorisation, staged: &mut Staged) -> Result<(), Refusal> {
+        if by.is_delegated() && !staged.is_empty() {
+            flush(&mut self.records(staged))?;
+        }
+        Ok(())
     }
 
     fn install(

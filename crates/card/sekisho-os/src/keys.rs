@@ -20,7 +20,7 @@ use sekisho_keys::{AesKey, KeySet};
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::Records;
 use crate::refusal::Refusal;
-pub(crate) use numbers::{KID_FIRST, KVN_DAP, is_platforms};
+pub(crate) use numbers::{KID_FIRST, KVN_DAP, KVN_TOKEN, is_platforms};
 use numbers::{KID_LAST, PLATFORMS, is_scp, may_become, not_found, wrong_data};
 pub use numbers::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KVN_PAIRING};
 pub use record::KeyRecord;
@@ -181,6 +181,14 @@ impl KeyStore<'_, '_> {
             .ok_or(not_found())?;
         let point = key.value.try_into().map_err(|_| not_found())?;
         VerifyingKey::from_sec1(point).map_err(|_| not_found())
+    }
+
+    /// The same, of a version that verifies what somebody else has signed: 6985 where there is none.
+    pub(crate) fn verifier(&mut self, kvn: u8) -> Result<VerifyingKey, Refusal> {
+        self.public(kvn).map_err(|refusal| match refusal.0 {
+            StatusWord::MEMORY_FAILURE => refusal,
+            _ => not_allowed(),
+        })
     }
 
     /// PUT KEY: adds keys to version `kvn` (`replaces` 00), or puts them in the place of keys of version `replaces`, which has `kvn` from then

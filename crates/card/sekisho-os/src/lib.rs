@@ -118,7 +118,9 @@ pub use container::{Container, ContainerMemory, Containers};
 pub use content::LoadFile;
 pub use element::SecureElement;
 pub use interface::{ContainerId, Interface, Place, Protocol};
-pub use issuer::{ContentManagement, NewApplication, NewLoadFile, Open, PlatformServices, SecurityDomain};
+pub use issuer::{
+    ContentManagement, NewApplication, NewLoadFile, Open, PlatformServices, SecurityDomain, Token,
+};
 pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KVN_PAIRING, KeyRecord};
 pub use loaded::Loaded;
 pub use loader::PartState;

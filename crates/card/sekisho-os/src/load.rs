@@ -70,11 +70,7 @@ fn verify_dap(
     let is_asked = |of: &Entry| of.privileges.contains(Privileges::DAP_VERIFICATION);
     let domain = registry.application(aid).filter(|(_, of)| is_asked(of));
     let domain = domain.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?.1.id;
-    let key = KeyStore { records, domain }.public(KVN_DAP);
-    let key = key.map_err(|refusal| match refusal.0 {
-        StatusWord::MEMORY_FAILURE => refusal,
-        _ => refused(),
-    })?;
+    let key = KeyStore { records, domain }.verifier(KVN_DAP)?;
     key.verify(digest, signature)
         .map_err(|_| Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED))?;
     Ok(domain)

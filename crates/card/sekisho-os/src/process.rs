@@ -13,7 +13,7 @@ use crate::chaining::COMMAND_DATA_MAX;
 use crate::channels::Channels;
 use crate::dispatch::Work;
 use crate::interface::{Interface, Place};
-use crate::keys::KVN_DAP;
+use crate::keys::{KVN_DAP, KVN_TOKEN};
 use crate::loader::commands::ChangeMode;
 use crate::messaging::Revoked;
 use crate::nvm::{Records, Staged};
@@ -271,7 +271,7 @@ impl<P: Platform> Core<P> {
                 self.end_messaging(place);
             }
             if let Revoked::KeySet(key) = revoked {
-                if key.kvn == KVN_DAP {
+                if matches!(key.kvn, KVN_DAP | KVN_TOKEN) {
                     // What it has verified is not verified any more.
                     self.give_load_up(key.domain.container, |_| true);
                 }

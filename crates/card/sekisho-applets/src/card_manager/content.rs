@@ -2,10 +2,17 @@
 
 use sekisho_apdu::gp::{ApplicationLifeCycle, Install, InstallForLoad, Privileges, purpose, tag};
 use sekisho_apdu::tlv::{Tlv, TlvReader, find};
-use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{EntryId, NewApplication, NewLoadFile, Outcome, Quota, Refusal, SecurityDomain};
+use sekisho_apdu::{CApdu, Reader, StatusWord, Writer};
+use sekisho_os::{
+    ContentManagement, EntryId, NewApplication, NewLoadFile, Outcome, Quota, Refusal, SecurityDomain, Token,
+};
 
+use super::get_data::{CIN, IIN, IIN_UNASSIGNED};
 use super::{wrong_data, wrong_p1p2};
+
+/// IIN and CIN in the reference of a token.
+const TOKEN_IIN: u32 = IIN as u32;
+const TOKEN_CIN: u32 = CIN as u32;
 
 /// Data objects of the system's parameters (GPC Table 11-49): memory for code and for what is volatile, which the product fixes.
 const FIXED: [u32; 2] = [0xC6, 0xC7];
@@ -34,12 +41,8 @@ pub(super) fn install(
     };
     let fields = Install::parse(capdu.data)?;
     let privileges = fields.privileges()?;
-    let mut content = domain.content()?;
-    if !fields.token.is_empty() {
-        // Nobody asked for one, and nobody could verify it.
-        return Err(wrong_data());
-    }
-    check_parameters(fields.parameters, privileges, life_cycle.is_some())?;
+    let mut content = domain.content(&token(capdu, fields.signed, fields.token))?;
+    check_parameters(&mut content, fields.parameters, privileges, life_cycle.is_some())?;
     match life_cycle {
         // A field that has no meaning for the purpose.
         None if !fields.module.is_empty() => return Err(wrong_data()),
@@ -72,13 +75,18 @@ const CODE: u32 = 0xC6;
 
 fn install_for_load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
     let fields = InstallForLoad::parse(capdu.data)?;
-    let mut content = domain.content()?;
-    if !fields.token.is_empty() {
+    let mut content = domain.content(&token(capdu, fields.signed, fields.token))?;
+    if content.authorisation().is_delegated() && fields.hash.is_empty() {
+        // Without it the token would be for whatever comes (GPC C.4.1).
         return Err(wrong_data());
     }
     let mut code = 0;
     for object in TlvReader::new(fields.parameters) {
         let object = object?;
+        if object.tag.0 == tag::TOKEN_REFERENCE {
+            token_reference(&mut content, object.value)?;
+            continue;
+        }
         if object.tag.0 != tag::SYSTEM_PARAMETERS {
             return Err(wrong_data());
         }
@@ -135,7 +143,7 @@ pub(super) fn load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out: 
         return Err(wrong_p1p2());
     }
     let is_last = capdu.p1 == LAST_BLOCK;
-    domain.content()?.load(capdu.p2, is_last);
+    domain.content_under_way()?.load(capdu.p2, is_last);
     if is_last {
         out.u8(NO_RECEIPT)?;
     }
@@ -143,7 +151,12 @@ pub(super) fn load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out: 
 }
 
 /// 6A80 for parameters that would have a meaning and have none here, or none where nothing is installed.
-fn check_parameters(parameters: &[u8], privileges: Privileges, installs: bool) -> Result<(), Refusal> {
+fn check_parameters(
+    content: &mut ContentManagement<'_, '_>,
+    parameters: &[u8],
+    privileges: Privileges,
+    installs: bool,
+) -> Result<(), Refusal> {
     for object in TlvReader::new(parameters) {
         let object = object?;
         match object.tag.0 {
@@ -151,9 +164,41 @@ fn check_parameters(parameters: &[u8], privileges: Privileges, installs: bool) -
                 check_all(object.value, is_domains)?;
             }
             tag::APPLICATION_PARAMETERS => {}
+            tag::TOKEN_REFERENCE => token_reference(content, object.value)?,
             tag::SYSTEM_PARAMETERS => check_all(object.value, |object| {
                 FIXED.contains(&object.tag.0) || installs && NON_VOLATILE.contains(&object.tag.0)
             })?,
+            _ => return Err(wrong_data()),
+        }
+    }
+    Ok(())
+}
+
+/// A command with its token.
+const fn token<'d>(capdu: &CApdu<'_>, data: &'d [u8], signature: &'d [u8]) -> Token<'d> {
+    Token {
+        p1: capdu.p1,
+        p2: capdu.p2,
+        data,
+        signature,
+    }
+}
+
+/// What a token says beside its command: for which SE it is, and its number (GPC Table 11-49). Without a token nothing could be meant by it.
+fn token_reference(content: &mut ContentManagement<'_, '_>, template: &[u8]) -> Result<(), Refusal> {
+    if !content.authorisation().is_delegated() {
+        return Err(wrong_data());
+    }
+    let se_id = *content.se_id();
+    for object in TlvReader::new(template) {
+        let object = object?;
+        match (object.tag.0, object.value) {
+            (TOKEN_IIN, value) => content.check_issuer(IIN, value, &IIN_UNASSIGNED)?,
+            (TOKEN_CIN, value) => content.check_issuer(CIN, value, &se_id)?,
+            (tag::TOKEN_NUMBER, number @ [_, ..]) if number.len() <= 4 => {
+                let number = number.iter().fold(0, |n, byte| n << 8 | u32::from(*byte));
+                content.use_number(number)?;
+            }
             _ => return Err(wrong_data()),
         }
     }
@@ -180,14 +225,33 @@ fn is_domains(object: &Tlv<'_>) -> bool {
 /// P2 of DELETE: what it names, and what comes from it (GPC Table 11-23).
 const RELATED: u8 = 0x80;
 
-/// DELETE of what has an AID: the data field's only data object.
+/// DELETE of what has an AID, which comes first in the data field; what a token says, and the token, which comes last.
 pub(super) fn delete(
     domain: &mut SecurityDomain<'_, '_>,
     capdu: &CApdu<'_>,
     out: &mut Writer<'_>,
 ) -> Outcome {
-    let object = Tlv::parse(capdu.data)?;
-    domain.content()?.delete(object.value, capdu.p2 & RELATED != 0)?;
+    let mut reader = Reader::new(capdu.data);
+    let aid = Tlv::read(&mut reader)?.value;
+    let (mut reference, mut signature, mut signed) = (None, None, capdu.data);
+    while !reader.is_empty() && signature.is_none() {
+        let before = capdu.data.len() - reader.len();
+        let object = Tlv::read(&mut reader)?;
+        match object.tag.0 {
+            tag::TOKEN_REFERENCE if reference.is_none() => reference = Some(object.value),
+            tag::DELETE_TOKEN => {
+                signature = Some(object.value);
+                signed = capdu.data.get(..before).unwrap_or_default();
+            }
+            _ => return Err(wrong_data()),
+        }
+    }
+    reader.finish()?;
+    let mut content = domain.content(&token(capdu, signed, signature.unwrap_or_default()))?;
+    if let Some(template) = reference {
+        token_reference(&mut content, template)?;
+    }
+    content.delete(aid, capdu.p2 & RELATED != 0)?;
     out.u8(NO_RECEIPT)?;
     Ok(StatusWord::NO_ERROR)
 }

@@ -49,7 +49,7 @@ const SHA_256: u8 = 0x02;
 
 /// IIN and CIN of an SE to which none was given: digits that no issuer has (major industry identifier 9 with a country of ISO 3166-1's
 /// user-assigned codes; ISO/IEC 7812-1), and the SE-id.
-const IIN_UNASSIGNED: [u8; 4] = [0x99, 0x99, 0x00, 0x00];
+pub(super) const IIN_UNASSIGNED: [u8; 4] = [0x99, 0x99, 0x00, 0x00];
 
 /// The date of everything in the production data, as the SE has no calendar: day 330 of a year that ends in 6, when this operating
 /// system was released (one digit of the year, three of the day, in BCD).
@@ -119,7 +119,7 @@ fn value(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, w: &mut Writer<
         IIN | CIN | MESSAGING_POLICY => stored(domain, tag, w),
         CARD_DATA => Ok(recognition(domain, w)?),
         CARD_CAPABILITIES => Ok(capabilities(domain, w)?),
-        // No receipt has ever been given: there is no delegated management.
+        // No receipt has ever been given: nobody generates any.
         CONFIRMATION_COUNTER => Ok(w.bytes(&[0x00, 0x00])?),
         SEQUENCE_COUNTER => Ok(w.u24(domain.sequence_counter()?)?),
         KEY_DIVERSIFICATION_DATA => Ok(w.bytes(domain.se_id())?),
@@ -160,14 +160,15 @@ fn stored(domain: &mut SecurityDomain<'_, '_>, tag: u16, w: &mut Writer<'_>) -> 
     }
 }
 
-/// Card capability information (GPC H.4). A security domain can have the privilege that makes it one and those of DAP verification, an application none.
+/// Card capability information (GPC H.4). A security domain can have the privilege that makes it one, those of DAP verification and Delegated Management, an application none.
 fn capabilities(domain: &SecurityDomain<'_, '_>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
     w.tlv_with(0xA0, |w| {
         w.tlv(0x80, &[0x03])?;
         w.tlv(0x81, &[domain.scp_parameter().byte()])?;
         w.tlv(0x82, &[SCP03_KEYS])
     })?;
-    w.tlv(0x81, &Privileges::MANDATED_DAP_VERIFICATION.to_bytes())?;
+    let domains = Privileges::MANDATED_DAP_VERIFICATION.union(Privileges::DELEGATED_MANAGEMENT);
+    w.tlv(0x81, &domains.to_bytes())?;
     w.tlv(0x82, &Privileges::NONE.to_bytes())?;
     w.tlv(0x83, &[SHA_256])
 }

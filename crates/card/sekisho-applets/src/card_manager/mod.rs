@@ -140,7 +140,10 @@ impl Application for CardManager {
                 domain.initialize_update(capdu, out)
             }
             ins::EXTERNAL_AUTHENTICATE => domain.external_authenticate(capdu),
-            ins::GET_STATUS => self.get_status(place, domain.registry(), domain.life_cycle(), capdu, out),
+            ins::GET_STATUS => {
+                let shown = (domain.registry(), domain.life_cycle());
+                self.get_status(place, shown, capdu, |file| domain.version(file), out)
+            }
             ins::SET_STATUS => status::set_status(&mut domain, capdu),
             ins::PUT_KEY => put_key::process(&mut domain, capdu, out),
             ins::INSTALL => content::install(&mut domain, capdu, out),

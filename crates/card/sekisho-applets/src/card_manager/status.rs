@@ -29,9 +29,9 @@ impl CardManager {
     pub(super) fn get_status(
         &mut self,
         place: Place,
-        registry: RegistryView<'_>,
-        life_cycle: CardLifeCycle,
+        (registry, life_cycle): (RegistryView<'_>, CardLifeCycle),
         capdu: &CApdu<'_>,
+        mut version: impl FnMut(&Entry) -> Result<Option<u32>, Refusal>,
         out: &mut Writer<'_>,
     ) -> Outcome {
         let p1 = capdu.p1;
@@ -51,7 +51,18 @@ impl CardManager {
                 continue;
             }
             let before = out.len();
-            show(registry, life_cycle, p1, entry, tags, out)?;
+            let number = match entry.kind {
+                EntryKind::ExecutableLoadFile { .. } if tags.names(tag::VERSION) => version(entry)?,
+                _ => None,
+            };
+            let number = number.map(u32::to_be_bytes);
+            // Two bytes, major and minor, as a CAP file has them.
+            let shown = match &number {
+                None => &[][..],
+                Some([0, 0, short @ ..]) => short,
+                Some(long) => long,
+            };
+            show((registry, life_cycle), p1, entry, (tags, shown), out)?;
             if out.len() > ANSWER_MAX {
                 out.truncate(before);
                 self.cursor = Some(Cursor {
@@ -114,11 +125,10 @@ fn is_meant(p1: u8, index: u8, entry: &Entry) -> bool {
 }
 
 fn show(
-    registry: RegistryView<'_>,
-    life_cycle: CardLifeCycle,
+    (registry, life_cycle): (RegistryView<'_>, CardLifeCycle),
     p1: u8,
     entry: &Entry,
-    tags: TagList<'_>,
+    (tags, version): (TagList<'_>, &[u8]),
     out: &mut Writer<'_>,
 ) -> Result<(), Refusal> {
     let mut shown = RegistryEntry::new(entry.aid, entry.life_cycle);
@@ -136,6 +146,7 @@ fn show(
         }
         EntryKind::ExecutableLoadFile { .. } => {}
     }
+    shown.version = version;
     shown.security_domain = registry.aid_of(entry.security_domain);
     Ok(shown.encode(tags, out)?)
 }
@@ -195,7 +206,13 @@ mod tests {
         let mut buf = [0; 1024];
         let mut out = Writer::new(&mut buf);
         let capdu = CApdu::new(Cla::GP, 0xF2, APPLICATIONS, p2).with_data(&[0x4F, 0x00]);
-        let outcome = manager.get_status(place, registry.whole(), CardLifeCycle::Secured, &capdu, &mut out);
+        let outcome = manager.get_status(
+            place,
+            (registry.whole(), CardLifeCycle::Secured),
+            &capdu,
+            |_| Ok(None),
+            &mut out,
+        );
         let sw = outcome.unwrap_or_else(|refusal| refusal.0).0;
         (out.written().to_vec(), sw)
     }

@@ -1,4 +1,4 @@
-//! Cards whose applications are loaded: two containers, an area for bulk, memory for three instances and for one more security domain.
+//! Cards whose applications are loaded: two containers, an area for bulk, memory for three instances and for two more security domains in each.
 #![allow(dead_code, unreachable_pub)] // each test program uses a part
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
 
@@ -13,7 +13,7 @@ use sekisho_os::{
 use crate::common::ByValue as _;
 use crate::common::{On, SeededRng, initial_keys, key, personalisation, sw};
 
-pub type Card = SecureElement<On<Standard<2, 3, 3>, SeededRng, 2>>;
+pub type Card = SecureElement<On<Standard<2, 3, 6>, SeededRng, 2>>;
 
 pub const PAGE: usize = 1024;
 /// Pages before the area: the store's and two slots.

@@ -9,7 +9,7 @@ use crate::application::{Context, MESSAGING_POLICY};
 use crate::authorisation::{Authorisation, Order, has, proved};
 use crate::container::{CardRecord, store_entry};
 use crate::interface::ContainerId;
-use crate::keys::KeyStore;
+use crate::keys::{KVN_TOKEN, KeyStore};
 use crate::names::EntryId;
 use crate::nvm::Quota;
 use crate::refusal::Refusal;
@@ -20,12 +20,20 @@ use crate::secure::KeyRef;
 const KEPT: [u16; 3] = [0x0042, 0x0045, MESSAGING_POLICY];
 const KEPT_MAX: usize = 32;
 
-/// The privileges that a security domain can be given: to be one, to verify what is loaded for it, or whatever is loaded (GPC 9.2.2).
-const DOMAINS: [Privileges; 3] = [
+/// The privileges that a security domain can be given: to be one, to verify what is loaded for it, or whatever is loaded (GPC 9.2.2), and each of these to manage by token what is its own.
+const DOMAINS: [Privileges; 6] = [
     Privileges::SECURITY_DOMAIN,
     Privileges::DAP_VERIFICATION,
     Privileges::MANDATED_DAP_VERIFICATION,
+    Privileges::DELEGATED_MANAGEMENT,
+    Privileges::DELEGATED_MANAGEMENT.union(Privileges::DAP_VERIFICATION),
+    Privileges::DELEGATED_MANAGEMENT.union(Privileges::MANDATED_DAP_VERIFICATION),
 ];
+
+/// The data object of the root that has the number of the last token that had one; no command shows it.
+const TOKEN_NUMBER: u16 = 0x0093;
+/// Longest IIN and CIN.
+const ISSUERS_MAX: usize = 32;
 
 /// Life cycle of card and applications, during one command's processing, with who has proved himself.
 pub struct Open<'c, 'a> {
@@ -37,6 +45,42 @@ pub struct Open<'c, 'a> {
 pub struct ContentManagement<'c, 'a> {
     context: &'c mut Context<'a>,
     by: Authorisation,
+}
+
+/// A command and its token (GPC C.4).
+#[derive(Clone, Copy, Debug)]
+pub struct Token<'d> {
+    /// P1 of the command, without the bit of a part.
+    pub p1: u8,
+    /// P2 of the command.
+    pub p2: u8,
+    /// Its data field up to the token's tag or length.
+    pub data: &'d [u8],
+    /// `r || s`, or none.
+    pub signature: &'d [u8],
+}
+
+impl Token<'_> {
+    /// Verifies it with the key of the container's root, over P1, P2, length and data field.
+    ///
+    /// # Errors
+    /// 6985 when there is none, or no key on P-256; 6A80 for another length than that of a signature on P-256; 6982 for a wrong one; 6581.
+    fn verify(&self, context: &mut Context<'_>) -> Result<(), Refusal> {
+        let signature = match self.signature {
+            [] => return Err(refused()),
+            signature => signature
+                .try_into()
+                .map_err(|_| Refusal(StatusWord::INCORRECT_DATA))?,
+        };
+        let domain = context.system.container.root().ok_or(refused())?;
+        let records = &mut context.records;
+        let key = KeyStore { records, domain }.verifier(KVN_TOKEN)?;
+        let [.., high, low] = self.data.len().to_be_bytes();
+        let (long, short) = ([self.p1, self.p2, 0, high, low], [self.p1, self.p2, low]);
+        let header: &[u8] = if high == 0 { &short } else { &long };
+        key.verify_parts(&[header, self.data], signature)
+            .map_err(|_| no_token())
+    }
 }
 
 /// An application that is to come, as INSTALL names it.
@@ -73,6 +117,10 @@ const fn refused() -> Refusal {
     Refusal(StatusWord::CONDITIONS_NOT_SATISFIED)
 }
 
+const fn no_token() -> Refusal {
+    Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED)
+}
+
 const fn not_found() -> Refusal {
     Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)
 }
@@ -88,14 +136,28 @@ impl<'a> SecurityDomain<'_, 'a> {
         Ok(Open { context, by })
     }
 
-    /// Content management, as who has sent the command has authorised it.
+    /// Content management, as who has sent the command has authorised it: with the privilege Authorized Management he may, with Delegated Management what a token is over.
     ///
     /// # Errors
-    /// 6982 unless the command came through the domain's secure channel, with a C-MAC; 6985 without the privilege Authorized Management.
-    pub fn content(&mut self) -> Result<ContentManagement<'_, 'a>, Refusal> {
+    /// 6982 unless the command came through the domain's secure channel, with a C-MAC, and for a wrong token; 6985 without either privilege, a token that is needed, or a key for it; 6A80
+    /// for one that nobody has asked for, and one that is no signature on P-256.
+    pub fn content(&mut self, token: &Token<'_>) -> Result<ContentManagement<'_, 'a>, Refusal> {
+        let content = self.content_under_way()?;
+        if content.by.is_delegated() {
+            token.verify(content.context)?;
+        } else if !token.signature.is_empty() {
+            return Err(Refusal(StatusWord::INCORRECT_DATA));
+        }
+        Ok(content)
+    }
+
+    /// Content management that goes on with what was authorised when it began.
+    ///
+    /// # Errors
+    /// As of [`SecurityDomain::content`], but for what is about tokens.
+    pub fn content_under_way(&mut self) -> Result<ContentManagement<'_, 'a>, Refusal> {
         let context = &mut *self.context;
-        let by =
-            Authorisation::own_management(context.authenticated(), context.system.container, context.entry)?;
+        let by = Authorisation::management(context.authenticated(), context.system.container, context.entry)?;
         Ok(ContentManagement { context, by })
     }
 }
@@ -275,6 +337,37 @@ impl ContentManagement<'_, '_> {
     /// Who has authorised it.
     pub const fn authorisation(&self) -> Authorisation {
         self.by
+    }
+
+    /// A token is for the SE whose root has this IIN or CIN, stored or, as here, `unassigned`.
+    ///
+    /// # Errors
+    /// 6982 when it has another one; 6581.
+    pub fn check_issuer(&mut self, tag: u16, value: &[u8], unassigned: &[u8]) -> Result<(), Refusal> {
+        let root = self.context.system.container.root().ok_or(refused())?;
+        let mut stored = [0; ISSUERS_MAX];
+        let len = self.context.records.get(object_of(root, tag), &mut stored)?;
+        let own = len.map_or(unassigned, |len| stored.get(..len).unwrap_or_default());
+        if own == value { Ok(()) } else { Err(no_token()) }
+    }
+
+    /// The SE-id.
+    pub const fn se_id(&self) -> &[u8; 10] {
+        &self.context.system.container.card.se_id
+    }
+
+    /// A token has a number, which is used up with it.
+    ///
+    /// # Errors
+    /// 6982 unless it is above that of the last token of the container that had one; 6A84, 6581.
+    pub fn use_number(&mut self, number: u32) -> Result<(), Refusal> {
+        let root = self.context.system.container.root().ok_or(refused())?;
+        let (name, mut last) = (object_of(root, TOKEN_NUMBER), [0; 4]);
+        self.context.records.get(name, &mut last)?;
+        if number <= u32::from_be_bytes(last) {
+            return Err(no_token());
+        }
+        self.context.records.put(name, &number.to_be_bytes())
     }
 
     /// INSTALL `[for install]`, with `[for make selectable]` or without: it is done when the command has been processed, or the command is refused.

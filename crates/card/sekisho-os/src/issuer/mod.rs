@@ -8,7 +8,7 @@ mod manage;
 mod update;
 
 use manage::put_entry;
-pub use manage::{ContentManagement, NewApplication, NewLoadFile, Open};
+pub use manage::{ContentManagement, NewApplication, NewLoadFile, Open, Token};
 
 use sekisho_apdu::gp::{CardLifeCycle, Privileges, SecurityDomainLifeCycle};
 use sekisho_apdu::{Aid, StatusWord, Writer};
@@ -16,6 +16,8 @@ use sekisho_scp::ScpParameter;
 
 use crate::application::{Context, MESSAGING_POLICY};
 use crate::call::Caller;
+use crate::code::Code;
+use crate::container::Container;
 use crate::keys::{KID_FIRST, KVN_INITIAL, KVN_KOS, KeyRecord, KeyStore, is_platforms};
 use crate::messaging::Revoked;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
@@ -100,14 +102,25 @@ impl<'a> SecurityDomain<'_, 'a> {
     }
 
     /// The container's registry, as far as the domain may see it: with the privilege Global Registry all, else what is within it.
-    pub fn registry(&self) -> RegistryView<'_> {
-        let registry = &self.context.system.container.registry;
+    pub fn registry(&self) -> RegistryView<'a> {
+        let container: &'a Container = self.context.system.container;
+        let registry = &container.registry;
         match registry.entry(self.context.entry.id) {
             Some((own, entry)) if !entry.privileges.contains(Privileges::GLOBAL_REGISTRY) => {
                 registry.of_domain(own)
             }
             _ => registry.whole(),
         }
+    }
+
+    /// The version of an executable load file: `None` for one that came with the operating system.
+    ///
+    /// # Errors
+    /// 6581.
+    #[inline(never)]
+    pub fn version(&mut self, load_file: &Entry) -> Result<Option<u32>, Refusal> {
+        let code = Code::load(&mut self.context.records, load_file.id)?;
+        Ok(code.map(|code| code.version))
     }
 
     /// Reads the value of a stored data object into `out`: its length, or `None` when nothing was stored.

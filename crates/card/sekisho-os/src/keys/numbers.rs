@@ -16,6 +16,8 @@ pub const KVN_K_MAC: u8 = 0x62;
 pub const KVN_DESIGNER: u8 = 0x63;
 /// The key that pairing data are changed under (`docs/spec/routing.md`, 5); the last version that is the platform's.
 pub const KVN_PAIRING: u8 = 0x64;
+/// The key that tokens are verified with, in the root of a container (GPC 11.1.8): a public key.
+pub(crate) const KVN_TOKEN: u8 = 0x70;
 /// The key that a security domain verifies DAP blocks with (GPC 11.1.8): a public key.
 pub(crate) const KVN_DAP: u8 = 0x73;
 /// All versions of the platform.

@@ -32,6 +32,12 @@ fn long<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
     r.take(len)
 }
 
+/// What has been read of a data field.
+fn before<'a>(data: &'a [u8], rest: &Reader<'_>) -> &'a [u8] {
+    let read = data.len().saturating_sub(rest.len());
+    data.get(..read).unwrap_or_default()
+}
+
 /// The five fields of INSTALL for load (GPC Table 11-44).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstallForLoad<'a> {
@@ -43,6 +49,8 @@ pub struct InstallForLoad<'a> {
     pub hash: &'a [u8],
     /// Parameters.
     pub parameters: &'a [u8],
+    /// The data field up to the token's length: what a token is over.
+    pub signed: &'a [u8],
     /// Token; none with own management.
     pub token: &'a [u8],
 }
@@ -55,13 +63,16 @@ impl<'a> InstallForLoad<'a> {
     pub fn parse(data: &'a [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(data);
         let [load_file, security_domain, hash] = [short(&mut r)?, short(&mut r)?, short(&mut r)?];
-        let [parameters, token] = [long(&mut r)?, long(&mut r)?];
+        let parameters = long(&mut r)?;
+        let signed = before(data, &r);
+        let token = long(&mut r)?;
         r.finish()?;
         Ok(Self {
             load_file,
             security_domain,
             hash,
             parameters,
+            signed,
             token,
         })
     }
@@ -81,6 +92,8 @@ pub struct Install<'a> {
     pub privileges: &'a [u8],
     /// Parameters.
     pub parameters: &'a [u8],
+    /// The data field up to the token's length: what a token is over.
+    pub signed: &'a [u8],
     /// Token; none with own management.
     pub token: &'a [u8],
 }
@@ -94,7 +107,9 @@ impl<'a> Install<'a> {
         let mut r = Reader::new(data);
         let mut next = || short(&mut r);
         let [load_file, module, application, privileges] = [next()?, next()?, next()?, next()?];
-        let [parameters, token] = [long(&mut r)?, long(&mut r)?];
+        let parameters = long(&mut r)?;
+        let signed = before(data, &r);
+        let token = long(&mut r)?;
         r.finish()?;
         Ok(Self {
             load_file,
@@ -102,6 +117,7 @@ impl<'a> Install<'a> {
             application,
             privileges,
             parameters,
+            signed,
             token,
         })
     }
@@ -133,6 +149,7 @@ mod tests {
         assert_eq!((install.module, install.application), (&[0xA2][..], &[][..]));
         assert_eq!(install.privileges().unwrap().to_bytes(), [0x80, 0x40, 0]);
         assert_eq!((install.parameters, install.token), (&[0xC9, 0][..], &[0x77][..]));
+        assert_eq!(install.signed, &FIELDS[..14]);
         for cut in 0..FIELDS.len() {
             assert!(Install::parse(&FIELDS[..cut]).is_err(), "{cut}");
         }
@@ -149,6 +166,7 @@ mod tests {
         );
         assert_eq!(install.hash, [0x55]);
         assert_eq!((install.parameters, install.token), (&[0xEF, 0][..], &[0x77][..]));
+        assert_eq!(install.signed, &FOR_LOAD[..11]);
         for cut in 0..FOR_LOAD.len() {
             assert!(InstallForLoad::parse(&FOR_LOAD[..cut]).is_err(), "{cut}");
         }

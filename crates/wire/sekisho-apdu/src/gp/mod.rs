@@ -104,6 +104,12 @@ pub mod tag {
     pub const KEY_INFORMATION: u32 = 0xC0;
     /// Parameters of INSTALL that are the application's (GPC Table 11-49).
     pub const APPLICATION_PARAMETERS: u32 = 0xC9;
+    /// What of INSTALL or DELETE says for which card a token is, and its number: a control reference template for digital signature (GPC Table 11-49).
+    pub const TOKEN_REFERENCE: u32 = 0xB6;
+    /// Number of a token in such a template.
+    pub const TOKEN_NUMBER: u32 = 0x93;
+    /// Token of DELETE (GPC Table 11-24).
+    pub const DELETE_TOKEN: u32 = 0x9E;
     /// Parameters of INSTALL that are the system's.
     pub const SYSTEM_PARAMETERS: u32 = 0xEF;
     /// Maximum length of data field in command message (GPC Table 11-82).
