@@ -1,6 +1,7 @@
 //! Containers, domains, applications and interfaces. One program, so that the secure element is linked once.
 
 mod asking;
+mod behind_the_mac;
 mod bulk;
 mod bulk_quotas;
 mod calls;
