@@ -1,0 +1,216 @@
+//! Certificates, bounds, and the door.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, SignatureVerificationAlgorithm};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{CipherSuite, RootCertStore, ServerConfig, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::identity::Identity;
+use crate::session::Session;
+
+/// Who the server is, and who vouches for SEs. All PEM.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The server's certificate, and those behind it.
+    pub chain: Vec<u8>,
+    /// Its private key.
+    pub key: Vec<u8>,
+    /// Certificates of the authorities that certify SEs.
+    pub authorities: Vec<u8>,
+}
+
+/// The key is never shown.
+impl core::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Credentials(redacted)")
+    }
+}
+
+/// Bounds on what others can have of a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The longest text of a record that goes to an SE, bytes, 32 to 16,384: what an SE has room for. A command is one record, so no command is longer.
+    pub record: usize,
+    /// How long a handshake may take, all of it: an SE on a slow line computes and answers within.
+    pub handshake: Duration,
+    /// How long an SE may take for one answer, all of it.
+    pub answer: Duration,
+    /// How many connections may be in a handshake. They have proved nothing, and take no session's place.
+    pub handshakes: usize,
+    /// How many sessions may be open.
+    pub sessions: usize,
+}
+
+impl Settings {
+    /// Commands of 1,024 bytes, 30 seconds for a handshake, 30 for an answer, 256 handshakes and 4,096 sessions.
+    pub const DEFAULT: Self = Self {
+        record: 1024,
+        handshake: Duration::from_secs(30),
+        answer: Duration::from_secs(30),
+        handshakes: 256,
+        sessions: 4096,
+    };
+}
+
+/// Why there is no gateway.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// A file is not what it should be.
+    #[error("{0} is not readable PEM")]
+    Pem(&'static str),
+    /// There is nobody who could vouch for an SE.
+    #[error("no authority for secure elements is named")]
+    NoAuthority,
+    /// Certificates and key do not go together, or are not of a kind that an SE can verify.
+    #[error("certificates: {0}")]
+    Certificates(String),
+    /// [`Settings::record`].
+    #[error("a record has 32 to 16,384 bytes")]
+    Record,
+}
+
+/// Why a connection became no session.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// As many handshakes as there may be are under way, or as many sessions open.
+    #[error("there are as many connections as there may be")]
+    Full,
+    /// The handshake took too long.
+    #[error("the handshake took too long")]
+    Slow,
+    /// It failed, on this side or on the other.
+    #[error("the handshake failed: {0}")]
+    Handshake(std::io::Error),
+    /// The certificate was verified and cannot be read all the same.
+    #[error("the certificate cannot be read")]
+    Certificate,
+}
+
+/// The door for SEs.
+#[derive(Clone)]
+pub struct Gateway {
+    acceptor: TlsAcceptor,
+    settings: Settings,
+    handshakes: Arc<Semaphore>,
+    sessions: Arc<Semaphore>,
+}
+
+impl Gateway {
+    /// A gateway without a socket: that is the caller's.
+    ///
+    /// # Errors
+    /// [`GatewayError`].
+    pub fn new(credentials: &Credentials, settings: Settings) -> Result<Self, GatewayError> {
+        if !(32..=16_384).contains(&settings.record) {
+            return Err(GatewayError::Record);
+        }
+        Ok(Self {
+            acceptor: Arc::new(config(credentials, settings.record)?).into(),
+            settings,
+            handshakes: Arc::new(Semaphore::new(settings.handshakes)),
+            sessions: Arc::new(Semaphore::new(settings.sessions)),
+        })
+    }
+
+    /// The bounds.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Room for a handshake; `None` when there is none, and the connection is best closed. To be asked before a task is made for it.
+    pub fn room(&self) -> Option<Room> {
+        Arc::clone(&self.handshakes).try_acquire_owned().ok().map(Room)
+    }
+
+    /// Makes a session of a connection: the handshake, in which the SE proves who it is.
+    ///
+    /// # Errors
+    /// [`AcceptError`]; the connection is closed.
+    pub async fn accept(&self, room: Room, stream: TcpStream) -> Result<Session, AcceptError> {
+        // What goes out is small and waited for.
+        let _ = stream.set_nodelay(true);
+        let tls = timeout(self.settings.handshake, self.acceptor.accept(stream)).await;
+        let tls = tls
+            .map_err(|_| AcceptError::Slow)?
+            .map_err(AcceptError::Handshake)?;
+        let permit = Arc::clone(&self.sessions).try_acquire_owned();
+        let permit = permit.map_err(|_| AcceptError::Full)?;
+        drop(room);
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        let identity = chain.first().and_then(Identity::of);
+        let identity = identity.ok_or(AcceptError::Certificate)?;
+        Ok(Session::new(tls, identity, self.settings, permit))
+    }
+}
+
+/// Room for one handshake.
+#[derive(Debug)]
+pub struct Room(#[expect(dead_code, reason = "it is held, no more")] OwnedSemaphorePermit);
+
+fn config(credentials: &Credentials, record: usize) -> Result<ServerConfig, GatewayError> {
+    let certificates = |pem: &[u8], what| {
+        let read = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+        read.map_err(|_| GatewayError::Pem(what))
+    };
+    let wrong = |error: &dyn core::fmt::Display| GatewayError::Certificates(error.to_string());
+    let chain = certificates(&credentials.chain, "the server's certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(&credentials.key);
+    let key = key.map_err(|_| GatewayError::Pem("the server's private key"))?;
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(&credentials.authorities, "the authority's certificate")? {
+        roots.add(authority).map_err(|error| wrong(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(GatewayError::NoAuthority);
+    }
+    let provider = Arc::new(provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        // What an SE reads of it is the kind of certificate: names of authorities are bytes on a slow line.
+        .clear_root_hint_subjects()
+        .build()
+        .map_err(|error| wrong(&error))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(&error))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|error| wrong(&error))?;
+    // rustls counts the record's header in.
+    config.max_fragment_size = Some(record + RECORD_HEADER);
+    // Nothing is resumed: the SE passes tickets over, and each is a record on its line.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(config)
+}
+
+/// Content type, version and length of a record (RFC 8446, 5.1).
+const RECORD_HEADER: usize = 5;
+
+/// What an SE has, and nothing more: AES-128-GCM, and ECDSA on P-256 with SHA-256.
+fn provider() -> rustls::crypto::CryptoProvider {
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.retain(|suite| {
+        matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256 | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+        )
+    });
+    provider.signature_verification_algorithms = WebPkiSupportedAlgorithms {
+        all: P256,
+        mapping: &MAPPING,
+    };
+    provider
+}
+
+static P256: &[&dyn SignatureVerificationAlgorithm] = &[webpki::ring::ECDSA_P256_SHA256];
+
+static MAPPING: [(SignatureScheme, &[&dyn SignatureVerificationAlgorithm]); 1] =
+    [(SignatureScheme::ECDSA_NISTP256_SHA256, P256)];

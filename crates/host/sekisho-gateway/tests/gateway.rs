@@ -1,0 +1,377 @@
+//! The gateway against clients that answer, lie, hurry, dawdle and vanish. An SE of ours is beside it in `apps/sekisho/tests`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use sekisho_gateway::{AcceptError, Credentials, Gateway, GatewayError, Lost, Outcome, Session, Settings};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+type Issued = (CertificateParams, KeyPair, String, Vec<u8>);
+
+fn authority() -> Issued {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let made = params.self_signed(&key).unwrap();
+    (params, key, made.pem(), made.der().to_vec())
+}
+
+fn issue(name: &str, usage: ExtendedKeyUsagePurpose, authority: &Issued, key: KeyPair) -> Issued {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.extended_key_usages = vec![usage];
+    let made = params
+        .signed_by(&key, &Issuer::from_params(&authority.0, &authority.1))
+        .unwrap();
+    (params, key, made.pem(), made.der().to_vec())
+}
+
+struct World {
+    gateway: Gateway,
+    listener: TcpListener,
+    authority: Issued,
+    element: Issued,
+}
+
+fn credentials(authority: &Issued) -> Credentials {
+    let server = issue(
+        "localhost",
+        ExtendedKeyUsagePurpose::ServerAuth,
+        authority,
+        KeyPair::generate().unwrap(),
+    );
+    Credentials {
+        chain: server.2.into_bytes(),
+        key: server.1.serialize_pem().into_bytes(),
+        authorities: authority.2.clone().into_bytes(),
+    }
+}
+
+impl World {
+    async fn new(settings: Settings) -> Self {
+        let authority = authority();
+        let key = KeyPair::generate().unwrap();
+        Self {
+            gateway: Gateway::new(&credentials(&authority), settings).unwrap(),
+            listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            element: issue(
+                "element.example",
+                ExtendedKeyUsagePurpose::ClientAuth,
+                &authority,
+                key,
+            ),
+            authority,
+        }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        let address = self.listener.local_addr().unwrap();
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    fn config(&self, element: Option<&Issued>) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.3.clone().into()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        match element {
+            None => builder.with_no_client_auth(),
+            Some((_, key, _, der)) => {
+                let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+                builder
+                    .with_client_auth_cert(vec![der.clone().into()], key.into())
+                    .unwrap()
+            }
+        }
+    }
+
+    /// Both ends of a connection whose client has this certificate.
+    async fn both(
+        &self,
+        element: Option<&Issued>,
+    ) -> (
+        Result<Session, AcceptError>,
+        std::io::Result<TlsStream<TcpStream>>,
+    ) {
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(Arc::new(self.config(element)));
+        let accept = async {
+            let (stream, _) = self.listener.accept().await.unwrap();
+            self.gateway.accept(self.gateway.room().unwrap(), stream).await
+        };
+        tokio::join!(accept, async {
+            connector.connect(name, self.connect().await).await
+        })
+    }
+
+    async fn session(&self) -> (Session, TlsStream<TcpStream>) {
+        let (session, element) = self.both(Some(&self.element)).await;
+        (session.unwrap(), element.unwrap())
+    }
+}
+
+/// What one record carries.
+async fn command(element: &mut TlsStream<TcpStream>) -> Vec<u8> {
+    let command = element.fill_buf().await.unwrap().to_vec();
+    element.consume(command.len());
+    command
+}
+
+async fn answer(element: &mut TlsStream<TcpStream>, answer: &[u8]) {
+    element.write_all(answer).await.unwrap();
+    element.flush().await.unwrap();
+}
+
+const SOON: Settings = Settings {
+    handshake: Duration::from_millis(300),
+    answer: Duration::from_millis(300),
+    ..Settings::DEFAULT
+};
+
+#[tokio::test]
+async fn a_script_is_one_record_a_command_and_the_se_is_known() {
+    let world = World::new(Settings::DEFAULT).await;
+    let (mut session, mut element) = world.session().await;
+    assert_eq!(session.identity().names, ["element.example"]);
+    assert_eq!(session.identity().certificate, world.element.3);
+    assert_eq!(session.identity().to_string(), "element.example");
+    assert_eq!(session.protocol(), "TLS 1.3");
+    let commands = [vec![0, 0xA4, 4, 0], vec![0xB0; 1024], vec![0, 0xB0, 0, 0, 4]];
+    let card = async {
+        for (number, expected) in (1..).zip(&commands) {
+            assert_eq!(&command(&mut element).await, expected);
+            answer(&mut element, &[number, 0x90, 0]).await;
+        }
+        assert_eq!(command(&mut element).await, [0; 0]);
+        element.shutdown().await.unwrap();
+    };
+    let script = async {
+        let (outcomes, lost) = session.run(&commands, |_, _| true).await;
+        assert!(lost.is_none());
+        let done = (1..4).map(|number| Outcome::Done(vec![number, 0x90, 0]));
+        assert_eq!(outcomes, done.collect::<Vec<_>>());
+        let tally = session.tally();
+        assert_eq!((tally.commands, tally.sent, tally.received), (3, 4 + 1024 + 5, 9));
+        session.end().await;
+    };
+    tokio::join!(card, script);
+}
+
+#[tokio::test]
+async fn a_script_ends_where_an_answer_is_not_to_go_on_with() {
+    let world = World::new(Settings::DEFAULT).await;
+    let (mut session, mut element) = world.session().await;
+    let commands = [[0, 0xA4, 4, 0]; 3];
+    let (.., (outcomes, lost)) = tokio::join!(
+        async {
+            command(&mut element).await;
+            answer(&mut element, &[0x6A, 0x82]).await;
+        },
+        session.run(&commands, |_, answer| answer == [0x90, 0]),
+    );
+    assert!(lost.is_none());
+    assert_eq!(
+        outcomes,
+        [
+            Outcome::Done(vec![0x6A, 0x82]),
+            Outcome::NotSent,
+            Outcome::NotSent
+        ]
+    );
+}
+
+/// The first command has its answer, the second was sent and the SE vanished, the third was never sent: and that is what is said of them.
+#[tokio::test]
+async fn what_is_done_not_sent_and_unknown() {
+    let world = World::new(SOON).await;
+    let commands = [[0, 0xA4, 4, 0], [0, 0xD6, 0, 0], [0, 0xB0, 0, 0]];
+    for vanishes in [true, false] {
+        let (mut session, mut element) = world.session().await;
+        let card = async move {
+            command(&mut element).await;
+            answer(&mut element, &[0x90, 0]).await;
+            assert_eq!(command(&mut element).await, commands[1]);
+            (!vanishes).then_some(element)
+        };
+        let (kept, (outcomes, lost)) = tokio::join!(card, session.run(&commands, |_, _| true));
+        assert_eq!(
+            outcomes,
+            [Outcome::Done(vec![0x90, 0]), Outcome::Unknown, Outcome::NotSent]
+        );
+        match lost.unwrap() {
+            Lost::Slow => assert!(!vanishes),
+            Lost::Closed | Lost::Connection(_) => assert!(vanishes),
+            other => panic!("{other}"),
+        }
+        // A late answer is no answer to the next command: nothing is sent any more.
+        if let Some(mut element) = kept {
+            answer(&mut element, &[0x90, 0]).await;
+        }
+        let error = session.send(&commands[2]).await.unwrap_err();
+        assert!(matches!(error.why, Lost::Over) && !error.is_unknown);
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_ended_before_a_command_has_not_sent_it() {
+    let world = World::new(Settings::DEFAULT).await;
+    let (mut session, mut element) = world.session().await;
+    element.shutdown().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let error = session.send(&[0, 0xB0, 0, 0]).await.unwrap_err();
+    assert!(matches!(error.why, Lost::Closed) && !error.is_unknown);
+    let (outcomes, _) = session.run(&[[0, 0xB0, 0, 0]], |_, _| true).await;
+    assert_eq!(outcomes, [Outcome::NotSent]);
+}
+
+#[tokio::test]
+async fn a_command_given_up_ends_the_session() {
+    let world = World::new(Settings::DEFAULT).await;
+    let (mut session, mut element) = world.session().await;
+    let given_up = tokio::time::timeout(Duration::from_millis(50), session.send(&[0, 0xB0, 0, 0])).await;
+    assert!(given_up.is_err());
+    command(&mut element).await;
+    answer(&mut element, &[0x90, 0]).await;
+    let error = session.send(&[0, 0xB0, 0, 0]).await.unwrap_err();
+    assert!(matches!(error.why, Lost::Over));
+}
+
+#[tokio::test]
+async fn what_is_no_answer_and_what_was_not_asked_for() {
+    let world = World::new(Settings::DEFAULT).await;
+    let (mut session, mut element) = world.session().await;
+    let (.., error) = tokio::join!(answer(&mut element, &[0x90]), session.send(&[0, 0xB0, 0, 0]));
+    // It may stand there before the command has gone, and is then unasked.
+    assert!(matches!(error.unwrap_err().why, Lost::NoAnswer | Lost::Unasked));
+    let (mut session, mut element) = world.session().await;
+    answer(&mut element, &[0x90, 0]).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let error = session.send(&[0, 0xB0, 0, 0]).await.unwrap_err();
+    assert!(matches!(error.why, Lost::Unasked) && !error.is_unknown);
+}
+
+#[tokio::test]
+async fn a_command_that_fits_no_record_is_refused_and_the_session_goes_on() {
+    let settings = Settings {
+        record: 64,
+        ..Settings::DEFAULT
+    };
+    let world = World::new(settings).await;
+    let (mut session, mut element) = world.session().await;
+    let error = session.send(&[0; 65]).await.unwrap_err();
+    assert!(matches!(error.why, Lost::TooLong(65, 64)) && !error.is_unknown);
+    let card = async {
+        assert_eq!(command(&mut element).await, [0; 64]);
+        answer(&mut element, &[0x90, 0]).await;
+    };
+    let (.., answer) = tokio::join!(card, session.send(&[0; 64]));
+    assert_eq!(answer.unwrap(), [0x90, 0]);
+}
+
+#[tokio::test]
+async fn who_does_not_prove_who_it_is_gets_no_session() {
+    let world = World::new(SOON).await;
+    let (session, _element) = world.both(None).await;
+    assert!(matches!(session.err(), Some(AcceptError::Handshake(_))));
+    let key = || KeyPair::generate().unwrap();
+    let others = authority();
+    let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    for element in [
+        issue(
+            "element.example",
+            ExtendedKeyUsagePurpose::ClientAuth,
+            &others,
+            key(),
+        ),
+        issue(
+            "element.example",
+            ExtendedKeyUsagePurpose::ServerAuth,
+            &world.authority,
+            key(),
+        ),
+        issue(
+            "element.example",
+            ExtendedKeyUsagePurpose::ClientAuth,
+            &world.authority,
+            p384,
+        ),
+    ] {
+        let (session, _element) = world.both(Some(&element)).await;
+        assert!(matches!(session.err(), Some(AcceptError::Handshake(_))));
+    }
+    // Nothing at all, a byte now and then, and what is no TLS.
+    for bytes in [&[][..], &[0x16], b"GET / HTTP/1.1\r\n\r\n"] {
+        let (mut stream, accepted) = tokio::join!(world.connect(), world.listener.accept());
+        stream.write_all(bytes).await.unwrap();
+        let accepted = world
+            .gateway
+            .accept(world.gateway.room().unwrap(), accepted.unwrap().0);
+        match accepted.await.err().unwrap() {
+            AcceptError::Slow => assert!(bytes.len() < 2),
+            AcceptError::Handshake(_) => assert!(bytes.len() > 2),
+            other => panic!("{other}"),
+        }
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+}
+
+#[tokio::test]
+async fn handshakes_and_sessions_are_counted_apart() {
+    let settings = Settings {
+        handshakes: 2,
+        sessions: 2,
+        ..Settings::DEFAULT
+    };
+    let world = World::new(settings).await;
+    let first = world.session().await;
+    // Two that prove nothing take no session's place, and the third of them is not let in.
+    let rooms = [world.gateway.room().unwrap(), world.gateway.room().unwrap()];
+    assert!(world.gateway.room().is_none());
+    drop(rooms);
+    let second = world.session().await;
+    let (third, _element) = world.both(Some(&world.element)).await;
+    assert!(matches!(third.err(), Some(AcceptError::Full)));
+    drop(first);
+    let _third = world.session().await;
+    drop(second);
+}
+
+#[test]
+fn what_is_no_gateway() {
+    let authority = authority();
+    let good = credentials(&authority);
+    let of = |change: &dyn Fn(&mut Credentials)| {
+        let mut credentials = good.clone();
+        change(&mut credentials);
+        Gateway::new(&credentials, Settings::DEFAULT).err()
+    };
+    assert!(of(&|_| {}).is_none());
+    assert!(matches!(
+        of(&|c| c.authorities.clear()),
+        Some(GatewayError::NoAuthority)
+    ));
+    assert!(matches!(of(&|c| c.key.clear()), Some(GatewayError::Pem(_))));
+    assert!(matches!(
+        of(&|c| c.chain.clear()),
+        Some(GatewayError::Certificates(_))
+    ));
+    for record in [31, 16_385] {
+        let settings = Settings {
+            record,
+            ..Settings::DEFAULT
+        };
+        assert!(matches!(
+            Gateway::new(&good, settings).err(),
+            Some(GatewayError::Record)
+        ));
+    }
+    assert!(!format!("{good:?}").contains("BEGIN"));
+}
