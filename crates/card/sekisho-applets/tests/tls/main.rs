@@ -1,4 +1,5 @@
 //! TLS sessions that end in a whole SE (docs/spec/tls-manager.md): a device's bridge on one side of its APDUs, the file system inside.
+#![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
 #![allow(dead_code, reason = "shared with other programs")]
 
