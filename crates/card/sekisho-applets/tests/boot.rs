@@ -246,6 +246,13 @@ fn the_page_says_how_much_ram_each_thing_takes() {
         ),
         ("a container with its registry", size_of::<Container>()),
         ("a call between applications", CALL_COMMAND_MAX + CALL_ANSWER_MAX),
+        #[cfg(feature = "tls")]
+        (
+            "what comes out of TLS sessions",
+            size_of::<sekisho_os::InsideRoom>(),
+        ),
+        #[cfg(feature = "tls")]
+        ("the TLS Manager", size_of::<sekisho_applets::TlsManager>()),
     ] {
         let row = format!("| {what} | {size} |");
         println!("{row}");

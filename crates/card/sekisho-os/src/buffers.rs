@@ -37,6 +37,13 @@ pub trait Interfaces: Sized {
 
     /// An interface; `None` when the platform has it not, and every command on it is answered 6881. Two interfaces never have the same state.
     fn get(&mut self, interface: Interface) -> Option<&mut InterfaceState>;
+
+    /// An interface, and the room in which what comes out of its TLS sessions is processed; `None` where the platform has none for it, and the interface has
+    /// no TLS sessions. [`InterfacesWithTls`](crate::InterfacesWithTls) has one for all its interfaces.
+    #[cfg(feature = "tls")]
+    fn inside(&mut self, _: Interface) -> Option<(&mut InterfaceState, &mut crate::InsideRoom)> {
+        None
+    }
 }
 
 /// All that there are.

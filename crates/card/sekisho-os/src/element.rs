@@ -27,8 +27,6 @@ pub(crate) struct Buffers<I> {
     pub(crate) interfaces: I,
     pub(crate) response: Response,
     pub(crate) scratch: Scratch,
-    #[cfg(feature = "tls")]
-    pub(crate) inside: crate::tls_inside::InsideRoom,
 }
 
 impl<I: Interfaces> Buffers<I> {
@@ -38,11 +36,13 @@ impl<I: Interfaces> Buffers<I> {
             if let Some(own) = self.interfaces.get(interface) {
                 own.clear();
             }
+            #[cfg(feature = "tls")]
+            if let Some((_, room)) = self.interfaces.inside(interface) {
+                room.clear();
+            }
         }
         self.response.clear();
         self.scratch.clear();
-        #[cfg(feature = "tls")]
-        self.inside.clear();
     }
 }
 
@@ -66,8 +66,6 @@ impl<P: Platform> SecureElement<P> {
                 interfaces: P::Interfaces::NEW,
                 response: Response::new(),
                 scratch: Scratch::new(),
-                #[cfg(feature = "tls")]
-                inside: crate::tls_inside::InsideRoom::NEW,
             },
         }
     }

@@ -316,7 +316,12 @@ fn stage_applications(
         store_entry(records, container, index, &entry)?;
         for some in application.records.chunks(RECORDS_AT_A_TIME) {
             for (object, part, value) in some {
-                records.staged.stage(own(id, *object, *part), Some(value))?;
+                let key = own(id, *object, *part);
+                // Long ones fill the room before there are so many.
+                if records.staged.stage(key, Some(value)).is_err() {
+                    flush(records)?;
+                    records.staged.stage(key, Some(value))?;
+                }
             }
             flush(records)?;
         }

@@ -139,7 +139,7 @@ impl<P: Platform> SecureElement<P> {
         out: &mut [u8],
     ) -> Option<usize> {
         let cla = Cla(*capdu.first()?);
-        if !is_class(cla) {
+        if !is_class(cla) || self.buffers.interfaces.inside(interface).is_none() {
             return None;
         }
         let place = Place {
@@ -210,20 +210,23 @@ impl<P: Platform> SecureElement<P> {
             let len = self.run_inside(manager, place);
             self.buffers.response.clear();
             self.buffers.response.begin(begin.0, begin.1, begin.2);
-            let room = &mut self.buffers.inside;
-            let tls = self.core.tls(manager);
+            let room = self.buffers.interfaces.inside(place.interface);
+            let both = self.core.tls(manager).zip(room);
             self.buffers.response.set(|out| {
-                tls.map_or(StatusWord::CONDITIONS_NOT_SATISFIED, |tls| {
-                    tls.answer(place, room.answer.get(..len).unwrap_or_default(), out)
+                both.map_or(StatusWord::CONDITIONS_NOT_SATISFIED, |(tls, (_, room))| {
+                    let sw = tls.answer(place, room.answer.get(..len).unwrap_or_default(), out);
+                    room.clear();
+                    sw
                 })
             });
-            room.clear();
         }
     }
 
     /// Runs the command that came out of the session of a place. Its R-APDU stands in the room then, as long as this says.
     fn run_inside(&mut self, manager: &Manager, place: Place) -> usize {
-        let room = &mut self.buffers.inside;
+        let Some((own, room)) = self.buffers.interfaces.inside(place.interface) else {
+            return 0;
+        };
         let came = self.core.tls(manager).and_then(|tls| {
             let inside = tls.inside(place)?;
             let into = room.command.get_mut(..inside.command.len())?;
@@ -271,10 +274,7 @@ impl<P: Platform> SecureElement<P> {
             core.end_broadcast(inside);
         }
         // Nothing waits: there was no room for more than goes out.
-        match self.buffers.interfaces.get(place.interface) {
-            Some(own) => response.deliver(inside.logical_channel, wanted, &mut own.waiting, answer),
-            None => bare(StatusWord::UNKNOWN, answer),
-        }
+        response.deliver(inside.logical_channel, wanted, &mut own.waiting, answer)
     }
 }
 

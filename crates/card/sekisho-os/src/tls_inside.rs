@@ -3,8 +3,9 @@
 use sekisho_apdu::{Aid, StatusWord};
 use zeroize::Zeroize;
 
+use crate::buffers::{InterfaceState, Interfaces};
 use crate::chaining::COMMAND_DATA_MAX;
-use crate::interface::ContainerId;
+use crate::interface::{ContainerId, Interface};
 
 /// Applications that one peer may reach.
 pub const REACH_MAX: usize = 8;
@@ -53,7 +54,7 @@ pub(crate) struct Speaking {
 }
 
 /// Where a command from inside stands, and its answer.
-pub(crate) struct InsideRoom {
+pub struct InsideRoom {
     pub(crate) command: [u8; COMMAND_MAX],
     pub(crate) answer: [u8; ANSWER_MAX + 2],
 }
@@ -67,5 +68,30 @@ impl InsideRoom {
     pub(crate) fn clear(&mut self) {
         self.command.zeroize();
         self.answer.zeroize();
+    }
+}
+
+/// It says nothing of what is in it.
+impl core::fmt::Debug for InsideRoom {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("InsideRoom").finish_non_exhaustive()
+    }
+}
+
+/// The interfaces of a platform, with room for what comes out of TLS sessions: one for all, since one command is processed at a time.
+#[derive(Debug)]
+pub struct InterfacesWithTls<I>(I, InsideRoom);
+
+impl<I: Interfaces> Interfaces for InterfacesWithTls<I> {
+    const NEW: Self = Self(I::NEW, InsideRoom::NEW);
+
+    type Messagings = I::Messagings;
+
+    fn get(&mut self, interface: Interface) -> Option<&mut InterfaceState> {
+        self.0.get(interface)
+    }
+
+    fn inside(&mut self, interface: Interface) -> Option<(&mut InterfaceState, &mut InsideRoom)> {
+        Some((self.0.get(interface)?, &mut self.1))
     }
 }

@@ -3,14 +3,31 @@
 use sekisho_apdu::Aid;
 use sekisho_applets::file_system::{self, image::Image};
 use sekisho_applets::{DOMAINS, Standard, WithTls, tls_manager};
-use sekisho_os::{FactoryApplication, Interface, Module, Personalisation, SecureElement};
+use sekisho_nvm::Ram;
+use sekisho_nvm::ram::RamFlash;
+use sekisho_os::{
+    AllInterfaces, Containers, FactoryApplication, Interface, InterfacesWithTls, Module, Personalisation,
+    Platform, SecureElement,
+};
 use sekisho_scp::SecurityLevel;
 
 use crate::common::host::Host;
 use crate::common::*;
 use crate::pki::Pki;
 
-pub(crate) type Se = SecureElement<On<WithTls<Standard<1, 0, DOMAINS>>>>;
+/// A product with a TLS Manager, and room for what comes out of its sessions.
+pub(crate) struct Product;
+
+impl Platform for Product {
+    type Flash = RamFlash;
+    type Rng = SeededRng;
+    type Applications = WithTls<Standard<1, 0, DOMAINS>>;
+    type Interfaces = InterfacesWithTls<AllInterfaces>;
+    type Containers = Containers<1>;
+    type Index = Ram<128, 16, 16>;
+}
+
+pub(crate) type Se = SecureElement<Product>;
 
 pub(crate) const PORT: Interface = Interface::Spi;
 
