@@ -150,15 +150,17 @@ fn holds_no_text(path: &Path) -> anyhow::Error {
 /// Reads the text of a file that its user keeps a secret in: a passphrase, a token, a key. It is not closed to others, since it may be a container's
 /// secret or a pipe; where others can read it, that is said.
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>> {
+    text_of(&read_secret_bytes(path)?).map_err(|_| holds_no_text(path))
+}
+
+/// The same of a file whose bytes are no text.
+pub(crate) fn read_secret_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let read = || {
         let file = File::open(path)?;
         warn_of_readers(path, &file.metadata()?);
-        text_of(&bounded::read_from(file, SECRET_MAX)?)
+        bounded::read_from(file, SECRET_MAX)
     };
-    read().map_err(|error: io::Error| match error.kind() {
-        ErrorKind::InvalidData => holds_no_text(path),
-        _ => anyhow::Error::new(error).context(format!("cannot read {}", path.display())),
-    })
+    read().with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// Says that others can read a file with a secret in it, and what to do.

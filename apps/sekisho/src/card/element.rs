@@ -2,10 +2,13 @@
 
 use core::marker::PhantomData;
 
-use sekisho_applets::{DOMAINS, Standard};
+use sekisho_applets::{DOMAINS, Standard, WithTls};
 use sekisho_keys::Rng;
 use sekisho_nvm::{Flash, Ram};
-use sekisho_os::{AllInterfaces, BootError, Containers, Personalisation, Platform, Profile, SecureElement};
+use sekisho_os::{
+    AllInterfaces, BootError, Containers, InterfacesWithTls, Personalisation, Platform, Profile,
+    SecureElement,
+};
 
 /// The host's platform: its flash, its randomness, all native applications.
 pub(crate) struct HostPlatform<F>(PhantomData<F>);
@@ -19,14 +22,14 @@ impl<F: Flash> Platform for HostPlatform<F> {
     type Index = Ram<128, 16, 16>;
 }
 
-/// The same with room for two containers.
+/// The same with room for two containers and a TLS Manager.
 pub(crate) struct CardPlatform<F>(PhantomData<F>);
 
 impl<F: Flash> Platform for CardPlatform<F> {
     type Flash = F;
     type Rng = SystemRng;
-    type Applications = Standard<CONTAINERS_MAX, LOADED, { DOMAINS + 1 }>;
-    type Interfaces = AllInterfaces;
+    type Applications = WithTls<Standard<CONTAINERS_MAX, LOADED, { DOMAINS + 1 }>>;
+    type Interfaces = InterfacesWithTls<AllInterfaces>;
     type Containers = Containers<CONTAINERS_MAX>;
     type Index = Ram<256, 16, 32>;
 }

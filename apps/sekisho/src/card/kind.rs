@@ -1,4 +1,4 @@
-//! What a card is made as: its product, how many containers it has, and what flash for load files.
+//! What a card is made as: its product, how many containers it has, what flash for load files, and whether there is a TLS Manager.
 
 use core::fmt;
 
@@ -41,10 +41,14 @@ pub(crate) struct Kind {
     pub(crate) containers: u8,
     /// Pages of its flash for load files, of all containers.
     load_pages: u8,
+    /// Whether its first container has a TLS Manager.
+    has_tls: bool,
 }
 
 /// Beside the number of containers: the card has flash for load files. A version that knows of none takes it for too many containers, and leaves the card alone.
 const HAS_LOAD_PAGES: u8 = 0x80;
+/// The same for a TLS Manager.
+const HAS_TLS: u8 = 0x40;
 
 impl Kind {
     /// The default profile with one container.
@@ -52,6 +56,7 @@ impl Kind {
         product: None,
         containers: 1,
         load_pages: 0,
+        has_tls: false,
     };
 
     /// What was asked for; a card with several containers is an embedded SE where nobody says otherwise. `None` when nothing was.
@@ -59,8 +64,9 @@ impl Kind {
         product: Option<ProductName>,
         containers: Option<u8>,
         load_pages: Option<u8>,
+        has_tls: bool,
     ) -> Option<Self> {
-        if (product, containers, load_pages) == (None, None, None) {
+        if (product, containers, load_pages, has_tls) == (None, None, None, false) {
             return None;
         }
         let containers = containers.unwrap_or(1);
@@ -68,21 +74,25 @@ impl Kind {
             product: product.or((containers > 1).then_some(ProductName::Ese)),
             containers,
             load_pages: load_pages.unwrap_or(0),
+            has_tls,
         })
     }
 
-    /// Three bytes: the number of the product, from 1 on, or 0 for none; of containers, 0 of which is one, with bit 8 where there is flash for load files; of its pages.
+    /// Three bytes: the number of the product, from 1 on, or 0 for none; of containers, 0 of which is one, with bit 8 where there is flash for load files, and bit 7 where there
+    /// is a TLS Manager; of its pages.
     pub(crate) fn bytes(self) -> [u8; KIND_LEN] {
         let number = |wanted| (1..).zip(ProductName::ALL).find(|(_, (of, ..))| *of == wanted);
         let product = self.product.and_then(number).map_or(0, |(number, _)| number);
         let has_pages = u8::from(self.load_pages > 0) * HAS_LOAD_PAGES;
-        [product, self.containers | has_pages, self.load_pages]
+        let has_tls = u8::from(self.has_tls) * HAS_TLS;
+        [product, self.containers | has_pages | has_tls, self.load_pages]
     }
 
     /// `None` for what this version knows nothing of.
     pub(crate) fn of_bytes([product, containers, load_pages]: [u8; KIND_LEN]) -> Option<Self> {
         let has_pages = containers & HAS_LOAD_PAGES != 0;
-        let containers = (containers & !HAS_LOAD_PAGES).max(1);
+        let has_tls = containers & HAS_TLS != 0;
+        let containers = (containers & !(HAS_LOAD_PAGES | HAS_TLS)).max(1);
         let product = match product {
             0 => None,
             number => Some(ProductName::ALL.get(usize::from(number) - 1)?.0),
@@ -92,6 +102,7 @@ impl Kind {
             product,
             containers,
             load_pages,
+            has_tls,
         })
     }
 
@@ -122,9 +133,10 @@ impl fmt::Display for Kind {
             n => write!(f, ", {n} containers")?,
         }
         match usize::from(self.load_pages) * PAGE / 1024 {
-            0 => Ok(()),
-            kib => write!(f, ", {kib}K for load files"),
+            0 => {}
+            kib => write!(f, ", {kib}K for load files")?,
         }
+        f.write_str(if self.has_tls { ", TLS Manager" } else { "" })
     }
 }
 
@@ -134,28 +146,31 @@ mod tests {
 
     #[test]
     fn every_kind_is_kept_and_no_other_is_taken() {
-        assert_eq!(Kind::asked(None, None, None), None);
+        assert_eq!(Kind::asked(None, None, None, false), None);
         assert_eq!(Kind::of_bytes([0, 0, 0]), Some(Kind::PLAIN));
         let mut kinds = 0;
         for product in [None]
             .into_iter()
             .chain(ProductName::ALL.map(|(of, ..)| Some(of)))
         {
-            for (containers, load) in [None, Some(1), Some(2)]
+            for (containers, load, tls) in [None, Some(1), Some(2)]
                 .into_iter()
                 .flat_map(|containers| [None, Some(0), Some(255)].map(|load| (containers, load)))
+                .flat_map(|(containers, load)| [false, true].map(|tls| (containers, load, tls)))
             {
-                let Some(kind) = Kind::asked(product, containers, load) else {
+                let Some(kind) = Kind::asked(product, containers, load, tls) else {
                     continue;
                 };
                 assert_eq!(Kind::of_bytes(kind.bytes()), Some(kind));
+                // A version that knows nothing of the bit sees too many containers.
+                assert_eq!(usize::from(kind.bytes()[1] & 0x7F) > CONTAINERS_MAX, tls);
                 assert_eq!(kind.containers, containers.unwrap_or(1));
                 assert_eq!(kind.profile().logical_channels == 4, kind.product.is_none());
                 assert_eq!(kind.profile().area_bytes, usize::from(load.unwrap_or(0)) * PAGE);
                 kinds += 1;
             }
         }
-        assert_eq!(kinds, 53);
+        assert_eq!(kinds, 107);
         // A count of pages that does not go with the bit is what no version writes.
         for unknown in [
             [6, 1, 0],
@@ -163,6 +178,8 @@ mod tests {
             [0, 9, 0],
             [0xFF, 0xFF, 0xFF],
             [1, 0x81, 0],
+            [1, 0x43, 0],
+            [1, 0xC1, 0],
             [1, 1, 1],
         ] {
             assert_eq!(Kind::of_bytes(unknown), None);

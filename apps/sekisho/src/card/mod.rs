@@ -13,3 +13,4 @@ pub(crate) mod ram_flash;
 pub(crate) mod screen;
 pub(crate) mod side;
 pub(crate) mod test_card;
+pub(crate) mod tls_perso;

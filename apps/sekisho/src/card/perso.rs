@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use sekisho_apdu::Aid;
 use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_applets::file_system::{self, image::Image};
-use sekisho_applets::sec_app;
+use sekisho_applets::{sec_app, tls_manager};
 use sekisho_hsm::{PersoFile, ProductFile};
 use sekisho_keys::{AesKey, KeySet, sha256};
 use sekisho_link::{Manifest, SeId, host_abi};
@@ -16,6 +16,8 @@ use sekisho_paging::Uid;
 use sekisho_paging::device::{DeviceKey, Record, State};
 use sekisho_paging::keys::{Keyspace, RecoveryKey, Root};
 use sekisho_scp::ScpParameter;
+
+use super::tls_perso::TlsRecords;
 
 /// The OS part that a new card begins with.
 static FIRST_PART: &[u8] = include_bytes!("../../../../applets/prebuilt/meter-v1.wasm");
@@ -104,6 +106,8 @@ pub(crate) struct Perso {
     pub(crate) sec_app: Option<SecAppRecords>,
     /// The file system.
     pub(crate) files: Option<Image>,
+    /// The TLS Manager.
+    pub(crate) tls: Option<TlsRecords>,
 }
 
 impl Perso {
@@ -128,6 +132,7 @@ impl Perso {
             key_version: Manifest::FIRST_KEY_VERSION,
             sec_app: None,
             files: Some(Image::of_test_card().map_err(|refusal| anyhow!("test card: {refusal}"))?),
+            tls: None,
         })
     }
 
@@ -183,6 +188,7 @@ impl Perso {
                 ),
                 None => None,
             },
+            tls: None,
         })
     }
 
@@ -203,11 +209,16 @@ impl Perso {
             .iter()
             .map(|perso| perso.files.iter().flat_map(Image::iter).collect())
             .collect();
+        let tls: Vec<Vec<_>> = persos
+            .iter()
+            .map(|perso| perso.tls.iter().flat_map(TlsRecords::iter).collect())
+            .collect();
         let mut applications = Vec::new();
-        for ((perso, paging), files) in persos.iter().zip(&paging).zip(&files) {
+        for (((perso, paging), files), tls) in persos.iter().zip(&paging).zip(&files).zip(&tls) {
             let paging = paging.as_ref().map(|records| sec_app(records)).transpose()?;
             let files = perso.files.as_ref().map(|_| file_system(files)).transpose()?;
-            applications.push(paging.into_iter().chain(files).collect::<Vec<_>>());
+            let tls = perso.tls.as_ref().map(|_| tls_manager(tls)).transpose()?;
+            applications.push(paging.into_iter().chain(files).chain(tls).collect::<Vec<_>>());
         }
         let made: Vec<_> = persos
             .iter()
@@ -331,6 +342,16 @@ pub(crate) fn file_system<'a>(records: &'a [OwnRecord<'a>]) -> Result<FactoryApp
         file_system::AID,
         file_system::LOAD_FILE_AID,
         Module::FILE_SYSTEM,
+        records,
+    )
+}
+
+/// The TLS Manager, as a secure element is delivered with it.
+fn tls_manager<'a>(records: &'a [OwnRecord<'a>]) -> Result<FactoryApplication<'a>> {
+    application(
+        tls_manager::AID,
+        tls_manager::LOAD_FILE_AID,
+        Module::TLS_MANAGER,
         records,
     )
 }

@@ -4,7 +4,7 @@ use core::fmt::Write;
 use std::path::Path;
 
 use sekisho_apdu::tlv::{Tag, TlvReader};
-use sekisho_applets::file_system;
+use sekisho_applets::{file_system, tls_manager};
 use sekisho_link::{LoaderState, Manifest, SeId};
 use sekisho_messaging::setup::{Mode, Policy};
 use sekisho_os::{ContainerId, Interface, MESSAGING_POLICY, PartState, Platform, Protocol, SecureElement};
@@ -29,6 +29,8 @@ pub(crate) struct Container {
     pub(crate) is_s16: bool,
     /// The file system, and how its secure messaging may be opened; none if there is none.
     pub(crate) files: Option<String>,
+    /// The TLS Manager, if there is one.
+    pub(crate) tls: Option<String>,
 }
 
 impl About {
@@ -72,6 +74,7 @@ impl Container {
             keys: "unknown".to_owned(),
             is_s16: false,
             files: None,
+            tls: None,
         }
     }
 
@@ -85,12 +88,14 @@ impl Container {
         // The last byte of card recognition data is "i" of SCP03, whose bit 1 says S16 (GPC H.2; Amd D Table 5-1).
         let recognition = get_data(se, interface, 0x0066).unwrap_or_default();
         let files = files(se, interface);
+        let tls = is_there(se, interface, tls_manager::AID).then(|| hex::encode_upper(tls_manager::AID));
         se.reset(interface);
         Self {
             se_id: se_id.map_or_else(|| "unknown".to_owned(), |id| id.to_string()),
             keys: key_versions(&keys, design.map(|state| state.version)),
             is_s16: recognition.last().is_some_and(|i| i & 0x01 != 0),
             files,
+            tls,
         }
     }
 }
@@ -133,21 +138,26 @@ fn object<P: Platform>(
 fn files<P: Platform>(se: &mut SecureElement<P>, interface: Interface) -> Option<String> {
     let policy = get_data(se, interface, MESSAGING_POLICY).and_then(|v| Policy::from_bytes(&v));
     let policy = policy.unwrap_or_default();
-    let select = [&[0x00, 0xA4, 0x04, 0x0C, 0x07], file_system::AID].concat();
-    let mut out = [0; 2];
-    se.transmit(interface, &select, &mut out);
     let modes: Vec<_> = Mode::ALL
         .into_iter()
         .filter(|mode| policy.allows(*mode))
         .map(Mode::name)
         .collect();
-    (out == [0x90, 0x00]).then(|| {
+    is_there(se, interface, file_system::AID).then(|| {
         format!(
             "{}, secure messaging: {}",
             hex::encode_upper(file_system::AID),
             modes.join(", ")
         )
     })
+}
+
+/// Whether SELECT finds an application by this AID of seven bytes.
+fn is_there<P: Platform>(se: &mut SecureElement<P>, interface: Interface, aid: &[u8]) -> bool {
+    let select = [&[0x00, 0xA4, 0x04, 0x0C, 0x07], aid].concat();
+    let mut out = [0; 2];
+    se.transmit(interface, &select, &mut out);
+    out == [0x90, 0x00]
 }
 
 /// The key version numbers of key information `C0 (KID KVN ...)`, each once; and how often the design system's keys have changed, if they have.
@@ -217,6 +227,9 @@ pub(crate) fn first_screen(
         }
         if let Some(files) = &container.files {
             its("files", files);
+        }
+        if let Some(tls) = &container.tls {
+            its("TLS", tls);
         }
     }
     for (of, containers) in lines {

@@ -33,6 +33,7 @@ use crate::card::line::{self, Endpoint, Line, host_and_port};
 use crate::card::perso::{FirstPart, Perso};
 use crate::card::screen::{About, first_screen};
 use crate::card::side::SharedSe;
+use crate::card::tls_perso::TlsRecords;
 use crate::files;
 use crate::trace::{self, Trace};
 
@@ -76,6 +77,11 @@ pub(crate) struct Args {
     /// Flash of a new card for load files that come by INSTALL [for load] and LOAD, as 128K; --nvm and the store leave the rest to the slots of the OS part
     #[arg(long, value_name = "SIZE", value_parser = load_pages)]
     load_files: Option<u8>,
+
+    /// A new card gets a TLS Manager in its first container, and what this folder has: key.pem or key.der, the private key (P-256; PKCS#8 or SEC1, not encrypted); chain.pem, the
+    /// certificates, its own first; for each peer peers/NNNN (row 0001 to 0010) with the files name, anchor.pem and applications (AIDs, one a line)
+    #[arg(long, value_name = "DIR")]
+    tls: Option<PathBuf>,
 
     #[command(flatten)]
     hand_over: HandOverPassphrase,
@@ -155,7 +161,7 @@ impl Args {
     }
 
     fn kind(&self) -> Option<Kind> {
-        Kind::asked(self.profile, self.containers, self.load_files)
+        Kind::asked(self.profile, self.containers, self.load_files, self.tls.is_some())
     }
 }
 
@@ -242,7 +248,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn beyond_the_board(args: &Args, lines: &[Line]) -> Option<String> {
     let is_spoken = |protocol: &&Protocol| **protocol == line::interface(**protocol).default_protocol();
     if args.kind().is_some_and(|kind| kind != Kind::PLAIN) {
-        return Some("--board: the firmware is of the default profile and has one container; leave --profile, --containers and --load-files away".to_owned());
+        return Some("--board: the firmware is of the default profile and has one container; leave --profile, --containers, --load-files and --tls away".to_owned());
     }
     let mut firsts = lines.iter().flat_map(|line| line.protocols.first());
     let other = firsts.find(|protocol| !is_spoken(protocol))?;
@@ -374,10 +380,16 @@ fn on_board(args: &Args, firmware: &Path) -> Result<Made> {
 
 /// What each container of a new card is made with.
 fn persos(args: &Args, kind: Kind) -> Result<Vec<Perso>> {
-    match &args.perso {
-        Some(path) => personalisations(args, path, kind),
-        None => (0..kind.containers).map(|_| Perso::developer(args.s16)).collect(),
+    let mut persos = match &args.perso {
+        Some(path) => personalisations(args, path, kind)?,
+        None => (0..kind.containers)
+            .map(|_| Perso::developer(args.s16))
+            .collect::<Result<Vec<_>>>()?,
+    };
+    if let (Some(folder), Some(first)) = (&args.tls, persos.first_mut()) {
+        first.tls = Some(TlsRecords::read(folder)?);
     }
+    Ok(persos)
 }
 
 /// Starts the SE on its flash; makes it on one that is blank.

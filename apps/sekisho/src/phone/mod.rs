@@ -292,7 +292,7 @@ fn talk_at_once(args: &Args, system: &System) -> Result<Report> {
 
 /// An embedded SE with two containers, whose keys are the HSM's and each its own; with MKEY of the first one's file system.
 fn secure_element(system: &System, se_ids: &[SeId; 2]) -> Result<(SharedSe<RamFlash>, AesKey)> {
-    let kind = Kind::asked(Some(ProductName::Ese), Some(2), None).unwrap_or(Kind::PLAIN);
+    let kind = Kind::asked(Some(ProductName::Ese), Some(2), None, false).unwrap_or(Kind::PLAIN);
     let profile = kind.profile();
     let random = || {
         let mut key = [0; 16];
@@ -315,6 +315,7 @@ fn secure_element(system: &System, se_ids: &[SeId; 2]) -> Result<(SharedSe<RamFl
             key_version: Manifest::FIRST_KEY_VERSION,
             sec_app: None,
             files: Some(files),
+            tls: None,
         })
     });
     let persos = persos.collect::<Result<Vec<_>>>()?;
