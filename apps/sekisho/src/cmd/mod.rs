@@ -24,6 +24,8 @@ mod reader;
 mod rotate;
 pub(crate) mod secret;
 mod server;
+mod tls_script;
+mod tls_server;
 
 use anyhow::{Error, Result};
 use clap::Subcommand;
@@ -47,6 +49,7 @@ pub(crate) enum Command {
     Apdu(apdu::Args),
     Reader(reader::Args),
     Phone(crate::phone::Args),
+    TlsServer(tls_server::Args),
 }
 
 /// Carries one subcommand out.
@@ -66,6 +69,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Apdu(args) => apdu::run(&args),
         Command::Reader(args) => reader::run(&args),
         Command::Phone(args) => crate::phone::run(&args),
+        Command::TlsServer(args) => tls_server::run(&args),
     }
 }
 

@@ -16,9 +16,12 @@ use tokio_rustls::client::TlsStream;
 type Issued = (CertificateParams, KeyPair, String, Vec<u8>);
 
 fn authority() -> Issued {
+    authority_with(KeyPair::generate().unwrap())
+}
+
+fn authority_with(key: KeyPair) -> Issued {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().unwrap();
     let made = params.self_signed(&key).unwrap();
     (params, key, made.pem(), made.der().to_vec())
 }
@@ -320,6 +323,38 @@ async fn who_does_not_prove_who_it_is_gets_no_session() {
             other => panic!("{other}"),
         }
         let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+}
+
+fn rsa() -> KeyPair {
+    let mut openssl = std::process::Command::new("openssl");
+    let made = openssl.args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]);
+    let pem = String::from_utf8(made.output().unwrap().stdout).unwrap();
+    KeyPair::from_pkcs8_pem_and_sign_algo(&pem, &rcgen::PKCS_RSA_SHA256).unwrap()
+}
+
+/// An authority whose signature an SE could not verify vouches for nobody, though it is named and the SE's own key is on P-256. One on P-256 in its place shows that
+/// this is what decides.
+#[tokio::test]
+async fn an_authority_on_another_curve_or_with_rsa_vouches_for_nobody() {
+    let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    for (key, is_taken) in [
+        (KeyPair::generate().unwrap(), true),
+        (p384, false),
+        (rsa(), false),
+    ] {
+        let mut world = World::new(Settings::DEFAULT).await;
+        let other = authority_with(key);
+        let mut credentials = credentials(&world.authority);
+        credentials.authorities.extend(other.2.as_bytes());
+        world.gateway = Gateway::new(&credentials, Settings::DEFAULT).unwrap();
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        let element = issue("element.example", usage, &other, KeyPair::generate().unwrap());
+        let (session, _element) = world.both(Some(&element)).await;
+        match session {
+            Ok(_) => assert!(is_taken),
+            Err(error) => assert!(!is_taken && matches!(error, AcceptError::Handshake(_)), "{error}"),
+        }
     }
 }
 

@@ -1,0 +1,383 @@
+//! `sekisho tls-server`: commands to secure elements that connect over TLS.
+
+use core::time::Duration;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args as ClapArgs;
+use sekisho_apdu::StatusWord;
+use sekisho_gateway::{Credentials, Gateway, Identity, Outcome, Room, Session, Settings};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::agent::print_line;
+use super::tls_script::{self, Command};
+use super::{OrUsage as _, report};
+use crate::files;
+use crate::leftovers::stopped_after;
+use crate::reader::words;
+
+/// Exit code where it is not known whether a secure element has run a command.
+const UNKNOWN: u8 = 3;
+
+/// Give commands to secure elements whose TLS sessions end in themselves
+///
+/// Each that connects and proves by its certificate who it is gets the script's commands, one a record; what became of each is printed when its session ends: done with its answer, not
+/// sent, or unknown. Nothing is sent twice. With --count or --once: exit code 0 every command was done as expected, 1 one was not, 3 it is not known of one whether it was run.
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// Where to listen; port 0 for any that is free
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8450")]
+    listen: SocketAddr,
+
+    /// The server's certificate (PEM), and those behind it; ECDSA on P-256
+    #[arg(long, value_name = "FILE")]
+    certificate: PathBuf,
+
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+
+    /// Certificate (PEM) of the authority that certifies secure elements; no other is trusted
+    #[arg(long, value_name = "FILE")]
+    client_ca: PathBuf,
+
+    /// What to send: lines `select AID`, `> APDU`, `< PATTERN` for the answer (docs/guide/reader.md); - for standard input. It ends at the first answer that is not as it should be
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "commands",
+        required_unless_present = "commands"
+    )]
+    script: Option<PathBuf>,
+
+    /// End after so many sessions; connections that prove no secure element do not count
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    count: Option<u32>,
+
+    /// End after one session
+    #[arg(long, conflicts_with = "count")]
+    once: bool,
+
+    /// The longest record that secure elements take, in bytes; no command is longer
+    #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(32..=16_384))]
+    record: u32,
+
+    /// Seconds that a handshake may take, and each answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+
+    /// Print one JSON object a session on standard output
+    #[arg(long)]
+    json: bool,
+
+    /// Commands in hexadecimal digits, in the place of a script; any answer will do
+    #[arg(value_name = "APDU")]
+    commands: Vec<String>,
+}
+
+/// What all connections have in common.
+struct Shared {
+    gateway: Gateway,
+    script: Vec<Command>,
+    /// How many sessions may still begin.
+    turns: Semaphore,
+}
+
+/// A session that is over.
+struct Ended {
+    identity: Identity,
+    from: Option<SocketAddr>,
+    protocol: &'static str,
+    /// The commands, and what became of them.
+    outcomes: Vec<(Vec<u8>, Outcome)>,
+    /// Why not every command was done as expected.
+    why: Option<String>,
+}
+
+/// Serves until it is stopped, or as often as it is asked.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let script = script(args).or_usage()?;
+    let gateway = gateway(args).or_usage()?;
+    let count = args.count.or(args.once.then_some(1));
+    let most = count.map_or(Semaphore::MAX_PERMITS, |count| count as usize);
+    let shared = Arc::new(Shared {
+        gateway,
+        script,
+        turns: Semaphore::new(most),
+    });
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(serve(args, &shared, count))
+}
+
+fn script(args: &Args) -> Result<Vec<Command>> {
+    let most = args.record as usize;
+    let Some(path) = &args.script else {
+        let given = (1..).zip(&args.commands).map(|(number, text)| {
+            let bytes = tls_script::command(text, most).with_context(|| text.clone())?;
+            Ok(Command::given(number, bytes))
+        });
+        return given.collect();
+    };
+    let text = match path.as_os_str() == "-" {
+        true => files::read_stdin(),
+        false => files::read_text(path),
+    };
+    tls_script::parse(&text?, most).with_context(|| path.display().to_string())
+}
+
+fn gateway(args: &Args) -> Result<Gateway> {
+    let credentials = Credentials {
+        chain: files::read(&args.certificate)?,
+        key: files::read_secret(&args.key)?.as_bytes().to_vec(),
+        authorities: files::read(&args.client_ca)?,
+    };
+    let timeout = Duration::from_secs(args.timeout);
+    let settings = Settings {
+        record: args.record as usize,
+        handshake: timeout,
+        answer: timeout,
+        ..Settings::DEFAULT
+    };
+    Gateway::new(&credentials, settings).context("see --certificate, --key and --client-ca")
+}
+
+/// How it went, all sessions together.
+#[derive(Default)]
+struct Tally {
+    sessions: u32,
+    /// Sessions of which a command was not done as expected.
+    failed: u32,
+    has_unknown: bool,
+}
+
+async fn serve(args: &Args, shared: &Arc<Shared>, count: Option<u32>) -> Result<ExitCode> {
+    let listener = TcpListener::bind(args.listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let address = listener.local_addr()?;
+    let (stop, stopped) = watch::channel(false);
+    let mut sessions = JoinSet::new();
+    let mut tally = Tally::default();
+    let mut signals = Box::pin(stopped_after(|| say(&format!("listening on {address}"))));
+    while count.is_none_or(|count| tally.sessions < count) {
+        tokio::select! {
+            result = &mut signals => {
+                result?;
+                break;
+            }
+            Some(ended) = sessions.join_next() => tally.count(args.json, ended)?,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => if let Some(room) = shared.gateway.room() {
+                    sessions.spawn(one(Arc::clone(shared), room, stream, stopped.clone()));
+                },
+                // No file is left, or the connection has gone already.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            },
+        }
+    }
+    drop(listener);
+    stop.send_replace(true);
+    while let Some(ended) = sessions.join_next().await {
+        tally.count(args.json, ended)?;
+    }
+    let Some(count) = count else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    if tally.has_unknown {
+        report(&anyhow!("it is not known of every command whether it was run"));
+        return Ok(ExitCode::from(UNKNOWN));
+    }
+    match (count - tally.sessions.min(count), tally.failed) {
+        (0, 0) => Ok(ExitCode::SUCCESS),
+        (0, failed) => Err(anyhow!("{failed} of {count} sessions did not go as expected")),
+        (missing, _) => Err(anyhow!(
+            "stopped, and {missing} of {count} sessions had not begun"
+        )),
+    }
+}
+
+impl Tally {
+    fn count(&mut self, is_json: bool, ended: Result<Option<Ended>, tokio::task::JoinError>) -> Result<()> {
+        let Some(ended) = ended.context("a session's task")? else {
+            return Ok(());
+        };
+        self.sessions += 1;
+        self.failed += u32::from(ended.why.is_some());
+        self.has_unknown |= ended
+            .outcomes
+            .iter()
+            .any(|(_, outcome)| *outcome == Outcome::Unknown);
+        match is_json {
+            true => print_line(&ended.as_json(self.sessions).to_string()),
+            false => print_line(&ended.as_text(self.sessions)),
+        }
+        Ok(())
+    }
+}
+
+/// One connection. `None` when it became no session, or came too late for one.
+async fn one(
+    shared: Arc<Shared>,
+    room: Room,
+    stream: TcpStream,
+    mut stop: watch::Receiver<bool>,
+) -> Option<Ended> {
+    let from = stream.peer_addr().ok();
+    let accepted = tokio::select! {
+        accepted = shared.gateway.accept(room, stream) => accepted,
+        () = told(&mut stop) => return None,
+    };
+    let mut session = match accepted {
+        Ok(session) => session,
+        Err(error) => {
+            let from = from.map_or_else(String::new, |from| format!(" with {from}"));
+            say(&format!("no session{from}: {error}"));
+            return None;
+        }
+    };
+    let Ok(turn) = shared.turns.try_acquire() else {
+        end(session, &mut stop).await;
+        return None;
+    };
+    turn.forget();
+    let (identity, protocol) = (session.identity().clone(), session.protocol());
+    let (outcomes, why) = play(&mut session, &shared.script, &mut stop).await;
+    end(session, &mut stop).await;
+    Some(Ended {
+        identity,
+        from,
+        protocol,
+        outcomes: shared
+            .script
+            .iter()
+            .map(|command| command.bytes.clone())
+            .zip(outcomes)
+            .collect(),
+        why,
+    })
+}
+
+/// Says goodbye; who was stopped does not wait for the other end's.
+async fn end(session: Session, stop: &mut watch::Receiver<bool>) {
+    tokio::select! {
+        biased;
+        () = session.end() => {}
+        () = told(stop) => {}
+    }
+}
+
+/// Waits until the server is stopped.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    // Nobody could tell any more: the same.
+    let _ = stop.wait_for(|is_stopped| *is_stopped).await;
+}
+
+/// Why a script ends when its server does.
+const STOPPED: &str = "this server was stopped";
+
+/// Sends the script's commands.
+async fn play(
+    session: &mut Session,
+    script: &[Command],
+    stop: &mut watch::Receiver<bool>,
+) -> (Vec<Outcome>, Option<String>) {
+    let mut outcomes = Vec::with_capacity(script.len());
+    let mut why = None;
+    for command in script {
+        if *stop.borrow() {
+            why = Some(STOPPED.to_owned());
+            break;
+        }
+        let sent = tokio::select! {
+            sent = session.send(&command.bytes) => sent.map_err(|error| (error.is_unknown, error.to_string())),
+            () = told(stop) => Err((true, STOPPED.to_owned())),
+        };
+        match sent {
+            Ok(answer) => {
+                why = command.objection(&answer);
+                outcomes.push(Outcome::Done(answer));
+            }
+            Err((is_unknown, words)) => {
+                if is_unknown {
+                    outcomes.push(Outcome::Unknown);
+                }
+                why = Some(words);
+            }
+        }
+        if why.is_some() {
+            break;
+        }
+    }
+    outcomes.resize(script.len(), Outcome::NotSent);
+    (outcomes, why)
+}
+
+impl Ended {
+    fn as_text(&self, number: u32) -> String {
+        let from = self
+            .from
+            .map_or_else(String::new, |from| format!("  from {from}"));
+        let mut lines = vec![format!(
+            "session {number}    {}  {}{from}",
+            self.identity, self.protocol
+        )];
+        let mut line = |what: &str, text: &str| lines.push(format!("  {what:<12}{text}"));
+        for (command, outcome) in &self.outcomes {
+            let words = format!("{}  {}", hex::encode_upper(command), words::command(command));
+            match outcome {
+                Outcome::Done(answer) => {
+                    line("command", &words);
+                    line(
+                        "answer",
+                        &format!("{}  {}", hex::encode_upper(answer), sw(answer).meaning()),
+                    );
+                }
+                Outcome::NotSent => line("not sent", &words),
+                Outcome::Unknown => line("unknown", &words),
+            }
+        }
+        if let Some(why) = &self.why {
+            line("ended", why);
+        }
+        lines.join("\n")
+    }
+
+    fn as_json(&self, number: u32) -> Value {
+        let commands = self.outcomes.iter().map(|(command, outcome)| {
+            let sent = hex::encode_upper(command);
+            match outcome {
+                Outcome::Done(answer) => json!({
+                    "sent": sent, "outcome": "done", "received": hex::encode_upper(answer), "sw": format!("{:04X}", sw(answer).0),
+                }),
+                Outcome::NotSent => json!({"sent": sent, "outcome": "not sent"}),
+                Outcome::Unknown => json!({"sent": sent, "outcome": "unknown"}),
+            }
+        });
+        json!({
+            "session": number,
+            "names": self.identity.names,
+            "key": hex::encode_upper(self.identity.key),
+            "from": self.from.map(|from| from.to_string()),
+            "protocol": self.protocol,
+            "commands": commands.collect::<Vec<_>>(),
+            "as_expected": self.why.is_none(),
+            "error": self.why,
+        })
+    }
+}
+
+fn sw(answer: &[u8]) -> StatusWord {
+    StatusWord(answer.last_chunk().map_or(0, |sw| u16::from_be_bytes(*sw)))
+}
+
+#[allow(clippy::print_stderr)]
+fn say(text: &str) {
+    eprintln!("{text}");
+}

@@ -1,0 +1,122 @@
+//! `sekisho tls-server` as a process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "helpers of tests are tests"
+)]
+
+mod pki;
+mod server;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+/// The binary under test.
+const SEKISHO: &str = env!("CARGO_BIN_EXE_sekisho");
+
+/// A running `sekisho tls-server` on a port of its own.
+struct Server {
+    child: Option<Child>,
+    address: String,
+    stderr: Option<BufReader<std::process::ChildStderr>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    /// With the server's certificates of `pki`; a script is written to a file.
+    fn start(pki: &pki::Pki, script: &str, more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("script");
+        std::fs::write(&path, script).unwrap();
+        let mut child = command(pki, folder.path())
+            .args(["--listen", "127.0.0.1:0", "--script"])
+            .arg(&path)
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended");
+            if let Some(address) = line.strip_prefix("listening on ") {
+                break address.trim().to_owned();
+            }
+        };
+        Self {
+            child: Some(child),
+            address,
+            stderr: Some(stderr),
+            _folder: folder,
+        }
+    }
+
+    fn stop(&self) {
+        let pid = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
+    }
+
+    /// Waits for its end: exit code, standard output, standard error.
+    fn ended(mut self) -> (Option<i32>, String, String) {
+        let output = self.child.take().unwrap().wait_with_output().unwrap();
+        let mut said = String::new();
+        self.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+            said,
+        )
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// `sekisho tls-server` with certificates, which are written to the folder.
+fn command(pki: &pki::Pki, folder: &Path) -> Command {
+    let mut command = Command::new(SEKISHO);
+    command.arg("tls-server");
+    for (option, text) in [
+        ("--certificate", &pki.server.pem),
+        ("--key", &pki.server.key.serialize_pem()),
+        ("--client-ca", &pki.authority.pem),
+    ] {
+        let path = folder.join(option);
+        std::fs::write(&path, text).unwrap();
+        command.arg(option).arg(path);
+    }
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The JSON objects of standard output.
+fn objects(stdout: &str) -> Vec<Value> {
+    stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// What became of each command of a session.
+fn outcomes(session: &Value) -> Vec<&str> {
+    let commands = session["commands"].as_array().unwrap();
+    commands
+        .iter()
+        .map(|command| command["outcome"].as_str().unwrap())
+        .collect()
+}
