@@ -24,6 +24,7 @@ mod reader;
 mod rotate;
 pub(crate) mod secret;
 mod server;
+mod tls;
 mod tls_script;
 mod tls_server;
 
@@ -49,6 +50,7 @@ pub(crate) enum Command {
     Apdu(apdu::Args),
     Reader(reader::Args),
     Phone(crate::phone::Args),
+    Tls(tls::Args),
     TlsServer(tls_server::Args),
 }
 
@@ -69,6 +71,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Apdu(args) => apdu::run(&args),
         Command::Reader(args) => reader::run(&args),
         Command::Phone(args) => crate::phone::run(&args),
+        Command::Tls(args) => tls::run(&args),
         Command::TlsServer(args) => tls_server::run(&args),
     }
 }

@@ -1,4 +1,4 @@
-//! `sekisho tls-server` as a process.
+//! `sekisho tls-server` and `sekisho tls` as processes, with TLS sessions that end in an SE.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -6,12 +6,14 @@
     reason = "helpers of tests are tests"
 )]
 
+mod device;
+mod element;
 mod pki;
 mod server;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -119,4 +121,14 @@ fn outcomes(session: &Value) -> Vec<&str> {
         .iter()
         .map(|command| command["outcome"].as_str().unwrap())
         .collect()
+}
+
+/// Runs `sekisho tls` to its end.
+fn tls(arguments: &[&str]) -> Output {
+    Command::new(SEKISHO)
+        .arg("tls")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }

@@ -8,6 +8,17 @@ pub(crate) struct Certified {
     pub(crate) key: KeyPair,
 }
 
+impl Certified {
+    /// The private key as an SE has it.
+    pub(crate) fn scalar(&self) -> [u8; 32] {
+        // PKCS #8 around an ECPrivateKey: version 1, then 32 bytes.
+        const BEFORE: [u8; 5] = [2, 1, 1, 4, 32];
+        let der = self.key.serialize_der();
+        let at = der.windows(5).position(|bytes| bytes == BEFORE).unwrap() + 5;
+        der[at..at + 32].try_into().unwrap()
+    }
+}
+
 /// An authority on P-256, and what it has certified.
 pub(crate) struct Pki {
     pub(crate) authority: Certified,

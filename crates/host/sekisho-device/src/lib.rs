@@ -14,6 +14,7 @@
 //! * [`Backend`]: the server, by [`HttpsBackend`] or in process.
 //! * [`Spool`]: what survives, on disk ([`DiskSpool`]) or for a run ([`MemorySpool`]).
 //! * [`Backoff`]: when to try again.
+//! * [`tls`]: the device's part of a TLS session that ends in the SE.
 //! * [`paging`]: the datagrams and timers of SecApp, by which a device hears that there is an update.
 //!
 //! Protocol: `docs/spec/broadcast-update.md`, sections 4.3 to 5.
@@ -29,6 +30,7 @@ mod facts;
 mod https;
 pub mod paging;
 mod spool;
+pub mod tls;
 pub mod update;
 
 pub use agent::{Agent, Event, HandOver, Turn};

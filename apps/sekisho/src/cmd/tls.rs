@@ -1,0 +1,212 @@
+//! `sekisho tls`: the device between a secure element and its TLS server.
+
+use core::time::Duration;
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Error, Result, anyhow};
+use clap::Args as ClapArgs;
+use sekisho_device::tls::{Ended, Seen, Session, Settings, alert_name, carry};
+use serde_json::json;
+
+use super::agent::{CardAt, print_line, where_card_is};
+use super::report;
+
+/// Exit code where it is not known whether the secure element has taken a command.
+const UNKNOWN: u8 = 3;
+
+/// Connect a secure element to its TLS server: the session begins and ends in the secure element, and is carried here
+///
+/// Which server it is the secure element proves by the row of its own table; here is only where to find it. Exit code 0: the server's commands were answered, and the session ended; 1: none was,
+/// or it ended otherwise; 3: the way to the secure element failed behind a command, and it has taken it or not; the session is over then, and nothing is sent again.
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// Where the server is
+    #[arg(value_name = "HOST:PORT", value_parser = place)]
+    server: String,
+
+    /// The peer's row in the secure element's table
+    #[arg(long, value_name = "ROW", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    peer: u16,
+
+    /// The secure element: `pcsc:READER` (part of the reader's name; `pcsc:` if there is one only), `tcp:HOST:PORT`, or a protocol's own frames as `t1=tcp:HOST:PORT` or
+    /// `spi=unix:PATH` (t0, t1, spi, spi-euicc, i2c, i2c-euicc, swp)
+    #[arg(long, value_name = "CARD", default_value = "pcsc:", value_parser = where_card_is)]
+    card: CardAt,
+
+    /// Seconds to wait for the connection, and for each answer of the secure element
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+
+    /// Seconds that the server may say nothing; then the session ends
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    idle: u64,
+
+    /// Seconds that the session lasts at most
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    duration: u64,
+
+    /// Bytes that go to the server and come from it at most
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
+    most: u64,
+
+    /// Write down records and commands by name as they go, never what is in them; - for standard error
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Checked before anything is done, resolved when it is needed.
+fn place(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("write HOST:PORT".to_owned()),
+    }
+}
+
+/// Carries one session.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let timeout = Duration::from_secs(args.timeout);
+    let mut trace = args.trace.as_deref().map(Trace::to).transpose()?;
+    let mut card = args.card.open(timeout)?;
+    let stream = connect(&args.server, timeout)?;
+    let settings = Settings {
+        peer: args.peer,
+        time: clock(),
+        silence: Duration::from_secs(args.idle),
+        session: Duration::from_secs(args.duration),
+        bytes: args.most,
+    };
+    let carried = carry(&mut *card, &stream, &settings, &mut |seen| {
+        if let Some(trace) = &mut trace {
+            trace.see(seen);
+        }
+    });
+    match carried {
+        Ok(session) => conclude(args.json, &session),
+        Err(error) => {
+            let is_unknown = error.is_outcome_unknown();
+            if args.json {
+                print_line(
+                    &json!({"ended": "card", "is_unknown": is_unknown, "error": error.to_string()})
+                        .to_string(),
+                );
+            }
+            let error = Error::from(error).context("the session is over");
+            if !is_unknown {
+                return Err(error);
+            }
+            report(&error);
+            Ok(ExitCode::from(UNKNOWN))
+        }
+    }
+}
+
+fn connect(place: &str, timeout: Duration) -> Result<TcpStream> {
+    let wrong = || format!("cannot reach the server at {place}");
+    let mut last = anyhow!("the name has no address");
+    for address in place.to_socket_addrs().with_context(wrong)? {
+        match TcpStream::connect_timeout(&address, timeout) {
+            Ok(stream) => {
+                // What goes out is small and waited for.
+                stream.set_nodelay(true).with_context(wrong)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last).with_context(wrong)
+}
+
+fn conclude(is_json: bool, session: &Session) -> Result<ExitCode> {
+    let how = match session.ended {
+        Ended::BySe => "by_se",
+        Ended::Refused(_) => "refused",
+        Ended::Malformed => "malformed",
+        Ended::Disconnected(_) => "disconnected",
+        Ended::Silent => "silent",
+        Ended::Expired => "expired",
+        Ended::TooMuch => "too_much",
+    };
+    let words = match session.alert {
+        Some((alert, by_server)) => {
+            let who = if by_server {
+                "the server"
+            } else {
+                "the secure element"
+            };
+            format!("{}: {who} says {} ({alert})", session.ended, alert_name(alert))
+        }
+        None if matches!(session.ended, Ended::BySe) && session.answered == 0 => {
+            format!(
+                "{}: one of the two has not proved who it is, or the server had no command",
+                session.ended
+            )
+        }
+        None => session.ended.to_string(),
+    };
+    let is_good = matches!(session.ended, Ended::BySe | Ended::Silent | Ended::Expired)
+        && session.alert.is_none()
+        && session.answered > 0;
+    let counts = format!(
+        "{} commands answered in {} APDUs; {} bytes to the server, {} from it",
+        session.answered, session.apdus, session.sent, session.received
+    );
+    if is_json {
+        print_line(
+            &json!({
+                "ended": how, "words": words, "answered": session.answered, "apdus": session.apdus,
+                "sent": session.sent, "received": session.received, "alert": session.alert.map(|(alert, _)| alert),
+            })
+            .to_string(),
+        );
+    }
+    if is_good {
+        if !is_json {
+            print_line(&format!("{words}\n{counts}"));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(anyhow!("{words}").context(counts))
+}
+
+/// Records and commands by name, with the time.
+struct Trace(Box<dyn Write>, Instant);
+
+impl Trace {
+    #[expect(clippy::disallowed_methods, reason = "a trace says when")]
+    fn to(path: &Path) -> Result<Self> {
+        let out: Box<dyn Write> = if path.as_os_str() == "-" {
+            Box::new(io::stderr())
+        } else {
+            let file = File::create(path);
+            Box::new(file.with_context(|| format!("cannot write the trace {}", path.display()))?)
+        };
+        Ok(Self(out, Instant::now()))
+    }
+
+    fn see(&mut self, seen: Seen<'_>) {
+        let at = self.1.elapsed();
+        // Nothing ends because its trace cannot be written.
+        let _ = writeln!(self.0, "{:>4}.{:06} {seen}", at.as_secs(), at.subsec_micros());
+    }
+}
+
+/// The device's clock, if it is set.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the secure element is told the time, and need not believe it"
+)]
+fn clock() -> Option<u64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    Some(since.as_secs())
+}
