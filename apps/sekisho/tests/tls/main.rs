@@ -6,9 +6,12 @@
     reason = "helpers of tests are tests"
 )]
 
+mod card;
 mod device;
 mod element;
 mod pki;
+#[path = "../process/mod.rs"]
+mod process;
 mod server;
 
 use std::io::{BufRead, BufReader, Read};
