@@ -11,11 +11,8 @@ use sekisho_transport::{Card as _, TransportError};
 use serde_json::json;
 
 use super::agent::{CardAt, print_line, where_card_is};
-use super::{report, usage};
+use super::{UNKNOWN, report, usage};
 use crate::trace::Trace;
-
-/// Exit code where it is not known whether the secure element has run a command.
-const UNKNOWN: u8 = 3;
 
 /// Send commands to a secure element as they are, over any protocol, and print its answers
 ///

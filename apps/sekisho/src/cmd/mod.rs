@@ -125,6 +125,9 @@ pub(crate) fn refuse_variable(old: &str, instead: &str) -> Result<()> {
     }
 }
 
+/// Exit code where it is not known whether a secure element has run a command.
+pub(crate) const UNKNOWN: u8 = 3;
+
 /// The exit code of an error.
 pub(crate) fn exit_code(error: &Error) -> ExitCode {
     if error.is::<Usage>() {

@@ -14,10 +14,7 @@ use sekisho_device::tls::{Ended, Seen, Session, Settings, alert_name, carry};
 use serde_json::json;
 
 use super::agent::{CardAt, print_line, where_card_is};
-use super::report;
-
-/// Exit code where it is not known whether the secure element has taken a command.
-const UNKNOWN: u8 = 3;
+use super::{UNKNOWN, report};
 
 /// Connect a secure element to its TLS server: the session begins and ends in the secure element, and is carried here
 ///

@@ -33,14 +33,25 @@ impl Command {
         if pattern::matches(expected, answer) == Some(true) {
             return None;
         }
-        let sw = answer.last_chunk().map_or(0, |sw| u16::from_be_bytes(*sw));
         Some(format!(
             "{}: the secure element answers {}, {}",
             self.place,
             hex::encode_upper(answer),
-            StatusWord(sw).meaning()
+            sw(answer).meaning()
         ))
     }
+}
+
+/// A command is what it sends.
+impl AsRef<[u8]> for Command {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The status word of an R-APDU; 0000 where there is none.
+pub(super) fn sw(answer: &[u8]) -> StatusWord {
+    StatusWord(answer.last_chunk().map_or(0, |sw| u16::from_be_bytes(*sw)))
 }
 
 /// Reads a script; no command of it is longer than `most` bytes.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args as ClapArgs;
-use sekisho_apdu::StatusWord;
 use sekisho_gateway::{Credentials, Gateway, Identity, Outcome, Room, Session, Settings};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,14 +15,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::agent::print_line;
-use super::tls_script::{self, Command};
-use super::{OrUsage as _, report};
+use super::tls_script::{self, Command, sw};
+use super::{OrUsage as _, UNKNOWN, report};
 use crate::files;
 use crate::leftovers::stopped_after;
 use crate::reader::words;
-
-/// Exit code where it is not known whether a secure element has run a command.
-const UNKNOWN: u8 = 3;
 
 /// Give commands to secure elements whose TLS sessions end in themselves
 ///
@@ -279,44 +275,19 @@ async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|is_stopped| *is_stopped).await;
 }
 
-/// Why a script ends when its server does.
-const STOPPED: &str = "this server was stopped";
-
-/// Sends the script's commands.
+/// Sends the script's commands: what became of each, and why not all were done as expected.
 async fn play(
     session: &mut Session,
     script: &[Command],
     stop: &mut watch::Receiver<bool>,
 ) -> (Vec<Outcome>, Option<String>) {
-    let mut outcomes = Vec::with_capacity(script.len());
-    let mut why = None;
-    for command in script {
-        if *stop.borrow() {
-            why = Some(STOPPED.to_owned());
-            break;
-        }
-        let sent = tokio::select! {
-            sent = session.send(&command.bytes) => sent.map_err(|error| (error.is_unknown, error.to_string())),
-            () = told(stop) => Err((true, STOPPED.to_owned())),
-        };
-        match sent {
-            Ok(answer) => {
-                why = command.objection(&answer);
-                outcomes.push(Outcome::Done(answer));
-            }
-            Err((is_unknown, words)) => {
-                if is_unknown {
-                    outcomes.push(Outcome::Unknown);
-                }
-                why = Some(words);
-            }
-        }
-        if why.is_some() {
-            break;
-        }
-    }
-    outcomes.resize(script.len(), Outcome::NotSent);
-    (outcomes, why)
+    let mut objection = None;
+    let as_expected = |number: usize, answer: &[u8]| {
+        objection = script.get(number).and_then(|command| command.objection(answer));
+        objection.is_none()
+    };
+    let (outcomes, lost) = session.run_until(script, as_expected, told(stop)).await;
+    (outcomes, objection.or(lost.map(|lost| lost.to_string())))
 }
 
 impl Ended {
@@ -371,10 +342,6 @@ impl Ended {
             "error": self.why,
         })
     }
-}
-
-fn sw(answer: &[u8]) -> StatusWord {
-    StatusWord(answer.last_chunk().map_or(0, |sw| u16::from_be_bytes(*sw)))
 }
 
 #[allow(clippy::print_stderr)]

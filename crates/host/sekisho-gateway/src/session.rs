@@ -1,6 +1,6 @@
 //! A session with an SE that has been proved.
 
-use core::future::{Future, poll_fn};
+use core::future::{Future, pending, poll_fn, ready};
 use core::mem;
 use core::pin::{Pin, pin};
 use core::task::Poll;
@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
@@ -34,6 +35,9 @@ pub enum Lost {
     /// It said something though nothing was asked.
     #[error("the secure element spoke unasked")]
     Unasked,
+    /// Whoever gives the commands was stopped.
+    #[error("this server was stopped")]
+    Stopped,
     /// An earlier command ended it, or was given up before its answer came.
     #[error("the session was over")]
     Over,
@@ -164,12 +168,42 @@ impl Session {
     pub async fn run<C: AsRef<[u8]>>(
         &mut self,
         commands: &[C],
-        mut go_on: impl FnMut(usize, &[u8]) -> bool,
+        go_on: impl FnMut(usize, &[u8]) -> bool,
     ) -> (Vec<Outcome>, Option<Lost>) {
+        self.run_until(commands, go_on, pending()).await
+    }
+
+    /// As [`Session::run`], and no longer than until `stop`: no command is sent then, and one that waits for its answer is unknown.
+    pub async fn run_until<C: AsRef<[u8]>>(
+        &mut self,
+        commands: &[C],
+        mut go_on: impl FnMut(usize, &[u8]) -> bool,
+        stop: impl Future<Output = ()>,
+    ) -> (Vec<Outcome>, Option<Lost>) {
+        let mut stop = pin!(stop);
         let mut outcomes = Vec::with_capacity(commands.len());
         let mut lost = None;
         for (number, command) in commands.iter().enumerate() {
-            match self.send(command.as_ref()).await {
+            let stopped = |is_unknown| {
+                Err(SendError {
+                    is_unknown,
+                    why: Lost::Stopped,
+                })
+            };
+            let is_stopped = select! {
+                biased;
+                () = &mut stop => true,
+                () = ready(()) => false,
+            };
+            let sent = match is_stopped {
+                true => stopped(false),
+                false => select! {
+                    biased;
+                    sent = self.send(command.as_ref()) => sent,
+                    () = &mut stop => stopped(true),
+                },
+            };
+            match sent {
                 Ok(answer) => {
                     let ends = !go_on(number, &answer);
                     outcomes.push(Outcome::Done(answer));

@@ -223,6 +223,40 @@ async fn what_is_done_not_sent_and_unknown() {
     }
 }
 
+/// Who is stopped sends nothing more, and does not know of the command that waits for its answer.
+#[tokio::test]
+async fn a_script_that_is_stopped() {
+    let world = World::new(Settings::DEFAULT).await;
+    let commands = [[0, 0xA4, 4, 0], [0, 0xD6, 0, 0], [0, 0xB0, 0, 0]];
+    let (mut session, mut element) = world.session().await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let card = async {
+        command(&mut element).await;
+        answer(&mut element, &[0x90, 0]).await;
+        assert_eq!(command(&mut element).await, commands[1]);
+        stop.send(()).unwrap();
+    };
+    let stopped = async { stopped.await.unwrap() };
+    let ((), (outcomes, lost)) = tokio::join!(card, session.run_until(&commands, |_, _| true, stopped));
+    assert_eq!(
+        outcomes,
+        [Outcome::Done(vec![0x90, 0]), Outcome::Unknown, Outcome::NotSent]
+    );
+    assert!(matches!(lost, Some(Lost::Stopped)));
+    let (mut session, mut element) = world.session().await;
+    let (outcomes, lost) = session
+        .run_until(&commands, |_, _| true, std::future::ready(()))
+        .await;
+    assert_eq!(outcomes, [const { Outcome::NotSent }; 3]);
+    assert!(matches!(lost, Some(Lost::Stopped)));
+    // It was not sent, so the session goes on.
+    let (sent, ()) = tokio::join!(session.send(&commands[2]), async {
+        assert_eq!(command(&mut element).await, commands[2]);
+        answer(&mut element, &[0x90, 0]).await;
+    });
+    assert_eq!(sent.unwrap(), [0x90, 0]);
+}
+
 #[tokio::test]
 async fn a_session_that_ended_before_a_command_has_not_sent_it() {
     let world = World::new(Settings::DEFAULT).await;
