@@ -36,7 +36,7 @@ pub(crate) struct Chain {
     data: [u8; CHAIN_MAX],
     len: usize,
     /// By logical channel: the header of a chain that had to give way. What comes next on the logical channel may be its end, which is no command.
-    lost: [Option<Header>; CHANNELS_MAX],
+    lost: [Option<Header>; CHANNELS_MAX as usize],
 }
 
 /// What a command is to the chain.
@@ -56,7 +56,7 @@ impl Chain {
             header: [0; 4],
             data: [0; CHAIN_MAX],
             len: 0,
-            lost: [None; CHANNELS_MAX],
+            lost: [None; CHANNELS_MAX as usize],
         }
     }
 

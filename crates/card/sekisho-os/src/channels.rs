@@ -1,11 +1,11 @@
 //! Logical channels (GPC 6.4): which are open on each interface, and what is selected on each.
 
-use crate::interface::{CHANNELS_MAX, ContainerId, Interface, Place, Protocol};
+use crate::interface::{CHANNELS_MAX, ContainerId, INSIDE_MAX, Interface, Place, Protocol};
 use crate::names::EntryId;
 use crate::registry::ENTRIES_MAX;
 
 /// Places of one interface: its logical channels, and one inside the TLS session that each of the first four can have.
-const PLACES: usize = CHANNELS_MAX + if cfg!(feature = "tls") { 4 } else { 0 };
+const PLACES: usize = CHANNELS_MAX as usize + INSIDE_MAX as usize;
 
 /// What is selected on a logical channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

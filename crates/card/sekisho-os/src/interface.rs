@@ -1,7 +1,12 @@
 //! The interfaces of the SE, the protocols that they speak, and the containers that answer there.
 
 /// Logical channels of one interface that the class byte can name (GPC 11.1.4).
-pub(crate) const CHANNELS_MAX: usize = 20;
+pub(crate) const CHANNELS_MAX: u8 = 20;
+/// Of these the first, which can each have a TLS session.
+#[cfg(feature = "tls")]
+pub(crate) const INSIDE_MAX: u8 = 4;
+#[cfg(not(feature = "tls"))]
+pub(crate) const INSIDE_MAX: u8 = 0;
 
 /// The way on which a command came (seed 2: the operating system knows it for each message). It owns logical channels, selections, security status and
 /// what waits; it speaks one [`Protocol`] at a time.
@@ -150,19 +155,19 @@ impl Place {
 
     /// Whether this is inside a TLS session: no class byte names it.
     pub(crate) const fn is_inside(self) -> bool {
-        self.logical_channel as usize >= CHANNELS_MAX
+        self.logical_channel >= CHANNELS_MAX
     }
 
     /// Whether there can be a TLS session here.
     #[cfg(feature = "tls")]
     pub(crate) const fn has_inside(self) -> bool {
-        self.logical_channel < 4
+        self.logical_channel < INSIDE_MAX
     }
 
     /// The place inside the TLS session of this one.
     #[cfg(feature = "tls")]
     pub(crate) const fn inside(self) -> Self {
-        self.on(self.logical_channel + 20)
+        self.on(self.logical_channel + CHANNELS_MAX)
     }
 }
 

@@ -17,8 +17,7 @@ use crate::bulk;
 use crate::channels::Selected;
 use crate::container::{Container, ContainerMemory};
 use crate::element::SecureElement;
-use crate::interface::CHANNELS_MAX;
-use crate::interface::{ContainerId, Interface};
+use crate::interface::{CHANNELS_MAX, ContainerId, Interface};
 use crate::leftovers;
 use crate::names::carried;
 use crate::nvm::{AnyFlash, BulkArea, Layout, Records};
@@ -172,7 +171,7 @@ impl<P: Platform> SecureElement<P> {
         if !Stack::of(profile, Depth::Whole, P::stack_low()).is_there() {
             return Err(BootError::StackTooSmall);
         }
-        if profile.logical_channels == 0 || usize::from(profile.logical_channels) > CHANNELS_MAX {
+        if profile.logical_channels == 0 || profile.logical_channels > CHANNELS_MAX {
             return Err(BootError::Channels);
         }
         self.core.nvm.layout = Layout::of(&AnyFlash::new(&mut self.core.nvm.flash), profile)?;
