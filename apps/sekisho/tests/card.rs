@@ -1,6 +1,8 @@
 //! `sekisho card` as its users run it: started, killed at any moment, started again.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test times what it kills
 
+#[path = "tls/folder.rs"]
+mod folder;
 #[path = "../../../crates/card/sekisho-tls/tests/sessions/openssl.rs"]
 mod openssl;
 #[allow(dead_code, reason = "shared with another program")]

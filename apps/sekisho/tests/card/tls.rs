@@ -13,6 +13,7 @@ use sekisho_tls::Version;
 use sekisho_transport::{Card, SocketCard};
 use tokio::net::TcpListener;
 
+use crate::folder::write_folder;
 use crate::openssl::{OpenSsl, connect};
 use crate::pki::Pki;
 use crate::process::{CardProcess, scratch, send};
@@ -27,17 +28,6 @@ const SCRIPT: [&[u8]; 3] = [
 ];
 const OPEN: &[u8] = &[0xA4, 0x28, 0, 1, 0];
 const LISTEN: [&str; 2] = ["--listen", "127.0.0.1:0"];
-
-/// The folder of `--tls`, whose row 0001 is this authority's localhost.
-fn write_folder(folder: &Path, pki: &Pki) {
-    let row = folder.join("peers/0001");
-    fs::create_dir_all(&row).unwrap();
-    fs::write(folder.join("key.pem"), pki.element.key.serialize_pem()).unwrap();
-    fs::write(folder.join("chain.pem"), &pki.element.pem).unwrap();
-    fs::write(row.join("name"), "localhost\n").unwrap();
-    fs::write(row.join("anchor.pem"), &pki.authority.pem).unwrap();
-    fs::write(row.join("applications"), "F0534B4F530401\n").unwrap();
-}
 
 /// As many rows as there can be, as long as they can be for the most part.
 fn fill(folder: &Path) {

@@ -1,7 +1,6 @@
 //! A whole way: `sekisho tls-server`, `sekisho tls`, `sekisho card --tls`, an application that knows no TLS.
 
-use std::fs;
-
+use crate::folder::write_folder;
 use crate::pki::Pki;
 use crate::process::{CardProcess, send};
 use crate::{Server, objects, outcomes, text, tls};
@@ -13,13 +12,7 @@ const SCRIPT: &str = "select F0534B4F530401\n> 00B09E0010\n< ...9000\n> 00100000
 fn a_script_reaches_the_file_system_of_a_card() {
     let (pki, folder) = (Pki::new(), tempfile::tempdir().unwrap());
     let made_with = folder.path().join("tls");
-    let row = made_with.join("peers/0001");
-    fs::create_dir_all(&row).unwrap();
-    fs::write(made_with.join("key.pem"), pki.element.key.serialize_pem()).unwrap();
-    fs::write(made_with.join("chain.pem"), &pki.element.pem).unwrap();
-    fs::write(row.join("name"), "localhost\n").unwrap();
-    fs::write(row.join("anchor.pem"), &pki.authority.pem).unwrap();
-    fs::write(row.join("applications"), "F0534B4F530401\n").unwrap();
+    write_folder(&made_with, &pki);
     let more = ["--tls", made_with.to_str().unwrap()];
     let card = CardProcess::start(&folder.path().join("flash"), 0, &more);
     let at = format!("tcp:{}", card.address);

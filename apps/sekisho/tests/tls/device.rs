@@ -1,14 +1,14 @@
 //! `sekisho tls` between an SE on a socket and servers: ours, OpenSSL's, and those that are none.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use sekisho_tls::Version;
 
 use crate::element::{Kind, SENSOR, Socket};
+use crate::openssl::OpenSsl;
 use crate::pki::Pki;
 use crate::{Server, objects, outcomes, text, tls};
 
@@ -105,86 +105,27 @@ fn named(trace: &str, is_tls13: bool) {
     );
 }
 
-/// `openssl s_server`, which wants the SE's certificate and says what is written to it.
-struct OpenSsl {
-    child: Child,
-    address: String,
-    _folder: tempfile::TempDir,
-}
-
-impl OpenSsl {
-    fn new(pki: &Pki, version: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let mut child = Command::new("openssl")
-            .args([
-                "s_server",
-                "-accept",
-                "127.0.0.1:0",
-                "-naccept",
-                "1",
-                "-Verify",
-                "2",
-                "-verify_return_error",
-                version,
-            ])
-            .arg("-cert")
-            .arg(write("certificate", &pki.server.pem))
-            .arg("-key")
-            .arg(write("key", &pki.server.key.serialize_pem()))
-            .arg("-CAfile")
-            .arg(write("authority", &pki.authority.pem))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines
-            .find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned))
-            .unwrap();
-        // What it says on is read, so that it does not wait.
-        thread::spawn(move || lines.for_each(drop));
-        Self {
-            child,
-            address,
-            _folder: folder,
-        }
-    }
-}
-
-impl Drop for OpenSsl {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn a_plain_openssl_server_gives_a_command() {
     let pki = Pki::new();
-    let session = |version: &str| {
-        let mut server = OpenSsl::new(&pki, version);
+    let session = |version: Version| {
+        let mut server = OpenSsl::new(&pki, version, &[]);
+        let address = format!("127.0.0.1:{}", server.port);
         let element = Socket::new(&pki, Kind::BOTH);
-        let mut stdin = server.child.stdin.take().unwrap();
-        let feed = thread::spawn(move || {
-            // Not before the handshake.
-            thread::sleep(Duration::from_millis(500));
-            stdin.write_all(&[0x00, 0xB0, 0x81, 0x00, 0x04]).unwrap();
-            stdin.flush().unwrap();
-            stdin
+        let output = thread::scope(|scope| {
+            scope.spawn(|| {
+                // Not before the handshake.
+                thread::sleep(Duration::from_millis(500));
+                server.stdin.write_all(&[0x00, 0xB0, 0x81, 0x00, 0x04]).unwrap();
+                server.stdin.flush().unwrap();
+            });
+            tls(&[&address, "--card", &element.card, "--idle", "2"])
         });
-        let output = tls(&[&server.address, "--card", &element.card, "--idle", "2"]);
-        drop(feed.join().unwrap());
         let said = text(&output.stdout);
         assert_eq!(
             output.status.code(),
             Some(0),
-            "{version}: {}",
+            "{version:?}: {}",
             text(&output.stderr)
         );
         assert!(
@@ -194,8 +135,8 @@ fn a_plain_openssl_server_gives_a_command() {
         assert_eq!(element.seen().last(), Some(&(0x2A, 0)), "the device ends it");
     };
     thread::scope(|scope| {
-        scope.spawn(|| session("-tls1_2"));
-        session("-tls1_3");
+        scope.spawn(|| session(Version::Tls12));
+        session(Version::Tls13);
     });
 }
 

@@ -9,6 +9,12 @@
 mod card;
 mod device;
 mod element;
+mod folder;
+#[allow(dead_code, reason = "shared with other programs")]
+#[path = "../../../../crates/card/sekisho-tls/tests/sessions/openssl.rs"]
+mod openssl;
+#[allow(dead_code, reason = "shared with other programs")]
+#[path = "../../../../crates/card/sekisho-tls/tests/sessions/pki.rs"]
 mod pki;
 #[path = "../process/mod.rs"]
 mod process;

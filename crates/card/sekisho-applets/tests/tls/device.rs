@@ -1,36 +1,20 @@
 //! A device, and a server in memory.
 
 use std::io::{Read as _, Write as _};
-use std::sync::Arc;
 
 use rustls::ServerConnection;
 use sekisho_bridge::{Bridge, Buffers, Ended, Settings, Step, Why};
 use sekisho_tls::Version;
 
 use crate::common::send_on;
+use crate::in_memory;
 use crate::pki::Pki;
 use crate::se::{PORT, Se};
 
 pub(crate) const NOW: u64 = 1_800_000_000;
 
 pub(crate) fn server(pki: &Pki, version: Version) -> ServerConnection {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(pki.authority.certificate.clone().into()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(pki.server.key.serialize_der());
-    let version = match version {
-        Version::Tls12 => &rustls::version::TLS12,
-        Version::Tls13 => &rustls::version::TLS13,
-    };
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])
-        .unwrap()
-        .with_client_cert_verifier(builder.build().unwrap())
-        .with_single_cert(vec![pki.server.certificate.clone().into()], key.into())
-        .unwrap();
-    ServerConnection::new(Arc::new(config)).unwrap()
+    in_memory::server(pki, version, 2)
 }
 
 /// A session as its server sees it: how it ended for the device, and the answers to the commands.

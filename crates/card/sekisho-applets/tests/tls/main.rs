@@ -7,6 +7,8 @@
 mod common;
 mod device;
 mod hostile;
+#[path = "../../../sekisho-tls/tests/sessions/in_memory.rs"]
+mod in_memory;
 #[path = "../../../sekisho-tls/tests/sessions/openssl.rs"]
 mod openssl;
 #[path = "../../../sekisho-tls/tests/sessions/pki.rs"]

@@ -1,7 +1,5 @@
 //! Servers that are not whom the SE means, and devices that do not carry what they are given: a session fails, and nothing else happens.
 
-use std::sync::Arc;
-
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, date_time_ymd};
 use rustls::{AlertDescription, ServerConnection};
 use sekisho_apdu::{CApdu, Cla, StatusWord, Writer};
@@ -10,29 +8,13 @@ use sekisho_keys::Rng;
 use sekisho_tls::{Endpoint, HANDSHAKE_MAX, Heard, Peer, Rustls, Version};
 
 use crate::ends::{Element, NOW, Pki, key};
+use crate::in_memory;
 use crate::servers::{ANSWERS, COMMANDS};
 
 const VERSIONS: [Version; 2] = [Version::Tls12, Version::Tls13];
 
 pub(crate) fn server(pki: &Pki, version: Version) -> ServerConnection {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(pki.authority.certificate.clone().into()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(pki.server.key.serialize_der());
-    let version = match version {
-        Version::Tls12 => &rustls::version::TLS12,
-        Version::Tls13 => &rustls::version::TLS13,
-    };
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])
-        .unwrap()
-        .with_client_cert_verifier(builder.build().unwrap())
-        .with_single_cert(vec![pki.server.certificate.clone().into()], key.into())
-        .unwrap();
-    config.send_tls13_tickets = 1;
-    ServerConnection::new(Arc::new(config)).unwrap()
+    in_memory::server(pki, version, 1)
 }
 
 pub(crate) fn peer<'a>(

@@ -8,6 +8,7 @@
 
 mod ends;
 mod hostile;
+mod in_memory;
 mod openssl;
 mod pki;
 mod recording;
