@@ -309,4 +309,16 @@ impl Geometry {
         }
         self.write(flash, record.at, &[0; 8])
     }
+
+    /// Writes zeros over each word of `range` that is neither wiped nor blank.
+    pub(crate) fn blot<F: Flash>(&self, flash: &mut F, range: Range<usize>) -> Result<(), Error<F::Error>> {
+        for at in range.step_by(WORD) {
+            let mut word = [0; WORD];
+            self.read(flash, at, &mut word)?;
+            if word != [0; WORD] && word != [0xFF; WORD] {
+                self.write(flash, at, &[0; WORD])?;
+            }
+        }
+        Ok(())
+    }
 }

@@ -241,7 +241,8 @@ impl Store {
         behind.or_else(|| pages().min_by_key(live))
     }
 
-    /// Moves the live records of a page behind the tail, and erases it.
+    /// Moves the live records of a page behind the tail, and erases it. A commit that has erased a page already writes zeros over it instead: one erasure is what a
+    /// command is given, and nothing of what was deleted may stand there longer.
     pub(crate) fn compact<F: Flash>(
         &mut self,
         flash: &mut F,
@@ -256,7 +257,7 @@ impl Store {
                 return Err(Error::Corrupted);
             }
         }
-        self.stale = true;
+        let is_opening = core::mem::replace(&mut self.stale, true);
         if page == self.tail {
             self.next_page(flash)?;
         }
@@ -277,12 +278,17 @@ impl Store {
             len: 0,
         };
         self.append(flash, emptied, &[])?;
+        let end = self.end_of(page);
         *self.page_mut(page) = Page::BLANK;
-        self.erase(flash, page)?;
+        if self.has_erased && !is_opening {
+            geometry.blot(flash, geometry.start(page)..end)?;
+        } else {
+            self.erase(flash, page)?;
+        }
         self.skipped = self
             .skipped
             .filter(|skipped| geometry.page_of(skipped.at) != page);
-        self.stale = false;
+        self.stale = is_opening;
         Ok(())
     }
 

@@ -42,6 +42,8 @@ struct Seen {
     cut_again: usize,
     /// Erasures of one commit, before the first cut and behind it.
     erasures: [u32; 2],
+    /// Commits behind which nothing stood in the flash of what they had replaced.
+    searched: usize,
 }
 
 impl<M: Memory> Full<M> {
@@ -144,7 +146,20 @@ impl<M: Memory> Full<M> {
             let most = &mut seen.erasures[usize::from(seen.cuts > 0)];
             *most = (*most).max(self.flash.erasures().iter().sum::<u32>() - erased);
             self.records = after;
+            seen.searched += usize::from(self.has_nothing_else());
         }
+    }
+
+    /// Whether eight equal bytes in the flash, wherever they stand, are always of a record as it is now.
+    fn has_nothing_else(&self) -> bool {
+        let is_of_a_record = |byte: u8| self.records.iter().any(|(of, len)| *of == byte && *len >= 8);
+        let image = self.flash.image();
+        let words = image.as_chunks::<4>().0;
+        words.windows(2).all(|pair| {
+            let byte = pair[0][0];
+            let is_filled = pair.iter().flatten().all(|other| *other == byte);
+            !is_filled || matches!(byte, 0 | 0xFF) || is_of_a_record(byte)
+        })
     }
 }
 
@@ -176,6 +191,7 @@ fn a_full_store_starts_and_goes_on_whatever_was_cut() {
                     all.done += seen.done;
                     all.cuts += seen.cuts;
                     all.cut_again += seen.cut_again;
+                    all.searched += seen.searched;
                     for (most, other) in all.erasures.iter_mut().zip(seen.erasures) {
                         *most = other.max(*most);
                     }
@@ -185,7 +201,8 @@ fn a_full_store_starts_and_goes_on_whatever_was_cut() {
     }
     println!("{all:?}");
     assert!(all.done > 5000 && all.cuts > 500 && all.cut_again > 500);
-    assert!(all.erasures[0] <= 1 && all.erasures[1] <= 2);
+    assert_eq!(all.searched, all.done, "what was replaced is gone");
+    assert_eq!(all.erasures, [1, 1]);
 }
 
 /// Pages of which the last bytes are kept for what the store adds to a compaction: with records that would fill a page to its last byte, and another one nearly, each cut of a commit and each of the start behind it.
