@@ -4,7 +4,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use sekisho_os::Interface;
+use sekisho_os::{Interface, ResetCounts};
 
 /// Why a chip reset itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,11 +122,18 @@ impl Resets {
         self.seal();
     }
 
-    /// How often it has since power-on, by [`Cause`].
-    pub fn counts(&self) -> [u16; Cause::COUNT] {
-        self.counts
+    /// How often it has since power-on.
+    pub fn counts(&self) -> ResetCounts {
+        let [panics, faults, stack, random] = self
+            .counts
             .each_ref()
-            .map(|count| u16::try_from(count.load(Relaxed)).unwrap_or(u16::MAX))
+            .map(|count| u16::try_from(count.load(Relaxed)).unwrap_or(u16::MAX));
+        ResetCounts {
+            panics,
+            faults,
+            stack,
+            random,
+        }
     }
 }
 
@@ -150,7 +157,11 @@ mod tests {
         assert_eq!(resets.start().broken_off, Some(Interface::Spi));
         resets.started();
         assert_eq!(resets.start().broken_off, None);
-        assert_eq!(resets.counts(), [1, 0, 0, 0]);
+        let one_panic = ResetCounts {
+            panics: 1,
+            ..ResetCounts::default()
+        };
+        assert_eq!(resets.counts(), one_panic);
         resets.began(Interface::Iso7816Contact);
         resets.ended();
         assert_eq!(resets.start().broken_off, None);
@@ -164,7 +175,7 @@ mod tests {
         resets.count(Cause::Fault);
         resets.running.store(COMMAND, Relaxed);
         assert_eq!(resets.start().broken_off, None, "a bit has changed");
-        assert_eq!(resets.counts(), [0; Cause::COUNT]);
+        assert_eq!(resets.counts(), ResetCounts::default());
     }
 
     #[test]

@@ -31,7 +31,7 @@ use uart::Uart;
 #[repr(C)]
 struct Figures {
     commands: AtomicU32,
-    /// Of the last command, by the dual timer.
+    /// Of the last command, by the dual timer, but for those in which it waited for randomness.
     ticks: AtomicU32,
     /// Words written and pages erased since the start.
     words: AtomicU32,
@@ -146,14 +146,18 @@ impl Board for Ports {
     }
 
     fn exchanged(&mut self, exchange: Exchange) {
-        FIGURES.ticks.store(exchange.ticks, Relaxed);
+        let ticks = exchange.ticks.wrapping_sub(uart::idle());
+        FIGURES.ticks.store(ticks, Relaxed);
         FIGURES.commands.fetch_add(1, Relaxed);
     }
 }
 
 /// The product's profile, with the sizes of the option page.
 fn profile() -> Profile {
-    let mut profile = Profile::default();
+    let mut profile = Profile {
+        resets: Some(RESETS.counts()),
+        ..Profile::default()
+    };
     if let Some(options) = Options::read() {
         options.apply(&mut profile, size_of::<SecureElement<Mps2>>());
     }
@@ -178,6 +182,8 @@ fn main() -> ! {
         interrupt::free(|token| SOURCE.borrow(token).borrow_mut().start());
         is_alive = se.boot(&profile()).is_ok();
     }
+    // What the start has waited for is no command's.
+    uart::idle();
     let mut dead = Dead;
     let card: &mut dyn Card = if is_alive { se } else { &mut dead };
     serve(&mut ports, card, &RESETS, buffers, start.broken_off)

@@ -10,7 +10,6 @@ use sekisho_firmware::{Cause, Resets};
 
 /// What a reset leaves: RAM that the start does not touch.
 #[unsafe(link_section = ".uninit.resets")]
-#[unsafe(export_name = "sekisho_resets")]
 pub(crate) static RESETS: Resets = Resets::new();
 
 /// The stack's lowest address (`memory.x`).

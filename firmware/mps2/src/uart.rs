@@ -1,5 +1,7 @@
 //! The UARTs of the Cortex-M System Design Kit (DDI0479, 4.3), one of its timers (4.2), and waiting.
 
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use cortex_m::asm;
 use sekisho_firmware::Port;
 
@@ -33,6 +35,16 @@ const ICSR_CLEAR_SYSTICK: u32 = 1 << 25;
 /// Ticks of a second.
 pub(crate) const TICKS: u32 = 25_000_000;
 
+/// Ticks for which a command has waited for a byte.
+static IDLE: AtomicU32 = AtomicU32::new(0);
+
+/// These ticks since this was asked last.
+pub(crate) fn idle() -> u32 {
+    let idle = IDLE.load(Relaxed);
+    IDLE.store(0, Relaxed);
+    idle
+}
+
 /// A UART by its number.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Uart(pub(crate) usize);
@@ -44,8 +56,11 @@ impl Uart {
 
     /// The next byte, whenever it comes.
     pub(crate) fn wait_for_byte(&mut self) -> u8 {
+        let began = ticks();
         loop {
             if let Some(byte) = self.read() {
+                let waited = ticks().wrapping_sub(began);
+                IDLE.store(IDLE.load(Relaxed).wrapping_add(waited), Relaxed);
                 return byte;
             }
             wait();

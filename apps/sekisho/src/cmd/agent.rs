@@ -12,7 +12,7 @@ use sekisho_device::{
     Agent, AgentError, Backoff, DiskSpool, Event, HandOver, HttpsBackend, HttpsConfig, LinkToken, Pace, Turn,
     hand_over,
 };
-use sekisho_link::{Access, Manifest, Outcome, Status};
+use sekisho_link::{Access, Manifest, Outcome, ResetCounts, Status};
 use sekisho_transport::{Card, DeviceLine, LinkAddress, LinkCard, PcscCard, SocketCard, TransportError};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -378,6 +378,20 @@ pub(super) fn as_json(turn: &Result<Turn>) -> Value {
 /// Progress on standard error: a bar on a terminal, lines elsewhere.
 pub(super) struct Progress(ProgressBar);
 
+/// What a chip says of its failures, for whoever looks after the device.
+fn reset_itself(resets: &ResetCounts) -> String {
+    let ResetCounts {
+        panics,
+        faults,
+        stack,
+        random,
+    } = resets;
+    format!(
+        "the secure element has reset itself {} times since it was powered: {panics} panics, {faults} faults, {stack} times without stack, {random} without randomness",
+        resets.sum()
+    )
+}
+
 impl Progress {
     pub(super) fn new() -> Self {
         let bar = if std::io::stderr().is_terminal() {
@@ -391,10 +405,13 @@ impl Progress {
 
     pub(super) fn show(&self, event: &Event) {
         match event {
-            Event::Secure(facts) => self.say(&format!(
-                "secure element {}: version {}",
-                facts.se_id, facts.state.version
-            )),
+            Event::Secure(facts) => {
+                let version = facts.state.version;
+                self.say(&format!("secure element {}: version {version}", facts.se_id));
+                if let Some(resets) = facts.resets.filter(|resets| resets.sum() > 0) {
+                    self.say(&reset_itself(&resets));
+                }
+            }
             Event::Offered(campaign) => self.say(&format!("campaign {campaign}")),
             Event::Downloaded(have, all) => self.move_to("downloading", u64::from(*have), u64::from(*all)),
             Event::HandedOver(bytes) => self.say(&format!("{bytes} bytes for the device itself handed over")),

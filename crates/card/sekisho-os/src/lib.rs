@@ -143,6 +143,7 @@ pub use refusal::{Outcome, Refusal};
 pub use registry::{ENTRIES_MAX, Entry, EntryKind, Instance, Module, Registry, RegistryView};
 pub use response::RESPONSE_DATA_MAX;
 pub use secure::{Authenticated, KeyRef, OffCardEntity};
+pub use sekisho_link::ResetCounts;
 pub use sekisho_scp::ScpParameter;
 pub use start::BootError;
 pub use state::Platform;

@@ -1,6 +1,7 @@
 //! What distinguishes one product from another: its ATR, its names and its budgets.
 
 use sekisho_apdu::Aid;
+use sekisho_link::ResetCounts;
 
 use crate::interface::{ContainerId, Protocol};
 use crate::pairing::{Pairing, Row};
@@ -74,6 +75,8 @@ pub struct Profile {
     pub shallow: usize,
     /// RAM that the SE may use, in bytes: its own state, and what is left for the OS part.
     pub ram: usize,
+    /// How often the chip has reset itself before this start, where it counts that: GET DATA DF25 tells of it.
+    pub resets: Option<ResetCounts>,
 }
 
 impl Profile {
@@ -124,6 +127,7 @@ impl Profile {
         stack: 40 * 1024,
         shallow: 16 * 1024,
         ram: 256 * 1024,
+        resets: None,
     };
 }
 

@@ -1,7 +1,9 @@
 //! What the secure element says of itself, in the clear.
 
 use sekisho_apdu::tlv::{self, Tag, TlvReader};
-use sekisho_link::{Campaign, DecodeError, LoaderState, Receipt, Refusal, SeId, Staging, States};
+use sekisho_link::{
+    Campaign, DecodeError, LoaderState, Receipt, Refusal, ResetCounts, SeId, Staging, States,
+};
 use sekisho_transport::{Card, Response, exchange};
 
 use crate::error::AgentError;
@@ -43,6 +45,8 @@ pub struct Facts {
     pub receipt: Option<Receipt>,
     /// What it refused last (GET DATA DF23).
     pub refusal: Option<Refusal>,
+    /// How often it has reset itself (GET DATA DF25); only a chip counts that.
+    pub resets: Option<ResetCounts>,
 }
 
 impl Facts {
@@ -75,6 +79,7 @@ impl Facts {
             keys: optional(card, 0xDF22, "loader state (DF22)", LoaderState::decode)?,
             receipt: optional(card, 0xDF21, "receipt (DF21)", Receipt::decode)?,
             refusal: optional(card, 0xDF23, "refusal (DF23)", Refusal::decode)?,
+            resets: optional(card, 0xDF25, "resets (DF25)", ResetCounts::decode)?,
         })
     }
 

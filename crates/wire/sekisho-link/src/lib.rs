@@ -8,6 +8,7 @@
 //! * [`PSe`], [`PSeWriter`], [`Delivery`]: the bulk, the same for all SEs.
 //! * [`Equ`], [`Authorisation`], [`AuthorisationWriter`]: the request for permission and P_AUT.
 //! * [`Receipt`], [`Refusal`], [`Status`], [`Verdict`], [`Offer`]: what comes back, and what follows from it.
+//! * [`ResetCounts`]: how often a chip has reset itself.
 //! * [`codes`]: the byte strings over which codes and signatures are computed.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ mod module;
 mod package;
 mod pse;
 mod receipt;
+mod resets;
 mod status;
 
 pub use authorisation::{Authorisation, AuthorisationHead, AuthorisationWriter};
@@ -39,6 +41,7 @@ pub use module::host_abi;
 pub use package::{PACKAGE_MAX, Package, PackageBody, PackageSource};
 pub use pse::{PSe, PSeWriter};
 pub use receipt::{Receipt, Refusal};
+pub use resets::ResetCounts;
 pub use sekisho_apdu::{BufferFull, DecodeError};
 pub use status::{Access, Outcome, Proof, Status, Verdict};
 

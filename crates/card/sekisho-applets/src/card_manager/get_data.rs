@@ -28,6 +28,8 @@ const KEY_STATE: u16 = 0xDF22;
 const REFUSAL: u16 = 0xDF23;
 /// Routing, 5.
 const PAIRING: u16 = 0xDF24;
+/// Card, 3.
+const RESETS: u16 = 0xDF25;
 const EXTENDED_CARD_RESOURCES: u16 = 0xFF21;
 
 /// Template of card recognition data (GPC H.2).
@@ -131,6 +133,7 @@ fn value(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, w: &mut Writer<
         KEY_STATE => platform(domain)?.key_state(w),
         REFUSAL => platform(domain)?.refusal(w),
         PAIRING => platform(domain)?.pairing(w),
+        RESETS => platform(domain)?.resets(w),
         _ => Err(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)),
     }
 }

@@ -11,7 +11,8 @@ use std::io::{Read as _, Write as _};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use sekisho_keys::Rng as _;
@@ -41,6 +42,43 @@ pub(crate) const START: usize = 128;
 const STACK: (u32, usize) = (0x2000_0000, 0x2_0000);
 const PAINT: u8 = 0xCC;
 
+/// The emulator's clock goes on by so many nanoseconds with each instruction, two to this power, and the chip's timer counts in so many
+/// (`firmware/mps2/src/uart.rs`): fine enough to tell single instructions.
+const INSTRUCTION: (&str, u64) = ("shift=10", 1 << 10);
+const TICK: u64 = 40;
+
+/// Whether the chips that are started from now on count instructions. They are slower.
+pub static COUNTED: AtomicBool = AtomicBool::new(false);
+
+/// What a chip tells of its last command (`sekisho_figures` in `firmware/mps2/src/main.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// That the command took.
+    pub instructions: u64,
+    /// Written to the flash since the start.
+    pub words: u32,
+    /// Pages of the flash, since the start.
+    pub erases: u32,
+    /// Bytes of the heap in use at once, the most since the start.
+    pub heap: u32,
+}
+
+/// Where a symbol of the image stands, by a part of its name.
+pub fn symbol(image: &Path, name: &str) -> u32 {
+    let output = Command::new("arm-none-eabi-nm")
+        .arg("-C")
+        .arg(image)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = text.lines().find(|line| line.contains(name));
+    let (address, _) = line
+        .unwrap_or_else(|| panic!("{name} is nowhere"))
+        .split_once(' ')
+        .unwrap();
+    u32::from_str_radix(address, 16).unwrap() & !1
+}
+
 /// Whether the stack is to be measured.
 fn is_measured() -> bool {
     std::env::var_os("SEKISHO_FIRMWARE_STACK").is_some()
@@ -65,6 +103,8 @@ struct Compared {
 struct Board {
     emulator: Emulator,
     flash: PathBuf,
+    /// Where the chip has its figures.
+    figures: u32,
 }
 
 impl Board {
@@ -72,13 +112,9 @@ impl Board {
         flash.with_extension("monitor")
     }
 
-    /// Bytes of stack that have been used since the start.
-    fn stack(&self) -> usize {
-        if !is_measured() {
-            return 0;
-        }
-        let (from, len) = STACK;
-        let memory = self.flash.with_extension("stack");
+    /// Bytes of the chip's memory.
+    fn memory(&self, from: u32, len: usize) -> Vec<u8> {
+        let memory = self.flash.with_extension("memory");
         let mut monitor = UnixStream::connect(Self::monitor(&self.flash)).unwrap();
         // The file is whole when the monitor asks for the next command.
         writeln!(monitor, "pmemsave {from:#x} {len:#x} \"{}\"", memory.display()).unwrap();
@@ -92,7 +128,30 @@ impl Board {
         let bytes = fs::read(&memory).unwrap();
         fs::remove_file(&memory).unwrap();
         assert_eq!(bytes.len(), len);
+        bytes
+    }
+
+    /// Bytes of stack that have been used since the start.
+    fn stack(&self) -> usize {
+        if !is_measured() {
+            return 0;
+        }
+        let (from, len) = STACK;
+        let bytes = self.memory(from, len);
         len - bytes.iter().take_while(|byte| **byte == PAINT).count()
+    }
+
+    fn figures(&self) -> Figures {
+        let memory = self.memory(self.figures, 5 * 4);
+        let [_, ticks, words, erases, heap] =
+            [0, 1, 2, 3, 4].map(|n| u32::from_le_bytes(memory[4 * n..][..4].try_into().unwrap()));
+        let (_, instruction) = INSTRUCTION;
+        Figures {
+            instructions: (u64::from(ticks) * TICK + instruction / 2) / instruction,
+            words,
+            erases,
+            heap,
+        }
     }
 }
 
@@ -109,10 +168,13 @@ impl Board {
         let path = flash_path();
         let mut options = options(profile);
         let monitor = format!("unix:{},server=on,wait=off", Self::monitor(&path).display());
-        let mut arguments = Vec::new();
+        let mut arguments = vec!["-monitor", &monitor];
         if is_measured() {
             (options.stack, options.shallow) = (0, 0);
-            arguments = vec!["-monitor", &monitor];
+        }
+        let is_counted = COUNTED.load(Ordering::Relaxed);
+        if is_counted {
+            arguments.extend(["-icount", INSTRUCTION.0]);
         }
         BoardFlash::make(&path, &flash.image(), &options).unwrap();
         let mut emulator = Emulator::start(&Setup {
@@ -130,6 +192,11 @@ impl Board {
         Self {
             emulator,
             flash: path,
+            figures: if is_counted {
+                symbol(image, " sekisho_figures")
+            } else {
+                0
+            },
         }
     }
 }
@@ -238,6 +305,11 @@ impl Card {
             panic!("the flash of the chip differs from that of this process from {at:06X} on");
         }
         self.compared.images += 1;
+    }
+
+    /// What the chip tells of its last command, where there is one.
+    pub fn figures(&self) -> Option<Figures> {
+        self.board.as_ref().map(Board::figures)
     }
 
     pub fn part_ram(profile: &Profile) -> usize {

@@ -11,6 +11,7 @@ use sekisho_scp::SecurityLevel;
 use sekisho_scp::host::BroadcastWriter;
 
 use super::host::Host;
+use super::script::Line;
 use super::{Card, SE_ID, SeededRng, key, personalisation, send, sw};
 
 /// The meter's OS part, as `applets/` builds it.
@@ -69,7 +70,7 @@ impl Keys {
         Card::made(flash, SeededRng(1), profile, &personalisation).unwrap()
     }
 
-    pub fn open(&self, card: &mut Card, level: SecurityLevel) -> Host {
+    pub fn open(&self, card: &mut dyn Line, level: SecurityLevel) -> Host {
         Host::open(card, KVN, &self.scp, level)
     }
 

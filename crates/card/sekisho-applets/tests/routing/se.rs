@@ -10,7 +10,7 @@ use sekisho_nvm::{Flash, Ram};
 use sekisho_os::{
     AllInterfaces, Application, Applications, ContainerId, Containers, Context, FactoryApplication, Instance,
     Interface, Module, Next, Outcome, OwnRecord, Pairing, Personalisation, Platform, Pool, Profile, Protocol,
-    Refusal, Row, SecureElement, State,
+    Refusal, ResetCounts, Row, SecureElement, State,
 };
 
 use crate::common::ByValue as _;
@@ -256,6 +256,7 @@ pub fn application(aid_of: &[u8]) -> FactoryApplication<'static> {
 pub fn profile() -> Profile {
     Profile {
         pairing: Pairing::contacts_to(id(2)).with(Protocol::Proprietary(0), Row::common(id(3))),
+        resets: Some(ResetCounts::default()),
         ..common::profile()
     }
 }

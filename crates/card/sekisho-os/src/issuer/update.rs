@@ -285,6 +285,15 @@ impl<'a> PlatformServices<'_, 'a> {
         self.context.system.pairing.object(out)
     }
 
+    /// The value of GET DATA DF25: how often the chip has reset itself.
+    ///
+    /// # Errors
+    /// 6A88 where nothing counts that; 6A84.
+    pub fn resets(&mut self, out: &mut Writer<'_>) -> Result<(), Refusal> {
+        let none = Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND);
+        Ok(self.context.system.profile.resets.ok_or(none)?.encode(out)?)
+    }
+
     /// The value of GET DATA DF20: the active part and how far a broadcast has come.
     ///
     /// # Errors

@@ -1,22 +1,20 @@
 //! What the chip does when it fails (docs/decisions/0018-firmware.md), where `SEKISHO_FIRMWARE` names an image: too deep a stack, an access that is refused,
 //! code that comes where it cannot be, a random source that is none. The chip's registers are spoilt from outside, by the emulator's debugger; the image is
 //! the one that everything else is played to.
-#![allow(clippy::unwrap_used, clippy::panic)] // test support
-#![cfg(target_os = "linux")]
-
-mod common;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use common::board::{BoardFlash, Emulator, Randomness, START, Setup, firmware, flash_path, options};
-use common::{SeededRng, new_card_of, profile};
+use crate::common::board::{
+    BoardFlash, Emulator, Randomness, START, Setup, firmware, flash_path, options, symbol,
+};
+use crate::common::{SeededRng, new_card_of, profile};
 use sekisho_keys::Rng as _;
+use sekisho_os::ResetCounts;
 use sekisho_scp::ScpParameter;
 
 /// Registers of the debugger's protocol.
@@ -86,18 +84,10 @@ impl Debugger {
         self.0.write_all(&[3]).unwrap();
         self.stops(INTERRUPTED);
     }
-
-    /// Stops the chip and looks at words of its memory.
-    fn words(&mut self, address: u32, count: usize) -> Vec<u32> {
-        self.stop();
-        let bytes = hex::decode(self.ask(&format!("m{address:x},{:x}", 4 * count))).unwrap();
-        self.send("c");
-        let words = bytes.chunks_exact(4);
-        words
-            .map(|word| u32::from_le_bytes(word.try_into().unwrap()))
-            .collect()
-    }
 }
+
+/// One of the counts.
+type Count = fn(&mut ResetCounts) -> &mut u16;
 
 /// A chip, with a debugger where one is wanted.
 struct Chip {
@@ -160,6 +150,12 @@ impl Chip {
         panic!("no answer to reset");
     }
 
+    /// GET DATA DF25.
+    fn resets(&mut self) -> ResetCounts {
+        let answer = self.emulator.ask(0, &[0x00, 0xCA, 0xDF, 0x25, 0x00]).unwrap();
+        ResetCounts::decode(answer.strip_suffix(&[0x90, 0x00]).unwrap()).unwrap()
+    }
+
     fn image(&self) -> Vec<u8> {
         BoardFlash::open(&self.flash).unwrap().unwrap().image().unwrap()
     }
@@ -195,22 +191,6 @@ fn new_flash() -> PathBuf {
     path
 }
 
-/// Where a symbol of the image stands, by a part of its name.
-fn symbol(image: &Path, name: &str) -> u32 {
-    let output = Command::new("arm-none-eabi-nm")
-        .arg("-C")
-        .arg(image)
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let line = text.lines().find(|line| line.contains(name));
-    let (address, _) = line
-        .unwrap_or_else(|| panic!("{name} is nowhere"))
-        .split_once(' ')
-        .unwrap();
-    u32::from_str_radix(address, 16).unwrap() & !1
-}
-
 /// So many random bytes behind what the chip tests its source with, then `stuck` for ever.
 fn random_then(count: usize, stuck: Vec<u8>) -> impl FnOnce(UnixStream) + Send + 'static {
     move |mut to| {
@@ -239,29 +219,26 @@ fn a_failure_costs_one_command() {
         "SecureElement<P> as sekisho_firmware::frames::Card>::transmit",
     );
     let panic = symbol(&image, " core::panicking::panic_fmt");
-    let resets = symbol(&image, " sekisho_resets");
     let mut chip = Chip::start(new_flash(), true, random);
     assert_eq!(chip.atr(), profile().atr);
     let before = chip.image();
-    let mut wanted = [0; 4];
-    for (number, (cause, register)) in [
-        (0, (PC, panic)),
-        (1, (PC, NOWHERE)),
-        (2, (SP, NO_STACK)),
-        (1, (SP, 0)),
-        (0, (PC, panic)),
-        (2, (SP, NO_STACK)),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    let mut wanted = ResetCounts::default();
+    assert_eq!(chip.resets(), wanted);
+    let failures: [(Count, (u32, u32)); 6] = [
+        (|counts| &mut counts.panics, (PC, panic)),
+        (|counts| &mut counts.faults, (PC, NOWHERE)),
+        (|counts| &mut counts.stack, (SP, NO_STACK)),
+        (|counts| &mut counts.faults, (SP, 0)),
+        (|counts| &mut counts.panics, (PC, panic)),
+        (|counts| &mut counts.stack, (SP, NO_STACK)),
+    ];
+    for (number, (cause, register)) in failures.into_iter().enumerate() {
         let port = number % 2;
         assert_eq!(chip.emulator.ask(port, OPEN).unwrap(), [1, 0x90, 0]);
         let answer = chip.spoil(port, OPEN, transmit, register);
         assert_eq!(answer, NO_PRECISE_DIAGNOSIS, "{number}");
-        wanted[cause] += 1;
-        let counts = chip.debugger.as_mut().unwrap().words(resets, 4);
-        assert_eq!(counts, wanted, "{number}: cause {cause}");
+        *cause(&mut wanted) += 1;
+        assert_eq!(chip.resets(), wanted, "{number}");
         // It is started anew, and the command has not been run: the channel is the first on either interface.
         for port in 0..2 {
             assert_eq!(chip.emulator.ask(port, OPEN).unwrap(), [1, 0x90, 0]);

@@ -1,0 +1,11 @@
+//! The chip itself, where `SEKISHO_FIRMWARE` names an image: what its failures cost, and what its commands do.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test support
+#![cfg(target_os = "linux")]
+
+mod common;
+
+#[path = "board/faults.rs"]
+mod faults;
+#[path = "board/figures.rs"]
+mod figures;
