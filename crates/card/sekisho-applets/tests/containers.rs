@@ -94,8 +94,8 @@ impl Applications for Notes {
 
 type Card = SecureElement<On<Notes, SeededRng, 3>>;
 
-/// On the contacts and the APDU gate the first container, on SWP the second, on SPI the third.
-const INTERFACES: [Interface; 3] = [Interface::Iso7816Contact, Interface::Swp, Interface::Spi];
+/// On the contacts and SWP the first container, on the APDU gate the second, on SPI the third.
+const INTERFACES: [Interface; 3] = [Interface::Iso7816Contact, Interface::ApduGate, Interface::Spi];
 
 fn container(number: u8) -> ContainerId {
     ContainerId::new(number).unwrap()
@@ -104,7 +104,7 @@ fn container(number: u8) -> ContainerId {
 fn paired() -> Profile {
     Profile {
         pairing: Pairing::all_to(ContainerId::ESE)
-            .with(Protocol::SwpA, Row::all(container(2)))
+            .with(Protocol::ApduGate, Row::all(container(2)))
             .with(Protocol::SpiEse, Row::all(container(3))),
         ..profile()
     }
@@ -203,14 +203,14 @@ fn the_same_aid_is_another_application_with_other_records_and_memory() {
     let kept = [0xA1, 0xA2, 0xA3];
     assert_eq!(told(&mut card), is(kept, kept));
     // Another interface of the same container meets the same instance; a reset of one interface leaves the others.
-    assert_eq!(select(&mut card, Interface::ApduGate), 0x9000);
-    let gate = send(&mut card, Interface::ApduGate, &[0x80, TELL, 0, 0, 0]);
+    assert_eq!(select(&mut card, Interface::Swp), 0x9000);
+    let gate = send(&mut card, Interface::Swp, &[0x80, TELL, 0, 0, 0]);
     assert_eq!(gate, [0xA1, 0xA1, 1, 0x90, 0x00]);
     // Deleted in one, and installed again: nothing of its predecessor's, and the others have not moved.
     card.delete(container(2), &aid(NOTE_AID)).unwrap();
-    assert_eq!(select(&mut card, Interface::Swp), 0x6A82);
+    assert_eq!(select(&mut card, Interface::ApduGate), 0x6A82);
     card.install(container(2), &note(&[])).unwrap();
-    assert_eq!(select(&mut card, Interface::Swp), 0x9000);
+    assert_eq!(select(&mut card, Interface::ApduGate), 0x9000);
     assert_eq!(told(&mut card), is([0xA1, 0, 0xA3], [0xA1, 0, 0xA3]));
     let mut card = Card::booted(card.into_flash(), SeededRng(2), &paired()).unwrap();
     for interface in INTERFACES {
@@ -256,8 +256,8 @@ fn keys_open_their_own_container_and_prove_nothing_in_another() {
     assert_eq!(
         [1, 0, 2].map(|at| {
             let command = [&[0x00, 0xA4, 4, 0, 7][..], NOTE_AID].concat();
-            card.reset(Interface::ApduGate);
-            let interface = [Interface::ApduGate, Interface::Swp, Interface::Spi][at];
+            card.reset(Interface::Swp);
+            let interface = [Interface::Swp, Interface::ApduGate, Interface::Spi][at];
             if at == 0 {
                 sw(&send(&mut card, interface, &command))
             } else {
@@ -271,7 +271,7 @@ fn keys_open_their_own_container_and_prove_nothing_in_another() {
     );
     assert_eq!(sw(&hosts[1].send(&mut card, &[0x80, 0xF0, 0x80, 0x7F])), 0x6985);
     assert_eq!(sw(&hosts[1].send(&mut card, &[0x80, 0xF0, 0x80, 0xFF])), 0x9000);
-    assert_eq!(select(&mut card, Interface::Swp), 0x6A81);
+    assert_eq!(select(&mut card, Interface::ApduGate), 0x6A81);
     for at in [0, 2] {
         let level = hosts[at].send(&mut card, &[0x80, 0xCA, 0x00, 0xD3, 0]);
         assert_eq!(level, [0xD3, 1, 0xB3, 0x90, 0x00]);
@@ -294,19 +294,19 @@ fn an_interface_whose_container_has_not_been_made_has_nothing() {
         (&[0x80, 0xCA, 0x00, 0xCF, 0], 0x6985),
         (&[0x80, 0x50, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0], 0x6985),
     ] {
-        assert_eq!(sw(&send(&mut card, Interface::Swp, capdu)), expected);
+        assert_eq!(sw(&send(&mut card, Interface::ApduGate, capdu)), expected);
     }
-    card.reset(Interface::Swp);
-    assert_eq!(
-        sw(&send(&mut card, Interface::Swp, &[0x80, 0xCA, 0x00, 0xCF, 0])),
-        0x6985
-    );
+    card.reset(Interface::ApduGate);
     assert_eq!(
         sw(&send(
             &mut card,
             Interface::ApduGate,
             &[0x80, 0xCA, 0x00, 0xCF, 0]
         )),
+        0x6985
+    );
+    assert_eq!(
+        sw(&send(&mut card, Interface::Swp, &[0x80, 0xCA, 0x00, 0xCF, 0])),
         0x9000
     );
     let gone = Err(StatusWord::REFERENCED_DATA_NOT_FOUND);

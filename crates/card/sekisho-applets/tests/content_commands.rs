@@ -25,27 +25,27 @@ fn an_application_comes_with_its_parameters_and_goes_with_all_that_it_had() {
     }
     for round in 0..3 {
         ok(&mut host, &mut card, &install_note(SECOND, SECRET));
-        assert_eq!(select_on(&mut card, (SWP, 0), SECOND), 0x9000);
-        let told = said(&mut card, SWP, &bytes("00100000 00"));
+        assert_eq!(select_on(&mut card, (GATE, 0), SECOND), 0x9000);
+        let told = said(&mut card, GATE, &bytes("00100000 00"));
         assert_eq!(told, [bytes(SECRET), bytes("9000")].concat(), "round {round}");
         // The other instance of the module has nothing of it.
-        assert_eq!(select_on(&mut card, (SWP, 0), FIRST), 0x9000);
-        assert_eq!(said(&mut card, SWP, &bytes("00100000 00")), [0x90, 0x00]);
+        assert_eq!(select_on(&mut card, (GATE, 0), FIRST), 0x9000);
+        assert_eq!(said(&mut card, GATE, &bytes("00100000 00")), [0x90, 0x00]);
         // It goes where it is selected.
-        assert_eq!(select_on(&mut card, (SWP, 0), SECOND), 0x9000);
+        assert_eq!(select_on(&mut card, (GATE, 0), SECOND), 0x9000);
         assert_eq!(host.send(&mut card, &delete(SECOND)), [0x00, 0x90, 0x00]);
         assert!(!holds(&card, SECRET));
-        assert_eq!(sw(&said(&mut card, SWP, &bytes("80CA00CF00"))), 0x9000);
-        assert_eq!(select_on(&mut card, (SWP, 0), SECOND), 0x6A82);
+        assert_eq!(sw(&said(&mut card, GATE, &bytes("80CA00CF00"))), 0x9000);
+        assert_eq!(select_on(&mut card, (GATE, 0), SECOND), 0x6A82);
     }
     // The last of its load file goes too, and comes again.
     ok(&mut host, &mut card, &delete(FIRST));
     ok(&mut host, &mut card, &install_note(FIRST, "01"));
     // What refuses to go stays whole.
-    select_on(&mut card, (SWP, 0), FIRST);
-    assert_eq!(said(&mut card, SWP, &bytes("00120000")), [0x90, 0x00]);
+    select_on(&mut card, (GATE, 0), FIRST);
+    assert_eq!(said(&mut card, GATE, &bytes("00120000")), [0x90, 0x00]);
     assert_eq!(sw(&host.send(&mut card, &delete(FIRST))), 0x6985);
-    assert_eq!(said(&mut card, SWP, &bytes("0010000000")), [0x01, 0x90, 0x00]);
+    assert_eq!(said(&mut card, GATE, &bytes("0010000000")), [0x01, 0x90, 0x00]);
     // No memory for a fourth; what is there goes on.
     ok(&mut host, &mut card, &install_note(SECOND, "02"));
     ok(&mut host, &mut card, &install_note(THIRD, "03"));
@@ -54,8 +54,8 @@ fn an_application_comes_with_its_parameters_and_goes_with_all_that_it_had() {
         0x6A84
     );
     for (aid, told) in [(FIRST, 1), (SECOND, 2), (THIRD, 3)] {
-        select_on(&mut card, (SWP, 0), aid);
-        assert_eq!(said(&mut card, SWP, &bytes("0010000000")), [told, 0x90, 0x00]);
+        select_on(&mut card, (GATE, 0), aid);
+        assert_eq!(said(&mut card, GATE, &bytes("0010000000")), [told, 0x90, 0x00]);
     }
 }
 
@@ -183,8 +183,8 @@ fn a_domain_is_opened_from_above_until_it_has_keys_of_its_own() {
     let mut host = issuer(&mut card);
     ok(&mut host, &mut card, &install_domain(SD));
     // On another interface and on the contacts, with the keys above; the counter is theirs.
-    select_on(&mut card, (SWP, 0), SD);
-    let mut elsewhere = try_open(&mut card, (SWP, 0), &keys_of(1)).unwrap();
+    select_on(&mut card, (GATE, 0), SD);
+    let mut elsewhere = try_open(&mut card, (GATE, 0), &keys_of(1)).unwrap();
     select(&mut card, SD);
     let mut host = try_open(&mut card, (CONTACT, 0), &keys_of(1)).unwrap();
     assert_eq!(host.sequence_counter, Some(3));
@@ -224,8 +224,8 @@ fn a_domain_is_opened_from_above_until_it_has_keys_of_its_own() {
         bytes("4204 99990000 9000")
     );
     // Locked, its secure channel elsewhere ends and is not there any more when it is unlocked.
-    select_on(&mut card, (SWP, 0), SD);
-    let mut elsewhere = try_open(&mut card, (SWP, 0), &keys_of(5)).unwrap();
+    select_on(&mut card, (GATE, 0), SD);
+    let mut elsewhere = try_open(&mut card, (GATE, 0), &keys_of(5)).unwrap();
     ok(&mut host, &mut card, &lock(SD));
     ok(&mut host, &mut card, &unlock(SD));
     assert_eq!(sw(&elsewhere.send(&mut card, &bytes("80CA00D300"))), 0x6982);

@@ -126,9 +126,9 @@ fn a_domain_is_locked_with_its_own_and_power_cut_at_every_operation() {
     let mut own = open_as(&mut card, SD, FROM_ABOVE).unwrap();
     assert_eq!(sw(&own.send(&mut card, &set_all(OTHER_SD, 0x80))), 0x6A88);
     assert_eq!(sw(&own.send(&mut card, &set_all(SD, 0x00))), 0x6985);
-    select_on(&mut card, (SWP, 0), SD);
+    select_on(&mut card, (GATE, 0), SD);
     ok(&mut own, &mut card, &set_all(SD, 0x80));
-    assert_eq!(sw(&said(&mut card, SWP, &bytes("80CA00D300"))), 0x6985);
+    assert_eq!(sw(&said(&mut card, GATE, &bytes("80CA00D300"))), 0x6985);
     assert!(is_locked(&mut card));
     let flash = card.into_flash();
     let all = cut_everywhere(&flash, above, &set_all(SD, 0x00), is_locked);
@@ -210,14 +210,14 @@ fn what_does_not_fit_is_6a84_and_everything_else_goes_on() {
     ok(&mut host, &mut card, &put_keys(0x20, &keys_of(5), &keys_of(1)));
     drop(open_as(&mut card, SD, OWN).unwrap());
     // Full to the last word.
-    select_on(&mut card, (SWP, 0), FIRST);
+    select_on(&mut card, (GATE, 0), FIRST);
     let mut number = 0x20;
     for len in [60, 28, 12, 4, 1] {
-        while keep(&mut card, SWP, number, len) == 0x9000 {
+        while keep(&mut card, GATE, number, len) == 0x9000 {
             number += 1;
         }
     }
-    card.reset(SWP);
+    card.reset(GATE);
     card.reset(CONTACT);
     let before = shown(&mut card);
     let flash = card.into_flash();
@@ -229,13 +229,13 @@ fn what_does_not_fit_is_6a84_and_everything_else_goes_on() {
         for left in (0..212).step_by(4) {
             let mut card = boot(flash.clone());
             // Four records of 60 bytes go, one comes back, and one that leaves so much.
-            select_on(&mut card, (SWP, 0), FIRST);
+            select_on(&mut card, (GATE, 0), FIRST);
             for number in 0x20..0x24 {
-                assert_eq!(keep(&mut card, SWP, number, 0), 0x9000);
+                assert_eq!(keep(&mut card, GATE, number, 0), 0x9000);
             }
-            assert_eq!(keep(&mut card, SWP, 0x20, 60), 0x9000);
-            assert_eq!(keep(&mut card, SWP, 0x21, 212 - left), 0x9000);
-            card.reset(SWP);
+            assert_eq!(keep(&mut card, GATE, 0x20, 60), 0x9000);
+            assert_eq!(keep(&mut card, GATE, 0x21, 212 - left), 0x9000);
+            card.reset(GATE);
             let mut host = issuer(&mut card);
             let answer = sw(&host.send(&mut card, &capdu));
             assert!(matches!(answer, 0x9000 | 0x6A84), "{answer:04X}");

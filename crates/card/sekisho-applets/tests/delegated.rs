@@ -223,7 +223,7 @@ fn a_token_is_for_the_container_whose_key_it_is_under() {
         assert_eq!(sw(&host.send(&mut card, &of_one)), 0x9000);
         let blocks = &loads(&carrier(METER), 240)[1..];
         assert_eq!(sw(&host.send(&mut card, &blocks[0])), 0x9000);
-        let mut issuer = open(&mut card, Interface::Swp, ISD);
+        let mut issuer = open(&mut card, Interface::ApduGate, ISD);
         assert_eq!(sw(&issuer.send(&mut card, &change)), 0x9000);
         let answer = sw(&host.send(&mut card, &blocks[1]));
         assert_eq!(answer, if ends { 0x6985 } else { 0x9000 });

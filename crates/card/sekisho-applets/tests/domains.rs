@@ -338,10 +338,10 @@ fn no_secure_channel_of_a_terminated_container_goes_on_but_the_one_that_terminat
     );
     let select = |channel| [&[channel, 0xA4, 4, 0, 7][..], DOMAIN].concat();
     Line::transmit(&mut card, CONTACT, &select(1));
-    Line::transmit(&mut card, Interface::Swp, &select(0));
+    Line::transmit(&mut card, Interface::ApduGate, &select(0));
     let mut theirs = [
         open_in(&mut card, (CONTACT, 1), KVN, &own_keys(0xE1)).unwrap(),
-        open_in(&mut card, (Interface::Swp, 0), KVN, &own_keys(0xE1)).unwrap(),
+        open_in(&mut card, (Interface::ApduGate, 0), KVN, &own_keys(0xE1)).unwrap(),
     ];
     let mut other = open_in(&mut card, (Interface::Spi, 0), 0, &own_keys(0xB1)).unwrap();
     assert!(terminate(&mut card));

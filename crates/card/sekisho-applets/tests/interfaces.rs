@@ -11,7 +11,7 @@ use common::{Card, SeededRng, initial_keys, new_card, new_card_with, profile, se
 use sekisho_keys::Rng;
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::Mode;
-use sekisho_os::{Interface, Profile};
+use sekisho_os::{Interface, InterfaceAccess, Profile};
 use sekisho_scp::{MacMode, SecurityLevel};
 
 pub(crate) const CONTACT: Interface = Interface::Iso7816Contact;
@@ -333,6 +333,16 @@ fn secure_messaging_keeps_its_chain_once_it_has_proved_a_key() {
     }
 }
 
+/// A card whose issuer security domain opens its secure channel on SWP as well.
+fn open_everywhere(logical_channels: u8) -> Card {
+    let profile = Profile {
+        logical_channels,
+        root_access: InterfaceAccess::ALL,
+        ..profile()
+    };
+    new_card_with(&profile, 0xFF, &initial_keys())
+}
+
 /// INITIALIZE UPDATE and nothing behind it.
 fn initiate(card: &mut Card, (interface, channel): (Interface, u8)) -> u16 {
     sw(&send_on(
@@ -345,7 +355,7 @@ fn initiate(card: &mut Card, (interface, channel): (Interface, u8)) -> u16 {
 /// Row C12: on four logical channels of one interface, and no other interface had SCP03 any more.
 #[test]
 fn openings_that_prove_nothing_keep_nobody_out() {
-    let mut card = new_card();
+    let mut card = open_everywhere(4);
     for interface in Interface::ALL {
         open_channels(&mut card, interface, 3);
     }
@@ -374,7 +384,7 @@ fn openings_that_prove_nothing_keep_nobody_out() {
 #[test]
 fn an_opening_stands_whatever_comes_on_other_interfaces() {
     for own in Interface::ALL {
-        let mut card = new_card();
+        let mut card = open_everywhere(4);
         for interface in Interface::ALL {
             open_channels(&mut card, interface, 3);
         }
@@ -409,11 +419,7 @@ impl Line for Flooded {
 /// one is closed in favour of none.
 #[test]
 fn open_channels_leave_every_interface_one() {
-    let profile = Profile {
-        logical_channels: 20,
-        ..profile()
-    };
-    let mut card = new_card_with(&profile, 0xFF, &initial_keys());
+    let mut card = open_everywhere(20);
     let mut hosts = Vec::new();
     for (interface, count) in [
         (Interface::Swp, 4),
@@ -474,7 +480,7 @@ fn open_channels_leave_every_interface_one() {
 /// A secure channel that met a security error takes nobody's room, and is not forgotten for another's sake.
 #[test]
 fn what_was_aborted_stays_so_and_takes_no_room() {
-    let mut card = new_card();
+    let mut card = open_everywhere(4);
     for interface in Interface::ALL {
         open_channels(&mut card, interface, 3);
         for channel in 0..4 {

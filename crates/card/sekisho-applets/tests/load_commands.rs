@@ -80,11 +80,11 @@ fn a_load_file_comes_in_blocks_of_any_size_and_goes_with_its_applications() {
         let mut card_later = boot(card);
         assert!(is_usable(&mut card_later, FIRST, OTHER) && holds(&card_later));
         // Where it is selected it goes all the same.
-        assert_eq!(select(&mut card_later, Interface::Swp, OTHER), 0x9000);
+        assert_eq!(select(&mut card_later, Interface::ApduGate, OTHER), 0x9000);
         let mut host = open(&mut card_later, FIRST);
         ok(&mut host, &mut card_later, &[delete_file(true)]);
         assert!(!holds(&card_later));
-        assert_eq!(sw(&ask(&mut card_later, Interface::Swp, READ, &[])), 0x6D00);
+        assert_eq!(sw(&ask(&mut card_later, Interface::ApduGate, READ, &[])), 0x6D00);
         for aid in [APPLICATION, OTHER] {
             assert_eq!(select(&mut card_later, FIRST, aid), 0x6A82);
         }
@@ -156,12 +156,12 @@ fn whatever_else_comes_from_there_ends_a_load_and_nothing_from_elsewhere_does() 
             assert_eq!(card.transmit_to(FIRST, &[0, 0xC0, 0, 0, 0]), [0x6D, 0]);
         }),
         ("another interface", true, |card, _| {
-            assert_eq!(select(card, Interface::Swp, APPLICATION), 0x6A82);
-            let mut other = open(card, Interface::Swp);
+            assert_eq!(select(card, Interface::ApduGate, APPLICATION), 0x6A82);
+            let mut other = open(card, Interface::ApduGate);
             let mine = loads(&carrier(METER), 200);
             assert_eq!(sw(&other.send(card, &mine[0])), 0x6A84, "one at a time");
             assert_eq!(sw(&other.send(card, &mine[5])), 0x6985, "not its own");
-            card.reset(Interface::Swp);
+            card.reset(Interface::ApduGate);
         }),
         ("another channel", true, |card, _| {
             let open = [0x01, 0xA4, 4, 0, 0];
@@ -475,8 +475,8 @@ fn a_new_key_ends_what_the_old_one_has_verified() {
         let signed = loads_for_domain(&carrier(METER), &key);
         let mut host = open(&mut card, FIRST);
         ok(&mut host, &mut card, &signed[..3]);
-        select(&mut card, Interface::Swp, SD);
-        let mut its = open_on(&mut card, Interface::Swp, 0).unwrap();
+        select(&mut card, Interface::ApduGate, SD);
+        let mut its = open_on(&mut card, Interface::ApduGate, 0).unwrap();
         ok(&mut its, &mut card, &[change]);
         let answer = sw(&host.send(&mut card, &signed[3]));
         assert_eq!(answer, if goes_on { 0x9000 } else { 0x6985 });

@@ -16,8 +16,8 @@ fn store(p1: u8, p2: u8, data: &str) -> Vec<u8> {
 
 /// What the first Note has been told.
 fn told(card: &mut Card) -> Vec<u8> {
-    select_on(card, (SWP, 0), FIRST);
-    let mut told = said(card, SWP, &bytes("0010000000"));
+    select_on(card, (GATE, 0), FIRST);
+    let mut told = said(card, GATE, &bytes("0010000000"));
     assert_eq!(told.split_off(told.len() - 2), [0x90, 0x00]);
     told
 }
@@ -55,8 +55,8 @@ fn a_refusal_and_any_other_command_end_it() {
         ("nothing", true, |_, _| {}),
         ("elsewhere", true, |card, _| {
             assert_eq!(told(card), [0x47, 0x11]);
-            assert_eq!(sw(&said(card, SWP, &bytes("00A4040000"))), 0x9000);
-            let mut other = try_open(card, (SWP, 0), &keys_of(1)).unwrap();
+            assert_eq!(sw(&said(card, GATE, &bytes("00A4040000"))), 0x9000);
+            let mut other = try_open(card, (GATE, 0), &keys_of(1)).unwrap();
             assert_eq!(other.send(card, &store(0x90, 0, "4203010203")), [0x90, 0]);
         }),
         ("GET DATA", false, |card, host| {
@@ -116,8 +116,8 @@ fn each_domain_personalises_its_own() {
     // One that goes in the middle is not its successor.
     ok(&mut host, &mut card, &personalise(SECOND));
     let mut root = {
-        select_on(&mut card, (SWP, 0), "A000000151000000");
-        try_open(&mut card, (SWP, 0), &keys_of(1)).unwrap()
+        select_on(&mut card, (GATE, 0), "A000000151000000");
+        try_open(&mut card, (GATE, 0), &keys_of(1)).unwrap()
     };
     ok(&mut root, &mut card, &delete(SECOND));
     ok(&mut root, &mut card, &install_note(SECOND, "01"));

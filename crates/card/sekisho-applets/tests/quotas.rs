@@ -83,7 +83,7 @@ fn an_application_takes_its_quota_and_no_byte_more() {
     }
     for room in 0..=48 {
         ok(&mut host, &mut card, &limited(OWN + HEAD + room));
-        card.reset(SWP);
+        card.reset(GATE);
         select(&mut card, SECOND);
         for len in 1..=room + 8 {
             let image = card.flash().image();
@@ -190,9 +190,9 @@ fn what_is_reserved_is_there_when_everything_else_is_full() {
         "it counts from the moment at which it is reserved"
     );
     select_on(&mut card, (SPI, 0), FIRST);
-    select_on(&mut card, (SWP, 0), FIRST);
-    assert_eq!(keep(&mut card, SWP, (0xE0, 4), 60), 0x9000);
-    let taken = 4 * (HEAD + 60) + fill(&mut card, SPI) + fill(&mut card, SWP);
+    select_on(&mut card, (GATE, 0), FIRST);
+    assert_eq!(keep(&mut card, GATE, (0xE0, 4), 60), 0x9000);
+    let taken = 4 * (HEAD + 60) + fill(&mut card, SPI) + fill(&mut card, GATE);
     assert!(taken <= after && taken + 20 > after, "{taken} of {after}");
     assert!(free(&mut host, &mut card) < 20);
     // As much as was reserved, and not a word more.
@@ -205,13 +205,13 @@ fn what_is_reserved_is_there_when_everything_else_is_full() {
     assert_eq!(keep(&mut card, CONTACT, (0x10, 1), 60 + left + 4 + 16), 0x6A84);
     // What it gives back is still its own.
     assert_eq!(keep(&mut card, CONTACT, (0x11, 2), 0), 0x9000);
-    assert_eq!(keep(&mut card, SWP, (0xF0, 1), 1), 0x6A84);
+    assert_eq!(keep(&mut card, GATE, (0xF0, 1), 1), 0x6A84);
     assert_eq!(keep(&mut card, SPI, (0xF0, 1), 1), 0x6A84);
     let mut card = boot(card.into_flash());
-    for interface in [SWP, SPI] {
+    for interface in [GATE, SPI] {
         select_on(&mut card, (interface, 0), FIRST);
         assert_eq!(keep(&mut card, interface, (0xF0, 1), 1), 0x6A84, "after a boot");
-        let first = if interface == SWP { 0xE0 } else { 0x10 };
+        let first = if interface == GATE { 0xE0 } else { 0x10 };
         let again = keep(&mut card, interface, (first, 4), 60);
         assert_eq!(again, 0x9000, "equal size always fits");
     }
@@ -226,8 +226,8 @@ fn what_is_reserved_is_there_when_everything_else_is_full() {
 #[test]
 fn no_more_is_reserved_than_there_is() {
     let mut card = boot(made_of(&two(), true));
-    select_on(&mut card, (SWP, 0), FIRST);
-    assert_eq!(keep(&mut card, SWP, (0x10, 8), 60), 0x9000);
+    select_on(&mut card, (GATE, 0), FIRST);
+    assert_eq!(keep(&mut card, GATE, (0x10, 8), 60), 0x9000);
     let mut host = issuer(&mut card);
     let there = free(&mut host, &mut card);
     let mut asked = there + 8;
@@ -261,8 +261,8 @@ fn a_container_takes_its_own_room_and_none_of_the_others() {
     let mut others = try_open(&mut card, (SPI, 0), &keys_of(2)).unwrap();
     let (own, of_others) = (free(&mut host, &mut card), free(&mut others, &mut card));
     assert!(own < 6000 && of_others < 6000);
-    select_on(&mut card, (SWP, 0), FIRST);
-    let taken = fill(&mut card, SWP);
+    select_on(&mut card, (GATE, 0), FIRST);
+    let taken = fill(&mut card, GATE);
     assert!(taken <= own && taken + 20 > own, "{taken} of {own}");
     // What is kept for one in it is there, and no byte for anybody else.
     assert!(free(&mut host, &mut card) < 20);
@@ -277,7 +277,7 @@ fn a_container_takes_its_own_room_and_none_of_the_others() {
         "{taken} of {of_others}"
     );
     // Both full: what replaces goes, and who is asked to go goes.
-    for interface in [SWP, SPI] {
+    for interface in [GATE, SPI] {
         assert_eq!(keep(&mut card, interface, (0x10, 4), 60), 0x9000);
         assert_eq!(keep(&mut card, interface, (0x10, 1), 60 + 20), 0x6A84);
     }

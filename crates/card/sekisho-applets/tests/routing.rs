@@ -18,6 +18,8 @@ mod platform;
 #[allow(unreachable_pub)] // as common
 #[path = "routing/se.rs"]
 mod se;
+#[path = "routing/strangers.rs"]
+mod strangers;
 #[path = "routing/table.rs"]
 mod table;
 #[path = "routing/told.rs"]

@@ -213,6 +213,23 @@ fn without_personalisation_there_is_nothing() {
     assert_eq!(answer, [0x6A, 0x82]);
 }
 
+/// Row C14: over SWP it is not there, and nothing that is sent there is written.
+#[test]
+fn a_stranger_with_a_reader_makes_no_key_pair() {
+    let mut element = element(false, vec![]);
+    let before = element.flash().image().to_vec();
+    let name = [&[0x00, 0xA4, 0x04, 0x00, 0x07], sec_app::AID].concat();
+    for _ in 0..2_000 {
+        for command in [&name[..], &[0x80, 0x46, 0x00, 0x00, 0x00]] {
+            let mut out = [0; 300];
+            let len = element.transmit(Interface::Swp, command, &mut out);
+            assert!([[0x6A, 0x82], [0x6D, 0x00]].contains(&[out[len - 2], out[len - 1]]));
+        }
+    }
+    assert_eq!(element.flash().image(), before);
+    select(&mut element);
+}
+
 #[test]
 fn what_is_done_stays_done_and_the_poll_that_is_out_stays_out() {
     let mut element = element(false, Vec::new());

@@ -11,7 +11,7 @@ use crate::interface::Place;
 use crate::names::EntryId;
 use crate::nvm::Quota;
 use crate::refusal::Refusal;
-use crate::registry::{Entry, Instance};
+use crate::registry::{Entry, Instance, InterfaceAccess};
 use crate::secure::{Authenticated, KeyRef};
 
 /// Who has authorised a change of content.
@@ -130,6 +130,7 @@ pub(crate) enum Order {
         load_file: u8,
         aid: Aid,
         privileges: Privileges,
+        access: InterfaceAccess,
         life_cycle: ApplicationLifeCycle,
         quota: Quota,
     },

@@ -6,13 +6,13 @@ use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_apdu::{Aid, DecodeError, Reader, StatusWord, Writer};
 use sekisho_scp::ScpParameter;
 
-use crate::interface::ContainerId;
+use crate::interface::{ContainerId, Interface};
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::{Quota, Records, Room};
 use crate::pairing_record::PairingState;
 use crate::refusal::Refusal;
 use crate::registry::{
-    ENTRIES_MAX, ENTRY_RECORD_MAX, Entry, FACTORY_INDEX, ISD_INDEX, Instance, Module, Registry,
+    ENTRIES_MAX, ENTRY_RECORD_MAX, Entry, FACTORY_INDEX, ISD_INDEX, Instance, Module, Registry, answers,
 };
 
 /// Length of the card record: format, life cycle, SE-id, parameter "i".
@@ -105,6 +105,12 @@ impl Container {
         let (index, entry) = self.registry.entry(id)?;
         let card_is_open = self.card.life_cycle < CardLifeCycle::CardLocked;
         (index == ISD_INDEX || card_is_open && entry.is_selectable()).then_some(entry)
+    }
+
+    /// The same, where it answers on an interface.
+    pub(crate) fn usable_on(&self, id: EntryId, on: Interface) -> Option<&Entry> {
+        let (index, _) = self.registry.entry(id)?;
+        self.usable(id).filter(|entry| answers(index, entry, on))
     }
 
     /// Its issuer security domain.

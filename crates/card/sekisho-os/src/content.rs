@@ -28,7 +28,9 @@ use crate::manufacture::{FactoryApplication, OwnRecord};
 use crate::names::{EntryId, RecordKind};
 use crate::nvm::{Quota, RECORDS_AT_A_TIME, Records, Staged, own};
 use crate::refusal::Refusal;
-use crate::registry::{ENTRIES_MAX, Entry, EntryKind, FACTORY_INDEX, ISD_INDEX, Instance, Module, Registry};
+use crate::registry::{
+    ENTRIES_MAX, Entry, EntryKind, FACTORY_INDEX, ISD_INDEX, Instance, InterfaceAccess, Module, Registry,
+};
 use crate::stack::{Depth, Stack};
 use crate::state::{Core, Platform};
 
@@ -62,6 +64,7 @@ struct Installing<'a> {
     aid: Aid,
     module: Module,
     privileges: Privileges,
+    access: InterfaceAccess,
     life_cycle: ApplicationLifeCycle,
     load_file: Origin,
     quota: Quota,
@@ -85,6 +88,7 @@ impl<'a> Installing<'a> {
                 Some(_) => ApplicationLifeCycle(SecurityDomainLifeCycle::PERSONALIZED.0),
                 None => ApplicationLifeCycle::SELECTABLE,
             },
+            access: InterfaceAccess::of_factory(application.module),
             load_file: Origin::Named(application.load_file),
             quota: Quota::NONE,
             records: application.records,
@@ -252,6 +256,7 @@ impl<P: Platform> Core<P> {
                 load_file,
                 aid,
                 privileges,
+                access,
                 life_cycle,
                 quota,
             } => {
@@ -263,6 +268,7 @@ impl<P: Platform> Core<P> {
                     aid,
                     module: file.module,
                     privileges,
+                    access,
                     life_cycle,
                     load_file: Origin::There(load_file),
                     quota,
@@ -335,6 +341,7 @@ impl<P: Platform> Core<P> {
         let instance = Instance { container, entry: id };
         let entry = Entry {
             life_cycle: new.life_cycle.0,
+            access: new.access,
             ..Entry::application(id, new.aid, new.module, new.privileges, file_index, domain)
         };
         // Those that are there have theirs before it, whether they have been used or not.

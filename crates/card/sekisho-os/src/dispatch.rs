@@ -60,7 +60,7 @@ impl<P: Platform> Core<P> {
         // It may have been locked, by itself or with the card, while it was selected.
         let container = self.containers.at(&self.interfaces.channels, place);
         let row = self.containers.row(&self.interfaces.channels, place.interface);
-        let entry = container.named(container.usable(id).ok_or(refused)?, row);
+        let entry = container.named(container.usable_on(id, place.interface).ok_or(refused)?, row);
         let called = Called {
             container: container.id,
             place,

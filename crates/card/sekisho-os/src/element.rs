@@ -288,7 +288,7 @@ impl<P: Platform> SecureElement<P> {
             .core
             .containers
             .paired(&self.core.interfaces.channels, interface);
-        let selected = paired.default_application();
+        let selected = paired.default_application(interface);
         self.core.interfaces.channels.reset(interface, selected);
         self.core.end_secure(is_gone);
     }

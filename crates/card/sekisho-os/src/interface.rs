@@ -40,6 +40,11 @@ impl Interface {
         }
     }
 
+    /// Whether strangers reach it: who sends there has not been let in by the device.
+    pub const fn is_contactless(self) -> bool {
+        matches!(self, Self::Swp)
+    }
+
     /// The protocol that it speaks until it is [reset to another](crate::SecureElement::reset_to).
     pub const fn default_protocol(self) -> Protocol {
         match self {

@@ -140,7 +140,9 @@ pub use part::{
 };
 pub use profile::{Product, Profile};
 pub use refusal::{Outcome, Refusal};
-pub use registry::{ENTRIES_MAX, Entry, EntryKind, Instance, Module, Registry, RegistryView};
+pub use registry::{
+    ENTRIES_MAX, Entry, EntryKind, Instance, InterfaceAccess, Module, Registry, RegistryView,
+};
 pub use response::RESPONSE_DATA_MAX;
 pub use secure::{Authenticated, KeyRef, OffCardEntity};
 pub use sekisho_link::ResetCounts;

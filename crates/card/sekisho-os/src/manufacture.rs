@@ -249,6 +249,10 @@ fn stage_registry(
         SSD_LOAD_FILE_INDEX,
         ISD_INDEX,
     );
+    let isd = Entry {
+        access: profile.root_access,
+        ..isd
+    };
     if let Some(own) = personalisation.isd_aid.filter(|own| *own != profile.isd_aid) {
         records.put(name(container, RecordKind::RootName, 0), own.as_bytes())?;
     }

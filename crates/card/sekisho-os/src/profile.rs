@@ -5,6 +5,7 @@ use sekisho_link::ResetCounts;
 
 use crate::interface::{ContainerId, Protocol};
 use crate::pairing::{Pairing, Row};
+use crate::registry::InterfaceAccess;
 
 /// AID of the issuer security domain (GPC H.1.3).
 const ISD: Aid = match Aid::new(&[0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00]) {
@@ -55,6 +56,9 @@ pub struct Profile {
     pub logical_channels: u8,
     /// Which container answers on which protocol, until a record of the platform says otherwise.
     pub pairing: Pairing,
+    /// Where the secure channel of the issuer security domains is opened, until a command says otherwise: whoever begins to open it counts its sequence counter
+    /// up, proved or not (`docs/decisions/0022-strangers.md`).
+    pub root_access: InterfaceAccess,
     /// Common AIDs: names that each container has for something of its own, so that pairing decides which is meant.
     pub common: &'static [Aid],
     /// Flash for the transactional store, in bytes; rounded up to whole pages.
@@ -117,6 +121,7 @@ impl Profile {
         isd_aid: ISD,
         logical_channels: 4,
         pairing: Pairing::all_to(ContainerId::ESE),
+        root_access: InterfaceAccess::CONTACT,
         common: &[ISD],
         store_bytes: 32 * 1024,
         slot_bytes: 576 * 1024,

@@ -6,7 +6,7 @@
 use sekisho_apdu::gp::{ApplicationLifeCycle, ELF_LOADED, Privileges};
 use sekisho_apdu::{Aid, DecodeError, PartialAid, Reader, Writer};
 
-use crate::interface::ContainerId;
+use crate::interface::{ContainerId, Interface};
 use crate::names::EntryId;
 use crate::refusal::Refusal;
 
@@ -16,11 +16,13 @@ pub(crate) const ISD_INDEX: u8 = 0;
 /// Most entries of a container's registry.
 pub const ENTRIES_MAX: usize = 16;
 
-/// Longest record of an entry: twelve bytes, an AID and a module's AID.
-pub(crate) const ENTRY_RECORD_MAX: usize = 12 + 16 + 16;
+/// Longest record of an entry: thirteen bytes, an AID and a module's AID.
+pub(crate) const ENTRY_RECORD_MAX: usize = 13 + 16 + 16;
 
 /// Format of an entry's record.
 const FORMAT: u8 = 2;
+/// The same with the byte of its interfaces behind the identity, where these are not all: who has no such byte answers everywhere, as before there was one.
+const FORMAT_WITH_ACCESS: u8 = 3;
 /// The format of version 0.1, which has no identity: that is [by registry index](EntryId::of_0_1).
 const FORMAT_BY_INDEX: u8 = 1;
 
@@ -58,6 +60,50 @@ pub struct Instance {
     pub entry: EntryId,
 }
 
+/// On which interfaces an application answers, as its communication interface access says (GPC Amd C, 5: data object 82 in A5 in A0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InterfaceAccess(u8);
+
+impl InterfaceAccess {
+    /// Those of the device itself: contacts, APDU gate, SPI and I2C.
+    pub const CONTACT: Self = Self(0x80);
+    /// SWP: whoever holds a reader near.
+    pub const CONTACTLESS: Self = Self(0x40);
+    /// All.
+    pub const ALL: Self = Self(Self::CONTACT.0 | Self::CONTACTLESS.0);
+
+    /// The byte of the data object; `None` for none and for bits that mean nothing.
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0x40 | 0x80 | 0xC0 => Some(Self(byte)),
+            _ => None,
+        }
+    }
+
+    /// The byte.
+    pub const fn to_byte(self) -> u8 {
+        self.0
+    }
+
+    /// Whether an interface is among them.
+    pub const fn includes(self, interface: Interface) -> bool {
+        let one = if interface.is_contactless() {
+            Self::CONTACTLESS
+        } else {
+            Self::CONTACT
+        };
+        self.0 & one.0 != 0
+    }
+
+    /// What the factory gives: SecApp and the TLS Manager speak with the device alone, and what they do there costs flash or minutes.
+    pub(crate) const fn of_factory(module: Module) -> Self {
+        match module {
+            Module::SEC_APP | Module::TLS_MANAGER => Self::CONTACT,
+            _ => Self::ALL,
+        }
+    }
+}
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
@@ -85,6 +131,8 @@ pub struct Entry {
     pub life_cycle: u8,
     /// Privileges.
     pub privileges: Privileges,
+    /// Where it is selected; of the issuer security domain, which is selected everywhere: where its secure channel is opened.
+    pub access: InterfaceAccess,
     /// Registry index of the executable load file that it came from.
     pub load_file: Option<u8>,
     /// Registry index of its security domain.
@@ -108,6 +156,7 @@ impl Entry {
             module,
             life_cycle: ApplicationLifeCycle::SELECTABLE.0,
             privileges,
+            access: InterfaceAccess::of_factory(module),
             load_file: Some(load_file),
             security_domain: Some(domain),
         }
@@ -128,6 +177,7 @@ impl Entry {
             module,
             life_cycle: ELF_LOADED,
             privileges: Privileges::NONE,
+            access: InterfaceAccess::ALL,
             load_file: None,
             security_domain: Some(domain),
         }
@@ -143,11 +193,16 @@ impl Entry {
             EntryKind::Application => (0, None),
             EntryKind::ExecutableLoadFile { module_aid } => (1, Some(module_aid)),
         };
-        w.bytes(&[FORMAT, kind, self.module.0, self.life_cycle])?;
+        let everywhere = self.access == InterfaceAccess::ALL;
+        let format = if everywhere { FORMAT } else { FORMAT_WITH_ACCESS };
+        w.bytes(&[format, kind, self.module.0, self.life_cycle])?;
         w.bytes(&self.privileges.to_bytes())?;
         w.u8(self.load_file.unwrap_or(NO_INDEX))?;
         w.u8(self.security_domain.unwrap_or(NO_INDEX))?;
         w.u16(self.id.number())?;
+        if !everywhere {
+            w.u8(self.access.to_byte())?;
+        }
         let aid = self.aid.as_bytes();
         w.u8(u8::try_from(aid.len()).unwrap_or_default())?;
         w.bytes(aid)?;
@@ -165,8 +220,12 @@ impl Entry {
         let [load_file, security_domain] = r.array()?;
         let id = match format {
             FORMAT_BY_INDEX => EntryId::of_0_1(index),
-            FORMAT => EntryId::new(r.u16()?).ok_or(DecodeError::Value)?,
+            FORMAT | FORMAT_WITH_ACCESS => EntryId::new(r.u16()?).ok_or(DecodeError::Value)?,
             _ => return Err(DecodeError::Value),
+        };
+        let access = match format {
+            FORMAT_WITH_ACCESS => InterfaceAccess::from_byte(r.u8()?).ok_or(DecodeError::Value)?,
+            _ => InterfaceAccess::ALL,
         };
         let index = |n: u8| (n != NO_INDEX).then_some(n);
         let len = r.u8()?;
@@ -184,6 +243,7 @@ impl Entry {
             module: Module(module),
             life_cycle,
             privileges,
+            access,
             load_file: index(load_file),
             security_domain: index(security_domain),
         })
@@ -219,6 +279,11 @@ impl<'r> RegistryView<'r> {
     pub fn aid_of(self, index: Option<u8>) -> Option<Aid> {
         self.registry.get(index?).map(|entry| entry.aid)
     }
+}
+
+/// Whether an application answers on an interface; the issuer security domain does on each.
+pub(crate) const fn answers(index: u8, entry: &Entry, on: Interface) -> bool {
+    index == ISD_INDEX || entry.access.includes(on)
 }
 
 /// The entries of a container, in the order of their indices, which is the order of the search.
@@ -271,12 +336,14 @@ impl Registry {
         [Some(entry.aid), other].into_iter().flatten()
     }
 
-    /// The applications that SELECT may select and whose AID starts with `name`.
-    pub(crate) fn matching(&self, name: &PartialAid) -> impl Iterator<Item = &Entry> {
-        self.iter()
-            .filter(|(index, entry)| self.names_of(*index, entry).any(|aid| aid.matches_partial(name)))
-            .map(|(_, entry)| entry)
-            .filter(|entry| entry.is_selectable())
+    /// The applications that SELECT may select on an interface and whose AID starts with `name`, with their indices: what is closed there is as if it were
+    /// not there.
+    pub(crate) fn matching(&self, name: &PartialAid, on: Interface) -> impl Iterator<Item = (u8, &Entry)> {
+        self.iter().filter(move |(index, entry)| {
+            entry.is_selectable()
+                && answers(*index, entry, on)
+                && self.names_of(*index, entry).any(|aid| aid.matches_partial(name))
+        })
     }
 
     /// All entries with their indices.
@@ -311,16 +378,10 @@ impl Registry {
             .any(|index| index == domain)
     }
 
-    /// The first selectable application whose AID starts with `partial`, behind index `after` (GPC 6.4.2.1.2).
-    pub(crate) fn find(&self, partial: &PartialAid, after: Option<u8>) -> Option<&Entry> {
-        self.iter()
-            .skip_while(|(index, _)| after.is_some_and(|after| *index <= after))
-            .find(|(index, entry)| {
-                entry.is_selectable()
-                    && self
-                        .names_of(*index, entry)
-                        .any(|aid| aid.matches_partial(partial))
-            })
+    /// The first application that SELECT may select on an interface and whose AID starts with `name`, behind index `after` (GPC 6.4.2.1.2).
+    pub(crate) fn find(&self, name: &PartialAid, after: Option<u8>, on: Interface) -> Option<&Entry> {
+        self.matching(name, on)
+            .find(|(index, _)| after.is_none_or(|after| *index > after))
             .map(|(_, entry)| entry)
     }
 
@@ -350,12 +411,14 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec::Vec;
 
     fn aid(bytes: &[u8]) -> Aid {
         Aid::try_from(bytes).unwrap()
     }
 
     const ID: EntryId = EntryId::FIRST;
+    const SPI: Interface = Interface::Spi;
 
     fn app(bytes: &[u8]) -> Entry {
         Entry::application(ID, aid(bytes), Module(9), Privileges::NONE, 1, 0)
@@ -364,7 +427,11 @@ mod tests {
     #[test]
     fn records_come_back_as_they_were() {
         let file = Entry::load_file(ID, aid(&[3; 16]), Module::OS_PART, aid(&[4; 16]), 0);
-        for entry in [app(&[1; 5]), app(&[2; 16]), file] {
+        let closed = Entry {
+            access: InterfaceAccess::CONTACT,
+            ..file
+        };
+        for entry in [app(&[1; 5]), app(&[2; 16]), file, closed] {
             let mut buf = [0; ENTRY_RECORD_MAX];
             let mut w = Writer::new(&mut buf);
             entry.encode(&mut w).unwrap();
@@ -372,6 +439,54 @@ mod tests {
             let len = w.len();
             for cut in 0..len.min(15) {
                 assert!(Entry::decode(3, &buf[..cut]).is_err());
+            }
+        }
+    }
+
+    /// The records of docs/spec/content.md, 2.2.
+    #[test]
+    fn the_records_of_the_page() {
+        let page = include_str!("../../../../docs/spec/content.md");
+        let records = page
+            .split("```entry\n")
+            .nth(1)
+            .unwrap()
+            .split("```")
+            .next()
+            .unwrap();
+        let access = [
+            InterfaceAccess::CONTACT,
+            InterfaceAccess::CONTACTLESS,
+            InterfaceAccess::ALL,
+        ];
+        assert_eq!(records.lines().count(), access.len());
+        for (line, access) in records.lines().zip(access) {
+            let digits: Vec<u8> = line.bytes().filter(|byte| *byte != b' ').collect();
+            let digits = digits.chunks(2).map(|two| core::str::from_utf8(two).unwrap());
+            let record: Vec<u8> = digits.map(|two| u8::from_str_radix(two, 16).unwrap()).collect();
+            let entry = Entry {
+                access,
+                ..Entry::application(
+                    EntryId::new(0x0105).unwrap(),
+                    aid(b"\xF0SKDOOR\x01"),
+                    Module(0x70),
+                    Privileges::NONE,
+                    4,
+                    0,
+                )
+            };
+            let mut buf = [0; ENTRY_RECORD_MAX];
+            let mut w = Writer::new(&mut buf);
+            entry.encode(&mut w).unwrap();
+            assert_eq!(w.written(), record);
+            assert_eq!(Entry::decode(9, &record), Ok(entry));
+            // No interface, one that there is not: no record.
+            if record[0] == FORMAT_WITH_ACCESS {
+                for byte in [0x00, 0x20, 0x81, 0xFF] {
+                    let mut wrong = record.clone();
+                    wrong[11] = byte;
+                    assert!(Entry::decode(9, &wrong).is_err());
+                }
             }
         }
     }
@@ -411,13 +526,19 @@ mod tests {
         );
         registry.set(7, Some(app(&[1, 1, 1, 1, 1, 7])));
         let rid = PartialAid::try_from(&[1; 5][..]).unwrap();
-        let find = |after| registry.find(&rid, after).map(|entry| entry.aid.as_bytes()[5]);
+        let find = |after| {
+            registry
+                .find(&rid, after, SPI)
+                .map(|entry| entry.aid.as_bytes()[5])
+        };
         assert_eq!(find(None), Some(3));
         assert_eq!(find(Some(3)), Some(7));
         assert_eq!(find(Some(7)), None);
         let full = PartialAid::try_from(&[1, 1, 1, 1, 1, 7][..]).unwrap();
         assert_eq!(
-            registry.find(&full, None).map(|entry| entry.aid.as_bytes()[5]),
+            registry
+                .find(&full, None, SPI)
+                .map(|entry| entry.aid.as_bytes()[5]),
             Some(7)
         );
         assert_eq!(registry.applications().count(), 3);

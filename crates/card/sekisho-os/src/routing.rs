@@ -16,13 +16,13 @@ fn is_common(common: &[Aid], name: &PartialAid) -> bool {
 }
 
 impl Container {
-    /// What is selected where nothing has been yet: the application with the privilege Card Reset, else the issuer security domain (GPC 6.4.1.1).
-    pub(crate) fn default_application(&self) -> Selected {
+    /// What is selected on an interface where nothing has been yet: the application with the privilege Card Reset, else the issuer security domain (GPC 6.4.1.1).
+    pub(crate) fn default_application(&self, on: Interface) -> Selected {
         let its = |(index, entry): &(u8, &Entry)| {
             *index != ISD_INDEX && entry.privileges.contains(Privileges::CARD_RESET)
         };
         let chosen = self.registry.applications().find(its);
-        let usable = chosen.and_then(|(_, entry)| self.usable(entry.id));
+        let usable = chosen.and_then(|(_, entry)| self.usable_on(entry.id, on));
         Selected {
             container: self.id,
             entry: usable.map(|entry| entry.id).or(self.root()),
@@ -55,7 +55,7 @@ impl<C: ContainerMemory> ContainerParts<C> {
     pub(crate) fn first(&self, interface: Interface) -> Selected {
         let row = self.pairing.rows.row(interface.default_protocol());
         let paired = row.map_or(ContainerId::ESE, |row| row.container);
-        self.get(paired).default_application()
+        self.get(paired).default_application(interface)
     }
 
     /// The row of what an interface speaks.
@@ -80,13 +80,18 @@ impl<C: ContainerMemory> ContainerParts<C> {
         self.get(channels.container(place))
     }
 
-    /// What a name means: in the paired container first; elsewhere only where the row and the name allow it, and if exactly one application that can be selected
+    /// What a name means on an interface: in the paired container first; elsewhere only where the row and the name allow it, and if exactly one application that can be selected
     /// has that name. Nothing but RAM is read, whatever is found.
-    pub(crate) fn find(&self, row: Row, common: &[Aid], name: &PartialAid) -> Option<(ContainerId, Entry)> {
+    pub(crate) fn find(
+        &self,
+        (row, on): (Row, Interface),
+        common: &[Aid],
+        name: &PartialAid,
+    ) -> Option<(ContainerId, Entry)> {
         let paired = self.get(row.container);
         let found = match name.as_bytes() {
             [] => paired.registry.get(ISD_INDEX),
-            _ => paired.registry.find(name, None),
+            _ => paired.registry.find(name, None, on),
         };
         if let Some(entry) = found {
             return Some((paired.id, *entry));
@@ -98,8 +103,8 @@ impl<C: ContainerMemory> ContainerParts<C> {
             |other: &&Container| other.id != paired.id && other.card.life_cycle < CardLifeCycle::CardLocked;
         let elsewhere = self.table.all().iter().filter(is_open);
         let mut all = elsewhere.flat_map(|other| {
-            let its = other.registry.matching(name);
-            its.map(move |entry| (other.id, *entry))
+            let its = other.registry.matching(name, on);
+            its.map(move |(_, entry)| (other.id, *entry))
         });
         let only = all.next();
         only.filter(|_| all.next().is_none())

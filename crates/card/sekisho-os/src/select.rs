@@ -11,7 +11,7 @@ use crate::interface::{ContainerId, Place};
 use crate::nvm::Staged;
 use crate::pairing::Row;
 use crate::refusal::{Outcome, Refusal};
-use crate::registry::{Entry, ISD_INDEX, Instance};
+use crate::registry::{Entry, ISD_INDEX, Instance, answers};
 use crate::state::{Core, Platform};
 
 /// P1 of SELECT: by name (GPC Table 11-80).
@@ -123,11 +123,13 @@ impl<P: Platform> Core<P> {
         };
         let name = PartialAid::try_from(command.data).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
         match after {
-            None => self.containers.find(row, self.platform.profile.common, &name),
+            None => self
+                .containers
+                .find((row, place.interface), self.platform.profile.common, &name),
             Some(after) => {
                 let found = match command.data {
                     [] => present.registry.get(ISD_INDEX),
-                    _ => present.registry.find(&name, Some(after)),
+                    _ => present.registry.find(&name, Some(after), place.interface),
                 };
                 found.map(|entry| (present.id, *entry))
             }
@@ -135,14 +137,15 @@ impl<P: Platform> Core<P> {
         .ok_or(not_found())
     }
 
-    /// An application that was locked while it was selected is not to stay so when it is asked for again.
+    /// An application that was locked, or closed here, while it was selected is not to stay so when it is asked for again.
     fn leave_locked(&mut self, place: Place, command: &CApdu<'_>) {
         let channels = &self.interfaces.channels;
         let registry = &self.containers.at(channels, place).registry;
         let selected = channels.selected(place).and_then(|id| registry.entry(id));
         let name = PartialAid::try_from(command.data).ok();
         let is_asked_for = |entry: &Entry| name.is_some_and(|name| entry.aid.matches_partial(&name));
-        if selected.is_some_and(|(_, entry)| !entry.is_selectable() && is_asked_for(entry)) {
+        let stays = |index, entry: &Entry| entry.is_selectable() && answers(index, entry, place.interface);
+        if selected.is_some_and(|(index, entry)| !stays(index, entry) && is_asked_for(entry)) {
             self.change(place, self.root(place));
         }
     }

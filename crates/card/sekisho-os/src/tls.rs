@@ -43,7 +43,9 @@ impl<P: Platform> Core<P> {
     fn tls_manager(&self, interface: Interface) -> Option<Manager> {
         let row = self.containers.row(&self.interfaces.channels, interface);
         let name = PartialAid::try_from(TLS_MANAGER).ok()?;
-        let (container, entry) = self.containers.find(row, self.platform.profile.common, &name)?;
+        let (container, entry) =
+            self.containers
+                .find((row, interface), self.platform.profile.common, &name)?;
         let usable = self.containers.get(container).usable(entry.id)?;
         (usable.module == Module::TLS_MANAGER).then_some((container, entry))
     }

@@ -4,7 +4,8 @@ use sekisho_apdu::gp::{ApplicationLifeCycle, Install, InstallForLoad, Privileges
 use sekisho_apdu::tlv::{Tlv, TlvReader, find};
 use sekisho_apdu::{CApdu, Reader, StatusWord, Writer};
 use sekisho_os::{
-    ContentManagement, EntryId, NewApplication, NewLoadFile, Outcome, Quota, Refusal, SecurityDomain, Token,
+    ContentManagement, EntryId, InterfaceAccess, NewApplication, NewLoadFile, Outcome, Quota, Refusal,
+    SecurityDomain, Token,
 };
 
 use super::get_data::{CIN, IIN, IIN_UNASSIGNED};
@@ -18,6 +19,11 @@ const TOKEN_CIN: u32 = CIN as u32;
 const FIXED: [u32; 2] = [0xC6, 0xC7];
 /// Room for records, as a limit and reserved: [`Quota`].
 const NON_VOLATILE: [u32; 2] = [0xC8, 0xD8];
+
+/// Contactless protocol parameters, in them communication interface parameters, in them the access of this instance (GPC Amd C, 5).
+const CONTACTLESS_PROTOCOL: u32 = 0xA0;
+const COMMUNICATION_INTERFACE: u32 = 0xA5;
+const ACCESS: u32 = 0x82;
 
 /// Data objects of a security domain's own parameters (GPC 11.5.2.3.7): secure channel protocol and "i"; who may extradite to it, delete it, extradite from it.
 const SECURE_CHANNEL: u32 = 0x81;
@@ -43,6 +49,7 @@ pub(super) fn install(
     let privileges = fields.privileges()?;
     let mut content = domain.content(&token(capdu, fields.signed, fields.token))?;
     check_parameters(&mut content, fields.parameters, privileges, life_cycle.is_some())?;
+    let system = once(fields.parameters, tag::SYSTEM_PARAMETERS)?.unwrap_or_default();
     match life_cycle {
         // A field that has no meaning for the purpose.
         None if !fields.module.is_empty() => return Err(wrong_data()),
@@ -61,9 +68,8 @@ pub(super) fn install(
             },
             privileges,
             life_cycle,
-            quota: Quota::of_parameters(
-                find(fields.parameters, tag::SYSTEM_PARAMETERS)?.unwrap_or_default(),
-            )?,
+            access: access(system)?.unwrap_or(InterfaceAccess::CONTACT),
+            quota: Quota::of_parameters(system)?,
         })?,
     }
     out.u8(NO_RECEIPT)?;
@@ -165,13 +171,46 @@ fn check_parameters(
             }
             tag::APPLICATION_PARAMETERS => {}
             tag::TOKEN_REFERENCE => token_reference(content, object.value)?,
-            tag::SYSTEM_PARAMETERS => check_all(object.value, |object| {
-                FIXED.contains(&object.tag.0) || installs && NON_VOLATILE.contains(&object.tag.0)
+            tag::SYSTEM_PARAMETERS => check_all(object.value, |object| match object.tag.0 {
+                CONTACTLESS_PROTOCOL => installs,
+                tag => FIXED.contains(&tag) || installs && NON_VOLATILE.contains(&tag),
             })?,
             _ => return Err(wrong_data()),
         }
     }
     Ok(())
+}
+
+/// On which interfaces the parameters say that the application answers; nothing else that contactless protocol parameters can say has a meaning here.
+fn access(system: &[u8]) -> Result<Option<InterfaceAccess>, Refusal> {
+    let Some(protocol) = once(system, CONTACTLESS_PROTOCOL)? else {
+        return Ok(None);
+    };
+    let interface = only(protocol, COMMUNICATION_INTERFACE)?;
+    match only(interface, ACCESS)? {
+        [byte] => Ok(Some(InterfaceAccess::from_byte(*byte).ok_or(wrong_data())?)),
+        _ => Err(wrong_data()),
+    }
+}
+
+/// The value of a data object that may be there once.
+fn once(objects: &[u8], tag: u32) -> Result<Option<&[u8]>, Refusal> {
+    let mut found = None;
+    for object in TlvReader::new(objects) {
+        let object = object?;
+        if object.tag.0 == tag && found.replace(object.value).is_some() {
+            return Err(wrong_data());
+        }
+    }
+    Ok(found)
+}
+
+/// The value of the one data object that there is.
+fn only(objects: &[u8], tag: u32) -> Result<&[u8], Refusal> {
+    let object = Tlv::parse(objects)?;
+    Some(object.value)
+        .filter(|_| object.tag.0 == tag)
+        .ok_or(wrong_data())
 }
 
 /// A command with its token.

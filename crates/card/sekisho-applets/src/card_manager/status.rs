@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use sekisho_apdu::gp::{ApplicationLifeCycle, Privileges};
     use sekisho_apdu::{Aid, Cla};
-    use sekisho_os::{ENTRIES_MAX, EntryId, Interface, Registry};
+    use sekisho_os::{ENTRIES_MAX, EntryId, Interface, InterfaceAccess, Registry};
     use std::vec::Vec;
 
     const PLACE: Place = Place {
@@ -194,6 +194,7 @@ mod tests {
                 module: Module(9),
                 life_cycle: ApplicationLifeCycle::SELECTABLE.0,
                 privileges: Privileges::NONE,
+                access: InterfaceAccess::ALL,
                 load_file: Some(0),
                 security_domain: Some(0),
             };

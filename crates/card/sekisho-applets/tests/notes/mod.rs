@@ -18,7 +18,7 @@ use sekisho_os::{
 use sekisho_scp::{MacMode, SecurityLevel};
 
 pub(crate) const CONTACT: Interface = Interface::Iso7816Contact;
-pub(crate) const SWP: Interface = Interface::Swp;
+pub(crate) const GATE: Interface = Interface::ApduGate;
 /// Where the second container answers.
 pub(crate) const SPI: Interface = Interface::Spi;
 
@@ -287,14 +287,14 @@ pub(crate) fn ok(host: &mut Host, card: &mut Card, capdu: &[u8]) {
 /// All that both issuer security domains show of their containers.
 pub(crate) fn shown(card: &mut Card) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    for (interface, keys) in [(SWP, 1), (SPI, 2)] {
+    for (interface, keys) in [(GATE, 1), (SPI, 2)] {
         select_on(card, (interface, 0), "A000000151000000");
         let mut host = try_open(card, (interface, 0), &keys_of(keys)).unwrap();
         all.extend(
             ["80F28002024F00", "80F24002024F00", "80F21002024F00"].map(|c| host.send(card, &bytes(c))),
         );
     }
-    card.reset(SWP);
+    card.reset(GATE);
     card.reset(SPI);
     all
 }

@@ -9,8 +9,8 @@ use sekisho_nvm::ram::RamFlash;
 use sekisho_nvm::{Flash, Ram};
 use sekisho_os::{
     AllInterfaces, Application, Applications, ContainerId, Containers, Context, FactoryApplication, Instance,
-    Interface, Module, Next, Outcome, OwnRecord, Pairing, Personalisation, Platform, Pool, Profile, Protocol,
-    Refusal, ResetCounts, Row, SecureElement, State,
+    Interface, InterfaceAccess, Module, Next, Outcome, OwnRecord, Pairing, Personalisation, Platform, Pool,
+    Profile, Protocol, Refusal, ResetCounts, Row, SecureElement, State,
 };
 
 use crate::common::ByValue as _;
@@ -252,11 +252,12 @@ pub fn application(aid_of: &[u8]) -> FactoryApplication<'static> {
     }
 }
 
-/// Seed 2's default: ISO/IEC 7816-3 is the second container's.
+/// Seed 2's default: ISO/IEC 7816-3 is the second container's. Secure channels of the roots are opened on SWP as well.
 pub fn profile() -> Profile {
     Profile {
         pairing: Pairing::contacts_to(id(2)).with(Protocol::Proprietary(0), Row::common(id(3))),
         resets: Some(ResetCounts::default()),
+        root_access: InterfaceAccess::ALL,
         ..common::profile()
     }
 }

@@ -16,10 +16,13 @@ impl SecurityDomain<'_, '_> {
     /// INITIALIZE UPDATE: ends the secure channel that there was, counts the sequence counter up and answers the card's challenge.
     ///
     /// # Errors
-    /// 6A86 for a P2 other than 00; 6A88 without such a key set; 6985 when its sequence counter is used up; 6700 for a host challenge
+    /// 6985 on an interface on which the domain does not answer to strangers; 6A86 for a P2 other than 00; 6A88 without such a key set; 6985 when its sequence counter is used up; 6700 for a host challenge
     /// of the wrong length; 6A84 when too many secure channels are open: of those that are being opened the oldest makes room.
     pub fn initialize_update(&mut self, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let place = self.context.place;
+        if !self.context.entry.access.includes(place.interface) {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
         self.context.system.secure.end(|p| p == place);
         self.context.system.effects.essential = true;
         let command = InitializeUpdate::parse(capdu)?;

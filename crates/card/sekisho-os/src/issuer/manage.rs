@@ -13,7 +13,7 @@ use crate::keys::{KVN_TOKEN, KeyStore};
 use crate::names::EntryId;
 use crate::nvm::Quota;
 use crate::refusal::Refusal;
-use crate::registry::{Entry, FACTORY_INDEX, ISD_INDEX, Module};
+use crate::registry::{Entry, FACTORY_INDEX, ISD_INDEX, InterfaceAccess, Module};
 use crate::secure::KeyRef;
 
 /// The data objects that a terminated card goes on answering: IIN, CIN and the policy for readers; none is longer than this.
@@ -94,6 +94,8 @@ pub struct NewApplication<'d> {
     pub aid: &'d [u8],
     /// Its privileges.
     pub privileges: Privileges,
+    /// Where it answers.
+    pub access: InterfaceAccess,
     /// INSTALLED or SELECTABLE.
     pub life_cycle: ApplicationLifeCycle,
     /// What room its records have.
@@ -400,6 +402,7 @@ impl ContentManagement<'_, '_> {
             load_file,
             aid,
             privileges: new.privileges,
+            access: new.access,
             life_cycle: new.life_cycle,
             quota: new.quota,
         });
