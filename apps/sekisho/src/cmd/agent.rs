@@ -9,8 +9,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use sekisho_device::{
-    Agent, AgentError, Backoff, DiskSpool, Event, HandOver, HttpsBackend, HttpsConfig, LinkToken, Pace, Turn,
-    hand_over,
+    Agent, AgentError, Backoff, DiskSpool, Event, HandOver, HttpsBackend, HttpsConfig, LinkToken, Pace,
+    SharedCard, Turn, hand_over,
 };
 use sekisho_link::{Access, Manifest, Outcome, ResetCounts, Status};
 use sekisho_transport::{Card, DeviceLine, LinkAddress, LinkCard, PcscCard, SocketCard, TransportError};
@@ -87,9 +87,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(super) timeout: u64,
 
-    /// End after one turn instead of asking for ever
+    /// End after one turn instead of asking for ever; a session with the gateway is carried to its end first
     #[arg(long)]
     pub(super) once: bool,
+
+    #[command(flatten)]
+    pub(super) beside: super::agent_beside::Args,
 
     /// Print each turn's result as a JSON object on standard output
     #[arg(long)]
@@ -120,11 +123,11 @@ pub(super) fn where_card_is(text: &str) -> Result<CardAt, String> {
 }
 
 impl CardAt {
-    pub(super) fn open(&self, timeout: Duration) -> Result<Box<dyn Card>> {
+    pub(super) fn open(&self, timeout: Duration) -> Result<Box<dyn Card + Send>> {
         self.open_traced(timeout, &[])
     }
 
-    pub(super) fn open_traced(&self, timeout: Duration, traces: &[Trace]) -> Result<Box<dyn Card>> {
+    pub(super) fn open_traced(&self, timeout: Duration, traces: &[Trace]) -> Result<Box<dyn Card + Send>> {
         Ok(match self {
             Self::Pcsc(reader) => {
                 Box::new(PcscCard::open(reader, timeout).context(
@@ -174,11 +177,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return super::agent_paging::run(args, &mut agent);
     }
     let mut backoff = Backoff::new();
+    // A sensor needs the card between the turns too.
+    let sensor = args.beside.sensor(args.json);
+    let mut kept = None;
     loop {
         let progress = Progress::new();
-        let turn = args.card.open(timeout).and_then(|mut card| {
+        let card = match &kept {
+            Some((card, _)) => Ok(SharedCard::clone(card)),
+            None => args.card.open(timeout).map(SharedCard::new),
+        };
+        let turn = card.and_then(|mut card| {
+            if let (None, Some(sensor)) = (&kept, &sensor) {
+                kept = Some((card.clone(), sensor.start(card.clone(), &progress)));
+            }
             agent
-                .turn(&mut *card, &mut |event| progress.show(&event))
+                .turn(&mut card, &mut |event| progress.show(&event))
                 .map_err(anyhow::Error::new)
         });
         progress.end();
@@ -376,6 +389,7 @@ pub(super) fn as_json(turn: &Result<Turn>) -> Value {
 }
 
 /// Progress on standard error: a bar on a terminal, lines elsewhere.
+#[derive(Clone)]
 pub(super) struct Progress(ProgressBar);
 
 /// What a chip says of its failures, for whoever looks after the device.

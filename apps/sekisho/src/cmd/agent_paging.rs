@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use sekisho_device::paging::{Pager, Reason, SecApp, Step, UdpLink};
-use sekisho_device::{Agent, Backoff, DiskSpool, Facts, HttpsBackend, Turn};
+use sekisho_device::{Agent, Backoff, DiskSpool, Event, Facts, HttpsBackend, SharedCard, Turn};
 use sekisho_paging::message::{Action, Message};
 use sekisho_transport::Card;
 use serde_json::json;
@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::agent::{self, Args, Progress};
+use super::agent_beside::{Gateway, Running};
 use crate::files;
 
 /// How often the agent looks around while it waits.
@@ -24,6 +25,9 @@ struct Paged<'a> {
     agent: &'a mut PagedAgent,
     link: UdpLink,
     progress: Progress,
+    gateway: Option<Gateway>,
+    /// A session of the SE with the gateway.
+    session: Option<Running>,
 }
 
 /// Polls for ever, or until it has heard something once.
@@ -34,13 +38,17 @@ pub(super) fn run(args: &Args, agent: &mut PagedAgent) -> Result<ExitCode> {
         agent,
         link: UdpLink::new(args.paging.clone()).context("no socket for paging")?,
         progress: Progress::new(),
+        gateway: args.beside.gateway(args.json)?,
+        session: None,
     };
     let timeout = Duration::from_secs(args.timeout);
     let mut pager = Pager::new();
-    let mut card = args.card.open(timeout)?;
+    let mut card = SharedCard::new(args.card.open(timeout)?);
+    let sensor = args.beside.sensor(args.json);
+    let _sensor = sensor.map(|sensor| sensor.start(card.clone(), &paged.progress));
     let started = Instant::now();
     loop {
-        match pager.turn(&mut *card, &mut paged.link, started.elapsed()) {
+        match pager.turn(&mut card, &mut paged.link, started.elapsed()) {
             Ok(Step::Wait(wait)) => {
                 if args.once && !pager.is_out() {
                     paged.say("nothing", "nothing to do");
@@ -49,15 +57,18 @@ pub(super) fn run(args: &Args, agent: &mut PagedAgent) -> Result<ExitCode> {
                 paged.link.wait(wait.min(LOOK));
             }
             Ok(Step::Act(message)) => {
-                let code = paged.act(&mut *card, message)?;
+                let code = paged.act(&mut card, message)?;
                 if args.once && message.action != Action::Nothing {
+                    if let Some(session) = paged.session.take() {
+                        session.wait();
+                    }
                     return Ok(code);
                 }
             }
             Ok(Step::Recover(request)) => {
                 let grant = paged.agent.backend().recover(&request);
                 let taken = match grant {
-                    Ok(grant) => SecApp::select(&mut *card)?.grant(&grant)?,
+                    Ok(grant) => SecApp::select(&mut card)?.grant(&grant)?,
                     Err(error) => {
                         paged.progress.say(&format!("recovery: {error}"));
                         false
@@ -74,7 +85,8 @@ pub(super) fn run(args: &Args, agent: &mut PagedAgent) -> Result<ExitCode> {
                     .progress
                     .say(&format!("{error}; again in {} s", AFTER_ERROR.as_secs()));
                 agent::pause(AFTER_ERROR);
-                card = args.card.open(timeout)?;
+                // That it cannot be reached is said by the next turn.
+                let _ = card.reset();
             }
         }
     }
@@ -82,7 +94,7 @@ pub(super) fn run(args: &Args, agent: &mut PagedAgent) -> Result<ExitCode> {
 
 impl Paged<'_> {
     /// Does what a verified message says, and tells SecApp when it is done. With `--once`, gives the exit code.
-    fn act(&mut self, card: &mut dyn Card, message: Message) -> Result<ExitCode> {
+    fn act(&mut self, card: &mut SharedCard, message: Message) -> Result<ExitCode> {
         let mut code = ExitCode::SUCCESS;
         match message.action {
             Action::Update(delay) | Action::OpenHttps(delay) => {
@@ -91,7 +103,8 @@ impl Paged<'_> {
                     &format!("message {}: {}", message.order, words(message.action)),
                 );
                 agent::pause(Duration::from_secs(delay.into()));
-                code = self.update(card)?;
+                let is_asked = matches!(message.action, Action::OpenHttps(_));
+                code = self.update(card, is_asked)?;
             }
             Action::GenerateKeys(1) => self.new_keys(card)?,
             Action::TransportIdentity(number) => {
@@ -115,14 +128,12 @@ impl Paged<'_> {
         Ok(code)
     }
 
-    /// The turns of the agent, until there is nothing left to do.
-    fn update(&mut self, card: &mut dyn Card) -> Result<ExitCode> {
+    /// The turns of the agent, until there is nothing left to do; each with a session of the SE beside it, if that is asked for too.
+    fn update(&mut self, card: &mut SharedCard, with_session: bool) -> Result<ExitCode> {
         let mut backoff = Backoff::new();
+        let users = card.clone();
         loop {
-            let turn = self
-                .agent
-                .turn(card, &mut |event| self.progress.show(&event))
-                .map_err(anyhow::Error::new);
+            let turn = self.turn(card, &users, with_session);
             if self.args.json {
                 agent::print_line(&agent::as_json(&turn).to_string());
             }
@@ -144,6 +155,20 @@ impl Paged<'_> {
             self.progress.say(&words);
             agent::pause(wait);
         }
+    }
+
+    /// One turn of the agent. It begins with a reset of the SE, so that a session ends in good order before it, and begins behind it.
+    fn turn(&mut self, card: &mut SharedCard, users: &SharedCard, with_session: bool) -> Result<Turn> {
+        self.session = None;
+        let (progress, session) = (&self.progress, &mut self.session);
+        let gateway = self.gateway.as_ref().filter(|_| with_session);
+        let mut watch = |event: Event| {
+            if let (Event::Secure(_), Some(gateway)) = (&event, gateway) {
+                *session = Some(gateway.start(users.clone(), progress));
+            }
+            progress.show(&event);
+        };
+        self.agent.turn(card, &mut watch).map_err(anyhow::Error::new)
     }
 
     /// A key pair made in the SE, its public part certified; the certificate is kept beside the spool.

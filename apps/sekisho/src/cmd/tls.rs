@@ -11,10 +11,29 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Error, Result, anyhow};
 use clap::Args as ClapArgs;
 use sekisho_device::tls::{Ended, Seen, Session, Settings, alert_name, carry};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::agent::{CardAt, print_line, where_card_is};
 use super::{UNKNOWN, report};
+
+/// Seconds that the server may say nothing.
+const IDLE: u64 = 300;
+/// Seconds that a session lasts at most.
+const DURATION: u64 = 3600;
+/// Bytes to the server and from it.
+const MOST: u64 = 16 << 20;
+
+/// A session with the peer of a row, with the bounds that it has where nobody says others.
+pub(super) fn settings(peer: u16) -> Settings {
+    Settings {
+        peer,
+        time: clock(),
+        silence: Duration::from_secs(IDLE),
+        session: Duration::from_secs(DURATION),
+        bytes: MOST,
+        stop: None,
+    }
+}
 
 /// Connect a secure element to its TLS server: the session begins and ends in the secure element, and is carried here
 ///
@@ -40,15 +59,15 @@ pub(crate) struct Args {
     timeout: u64,
 
     /// Seconds that the server may say nothing; then the session ends
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = IDLE, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     idle: u64,
 
     /// Seconds that the session lasts at most
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    #[arg(long, value_name = "SECONDS", default_value_t = DURATION, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     duration: u64,
 
     /// Bytes that go to the server and come from it at most
-    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
+    #[arg(long, value_name = "BYTES", default_value_t = MOST)]
     most: u64,
 
     /// Write down records and commands by name as they go, never what is in them; - for standard error
@@ -61,7 +80,7 @@ pub(crate) struct Args {
 }
 
 /// Checked before anything is done, resolved when it is needed.
-fn place(text: &str) -> Result<String, String> {
+pub(super) fn place(text: &str) -> Result<String, String> {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0) => {
             Ok(text.to_owned())
@@ -77,11 +96,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut card = args.card.open(timeout)?;
     let stream = connect(&args.server, timeout)?;
     let settings = Settings {
-        peer: args.peer,
-        time: clock(),
         silence: Duration::from_secs(args.idle),
         session: Duration::from_secs(args.duration),
         bytes: args.most,
+        ..settings(args.peer)
     };
     let carried = carry(&mut *card, &stream, &settings, &mut |seen| {
         if let Some(trace) = &mut trace {
@@ -108,7 +126,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-fn connect(place: &str, timeout: Duration) -> Result<TcpStream> {
+/// A connection to a server.
+pub(super) fn connect(place: &str, timeout: Duration) -> Result<TcpStream> {
     let wrong = || format!("cannot reach the server at {place}");
     let mut last = anyhow!("the name has no address");
     for address in place.to_socket_addrs().with_context(wrong)? {
@@ -125,16 +144,31 @@ fn connect(place: &str, timeout: Duration) -> Result<TcpStream> {
 }
 
 fn conclude(is_json: bool, session: &Session) -> Result<ExitCode> {
-    let how = match session.ended {
-        Ended::BySe => "by_se",
-        Ended::Refused(_) => "refused",
-        Ended::Malformed => "malformed",
-        Ended::Disconnected(_) => "disconnected",
-        Ended::Silent => "silent",
-        Ended::Expired => "expired",
-        Ended::TooMuch => "too_much",
-    };
-    let words = match session.alert {
+    if is_json {
+        print_line(&as_json(session).to_string());
+    }
+    let (words, counts) = (words(session), counts(session));
+    if is_good(session) {
+        if !is_json {
+            print_line(&format!("{words}\n{counts}"));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(anyhow!("{words}").context(counts))
+}
+
+/// Whether commands were answered, and it ended as sessions do.
+pub(super) fn is_good(session: &Session) -> bool {
+    let ended = matches!(
+        session.ended,
+        Ended::BySe | Ended::Silent | Ended::Expired | Ended::Stopped
+    );
+    ended && session.alert.is_none() && session.answered > 0
+}
+
+/// How it ended.
+pub(super) fn words(session: &Session) -> String {
+    match session.alert {
         Some((alert, by_server)) => {
             let who = if by_server {
                 "the server"
@@ -150,39 +184,41 @@ fn conclude(is_json: bool, session: &Session) -> Result<ExitCode> {
             )
         }
         None => session.ended.to_string(),
-    };
-    let is_good = matches!(session.ended, Ended::BySe | Ended::Silent | Ended::Expired)
-        && session.alert.is_none()
-        && session.answered > 0;
-    let counts = format!(
+    }
+}
+
+/// What went through it.
+pub(super) fn counts(session: &Session) -> String {
+    format!(
         "{} commands answered in {} APDUs; {} bytes to the server, {} from it",
         session.answered, session.apdus, session.sent, session.received
-    );
-    if is_json {
-        print_line(
-            &json!({
-                "ended": how, "words": words, "answered": session.answered, "apdus": session.apdus,
-                "sent": session.sent, "received": session.received, "alert": session.alert.map(|(alert, _)| alert),
-            })
-            .to_string(),
-        );
-    }
-    if is_good {
-        if !is_json {
-            print_line(&format!("{words}\n{counts}"));
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    Err(anyhow!("{words}").context(counts))
+    )
+}
+
+pub(super) fn as_json(session: &Session) -> Value {
+    let how = match session.ended {
+        Ended::BySe => "by_se",
+        Ended::Refused(_) => "refused",
+        Ended::Malformed => "malformed",
+        Ended::Disconnected(_) => "disconnected",
+        Ended::Silent => "silent",
+        Ended::Expired => "expired",
+        Ended::TooMuch => "too_much",
+        Ended::Stopped => "stopped",
+    };
+    json!({
+        "ended": how, "words": words(session), "answered": session.answered, "apdus": session.apdus,
+        "sent": session.sent, "received": session.received, "alert": session.alert.map(|(alert, _)| alert),
+    })
 }
 
 /// Records and commands by name, with the time.
-struct Trace(Box<dyn Write>, Instant);
+pub(super) struct Trace(Box<dyn Write + Send>, Instant);
 
 impl Trace {
     #[expect(clippy::disallowed_methods, reason = "a trace says when")]
-    fn to(path: &Path) -> Result<Self> {
-        let out: Box<dyn Write> = if path.as_os_str() == "-" {
+    pub(super) fn to(path: &Path) -> Result<Self> {
+        let out: Box<dyn Write + Send> = if path.as_os_str() == "-" {
             Box::new(io::stderr())
         } else {
             let file = File::create(path);
@@ -191,7 +227,7 @@ impl Trace {
         Ok(Self(out, Instant::now()))
     }
 
-    fn see(&mut self, seen: Seen<'_>) {
+    pub(super) fn see(&mut self, seen: Seen<'_>) {
         let at = self.1.elapsed();
         // Nothing ends because its trace cannot be written.
         let _ = writeln!(self.0, "{:>4}.{:06} {seen}", at.as_secs(), at.subsec_micros());

@@ -24,6 +24,22 @@ pub enum AgentError {
         /// Its status word.
         sw: u16,
     },
+    /// The SE refused what no update needs.
+    #[error("the secure element answered {command} with {sw:04X}, {}", StatusWord(*sw).meaning())]
+    Refused {
+        /// What it was asked.
+        command: &'static str,
+        /// Its status word.
+        sw: u16,
+    },
+    /// A sensor said more than its file holds.
+    #[error("the sensor said {bytes} bytes, and its file takes {limit}")]
+    Reading {
+        /// Said.
+        bytes: usize,
+        /// Written at once.
+        limit: usize,
+    },
     /// The SE's data cannot be read.
     #[error("the secure element's {0} cannot be read")]
     Data(&'static str),

@@ -15,6 +15,8 @@
 //! * [`Spool`]: what survives, on disk ([`DiskSpool`]) or for a run ([`MemorySpool`]).
 //! * [`Backoff`]: when to try again.
 //! * [`tls`]: the device's part of a TLS session that ends in the SE.
+//! * [`sensor`]: what the device's sensor says, kept in the SE.
+//! * [`SharedCard`]: the SE for several of these at once.
 //! * [`paging`]: the datagrams and timers of SecApp, by which a device hears that there is an update.
 //!
 //! Protocol: `docs/spec/broadcast-update.md`, sections 4.3 to 5.
@@ -29,6 +31,8 @@ mod error;
 mod facts;
 mod https;
 pub mod paging;
+pub mod sensor;
+mod shared;
 mod spool;
 pub mod tls;
 pub mod update;
@@ -40,5 +44,6 @@ pub use disk::{DiskSpool, hand_over};
 pub use error::AgentError;
 pub use facts::Facts;
 pub use https::{Certified, HttpsBackend, HttpsConfig, LinkToken};
+pub use shared::SharedCard;
 pub use spool::{MemorySpool, Spool};
 pub use update::Pace;

@@ -12,12 +12,12 @@ use std::time::Instant;
 
 use sekisho_apdu::StatusWord;
 use sekisho_bridge::{self as bridge, Bridge, Buffers, SESSION_OVER, Step, Why, content_type, ins};
-use sekisho_transport::{Card, TransportError};
+use sekisho_transport::{Card, Stop, TransportError};
 
 pub use words::alert_name;
 
 /// With whom, and for how long.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The peer's row in the SE's table, 1 to 65,535.
     pub peer: u16,
@@ -29,6 +29,8 @@ pub struct Settings {
     pub session: Duration,
     /// How many bytes may come from the server and go to it.
     pub bytes: u64,
+    /// Ends the session from another thread, within a quarter of a second and the SE's answer.
+    pub stop: Option<Stop>,
 }
 
 /// Something that was seen on one of the two sides; as text it is named.
@@ -61,6 +63,8 @@ pub enum Ended {
     Expired,
     /// More bytes than there may be.
     TooMuch,
+    /// The device was told to end it.
+    Stopped,
 }
 
 impl fmt::Display for Ended {
@@ -77,6 +81,7 @@ impl fmt::Display for Ended {
             Self::Silent => f.write_str("the server was silent for as long as it may be"),
             Self::Expired => f.write_str("the session was as long as it may be"),
             Self::TooMuch => f.write_str("more bytes went through the session than may"),
+            Self::Stopped => f.write_str("the device ended the session"),
         }
     }
 }
@@ -112,6 +117,8 @@ pub struct Session {
 
 /// The longest answer of an SE, with all that GET RESPONSE brings of it.
 const ANSWER_MAX: usize = 16 << 10;
+/// How often a session that may be stopped looks whether it was.
+const LOOK: Duration = Duration::from_millis(200);
 /// What one command carries: short length fields.
 const COMMAND_DATA: usize = 255;
 
@@ -146,6 +153,8 @@ struct Line<'a> {
     stream: &'a TcpStream,
     limits: &'a Settings,
     since: Instant,
+    /// Since when the server is waited for.
+    waiting: Option<Instant>,
     headers: Headers,
     /// Why the device ended it.
     gave_up: Option<Ended>,
@@ -166,6 +175,7 @@ impl<'a> Line<'a> {
             stream,
             limits,
             since: now(),
+            waiting: None,
             headers: Headers::default(),
             gave_up: None,
             alert: None,
@@ -233,6 +243,9 @@ impl<'a> Line<'a> {
 
     /// Whether a bound has been reached.
     fn bound(&self) -> Option<Ended> {
+        if self.limits.stop.as_ref().is_some_and(Stop::is_stopped) {
+            return Some(Ended::Stopped);
+        }
         if self.since.elapsed() >= self.limits.session {
             return Some(Ended::Expired);
         }
@@ -261,6 +274,7 @@ impl<'a> Line<'a> {
 
     fn heard_by_se(&mut self, command: &[u8]) {
         self.apdus += 1;
+        self.waiting = None;
         match *command {
             [_, ins::APPLICATION_DATA, ..] => self.is_asked = true,
             // Two bytes: level and description, which nothing encrypted is as short as.
@@ -294,22 +308,37 @@ impl<'a> Line<'a> {
 
     fn receive(&mut self, space: &mut [u8], tell: &mut dyn FnMut(Seen<'_>)) -> Result<usize, Ended> {
         let mut stream = self.stream;
+        let waited = self.waiting.get_or_insert_with(now).elapsed();
+        let mut wait = self.patience().saturating_sub(waited);
+        if self.limits.stop.is_some() {
+            wait = wait.min(LOOK);
+        }
         let read = stream
-            .set_read_timeout(Some(self.patience()))
+            .set_read_timeout(Some(wait.max(Duration::from_millis(1))))
             .and_then(|()| stream.read(space));
         match read {
             Ok(0) => Err(Ended::Disconnected(None)),
             Ok(len) => {
+                self.waiting = None;
                 self.received += len as u64;
                 self.headers.see(space.get(..len).unwrap_or_default(), tell);
                 Ok(len)
             }
             Err(error) => match error.kind() {
-                ErrorKind::WouldBlock | ErrorKind::TimedOut => Err(self.bound().unwrap_or(Ended::Silent)),
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => match self.bound() {
+                    Some(ended) => Err(ended),
+                    None if self.has_waited() => Err(Ended::Silent),
+                    None => Ok(0),
+                },
                 ErrorKind::Interrupted => Ok(0),
                 _ => Err(Ended::Disconnected(Some(error))),
             },
         }
+    }
+
+    fn has_waited(&self) -> bool {
+        self.waiting
+            .is_some_and(|since| since.elapsed() >= self.limits.silence)
     }
 
     /// How long to wait for the connection.
@@ -358,9 +387,60 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use sekisho_transport::{InProcessCard, Request};
+
     use super::*;
 
     /// However the connection cuts it, the same headers are seen, and nothing of what stands behind them.
+    /// An SE that says ClientHello and goodbye; its commands.
+    fn stopped_after(pause: Duration, silence: Duration) -> (Session, Vec<u8>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_server, _) = listener.accept().unwrap();
+        let mut asked = Vec::new();
+        let mut card = InProcessCard::new(|request: Request<'_>| {
+            let Request::Command([_, ins, ..]) = request else {
+                return Ok(vec![]);
+            };
+            asked.push(*ins);
+            Ok(match *ins {
+                ins::OPEN => vec![0xA4, 1, 0, 1, 1, 7, 0x90, 0],
+                _ => SESSION_OVER.0.to_be_bytes().to_vec(),
+            })
+        });
+        let stop = Stop::new();
+        let settings = Settings {
+            peer: 1,
+            time: None,
+            silence,
+            session: Duration::from_secs(20),
+            bytes: 1 << 20,
+            stop: Some(stop.clone()),
+        };
+        let teller = std::thread::spawn(move || {
+            stop.wait(pause);
+            stop.stop();
+        });
+        let session = carry(&mut card, &stream, &settings, &mut |_| ()).unwrap();
+        teller.join().unwrap();
+        (session, asked)
+    }
+
+    #[test]
+    fn a_session_can_be_stopped_and_the_se_is_told() {
+        let long = Duration::from_secs(20);
+        let started = now();
+        for pause in [Duration::ZERO, Duration::from_millis(300)] {
+            let (session, asked) = stopped_after(pause, long);
+            assert!(matches!(session.ended, Ended::Stopped), "{:?}", session.ended);
+            assert_eq!(asked.last(), Some(&ins::CLOSE));
+        }
+        assert!(started.elapsed() < Duration::from_secs(2));
+        // That it may be stopped makes nobody wait longer for a silent server, nor shorter.
+        let (session, _) = stopped_after(Duration::from_millis(900), Duration::from_millis(500));
+        assert!(matches!(session.ended, Ended::Silent), "{:?}", session.ended);
+    }
+
     #[test]
     fn headers_are_found_in_any_pieces() {
         let records = [
