@@ -15,7 +15,7 @@ use crate::content_commands::put_keys;
 use crate::notes::*;
 
 /// Runs a command with the power cut at each flash operation, and once without: how often what `seen` sees after the next boot came, by whether the command was answered 9000.
-fn cut_everywhere<T: Ord + Debug>(
+pub(crate) fn cut_everywhere<T: Ord + Debug>(
     flash: &RamFlash,
     open: impl Fn(&mut Card) -> Option<Host>,
     capdu: &[u8],
@@ -41,25 +41,25 @@ fn cut_everywhere<T: Ord + Debug>(
     all
 }
 
-fn outcomes<T: Copy + Ord>(all: &BTreeMap<(bool, T), usize>) -> Vec<(bool, T)> {
+pub(crate) fn outcomes<T: Copy + Ord>(all: &BTreeMap<(bool, T), usize>) -> Vec<(bool, T)> {
     all.keys().copied().collect()
 }
 
 /// A domain's secure channel, with a key set of a version.
-fn open_as(card: &mut Card, aid: &str, (kvn, keys): (u8, u8)) -> Option<Host> {
+pub(crate) fn open_as(card: &mut Card, aid: &str, (kvn, keys): (u8, u8)) -> Option<Host> {
     select(card, aid);
     let (level, mode) = (SecurityLevel::FULL, MacMode::S8);
     Host::open_on(card, CONTACT, 0, kvn, &keys_of(keys), level, mode).ok()
 }
 
-const ISD: &str = "A000000151000000";
+pub(crate) const ISD: &str = "A000000151000000";
 /// The issuer security domain's keys, and what the other one gets, one after the other.
-const FROM_ABOVE: (u8, u8) = (0x30, 1);
+pub(crate) const FROM_ABOVE: (u8, u8) = (0x30, 1);
 const OWN: (u8, u8) = (0x20, 5);
 const NEXT: (u8, u8) = (0x21, 6);
 
 /// Whether a domain, opened with these keys, is shown an application.
-fn is_within(card: &mut Card, domain: &str, aid: &str) -> bool {
+pub(crate) fn is_within(card: &mut Card, domain: &str, aid: &str) -> bool {
     let mut host = open_as(card, domain, FROM_ABOVE).unwrap();
     sw(&host.send(card, &show(aid))) == 0x9000
 }

@@ -20,5 +20,6 @@ mod loaded;
 mod loaded_calls;
 mod notes;
 mod personalisation;
+mod privileges;
 mod quotas;
 mod transient;

@@ -22,6 +22,8 @@ pub enum Authority {
     OwnManagement(KeyRef),
     /// The provider of a security domain with the privilege Delegated Management, by this key set, for what a token of the container's issuer is over.
     Delegated(KeyRef),
+    /// The provider of a security domain with the privilege Global Delete, by this key set: for what is deleted, wherever in the container.
+    GlobalDelete(KeyRef),
     /// Whoever holds the SE as a value: the product that it is built into.
     Product,
 }
@@ -57,6 +59,26 @@ impl Authorisation {
             },
             authority,
         })
+    }
+
+    /// Of deletions, by the off-card entity that has sent a command to a security domain: as if it were under the issuer security domain.
+    ///
+    /// # Errors
+    /// As of [`proved`]; 6985 without the privilege Global Delete.
+    pub(crate) fn global_delete(
+        proof: Option<Authenticated<'_>>,
+        container: &Container,
+        domain: &Entry,
+    ) -> Result<Self, Refusal> {
+        let key = proved(proof, container, domain)?;
+        has(domain, Privileges::GLOBAL_DELETE)?;
+        let of_root = Self::of_product(container);
+        of_root
+            .map(|root| Self {
+                authority: Authority::GlobalDelete(key),
+                ..root
+            })
+            .ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
     }
 
     /// By the product, under the issuer security domain; `None` for a container that has not been made.

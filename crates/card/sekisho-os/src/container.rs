@@ -149,6 +149,7 @@ impl Container {
                 .set_room(id, index, entry.map(|entry| (entry.id, quota)));
             self.registry.set(index, entry);
         }
+        self.registry.settle_reset();
         let mut own = [0; 16];
         let found = records.get(name(id, RecordKind::RootName, 0), &mut own);
         let own = found

@@ -400,7 +400,15 @@ impl<P: Platform> Core<P> {
             flush(&mut records)?;
         }
         self.ask(container, entry, staged, |it, cx| it.install(cx, new.parameters))?;
+        let reset = if entry.privileges.contains(Privileges::CARD_RESET) {
+            self.containers.get(container).registry.without_reset(index)
+        } else {
+            None
+        };
         let mut records = self.records(staged);
+        if let Some((before, without)) = reset {
+            store_entry(&mut records, container, before, &without)?;
+        }
         if let Some((kvn, keys)) = new.keys {
             let mut store = KeyStore {
                 records: &mut records,

@@ -119,7 +119,8 @@ pub use content::LoadFile;
 pub use element::SecureElement;
 pub use interface::{ContainerId, Interface, Place, Protocol};
 pub use issuer::{
-    ContentManagement, NewApplication, NewLoadFile, Open, PlatformServices, SecurityDomain, Token,
+    ContentManagement, NewApplication, NewLoadFile, Open, PlatformServices, RegistryUpdate, SecurityDomain,
+    Token,
 };
 pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KVN_PAIRING, KeyRecord};
 pub use loaded::Loaded;

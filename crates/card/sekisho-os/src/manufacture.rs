@@ -90,6 +90,8 @@ const ISD_PRIVILEGES: Privileges = Privileges::SECURITY_DOMAIN
     .union(Privileges::CARD_TERMINATE)
     .union(Privileges::CARD_RESET)
     .union(Privileges::AUTHORIZED_MANAGEMENT)
+    .union(Privileges::TOKEN_MANAGEMENT)
+    .union(Privileges::GLOBAL_DELETE)
     .union(Privileges::GLOBAL_LOCK)
     .union(Privileges::GLOBAL_REGISTRY)
     .union(Privileges::FINAL_APPLICATION);
@@ -242,10 +244,7 @@ fn stage_registry(
         root,
         profile.isd_aid,
         Module::CARD_MANAGER,
-        match personalisation.default_application {
-            Some(_) => ISD_PRIVILEGES.without(Privileges::CARD_RESET),
-            None => ISD_PRIVILEGES,
-        },
+        ISD_PRIVILEGES,
         SSD_LOAD_FILE_INDEX,
         ISD_INDEX,
     );

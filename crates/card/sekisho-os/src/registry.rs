@@ -369,6 +369,29 @@ impl Registry {
         })
     }
 
+    /// The application that has the privilege Card Reset, another than the one at `index` and the issuer security domain, without it.
+    pub(crate) fn without_reset(&self, index: u8) -> Option<(u8, Entry)> {
+        let reset = Privileges::CARD_RESET;
+        let holds =
+            |of: u8, entry: &Entry| ![index, ISD_INDEX].contains(&of) && entry.privileges.contains(reset);
+        let (before, entry) = self.applications().find(|(of, entry)| holds(*of, entry))?;
+        let privileges = entry.privileges.without(reset);
+        Some((before, Entry { privileges, ..*entry }))
+    }
+
+    /// The privilege Card Reset is the issuer security domain's where no other application has it (GPC 6.6.2).
+    pub(crate) fn settle_reset(&mut self) {
+        let is_anothers = self.without_reset(ISD_INDEX).is_some();
+        if let Some(Some(root)) = self.entries.first_mut() {
+            let own = root.privileges.without(Privileges::CARD_RESET);
+            root.privileges = if is_anothers {
+                own
+            } else {
+                own.union(Privileges::CARD_RESET)
+            };
+        }
+    }
+
     /// Whether the entry at an index is this security domain, or is associated with it or with one below it.
     pub(crate) fn is_within(&self, index: u8, domain: u8) -> bool {
         let above = |index: &u8| self.get(*index)?.security_domain;

@@ -5,7 +5,7 @@ use sekisho_apdu::tlv::{Tlv, TlvReader, find};
 use sekisho_apdu::{CApdu, Reader, StatusWord, Writer};
 use sekisho_os::{
     ContentManagement, EntryId, InterfaceAccess, NewApplication, NewLoadFile, Outcome, Quota, Refusal,
-    SecurityDomain, Token,
+    RegistryUpdate, SecurityDomain, Token,
 };
 
 use super::get_data::{CIN, IIN, IIN_UNASSIGNED};
@@ -40,6 +40,7 @@ pub(super) fn install(
 ) -> Outcome {
     let life_cycle = match (capdu.p1, capdu.p2) {
         (purpose::LOAD, 0) => return install_for_load(domain, capdu, out),
+        (purpose::REGISTRY_UPDATE, 0) => return registry_update(domain, capdu, out),
         (purpose::INSTALL, 0) => Some(ApplicationLifeCycle::INSTALLED),
         (purpose::INSTALL_AND_MAKE_SELECTABLE, 0) => Some(ApplicationLifeCycle::SELECTABLE),
         (purpose::MAKE_SELECTABLE | purpose::EXTRADITION, 0) => None,
@@ -110,6 +111,36 @@ fn install_for_load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out:
         domain: fields.security_domain,
         hash: fields.hash,
         code,
+    })?;
+    out.u8(NO_RECEIPT)?;
+    Ok(StatusWord::NO_ERROR)
+}
+
+/// INSTALL for registry update: a field that is empty changes nothing.
+fn registry_update(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+    let fields = Install::parse(capdu.data)?;
+    let privileges = fields.privileges()?;
+    let mut content = domain.content(&token(capdu, fields.signed, fields.token))?;
+    let mut access = None;
+    for object in TlvReader::new(fields.parameters) {
+        let object = object?;
+        match object.tag.0 {
+            tag::TOKEN_REFERENCE => token_reference(&mut content, object.value)?,
+            tag::SYSTEM_PARAMETERS if access.is_none() => {
+                check_all(object.value, |object| object.tag.0 == CONTACTLESS_PROTOCOL)?;
+                access = Some(self::access(object.value)?.ok_or(wrong_data())?);
+            }
+            _ => return Err(wrong_data()),
+        }
+    }
+    if !fields.module.is_empty() {
+        return Err(wrong_data());
+    }
+    content.update(&RegistryUpdate {
+        application: fields.application,
+        domain: fields.load_file,
+        privileges: Some(privileges).filter(|_| !fields.privileges.is_empty()),
+        access,
     })?;
     out.u8(NO_RECEIPT)?;
     Ok(StatusWord::NO_ERROR)
@@ -286,7 +317,7 @@ pub(super) fn delete(
         }
     }
     reader.finish()?;
-    let mut content = domain.content(&token(capdu, signed, signature.unwrap_or_default()))?;
+    let mut content = domain.deletion(&token(capdu, signed, signature.unwrap_or_default()))?;
     if let Some(template) = reference {
         token_reference(&mut content, template)?;
     }

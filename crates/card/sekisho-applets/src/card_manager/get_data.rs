@@ -163,16 +163,20 @@ fn stored(domain: &mut SecurityDomain<'_, '_>, tag: u16, w: &mut Writer<'_>) -> 
     }
 }
 
-/// Card capability information (GPC H.4). A security domain can have the privilege that makes it one, those of DAP verification and Delegated Management, an application none.
+/// Card capability information (GPC H.4). A security domain can have the privilege that makes it one, those of DAP verification and Delegated Management, Global Delete, Global Lock and, as an application, Card Reset.
 fn capabilities(domain: &SecurityDomain<'_, '_>, w: &mut Writer<'_>) -> Result<(), BufferFull> {
     w.tlv_with(0xA0, |w| {
         w.tlv(0x80, &[0x03])?;
         w.tlv(0x81, &[domain.scp_parameter().byte()])?;
         w.tlv(0x82, &[SCP03_KEYS])
     })?;
-    let domains = Privileges::MANDATED_DAP_VERIFICATION.union(Privileges::DELEGATED_MANAGEMENT);
+    let domains = Privileges::MANDATED_DAP_VERIFICATION
+        .union(Privileges::DELEGATED_MANAGEMENT)
+        .union(Privileges::GLOBAL_DELETE)
+        .union(Privileges::GLOBAL_LOCK)
+        .union(Privileges::CARD_RESET);
     w.tlv(0x81, &domains.to_bytes())?;
-    w.tlv(0x82, &Privileges::NONE.to_bytes())?;
+    w.tlv(0x82, &Privileges::CARD_RESET.to_bytes())?;
     w.tlv(0x83, &[SHA_256])
 }
 

@@ -4,6 +4,7 @@ use sekisho_apdu::gp::{ApplicationLifeCycle, CardLifeCycle, Privileges};
 use sekisho_apdu::{Aid, StatusWord};
 use sekisho_nvm::Flash as _;
 
+use super::privileges::{may_have, put_with_reset};
 use super::{SecurityDomain, object_of};
 use crate::application::{Context, MESSAGING_POLICY};
 use crate::authorisation::{Authorisation, Order, has, proved};
@@ -20,16 +21,6 @@ use crate::secure::KeyRef;
 const KEPT: [u16; 3] = [0x0042, 0x0045, MESSAGING_POLICY];
 const KEPT_MAX: usize = 32;
 
-/// The privileges that a security domain can be given: to be one, to verify what is loaded for it, or whatever is loaded (GPC 9.2.2), and each of these to manage by token what is its own.
-const DOMAINS: [Privileges; 6] = [
-    Privileges::SECURITY_DOMAIN,
-    Privileges::DAP_VERIFICATION,
-    Privileges::MANDATED_DAP_VERIFICATION,
-    Privileges::DELEGATED_MANAGEMENT,
-    Privileges::DELEGATED_MANAGEMENT.union(Privileges::DAP_VERIFICATION),
-    Privileges::DELEGATED_MANAGEMENT.union(Privileges::MANDATED_DAP_VERIFICATION),
-];
-
 /// The data object of the root that has the number of the last token that had one; no command shows it.
 const TOKEN_NUMBER: u16 = 0x0093;
 /// Longest IIN and CIN.
@@ -43,7 +34,7 @@ pub struct Open<'c, 'a> {
 
 /// Content management, during one command's processing, with who has authorised it.
 pub struct ContentManagement<'c, 'a> {
-    context: &'c mut Context<'a>,
+    pub(super) context: &'c mut Context<'a>,
     by: Authorisation,
 }
 
@@ -115,7 +106,7 @@ pub struct NewLoadFile<'d> {
     pub code: u32,
 }
 
-const fn refused() -> Refusal {
+pub(super) const fn refused() -> Refusal {
     Refusal(StatusWord::CONDITIONS_NOT_SATISFIED)
 }
 
@@ -151,6 +142,22 @@ impl<'a> SecurityDomain<'_, 'a> {
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
         Ok(content)
+    }
+
+    /// DELETE, as who has sent the command has authorised it: with the privilege Global Delete whatever is in the container, where no token says something else.
+    ///
+    /// # Errors
+    /// As of [`SecurityDomain::content`].
+    pub fn deletion(&mut self, token: &Token<'_>) -> Result<ContentManagement<'_, 'a>, Refusal> {
+        let context = &*self.context;
+        let is_own = has(context.entry, Privileges::AUTHORIZED_MANAGEMENT).is_ok();
+        if is_own || !token.signature.is_empty() || has(context.entry, Privileges::GLOBAL_DELETE).is_err() {
+            return self.content(token);
+        }
+        let by =
+            Authorisation::global_delete(context.authenticated(), context.system.container, context.entry)?;
+        let context = &mut *self.context;
+        Ok(ContentManagement { context, by })
     }
 
     /// Content management that goes on with what was authorised when it began.
@@ -203,7 +210,7 @@ pub(super) fn put_entry(context: &mut Context<'_>, index: u8, entry: &Entry) -> 
 }
 
 /// The application with this AID, and its registry index, if it is within the security domain whose command it is.
-fn within(context: &Context<'_>, aid: &[u8]) -> Result<(u8, Entry), Refusal> {
+pub(super) fn within(context: &Context<'_>, aid: &[u8]) -> Result<(u8, Entry), Refusal> {
     let registry = &context.system.container.registry;
     let (own, _) = registry.entry(context.entry.id).ok_or(refused())?;
     let (index, entry) = registry.application(aid).ok_or(not_found())?;
@@ -390,11 +397,7 @@ impl ContentManagement<'_, '_> {
             return Err(refused());
         }
         let aid = Aid::new(new.aid).ok_or(wrong)?;
-        let may_have = match file.module {
-            Module::CARD_MANAGER => DOMAINS.contains(&new.privileges),
-            _ => new.privileges == Privileges::NONE,
-        };
-        if !may_have || registry.iter().any(|(_, entry)| entry.aid == aid) {
+        if !may_have(file.module, new.privileges) || registry.iter().any(|(_, entry)| entry.aid == aid) {
             return Err(wrong);
         }
         self.context.system.effects.order = Some(Order::Install {
@@ -412,20 +415,37 @@ impl ContentManagement<'_, '_> {
     /// INSTALL `[for make selectable]`.
     ///
     /// # Errors
-    /// 6A88 when there is no such application within the domain; 6985 when it is not INSTALLED; 6A80 for other privileges than it has.
+    /// 6A88 when there is no such application within the domain; 6985 when it is not INSTALLED, unless it gets the privilege Card Reset, which it has not; 6A80 for any other privilege that it
+    /// has not.
     pub fn make_selectable(&mut self, aid: &[u8], privileges: Privileges) -> Result<(), Refusal> {
         let (index, entry) = within(self.context, aid)?;
-        if entry.life_cycle != ApplicationLifeCycle::INSTALLED.0 {
+        let life_cycle = ApplicationLifeCycle(entry.life_cycle);
+        let gains_reset = index >= FACTORY_INDEX
+            && !entry.privileges.contains(Privileges::CARD_RESET)
+            && privileges.contains(Privileges::CARD_RESET);
+        let is_installed = life_cycle == ApplicationLifeCycle::INSTALLED;
+        if !(is_installed || gains_reset && life_cycle.is_selectable()) {
             return Err(refused());
         }
-        if !entry.privileges.contains(privileges) {
+        let all = if gains_reset {
+            entry.privileges.union(Privileges::CARD_RESET)
+        } else {
+            entry.privileges
+        };
+        if !all.contains(privileges) {
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
+        let life_cycle = if is_installed {
+            ApplicationLifeCycle::SELECTABLE
+        } else {
+            life_cycle
+        };
         let entry = Entry {
-            life_cycle: ApplicationLifeCycle::SELECTABLE.0,
+            life_cycle: life_cycle.0,
+            privileges: all,
             ..entry
         };
-        put_entry(self.context, index, &entry)
+        put_with_reset(self.context, index, &entry)
     }
 
     /// INSTALL `[for extradition]`: an application is associated with another security domain.
@@ -435,6 +455,15 @@ impl ContentManagement<'_, '_> {
     /// the operating system, or is associated with it already.
     pub fn extradite(&mut self, to: &[u8], aid: &[u8]) -> Result<(), Refusal> {
         let (index, entry) = within(self.context, aid)?;
+        let entry = Entry {
+            security_domain: Some(self.other_domain((index, &entry), to)?),
+            ..entry
+        };
+        put_entry(self.context, index, &entry)
+    }
+
+    /// Registry index of the other security domain that an application is to be associated with.
+    pub(super) fn other_domain(&self, (index, entry): (u8, &Entry), to: &[u8]) -> Result<u8, Refusal> {
         let registry = &self.context.system.container.registry;
         let is_domain = |entry: &Entry| entry.privileges.contains(Privileges::SECURITY_DOMAIN);
         let (to, domain) = registry
@@ -442,17 +471,10 @@ impl ContentManagement<'_, '_> {
             .filter(|(_, entry)| is_domain(entry))
             .ok_or(not_found())?;
         let may_not = ApplicationLifeCycle(domain.life_cycle).is_locked()
-            || is_domain(&entry)
+            || is_domain(entry)
             || index < FACTORY_INDEX
             || entry.security_domain == Some(to);
-        if may_not {
-            return Err(refused());
-        }
-        let entry = Entry {
-            security_domain: Some(to),
-            ..entry
-        };
-        put_entry(self.context, index, &entry)
+        if may_not { Err(refused()) } else { Ok(to) }
     }
 
     /// INSTALL `[for load]`: from here on the load file's blocks are taken that come from the same place.
@@ -513,7 +535,7 @@ impl ContentManagement<'_, '_> {
     /// with the operating system, and a domain with which others are associated; what an application [refuses](crate::Application::delete).
     pub fn delete(&mut self, aid: &[u8], related: bool) -> Result<(), Refusal> {
         let registry = &self.context.system.container.registry;
-        let (own, _) = registry.entry(self.context.entry.id).ok_or(refused())?;
+        let (own, _) = registry.entry(self.by.domain().entry).ok_or(refused())?;
         let file = || registry.load_file(aid).map(|(index, file, _)| (index, file));
         let found = registry.application(aid).or_else(file);
         let (_, entry) = found

@@ -5,10 +5,12 @@
 
 mod channel;
 mod manage;
+mod privileges;
 mod update;
 
 use manage::put_entry;
 pub use manage::{ContentManagement, NewApplication, NewLoadFile, Open, Token};
+pub use privileges::RegistryUpdate;
 
 use sekisho_apdu::gp::{CardLifeCycle, Privileges, SecurityDomainLifeCycle};
 use sekisho_apdu::{Aid, StatusWord, Writer};

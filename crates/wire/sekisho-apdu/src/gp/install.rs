@@ -18,6 +18,8 @@ pub mod purpose {
     pub const EXTRADITION: u8 = 0x10;
     /// For personalisation.
     pub const PERSONALISATION: u8 = 0x20;
+    /// For registry update.
+    pub const REGISTRY_UPDATE: u8 = 0x40;
 }
 
 /// A field whose length has one byte.
