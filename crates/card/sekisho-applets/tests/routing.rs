@@ -18,6 +18,8 @@ mod platform;
 #[allow(unreachable_pub)] // as common
 #[path = "routing/se.rs"]
 mod se;
+#[path = "routing/secure_only.rs"]
+mod secure_only;
 #[path = "routing/strangers.rs"]
 mod strangers;
 #[path = "routing/table.rs"]

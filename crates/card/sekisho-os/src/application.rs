@@ -256,9 +256,10 @@ impl<'a> Context<'a> {
     pub(crate) fn forward_prepared(&self, to: &[u8]) -> Result<Next, Refusal> {
         let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
         let found = self.system.container.registry.application(to);
+        let found = found.filter(|(index, _)| self.system.container.registry.shows(*index, self.place));
         let (_, entry) = found.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
         let to = entry.id;
-        if to == self.entry.id || self.system.container.usable(to).is_none() {
+        if to == self.entry.id || self.system.container.usable(to, self.place).is_none() {
             return Err(refused);
         }
         Ok(Next::Forward(Call { to }))

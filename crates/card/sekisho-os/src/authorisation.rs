@@ -155,6 +155,7 @@ pub(crate) enum Order {
         access: InterfaceAccess,
         life_cycle: ApplicationLifeCycle,
         quota: Quota,
+        secure_only: bool,
     },
     /// An application is to go, or a load file, with what comes from it or without.
     Delete {

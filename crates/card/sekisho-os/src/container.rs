@@ -6,7 +6,7 @@ use sekisho_apdu::gp::CardLifeCycle;
 use sekisho_apdu::{Aid, DecodeError, Reader, StatusWord, Writer};
 use sekisho_scp::ScpParameter;
 
-use crate::interface::{ContainerId, Interface};
+use crate::interface::{ContainerId, Place};
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::{Quota, Records, Room};
 use crate::pairing_record::PairingState;
@@ -100,17 +100,19 @@ impl Container {
         registry: Registry::empty(),
     };
 
-    /// The registry's entry of an application that may process commands: neither it nor the card is locked.
-    pub(crate) fn usable(&self, id: EntryId) -> Option<&Entry> {
+    /// The registry's entry of an application that may process commands at a place: neither it nor the card is locked, and a secure-only one only inside a TLS session.
+    pub(crate) fn usable(&self, id: EntryId, place: Place) -> Option<&Entry> {
         let (index, entry) = self.registry.entry(id)?;
         let card_is_open = self.card.life_cycle < CardLifeCycle::CardLocked;
-        (index == ISD_INDEX || card_is_open && entry.is_selectable()).then_some(entry)
+        let is_usable = card_is_open && entry.is_selectable() && self.registry.shows(index, place);
+        (index == ISD_INDEX || is_usable).then_some(entry)
     }
 
-    /// The same, where it answers on an interface.
-    pub(crate) fn usable_on(&self, id: EntryId, on: Interface) -> Option<&Entry> {
+    /// The same, where it answers on the interface of the place.
+    pub(crate) fn usable_on(&self, id: EntryId, place: Place) -> Option<&Entry> {
         let (index, _) = self.registry.entry(id)?;
-        self.usable(id).filter(|entry| answers(index, entry, on))
+        self.usable(id, place)
+            .filter(|entry| answers(index, entry, place.interface))
     }
 
     /// Its issuer security domain.

@@ -68,6 +68,7 @@ struct Installing<'a> {
     life_cycle: ApplicationLifeCycle,
     load_file: Origin,
     quota: Quota,
+    secure_only: bool,
     /// What it begins with: its own records, its keys, and the parameters that it is told.
     records: &'a [OwnRecord<'a>],
     keys: Keys<'a>,
@@ -91,6 +92,7 @@ impl<'a> Installing<'a> {
             access: InterfaceAccess::of_factory(application.module),
             load_file: Origin::Named(application.load_file),
             quota: Quota::NONE,
+            secure_only: false,
             records: application.records,
             keys,
             parameters: &[],
@@ -194,6 +196,28 @@ impl<P: Platform> SecureElement<P> {
         })
     }
 
+    /// Makes an application of a container secure-only, for ever: it is reached inside TLS sessions alone (`docs/spec/tls-manager.md`, 5). A security domain with all that is within it;
+    /// of the issuer security domain all but itself. The product authorises it.
+    ///
+    /// # Errors
+    /// 6A88 when there is no such application or container; 6581 when the flash fails.
+    pub fn make_secure_only(&mut self, container: ContainerId, aid: &Aid) -> Result<(), StatusWord> {
+        self.manage(container, |core, _, staged| {
+            let registry = &core.containers.get(container).registry;
+            let (index, entry) = registry.application(aid.as_bytes()).ok_or(not_found())?;
+            let marked = Entry {
+                secure_only: true,
+                ..*entry
+            };
+            let mut records = core.records(staged);
+            store_entry(&mut records, container, index, &marked)?;
+            flush(&mut records)?;
+            core.reload(container, staged)
+        })?;
+        self.leave_hidden();
+        Ok(())
+    }
+
     fn manage(
         &mut self,
         container: ContainerId,
@@ -259,6 +283,7 @@ impl<P: Platform> Core<P> {
                 access,
                 life_cycle,
                 quota,
+                secure_only,
             } => {
                 self.use_token(by, staged)?;
                 let registry = &self.containers.get(by.domain().container).registry;
@@ -272,6 +297,7 @@ impl<P: Platform> Core<P> {
                     life_cycle,
                     load_file: Origin::There(load_file),
                     quota,
+                    secure_only,
                     records: &[],
                     keys: None,
                     parameters: find(parameters, tag::APPLICATION_PARAMETERS)?.unwrap_or_default(),
@@ -342,6 +368,7 @@ impl<P: Platform> Core<P> {
         let entry = Entry {
             life_cycle: new.life_cycle.0,
             access: new.access,
+            secure_only: new.secure_only,
             ..Entry::application(id, new.aid, new.module, new.privileges, file_index, domain)
         };
         // Those that are there have theirs before it, whether they have been used or not.

@@ -60,7 +60,7 @@ impl<P: Platform> Core<P> {
         // It may have been locked, by itself or with the card, while it was selected.
         let container = self.containers.at(&self.interfaces.channels, place);
         let row = self.containers.row(&self.interfaces.channels, place.interface);
-        let entry = container.named(container.usable_on(id, place.interface).ok_or(refused)?, row);
+        let entry = container.named(container.usable_on(id, place).ok_or(refused)?, row);
         let called = Called {
             container: container.id,
             place,
@@ -152,7 +152,7 @@ impl<P: Platform> Core<P> {
     ) -> Result<StatusWord, Refusal> {
         let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
         let container = self.containers.at(&self.interfaces.channels, place);
-        let entry = *container.usable(to).ok_or(refused)?;
+        let entry = *container.usable(to, place).ok_or(refused)?;
         let command = CApdu::parse(command).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
         if let Some((index, _)) = container.registry.entry(to) {
             self.interfaces.channels.note_called(place, index);

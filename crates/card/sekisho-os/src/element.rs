@@ -88,6 +88,9 @@ impl<P: Platform> SecureElement<P> {
         if self.core.unpaired != [false; Interface::COUNT] {
             self.reset_unpaired();
         }
+        if self.core.changed {
+            self.leave_hidden();
+        }
         if !has_no_keys || self.buffers.scratch.staged.worked {
             Stack::of(
                 &self.core.platform.profile,
@@ -104,6 +107,26 @@ impl<P: Platform> SecureElement<P> {
         let changed = core::mem::take(&mut self.core.unpaired);
         for (interface, _) in Interface::ALL.into_iter().zip(changed).filter(|(_, is)| *is) {
             self.reset(interface);
+        }
+    }
+
+    /// What has become secure-only is as if it had never been there: where it is selected the issuer security domain is, and what it has begun or not yet given there goes.
+    #[inline(never)]
+    pub(crate) fn leave_hidden(&mut self) {
+        self.core.changed = false;
+        for place in Channels::places() {
+            let core = &mut self.core;
+            let container = core.containers.at(&core.interfaces.channels, place);
+            let selected = core.interfaces.channels.selected(place);
+            let found = selected.and_then(|id| container.registry.entry(id));
+            if found.is_none_or(|(index, _)| container.registry.shows(index, place)) {
+                continue;
+            }
+            core.change(place, core.root(place));
+            if let Some(own) = self.buffers.interfaces.get(place.interface) {
+                own.chain.clear_at(|channel| channel == place.logical_channel);
+                own.waiting.drop_at(|channel| channel == place.logical_channel);
+            }
         }
     }
 

@@ -285,7 +285,7 @@ impl<P: Platform> Core<P> {
                 let selected = self.interfaces.channels.selected(other);
                 let container = self.containers.at(&self.interfaces.channels, other);
                 let is_over = container.card.life_cycle == CardLifeCycle::Terminated && other != place;
-                let usable = selected.map(|id| (id, container.usable_on(id, other.interface)));
+                let usable = selected.map(|id| (id, container.usable_on(id, other)));
                 let is_unusable = usable.is_some_and(|(_, entry)| entry.is_none());
                 // Opened with the keys of a domain above, while it had none.
                 let is_foreign = |id| {
@@ -469,6 +469,7 @@ impl<P: Platform> Core<P> {
     /// Reads the container again. Not inlined, as [`Core::open_messaging`].
     #[inline(never)]
     fn read_again(&mut self, place: Place, staged: &mut Staged) -> Result<(), Refusal> {
+        self.changed = true;
         let container = self.interfaces.channels.container(place);
         let mut records = Records {
             nvm: self.nvm.open(),

@@ -6,7 +6,7 @@
 use sekisho_apdu::gp::{ApplicationLifeCycle, ELF_LOADED, Privileges};
 use sekisho_apdu::{Aid, DecodeError, PartialAid, Reader, Writer};
 
-use crate::interface::{ContainerId, Interface};
+use crate::interface::{ContainerId, Interface, Place};
 use crate::names::EntryId;
 use crate::refusal::Refusal;
 
@@ -28,6 +28,9 @@ const FORMAT_BY_INDEX: u8 = 1;
 
 /// Registry index of the first application that did not come with the operating system, or of its load file.
 pub(crate) const FACTORY_INDEX: u8 = 4;
+
+/// Bit of the kind's byte: the application is [secure-only](Entry::secure_only). Records of before have it not.
+const SECURE_ONLY: u8 = 0x80;
 
 /// "No such entry" in place of a registry index.
 const NO_INDEX: u8 = 0xFF;
@@ -137,6 +140,8 @@ pub struct Entry {
     pub load_file: Option<u8>,
     /// Registry index of its security domain.
     pub security_domain: Option<u8>,
+    /// Marked as to be reached inside TLS sessions alone (`docs/spec/tls-manager.md`, 5), and all within it if it is a security domain. [`Registry::is_secure_only`] says what holds.
+    pub secure_only: bool,
 }
 
 impl Entry {
@@ -159,6 +164,7 @@ impl Entry {
             access: InterfaceAccess::of_factory(module),
             load_file: Some(load_file),
             security_domain: Some(domain),
+            secure_only: false,
         }
     }
 
@@ -180,6 +186,7 @@ impl Entry {
             access: InterfaceAccess::ALL,
             load_file: None,
             security_domain: Some(domain),
+            secure_only: false,
         }
     }
 
@@ -195,7 +202,8 @@ impl Entry {
         };
         let everywhere = self.access == InterfaceAccess::ALL;
         let format = if everywhere { FORMAT } else { FORMAT_WITH_ACCESS };
-        w.bytes(&[format, kind, self.module.0, self.life_cycle])?;
+        let mark = if self.secure_only { SECURE_ONLY } else { 0 };
+        w.bytes(&[format, kind | mark, self.module.0, self.life_cycle])?;
         w.bytes(&self.privileges.to_bytes())?;
         w.u8(self.load_file.unwrap_or(NO_INDEX))?;
         w.u8(self.security_domain.unwrap_or(NO_INDEX))?;
@@ -233,7 +241,7 @@ impl Entry {
         Ok(Self {
             id,
             aid: aid(r.take(len.into())?)?,
-            kind: match kind {
+            kind: match kind & !SECURE_ONLY {
                 0 => r.finish().map(|()| EntryKind::Application)?,
                 1 => EntryKind::ExecutableLoadFile {
                     module_aid: aid(r.rest())?,
@@ -246,6 +254,7 @@ impl Entry {
             access,
             load_file: index(load_file),
             security_domain: index(security_domain),
+            secure_only: kind & SECURE_ONLY != 0,
         })
     }
 }
@@ -273,6 +282,12 @@ impl<'r> RegistryView<'r> {
     /// Whether it shows all.
     pub const fn is_whole(self) -> bool {
         self.domain == ISD_INDEX
+    }
+
+    /// Whether the entry at an index is [secure-only](Registry::is_secure_only); of the issuer security domain, whether all else of the container is.
+    pub fn is_secure_only(self, index: u8) -> bool {
+        let is_marked = self.registry.get(index).is_some_and(|entry| entry.secure_only);
+        is_marked || self.registry.is_secure_only(index)
     }
 
     /// The AID of the load file or the security domain of an entry that it shows.
@@ -336,14 +351,25 @@ impl Registry {
         [Some(entry.aid), other].into_iter().flatten()
     }
 
-    /// The applications that SELECT may select on an interface and whose AID starts with `name`, with their indices: what is closed there is as if it were
-    /// not there.
-    pub(crate) fn matching(&self, name: &PartialAid, on: Interface) -> impl Iterator<Item = (u8, &Entry)> {
+    /// The applications that SELECT may select at a place and whose AID starts with `name`, with their indices: what is closed or not shown there is as if
+    /// it were not there.
+    pub(crate) fn matching(&self, name: &PartialAid, place: Place) -> impl Iterator<Item = (u8, &Entry)> {
         self.iter().filter(move |(index, entry)| {
             entry.is_selectable()
-                && answers(*index, entry, on)
+                && answers(*index, entry, place.interface)
+                && self.shows(*index, place)
                 && self.names_of(*index, entry).any(|aid| aid.matches_partial(name))
         })
+    }
+
+    /// Whether the application at an index is reached inside TLS sessions alone: it, or a security domain that it is within, is marked. Never the issuer security domain, which is what is selected where nothing else can be.
+    pub fn is_secure_only(&self, index: u8) -> bool {
+        index != ISD_INDEX && self.above(index).any(|(_, entry)| entry.secure_only)
+    }
+
+    /// Whether there is, for whoever is at a place, an application at an index: a secure-only one is there inside TLS sessions alone.
+    pub(crate) fn shows(&self, index: u8, place: Place) -> bool {
+        place.is_inside() || !self.is_secure_only(index)
     }
 
     /// All entries with their indices.
@@ -394,16 +420,21 @@ impl Registry {
 
     /// Whether the entry at an index is this security domain, or is associated with it or with one below it.
     pub(crate) fn is_within(&self, index: u8, domain: u8) -> bool {
-        let above = |index: &u8| self.get(*index)?.security_domain;
-        // The issuer security domain is its own.
-        core::iter::successors(Some(index), above)
-            .take(ENTRIES_MAX)
-            .any(|index| index == domain)
+        self.above(index).any(|(index, _)| index == domain)
     }
 
-    /// The first application that SELECT may select on an interface and whose AID starts with `name`, behind index `after` (GPC 6.4.2.1.2).
-    pub(crate) fn find(&self, name: &PartialAid, after: Option<u8>, on: Interface) -> Option<&Entry> {
-        self.matching(name, on)
+    /// The entry at an index, its security domain, that one's, and so on.
+    fn above(&self, index: u8) -> impl Iterator<Item = (u8, &Entry)> {
+        let next = |index: &u8| self.get(*index)?.security_domain;
+        // The issuer security domain is its own.
+        core::iter::successors(Some(index), next)
+            .take(ENTRIES_MAX)
+            .map_while(|index| Some((index, self.get(index)?)))
+    }
+
+    /// The first application that SELECT may select at a place and whose AID starts with `name`, behind index `after` (GPC 6.4.2.1.2).
+    pub(crate) fn find(&self, name: &PartialAid, after: Option<u8>, place: Place) -> Option<&Entry> {
+        self.matching(name, place)
             .find(|(index, _)| after.is_none_or(|after| *index > after))
             .map(|(_, entry)| entry)
     }
@@ -441,7 +472,6 @@ mod tests {
     }
 
     const ID: EntryId = EntryId::FIRST;
-    const SPI: Interface = Interface::Spi;
 
     fn app(bytes: &[u8]) -> Entry {
         Entry::application(ID, aid(bytes), Module(9), Privileges::NONE, 1, 0)
@@ -532,6 +562,66 @@ mod tests {
         assert!(Entry::decode(5, &second).is_err());
     }
 
+    /// On a logical channel, and inside the TLS session there.
+    const PLAIN: Place = Place {
+        interface: Interface::Spi,
+        logical_channel: 0,
+    };
+    const INSIDE: Place = PLAIN.on(crate::interface::CHANNELS_MAX);
+
+    /// The byte of the kind has a bit more; all else stands where it stood.
+    #[test]
+    fn a_mark_is_one_bit_of_the_record() {
+        let record = |entry: Entry| {
+            let mut buf = [0; ENTRY_RECORD_MAX];
+            let mut w = Writer::new(&mut buf);
+            entry.encode(&mut w).unwrap();
+            let len = w.len();
+            (buf, len)
+        };
+        let plain = app(&[1; 5]);
+        let marked = Entry {
+            secure_only: true,
+            ..plain
+        };
+        let ((mut expected, len), (written, _)) = (record(plain), record(marked));
+        assert_eq!(expected[1], 0);
+        expected[1] = SECURE_ONLY;
+        assert_eq!(written, expected);
+        assert_eq!(Entry::decode(3, &written[..len]), Ok(marked));
+        expected[1] = SECURE_ONLY | 2;
+        assert!(Entry::decode(3, &expected[..len]).is_err());
+    }
+
+    #[test]
+    fn what_a_domain_is_holds_for_all_within_it_and_never_for_the_root() {
+        let mut registry = Registry::empty();
+        let within = |aid: u8, domain| Entry {
+            security_domain: Some(domain),
+            ..app(&[aid; 5])
+        };
+        registry.set(0, Some(within(0, 0)));
+        for (index, domain) in [(4, 0), (5, 4), (6, 5), (7, 6), (8, 0)] {
+            registry.set(index, Some(within(index, domain)));
+        }
+        let marked = |registry: &mut Registry, index: u8| {
+            let entry = *registry.get(index).unwrap();
+            let secure_only = true;
+            registry.set(index, Some(Entry { secure_only, ..entry }));
+        };
+        let hidden = |registry: &Registry| (0..9).filter(|index| !registry.shows(*index, PLAIN)).collect();
+        let nobody: Vec<u8> = hidden(&registry);
+        assert!(nobody.is_empty());
+        marked(&mut registry, 5);
+        assert_eq!(hidden(&registry), [5, 6, 7]);
+        marked(&mut registry, 0);
+        assert_eq!(hidden(&registry), [4, 5, 6, 7, 8]);
+        assert!((0..9).all(|index| registry.shows(index, INSIDE)));
+        let name = PartialAid::try_from(&[6; 5][..]).unwrap();
+        assert!(registry.find(&name, None, PLAIN).is_none());
+        assert!(registry.find(&name, None, INSIDE).is_some());
+    }
+
     #[test]
     fn search_goes_by_index_and_passes_what_cannot_be_selected() {
         let mut registry = Registry::empty();
@@ -551,7 +641,7 @@ mod tests {
         let rid = PartialAid::try_from(&[1; 5][..]).unwrap();
         let find = |after| {
             registry
-                .find(&rid, after, SPI)
+                .find(&rid, after, PLAIN)
                 .map(|entry| entry.aid.as_bytes()[5])
         };
         assert_eq!(find(None), Some(3));
@@ -560,7 +650,7 @@ mod tests {
         let full = PartialAid::try_from(&[1, 1, 1, 1, 1, 7][..]).unwrap();
         assert_eq!(
             registry
-                .find(&full, None, SPI)
+                .find(&full, None, PLAIN)
                 .map(|entry| entry.aid.as_bytes()[5]),
             Some(7)
         );

@@ -17,12 +17,16 @@ fn is_common(common: &[Aid], name: &PartialAid) -> bool {
 
 impl Container {
     /// What is selected on an interface where nothing has been yet: the application with the privilege Card Reset, else the issuer security domain (GPC 6.4.1.1).
-    pub(crate) fn default_application(&self, on: Interface) -> Selected {
+    pub(crate) fn default_application(&self, interface: Interface) -> Selected {
         let its = |(index, entry): &(u8, &Entry)| {
             *index != ISD_INDEX && entry.privileges.contains(Privileges::CARD_RESET)
         };
         let chosen = self.registry.applications().find(its);
-        let usable = chosen.and_then(|(_, entry)| self.usable_on(entry.id, on));
+        let place = Place {
+            interface,
+            logical_channel: 0,
+        };
+        let usable = chosen.and_then(|(_, entry)| self.usable_on(entry.id, place));
         Selected {
             container: self.id,
             entry: usable.map(|entry| entry.id).or(self.root()),
@@ -80,18 +84,18 @@ impl<C: ContainerMemory> ContainerParts<C> {
         self.get(channels.container(place))
     }
 
-    /// What a name means on an interface: in the paired container first; elsewhere only where the row and the name allow it, and if exactly one application that can be selected
+    /// What a name means at a place: in the paired container first; elsewhere only where the row and the name allow it, and if exactly one application that can be selected
     /// has that name. Nothing but RAM is read, whatever is found.
     pub(crate) fn find(
         &self,
-        (row, on): (Row, Interface),
-        common: &[Aid],
+        (row, common): (Row, &[Aid]),
         name: &PartialAid,
+        place: Place,
     ) -> Option<(ContainerId, Entry)> {
         let paired = self.get(row.container);
         let found = match name.as_bytes() {
             [] => paired.registry.get(ISD_INDEX),
-            _ => paired.registry.find(name, None, on),
+            _ => paired.registry.find(name, None, place),
         };
         if let Some(entry) = found {
             return Some((paired.id, *entry));
@@ -103,7 +107,7 @@ impl<C: ContainerMemory> ContainerParts<C> {
             |other: &&Container| other.id != paired.id && other.card.life_cycle < CardLifeCycle::CardLocked;
         let elsewhere = self.table.all().iter().filter(is_open);
         let mut all = elsewhere.flat_map(|other| {
-            let its = other.registry.matching(name, on);
+            let its = other.registry.matching(name, place);
             its.map(move |(_, entry)| (other.id, *entry))
         });
         let only = all.next();

@@ -123,13 +123,14 @@ impl<P: Platform> Core<P> {
         };
         let name = PartialAid::try_from(command.data).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
         match after {
-            None => self
-                .containers
-                .find((row, place.interface), self.platform.profile.common, &name),
+            None => {
+                let common = self.platform.profile.common;
+                self.containers.find((row, common), &name, place)
+            }
             Some(after) => {
                 let found = match command.data {
                     [] => present.registry.get(ISD_INDEX),
-                    _ => present.registry.find(&name, Some(after), place.interface),
+                    _ => present.registry.find(&name, Some(after), place),
                 };
                 found.map(|entry| (present.id, *entry))
             }

@@ -51,6 +51,8 @@ pub(crate) struct Core<P: Platform> {
     pub(crate) loader: Loader,
     /// Interfaces whose row in pairing data is another since this command: they are reset behind its answer.
     pub(crate) unpaired: [bool; Interface::COUNT],
+    /// A command has changed a registry: what it has made secure-only is left behind its answer.
+    pub(crate) changed: bool,
     /// Who is speaking in the TLS session whose command is processed.
     #[cfg(feature = "tls")]
     pub(crate) speaking: Option<crate::tls_inside::Speaking>,
@@ -141,6 +143,7 @@ impl<P: Platform> Core<P> {
             },
             loader: Loader::NEW,
             unpaired: [false; Interface::COUNT],
+            changed: false,
             #[cfg(feature = "tls")]
             speaking: None,
             mute: true,

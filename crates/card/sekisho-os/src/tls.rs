@@ -43,10 +43,15 @@ impl<P: Platform> Core<P> {
     fn tls_manager(&self, interface: Interface) -> Option<Manager> {
         let row = self.containers.row(&self.interfaces.channels, interface);
         let name = PartialAid::try_from(TLS_MANAGER).ok()?;
-        let (container, entry) =
-            self.containers
-                .find((row, interface), self.platform.profile.common, &name)?;
-        let usable = self.containers.get(container).usable(entry.id)?;
+        // It may be secure-only itself.
+        let inside = Place {
+            interface,
+            logical_channel: 0,
+        }
+        .inside();
+        let common = self.platform.profile.common;
+        let (container, entry) = self.containers.find((row, common), &name, inside)?;
+        let usable = self.containers.get(container).usable(entry.id, inside)?;
         (usable.module == Module::TLS_MANAGER).then_some((container, entry))
     }
 

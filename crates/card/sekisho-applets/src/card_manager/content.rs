@@ -71,6 +71,7 @@ pub(super) fn install(
             life_cycle,
             access: access(system)?.unwrap_or(InterfaceAccess::CONTACT),
             quota: Quota::of_parameters(system)?,
+            secure_only: find(system, tag::SECURE_ONLY)?.is_some(),
         })?,
     }
     out.u8(NO_RECEIPT)?;
@@ -204,6 +205,7 @@ fn check_parameters(
             tag::TOKEN_REFERENCE => token_reference(content, object.value)?,
             tag::SYSTEM_PARAMETERS => check_all(object.value, |object| match object.tag.0 {
                 CONTACTLESS_PROTOCOL => installs,
+                tag::SECURE_ONLY => installs && is_secure_only(object),
                 tag => FIXED.contains(&tag) || installs && NON_VOLATILE.contains(&tag),
             })?,
             _ => return Err(wrong_data()),
@@ -282,6 +284,11 @@ fn check_all(objects: &[u8], is_known: impl Fn(&Tlv<'_>) -> bool) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Secure-only cannot be said but so: what is not has no such object.
+fn is_secure_only(object: &Tlv<'_>) -> bool {
+    object.value == [0x01]
 }
 
 /// SCP03 is what every domain has, with the SE's "i", and what the policies are about there is not.

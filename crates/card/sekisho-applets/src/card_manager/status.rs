@@ -62,7 +62,7 @@ impl CardManager {
                 Some([0, 0, short @ ..]) => short,
                 Some(long) => long,
             };
-            show((registry, life_cycle), p1, entry, (tags, shown), out)?;
+            show((registry, life_cycle), p1, (index, entry), (tags, shown), out)?;
             if out.len() > ANSWER_MAX {
                 out.truncate(before);
                 self.cursor = Some(Cursor {
@@ -127,7 +127,7 @@ fn is_meant(p1: u8, index: u8, entry: &Entry) -> bool {
 fn show(
     (registry, life_cycle): (RegistryView<'_>, CardLifeCycle),
     p1: u8,
-    entry: &Entry,
+    (index, entry): (u8, &Entry),
     (tags, version): (TagList<'_>, &[u8]),
     out: &mut Writer<'_>,
 ) -> Result<(), Refusal> {
@@ -139,6 +139,7 @@ fn show(
                 shown.life_cycle = life_cycle.to_byte();
             }
             shown.privileges = Some(entry.privileges);
+            shown.secure_only = registry.is_secure_only(index);
             shown.executable_load_file = registry.aid_of(entry.load_file);
         }
         EntryKind::ExecutableLoadFile { module_aid } if p1 == LOAD_FILES_AND_MODULES => {
@@ -197,6 +198,7 @@ mod tests {
                 access: InterfaceAccess::ALL,
                 load_file: Some(0),
                 security_domain: Some(0),
+                secure_only: false,
             };
             registry.set(index, Some(entry));
         }

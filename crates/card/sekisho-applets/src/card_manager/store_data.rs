@@ -1,5 +1,6 @@
-//! STORE DATA for the issuer security domain itself (GPC 11.11): IIN, CIN, and what readers may open by secure messaging.
+//! STORE DATA for the issuer security domain itself (GPC 11.11): IIN, CIN, what readers may open by secure messaging, and that the domain is secure-only.
 
+use sekisho_apdu::gp::tag;
 use sekisho_apdu::tlv::TlvReader;
 use sekisho_apdu::{CApdu, Reader, StatusWord};
 use sekisho_messaging::setup::Policy;
@@ -142,6 +143,10 @@ fn store(domain: &mut SecurityDomain<'_, '_>, objects: &[u8]) -> Result<(), Refu
     }
     for object in TlvReader::new(objects) {
         let object = object?;
+        if (object.tag.0, object.value) == (tag::SECURE_ONLY, &[0x01]) {
+            domain.make_secure_only()?;
+            continue;
+        }
         let tag = u16::try_from(object.tag.0).map_err(|_| wrong_data())?;
         let right = match tag {
             IIN | CIN => object.value.len() <= STORED_MAX,

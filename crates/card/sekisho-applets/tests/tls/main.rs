@@ -15,4 +15,5 @@ mod openssl;
 mod pki;
 mod rules;
 mod se;
+mod secure_only;
 mod servers;

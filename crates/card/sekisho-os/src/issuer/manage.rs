@@ -91,6 +91,8 @@ pub struct NewApplication<'d> {
     pub life_cycle: ApplicationLifeCycle,
     /// What room its records have.
     pub quota: Quota,
+    /// Reached inside TLS sessions alone.
+    pub secure_only: bool,
 }
 
 /// A load file that is to come, as INSTALL `[for load]` names it.
@@ -180,15 +182,36 @@ impl SecurityDomain<'_, '_> {
     pub fn to_personalise(&mut self, aid: &[u8]) -> Result<EntryId, Refusal> {
         let context = &*self.context;
         proved(context.authenticated(), context.system.container, context.entry)?;
-        let (_, entry) = within(context, aid)?;
+        let (index, entry) = within(context, aid)?;
         let container = context.system.container;
+        if !container.registry.shows(index, context.place) {
+            return Err(not_found());
+        }
         let own = container.registry.entry(context.entry.id).map(|(index, _)| index);
         let is_own = entry.id != context.entry.id && entry.security_domain == own;
         let is_domain = entry.privileges.contains(Privileges::SECURITY_DOMAIN);
-        if !is_own || is_domain || container.usable(entry.id).is_none() {
+        if !is_own || is_domain || container.usable(entry.id, context.place).is_none() {
             return Err(refused());
         }
         Ok(entry.id)
+    }
+}
+
+impl SecurityDomain<'_, '_> {
+    /// Makes the security domain and all that is within it secure-only, for ever: of the issuer security domain all but itself.
+    ///
+    /// # Errors
+    /// 6982 unless the command came through the domain's secure channel, with a C-MAC.
+    pub fn make_secure_only(&mut self) -> Result<(), Refusal> {
+        let context = &mut *self.context;
+        proved(context.authenticated(), context.system.container, context.entry)?;
+        let found = context.system.container.registry.entry(context.entry.id);
+        let (index, entry) = found.ok_or(refused())?;
+        let marked = Entry {
+            secure_only: true,
+            ..*entry
+        };
+        put_entry(context, index, &marked)
     }
 }
 
@@ -408,6 +431,7 @@ impl ContentManagement<'_, '_> {
             access: new.access,
             life_cycle: new.life_cycle,
             quota: new.quota,
+            secure_only: new.secure_only,
         });
         Ok(())
     }
@@ -455,15 +479,12 @@ impl ContentManagement<'_, '_> {
     /// the operating system, or is associated with it already.
     pub fn extradite(&mut self, to: &[u8], aid: &[u8]) -> Result<(), Refusal> {
         let (index, entry) = within(self.context, aid)?;
-        let entry = Entry {
-            security_domain: Some(self.other_domain((index, &entry), to)?),
-            ..entry
-        };
+        let entry = self.moved(index, &entry, to)?;
         put_entry(self.context, index, &entry)
     }
 
-    /// Registry index of the other security domain that an application is to be associated with.
-    pub(super) fn other_domain(&self, (index, entry): (u8, &Entry), to: &[u8]) -> Result<u8, Refusal> {
+    /// An application's entry as it is associated with another security domain.
+    pub(super) fn moved(&self, index: u8, entry: &Entry, to: &[u8]) -> Result<Entry, Refusal> {
         let registry = &self.context.system.container.registry;
         let is_domain = |entry: &Entry| entry.privileges.contains(Privileges::SECURITY_DOMAIN);
         let (to, domain) = registry
@@ -474,7 +495,15 @@ impl ContentManagement<'_, '_> {
             || is_domain(entry)
             || index < FACTORY_INDEX
             || entry.security_domain == Some(to);
-        if may_not { Err(refused()) } else { Ok(to) }
+        if may_not {
+            return Err(refused());
+        }
+        Ok(Entry {
+            security_domain: Some(to),
+            // What a domain has marked stays so when it goes.
+            secure_only: registry.is_secure_only(index),
+            ..*entry
+        })
     }
 
     /// INSTALL `[for load]`: from here on the load file's blocks are taken that come from the same place.

@@ -52,7 +52,7 @@ impl ContentManagement<'_, '_> {
     pub fn update(&mut self, new: &RegistryUpdate<'_>) -> Result<(), Refusal> {
         let (index, mut entry) = within(self.context, new.application)?;
         if !new.domain.is_empty() {
-            entry.security_domain = Some(self.other_domain((index, &entry), new.domain)?);
+            entry = self.moved(index, &entry, new.domain)?;
         }
         if let Some(privileges) = new.privileges {
             if index < FACTORY_INDEX {

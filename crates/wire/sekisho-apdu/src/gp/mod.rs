@@ -112,6 +112,8 @@ pub mod tag {
     pub const DELETE_TOKEN: u32 = 0x9E;
     /// Parameters of INSTALL that are the system's.
     pub const SYSTEM_PARAMETERS: u32 = 0xEF;
+    /// Ours: secure-only, 01 (`docs/spec/tls-manager.md`, 5), in the registry data, in the system's parameters of INSTALL, and as a data object of a security domain.
+    pub const SECURE_ONLY: u32 = 0xDF53;
     /// Maximum length of data field in command message (GPC Table 11-82).
     pub const MAX_COMMAND_LENGTH: u32 = 0x9F65;
 }

@@ -25,6 +25,8 @@ pub struct RegistryEntry<'a> {
     pub modules: &'a [Aid],
     /// The associated security domain (CC).
     pub security_domain: Option<Aid>,
+    /// Whether it is reached inside TLS sessions alone (DF53, ours, shown where it is so).
+    pub secure_only: bool,
 }
 
 impl<'a> RegistryEntry<'a> {
@@ -39,6 +41,7 @@ impl<'a> RegistryEntry<'a> {
             version: &[],
             modules: &[],
             security_domain: None,
+            secure_only: false,
         }
     }
 
@@ -74,6 +77,9 @@ impl<'a> RegistryEntry<'a> {
             }
             if let Some(aid) = self.security_domain {
                 object(tag::SECURITY_DOMAIN, aid.as_bytes())?;
+            }
+            if self.secure_only {
+                object(tag::SECURE_ONLY, &[0x01])?;
             }
             Ok(())
         })
