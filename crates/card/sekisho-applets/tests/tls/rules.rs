@@ -6,7 +6,7 @@ use sekisho_os::Interface;
 use sekisho_tls::Version;
 
 use crate::common::{send_on, sw};
-use crate::device::{NOW, honest, inside, server, session};
+use crate::device::{NOW, honest, inside, server, session, talking};
 use crate::pki::Pki;
 use crate::se::{FILES, PORT, ROOT, empty, reaching, row, store, with};
 use crate::servers::{READ, select};
@@ -195,24 +195,57 @@ fn a_session_ends_with_its_interface_its_row_and_its_manager() {
     }
 }
 
+/// OPEN on a channel of an interface, with a time: the status word, 9000 for an answer that waits too.
+fn opened(se: &mut crate::se::Se, interface: Interface, channel: u8) -> u16 {
+    let open = [&[0xA4 | channel, 0x28, 0, 1, 8][..], &NOW.to_be_bytes(), &[0]].concat();
+    match sw(&send_on(se, interface, &open)) {
+        0x6100..=0x61FF => 0x9000,
+        said => said,
+    }
+}
+
+/// CLOSE there.
+fn closed(se: &mut crate::se::Se, interface: Interface, channel: u8) -> u16 {
+    sw(&send_on(se, interface, &[0xA4 | channel, 0x2A, 0, 0, 0]))
+}
+
+/// Of the interfaces on which the TLS Manager answers.
+const CONTACTS: Interface = Interface::Iso7816Contact;
+
 #[test]
-fn a_handshake_that_has_proved_nothing_makes_room() {
+fn a_handshake_that_has_proved_nothing_makes_room_and_a_session_does_not() {
     let pki = Pki::new();
     let mut se = with(&pki);
-    for interface in Interface::ALL {
-        let said = send_on(&mut *se, interface, OPEN);
-        assert!([0x9000, 0x6100].contains(&(sw(&said) & 0xFF00)), "{interface:?}");
-        assert_eq!(sw(&send_on(&mut *se, interface, &[0, 0x70, 0, 0, 1])), 0x9000);
+    for channel in 1..4 {
+        for interface in [PORT, CONTACTS] {
+            assert_eq!(
+                send_on(&mut *se, interface, &[0, 0x70, 0, 0, 1]),
+                [channel, 0x90, 0]
+            );
+        }
+        assert_eq!(opened(&mut se, CONTACTS, channel), 0x9000);
     }
-    // A fifth: the first one has gone.
-    let open = [&[0xA5, 0x28, 0, 1, 8][..], &NOW.to_be_bytes(), &[0]].concat();
-    assert_eq!(sw(&send_on(&mut *se, PORT, &open)), 0x9000);
-    assert_eq!(
-        sw(&send_on(&mut *se, Interface::ALL[0], &[0xA4, 0x2A, 0, 0, 0])),
-        0x6985
-    );
-    assert_eq!(
-        sw(&send_on(&mut *se, Interface::ALL[1], &[0xA4, 0x2A, 0, 0, 0])),
-        0x6285
-    );
+    assert_eq!(opened(&mut se, CONTACTS, 0), 0x9000);
+    // Each that proves its peer takes the room of the oldest that has not: those of channels 1, 2, 3, then 0.
+    for (channel, gone) in (0..4).zip([1, 2, 3, 0]) {
+        let mut server = server(&pki, Version::Tls13);
+        let answer = talking(&mut se, &mut server, channel, &mut honest, |talk| {
+            talk.ask(&select(FILES))
+        });
+        assert_eq!(answer.map(|answer| sw(&answer)), Ok(0x9000), "{channel}");
+        assert_eq!(closed(&mut se, CONTACTS, gone), 0x6985, "{gone}");
+    }
+    // Four peers are proved: nobody makes room, and all go on.
+    assert_eq!(opened(&mut se, CONTACTS, 0), 0x6A84);
+    assert_eq!(opened(&mut se, Interface::ApduGate, 0), 0x6A84);
+    // One of them ends with its logical channel; its room is another's.
+    assert_eq!(sw(&send_on(&mut *se, PORT, &[0, 0x70, 0x80, 2])), 0x9000);
+    assert_eq!(opened(&mut se, CONTACTS, 0), 0x9000);
+    assert_eq!(opened(&mut se, CONTACTS, 1), 0x9000);
+    assert_eq!(closed(&mut se, CONTACTS, 0), 0x6985);
+    assert_eq!(send_on(&mut *se, PORT, &[0, 0x70, 0, 0, 1]), [2, 0x90, 0]);
+    assert_eq!(closed(&mut se, PORT, 2), 0x6985);
+    for channel in [0, 1, 3] {
+        assert_eq!(closed(&mut se, PORT, channel), 0x6285, "{channel}");
+    }
 }
