@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args as ClapArgs;
@@ -68,7 +69,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
 
-    /// Print one JSON object a session on standard output
+    /// Print JSON objects on standard output, one a line: when a session begins, for each answer, and when a session is over
     #[arg(long)]
     json: bool,
 
@@ -83,10 +84,15 @@ struct Shared {
     script: Vec<Command>,
     /// How many sessions may still begin.
     turns: Semaphore,
+    /// How many have begun.
+    begun: AtomicU32,
+    is_json: bool,
 }
 
 /// A session that is over.
 struct Ended {
+    /// Counted when it began.
+    number: u32,
     identity: Identity,
     from: Option<SocketAddr>,
     protocol: &'static str,
@@ -106,6 +112,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         gateway,
         script,
         turns: Semaphore::new(most),
+        begun: AtomicU32::new(0),
+        is_json: args.json,
     });
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -170,7 +178,7 @@ async fn serve(args: &Args, shared: &Arc<Shared>, count: Option<u32>) -> Result<
             }
             Some(ended) = sessions.join_next() => tally.count(args.json, ended)?,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => if let Some(room) = shared.gateway.room() {
+                Ok((stream, from)) => if let Some(room) = shared.gateway.room(from.ip()) {
                     sessions.spawn(one(Arc::clone(shared), room, stream, stopped.clone()));
                 },
                 // No file is left, or the connection has gone already.
@@ -211,8 +219,8 @@ impl Tally {
             .iter()
             .any(|(_, outcome)| *outcome == Outcome::Unknown);
         match is_json {
-            true => print_line(&ended.as_json(self.sessions).to_string()),
-            false => print_line(&ended.as_text(self.sessions)),
+            true => print_line(&ended.as_json().to_string()),
+            false => print_line(&ended.as_text()),
         }
         Ok(())
     }
@@ -243,10 +251,13 @@ async fn one(
         return None;
     };
     turn.forget();
+    let number = 1 + shared.begun.fetch_add(1, Ordering::Relaxed);
     let (identity, protocol) = (session.identity().clone(), session.protocol());
-    let (outcomes, why) = play(&mut session, &shared.script, &mut stop).await;
+    shared.begins(number, &session);
+    let (outcomes, why) = play(&mut session, &shared, number, &mut stop).await;
     end(session, &mut stop).await;
     Some(Ended {
+        number,
         identity,
         from,
         protocol,
@@ -278,26 +289,66 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 /// Sends the script's commands: what became of each, and why not all were done as expected.
 async fn play(
     session: &mut Session,
-    script: &[Command],
+    shared: &Shared,
+    number: u32,
     stop: &mut watch::Receiver<bool>,
 ) -> (Vec<Outcome>, Option<String>) {
+    let script = &shared.script;
     let mut objection = None;
-    let as_expected = |number: usize, answer: &[u8]| {
-        objection = script.get(number).and_then(|command| command.objection(answer));
+    let as_expected = |at: usize, answer: &[u8]| {
+        let command = script.get(at);
+        if let Some(command) = command.filter(|_| shared.is_json) {
+            let mut line = command_line(&command.bytes, &Outcome::Done(answer.to_vec()));
+            (line["event"], line["session"], line["command"]) =
+                ("answer".into(), number.into(), (at + 1).into());
+            print_line(&line.to_string());
+        }
+        objection = command.and_then(|command| command.objection(answer));
         objection.is_none()
     };
     let (outcomes, lost) = session.run_until(script, as_expected, told(stop)).await;
     (outcomes, objection.or(lost.map(|lost| lost.to_string())))
 }
 
+impl Shared {
+    /// Says that a session begins: to whoever looks on, or for programs.
+    fn begins(&self, number: u32, session: &Session) {
+        let (identity, from) = (session.identity(), session.address());
+        if self.is_json {
+            let line = json!({
+                "event": "begin", "session": number, "names": identity.names, "key": hex::encode_upper(identity.key),
+                "from": from.map(|from| from.to_string()), "protocol": session.protocol(),
+            });
+            return print_line(&line.to_string());
+        }
+        let from = from.map_or_else(String::new, |from| format!(" from {from}"));
+        say(&format!(
+            "session {number} begins: {identity}, {}{from}",
+            session.protocol()
+        ));
+    }
+}
+
+/// What became of a command.
+fn command_line(command: &[u8], outcome: &Outcome) -> Value {
+    let sent = hex::encode_upper(command);
+    match outcome {
+        Outcome::Done(answer) => json!({
+            "sent": sent, "outcome": "done", "received": hex::encode_upper(answer), "sw": format!("{:04X}", sw(answer).0),
+        }),
+        Outcome::NotSent => json!({"sent": sent, "outcome": "not sent"}),
+        Outcome::Unknown => json!({"sent": sent, "outcome": "unknown"}),
+    }
+}
+
 impl Ended {
-    fn as_text(&self, number: u32) -> String {
+    fn as_text(&self) -> String {
         let from = self
             .from
             .map_or_else(String::new, |from| format!("  from {from}"));
         let mut lines = vec![format!(
-            "session {number}    {}  {}{from}",
-            self.identity, self.protocol
+            "session {}    {}  {}{from}",
+            self.number, self.identity, self.protocol
         )];
         let mut line = |what: &str, text: &str| lines.push(format!("  {what:<12}{text}"));
         for (command, outcome) in &self.outcomes {
@@ -320,19 +371,14 @@ impl Ended {
         lines.join("\n")
     }
 
-    fn as_json(&self, number: u32) -> Value {
-        let commands = self.outcomes.iter().map(|(command, outcome)| {
-            let sent = hex::encode_upper(command);
-            match outcome {
-                Outcome::Done(answer) => json!({
-                    "sent": sent, "outcome": "done", "received": hex::encode_upper(answer), "sw": format!("{:04X}", sw(answer).0),
-                }),
-                Outcome::NotSent => json!({"sent": sent, "outcome": "not sent"}),
-                Outcome::Unknown => json!({"sent": sent, "outcome": "unknown"}),
-            }
-        });
+    fn as_json(&self) -> Value {
+        let commands = self
+            .outcomes
+            .iter()
+            .map(|(command, outcome)| command_line(command, outcome));
         json!({
-            "session": number,
+            "event": "end",
+            "session": self.number,
             "names": self.identity.names,
             "key": hex::encode_upper(self.identity.key),
             "from": self.from.map(|from| from.to_string()),

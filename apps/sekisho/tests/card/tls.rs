@@ -142,8 +142,11 @@ fn the_gateway_gives_commands_to_a_card() {
             });
             (first, second, reader)
         });
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut session = gateway.accept(gateway.room().unwrap(), stream).await.unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        let mut session = gateway
+            .accept(gateway.room(address.ip()).unwrap(), stream)
+            .await
+            .unwrap();
         assert_eq!(session.identity().names, ["element.example"]);
         assert_eq!(session.identity().certificate, pki.element.certificate);
         assert_eq!(session.protocol(), "TLS 1.3");
@@ -155,8 +158,11 @@ fn the_gateway_gives_commands_to_a_card() {
         );
         assert_eq!(session.tally().commands, 3);
         session.end().await;
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut session = gateway.accept(gateway.room().unwrap(), stream).await.unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        let mut session = gateway
+            .accept(gateway.room(address.ip()).unwrap(), stream)
+            .await
+            .unwrap();
         // The SE's flight is the first record that is answered.
         assert_eq!(session.send(SCRIPT[0]).await.unwrap(), plain[0]);
         let SendError { why, .. } = session.send(SCRIPT[1]).await.unwrap_err();

@@ -46,7 +46,7 @@ fn ended(child: &mut Child) -> Value {
     let mut said = String::new();
     child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
-    serde_json::from_str(&said).unwrap()
+    serde_json::from_str(said.lines().last().unwrap()).unwrap()
 }
 
 impl System {

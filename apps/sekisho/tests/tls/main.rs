@@ -115,8 +115,15 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The JSON objects of standard output.
+/// The JSON objects of standard output but for those of what goes on: of what is over.
 fn objects(stdout: &str) -> Vec<Value> {
+    let mut all = events(stdout);
+    all.retain(|object| !matches!(object["event"].as_str(), Some("begin" | "answer")));
+    all
+}
+
+/// All of them.
+fn events(stdout: &str) -> Vec<Value> {
     stdout
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())

@@ -1,6 +1,6 @@
 //! `sekisho tls-server` and clients that play an SE.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::pki::Pki;
-use crate::{SEKISHO, Server, command, objects, outcomes, text};
+use crate::{SEKISHO, Server, command, events, objects, outcomes, text};
 
 type Element = StreamOwned<ClientConnection, TcpStream>;
 
@@ -83,6 +83,38 @@ fn a_script_is_run_and_the_server_ends_by_itself() {
         (&session["as_expected"], session["error"].is_null()),
         (&true.into(), true)
     );
+    // What went before it, as it went.
+    let events = events(&said);
+    let words: Vec<_> = events
+        .iter()
+        .map(|event| (event["event"].as_str().unwrap(), event["session"].as_u64()))
+        .collect();
+    assert_eq!(
+        words,
+        ["begin", "answer", "answer", "answer", "end"].map(|word| (word, Some(1)))
+    );
+    assert_eq!(events[0]["names"], session["names"]);
+    assert_eq!(
+        (&events[2]["command"], &events[2]["received"]),
+        (&2.into(), &session["commands"][1]["received"])
+    );
+}
+
+/// Who looks on sees a session when it begins, not when it is over.
+#[test]
+fn a_session_is_seen_while_it_goes_on() {
+    let pki = Pki::new();
+    let mut server = Server::start(&pki, SCRIPT, &["--once"]);
+    let mut element = connect(&server, &pki, true);
+    assert_eq!(hear(&mut element), SELECT);
+    let mut line = String::new();
+    server.stderr.as_mut().unwrap().read_line(&mut line).unwrap();
+    assert!(
+        line.starts_with("session 1 begins: element.example, TLS 1.3 from 127.0.0.1:"),
+        "{line}"
+    );
+    drop(element);
+    assert_eq!(server.ended().0, Some(3));
 }
 
 #[test]

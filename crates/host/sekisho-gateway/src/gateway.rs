@@ -1,19 +1,24 @@
 //! Certificates, bounds, and the door.
 
+use core::net::IpAddr;
 use core::time::Duration;
+use std::io;
 use std::sync::Arc;
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, SignatureVerificationAlgorithm};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{Acceptor, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio::select;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::identity::Identity;
+use crate::rooms::{Room, Rooms};
 use crate::session::Session;
 
 /// Who the server is, and who vouches for SEs. All PEM.
@@ -43,7 +48,7 @@ pub struct Settings {
     pub handshake: Duration,
     /// How long an SE may take for one answer, all of it.
     pub answer: Duration,
-    /// How many connections may be in a handshake. They have proved nothing, and take no session's place.
+    /// How many connections may be in a handshake. They have proved nothing, and take no session's place; when there are so many, one gives way to the next.
     pub handshakes: usize,
     /// How many sessions may be open.
     pub sessions: usize,
@@ -86,9 +91,12 @@ pub enum AcceptError {
     /// The handshake took too long.
     #[error("the handshake took too long")]
     Slow,
+    /// It gave way to a later connection.
+    #[error("the handshake was given up for a later connection")]
+    GaveWay,
     /// It failed, on this side or on the other.
     #[error("the handshake failed: {0}")]
-    Handshake(std::io::Error),
+    Handshake(io::Error),
     /// The certificate was verified and cannot be read all the same.
     #[error("the certificate cannot be read")]
     Certificate,
@@ -97,9 +105,9 @@ pub enum AcceptError {
 /// The door for SEs.
 #[derive(Clone)]
 pub struct Gateway {
-    acceptor: TlsAcceptor,
+    config: Arc<ServerConfig>,
     settings: Settings,
-    handshakes: Arc<Semaphore>,
+    rooms: Rooms,
     sessions: Arc<Semaphore>,
 }
 
@@ -113,9 +121,9 @@ impl Gateway {
             return Err(GatewayError::Record);
         }
         Ok(Self {
-            acceptor: Arc::new(config(credentials, settings.record)?).into(),
+            config: Arc::new(config(credentials, settings.record)?),
             settings,
-            handshakes: Arc::new(Semaphore::new(settings.handshakes)),
+            rooms: Rooms::new(settings.handshakes, settings.handshake),
             sessions: Arc::new(Semaphore::new(settings.sessions)),
         })
     }
@@ -125,9 +133,12 @@ impl Gateway {
         &self.settings
     }
 
-    /// Room for a handshake; `None` when there is none, and the connection is best closed. To be asked before a task is made for it.
-    pub fn room(&self) -> Option<Room> {
-        Arc::clone(&self.handshakes).try_acquire_owned().ok().map(Room)
+    /// Room for a handshake with this address; `None` when there is none, and the connection is best closed. To be asked before a task is made for it.
+    ///
+    /// Where as many are under way as may be, one gives way: one of the addresses that have the most, the silent before those that have said ClientHello. Who has said it
+    /// gives way to no other of its own address, nor where all have the same, for a quarter of [`Settings::handshake`].
+    pub fn room(&self, from: IpAddr) -> Option<Room> {
+        self.rooms.take(from, Instant::now())
     }
 
     /// Makes a session of a connection: the handshake, in which the SE proves who it is.
@@ -137,7 +148,11 @@ impl Gateway {
     pub async fn accept(&self, room: Room, stream: TcpStream) -> Result<Session, AcceptError> {
         // What goes out is small and waited for.
         let _ = stream.set_nodelay(true);
-        let tls = timeout(self.settings.handshake, self.acceptor.accept(stream)).await;
+        let tls = select! {
+            biased;
+            tls = timeout(self.settings.handshake, self.handshake(&room, stream)) => tls,
+            () = room.gives_way() => return Err(AcceptError::GaveWay),
+        };
         let tls = tls
             .map_err(|_| AcceptError::Slow)?
             .map_err(AcceptError::Handshake)?;
@@ -149,11 +164,13 @@ impl Gateway {
         let identity = identity.ok_or(AcceptError::Certificate)?;
         Ok(Session::new(tls, identity, self.settings, permit))
     }
-}
 
-/// Room for one handshake.
-#[derive(Debug)]
-pub struct Room(#[expect(dead_code, reason = "it is held, no more")] OwnedSemaphorePermit);
+    async fn handshake(&self, room: &Room, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        room.has_spoken();
+        hello.into_stream(Arc::clone(&self.config)).await
+    }
+}
 
 fn config(credentials: &Credentials, record: usize) -> Result<ServerConfig, GatewayError> {
     let certificates = |pem: &[u8], what| {

@@ -14,8 +14,10 @@
 
 mod gateway;
 mod identity;
+mod rooms;
 mod session;
 
-pub use gateway::{AcceptError, Credentials, Gateway, GatewayError, Room, Settings};
+pub use gateway::{AcceptError, Credentials, Gateway, GatewayError, Settings};
 pub use identity::Identity;
+pub use rooms::Room;
 pub use session::{Lost, Outcome, SendError, Session, Tally};

@@ -1,6 +1,7 @@
 //! The gateway against clients that answer, lie, hurry, dawdle and vanish. An SE of ours is beside it in `apps/sekisho/tests`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
+use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -107,8 +108,9 @@ impl World {
         let name = ServerName::try_from("localhost").unwrap();
         let connector = TlsConnector::from(Arc::new(self.config(element)));
         let accept = async {
-            let (stream, _) = self.listener.accept().await.unwrap();
-            self.gateway.accept(self.gateway.room().unwrap(), stream).await
+            let (stream, from) = self.listener.accept().await.unwrap();
+            let room = self.gateway.room(from.ip()).unwrap();
+            self.gateway.accept(room, stream).await
         };
         tokio::join!(accept, async {
             connector.connect(name, self.connect().await).await
@@ -120,6 +122,8 @@ impl World {
         (session.unwrap(), element.unwrap())
     }
 }
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What one record carries.
 async fn command(element: &mut TlsStream<TcpStream>) -> Vec<u8> {
@@ -348,9 +352,8 @@ async fn who_does_not_prove_who_it_is_gets_no_session() {
     for bytes in [&[][..], &[0x16], b"GET / HTTP/1.1\r\n\r\n"] {
         let (mut stream, accepted) = tokio::join!(world.connect(), world.listener.accept());
         stream.write_all(bytes).await.unwrap();
-        let accepted = world
-            .gateway
-            .accept(world.gateway.room().unwrap(), accepted.unwrap().0);
+        let room = world.gateway.room(HERE).unwrap();
+        let accepted = world.gateway.accept(room, accepted.unwrap().0);
         match accepted.await.err().unwrap() {
             AcceptError::Slow => assert!(bytes.len() < 2),
             AcceptError::Handshake(_) => assert!(bytes.len() > 2),
@@ -401,9 +404,11 @@ async fn handshakes_and_sessions_are_counted_apart() {
     };
     let world = World::new(settings).await;
     let first = world.session().await;
-    // Two that prove nothing take no session's place, and the third of them is not let in.
-    let rooms = [world.gateway.room().unwrap(), world.gateway.room().unwrap()];
-    assert!(world.gateway.room().is_none());
+    // Two that prove nothing take no session's place.
+    let rooms = [
+        world.gateway.room(HERE).unwrap(),
+        world.gateway.room(HERE).unwrap(),
+    ];
     drop(rooms);
     let second = world.session().await;
     let (third, _element) = world.both(Some(&world.element)).await;
@@ -411,6 +416,38 @@ async fn handshakes_and_sessions_are_counted_apart() {
     drop(first);
     let _third = world.session().await;
     drop(second);
+}
+
+/// Connections that say nothing hold every room, for as long as they may: an SE is served all the same, and they are gone one by one.
+#[tokio::test]
+async fn silent_connections_keep_no_se_waiting() {
+    let settings = Settings {
+        handshakes: 8,
+        ..Settings::DEFAULT
+    };
+    let world = World::new(settings).await;
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        let (stream, accepted) = tokio::join!(world.connect(), world.listener.accept());
+        let (gateway, room) = (world.gateway.clone(), world.gateway.room(HERE).unwrap());
+        let accepted = accepted.unwrap().0;
+        let task = tokio::spawn(async move { gateway.accept(room, accepted).await.err() });
+        silent.push((stream, task));
+    }
+    // Longer than all of them together would have taken if any had to be waited for.
+    let served = async {
+        for _ in 0..8 {
+            drop(world.session().await);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), served)
+        .await
+        .unwrap();
+    // The first one gave way to the first SE; behind it there was its room.
+    let (mut stream, task) = silent.remove(0);
+    assert!(matches!(task.await.unwrap(), Some(AcceptError::GaveWay)));
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    assert!(silent.iter().all(|(_, task)| !task.is_finished()));
 }
 
 #[test]
