@@ -9,6 +9,7 @@
 mod card;
 mod device;
 mod element;
+mod figures;
 mod folder;
 #[allow(dead_code, reason = "shared with other programs")]
 #[path = "../../../../crates/card/sekisho-tls/tests/sessions/openssl.rs"]
