@@ -52,7 +52,8 @@ impl System {
         let folder = scratch();
         let path = folder.path();
         ok(path, &["hsm", "init"]);
-        ok(path, &["design", "ceremony"]);
+        let ceremony = ok(path, &["design", "ceremony"]);
+        std::fs::write(path.join("ceremony.txt"), ceremony).unwrap();
         ok(path, &["hsm", "perso", "--in-the-clear", "--se-id", SE_ID]);
         ok(path, &["design", "hand-over", "--in-the-clear"]);
         let any = "127.0.0.1:0";

@@ -17,6 +17,7 @@ use sekisho_transport::{Card, DeviceLine, LinkAddress, LinkCard, PcscCard, Socke
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::agent_beside::Sensor;
 use super::{OrUsage as _, in_a_line, refuse_variable, usage};
 use crate::files;
 use crate::trace::{self, Trace};
@@ -190,9 +191,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             if let (None, Some(sensor)) = (&kept, &sensor) {
                 kept = Some((card.clone(), sensor.start(card.clone(), &progress)));
             }
-            agent
-                .turn(&mut card, &mut |event| progress.show(&event))
-                .map_err(anyhow::Error::new)
+            let users = card.clone();
+            let mut watch = |event: Event| {
+                if let (Event::Secure(_), Some(sensor)) = (&event, &sensor) {
+                    sensor.hold(&users);
+                }
+                progress.show(&event);
+            };
+            let turn = agent.turn(&mut card, &mut watch).map_err(anyhow::Error::new);
+            sensor.iter().for_each(Sensor::release);
+            turn
         });
         progress.end();
         if args.json {

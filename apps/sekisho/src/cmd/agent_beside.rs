@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -104,7 +104,8 @@ impl Args {
         Some(Sensor {
             command: self.sensor.clone()?,
             every: self.every,
-            file: self.sensor_file,
+            id: self.sensor_file,
+            file: Arc::new(Mutex::new(SensorFile::new(self.sensor_file))),
             is_json,
         })
     }
@@ -246,26 +247,39 @@ fn connect(address: &str, is_stopped: &dyn Fn(Duration) -> bool) -> Option<Resul
 pub(super) struct Sensor {
     command: String,
     every: Duration,
-    file: [u8; 2],
+    id: [u8; 2],
+    file: Arc<Mutex<SensorFile>>,
     is_json: bool,
 }
 
 impl Sensor {
+    /// The SE has been reset and read, and an update may begin: the channel of the readings is opened before it, and none in it.
+    pub(super) fn hold(&self, card: &SharedCard) {
+        lock(&self.file).hold(&mut card.clone());
+    }
+
+    /// The update is over.
+    pub(super) fn release(&self) {
+        lock(&self.file).release();
+    }
+
     /// Writes down what it says, again and again, beside whatever else is done with the card.
     pub(super) fn start(&self, mut card: SharedCard, progress: &Progress) -> Running {
         let say = Say {
             progress: progress.clone(),
             is_json: self.is_json,
         };
-        let (command, every, id) = (self.command.clone(), self.every, self.file);
-        let mut file = SensorFile::new(id);
+        let (command, every, id) = (self.command.clone(), self.every, self.id);
+        let file = Arc::clone(&self.file);
         Running::start(move |stop| {
             let mut last = None;
             loop {
-                let written = reading(&command).and_then(|reading| Ok(file.write(&mut card, &reading)?));
+                let written =
+                    reading(&command).and_then(|reading| Ok(lock(&file).write(&mut card, &reading)?));
+                let waits = matches!(written, Ok(false));
                 let now = written.err().map(|error| in_a_line(&error));
                 // What has not changed since the last reading is not said again.
-                if last.as_ref() != Some(&now) {
+                if !waits && last.as_ref() != Some(&now) {
                     let id = hex::encode_upper(id);
                     match &now {
                         None => say.say(
@@ -278,13 +292,19 @@ impl Sensor {
                         ),
                     }
                 }
-                last = Some(now);
+                if !waits {
+                    last = Some(now);
+                }
                 if stop.wait(every) {
                     return;
                 }
             }
         })
     }
+}
+
+fn lock(file: &Mutex<SensorFile>) -> MutexGuard<'_, SensorFile> {
+    file.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the command says, without the end of its last line.

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::agent::{self, Args, Progress};
-use super::agent_beside::{Gateway, Running};
+use super::agent_beside::{Gateway, Running, Sensor};
 use crate::files;
 
 /// How often the agent looks around while it waits.
@@ -26,6 +26,7 @@ struct Paged<'a> {
     link: UdpLink,
     progress: Progress,
     gateway: Option<Gateway>,
+    sensor: Option<Sensor>,
     /// A session of the SE with the gateway.
     session: Option<Running>,
 }
@@ -39,13 +40,14 @@ pub(super) fn run(args: &Args, agent: &mut PagedAgent) -> Result<ExitCode> {
         link: UdpLink::new(args.paging.clone()).context("no socket for paging")?,
         progress: Progress::new(),
         gateway: args.beside.gateway(args.json)?,
+        sensor: args.beside.sensor(args.json),
         session: None,
     };
     let timeout = Duration::from_secs(args.timeout);
     let mut pager = Pager::new();
     let mut card = SharedCard::new(args.card.open(timeout)?);
-    let sensor = args.beside.sensor(args.json);
-    let _sensor = sensor.map(|sensor| sensor.start(card.clone(), &paged.progress));
+    let start = |sensor: &Sensor| sensor.start(card.clone(), &paged.progress);
+    let _sensor = paged.sensor.as_ref().map(start);
     let started = Instant::now();
     loop {
         match pager.turn(&mut card, &mut paged.link, started.elapsed()) {
@@ -162,13 +164,17 @@ impl Paged<'_> {
         self.session = None;
         let (progress, session) = (&self.progress, &mut self.session);
         let gateway = self.gateway.as_ref().filter(|_| with_session);
+        let sensor = self.sensor.as_ref();
         let mut watch = |event: Event| {
-            if let (Event::Secure(_), Some(gateway)) = (&event, gateway) {
-                *session = Some(gateway.start(users.clone(), progress));
+            if let Event::Secure(_) = &event {
+                sensor.inspect(|sensor| sensor.hold(users));
+                *session = gateway.map(|gateway| gateway.start(users.clone(), progress));
             }
             progress.show(&event);
         };
-        self.agent.turn(card, &mut watch).map_err(anyhow::Error::new)
+        let turn = self.agent.turn(card, &mut watch).map_err(anyhow::Error::new);
+        sensor.inspect(|sensor| sensor.release());
+        turn
     }
 
     /// A key pair made in the SE, its public part certified; the certificate is kept beside the spool.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::folder::write_folder;
 use crate::pki::Pki;
-use crate::process::{CardProcess, Guarded, SEKISHO};
+use crate::process::{CardProcess, Guarded, SEKISHO, padded, repository};
 use crate::{SE_ID, System, ok};
 
 /// What makes the sensor's file: 32 bytes, which anybody may write and read. The key is that of the SE for changes of its files.
@@ -20,14 +20,14 @@ const SCRIPT: &str =
 const READING: &str = "32312E35203F3F";
 
 /// `sekisho tls-server` on a port of its own.
-fn serve(pki: &Pki, folder: &Path) -> (Guarded, String) {
+fn serve(pki: &Pki, folder: &Path, script: &str) -> (Guarded, String) {
     let mut command = Command::new(SEKISHO);
     command.args(["tls-server", "--listen", "127.0.0.1:0", "--once", "--json"]);
     for (option, text) in [
         ("--certificate", &pki.server.pem),
         ("--key", &pki.server.key.serialize_pem()),
         ("--client-ca", &pki.authority.pem),
-        ("--script", &SCRIPT.to_owned()),
+        ("--script", &script.to_owned()),
     ] {
         let path = folder.join(option);
         fs::write(&path, text).unwrap();
@@ -103,6 +103,54 @@ impl System {
     }
 }
 
+impl System {
+    /// A campaign for every SE, whose bulk is some hundred blocks long.
+    fn start_campaign(&self) {
+        let folder = self.folder.path();
+        let module = fs::read(repository("applets/prebuilt/meter-v2.wasm")).unwrap();
+        fs::write(folder.join("update.wasm"), padded(&module, 24 << 10)).unwrap();
+        ok(folder, &["design", "pack", "update.wasm", "--version", "2"]);
+        let ceremony = fs::read_to_string(folder.join("ceremony.txt")).unwrap();
+        let designer = ceremony
+            .lines()
+            .find_map(|line| line.strip_prefix("designer"))
+            .unwrap()
+            .trim();
+        let uploaded = self.fleet(&["upload", "update.skpk", "--designer", designer]);
+        let package = uploaded["package_id"].as_str().unwrap();
+        let created = self.fleet(&["create", "--name", "meter 2", "--package-id", package]);
+        self.fleet(&["do", "start", created["id"].as_str().unwrap()]);
+    }
+}
+
+/// The SE takes a broadcast update, has a session with the gateway and a sensor written down, all at the same time, from one device.
+#[test]
+fn a_session_and_an_update_go_on_at_the_same_time() {
+    let (system, pki) = (System::start(), Pki::new());
+    let folder = system.folder.path();
+    let (card, token) = system.card_with_sensor(&pki);
+    let sensor = ["--sensor", "echo '21.5 ??'", "--every", "1s"];
+    system.agent_with(&card, &token, &sensor);
+    // The message that asks for a session comes before the campaign's own.
+    system.fleet(&["paging", "send", "open-https", "0", "--to", SE_ID]);
+    system.start_campaign();
+    let reads = "> 00B0000020\n< 32312E35203F3F ... 9000\n".repeat(150);
+    let script = format!("select F0534B4F530401\n> 00A4020C020015\n< 9000\n{reads}");
+    let (mut server, address) = serve(&pki, folder, &script);
+    let options = ["--gateway", &address];
+    let lines = system.agent_with(&card, &token, &[&options[..], &sensor].concat());
+    let of = |result: &str| lines.iter().find(|line| line["result"] == result);
+    let update = of("activated").unwrap_or_else(|| panic!("{lines:?}"));
+    assert_eq!(
+        (&update["version_after"], &update["resumed_at"]),
+        (&2.into(), &0.into())
+    );
+    let session = of("session").unwrap_or_else(|| panic!("{lines:?}"));
+    assert_eq!(session["answered"], 152, "{lines:?}");
+    let served = ended(&mut server.0);
+    assert_eq!(served["as_expected"], true, "{served}");
+}
+
 fn results(lines: &[Value]) -> Vec<&str> {
     lines
         .iter()
@@ -130,7 +178,7 @@ fn a_sensor_is_read_inside_the_se_by_a_server_that_paging_has_called_for() {
     let why = lines[2]["error"].as_str().unwrap();
     assert!(why.contains("cannot reach the server at 127.0.0.1:1"), "{why}");
 
-    let (mut server, address) = serve(&pki, folder);
+    let (mut server, address) = serve(&pki, folder, SCRIPT);
     system.fleet(&open);
     let trace = ["--gateway", &address, "--trace", "trace"];
     let lines = system.agent_with(&card, &token, &[&trace[..], &sensor].concat());

@@ -19,24 +19,43 @@ pub struct SensorFile {
     id: [u8; 2],
     /// The class byte of an open channel on which the file is selected, and the file's size.
     open: Option<(u8, usize)>,
+    /// The basic channel is somebody's, who has proved a key there: MANAGE CHANNEL, which goes over it, would end that.
+    is_held: bool,
 }
 
 impl SensorFile {
     /// The file of this identifier, a child of the MF.
     pub const fn new(id: [u8; 2]) -> Self {
-        Self { id, open: None }
+        Self {
+            id,
+            open: None,
+            is_held: false,
+        }
+    }
+
+    /// An update begins, behind the SE's reset: opens a channel for the readings that come meanwhile. None is opened from here on until [`SensorFile::release`].
+    pub fn hold(&mut self, card: &mut dyn Card) {
+        // Why not, the next reading behind the update says.
+        self.open = self.select(card).ok();
+        self.is_held = true;
+    }
+
+    /// The update is over.
+    pub const fn release(&mut self) {
+        self.is_held = false;
     }
 
     /// Writes a reading in the place of the one before; what is left of the file, up to [`READING_MAX`], is filled with zeros. A channel that is closed, as behind a reset of the
-    /// SE, is opened again.
+    /// SE, is opened again. False when it cannot be for now: an update has the SE.
     ///
     /// # Errors
     /// [`AgentError`]; the next reading begins anew.
-    pub fn write(&mut self, card: &mut dyn Card, reading: &[u8]) -> Result<(), AgentError> {
+    pub fn write(&mut self, card: &mut dyn Card, reading: &[u8]) -> Result<bool, AgentError> {
         let kept = self.open.take();
         let was_open = kept.is_some();
         let (cla, size) = match kept {
             Some(open) => open,
+            None if self.is_held => return Ok(false),
             None => self.select(card)?,
         };
         let most = size.min(READING_MAX);
@@ -54,11 +73,13 @@ impl SensorFile {
         match response.sw {
             0x9000 => {
                 self.open = Some((cla, size));
-                Ok(())
+                Ok(true)
             }
             // The channel, or what was selected on it, is gone.
             0x6881 | 0x6985 | 0x6986 | 0x6D00 | 0x6E00 if was_open => {
-                close(card, cla);
+                if !self.is_held {
+                    close(card, cla);
+                }
                 self.write(card, reading)
             }
             sw => {
@@ -177,7 +198,7 @@ mod tests {
         }
     }
 
-    fn write(se: &mut Se, file: &mut SensorFile, reading: &[u8]) -> Result<(), String> {
+    fn write(se: &mut Se, file: &mut SensorFile, reading: &[u8]) -> Result<bool, String> {
         let mut card = InProcessCard::new(|request: Request<'_>| match request {
             Request::Command(command) => Ok(se.answer(command)),
             Request::Reset => Ok(vec![]),
@@ -193,14 +214,14 @@ mod tests {
             ..Se::default()
         };
         let mut file = SensorFile::new([0, 0x15]);
-        assert_eq!(write(&mut se, &mut file, b"21.5 C"), Ok(()));
+        assert_eq!(write(&mut se, &mut file, b"21.5 C"), Ok(true));
         assert_eq!((&se.content[..], se.commands), (&b"21.5 C\0\0"[..], 4));
-        assert_eq!(write(&mut se, &mut file, b"9"), Ok(()));
+        assert_eq!(write(&mut se, &mut file, b"9"), Ok(true));
         assert_eq!((&se.content[..], se.commands), (&b"9\0\0\0\0\0\0\0"[..], 5));
         // A reset in between, and another's selection on the channel.
         for (open, is_selected) in [(false, false), (true, false)] {
             (se.open, se.is_selected) = (open, is_selected);
-            assert_eq!(write(&mut se, &mut file, b"10"), Ok(()));
+            assert_eq!(write(&mut se, &mut file, b"10"), Ok(true));
             assert_eq!(se.content, b"10\0\0\0\0\0\0");
         }
     }
@@ -228,5 +249,30 @@ mod tests {
         let mut empty = SensorFile::new([0, 0x15]);
         assert!(write(&mut se, &mut empty, b"1").unwrap_err().contains("size"));
         assert!(!se.open);
+    }
+
+    /// Over the basic channel goes nothing while somebody else has proved a key there.
+    #[test]
+    fn an_update_is_not_disturbed() {
+        let mut se = Se {
+            size: 8,
+            update: 0x9000,
+            ..Se::default()
+        };
+        let mut file = SensorFile::new([0, 0x15]);
+        file.hold(&mut InProcessCard::new(|request: Request<'_>| match request {
+            Request::Command(command) => Ok(se.answer(command)),
+            Request::Reset => Ok(vec![]),
+        }));
+        assert_eq!(write(&mut se, &mut file, b"1"), Ok(true));
+        // The SE is reset in the middle of it: what is written waits, and asks nothing.
+        se.open = false;
+        assert_eq!(write(&mut se, &mut file, b"2"), Ok(false));
+        let commands = se.commands;
+        assert_eq!(write(&mut se, &mut file, b"2"), Ok(false));
+        assert_eq!((se.commands, se.content[0]), (commands, b'1'));
+        file.release();
+        assert_eq!(write(&mut se, &mut file, b"2"), Ok(true));
+        assert_eq!(se.content[0], b'2');
     }
 }
