@@ -11,6 +11,7 @@ mod device;
 mod element;
 mod figures;
 mod folder;
+mod hostile;
 #[allow(dead_code, reason = "shared with other programs")]
 #[path = "../../../../crates/card/sekisho-tls/tests/sessions/openssl.rs"]
 mod openssl;
