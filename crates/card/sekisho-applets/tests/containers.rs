@@ -505,8 +505,8 @@ proptest! {
 type Two = On<Standard<2>, SeededRng, 2>;
 
 #[test]
-fn an_se_with_two_containers_takes_less_than_40_kilobytes() {
+fn an_se_with_two_containers_takes_less_than_40_kib() {
     let size = size_of::<SecureElement<Two>>() - size_of::<RamFlash>();
     println!("{size} bytes with two containers, flash not counted");
-    assert!(size < 40_000, "{size}");
+    assert!(size < 40 << 10, "{size}");
 }

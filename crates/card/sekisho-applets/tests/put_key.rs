@@ -12,7 +12,7 @@ use common::{
     Card, SeededRng, flash, initial_keys, key, new_card, new_card_with, profile, send, send_on, sw,
 };
 use sekisho_keys::{AesKey, KeySet, kcv_aes};
-use sekisho_os::Interface;
+use sekisho_os::{Interface, InterfaceAccess, Profile};
 use sekisho_scp::{MacMode, SecurityLevel};
 
 const FULL: SecurityLevel = SecurityLevel::FULL;
@@ -292,7 +292,12 @@ fn a_replaced_key_set_opens_nothing_anywhere() {
         answer.len() > 2
     };
     let (one, two) = (set(0x10, 0x11, 0x12, 16), set(0x20, 0x21, 0x22, 16));
-    let mut card = new_card();
+    // Its keys are used over SWP too.
+    let profile = Profile {
+        root_access: InterfaceAccess::ALL,
+        ..profile()
+    };
+    let mut card = new_card_with(&profile, 0xFF, &initial_keys());
     let (mut own, dek) = initial(&mut card);
     let mut initial = host_on(&mut card, Interface::Spi, 0xFF, &initial_keys());
     assert!(goes_on(&mut card, &mut initial));
@@ -310,7 +315,7 @@ fn a_replaced_key_set_opens_nothing_anywhere() {
         ("under another number", put_set(&two.dek, 0x30, 0x32, &moved)),
         ("deleted", delete(0x30).to_vec()),
     ] {
-        let mut card = Card::booted(made.clone(), SeededRng(9), &profile()).unwrap();
+        let mut card = Card::booted(made.clone(), SeededRng(9), &profile).unwrap();
         let mut own = host_on(&mut card, Interface::Iso7816Contact, 0x31, &two);
         let mut old = host_on(&mut card, Interface::Spi, 0x30, &one);
         let mut other = host_on(&mut card, Interface::Swp, 0x31, &two);
