@@ -125,8 +125,10 @@ fn what_becomes_secure_only_is_left_wherever_it_is() {
     let (mut card, spi, gate, swp) = (se::card(), Interface::Spi, Interface::ApduGate, Interface::Swp);
     let mut root = host(&mut card, swp, 0, 0x30);
     assert!(marked(&mut card, &mut root).is_empty());
-    let to_domain = install(0x10, AM_SD, &[], IN[0], &[], &[]);
-    assert_eq!(sw(&root.send(&mut card, &to_domain)), 0x9000);
+    for aid in [IN[0], EVERYWHERE] {
+        let to_domain = install(0x10, AM_SD, &[], aid, &[], &[]);
+        assert_eq!(sw(&root.send(&mut card, &to_domain)), 0x9000);
+    }
     for channel in 1..=3_u8 {
         assert_eq!(on(&mut card, spi, &[0, 0x70, 0, 0, 1])[0], channel);
     }
@@ -171,19 +173,22 @@ fn what_becomes_secure_only_is_left_wherever_it_is() {
         assert!(se_id.ends_with(&[1, 0x90, 0]), "{channel}: {se_id:02X?}");
     }
     // Shown; and when it goes to another domain it stays what it is.
-    assert_eq!(marked(&mut card, &mut root), [AM_SD, IN[0]]);
-    let back = install(0x10, &se::COMMON, &[], IN[0], &[], &[]);
-    assert_eq!(sw(&root.send(&mut card, &back)), 0x9000);
-    assert_eq!(marked(&mut card, &mut root), [AM_SD, IN[0]]);
+    assert_eq!(marked(&mut card, &mut root), [AM_SD, EVERYWHERE, IN[0]]);
+    // By extradition, and by registry update.
+    for (p1, aid) in [(0x10, IN[0]), (0x40, EVERYWHERE)] {
+        let given = install(p1, &se::COMMON, &[], aid, &[], &[]);
+        assert_eq!(sw(&root.send(&mut card, &given)), 0x9000, "{p1:02X}");
+        assert_eq!(marked(&mut card, &mut root), [AM_SD, EVERYWHERE, IN[0]]);
+    }
     let mut card = se::boot(card.into_flash(), &se::profile());
     assert_eq!(se::select(&mut card, SPI, IN[0]), 0x6A82);
     assert_eq!(se::select(&mut card, SPI, AM_SD), 0x6A82);
-    assert_eq!(se::select(&mut card, SPI, EVERYWHERE), 0x9000);
+    assert_eq!(se::select(&mut card, SPI, EVERYWHERE), 0x6A82);
     // What it has kept is there: nothing of the chain, for one.
     let mut root = host_at_root(&mut card, swp);
     let aid = |header, aid: &[u8]| with(header, &[&[0x4F, u8::try_from(aid.len()).unwrap()], aid].concat());
     assert_eq!(sw(&root.send(&mut card, &aid([0x80, 0xE4, 0, 0], IN[0]))), 0x9000);
-    assert_eq!(marked(&mut card, &mut root), [AM_SD]);
+    assert_eq!(marked(&mut card, &mut root), [AM_SD, EVERYWHERE]);
 }
 
 fn host_at_root(card: &mut Card, interface: Interface) -> Host {
