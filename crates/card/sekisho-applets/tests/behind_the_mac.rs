@@ -204,7 +204,7 @@ fn any_content_management_behind_the_mac_is_answered_in_words_of_the_pages() {
         let mut card = card();
         let before = second(&mut card);
         for step in 0..60_u8 {
-            let interface = [FIRST, Interface::Swp][usize::from(step % 7 == 6)];
+            let interface = [FIRST, Interface::ApduGate][usize::from(step % 7 == 6)];
             let aid = [ISD, SD][usize::from(step % 5 == 4)];
             let Some(mut host) = open(&mut card, interface, aid) else {
                 continue;
