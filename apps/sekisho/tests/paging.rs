@@ -141,27 +141,28 @@ impl System {
 
     /// The same at another paging server.
     fn agent_at(&self, paging: &str, card: &CardProcess, token: &str) -> Vec<Value> {
+        self.agent_with(paging, card, token, &["--spool", "spool"])
+    }
+
+    /// The same with other options.
+    fn agent_with(&self, paging: &str, card: &CardProcess, token: &str, more: &[&str]) -> Vec<Value> {
         let card = format!("tcp:{}", card.address);
-        let text = ok(
-            self.folder.path(),
-            &[
-                "agent",
-                "--server",
-                &self.device,
-                "--ca",
-                "sekisho-server/certificate.pem",
-                "--token",
-                token,
-                "--card",
-                &card,
-                "--paging",
-                paging,
-                "--once",
-                "--json",
-                "--spool",
-                "spool",
-            ],
-        );
+        let arguments = [
+            "agent",
+            "--server",
+            &self.device,
+            "--ca",
+            "sekisho-server/certificate.pem",
+            "--token",
+            token,
+            "--card",
+            &card,
+            "--paging",
+            paging,
+            "--once",
+            "--json",
+        ];
+        let text = ok(self.folder.path(), &[&arguments, more].concat());
         text.lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()

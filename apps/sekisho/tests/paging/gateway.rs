@@ -50,30 +50,6 @@ fn ended(child: &mut Child) -> Value {
 }
 
 impl System {
-    /// An agent's run with more options: its lines.
-    fn agent_with(&self, card: &CardProcess, token: &str, more: &[&str]) -> Vec<Value> {
-        let card = format!("tcp:{}", card.address);
-        let arguments = [
-            "agent",
-            "--server",
-            &self.device,
-            "--ca",
-            "sekisho-server/certificate.pem",
-            "--token",
-            token,
-            "--card",
-            &card,
-            "--paging",
-            &self.paging,
-            "--once",
-            "--json",
-        ];
-        let text = ok(self.folder.path(), &[&arguments, more].concat());
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    }
-
     /// A card with a TLS Manager, and a file for a sensor.
     fn card_with_sensor(&self, pki: &Pki) -> (CardProcess, String) {
         let folder = self.folder.path();
@@ -130,7 +106,7 @@ fn a_session_and_an_update_go_on_at_the_same_time() {
     let folder = system.folder.path();
     let (card, token) = system.card_with_sensor(&pki);
     let sensor = ["--sensor", "echo '21.5 ??'", "--every", "1s"];
-    system.agent_with(&card, &token, &sensor);
+    system.agent_with(&system.paging, &card, &token, &sensor);
     // The message that asks for a session comes before the campaign's own.
     system.fleet(&["paging", "send", "open-https", "0", "--to", SE_ID]);
     system.start_campaign();
@@ -138,7 +114,7 @@ fn a_session_and_an_update_go_on_at_the_same_time() {
     let script = format!("select F0534B4F530401\n> 00A4020C020015\n< 9000\n{reads}");
     let (mut server, address) = serve(&pki, folder, &script);
     let options = ["--gateway", &address];
-    let lines = system.agent_with(&card, &token, &[&options[..], &sensor].concat());
+    let lines = system.agent_with(&system.paging, &card, &token, &[&options[..], &sensor].concat());
     let of = |result: &str| lines.iter().find(|line| line["result"] == result);
     let update = of("activated").unwrap_or_else(|| panic!("{lines:?}"));
     assert_eq!(
@@ -165,7 +141,7 @@ fn a_sensor_is_read_inside_the_se_by_a_server_that_paging_has_called_for() {
     let (card, token) = system.card_with_sensor(&pki);
     // The first run gets an identity; a reading is written down in it.
     let sensor = ["--sensor", "echo '21.5 ??'", "--every", "1s"];
-    let lines = system.agent_with(&card, &token, &sensor);
+    let lines = system.agent_with(&system.paging, &card, &token, &sensor);
     let mut said = results(&lines);
     said.sort_unstable();
     assert_eq!(said, ["nothing", "recovered", "sensor"], "{lines:?}");
@@ -173,7 +149,7 @@ fn a_sensor_is_read_inside_the_se_by_a_server_that_paging_has_called_for() {
     // The gateway cannot be reached: the agent's own HTTPS does not care.
     let open = ["paging", "send", "open-https", "0", "--to", SE_ID];
     system.fleet(&open);
-    let lines = system.agent_with(&card, &token, &["--gateway", "127.0.0.1:1"]);
+    let lines = system.agent_with(&system.paging, &card, &token, &["--gateway", "127.0.0.1:1"]);
     assert_eq!(results(&lines), ["message", "nothing", "session"], "{lines:?}");
     let why = lines[2]["error"].as_str().unwrap();
     assert!(why.contains("cannot reach the server at 127.0.0.1:1"), "{why}");
@@ -181,7 +157,7 @@ fn a_sensor_is_read_inside_the_se_by_a_server_that_paging_has_called_for() {
     let (mut server, address) = serve(&pki, folder, SCRIPT);
     system.fleet(&open);
     let trace = ["--gateway", &address, "--trace", "trace"];
-    let lines = system.agent_with(&card, &token, &[&trace[..], &sensor].concat());
+    let lines = system.agent_with(&system.paging, &card, &token, &[&trace[..], &sensor].concat());
     let session = lines.iter().find(|line| line["result"] == "session").unwrap();
     assert_eq!(
         (&session["ended"], &session["answered"]),
@@ -207,7 +183,7 @@ fn a_sensor_is_read_inside_the_se_by_a_server_that_paging_has_called_for() {
     // Without a gateway the same message is HTTPS alone, as it was.
     system.fleet(&open);
     assert_eq!(
-        results(&system.agent_with(&card, &token, &[])),
+        results(&system.agent_with(&system.paging, &card, &token, &[])),
         ["message", "nothing"]
     );
 }

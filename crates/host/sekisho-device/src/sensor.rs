@@ -1,5 +1,6 @@
 //! What a sensor of the device says, kept in the SE (the seed's figure 6): written in the clear to a file of the file system, from where a server reads it inside a TLS session.
 
+use sekisho_apdu::{Cla, tlv};
 use sekisho_transport::{Card, Response, exchange};
 
 use crate::error::AgentError;
@@ -10,8 +11,8 @@ pub const FILE_SYSTEM: [u8; 7] = *b"\xF0SKOS\x04\x01";
 pub const READING_MAX: usize = 255;
 
 /// Tags of an FCP template (ISO/IEC 7816-4, table 12): the template, and the size of a transparent file.
-const FCP: u8 = 0x62;
-const SIZE: u8 = 0x80;
+const FCP: u32 = 0x62;
+const SIZE: u32 = 0x80;
 
 /// A transparent file that a sensor's readings go to, on a logical channel of its own: what others have selected stays selected.
 #[derive(Debug)]
@@ -94,11 +95,10 @@ impl SensorFile {
     fn select(&self, card: &mut dyn Card) -> Result<(u8, usize), AgentError> {
         let opened = good("MANAGE CHANNEL", exchange(card, &[0x00, 0x70, 0x00, 0x00, 0x01])?)?;
         let cla = match opened[..] {
-            [channel @ 0..=3] => channel,
-            // ISO/IEC 7816-4, 5.4.1: channels 4 to 19.
-            [channel @ 4..=19] => 0x40 | (channel - 4),
-            _ => return Err(AgentError::Data("number of a logical channel")),
+            [channel] => Cla::ISO.with_logical_channel(channel),
+            _ => None,
         };
+        let cla = cla.ok_or(AgentError::Data("number of a logical channel"))?.0;
         let [a, b, c, d, e, f, g] = FILE_SYSTEM;
         let application = [cla, 0xA4, 0x04, 0x0C, 0x07, a, b, c, d, e, f, g];
         let selected = exchange(card, &application)
@@ -119,24 +119,15 @@ impl SensorFile {
 
 /// Closes the channel of a class byte. Whether it was open or not, the next one is another.
 fn close(card: &mut dyn Card, cla: u8) {
-    let number = if cla & 0x40 == 0 { cla } else { (cla & 0x0F) + 4 };
-    let _ = card.transmit(&[0x00, 0x70, 0x80, number]);
+    let _ = card.transmit(&[0x00, 0x70, 0x80, Cla(cla).logical_channel()]);
 }
 
 /// The size that an FCP template says.
 fn size(fcp: &[u8]) -> Option<usize> {
-    let [FCP, _, inside @ ..] = fcp else {
-        return None;
-    };
-    let mut rest = inside;
-    while let [tag, len, value @ ..] = rest {
-        let (value, behind) = value.split_at_checked(usize::from(*len))?;
-        if let (SIZE, [high, low]) = (*tag, value) {
-            return Some(usize::from(u16::from_be_bytes([*high, *low]))).filter(|size| *size > 0);
-        }
-        rest = behind;
-    }
-    None
+    let template = tlv::find(fcp, FCP).ok()??;
+    let size = tlv::find(template, SIZE).ok()??;
+    let size = u16::from_be_bytes(size.try_into().ok()?);
+    Some(usize::from(size)).filter(|size| *size > 0)
 }
 
 fn good(command: &'static str, response: Response) -> Result<Vec<u8>, AgentError> {
