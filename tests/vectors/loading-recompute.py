@@ -12,6 +12,8 @@ from hashlib import sha256
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -56,12 +58,25 @@ for name in ("empty", "load-file"):
 verify("dap", key_of("DAP"), BLOCKS["dap"], sha256(BLOCKS["load-file"]).digest())
 key = key_of("token")
 rows = re.findall(r"^\| `(token-\S+)` \| `(..)` \| `(..)` \| `(\S+)` \| `([^`]*)`(?: and (\d+) bytes `(..)`)? \|$", TEXT, re.M)
-if len(rows) != 6:
+if len(rows) != 10:
     WRONG.append("rows")
-    print(f"{len(rows)} tokens on the page, 6 are known")
+    print(f"{len(rows)} tokens on the page, 10 are known")
 for name, p1, p2, written, field, count, byte in rows:
     data = bytes.fromhex(field) + bytes.fromhex(byte) * int(count or 0)
     length = bytes([len(data)]) if len(data) < 256 else b"\x00" + len(data).to_bytes(2, "big")
     same(f"{name}'s length", length, bytes.fromhex(written))
     verify(name, key, BLOCKS[name], bytes.fromhex(p1 + p2) + length + data)
+receipt_key = sha256(b"sekisho loading.md receipt").digest()[:16]
+same("receipt-key", receipt_key, BLOCKS["receipt-key"])
+rows = re.findall(r"^\| `(receipt-\S+)` \| [^|]* \| `(....)` \| (?:`(\S+)`)? \| `([^`]*)` \|$", TEXT, re.M)
+if len(rows) != 6:
+    WRONG.append("receipts")
+    print(f"{len(rows)} receipts on the page, 6 are known")
+unique = BLOCKS["receipt-unique"]
+for name, number, token, context in rows:
+    token = bytes.fromhex(token)
+    token = bytes([len(token)]) + token if token else b""
+    mac = CMAC(AES(receipt_key))
+    mac.update(b"\x02" + bytes.fromhex(number) + bytes([len(unique)]) + unique + token + bytes.fromhex(context))
+    same(name, mac.finalize(), BLOCKS[name])
 sys.exit(1 if WRONG else 0)

@@ -22,4 +22,5 @@ mod notes;
 mod personalisation;
 mod privileges;
 mod quotas;
+mod receipts;
 mod transient;

@@ -15,28 +15,32 @@ use crate::loadable::{
 
 const PAGE: Page = Page::new(include_str!("../../../../docs/spec/loading.md"));
 
-const ISD: &[u8] = b"\xA0\x00\x00\x01\x51\x00\x00\x00";
-const SD: &[u8] = b"\xF0LOADSD";
-const OTHER_SD: &[u8] = b"\xF0LOADSE";
+pub(crate) const ISD: &[u8] = b"\xA0\x00\x00\x01\x51\x00\x00\x00";
+pub(crate) const SD: &[u8] = b"\xF0LOADSD";
+pub(crate) const OTHER_SD: &[u8] = b"\xF0LOADSE";
 
-fn lv(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn lv(bytes: &[u8]) -> Vec<u8> {
     [&[u8::try_from(bytes.len()).unwrap()], bytes].concat()
 }
 
-fn open(card: &mut Card, interface: Interface, aid: &[u8]) -> Host {
+pub(crate) fn try_open(card: &mut Card, interface: Interface, aid: &[u8]) -> Option<Host> {
     assert_eq!(select(card, interface, aid), 0x9000);
     let (level, mode) = (SecurityLevel::FULL, MacMode::S8);
-    Host::open_on(card, interface, 0, 0, &initial_keys(), level, mode).unwrap()
+    Host::open_on(card, interface, 0, 0, &initial_keys(), level, mode).ok()
+}
+
+pub(crate) fn open(card: &mut Card, interface: Interface, aid: &[u8]) -> Host {
+    try_open(card, interface, aid).unwrap()
 }
 
 /// CLA 80, INS, P1, data field, in the extended form.
-fn command(ins: u8, p1: u8, data: &[u8]) -> Vec<u8> {
+pub(crate) fn command(ins: u8, p1: u8, data: &[u8]) -> Vec<u8> {
     let len = u16::try_from(data.len()).unwrap().to_be_bytes();
     [&[0x80, ins, p1, 0, 0][..], &len, data, &[0, 0]].concat()
 }
 
 /// A command of INSTALL with the token of a key.
-fn by_token(p1: u8, fields: &[u8], key: &SigningKey) -> Vec<u8> {
+pub(crate) fn by_token(p1: u8, fields: &[u8], key: &SigningKey) -> Vec<u8> {
     let len = u16::try_from(fields.len()).unwrap().to_be_bytes();
     let header = match len {
         [0, len] => vec![p1, 0, len],
@@ -46,17 +50,17 @@ fn by_token(p1: u8, fields: &[u8], key: &SigningKey) -> Vec<u8> {
     command(0xE6, p1, &[fields, &lv(&token)].concat())
 }
 
-fn put_token_key(replaces: u8, public: &[u8; 65]) -> Vec<u8> {
+pub(crate) fn put_token_key(replaces: u8, public: &[u8; 65]) -> Vec<u8> {
     let fields = [&[0x70, 0xB0, 0x41][..], public, &[0xF0, 1, 0, 0]].concat();
     [&[0x80, 0xD8, replaces, 0x01][..], &lv(&fields), &[0]].concat()
 }
 
-fn key(n: u8) -> SigningKey {
+pub(crate) fn key(n: u8) -> SigningKey {
     SigningKey::from_bytes(&[n; 32]).unwrap()
 }
 
 /// Domains with Delegated Management where an interface leads, and the token key of their container.
-fn delegated(card: &mut Card, interface: Interface, public: &[u8; 65]) {
+pub(crate) fn delegated(card: &mut Card, interface: Interface, public: &[u8; 65]) {
     let mut host = open(card, interface, ISD);
     assert_eq!(sw(&host.send(card, &put_token_key(0, public))), 0x9000);
     for domain in [SD, OTHER_SD] {
@@ -67,16 +71,16 @@ fn delegated(card: &mut Card, interface: Interface, public: &[u8; 65]) {
 }
 
 /// The fields of INSTALL [for load] of the file, for a domain, up to the token.
-fn load_fields(data: &[u8], parameters: &[u8]) -> Vec<u8> {
+pub(crate) fn load_fields(data: &[u8], parameters: &[u8]) -> Vec<u8> {
     let hash = sekisho_keys::sha256(&[data]);
     [lv(FILE), lv(SD), lv(&hash), lv(parameters)].concat()
 }
 
-fn install_fields(parameters: &[u8]) -> Vec<u8> {
+pub(crate) fn install_fields(parameters: &[u8]) -> Vec<u8> {
     [lv(FILE), lv(MODULE), lv(APPLICATION), lv(&[]), lv(parameters)].concat()
 }
 
-fn number(n: u8) -> [u8; 5] {
+pub(crate) fn number(n: u8) -> [u8; 5] {
     [0xB6, 3, 0x93, 1, n]
 }
 
@@ -248,10 +252,8 @@ fn power_cut_at_every_operation_of_an_installation_by_token() {
         let (done, mut flash) = match Card::booted(flash, SeededRng(2), &profile()) {
             Err(failure) => (false, failure.flash),
             Ok(mut card) => {
-                assert_eq!(select(&mut card, FIRST, SD), 0x9000);
-                let (level, mode) = (SecurityLevel::FULL, MacMode::S8);
-                let host = Host::open_on(&mut card, FIRST, 0, 0, &initial_keys(), level, mode);
-                let done = host.is_ok_and(|mut host| sw(&host.send(&mut card, &install)) == 0x9000);
+                let host = try_open(&mut card, FIRST, SD);
+                let done = host.is_some_and(|mut host| sw(&host.send(&mut card, &install)) == 0x9000);
                 (done, card.into_flash())
             }
         };

@@ -49,8 +49,8 @@ fn note_is_default(card: &mut Card, interface: Interface) -> bool {
     sw(&said(card, interface, &bytes("0010000000"))) == 0x9000
 }
 
-const ROOT: &str = "9C7E00";
-const ROOT_WITHOUT_RESET: &str = "987E00";
+const ROOT: &str = "9C7E80";
+const ROOT_WITHOUT_RESET: &str = "987E80";
 
 /// Domain, privileges and interfaces in one step, whenever the power goes.
 #[test]
@@ -194,7 +194,7 @@ fn no_other_privilege_and_nothing_else() {
         // No domain any more, and what is none becomes none.
         (update("", SD, "00", ""), 0x6A80),
         (update("", FIRST, "80", ""), 0x6A80),
-        (update("", ISD, "9C7E00", ""), 0x6985),
+        (update("", ISD, "9C7E80", ""), 0x6985),
         (update("", SECOND, "", ""), 0x6A88),
         (update("", "", "", ""), 0x6A88),
         (update(SD, SD, "", ""), 0x6985),

@@ -28,11 +28,44 @@ pub enum Authority {
     Product,
 }
 
+/// The number of a token, as it says it: the identifier that a receipt has of it (GPC 11.1.6); none where it says none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TokenNumber {
+    bytes: [u8; 4],
+    len: u8,
+}
+
+impl TokenNumber {
+    pub(crate) const NONE: Self = Self {
+        bytes: [0; 4],
+        len: 0,
+    };
+
+    /// Of one to four bytes.
+    pub(crate) fn new(number: &[u8]) -> Option<Self> {
+        let mut bytes = [0; 4];
+        bytes.get_mut(..number.len())?.copy_from_slice(number);
+        let len = u8::try_from(number.len()).ok().filter(|len| *len > 0)?;
+        Some(Self { bytes, len })
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len.into()).unwrap_or_default()
+    }
+
+    pub(crate) fn value(self) -> u32 {
+        self.as_bytes()
+            .iter()
+            .fold(0, |n, byte| n << 8 | u32::from(*byte))
+    }
+}
+
 /// That content may be installed under a security domain, and be deleted or given away where it is under it. Its fields are nobody's to fill in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authorisation {
     domain: Instance,
     authority: Authority,
+    token: TokenNumber,
 }
 
 impl Authorisation {
@@ -58,6 +91,7 @@ impl Authorisation {
                 entry: domain.id,
             },
             authority,
+            token: TokenNumber::NONE,
         })
     }
 
@@ -89,6 +123,7 @@ impl Authorisation {
                 entry: container.root()?,
             },
             authority: Authority::Product,
+            token: TokenNumber::NONE,
         })
     }
 
@@ -100,6 +135,16 @@ impl Authorisation {
     /// Whether it is by a token.
     pub const fn is_delegated(&self) -> bool {
         matches!(self.authority, Authority::Delegated(_))
+    }
+
+    /// The same by a token with this number.
+    pub(crate) const fn by_token(self, token: TokenNumber) -> Self {
+        Self { token, ..self }
+    }
+
+    /// The number of its token.
+    pub(crate) const fn token(&self) -> TokenNumber {
+        self.token
     }
 
     /// Who has given it.

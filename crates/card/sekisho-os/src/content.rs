@@ -6,27 +6,31 @@
 //!
 //! Who may install and delete is decided where an [`Authorisation`] is made; nothing comes or goes here without one.
 
+mod deleting;
+
 use sekisho_apdu::gp::{ApplicationLifeCycle, Install, Privileges, SecurityDomainLifeCycle, tag};
-use sekisho_apdu::tlv::find;
-use sekisho_apdu::{Aid, StatusWord};
+use sekisho_apdu::tlv::{Tlv, find};
+use sekisho_apdu::{Aid, Reader, StatusWord, Writer};
 use sekisho_keys::{KeySet, sha256};
 use sekisho_nvm::area::Writing;
+
+use deleting::Leaving;
 
 use crate::application::{Application, Applications, Context, Effects, Protection};
 use crate::authorisation::{Authorisation, Order};
 use crate::bulk;
 use crate::call::Caller;
-use crate::channels::Channels;
 use crate::code;
-use crate::container::{name, new_entry, store_entry, store_quota};
+use crate::container::{new_entry, store_entry, store_quota};
 use crate::dispatch::Called;
 use crate::element::SecureElement;
 use crate::interface::{ContainerId, Interface, Place};
 use crate::keys::{KeyRecord, KeyStore};
 use crate::leftovers;
 use crate::manufacture::{FactoryApplication, OwnRecord};
-use crate::names::{EntryId, RecordKind};
+use crate::names::EntryId;
 use crate::nvm::{Quota, RECORDS_AT_A_TIME, Records, Staged, own};
+use crate::receipt::{self, NO_RECEIPT};
 use crate::refusal::Refusal;
 use crate::registry::{
     ENTRIES_MAX, Entry, EntryKind, FACTORY_INDEX, ISD_INDEX, Instance, InterfaceAccess, Module, Registry,
@@ -98,27 +102,6 @@ impl<'a> Installing<'a> {
             parameters: &[],
         }
     }
-}
-
-/// What becomes of the load file of an application that is deleted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Leaving {
-    /// It stays.
-    LoadFileStays,
-    /// It goes too, if nobody else comes from it and it did not come with the operating system.
-    WithLoadFile,
-    /// It is the load file that is deleted, with all that comes from it.
-    Related,
-}
-
-/// Registry indices, a bit for each.
-type Indices = u16;
-
-/// Those whose bits are set.
-fn each(indices: Indices) -> impl Iterator<Item = u8> {
-    (0..)
-        .take(ENTRIES_MAX)
-        .filter(move |index| indices >> index & 1 != 0)
 }
 
 /// A load file that is about to be whole.
@@ -271,9 +254,15 @@ pub(crate) fn free(registry: &Registry, after: u8) -> Result<u8, Refusal> {
 }
 
 impl<P: Platform> Core<P> {
-    /// Does what a command has ordered; `data` is its data field. Not inlined: what it needs of the stack is nobody else's.
+    /// Does what a command has ordered, and answers it; `data` is its data field. Not inlined: what it needs of the stack is nobody else's.
     #[inline(never)]
-    pub(crate) fn perform(&mut self, order: &Order, data: &[u8], staged: &mut Staged) -> Result<(), Refusal> {
+    pub(crate) fn perform(
+        &mut self,
+        order: &Order,
+        data: &[u8],
+        staged: &mut Staged,
+        out: &mut Writer<'_>,
+    ) -> Result<(), Refusal> {
         match *order {
             Order::Install {
                 by,
@@ -285,10 +274,10 @@ impl<P: Platform> Core<P> {
                 quota,
                 secure_only,
             } => {
-                self.use_token(by, staged)?;
+                self.use_token(by, staged, false)?;
                 let registry = &self.containers.get(by.domain().container).registry;
                 let file = registry.get(load_file).ok_or(not_found())?;
-                let parameters = Install::parse(data)?.parameters;
+                let fields = Install::parse(data)?;
                 let new = Installing {
                     aid,
                     module: file.module,
@@ -300,35 +289,62 @@ impl<P: Platform> Core<P> {
                     secure_only,
                     records: &[],
                     keys: None,
-                    parameters: find(parameters, tag::APPLICATION_PARAMETERS)?.unwrap_or_default(),
+                    parameters: find(fields.parameters, tag::APPLICATION_PARAMETERS)?.unwrap_or_default(),
                 };
-                self.install(by, &new, staged)
+                self.install(by, &new, staged)?;
+                self.confirm(by, &[fields.load_file, aid.as_bytes()], staged, out)
             }
             Order::Delete { by, entry, related } => {
-                self.use_token(by, staged)?;
+                self.use_token(by, staged, true)?;
                 let leaving = if related {
                     Leaving::Related
                 } else {
                     Leaving::LoadFileStays
                 };
-                self.delete(by, entry, leaving, staged)
+                self.delete(by, entry, leaving, staged)?;
+                let aid = Tlv::read(&mut Reader::new(data))?.value;
+                self.confirm(by, &[aid], staged, out)
             }
-            Order::BeginLoad { by, place, domain } => self.begin_load((by, place, domain), data, staged),
+            Order::BeginLoad { by, place, domain } => {
+                self.begin_load((by, place, domain), data, staged)?;
+                Ok(out.u8(NO_RECEIPT)?)
+            }
             Order::Load {
                 by,
                 place,
                 number,
                 is_last,
-            } => self.load((by, place), (number, is_last), data, staged),
+            } => self.load((by, place), (number, is_last), data, staged, out),
         }
     }
 
-    /// The number of a token is used up before what it is for.
-    fn use_token(&mut self, by: Authorisation, staged: &mut Staged) -> Result<(), Refusal> {
+    /// The number of a token is used up before what it is for; that of a deletion is `essential`, as the deletion is.
+    fn use_token(&mut self, by: Authorisation, staged: &mut Staged, essential: bool) -> Result<(), Refusal> {
         if by.is_delegated() && !staged.is_empty() {
-            flush(&mut self.records(staged))?;
+            staged.commit(&mut self.nvm.open(), essential)?;
+            staged.clear();
         }
         Ok(())
+    }
+
+    /// Counts the receipt for what is written next, if one is to be given.
+    fn count(&mut self, by: Authorisation, staged: &mut Staged) -> Result<(), Refusal> {
+        let container = self.containers.get(by.domain().container);
+        let nvm = self.nvm.open();
+        receipt::count(by, container, &mut Records { nvm, staged })
+    }
+
+    /// Answers what has been done.
+    pub(crate) fn confirm(
+        &mut self,
+        by: Authorisation,
+        context: &[&[u8]],
+        staged: &mut Staged,
+        out: &mut Writer<'_>,
+    ) -> Result<(), Refusal> {
+        let container = self.containers.get(by.domain().container);
+        let nvm = self.nvm.open();
+        receipt::write(by, container, &mut Records { nvm, staged }, context, out)
     }
 
     fn install(
@@ -378,7 +394,7 @@ impl<P: Platform> Core<P> {
         if self.platform.applications.get(new.module, instance).is_none() {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         }
-        let written = self.write_application((container, index), &entry, new_file, new, staged);
+        let written = self.write_application(by, index, &entry, new_file, new, staged);
         staged.clear();
         if written.is_err() {
             self.nvm.open().set_room(container, index, None);
@@ -398,12 +414,14 @@ impl<P: Platform> Core<P> {
     /// Writes leftovers, records, and with the entries what the application itself writes.
     fn write_application(
         &mut self,
-        (container, index): (ContainerId, u8),
+        by: Authorisation,
+        index: u8,
         entry: &Entry,
         new_file: Option<Aid>,
         new: &Installing<'_>,
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
+        let container = by.domain().container;
         let mut records = self.records(staged);
         // More than there is to be kept leaves no room for the leftovers' record, the first that is written.
         records
@@ -427,11 +445,8 @@ impl<P: Platform> Core<P> {
             flush(&mut records)?;
         }
         self.ask(container, entry, staged, |it, cx| it.install(cx, new.parameters))?;
-        let reset = if entry.privileges.contains(Privileges::CARD_RESET) {
-            self.containers.get(container).registry.without_reset(index)
-        } else {
-            None
-        };
+        self.count(by, staged)?;
+        let reset = self.containers.get(container).registry.loses_reset(index, entry);
         let mut records = self.records(staged);
         if let Some((before, without)) = reset {
             store_entry(&mut records, container, before, &without)?;
@@ -450,105 +465,6 @@ impl<P: Platform> Core<P> {
         store_quota(&mut records, container, index, new.quota)?;
         records.remove(leftovers::leftovers(container))?;
         flush(&mut records)
-    }
-
-    fn delete(
-        &mut self,
-        by: Authorisation,
-        id: EntryId,
-        leaving: Leaving,
-        staged: &mut Staged,
-    ) -> Result<(), Refusal> {
-        let Instance {
-            container,
-            entry: domain,
-        } = by.domain();
-        let registry = &self.containers.get(container).registry;
-        let (domain, _) = registry.entry(domain).ok_or(not_found())?;
-        let (index, entry) = registry.entry(id).ok_or(not_found())?;
-        // Who comes from a load file, but for one.
-        let from = |file: u8, but: u8| {
-            let all = registry.iter();
-            all.filter(move |(other, of)| *other != but && of.load_file == Some(file))
-                .fold(0, |all, (other, _)| all | 1 << other)
-        };
-        let (applications, file): (Indices, _) = if entry.kind == EntryKind::Application {
-            let file = entry.load_file.filter(|file| {
-                *file >= FACTORY_INDEX && leaving == Leaving::WithLoadFile && from(*file, index) == 0
-            });
-            (1 << index, file)
-        } else if is_loaded_file(entry) {
-            (from(index, index), Some(index))
-        } else {
-            return Err(refused());
-        };
-        let may_go = |goes: u8| {
-            let is_in_use = registry
-                .iter()
-                .any(|(other, of)| other != goes && of.security_domain == Some(goes));
-            goes >= FACTORY_INDEX && !is_in_use && registry.is_within(goes, domain)
-        };
-        let is_meant =
-            entry.kind == EntryKind::Application || applications == 0 || leaving == Leaving::Related;
-        if !is_meant || !each(applications).chain(file).all(may_go) {
-            return Err(refused());
-        }
-        self.remove(container, applications, file, staged)
-    }
-
-    /// Removes applications, and a load file with its code: all of it, in one step, or nothing.
-    fn remove(
-        &mut self,
-        container: ContainerId,
-        applications: Indices,
-        file: Option<u8>,
-        staged: &mut Staged,
-    ) -> Result<(), Refusal> {
-        let mut gone = [None; ENTRIES_MAX];
-        for (index, gone) in each(applications).zip(&mut gone) {
-            let entry = *self
-                .containers
-                .get(container)
-                .registry
-                .get(index)
-                .ok_or(not_found())?;
-            self.ask(container, &entry, staged, |it, cx| it.delete(cx))?;
-            // What it may have put goes with it.
-            staged.clear();
-            *gone = Some((index, entry));
-        }
-        let code = file.and_then(|file| self.containers.get(container).registry.get(file));
-        let code = code.map(|file| file.id);
-        let mut records = self.records(staged);
-        for index in each(applications).chain(file) {
-            records.remove(name(container, RecordKind::Registry, index.into()))?;
-        }
-        for index in each(applications) {
-            records.remove(name(container, RecordKind::Quota, index.into()))?;
-        }
-        if let Some(code) = code {
-            code::remove(&mut records, code)?;
-        }
-        let all = || gone.iter().flatten();
-        leftovers::set(&mut records, container, all().map(|(_, entry)| entry.id))?;
-        records.staged.commit(&mut records.nvm, true)?;
-        staged.clear();
-        for (index, entry) in all() {
-            for place in Channels::places() {
-                if self.interfaces.channels.selected(place) == Some(entry.id) {
-                    self.end_messaging(place);
-                    self.change(place, self.root(place));
-                }
-            }
-            self.interfaces.channels.forget_called(*index, container);
-            let instance = Instance {
-                container,
-                entry: entry.id,
-            };
-            self.platform.applications.release(entry.module, instance);
-        }
-        self.reload(container, staged)?;
-        leftovers::sweep(&mut self.records(staged), container)
     }
 
     fn load_file(
@@ -576,7 +492,7 @@ impl<P: Platform> Core<P> {
         let mut writing = records.nvm.begin_bulk(new.id, length)?;
         let written = bulk::write(&mut records.nvm, &mut writing, file.image);
         let digest = sha256(&[file.image]);
-        let added = written.and_then(|()| self.add_file(container, &new, (&writing, &digest), staged));
+        let added = written.and_then(|()| self.add_file(by, &new, (&writing, &digest), staged));
         if added.is_err() {
             self.nvm.area.release(&writing);
         }
@@ -589,17 +505,19 @@ impl<P: Platform> Core<P> {
     /// 6A80 for an AID that is there, or another digest; 9505 for what is no code of this SE; 6A84; 6581. The image is to be given up then.
     pub(crate) fn add_file(
         &mut self,
-        container: ContainerId,
+        by: Authorisation,
         file: &NewFile,
         (writing, digest): (&Writing, &[u8; 32]),
         staged: &mut Staged,
     ) -> Result<(), Refusal> {
+        let container = by.domain().container;
         let registry = &self.containers.get(container).registry;
         if registry.iter().any(|(_, entry)| entry.aid == file.aid) {
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
         let index = free(registry, FACTORY_INDEX)?;
         let ram = self.platform.free_ram;
+        self.count(by, staged)?;
         let mut records = self.records(staged);
         records
             .nvm

@@ -20,7 +20,7 @@ use sekisho_keys::{AesKey, KeySet};
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::Records;
 use crate::refusal::Refusal;
-pub(crate) use numbers::{KID_FIRST, KVN_DAP, KVN_TOKEN, is_platforms};
+pub(crate) use numbers::{KID_FIRST, KVN_DAP, KVN_RECEIPT, KVN_TOKEN, is_platforms};
 use numbers::{KID_LAST, PLATFORMS, is_scp, may_become, not_found, wrong_data};
 pub use numbers::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KVN_PAIRING};
 pub use record::KeyRecord;
@@ -162,7 +162,7 @@ impl KeyStore<'_, '_> {
         Ok(next)
     }
 
-    /// The AES key that is alone in its version.
+    /// The AES key that is the first of its version.
     pub(crate) fn single_aes(&mut self, kvn: u8) -> Result<AesKey, Refusal> {
         self.record(kvn)?.aes(KID_FIRST)
     }

@@ -65,6 +65,7 @@ mod dispatch;
 mod element;
 mod flash;
 mod hosted;
+mod identification;
 mod interface;
 mod issuer;
 mod keys;
@@ -88,6 +89,7 @@ mod part;
 mod part;
 mod process;
 mod profile;
+mod receipt;
 mod refusal;
 mod registry;
 mod response;
@@ -117,6 +119,7 @@ pub use chaining::COMMAND_DATA_MAX;
 pub use container::{Container, ContainerMemory, Containers};
 pub use content::LoadFile;
 pub use element::SecureElement;
+pub use identification::{CIN, IIN};
 pub use interface::{ContainerId, Interface, Place, Protocol};
 pub use issuer::{
     ContentManagement, NewApplication, NewLoadFile, Open, PlatformServices, RegistryUpdate, SecurityDomain,

@@ -4,7 +4,7 @@
 
 use sekisho_apdu::gp::{ApplicationLifeCycle, InstallForLoad, Privileges, tag};
 use sekisho_apdu::tlv::TlvReader;
-use sekisho_apdu::{Aid, StatusWord};
+use sekisho_apdu::{Aid, StatusWord, Writer};
 
 use crate::application::Applications as _;
 use crate::authorisation::Authorisation;
@@ -113,18 +113,20 @@ impl<P: Platform> Core<P> {
             id,
             aid,
             domain,
+            token: by.token(),
             digest,
         }));
         Ok(())
     }
 
-    /// A block of it has come; behind the last one it is there.
+    /// A block of it has come; behind the last one it is there, which is answered.
     pub(crate) fn load(
         &mut self,
         (by, place): (Authorisation, Place),
         (number, is_last): (u8, bool),
         block: &[u8],
         staged: &mut Staged,
+        out: &mut Writer<'_>,
     ) -> Result<(), Refusal> {
         let container = by.domain().container;
         let registry = &self.containers.get(container).registry;
@@ -142,21 +144,28 @@ impl<P: Platform> Core<P> {
             return Ok(());
         }
         let come = now.finish().ok_or(wrong())?;
-        let done = self.complete(container, &come, staged);
+        let done = self.complete(by, &come, staged);
         if done.is_err() {
             self.nvm.area.release(&come.writing);
         }
         self.forget_load(container);
-        done
+        done?;
+        let registry = &self.containers.get(container).registry;
+        let Announced {
+            aid, domain, token, ..
+        } = come.announced;
+        let by = by.by_token(token);
+        let domain = registry.entry(domain).ok_or(refused())?.1.aid;
+        self.confirm(by, &[aid.as_bytes(), domain.as_bytes()], staged, out)
     }
 
     /// Makes a load file whole. What ran here before, whatever it may be that has come, runs as before.
-    fn complete(&mut self, container: ContainerId, come: &Come, staged: &mut Staged) -> Result<(), Refusal> {
+    fn complete(&mut self, by: Authorisation, come: &Come, staged: &mut Staged) -> Result<(), Refusal> {
         let Announced { id, aid, domain, .. } = come.announced;
         if !come.is_announced {
             return Err(wrong());
         }
-        let registry = &self.containers.get(container).registry;
+        let registry = &self.containers.get(by.domain().container).registry;
         let gone = Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND);
         let (domain, of) = registry.entry(domain).ok_or(gone)?;
         if ApplicationLifeCycle(of.life_cycle).is_locked() {
@@ -172,7 +181,7 @@ impl<P: Platform> Core<P> {
             version: come.described.version.into(),
             domain,
         };
-        let added = self.add_file(container, &file, (&come.writing, &come.digest), staged);
+        let added = self.add_file(by, &file, (&come.writing, &come.digest), staged);
         added.map_err(|refusal| {
             if refusal.0 == status::CODE {
                 wrong()

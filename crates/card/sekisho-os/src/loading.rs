@@ -8,6 +8,7 @@ use sekisho_apdu::{Aid, StatusWord};
 use sekisho_keys::{Sha256, ct_eq};
 use sekisho_nvm::area::Writing;
 
+use crate::authorisation::TokenNumber;
 use crate::carrier::{Blocks, Carrier, Described, Part, Piece};
 use crate::interface::Place;
 use crate::memory::State;
@@ -45,6 +46,8 @@ pub(crate) struct Announced {
     pub(crate) aid: Aid,
     /// The security domain that it is to be associated with.
     pub(crate) domain: EntryId,
+    /// The number of the token that it was announced by.
+    pub(crate) token: TokenNumber,
     /// The digest of its load file data block, if it has been said.
     pub(crate) digest: Option<[u8; 32]>,
 }

@@ -94,7 +94,8 @@ const ISD_PRIVILEGES: Privileges = Privileges::SECURITY_DOMAIN
     .union(Privileges::GLOBAL_DELETE)
     .union(Privileges::GLOBAL_LOCK)
     .union(Privileges::GLOBAL_REGISTRY)
-    .union(Privileges::FINAL_APPLICATION);
+    .union(Privileges::FINAL_APPLICATION)
+    .union(Privileges::RECEIPT_GENERATION);
 
 impl<P: Platform> SecureElement<P> {
     /// Makes an SE, where it stands, with a container for each personalisation, from number 1, the eSE, on; only that one's names what is the platform's: OS part, Kos, `K_MAC`, the designer's key. It erases the store, installs the first OS part, and writes keys, registry, applications and, as the last and as the

@@ -206,9 +206,9 @@ impl<P: Platform> Core<P> {
             staged.clear();
         }
         let outcome = match (effects.order.take(), work) {
-            (Some(order), Work::Command(command)) if outcome.is_ok() => {
-                self.perform(&order, command.data, staged).and(outcome)
-            }
+            (Some(order), Work::Command(command)) if outcome.is_ok() => self
+                .perform(&order, command.data, staged, &mut writer)
+                .and(outcome),
             _ => outcome,
         };
         let outcome = self.commit(place, outcome, staged, &effects);

@@ -148,6 +148,25 @@ impl<'a> Writer<'a> {
         value: impl FnOnce(&mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
         self.tag(tag)?;
+        self.lv_with(value)
+    }
+
+    /// Appends a value behind its length, which is BER.
+    ///
+    /// # Errors
+    /// [`BufferFull`], as of [`Writer::tlv`]; a part of it may have been written then.
+    pub fn lv(&mut self, value: &[u8]) -> Result<(), BufferFull> {
+        self.lv_with(|w| w.bytes(value))
+    }
+
+    /// Appends what `value` writes behind its length.
+    ///
+    /// # Errors
+    /// What `value` returns, or [`BufferFull`]; a part of it may have been written then.
+    pub fn lv_with<E: From<BufferFull>>(
+        &mut self,
+        value: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
         // One byte is kept for the length; a longer length moves the value once it is known.
         let length_at = self.len;
         self.u8(0)?;

@@ -4,11 +4,10 @@ use sekisho_apdu::gp::{ApplicationLifeCycle, Install, InstallForLoad, Privileges
 use sekisho_apdu::tlv::{Tlv, TlvReader, find};
 use sekisho_apdu::{CApdu, Reader, StatusWord, Writer};
 use sekisho_os::{
-    ContentManagement, EntryId, InterfaceAccess, NewApplication, NewLoadFile, Outcome, Quota, Refusal,
-    RegistryUpdate, SecurityDomain, Token,
+    CIN, ContentManagement, EntryId, IIN, InterfaceAccess, NewApplication, NewLoadFile, Outcome, Quota,
+    Refusal, RegistryUpdate, SecurityDomain, Token,
 };
 
-use super::get_data::{CIN, IIN, IIN_UNASSIGNED};
 use super::{wrong_data, wrong_p1p2};
 
 /// IIN and CIN in the reference of a token.
@@ -30,7 +29,7 @@ const SECURE_CHANNEL: u32 = 0x81;
 const POLICIES: [u32; 3] = [0x82, 0x83, 0x87];
 const SCP03: u8 = 0x03;
 
-/// No receipt, and nothing else to say (GPC 11.2.3.1, 11.5.3.1).
+/// Nothing to say (GPC 11.5.3.1).
 const NO_RECEIPT: u8 = 0x00;
 
 pub(super) fn install(
@@ -39,7 +38,7 @@ pub(super) fn install(
     out: &mut Writer<'_>,
 ) -> Outcome {
     let life_cycle = match (capdu.p1, capdu.p2) {
-        (purpose::LOAD, 0) => return install_for_load(domain, capdu, out),
+        (purpose::LOAD, 0) => return install_for_load(domain, capdu),
         (purpose::REGISTRY_UPDATE, 0) => return registry_update(domain, capdu, out),
         (purpose::INSTALL, 0) => Some(ApplicationLifeCycle::INSTALLED),
         (purpose::INSTALL_AND_MAKE_SELECTABLE, 0) => Some(ApplicationLifeCycle::SELECTABLE),
@@ -55,10 +54,10 @@ pub(super) fn install(
         // A field that has no meaning for the purpose.
         None if !fields.module.is_empty() => return Err(wrong_data()),
         None if capdu.p1 == purpose::EXTRADITION && fields.privileges.is_empty() => {
-            content.extradite(fields.load_file, fields.application)?;
+            content.extradite(fields.load_file, fields.application, out)?;
         }
         None if capdu.p1 == purpose::EXTRADITION || !fields.load_file.is_empty() => return Err(wrong_data()),
-        None => content.make_selectable(fields.application, privileges)?,
+        None => content.make_selectable(fields.application, privileges, out)?,
         Some(life_cycle) => content.install(&NewApplication {
             load_file: fields.load_file,
             module: fields.module,
@@ -74,14 +73,13 @@ pub(super) fn install(
             secure_only: find(system, tag::SECURE_ONLY)?.is_some(),
         })?,
     }
-    out.u8(NO_RECEIPT)?;
     Ok(StatusWord::NO_ERROR)
 }
 
 /// Data object of the system's parameters: least memory for code (GPC Table 11-49), as a number of two or four bytes.
 const CODE: u32 = 0xC6;
 
-fn install_for_load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+fn install_for_load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>) -> Outcome {
     let fields = InstallForLoad::parse(capdu.data)?;
     let mut content = domain.content(&token(capdu, fields.signed, fields.token))?;
     if content.authorisation().is_delegated() && fields.hash.is_empty() {
@@ -113,7 +111,6 @@ fn install_for_load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out:
         hash: fields.hash,
         code,
     })?;
-    out.u8(NO_RECEIPT)?;
     Ok(StatusWord::NO_ERROR)
 }
 
@@ -137,13 +134,14 @@ fn registry_update(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out: 
     if !fields.module.is_empty() {
         return Err(wrong_data());
     }
-    content.update(&RegistryUpdate {
+    let update = RegistryUpdate {
         application: fields.application,
         domain: fields.load_file,
         privileges: Some(privileges).filter(|_| !fields.privileges.is_empty()),
         access,
-    })?;
-    out.u8(NO_RECEIPT)?;
+        fields: [fields.privileges, fields.parameters],
+    };
+    content.update(&update, out)?;
     Ok(StatusWord::NO_ERROR)
 }
 
@@ -176,15 +174,11 @@ pub(super) fn install_for_personalisation(
 const LAST_BLOCK: u8 = 0x80;
 
 /// LOAD (GPC 11.6): a block of a load file, whose number is P2.
-pub(super) fn load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
+pub(super) fn load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>) -> Outcome {
     if capdu.p1 & !LAST_BLOCK != 0 {
         return Err(wrong_p1p2());
     }
-    let is_last = capdu.p1 == LAST_BLOCK;
-    domain.content_under_way()?.load(capdu.p2, is_last);
-    if is_last {
-        out.u8(NO_RECEIPT)?;
-    }
+    domain.content_under_way()?.load(capdu.p2, capdu.p1 == LAST_BLOCK);
     Ok(StatusWord::NO_ERROR)
 }
 
@@ -261,16 +255,12 @@ fn token_reference(content: &mut ContentManagement<'_, '_>, template: &[u8]) -> 
     if !content.authorisation().is_delegated() {
         return Err(wrong_data());
     }
-    let se_id = *content.se_id();
     for object in TlvReader::new(template) {
         let object = object?;
         match (object.tag.0, object.value) {
-            (TOKEN_IIN, value) => content.check_issuer(IIN, value, &IIN_UNASSIGNED)?,
-            (TOKEN_CIN, value) => content.check_issuer(CIN, value, &se_id)?,
-            (tag::TOKEN_NUMBER, number @ [_, ..]) if number.len() <= 4 => {
-                let number = number.iter().fold(0, |n, byte| n << 8 | u32::from(*byte));
-                content.use_number(number)?;
-            }
+            (TOKEN_IIN, value) => content.check_issuer(IIN, value)?,
+            (TOKEN_CIN, value) => content.check_issuer(CIN, value)?,
+            (tag::TOKEN_NUMBER, number) => content.use_number(number)?,
             _ => return Err(wrong_data()),
         }
     }
@@ -303,11 +293,7 @@ fn is_domains(object: &Tlv<'_>) -> bool {
 const RELATED: u8 = 0x80;
 
 /// DELETE of what has an AID, which comes first in the data field; what a token says, and the token, which comes last.
-pub(super) fn delete(
-    domain: &mut SecurityDomain<'_, '_>,
-    capdu: &CApdu<'_>,
-    out: &mut Writer<'_>,
-) -> Outcome {
+pub(super) fn delete(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>) -> Outcome {
     let mut reader = Reader::new(capdu.data);
     let aid = Tlv::read(&mut reader)?.value;
     let (mut reference, mut signature, mut signed) = (None, None, capdu.data);
@@ -329,7 +315,6 @@ pub(super) fn delete(
         token_reference(&mut content, template)?;
     }
     content.delete(aid, capdu.p2 & RELATED != 0)?;
-    out.u8(NO_RECEIPT)?;
     Ok(StatusWord::NO_ERROR)
 }
 

@@ -3,13 +3,13 @@
 use sekisho_apdu::gp::{Privileges, TagList, tag};
 use sekisho_apdu::tlv::Tlv;
 use sekisho_apdu::{BufferFull, CApdu, StatusWord, Writer};
-use sekisho_os::{MESSAGING_POLICY, Outcome, PlatformServices, Refusal, RegistryView, SecurityDomain};
+use sekisho_os::{
+    CIN, IIN, MESSAGING_POLICY, Outcome, PlatformServices, Refusal, RegistryView, SecurityDomain,
+};
 
 use super::wrong_data;
 
-/// Tags of P1P2.
-pub(super) const IIN: u16 = 0x0042;
-pub(super) const CIN: u16 = 0x0045;
+/// Tags of P1P2, beside [`IIN`] and [`CIN`].
 const CARD_DATA: u16 = 0x0066;
 const CARD_CAPABILITIES: u16 = 0x0067;
 const SEQUENCE_COUNTER: u16 = 0x00C1;
@@ -48,10 +48,6 @@ const RECOGNITION: [u8; 46] = [
 const SCP03_KEYS: u8 = 0x07;
 /// Supported load file data block hash algorithms: SHA-256 (GPC H.4).
 const SHA_256: u8 = 0x02;
-
-/// IIN and CIN of an SE to which none was given: digits that no issuer has (major industry identifier 9 with a country of ISO 3166-1's
-/// user-assigned codes; ISO/IEC 7812-1), and the SE-id.
-pub(super) const IIN_UNASSIGNED: [u8; 4] = [0x99, 0x99, 0x00, 0x00];
 
 /// The date of everything in the production data, as the SE has no calendar: day 330 of a year that ends in 6, when this operating
 /// system was released (one digit of the year, three of the day, in BCD).
@@ -118,11 +114,11 @@ fn value(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, w: &mut Writer<
     let tag = capdu.p1p2();
     match tag {
         _ if capdu.p2 == KEY_INFORMATION => domain.key_information(capdu.p1, w),
-        IIN | CIN | MESSAGING_POLICY => stored(domain, tag, w),
+        IIN | CIN => domain.identification(tag, w),
+        MESSAGING_POLICY => messaging_policy(domain, w),
         CARD_DATA => Ok(recognition(domain, w)?),
         CARD_CAPABILITIES => Ok(capabilities(domain, w)?),
-        // No receipt has ever been given: nobody generates any.
-        CONFIRMATION_COUNTER => Ok(w.bytes(&[0x00, 0x00])?),
+        CONFIRMATION_COUNTER => confirmation_counter(domain, w),
         SEQUENCE_COUNTER => Ok(w.u24(domain.sequence_counter()?)?),
         KEY_DIVERSIFICATION_DATA => Ok(w.bytes(domain.se_id())?),
         SECURITY_LEVEL => Ok(w.u8(domain.security_level())?),
@@ -153,14 +149,18 @@ fn platform<'c, 'a>(domain: &'c mut SecurityDomain<'_, 'a>) -> Result<PlatformSe
         .ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))
 }
 
-fn stored(domain: &mut SecurityDomain<'_, '_>, tag: u16, w: &mut Writer<'_>) -> Result<(), Refusal> {
+fn messaging_policy(domain: &mut SecurityDomain<'_, '_>, w: &mut Writer<'_>) -> Result<(), Refusal> {
     let mut bytes = [0; STORED_MAX];
-    match (domain.data_object(tag, &mut bytes)?, tag) {
-        (Some(len), _) => Ok(w.bytes(bytes.get(..len).unwrap_or_default())?),
-        (None, IIN) => Ok(w.bytes(&IIN_UNASSIGNED)?),
-        (None, CIN) => Ok(w.bytes(domain.se_id())?),
-        _ => Err(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND)),
-    }
+    let len = domain.data_object(MESSAGING_POLICY, &mut bytes)?;
+    let len = len.ok_or(Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND))?;
+    Ok(w.bytes(bytes.get(..len).unwrap_or_default())?)
+}
+
+/// What has been confirmed so far; 0000 where nothing was.
+fn confirmation_counter(domain: &mut SecurityDomain<'_, '_>, w: &mut Writer<'_>) -> Result<(), Refusal> {
+    let mut counter = [0; 2];
+    domain.data_object(CONFIRMATION_COUNTER, &mut counter)?;
+    Ok(w.bytes(&counter)?)
 }
 
 /// Card capability information (GPC H.4). A security domain can have the privilege that makes it one, those of DAP verification and Delegated Management, Global Delete, Global Lock and, as an application, Card Reset.

@@ -147,7 +147,7 @@ impl Application for CardManager {
             ins::SET_STATUS => status::set_status(&mut domain, capdu),
             ins::PUT_KEY => put_key::process(&mut domain, capdu, out),
             ins::INSTALL => content::install(&mut domain, capdu, out),
-            ins::LOAD => content::load(&mut domain, capdu, out),
+            ins::LOAD => content::load(&mut domain, capdu),
             ins::DELETE => put_key::delete(&mut domain, capdu, out),
             ins::STORE_DATA => store_data::process(&mut self.blocks, (place, session), &mut domain, capdu),
             ins::SET_PAIRING => update::set_pairing(&mut platform(&mut domain)?, capdu),

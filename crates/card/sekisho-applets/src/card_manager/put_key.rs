@@ -180,7 +180,7 @@ pub(super) fn delete(
         }
     }
     if content::is_by_aid(capdu) {
-        return content::delete(domain, capdu, out);
+        return content::delete(domain, capdu);
     }
     let (mut kid, mut kvn) = (None, None);
     for object in TlvReader::new(capdu.data) {

@@ -4,9 +4,9 @@ use sekisho_apdu::gp::tag;
 use sekisho_apdu::tlv::TlvReader;
 use sekisho_apdu::{CApdu, Reader, StatusWord};
 use sekisho_messaging::setup::Policy;
-use sekisho_os::{MESSAGING_POLICY, Outcome, Place, Refusal, SecurityDomain};
+use sekisho_os::{CIN, IIN, MESSAGING_POLICY, Outcome, Place, Refusal, SecurityDomain};
 
-use super::get_data::{CIN, IIN, STORED_MAX};
+use super::get_data::STORED_MAX;
 use super::{wrong_data, wrong_p1p2};
 
 /// P1 (GPC Table 11-89): last block; encryption; structure. Bit 1 says that an answer may come, of which there is none here.

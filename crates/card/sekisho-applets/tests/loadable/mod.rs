@@ -6,8 +6,8 @@ use sekisho_apdu::Aid;
 use sekisho_applets::Standard;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    ContainerId, FactoryApplication, Interface, LoadFile, Module, Pairing, Profile, Protocol, Row,
-    SecureElement,
+    ContainerId, FactoryApplication, Interface, LoadFile, Module, Pairing, Personalisation, Profile,
+    Protocol, Row, SecureElement,
 };
 
 use crate::common::ByValue as _;
@@ -63,9 +63,17 @@ pub fn card() -> Card {
 
 /// The same, of another profile.
 pub fn card_of(profile: &Profile) -> Card {
+    card_with(profile, &[])
+}
+
+/// The same, with data objects of the first root.
+pub fn card_with(profile: &Profile, data_objects: &[(u16, &[u8])]) -> Card {
     let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
-    let first = personalisation(0xFF, &keys, &k_aut);
     let second = personalisation(0xFF, &keys, &k_aut);
+    let first = Personalisation {
+        data_objects,
+        ..personalisation(0xFF, &keys, &k_aut)
+    };
     let flash = RamFlash::strict(PAGE, BEFORE + AREA);
     Card::made_all(flash, SeededRng(1), profile, &[&first, &second]).unwrap()
 }

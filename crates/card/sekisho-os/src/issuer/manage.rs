@@ -1,18 +1,20 @@
 //! OPEN for a security domain: the card's life cycle and locks ([`Open`]), and content management ([`ContentManagement`]).
 
 use sekisho_apdu::gp::{ApplicationLifeCycle, CardLifeCycle, Privileges};
-use sekisho_apdu::{Aid, StatusWord};
+use sekisho_apdu::{Aid, StatusWord, Writer};
 use sekisho_nvm::Flash as _;
 
 use super::privileges::{may_have, put_with_reset};
 use super::{SecurityDomain, object_of};
 use crate::application::{Context, MESSAGING_POLICY};
-use crate::authorisation::{Authorisation, Order, has, proved};
+use crate::authorisation::{Authorisation, Order, TokenNumber, has, proved};
 use crate::container::{CardRecord, store_entry};
+use crate::identification::{self, STORED_MAX};
 use crate::interface::ContainerId;
 use crate::keys::{KVN_TOKEN, KeyStore};
 use crate::names::EntryId;
 use crate::nvm::Quota;
+use crate::receipt;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, FACTORY_INDEX, ISD_INDEX, InterfaceAccess, Module};
 use crate::secure::KeyRef;
@@ -23,8 +25,6 @@ const KEPT_MAX: usize = 32;
 
 /// The data object of the root that has the number of the last token that had one; no command shows it.
 const TOKEN_NUMBER: u16 = 0x0093;
-/// Longest IIN and CIN.
-const ISSUERS_MAX: usize = 32;
 
 /// Life cycle of card and applications, during one command's processing, with who has proved himself.
 pub struct Open<'c, 'a> {
@@ -371,35 +371,50 @@ impl ContentManagement<'_, '_> {
         self.by
     }
 
-    /// A token is for the SE whose root has this IIN or CIN, stored or, as here, `unassigned`.
+    /// A token is for the SE whose root has this IIN or CIN.
     ///
     /// # Errors
     /// 6982 when it has another one; 6581.
-    pub fn check_issuer(&mut self, tag: u16, value: &[u8], unassigned: &[u8]) -> Result<(), Refusal> {
-        let root = self.context.system.container.root().ok_or(refused())?;
-        let mut stored = [0; ISSUERS_MAX];
-        let len = self.context.records.get(object_of(root, tag), &mut stored)?;
-        let own = len.map_or(unassigned, |len| stored.get(..len).unwrap_or_default());
-        if own == value { Ok(()) } else { Err(no_token()) }
+    pub fn check_issuer(&mut self, tag: u16, value: &[u8]) -> Result<(), Refusal> {
+        let container = self.context.system.container;
+        let root = container.root().ok_or(refused())?;
+        let mut own = [0; STORED_MAX];
+        let mut own = Writer::new(&mut own);
+        identification::append(
+            &mut self.context.records,
+            root,
+            tag,
+            &container.card.se_id,
+            &mut own,
+        )?;
+        if own.written() == value {
+            Ok(())
+        } else {
+            Err(no_token())
+        }
     }
 
-    /// The SE-id.
-    pub const fn se_id(&self) -> &[u8; 10] {
-        &self.context.system.container.card.se_id
+    /// Answers what the command does: with a receipt over `context`, where it is by a token and the root makes one.
+    pub(super) fn confirm(&mut self, context: &[&[u8]], out: &mut Writer<'_>) -> Result<(), Refusal> {
+        let container = self.context.system.container;
+        receipt::count(self.by, container, &mut self.context.records)?;
+        receipt::write(self.by, container, &mut self.context.records, context, out)
     }
 
     /// A token has a number, which is used up with it.
     ///
     /// # Errors
-    /// 6982 unless it is above that of the last token of the container that had one; 6A84, 6581.
-    pub fn use_number(&mut self, number: u32) -> Result<(), Refusal> {
+    /// 6A80 unless it has one to four bytes; 6982 unless it is above that of the last token of the container that had one; 6A84, 6581.
+    pub fn use_number(&mut self, number: &[u8]) -> Result<(), Refusal> {
+        let number = TokenNumber::new(number).ok_or(Refusal(StatusWord::INCORRECT_DATA))?;
         let root = self.context.system.container.root().ok_or(refused())?;
         let (name, mut last) = (object_of(root, TOKEN_NUMBER), [0; 4]);
         self.context.records.get(name, &mut last)?;
-        if number <= u32::from_be_bytes(last) {
+        if number.value() <= u32::from_be_bytes(last) {
             return Err(no_token());
         }
-        self.context.records.put(name, &number.to_be_bytes())
+        self.by = self.by.by_token(number);
+        self.context.records.put(name, &number.value().to_be_bytes())
     }
 
     /// INSTALL `[for install]`, with `[for make selectable]` or without: it is done when the command has been processed, or the command is refused.
@@ -436,12 +451,17 @@ impl ContentManagement<'_, '_> {
         Ok(())
     }
 
-    /// INSTALL `[for make selectable]`.
+    /// INSTALL `[for make selectable]`, and its answer.
     ///
     /// # Errors
     /// 6A88 when there is no such application within the domain; 6985 when it is not INSTALLED, unless it gets the privilege Card Reset, which it has not; 6A80 for any other privilege that it
     /// has not.
-    pub fn make_selectable(&mut self, aid: &[u8], privileges: Privileges) -> Result<(), Refusal> {
+    pub fn make_selectable(
+        &mut self,
+        aid: &[u8],
+        privileges: Privileges,
+        out: &mut Writer<'_>,
+    ) -> Result<(), Refusal> {
         let (index, entry) = within(self.context, aid)?;
         let life_cycle = ApplicationLifeCycle(entry.life_cycle);
         let gains_reset = index >= FACTORY_INDEX
@@ -469,18 +489,28 @@ impl ContentManagement<'_, '_> {
             privileges: all,
             ..entry
         };
-        put_with_reset(self.context, index, &entry)
+        put_with_reset(self.context, index, &entry)?;
+        let load_file = self.aid_of(entry.load_file)?;
+        self.confirm(&[load_file.as_bytes(), aid], out)
     }
 
-    /// INSTALL `[for extradition]`: an application is associated with another security domain.
+    /// The AID of what an entry names.
+    pub(super) fn aid_of(&self, index: Option<u8>) -> Result<Aid, Refusal> {
+        let registry = &self.context.system.container.registry;
+        registry.whole().aid_of(index).ok_or(refused())
+    }
+
+    /// INSTALL `[for extradition]`, and its answer: an application is associated with another security domain.
     ///
     /// # Errors
     /// 6A88 when there is no such application within the domain, or no such domain; 6985 for a locked one, for an application that is itself a domain, came with
     /// the operating system, or is associated with it already.
-    pub fn extradite(&mut self, to: &[u8], aid: &[u8]) -> Result<(), Refusal> {
-        let (index, entry) = within(self.context, aid)?;
-        let entry = self.moved(index, &entry, to)?;
-        put_entry(self.context, index, &entry)
+    pub fn extradite(&mut self, to: &[u8], aid: &[u8], out: &mut Writer<'_>) -> Result<(), Refusal> {
+        let (index, before) = within(self.context, aid)?;
+        let entry = self.moved(index, &before, to)?;
+        put_entry(self.context, index, &entry)?;
+        let from = self.aid_of(before.security_domain)?;
+        self.confirm(&[from.as_bytes(), aid, to], out)
     }
 
     /// An application's entry as it is associated with another security domain.

@@ -20,6 +20,7 @@ use crate::application::{Context, MESSAGING_POLICY};
 use crate::call::Caller;
 use crate::code::Code;
 use crate::container::Container;
+use crate::identification;
 use crate::keys::{KID_FIRST, KVN_INITIAL, KVN_KOS, KeyRecord, KeyStore, is_platforms};
 use crate::messaging::Revoked;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
@@ -131,6 +132,15 @@ impl<'a> SecurityDomain<'_, 'a> {
     /// 6581 when the flash fails, 6A84 when `out` is too small.
     pub fn data_object(&mut self, tag: u16, out: &mut [u8]) -> Result<Option<usize>, Refusal> {
         self.context.records.get(self.object(tag), out)
+    }
+
+    /// Appends its IIN or CIN ([`IIN`](crate::IIN), [`CIN`](crate::CIN)).
+    ///
+    /// # Errors
+    /// 6581; 6A84 when it does not fit.
+    pub fn identification(&mut self, tag: u16, out: &mut Writer<'_>) -> Result<(), Refusal> {
+        let (domain, se_id) = (self.context.entry.id, &self.context.system.container.card.se_id);
+        identification::append(&mut self.context.records, domain, tag, se_id, out)
     }
 
     /// Stores the value of a data object. With the policy for readers ([`MESSAGING_POLICY`]) all secure messaging ends that was opened under the

@@ -1,7 +1,7 @@
 //! What an entry of the registry can be given beside its place in it: privileges, and where it answers (GPC 11.5.2.3.6, registry update).
 
-use sekisho_apdu::StatusWord;
 use sekisho_apdu::gp::Privileges;
+use sekisho_apdu::{StatusWord, Writer};
 
 use super::manage::{ContentManagement, put_entry, refused, within};
 use crate::application::Context;
@@ -41,16 +41,19 @@ pub struct RegistryUpdate<'d> {
     pub privileges: Option<Privileges>,
     /// Where it is to answer.
     pub access: Option<InterfaceAccess>,
+    /// The fields of the command for privileges and parameters, as they came.
+    pub fields: [&'d [u8]; 2],
 }
 
 impl ContentManagement<'_, '_> {
-    /// INSTALL `[for registry update]`: all of it in one step.
+    /// INSTALL `[for registry update]`, and its answer: all of it in one step.
     ///
     /// # Errors
     /// As of [`ContentManagement::extradite`] where it is to have another domain; 6A88 when there is no such application within the domain; 6A80 for privileges that it cannot have; 6985 for
     /// privileges of what came with the operating system.
-    pub fn update(&mut self, new: &RegistryUpdate<'_>) -> Result<(), Refusal> {
+    pub fn update(&mut self, new: &RegistryUpdate<'_>, out: &mut Writer<'_>) -> Result<(), Refusal> {
         let (index, mut entry) = within(self.context, new.application)?;
+        let from = self.aid_of(entry.security_domain)?;
         if !new.domain.is_empty() {
             entry = self.moved(index, &entry, new.domain)?;
         }
@@ -64,15 +67,24 @@ impl ContentManagement<'_, '_> {
             entry.privileges = privileges;
         }
         entry.access = new.access.unwrap_or(entry.access);
-        put_with_reset(self.context, index, &entry)
+        put_with_reset(self.context, index, &entry)?;
+        let [privileges, parameters] = new.fields;
+        self.confirm(
+            &[
+                from.as_bytes(),
+                new.application,
+                new.domain,
+                privileges,
+                parameters,
+            ],
+            out,
+        )
     }
 }
 
 /// Writes an entry; the privilege Card Reset, which one application has, goes from who has it.
 pub(super) fn put_with_reset(context: &mut Context<'_>, index: u8, entry: &Entry) -> Result<(), Refusal> {
-    if entry.privileges.contains(Privileges::CARD_RESET)
-        && let Some((before, without)) = context.system.container.registry.without_reset(index)
-    {
+    if let Some((before, without)) = context.system.container.registry.loses_reset(index, entry) {
         put_entry(context, before, &without)?;
     }
     put_entry(context, index, entry)

@@ -18,6 +18,8 @@ pub const KVN_DESIGNER: u8 = 0x63;
 pub const KVN_PAIRING: u8 = 0x64;
 /// The key that tokens are verified with, in the root of a container (GPC 11.1.8): a public key.
 pub(crate) const KVN_TOKEN: u8 = 0x70;
+/// The key that receipts are made with, in the root of a container (GPC 11.1.8): an AES key.
+pub(crate) const KVN_RECEIPT: u8 = 0x71;
 /// The key that a security domain verifies DAP blocks with (GPC 11.1.8): a public key.
 pub(crate) const KVN_DAP: u8 = 0x73;
 /// All versions of the platform.
