@@ -12,6 +12,7 @@ mod content_commands;
 mod content_power;
 mod delegated;
 mod domains;
+mod every_instruction;
 mod instances;
 mod interfaces;
 mod load_commands;

@@ -1,5 +1,6 @@
 //! What belongs to no other program. One program, so that the secure element is linked once.
 
+mod command_table;
 mod common;
 mod data_objects;
 mod limits;

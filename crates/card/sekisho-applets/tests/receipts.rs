@@ -156,72 +156,82 @@ fn the_last_number_is_the_last() {
     assert_eq!(issuer.send(&mut card, &command(0xE4, 0, &own)), [0, 0x90, 0]);
 }
 
+fn is_there(card: &mut Card) -> bool {
+    select(card, FIRST, APPLICATION) == 0x9000
+}
+
+fn is_gone(card: &mut Card) -> bool {
+    !is_there(card)
+}
+
+fn is_over_swp(card: &mut Card) -> bool {
+    select(card, Interface::Swp, APPLICATION) == 0x9000
+}
+
+/// Whether a domain is shown something by GET STATUS.
+fn shows(card: &mut Card, domain: &[u8], p1: u8, aid: &[u8]) -> bool {
+    let mut host = open(card, FIRST, domain);
+    let criterion = [&[0x4F][..], &lv(aid)].concat();
+    let capdu = [&[0x80, 0xF2, p1, 0x02][..], &lv(&criterion), &[0]].concat();
+    sw(&host.send(card, &capdu)) == 0x9000
+}
+
+fn is_loaded(card: &mut Card) -> bool {
+    shows(card, ISD, 0x20, FILE)
+}
+
+fn is_others(card: &mut Card) -> bool {
+    shows(card, OTHER_SD, 0x40, APPLICATION)
+}
+
+/// A command of SD on a card that is cut in the middle: the answer to the last of it, and the flash.
+fn cut(mut flash: RamFlash, cut: u64, capdu: &[u8]) -> (Vec<u8>, RamFlash) {
+    flash.cut_after(cut, 1);
+    let failed = || vec![0x65, 0x81];
+    match Card::booted(flash, SeededRng(2), &profile()) {
+        Err(failure) => (failed(), failure.flash),
+        Ok(mut card) => {
+            let host = try_open(&mut card, FIRST, SD);
+            let answer = host.map_or_else(failed, |mut host| {
+                let answer = host.send(&mut card, capdu);
+                let blocks = loads(&carrier(METER), 240);
+                let blocks = blocks[1..].iter().filter(|_| capdu[2] == 0x02);
+                blocks.fold(answer, |_, block| host.send(&mut card, block))
+            });
+            (answer, card.into_flash())
+        }
+    }
+}
+
 /// Power cut at every flash operation of each kind of command: what the counter says has been done, and no receipt has a number that another one had.
 #[test]
 fn power_cut_at_every_operation_gives_no_number_twice() {
     let mut card = card();
     receipting(&mut card, FIRST);
     let empty = card.into_flash();
-    let mut card = Card::booted(empty.clone(), SeededRng(2), &profile()).unwrap();
+    let start = |flash: &RamFlash| Card::booted(flash.clone(), SeededRng(2), &profile()).unwrap();
+    let mut card = start(&empty);
     let mut host = open(&mut card, FIRST, SD);
     assert_eq!(sw(&come(&mut host, &mut card, &announce(1))), 0x9000);
     let loaded = card.into_flash();
-    let mut card = Card::booted(loaded.clone(), SeededRng(2), &profile()).unwrap();
+    let mut card = start(&loaded);
     let mut host = open(&mut card, FIRST, SD);
     assert_eq!(sw(&host.send(&mut card, &install(0x0C, 2))), 0x9000);
     let installed = card.into_flash();
-    let is_there = |card: &mut Card| select(card, FIRST, APPLICATION) == 0x9000;
-    let is_gone = |card: &mut Card| select(card, FIRST, APPLICATION) != 0x9000;
-    let is_over_swp = |card: &mut Card| select(card, Interface::Swp, APPLICATION) == 0x9000;
-    let is_loaded = |card: &mut Card| {
-        let mut issuer = open(card, FIRST, ISD);
-        let shown = [
-            &[0x80, 0xF2, 0x20, 0x02][..],
-            &lv(&[&[0x4F][..], &lv(FILE)].concat()),
-            &[0],
-        ]
-        .concat();
-        sw(&issuer.send(card, &shown)) == 0x9000
-    };
-    let is_others = |card: &mut Card| {
-        let mut other = open(card, FIRST, OTHER_SD);
-        let shown = [
-            &[0x80, 0xF2, 0x40, 0x02][..],
-            &lv(&[&[0x4F][..], &lv(APPLICATION)].concat()),
-            &[0],
-        ]
-        .concat();
-        sw(&other.send(card, &shown)) == 0x9000
-    };
-    let made: &dyn Fn(&mut Card) -> bool = &is_there;
-    let cases: [(&str, &RamFlash, Vec<u8>, &dyn Fn(&mut Card) -> bool); 5] = [
-        ("load", &empty, announce(1), &is_loaded),
-        ("install", &loaded, install(0x0C, 2), made),
-        ("update", &installed, update(3), &is_over_swp),
-        ("extradition", &installed, extradite(OTHER_SD, 3), &is_others),
-        ("deletion", &installed, delete(APPLICATION, &number(3)), &is_gone),
+    type Seen = fn(&mut Card) -> bool;
+    let cases: [(&RamFlash, Vec<u8>, Seen); 5] = [
+        (&empty, announce(1), is_loaded),
+        (&loaded, install(0x0C, 2), is_there),
+        (&installed, update(3), is_over_swp),
+        (&installed, extradite(OTHER_SD, 3), is_others),
+        (&installed, delete(APPLICATION, &number(3)), is_gone),
     ];
-    for (what, flash, capdu, is_done) in cases {
-        let before = counter(
-            &mut Card::booted(flash.clone(), SeededRng(2), &profile()).unwrap(),
-            FIRST,
-        );
+    for (flash, capdu, is_done) in cases {
+        let what = format!("{:02X?}", &capdu[..4]);
+        let before = counter(&mut start(flash), FIRST);
         let mut seen = std::collections::BTreeMap::new();
-        for cut in 0.. {
-            let mut flash = flash.clone();
-            flash.cut_after(cut, 1);
-            let (answer, mut flash) = match Card::booted(flash, SeededRng(2), &profile()) {
-                Err(failure) => (vec![0x65, 0x81], failure.flash),
-                Ok(mut card) => {
-                    let answer = try_open(&mut card, FIRST, SD).map_or(vec![0x65, 0x81], |mut host| {
-                        let answer = host.send(&mut card, &capdu);
-                        let blocks = loads(&carrier(METER), 240);
-                        let blocks = blocks[1..].iter().filter(|_| what == "load");
-                        blocks.fold(answer, |_, block| host.send(&mut card, block))
-                    });
-                    (answer, card.into_flash())
-                }
-            };
+        for at in 0.. {
+            let (answer, mut flash) = cut(flash.clone(), at, &capdu);
             let was_cut = flash.is_off();
             flash.power_on();
             let mut card = Card::booted(flash, SeededRng(3), &profile()).unwrap();
@@ -230,22 +240,19 @@ fn power_cut_at_every_operation_gives_no_number_twice() {
             assert_eq!(
                 counter(&mut card, FIRST),
                 before + u16::from(done),
-                "{what}, cut {cut}"
+                "{what}, cut {at}"
             );
-            assert!(
-                !answered || answer[19..21] == (before + 1).to_be_bytes(),
-                "{what}, cut {cut}"
-            );
-            assert!(!answered || done, "{what}, cut {cut}");
+            let its = (before + 1).to_be_bytes();
+            assert!(!answered || done && answer[19..21] == its, "{what}, cut {at}");
             *seen.entry((answered, done)).or_insert(0) += 1;
             if !was_cut {
                 break;
             }
         }
         println!("{what}: {seen:?}");
-        assert_eq!(
-            seen.keys().copied().collect::<Vec<_>>(),
-            [(false, false), (false, true), (true, true)],
+        let outcomes: Vec<_> = seen.keys().copied().collect();
+        assert!(
+            outcomes.contains(&(false, false)) && seen[&(true, true)] == 1,
             "{what}"
         );
     }

@@ -86,7 +86,7 @@ impl Page {
     }
 
     /// The bytes of a cell in hex.
-    fn bytes(&self, cell: &str) -> Vec<u8> {
+    pub fn bytes(&self, cell: &str) -> Vec<u8> {
         let digits: String = self
             .filled_in(cell.trim_matches('`'))
             .split_whitespace()

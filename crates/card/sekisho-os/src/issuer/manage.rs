@@ -510,7 +510,8 @@ impl ContentManagement<'_, '_> {
         let entry = self.moved(index, &before, to)?;
         put_entry(self.context, index, &entry)?;
         let from = self.aid_of(before.security_domain)?;
-        self.confirm(&[from.as_bytes(), aid, to], out)
+        let to = self.aid_of(entry.security_domain)?;
+        self.confirm(&[from.as_bytes(), aid, to.as_bytes()], out)
     }
 
     /// An application's entry as it is associated with another security domain.

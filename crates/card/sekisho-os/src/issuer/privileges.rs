@@ -68,17 +68,11 @@ impl ContentManagement<'_, '_> {
         }
         entry.access = new.access.unwrap_or(entry.access);
         put_with_reset(self.context, index, &entry)?;
+        let to = self.aid_of(entry.security_domain)?;
+        let to = if new.domain.is_empty() { &[] } else { to.as_bytes() };
         let [privileges, parameters] = new.fields;
-        self.confirm(
-            &[
-                from.as_bytes(),
-                new.application,
-                new.domain,
-                privileges,
-                parameters,
-            ],
-            out,
-        )
+        let from = from.as_bytes();
+        self.confirm(&[from, new.application, to, privileges, parameters], out)
     }
 }
 
