@@ -2,11 +2,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sekisho_apdu::{CApdu, Reader, StatusWord, Writer};
+use sekisho_apdu::{CApdu, Cla, Reader, StatusWord, Writer};
 use sekisho_bridge::{Correspondence, Piece, tls_class};
 use sekisho_keys::Rng;
 use sekisho_keys::p256sig::SigningKey;
-use sekisho_tls::{Endpoint, Heard, Peer, Rustls, Version};
+use sekisho_tls::{Endpoint, Heard, Peer, Room, Rustls, Version};
 use std::sync::LazyLock;
 
 /// A session of the page: anchor, certificate, key, number of the generator, commands.
@@ -56,19 +56,20 @@ fuzz_target!(|data: &[u8]| {
     let (anchors, chain) = ([&recorded.anchor[..]], [&recorded.certificate[..]]);
     let versions = [Version::Tls12, Version::Tls13];
     let peer = Peer { name: "localhost", anchors: &anchors, chain: &chain, key: &recorded.key, time: 1_800_000_000, versions: &versions };
-    let mut endpoint = Endpoint::<Rustls, 4096>::new(tls_class(0).unwrap(), Correspondence::IDENTITY);
+    let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY);
+    let mut room = Room::<4096>::new();
     let mut rng = Seeded(recorded.seed);
     let mut out = vec![0; 4096];
-    let mut run = |endpoint: &mut Endpoint<Rustls, 4096>, chained: bool, ins: u8, p1p2: [u8; 2], data: &[u8]| {
+    let mut run = |endpoint: &mut Endpoint<Rustls>, chained: bool, ins: u8, p1p2: [u8; 2], data: &[u8]| {
         let mut out = Writer::new(&mut out);
         let sw = match ins {
-            0x28 => endpoint.open(&peer, &mut rng, &mut out),
-            0x2A => endpoint.close(p1p2[0], &mut out),
-            _ => match endpoint.hear(chained, ins, p1p2, data, &mut rng, &mut out) {
+            0x28 => endpoint.open(&mut room, &peer, &mut rng, &mut out),
+            0x2A => endpoint.close(&mut room, p1p2[0], &mut out),
+            _ => match endpoint.hear(&mut room, &CApdu::new(Cla(if chained { 0xB4 } else { 0xA4 }), ins, p1p2[0], p1p2[1]).with_data(data), &mut rng, &mut out) {
                 Heard::Answer(sw) => sw,
                 Heard::Command => {
-                    assert!(endpoint.is_open() && !endpoint.command().is_empty());
-                    endpoint.answer(&[0x90, 0], &mut out)
+                    assert!(endpoint.is_open() && !room.command(1).is_empty());
+                    endpoint.answer(&mut room, &[0x90, 0], &mut out)
                 }
             },
         };

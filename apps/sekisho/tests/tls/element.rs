@@ -9,7 +9,7 @@ use sekisho_apdu::{CApdu, Writer};
 use sekisho_bridge::{Correspondence, tls_class};
 use sekisho_keys::Rng;
 use sekisho_keys::p256sig::SigningKey;
-use sekisho_tls::{Endpoint, Heard, Peer, Rustls, Version};
+use sekisho_tls::{Endpoint, Heard, Peer, Room, Rustls, Version};
 use sekisho_transport::{CardSide, Stop, serve_listener};
 
 use crate::pki::Pki;
@@ -43,7 +43,8 @@ impl Kind {
 }
 
 struct Element {
-    endpoint: Endpoint<Rustls, 4096>,
+    endpoint: Endpoint<Rustls>,
+    room: Room<4096>,
     anchor: Vec<u8>,
     certificate: Vec<u8>,
     key: SigningKey,
@@ -77,23 +78,20 @@ impl Element {
             time: NOW,
             versions: self.kind.versions,
         };
-        let chained = command.cla.0 & 0x10 != 0;
         let sw = match command.ins {
             0x28 if p1p2 != [0, 1] => sekisho_apdu::StatusWord(0x6A88),
-            0x28 => self.endpoint.open(&peer, &mut System, &mut out),
-            0x2A => self.endpoint.close(command.p1, &mut out),
-            ins => match self
-                .endpoint
-                .hear(chained, ins, p1p2, command.data, &mut System, &mut out)
-            {
+            0x28 => self.endpoint.open(&mut self.room, &peer, &mut System, &mut out),
+            0x2A => self.endpoint.close(&mut self.room, command.p1, &mut out),
+            _ => match self.endpoint.hear(&mut self.room, command, &mut System, &mut out) {
                 Heard::Answer(sw) => sw,
                 Heard::Command => {
-                    let inner = self.endpoint.command().to_vec();
+                    let inner = self.room.command(1).to_vec();
                     self.inner += 1;
                     if self.kind.silent_at == Some(self.inner) {
                         thread::sleep(Duration::from_millis(1500));
                     }
-                    self.endpoint.answer(&application(&inner), &mut out)
+                    self.endpoint
+                        .answer(&mut self.room, &application(&inner), &mut out)
                 }
             },
         };
@@ -142,7 +140,8 @@ impl Socket {
         let card = format!("tcp:{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let mut element = Element {
-            endpoint: Endpoint::new(tls_class(0).unwrap(), Correspondence::IDENTITY),
+            endpoint: Endpoint::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY),
+            room: Room::new(),
             anchor: pki.authority.certificate.clone(),
             certificate: pki.element.certificate.clone(),
             key: SigningKey::from_bytes(&pki.element.scalar()).unwrap(),

@@ -24,7 +24,7 @@ use crate::registry::{Entry, Instance, Module};
 use crate::secure::{Authenticated, ModeChange, SecureChannels};
 use crate::stack::Depth;
 #[cfg(feature = "tls")]
-use crate::tls_inside::{Inside, TlsHeard};
+use crate::tls_inside::TlsHeard;
 
 /// Data object of the security domain: what readers may open (`docs/spec/rolling-secure-messaging.md`, 3).
 pub const MESSAGING_POLICY: u16 = 0xDF30;
@@ -98,11 +98,11 @@ pub trait Application {
 /// What the TLS Manager is to the operating system.
 #[cfg(feature = "tls")]
 pub trait Tls {
-    /// Takes a command of the class: OPEN, a piece, CLOSE. Every status word but 9000 ends the session.
+    /// Takes a command of the class: OPEN, a piece, CLOSE. Every status word but 9000 and 6400 ends the session.
     fn hear(&mut self, context: &mut Context<'_>, command: &CApdu<'_>, out: &mut Writer<'_>) -> TlsHeard;
 
     /// The command that came out of the session of a place.
-    fn inside(&self, place: Place) -> Option<Inside<'_>>;
+    fn command(&self, place: Place) -> &[u8];
 
     /// Answers it with an R-APDU.
     fn answer(&mut self, place: Place, response: &[u8], out: &mut Writer<'_>) -> StatusWord;

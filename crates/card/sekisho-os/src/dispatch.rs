@@ -211,7 +211,7 @@ impl<P: Platform> Core<P> {
             peer: self
                 .speaking
                 .filter(|_| matches!(called.caller, Caller::Interface(place) if place.is_inside()))
-                .map(|speaking| speaking.peer),
+                .map(|speaking| speaking.speaker.peer),
             session: self.interfaces.channels.session(called.place),
             records: Records {
                 nvm: self.nvm.open(),

@@ -156,5 +156,5 @@ pub use state::Platform;
 #[cfg(feature = "tls")]
 pub use tls::TLS_MANAGER;
 #[cfg(feature = "tls")]
-pub use tls_inside::{Inside, InsideRoom, InterfacesWithTls, Peer, REACH_MAX, TlsHeard};
+pub use tls_inside::{InsideRoom, InterfacesWithTls, Peer, REACH_MAX, Speaker, TlsHeard};
 pub use transient::TRANSIENT;

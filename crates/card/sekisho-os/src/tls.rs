@@ -25,7 +25,7 @@ use crate::nvm::Staged;
 use crate::registry::{Entry, Instance, Module};
 use crate::response::Wanted;
 use crate::state::{Core, Platform};
-use crate::tls_inside::{InsideRoom, Speaking, TlsHeard};
+use crate::tls_inside::{InsideRoom, Speaker, Speaking, TlsHeard};
 
 /// AID of the TLS Manager: F0 "SKOS" 05 01.
 pub const TLS_MANAGER: &[u8] = b"\xF0SKOS\x05\x01";
@@ -131,7 +131,8 @@ impl<P: Platform> Core<P> {
     pub(crate) fn may_reach(&self, place: Place, container: ContainerId, aid: &Aid) -> bool {
         !place.is_inside()
             || self.speaking.as_ref().is_some_and(|speaking| {
-                speaking.container == container && speaking.reach.iter().flatten().any(|one| one == aid)
+                speaking.container == container
+                    && speaking.speaker.reach.iter().flatten().any(|one| one == aid)
             })
     }
 }
@@ -184,7 +185,8 @@ impl<P: Platform> SecureElement<P> {
         }
         let sw = self.buffers.response.status();
         self.core.mute |= sw == StatusWord::MEMORY_FAILURE;
-        if sw != StatusWord::NO_ERROR {
+        // With 6400 a record is to be sent again.
+        if sw != StatusWord::NO_ERROR && sw != StatusWord::NO_SPECIFIC_DIAGNOSIS {
             self.core.end_tls_at(place);
         }
         let waiting = &mut self.buffers.interfaces.get(interface)?.waiting;
@@ -204,17 +206,17 @@ impl<P: Platform> SecureElement<P> {
         begin: (Wanted, bool, bool),
     ) {
         self.buffers.scratch.staged.worked = true;
-        let mut heard = TlsHeard::Command;
+        let mut heard = TlsHeard::Answer(StatusWord::UNKNOWN);
         let (core, staged) = (&mut self.core, &mut self.buffers.scratch.staged);
         self.buffers.response.set(|out| {
             heard = core.tls_hear(manager, place, command, staged, out);
             match heard {
                 TlsHeard::Answer(sw) => sw,
-                TlsHeard::Command => StatusWord::NO_ERROR,
+                TlsHeard::Command(_) => StatusWord::NO_ERROR,
             }
         });
-        if heard == TlsHeard::Command {
-            let len = self.run_inside(manager, place);
+        if let TlsHeard::Command(speaker) = heard {
+            let len = self.run_inside(manager, place, speaker);
             self.buffers.response.clear();
             self.buffers.response.begin(begin.0, begin.1, begin.2);
             let room = self.buffers.interfaces.inside(place.interface);
@@ -230,23 +232,22 @@ impl<P: Platform> SecureElement<P> {
     }
 
     /// Runs the command that came out of the session of a place. Its R-APDU stands in the room then, as long as this says.
-    fn run_inside(&mut self, manager: &Manager, place: Place) -> usize {
+    fn run_inside(&mut self, manager: &Manager, place: Place, speaker: Speaker) -> usize {
         let Some((own, room)) = self.buffers.interfaces.inside(place.interface) else {
             return 0;
         };
         let came = self.core.tls(manager).and_then(|tls| {
-            let inside = tls.inside(place)?;
-            let into = room.command.get_mut(..inside.command.len())?;
-            into.copy_from_slice(inside.command);
-            let speaking = Speaking {
-                peer: inside.peer,
-                container: manager.0,
-                reach: inside.reach,
-            };
-            Some((into.len(), speaking))
+            let command = tls.command(place);
+            let into = room.command.get_mut(..command.len())?;
+            into.copy_from_slice(command);
+            Some(into.len())
         });
-        let Some((len, speaking)) = came else {
+        let Some(len) = came else {
             return bare(StatusWord::WRONG_LENGTH, &mut room.answer);
+        };
+        let speaking = Speaking {
+            speaker,
+            container: manager.0,
         };
         let inside = place.inside();
         if !self.core.interfaces.channels.is_open(inside) {

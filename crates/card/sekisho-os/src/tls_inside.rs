@@ -30,15 +30,13 @@ pub struct Peer {
 pub enum TlsHeard {
     /// It is answered with this status word, and with what has been written.
     Answer(StatusWord),
-    /// It made a record whole that carries a command.
-    Command,
+    /// It made a record whole that carries a command of this speaker.
+    Command(Speaker),
 }
 
-/// A command that has come out of a session.
-#[derive(Clone, Copy, Debug)]
-pub struct Inside<'a> {
-    /// The C-APDU.
-    pub command: &'a [u8],
+/// Whose command has come out of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speaker {
     /// Who sends it.
     pub peer: Peer,
     /// The applications that it may select.
@@ -48,9 +46,8 @@ pub struct Inside<'a> {
 /// Who is speaking, while a command from inside is processed.
 #[derive(Clone, Copy)]
 pub(crate) struct Speaking {
-    pub(crate) peer: Peer,
+    pub(crate) speaker: Speaker,
     pub(crate) container: ContainerId,
-    pub(crate) reach: [Option<Aid>; REACH_MAX],
 }
 
 /// Where a command from inside stands, and its answer.

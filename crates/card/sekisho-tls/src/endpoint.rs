@@ -3,13 +3,16 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use sekisho_apdu::{Cla, Reader, StatusWord, Writer};
-use sekisho_bridge::{Correspondence, Extent, MESSAGE_HEADER, Piece, RECORD_HEADER, SESSION_OVER, Why, ins};
+use sekisho_apdu::{CApdu, Cla, Reader, StatusWord, Writer};
+use sekisho_bridge::{
+    AGAIN, Correspondence, Extent, MESSAGE_HEADER, Piece, RECORD_HEADER, SESSION_OVER, Why, ins,
+};
 use sekisho_keys::Rng;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::Alert;
 use crate::engine::{Engine, Peer, Progress};
+use crate::room::{Chain, Room};
 use crate::traffic::{
     ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, EXPLICIT, HANDSHAKE, KEY_UPDATE_MESSAGE, Said, Traffic,
     Version,
@@ -20,23 +23,19 @@ use crate::traffic::{
 pub enum Heard {
     /// It is answered with this status word, and with what has been written.
     Answer(StatusWord),
-    /// It made a record whole that carries a command: [`Endpoint::command`], to be answered with [`Endpoint::answer`].
+    /// It made a record whole that carries a command: [`Room::command`], to be answered with [`Endpoint::answer`].
     Command,
 }
 
-/// One session, with room for records of `RECORD` bytes, header included.
-pub struct Endpoint<E, const RECORD: usize> {
+/// One session. Its records pass through a [`Room`] that all sessions share.
+pub struct Endpoint<E> {
     cla: Cla,
+    /// Which session this is to the room.
+    number: u32,
     table: Correspondence<'static>,
     state: State<E>,
-    record: [u8; RECORD],
-    /// Bytes of the record that are here, its header counted.
-    filled: usize,
-    /// Of which type the record is whose pieces are under way.
-    content_type: Option<u8>,
-    chain: Option<Chain>,
-    /// Where the command stands that has no answer yet.
-    command: Option<(usize, usize)>,
+    /// The beginning of a record is in the room, as far as this session knows.
+    begun: bool,
     /// Our `change_cipher_spec` has gone: handshake records behind it are encrypted.
     sealed: bool,
 }
@@ -45,13 +44,6 @@ enum State<E> {
     None,
     Handshake(Box<E>),
     Open(Traffic),
-}
-
-#[derive(Clone, Copy)]
-struct Chain {
-    ins: u8,
-    p1p2: [u8; 2],
-    left: usize,
 }
 
 /// Why a command is not taken; the session is over.
@@ -72,20 +64,22 @@ type Result<T> = core::result::Result<T, Refusal>;
 
 const WRONG: Refusal = Refusal::Device(StatusWord::INCORRECT_DATA);
 
-impl<E: Engine, const RECORD: usize> Endpoint<E, RECORD> {
-    /// Without a session; `cla` is the class of its logical channel, and the class of the pieces in answers.
-    pub const fn new(cla: Cla, table: Correspondence<'static>) -> Self {
+impl<E: Engine> Endpoint<E> {
+    /// Without a session; `cla` is the class of its logical channel, and the class of the pieces in answers. No other session of the room has the same number.
+    pub const fn new(cla: Cla, number: u32, table: Correspondence<'static>) -> Self {
         Self {
             cla,
+            number,
             table,
             state: State::None,
-            record: [0; RECORD],
-            filled: RECORD_HEADER,
-            content_type: None,
-            chain: None,
-            command: None,
+            begun: false,
             sealed: false,
         }
+    }
+
+    /// Which session this is to the room.
+    pub const fn number(&self) -> u32 {
+        self.number
     }
 
     /// Whether the peer is proved, and commands can come.
@@ -102,65 +96,79 @@ impl<E: Engine, const RECORD: usize> Endpoint<E, RECORD> {
     }
 
     /// OPEN: what was of another session is forgotten.
-    pub fn open(&mut self, peer: &Peer<'_>, rng: &mut dyn Rng, out: &mut Writer<'_>) -> StatusWord {
-        self.end();
+    pub fn open<const RECORD: usize>(
+        &mut self,
+        room: &mut Room<RECORD>,
+        peer: &Peer<'_>,
+        rng: &mut dyn Rng,
+        out: &mut Writer<'_>,
+    ) -> StatusWord {
+        self.end(room);
         let mut said = Zeroizing::new(Vec::new());
         let Ok(engine) = E::begin(peer, rng, &mut said) else {
             return StatusWord::CONDITIONS_NOT_SATISFIED;
         };
         self.state = State::Handshake(Box::new(engine));
         let done = self.pieces(&said, out).map(|()| StatusWord::NO_ERROR);
-        self.outcome(done, out)
+        self.outcome(room, done, out)
     }
 
-    /// Takes a command that carries a piece.
-    pub fn hear(
+    /// Takes a command that carries a piece. [`AGAIN`] for one that found another session's record in the room: nothing else has changed then.
+    pub fn hear<const RECORD: usize>(
         &mut self,
-        chained: bool,
-        ins: u8,
-        p1p2: [u8; 2],
-        data: &[u8],
+        room: &mut Room<RECORD>,
+        piece: &CApdu<'_>,
         rng: &mut dyn Rng,
         out: &mut Writer<'_>,
     ) -> Heard {
         if matches!(self.state, State::None) {
             return Heard::Answer(StatusWord::CONDITIONS_NOT_SATISFIED);
         }
-        // One that has no answer yet gets none.
-        self.command = None;
-        let done = match self.take(chained, ins, p1p2, data) {
+        if room.command.is_some() {
+            // One that has no answer yet gets none.
+            self.forget(room);
+        }
+        if !room.claim(self.number, &mut self.begun) {
+            return Heard::Answer(AGAIN);
+        }
+        let done = match self.take(room, piece) {
             Ok(None) => Ok(StatusWord::NO_ERROR),
-            Ok(Some(content_type)) => match self.act(content_type, rng, out) {
+            Ok(Some(content_type)) => match self.act(room, content_type, rng, out) {
                 Ok(None) => return Heard::Command,
-                Ok(Some(sw)) => Ok(sw),
-                Err(refusal) => Err(refusal),
+                done => {
+                    self.forget(room);
+                    done.map(|sw| sw.unwrap_or(StatusWord::NO_ERROR))
+                }
             },
             Err(refusal) => Err(refusal),
         };
-        Heard::Answer(self.outcome(done, out))
+        Heard::Answer(self.outcome(room, done, out))
     }
 
-    /// The command that the last record carried.
-    pub fn command(&self) -> &[u8] {
-        let (at, end) = self.command.unwrap_or_default();
-        self.record.get(at..end).unwrap_or_default()
-    }
-
-    /// Answers it: an R-APDU, in a record.
-    pub fn answer(&mut self, response: &[u8], out: &mut Writer<'_>) -> StatusWord {
-        let Some((_, end)) = self.command.take() else {
+    /// Answers the command that the last record carried ([`Room::command`]): an R-APDU, in a record.
+    pub fn answer<const RECORD: usize>(
+        &mut self,
+        room: &mut Room<RECORD>,
+        response: &[u8],
+        out: &mut Writer<'_>,
+    ) -> StatusWord {
+        if room.command(self.number).is_empty() {
             return StatusWord::CONDITIONS_NOT_SATISFIED;
-        };
-        self.record.get_mut(..end).unwrap_or_default().zeroize();
-        self.forget();
+        }
+        self.forget(room);
         let done = self
             .say(APPLICATION_DATA, response, out)
             .map(|()| StatusWord::NO_ERROR);
-        self.outcome(done, out)
+        self.outcome(room, done, out)
     }
 
     /// CLOSE.
-    pub fn close(&mut self, why: u8, out: &mut Writer<'_>) -> StatusWord {
+    pub fn close<const RECORD: usize>(
+        &mut self,
+        room: &mut Room<RECORD>,
+        why: u8,
+        out: &mut Writer<'_>,
+    ) -> StatusWord {
         const DISCONNECTED: u8 = Why::Disconnected as u8;
         const NO_RECORD: u8 = Why::NoRecord as u8;
         const TOO_LONG: u8 = Why::TooLong as u8;
@@ -172,76 +180,89 @@ impl<E: Engine, const RECORD: usize> Endpoint<E, RECORD> {
             NO_RECORD => Alert::UNEXPECTED_MESSAGE,
             TOO_LONG => Alert::RECORD_OVERFLOW,
             DISCONNECTED => {
-                self.end();
+                self.end(room);
                 return SESSION_OVER;
             }
-            _ => return self.outcome(Err(Refusal::Device(StatusWord::INCORRECT_P1P2)), out),
+            _ => return self.outcome(room, Err(Refusal::Device(StatusWord::INCORRECT_P1P2)), out),
         };
-        self.outcome(Err(alert.into()), out)
+        self.outcome(room, Err(alert.into()), out)
     }
 
     /// What a step ends in: an error ends the session.
-    fn outcome(&mut self, done: Result<StatusWord>, out: &mut Writer<'_>) -> StatusWord {
+    fn outcome<const RECORD: usize>(
+        &mut self,
+        room: &mut Room<RECORD>,
+        done: Result<StatusWord>,
+        out: &mut Writer<'_>,
+    ) -> StatusWord {
         match done {
             Ok(SESSION_OVER) => {
-                self.end();
+                self.end(room);
                 SESSION_OVER
             }
             Ok(sw) => sw,
             Err(Refusal::Device(sw)) => {
-                self.end();
+                self.end(room);
                 sw
             }
             Err(Refusal::Server(alert)) => {
                 let level = if alert == Alert::CLOSE_NOTIFY { 1 } else { 2 };
                 // Without room for it the connection is closed without a word.
                 let _ = self.say(ALERT, &[level, alert.0], out);
-                self.end();
+                self.end(room);
                 SESSION_OVER
             }
         }
     }
 
-    fn end(&mut self) {
+    fn end<const RECORD: usize>(&mut self, room: &mut Room<RECORD>) {
         self.state = State::None;
-        self.record.zeroize();
-        self.forget();
-        self.command = None;
+        self.forget(room);
         self.sealed = false;
     }
 
     /// The record is done with.
-    fn forget(&mut self) {
-        self.filled = RECORD_HEADER;
-        self.content_type = None;
-        self.chain = None;
+    fn forget<const RECORD: usize>(&mut self, room: &mut Room<RECORD>) {
+        room.release(self.number);
+        self.begun = false;
     }
 
     /// Takes the bytes of a command; the type of the record that is whole with them.
-    fn take(&mut self, chained: bool, ins: u8, p1p2: [u8; 2], data: &[u8]) -> Result<Option<u8>> {
+    fn take<const RECORD: usize>(
+        &mut self,
+        room: &mut Room<RECORD>,
+        piece: &CApdu<'_>,
+    ) -> Result<Option<u8>> {
+        let (ins, p1p2, data) = (piece.ins, [piece.p1, piece.p2], piece.data);
         let extent = Extent::from_p1p2(p1p2);
-        let chain = match self.chain.take() {
+        let chain = match room.chain.take() {
             Some(chain) if (chain.ins, chain.p1p2) != (ins, p1p2) => return Err(WRONG),
             Some(chain) => chain,
-            None => self.begin(ins, p1p2, extent)?,
+            None => self.begin(room, ins, p1p2, extent)?,
         };
         let left = chain.left.checked_sub(data.len());
         let left = left.ok_or(Refusal::Device(StatusWord::WRONG_LENGTH))?;
-        self.push(data)?;
-        match (chained, left) {
+        push(room, data)?;
+        match (piece.cla.chaining(), left) {
             (true, 1..) if !data.is_empty() => {
-                self.chain = Some(Chain { left, ..chain });
+                room.chain = Some(Chain { left, ..chain });
                 Ok(None)
             }
             (true, _) => Err(Refusal::Device(StatusWord::WRONG_LENGTH)),
             (false, 0) if extent.more => Ok(None),
-            (false, 0) => Ok(self.content_type.take()),
+            (false, 0) => Ok(room.content_type.take()),
             (false, _) => Err(WRONG),
         }
     }
 
     /// Looks at the first command of a piece: of which record it is, and whether there is room for it.
-    fn begin(&mut self, ins: u8, p1p2: [u8; 2], extent: Extent) -> Result<Chain> {
+    fn begin<const RECORD: usize>(
+        &self,
+        room: &mut Room<RECORD>,
+        ins: u8,
+        p1p2: [u8; 2],
+        extent: Extent,
+    ) -> Result<Chain> {
         let message = self.table.handshake_type(ins);
         let content_type = match ins {
             ins::APPLICATION_DATA => APPLICATION_DATA,
@@ -252,16 +273,16 @@ impl<E: Engine, const RECORD: usize> Endpoint<E, RECORD> {
             _ => return Err(Refusal::Device(StatusWord::INS_NOT_SUPPORTED)),
         };
         let header = message.map_or(0, |_| MESSAGE_HEADER);
-        let goes_on = self.content_type.replace(content_type);
+        let goes_on = room.content_type.replace(content_type);
         if goes_on.is_some_and(|begun| begun != content_type) || (extent.more && content_type != HANDSHAKE) {
             return Err(WRONG);
         }
-        if self.filled + header + extent.len() > RECORD {
+        if !room.has_room(header + extent.len()) {
             return Err(Alert::RECORD_OVERFLOW.into());
         }
         if let Some(handshake_type) = message {
             let [.., a, b, c] = extent.len().to_be_bytes();
-            self.push(&[handshake_type, a, b, c])?;
+            push(room, &[handshake_type, a, b, c])?;
         }
         Ok(Chain {
             ins,
@@ -270,27 +291,19 @@ impl<E: Engine, const RECORD: usize> Endpoint<E, RECORD> {
         })
     }
 
-    fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        let end = self.filled + bytes.len();
-        let room = self.record.get_mut(self.filled..end);
-        room.ok_or(Alert::RECORD_OVERFLOW)?.copy_from_slice(bytes);
-        self.filled = end;
-        Ok(())
-    }
-
     /// Gives a whole record to whom it is for. `None` when it carries a command.
-    fn act(
+    fn act<const RECORD: usize>(
         &mut self,
+        room: &mut Room<RECORD>,
         content_type: u8,
         rng: &mut dyn Rng,
         out: &mut Writer<'_>,
     ) -> Result<Option<StatusWord>> {
-        let filled = core::mem::replace(&mut self.filled, RECORD_HEADER);
-        let record = self.record.get_mut(..filled).unwrap_or_default();
+        let record = room.record();
         match &mut self.state {
             State::None => Err(WRONG),
             State::Handshake(engine) => {
-                let [.., a, b] = (filled - RECORD_HEADER).to_be_bytes();
+                let [.., a, b] = record.len().saturating_sub(RECORD_HEADER).to_be_bytes();
                 let header = [content_type, 3, 3, a, b];
                 record.iter_mut().zip(header).for_each(|(to, from)| *to = from);
                 let mut said = Zeroizing::new(Vec::new());
@@ -312,7 +325,7 @@ impl<E: Engine, const RECORD: usize> Endpoint<E, RECORD> {
                 let content = record.get_mut(RECORD_HEADER..).unwrap_or_default();
                 match traffic.hear(content_type, content)? {
                     Said::Data(data) if !data.is_empty() => {
-                        self.command = Some((at, at + data.len()));
+                        room.command = Some((at, at + data.len()));
                         return Ok(None);
                     }
                     Said::Data(_) | Said::Nothing => {}
@@ -399,11 +412,9 @@ impl<E: Engine, const RECORD: usize> Endpoint<E, RECORD> {
     }
 }
 
-impl<E, const RECORD: usize> Drop for Endpoint<E, RECORD> {
-    /// What a record carried goes with the session.
-    fn drop(&mut self) {
-        self.record.zeroize();
-    }
+fn push<const RECORD: usize>(room: &mut Room<RECORD>, bytes: &[u8]) -> Result<()> {
+    let fits = room.push(bytes);
+    fits.then_some(()).ok_or(Alert::RECORD_OVERFLOW.into())
 }
 
 /// The instruction for the content of a record of a type.

@@ -2,6 +2,7 @@
 //! runs what a command says.
 //!
 //! * [`Endpoint`]: pieces of records go in, commands in the clear come out; answers go in, pieces come out.
+//! * [`Room`]: where a record stands until it is whole; one for all sessions.
 //! * [`Engine`]: the handshake. [`Rustls`] is the one that there is, over a provider that computes with sekisho-keys alone.
 //! * [`Traffic`]: what stays behind the handshake, 128 bytes of keys and counters, and a record layer in place and without heap.
 //!
@@ -20,10 +21,12 @@ mod endpoint;
 mod engine;
 mod provider;
 mod random;
+mod room;
 mod traffic;
 
 pub use endpoint::{Endpoint, Heard};
 pub use engine::{Engine, HANDSHAKE_MAX, Peer, Progress, Rustls};
+pub use room::{PATIENCE, Room};
 pub use traffic::{Traffic, Version};
 
 /// Why a session fails, as its other end is told (RFC 8446, 6.2).

@@ -11,7 +11,7 @@ use sekisho_apdu::{CApdu, Writer};
 use sekisho_bridge::{Correspondence, tls_class};
 use sekisho_keys::Rng;
 use sekisho_keys::p256sig::SigningKey;
-use sekisho_tls::{Endpoint, Heard, Peer, Rustls, Traffic, Version};
+use sekisho_tls::{Endpoint, Heard, Peer, Room, Rustls, Traffic, Version};
 
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
@@ -67,7 +67,8 @@ fn session(block: &str) -> Heap {
         versions: &versions,
     };
     let mut rng = Seeded(field("seed")[0].into());
-    let mut endpoint = Endpoint::<Rustls, 4096>::new(tls_class(0).unwrap(), Correspondence::IDENTITY);
+    let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY);
+    let mut room = Room::<4096>::new();
     let mut out = vec![0; 4096];
     let before = HEAP.current_usage();
     let mut heap = Heap {
@@ -82,19 +83,11 @@ fn session(block: &str) -> Heap {
         let (was_open, held) = (endpoint.is_open(), HEAP.current_usage());
         HEAP.reset_peak_usage();
         match command.ins {
-            0x28 => drop(endpoint.open(&peer, &mut rng, &mut out)),
-            0x2A => drop(endpoint.close(command.p1, &mut out)),
-            ins => {
-                let heard = endpoint.hear(
-                    command.cla.0 & 0x10 != 0,
-                    ins,
-                    [command.p1, command.p2],
-                    command.data,
-                    &mut rng,
-                    &mut out,
-                );
-                if heard == Heard::Command {
-                    endpoint.answer(&[0x90, 0], &mut out);
+            0x28 => drop(endpoint.open(&mut room, &peer, &mut rng, &mut out)),
+            0x2A => drop(endpoint.close(&mut room, command.p1, &mut out)),
+            _ => {
+                if endpoint.hear(&mut room, &command, &mut rng, &mut out) == Heard::Command {
+                    endpoint.answer(&mut room, &[0x90, 0], &mut out);
                 }
             }
         }

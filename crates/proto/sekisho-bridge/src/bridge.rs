@@ -7,7 +7,7 @@ use sekisho_apdu::{CApdu, Cla, RApdu, StatusWord, Writer};
 use crate::correspondence::Correspondence;
 use crate::inbound::{Inbound, Part};
 use crate::outbound::{Malformed, Outbound, Record};
-use crate::{RECORD_HEADER, RECORD_MAX, SESSION_OVER, Why, ins, tls_class};
+use crate::{AGAIN, RECORD_HEADER, RECORD_MAX, SESSION_OVER, Why, ins, tls_class};
 
 /// What a device knows before a session begins.
 #[derive(Clone, Copy, Debug)]
@@ -316,6 +316,10 @@ impl<'b> Bridge<'b> {
                 }
                 self.advance();
                 Ok(State::Sending { over })
+            }
+            AGAIN if self.part.is_some() && !close && response.data.is_empty() && self.inbound.again() => {
+                self.part = None;
+                Ok(State::Ready)
             }
             sw => Err(Ended::Refused(sw)),
         }

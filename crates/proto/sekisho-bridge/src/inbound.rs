@@ -4,6 +4,9 @@ use crate::correspondence::Correspondence;
 use crate::piece::Extent;
 use crate::{MESSAGE_HEADER, RECORD_HEADER, RECORD_MAX, Why, content_type, ins};
 
+/// How often a record begins anew.
+const AGAIN_MAX: u16 = 10_000;
+
 /// What has come and is not with the SE yet: a record, or the beginning of one.
 pub(crate) struct Inbound<'b> {
     buf: &'b mut [u8],
@@ -11,6 +14,8 @@ pub(crate) struct Inbound<'b> {
     /// Of the record at the front of the buffer, what has not become a piece yet.
     rest: Option<Content>,
     begun: Begun,
+    /// How it was in front of this record, and how often the record has begun anew.
+    before: (Begun, u16),
     /// A `change_cipher_spec` has come: what is handshake behind it is, or may be, encrypted.
     sealed: bool,
 }
@@ -78,6 +83,7 @@ impl<'b> Inbound<'b> {
             filled: 0,
             rest: None,
             begun: Begun::default(),
+            before: (Begun::default(), 0),
             sealed: false,
         }
     }
@@ -117,7 +123,10 @@ impl<'b> Inbound<'b> {
         let content = match self.rest.take() {
             Some(content) => content,
             None => match self.record()? {
-                Some(content) => content,
+                Some(content) => {
+                    self.before = (self.begun, 0);
+                    content
+                }
                 None => return Ok(None),
             },
         };
@@ -172,6 +181,18 @@ impl<'b> Inbound<'b> {
             at: RECORD_HEADER,
             end: RECORD_HEADER + len,
         }))
+    }
+
+    /// The record at the front, of which a piece is on its way, goes from its first piece again. False when that has been too often.
+    pub(crate) fn again(&mut self) -> bool {
+        let (begun, times) = self.before;
+        if times >= AGAIN_MAX {
+            return false;
+        }
+        self.begun = begun;
+        self.before.1 = times + 1;
+        self.rest = self.record().ok().flatten();
+        self.rest.is_some()
     }
 
     /// The record at the front is with the SE, if all its pieces have been taken.

@@ -76,6 +76,9 @@ pub const fn tls_class(channel: u8) -> Option<Cla> {
 /// 6285: the session is over. What the answer carries is sent, then the connection is closed.
 pub const SESSION_OVER: StatusWord = StatusWord(0x6285);
 
+/// 6400: where the SE keeps a record until it is whole, another session's record stands. Nothing of this record is there: it is sent again from its first piece.
+pub const AGAIN: StatusWord = StatusWord::NO_SPECIFIC_DIAGNOSIS;
+
 /// The longest content of a record: 2^14 bytes and 2,048 of expansion (RFC 5246, 6.2.3; RFC 8446, 5.2 allows less).
 pub const RECORD_MAX: usize = (1 << 14) + 2048;
 /// The longest content in the clear (RFC 8446, 5.1).

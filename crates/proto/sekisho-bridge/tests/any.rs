@@ -49,11 +49,12 @@ fn records() -> impl Strategy<Value = Vec<Vec<u8>>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// The SE has the records that came, byte by byte, however they arrived and however short commands are.
+    /// The SE has the records that came, byte by byte, however they arrived, however short commands are, and wherever another session's record was in the way.
     #[test]
     fn the_se_has_every_record(
         records in records(), portions in prop::collection::vec(1_usize..900, 1..5),
         command_data in prop_oneof![Just(8_u16), 9_u16..300, Just(255), 1000_u16..20_000], seeds in any::<bool>(),
+        in_the_way in prop::collection::vec(prop::bool::weighted(0.1), 0..200),
     ) {
         let table = if seeds { Correspondence::table(&SEED).unwrap() } else { Correspondence::IDENTITY };
         let server = records.concat();
@@ -66,6 +67,7 @@ proptest! {
             rest = later;
         }
         let mut element = Element::new(table);
+        element.in_the_way = in_the_way;
         let (sent, ended) = run(Settings { channel: 1, table, command_data }, &mut element, &cut);
         prop_assert_eq!(element.heard_records(), server);
         prop_assert_eq!((sent, ended), (vec![], Ended::Disconnected));
@@ -77,7 +79,7 @@ proptest! {
     #[test]
     fn any_bytes_end(
         server in prop::collection::vec(any::<u8>(), 0..300), begin in prop_oneof![Just(vec![]), Just(vec![22, 3, 3, 0, 90]), Just(vec![23, 3, 1, 0, 40])],
-        answers in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..30), prop_oneof![Just(0x9000_u16), Just(0x6285), 0x6100_u16..=0x61FF, any::<u16>()]), 1..40),
+        answers in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..30), prop_oneof![Just(0x9000_u16), Just(0x6285), Just(0x6400), 0x6100_u16..=0x61FF, any::<u16>()]), 1..40),
     ) {
         let server = [begin, server].concat();
         let mut memory = Memory::new(20);

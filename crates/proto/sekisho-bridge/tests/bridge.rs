@@ -381,6 +381,55 @@ fn the_se_may_end_it_within_a_chain() {
     assert_eq!(bridge.step(), Step::Over(Ended::Answer));
 }
 
+/// The page's exchange with another session's record in the way; and an SE that says so without end.
+#[test]
+fn a_record_goes_from_its_first_piece_again() {
+    let page = ends::PAGE.split("```tls-again\n").nth(1).unwrap();
+    let lines: Vec<_> = page.split("```").next().unwrap().lines().collect();
+    let mut memory = ends::Memory::new(8);
+    let mut bridge = memory.bridge(Settings {
+        command_data: 8,
+        ..Settings::DEFAULT
+    });
+    bridge.open(1, None);
+    for line in &lines {
+        let bytes = hex(&line[2..]);
+        match &line[..2] {
+            "> " => assert_eq!(bridge.step(), Step::Command(&bytes), "{line}"),
+            "< " => bridge.answered(&bytes),
+            _ => {
+                assert_eq!(bridge.step(), Step::Receive);
+                bridge.space()[..bytes.len()].copy_from_slice(&bytes);
+                bridge.received(bytes.len());
+            }
+        }
+    }
+    assert_eq!(bridge.step(), Step::Receive);
+    let server = record(23, 3, &[7; 20]);
+    bridge.space()[..server.len()].copy_from_slice(&server);
+    bridge.received(server.len());
+    let mut times = 0;
+    while let Step::Command(command) = bridge.step() {
+        assert_eq!(command[..6], hex("B42000140807"));
+        bridge.answered(&[0x64, 0]);
+        times += 1;
+    }
+    assert_eq!(times, 10_001);
+    assert_eq!(bridge.step(), Step::Over(Ended::Refused(sekisho_bridge::AGAIN)));
+    // It is an answer to pieces alone.
+    for close in [false, true] {
+        bridge.open(1, None);
+        if close {
+            bridge.step();
+            bridge.answered(&[0x90, 0]);
+            bridge.close(Why::Asked);
+        }
+        bridge.step();
+        bridge.answered(&[0x64, 0]);
+        assert_eq!(bridge.step(), Step::Over(Ended::Refused(sekisho_bridge::AGAIN)));
+    }
+}
+
 /// A device that wants to end it asks the SE, which says goodbye.
 #[test]
 fn a_device_closes() {

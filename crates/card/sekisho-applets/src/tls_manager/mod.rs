@@ -8,13 +8,13 @@ use alloc::vec::Vec;
 
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{Application, Context, Inside, Next, Outcome, Place, Refusal, State, Tls, TlsHeard};
+use sekisho_os::{Application, Context, Next, Outcome, Place, Refusal, State, Tls, TlsHeard};
 use zeroize::Zeroizing;
 
 use objects::Object;
 pub use objects::{CHAIN_RECORD, KEY_RECORD, ROWS_MAX, is_chain, is_row, row_record};
 pub use sessions::SESSIONS_MAX;
-use sessions::Session;
+use sessions::{RecordRoom, Session};
 
 /// AID of the application: F0 "SKOS" 05 01.
 pub const AID: &[u8] = sekisho_os::TLS_MANAGER;
@@ -29,6 +29,8 @@ const WRONG_BLOCK: Refusal = Refusal(StatusWord::INCORRECT_P1P2);
 /// The TLS Manager. All of it is RAM; a session ends with the power.
 pub struct TlsManager {
     sessions: [Option<Box<Session>>; SESSIONS_MAX],
+    /// There from the first session to the last.
+    room: Option<Box<RecordRoom>>,
     /// Number of the session that began last.
     began: u32,
     incoming: Option<Incoming>,
@@ -50,6 +52,7 @@ impl core::fmt::Debug for TlsManager {
 impl State for TlsManager {
     const NEW: Self = Self {
         sessions: [const { None }; SESSIONS_MAX],
+        room: None,
         began: 0,
         incoming: None,
     };
@@ -138,12 +141,7 @@ impl TlsManager {
             context.put(record, 0, value)?;
         }
         if let Object::Row(row, _) = object {
-            for session in self.sessions.iter_mut().filter(|session| {
-                let session = session.as_deref();
-                session.is_some_and(|session| session.row() == row)
-            }) {
-                *session = None;
-            }
+            self.end_those(|session| session.row() == row);
         }
         Ok(())
     }
@@ -155,40 +153,53 @@ impl Tls for TlsManager {
             let opened = self.open(context, command, out);
             return TlsHeard::Answer(opened.unwrap_or_else(|refusal| refusal.0));
         }
-        match self.session_mut(context.place()) {
-            Some(session) => session.hear(context, command, out),
+        match self.at(context.place()) {
+            Some((session, room)) => session.hear(room, context, command, out),
             None => TlsHeard::Answer(StatusWord::CONDITIONS_NOT_SATISFIED),
         }
     }
 
-    fn inside(&self, place: Place) -> Option<Inside<'_>> {
-        let sessions = self.sessions.iter().flatten();
-        sessions
-            .map(Box::as_ref)
-            .find(|session| session.is_at(place))?
-            .inside()
+    fn command(&self, place: Place) -> &[u8] {
+        let mut sessions = self.sessions.iter().flatten();
+        let session = sessions.find(|session| session.is_at(place));
+        let found = session.zip(self.room.as_ref());
+        found
+            .map(|(session, room)| room.command(session.number()))
+            .unwrap_or_default()
     }
 
     fn answer(&mut self, place: Place, response: &[u8], out: &mut Writer<'_>) -> StatusWord {
-        match self.session_mut(place) {
-            Some(session) => session.answer(response, out),
+        match self.at(place) {
+            Some((session, room)) => session.answer(room, response, out),
             None => StatusWord::CONDITIONS_NOT_SATISFIED,
         }
     }
 
     fn end(&mut self, place: Place) {
-        for session in &mut self.sessions {
-            if session.as_ref().is_some_and(|session| session.is_at(place)) {
-                *session = None;
-            }
-        }
+        self.end_those(|session| session.is_at(place));
     }
 }
 
 impl TlsManager {
-    fn session_mut(&mut self, place: Place) -> Option<&mut Session> {
+    /// The session of a place, beside the room for its records.
+    fn at(&mut self, place: Place) -> Option<(&mut Session, &mut RecordRoom)> {
         let sessions = self.sessions.iter_mut().flatten();
-        sessions.map(Box::as_mut).find(|session| session.is_at(place))
+        let session = sessions.map(Box::as_mut).find(|session| session.is_at(place))?;
+        Some((session, self.room.as_mut()?))
+    }
+
+    /// Ends sessions without a word; the room goes with the last of all.
+    fn end_those(&mut self, is_gone: impl Fn(&Session) -> bool) {
+        for place in &mut self.sessions {
+            if let Some(session) = place.take_if(|session| is_gone(session))
+                && let Some(room) = &mut self.room
+            {
+                room.release(session.number());
+            }
+        }
+        if self.sessions.iter().all(Option::is_none) {
+            self.room = None;
+        }
     }
 
     /// OPEN: the place's session before goes.
@@ -206,13 +217,23 @@ impl TlsManager {
         };
         let free = self.free().ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
         self.began = self.began.wrapping_add(1);
-        let (sw, session) = Session::open(context, command, time.unwrap_or(0), self.began, out)?;
-        if sw.is_success()
-            && let Some(place) = self.sessions.get_mut(free)
-        {
-            *place = Some(session);
-        }
-        Ok(sw)
+        let number = self.began;
+        let room = self.room.get_or_insert_with(|| Box::new(RecordRoom::new()));
+        let opened = Session::open(room, context, command, time.unwrap_or(0), number, out);
+        let opened = opened.map(|(sw, session)| {
+            if sw.is_success()
+                && let Some(before) = self
+                    .sessions
+                    .get_mut(free)
+                    .and_then(|place| place.replace(session))
+            {
+                room.release(before.number());
+            }
+            sw
+        });
+        // The room goes if nobody has a session now.
+        self.end_those(|_| false);
+        opened
     }
 
     /// Where a session can stand: nobody's place, or that of the one that has waited longest of those that have proved nobody.

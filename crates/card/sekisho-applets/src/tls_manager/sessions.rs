@@ -2,28 +2,27 @@
 
 use alloc::boxed::Box;
 
-use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
+use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_bridge::{Correspondence, ins, tls_class};
-use sekisho_os::{Context, Inside, Peer, Place, REACH_MAX, Refusal, TlsHeard};
-use sekisho_tls::{Endpoint, Heard, Peer as Server, Rustls, Version};
+use sekisho_os::{Context, Peer, Place, Refusal, Speaker, TlsHeard};
+use sekisho_tls::{Endpoint, Heard, Peer as Server, Room, Rustls, Version};
 use zeroize::Zeroizing;
 
 use super::objects::{CHAIN_RECORD, KEY_RECORD, OBJECT_MAX, Row, chain, key, row_record};
 
 /// Sessions at once.
 pub const SESSIONS_MAX: usize = 4;
-/// Room for a record, its header included.
-const RECORD: usize = 4096;
+
+/// Where a record stands until it is whole.
+pub(super) type RecordRoom = Room<4096>;
 
 const NOT_COMPLETE: Refusal = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
 
-/// A session of a place with the server of a row.
+/// A session of a place with the server of a row. What the row reaches stands in the row.
 pub(super) struct Session {
     place: Place,
     row: u16,
-    number: u32,
-    reach: [Option<Aid>; REACH_MAX],
-    endpoint: Endpoint<Rustls, RECORD>,
+    endpoint: Endpoint<Rustls>,
 }
 
 impl Session {
@@ -32,6 +31,7 @@ impl Session {
     /// # Errors
     /// 6A88 without such a row; 6985 when key, certificates or row are not complete.
     pub(super) fn open(
+        room: &mut RecordRoom,
         context: &mut Context<'_>,
         command: &CApdu<'_>,
         time: u64,
@@ -58,9 +58,7 @@ impl Session {
         let mut session = Box::new(Self {
             place: context.place(),
             row,
-            number,
-            reach: peer.reach,
-            endpoint: Endpoint::new(cla, Correspondence::IDENTITY),
+            endpoint: Endpoint::new(cla, number, Correspondence::IDENTITY),
         });
         let server = Server {
             name: peer.name,
@@ -70,7 +68,7 @@ impl Session {
             time,
             versions: &[Version::Tls13, Version::Tls12],
         };
-        let sw = session.endpoint.open(&server, context.rng(), out);
+        let sw = session.endpoint.open(room, &server, context.rng(), out);
         Ok((sw, session))
     }
 
@@ -79,7 +77,7 @@ impl Session {
     }
 
     pub(super) const fn number(&self) -> u32 {
-        self.number
+        self.endpoint.number()
     }
 
     pub(super) const fn is_open(&self) -> bool {
@@ -93,43 +91,49 @@ impl Session {
     /// A piece, or CLOSE.
     pub(super) fn hear(
         &mut self,
+        room: &mut RecordRoom,
         context: &mut Context<'_>,
         command: &CApdu<'_>,
         out: &mut Writer<'_>,
     ) -> TlsHeard {
-        let chained = command.cla.chaining();
-        let p1p2 = [command.p1, command.p2];
         if command.ins == ins::CLOSE {
-            let is_right = !chained && command.p2 == 0 && command.data.is_empty();
+            let is_right = !command.cla.chaining() && command.p2 == 0 && command.data.is_empty();
             return TlsHeard::Answer(if is_right {
-                self.endpoint.close(command.p1, out)
+                self.endpoint.close(room, command.p1, out)
             } else {
                 StatusWord::INCORRECT_P1P2
             });
         }
-        let heard = self
-            .endpoint
-            .hear(chained, command.ins, p1p2, command.data, context.rng(), out);
-        match heard {
+        match self.endpoint.hear(room, command, context.rng(), out) {
             Heard::Answer(sw) => TlsHeard::Answer(sw),
-            Heard::Command => TlsHeard::Command,
+            Heard::Command => match self.speaker(context) {
+                Ok(speaker) => TlsHeard::Command(speaker),
+                Err(refusal) => TlsHeard::Answer(refusal.0),
+            },
         }
     }
 
-    /// The command that has come out; none comes before the peer is proved.
-    pub(super) fn inside(&self) -> Option<Inside<'_>> {
-        let version = self.endpoint.version()?;
-        Some(Inside {
-            command: self.endpoint.command(),
+    /// Who speaks, once the peer is proved; the row is asked what it reaches.
+    fn speaker(&self, context: &mut Context<'_>) -> Result<Speaker, Refusal> {
+        let record = row_record(self.row).ok_or(NOT_COMPLETE)?;
+        let mut bytes = [0; OBJECT_MAX];
+        let len = context.get(record, 0, &mut bytes)?;
+        let row = len.and_then(|len| Row::parse(bytes.get(..len)?));
+        Ok(Speaker {
             peer: Peer {
                 row: self.row,
-                tls13: version == Version::Tls13,
+                tls13: self.endpoint.version() == Some(Version::Tls13),
             },
-            reach: self.reach,
+            reach: row.ok_or(NOT_COMPLETE)?.reach,
         })
     }
 
-    pub(super) fn answer(&mut self, response: &[u8], out: &mut Writer<'_>) -> StatusWord {
-        self.endpoint.answer(response, out)
+    pub(super) fn answer(
+        &mut self,
+        room: &mut RecordRoom,
+        response: &[u8],
+        out: &mut Writer<'_>,
+    ) -> StatusWord {
+        self.endpoint.answer(room, response, out)
     }
 }

@@ -13,6 +13,7 @@ mod in_memory;
 mod openssl;
 #[path = "../../../sekisho-tls/tests/sessions/pki.rs"]
 mod pki;
+mod room;
 mod rules;
 mod se;
 mod secure_only;

@@ -52,7 +52,8 @@ const CLA: Cla = Cla(0xA4);
 
 /// An SE with an open session in which it has sent so many records, and its server.
 struct Pair {
-    endpoint: Endpoint<Done, 600>,
+    endpoint: Endpoint<Done>,
+    room: Room<600>,
     server: Traffic,
     out: Vec<u8>,
 }
@@ -61,7 +62,8 @@ impl Pair {
     fn new(version: Version, number: u32) -> Self {
         NUMBER.set(number);
         let mut pair = Self {
-            endpoint: Endpoint::new(CLA, Correspondence::IDENTITY),
+            endpoint: Endpoint::new(CLA, 1, Correspondence::IDENTITY),
+            room: Room::new(),
             server: ends(version, number).1,
             out: vec![],
         };
@@ -84,7 +86,7 @@ impl Pair {
         let mut out = [0; 1000];
         let mut out = Writer::new(&mut out);
         assert_eq!(
-            self.endpoint.open(&peer, &mut None, &mut out),
+            self.endpoint.open(&mut self.room, &peer, &mut None, &mut out),
             StatusWord::NO_ERROR
         );
         pieces(out.written())
@@ -93,13 +95,14 @@ impl Pair {
     fn hear(&mut self, ins: u8, p1p2: u16, data: &[u8]) -> (StatusWord, Vec<(u8, Vec<u8>)>) {
         let mut out = [0; 1000];
         let mut out = Writer::new(&mut out);
-        let p1p2 = p1p2.to_be_bytes();
-        let sw = match self.endpoint.hear(false, ins, p1p2, data, &mut None, &mut out) {
+        let [p1, p2] = p1p2.to_be_bytes();
+        let command = CApdu::new(CLA, ins, p1, p2).with_data(data);
+        let sw = match self.endpoint.hear(&mut self.room, &command, &mut None, &mut out) {
             Heard::Answer(sw) => sw,
             Heard::Command => {
-                assert_eq!(self.endpoint.command(), b"command");
-                let sw = self.endpoint.answer(b"answer", &mut out);
-                assert!(!self.endpoint.record.windows(7).any(|bytes| bytes == b"command"));
+                assert_eq!(self.room.command(1), b"command");
+                let sw = self.endpoint.answer(&mut self.room, b"answer", &mut out);
+                assert!(!self.room.holds(b"command"));
                 sw
             }
         };
@@ -159,10 +162,10 @@ fn every_status_word_of_an_application_looks_the_same_outside() {
         let mut pair = Pair::new(version, 0);
         let mut outside = vec![];
         for sw in 0..=u16::MAX {
-            pair.endpoint.command = Some((5, 5));
+            pair.room.with_command(1);
             let mut out = [0; 64];
             let mut out = Writer::new(&mut out);
-            let outer = pair.endpoint.answer(&sw.to_be_bytes(), &mut out);
+            let outer = pair.endpoint.answer(&mut pair.room, &sw.to_be_bytes(), &mut out);
             let len = pair.server.overhead() + 2;
             let seen = [&outer.bytes(), &out.written()[..out.len() - len], &[0; 1][..]].concat();
             if outside.is_empty() {
@@ -178,7 +181,7 @@ fn every_status_word_of_an_application_looks_the_same_outside() {
 /// What is encrypted is no message, however it looks.
 #[test]
 fn behind_our_change_of_cipher_handshake_is_opaque() {
-    let mut endpoint = Endpoint::<Done, 600>::new(CLA, Correspondence::IDENTITY);
+    let mut endpoint = Endpoint::<Done>::new(CLA, 1, Correspondence::IDENTITY);
     let records = [
         22, 3, 3, 0, 5, 16, 0, 0, 1, 7, 20, 3, 3, 0, 1, 1, 22, 3, 3, 0, 5, 20, 0, 0, 1, 7,
     ];
@@ -201,17 +204,15 @@ fn a_command_that_was_not_answered_has_no_answer_later() {
     pair.server
         .seal(APPLICATION_DATA, b"command", &mut record)
         .unwrap();
-    let p1p2 = [0, u8::try_from(record.len()).unwrap()];
+    let command = CApdu::new(CLA, 0x20, 0, u8::try_from(record.len()).unwrap()).with_data(record.written());
     let mut out = [0; 100];
     let mut out = Writer::new(&mut out);
-    let heard = pair
-        .endpoint
-        .hear(false, 0x20, p1p2, record.written(), &mut None, &mut out);
+    let heard = pair.endpoint.hear(&mut pair.room, &command, &mut None, &mut out);
     assert_eq!(heard, Heard::Command);
     assert_eq!(pair.say(APPLICATION_DATA, b""), (GOES_ON, vec![]));
-    assert_eq!(pair.endpoint.command(), b"");
+    assert_eq!(pair.room.command(1), b"");
     assert_eq!(
-        pair.endpoint.answer(b"answer", &mut out),
+        pair.endpoint.answer(&mut pair.room, b"answer", &mut out),
         StatusWord::CONDITIONS_NOT_SATISFIED
     );
 }

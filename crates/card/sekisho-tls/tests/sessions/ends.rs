@@ -9,7 +9,7 @@ use sekisho_bridge::{
 };
 use sekisho_keys::Rng;
 use sekisho_keys::p256sig::SigningKey;
-use sekisho_tls::{Endpoint, Heard, Peer, Rustls, Version};
+use sekisho_tls::{Endpoint, Heard, Peer, Room, Rustls, Version};
 
 pub(crate) use crate::pki::Pki;
 
@@ -30,7 +30,8 @@ impl Rng for Seeded {
 
 /// An SE: a session, and an application that knows nothing of it.
 pub(crate) struct Element<'a> {
-    pub(crate) endpoint: Endpoint<Rustls, 4096>,
+    pub(crate) endpoint: Endpoint<Rustls>,
+    pub(crate) room: Room<4096>,
     peer: Peer<'a>,
     rng: Seeded,
     waiting: Vec<u8>,
@@ -73,7 +74,8 @@ pub(crate) fn name_of(ins: u8) -> &'static str {
 impl<'a> Element<'a> {
     pub(crate) fn new(peer: Peer<'a>, seed: u64) -> Self {
         Self {
-            endpoint: Endpoint::new(tls_class(0).unwrap(), Correspondence::IDENTITY),
+            endpoint: Endpoint::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY),
+            room: Room::new(),
             peer,
             rng: Seeded(seed),
             waiting: vec![],
@@ -115,23 +117,22 @@ impl<'a> Element<'a> {
             self.trace.push(format!("> {}", name_of(command.ins)));
         }
         let sw = match command.ins {
-            0x28 => self.endpoint.open(&self.peer, &mut self.rng, &mut out),
-            0x2A => self.endpoint.close(command.p1, &mut out),
-            ins => {
-                let p1p2 = [command.p1, command.p2];
-                match self
-                    .endpoint
-                    .hear(chained, ins, p1p2, command.data, &mut self.rng, &mut out)
-                {
-                    Heard::Answer(sw) => sw,
-                    Heard::Command => {
-                        let inner = self.endpoint.command().to_vec();
-                        let answer = application(&inner);
-                        self.ran.push(inner);
-                        self.endpoint.answer(&answer, &mut out)
-                    }
+            0x28 => self
+                .endpoint
+                .open(&mut self.room, &self.peer, &mut self.rng, &mut out),
+            0x2A => self.endpoint.close(&mut self.room, command.p1, &mut out),
+            _ => match self
+                .endpoint
+                .hear(&mut self.room, command, &mut self.rng, &mut out)
+            {
+                Heard::Answer(sw) => sw,
+                Heard::Command => {
+                    let inner = self.room.command(1).to_vec();
+                    let answer = application(&inner);
+                    self.ran.push(inner);
+                    self.endpoint.answer(&mut self.room, &answer, &mut out)
                 }
-            }
+            },
         };
         let mut reader = sekisho_apdu::Reader::new(out.written());
         while let Ok(piece) = sekisho_bridge::Piece::take(&mut reader, tls_class(0).unwrap()) {

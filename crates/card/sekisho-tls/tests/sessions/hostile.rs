@@ -5,7 +5,7 @@ use rustls::{AlertDescription, ServerConnection};
 use sekisho_apdu::{CApdu, Cla, StatusWord, Writer};
 use sekisho_bridge::{Bridge, Buffers, Correspondence, Ended, Settings, Step, Why, tls_class};
 use sekisho_keys::Rng;
-use sekisho_tls::{Endpoint, HANDSHAKE_MAX, Heard, Peer, Rustls, Version};
+use sekisho_tls::{Endpoint, HANDSHAKE_MAX, Heard, Peer, Room, Rustls, Version};
 
 use crate::ends::{Element, NOW, Pki, key};
 use crate::in_memory;
@@ -277,10 +277,11 @@ fn without_randomness_there_is_no_session() {
     let pki = Pki::new();
     let key = key(&pki);
     let (anchors, chain) = ([&pki.authority.certificate[..]], [&pki.element.certificate[..]]);
-    let mut endpoint = Endpoint::<Rustls, 4096>::new(tls_class(0).unwrap(), Correspondence::IDENTITY);
+    let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY);
+    let mut room = Room::<4096>::new();
     let mut out = [0; 2048];
     let mut out = Writer::new(&mut out);
-    let sw = endpoint.open(&peer(&anchors, &chain, &key), &mut Zeros, &mut out);
+    let sw = endpoint.open(&mut room, &peer(&anchors, &chain, &key), &mut Zeros, &mut out);
     assert_eq!((sw, out.len()), (StatusWord::CONDITIONS_NOT_SATISFIED, 0));
 }
 
@@ -318,18 +319,19 @@ fn status_words_of_the_page() {
         (&[(0xA4, 0x2A, 0x0400, &[])], 0x6A86),
     ];
     for (sent, expected) in commands {
-        let mut endpoint = Endpoint::<Rustls, 4096>::new(tls_class(0).unwrap(), Correspondence::IDENTITY);
+        let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY);
+        let mut room = Room::<4096>::new();
         let mut out = vec![0; 4096];
         let mut out = Writer::new(&mut out);
-        let mut sw = endpoint.open(&peer, &mut rng, &mut out);
+        let mut sw = endpoint.open(&mut room, &peer, &mut rng, &mut out);
         for (cla, ins, p1p2, data) in sent {
             assert_eq!(sw, StatusWord::NO_ERROR);
             out.truncate(0);
             let [p1, p2] = p1p2.to_be_bytes();
             let command = CApdu::new(Cla(*cla), *ins, p1, p2).with_data(data);
             sw = match ins {
-                0x2A => endpoint.close(p1, &mut out),
-                _ => match endpoint.hear(cla & 0x10 != 0, *ins, [p1, p2], command.data, &mut rng, &mut out) {
+                0x2A => endpoint.close(&mut room, p1, &mut out),
+                _ => match endpoint.hear(&mut room, &command, &mut rng, &mut out) {
                     Heard::Answer(sw) => sw,
                     Heard::Command => panic!("a command"),
                 },
@@ -346,12 +348,15 @@ fn status_words_of_the_page() {
         }
         out.truncate(0);
         assert_eq!(
-            endpoint.hear(false, 0x20, [0, 0], &[], &mut rng, &mut out),
+            endpoint.hear(&mut room, &CApdu::new(Cla(0xA4), 0x20, 0, 0), &mut rng, &mut out),
             Heard::Answer(StatusWord::CONDITIONS_NOT_SATISFIED)
         );
-        assert_eq!(endpoint.close(0, &mut out), StatusWord::CONDITIONS_NOT_SATISFIED);
         assert_eq!(
-            endpoint.answer(&[0x90, 0], &mut out),
+            endpoint.close(&mut room, 0, &mut out),
+            StatusWord::CONDITIONS_NOT_SATISFIED
+        );
+        assert_eq!(
+            endpoint.answer(&mut room, &[0x90, 0], &mut out),
             StatusWord::CONDITIONS_NOT_SATISFIED
         );
     }
@@ -364,17 +369,19 @@ fn a_handshake_is_bounded() {
     let key = key(&pki);
     let (anchors, chain) = ([&pki.authority.certificate[..]], [&pki.element.certificate[..]]);
     let mut rng = crate::ends::Seeded(9);
-    let mut endpoint = Endpoint::<Rustls, 4096>::new(tls_class(0).unwrap(), Correspondence::IDENTITY);
+    let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY);
+    let mut room = Room::<4096>::new();
     let mut out = vec![0; 4096];
     let mut out = Writer::new(&mut out);
-    endpoint.open(&peer(&anchors, &chain, &key), &mut rng, &mut out);
+    endpoint.open(&mut room, &peer(&anchors, &chain, &key), &mut rng, &mut out);
     // A message of 65,000 bytes, in records of 205 bytes.
     let mut sent = 0;
     let mut content = vec![2, 0, 0xFD, 0xE8];
     content.resize(200, 0);
     loop {
         out.truncate(0);
-        let heard = endpoint.hear(false, 0x21, [0, 200], &content, &mut rng, &mut out);
+        let command = CApdu::new(Cla(0xA4), 0x21, 0, 200).with_data(&content);
+        let heard = endpoint.hear(&mut room, &command, &mut rng, &mut out);
         sent += 205;
         match heard {
             Heard::Answer(StatusWord::NO_ERROR) => assert!(sent <= HANDSHAKE_MAX),

@@ -77,6 +77,8 @@ pub(crate) struct Element<'t> {
     records: usize,
     pub(crate) closed: Option<u8>,
     channel: Option<u8>,
+    /// For the next commands that carry pieces, whether another session's record is in the way.
+    pub(crate) in_the_way: Vec<bool>,
 }
 
 impl<'t> Element<'t> {
@@ -90,6 +92,7 @@ impl<'t> Element<'t> {
             records: 0,
             closed: None,
             channel: None,
+            in_the_way: Vec::new(),
         }
     }
 
@@ -160,6 +163,13 @@ impl<'t> Element<'t> {
                 return self.answer(ne, 0x6285);
             }
             _ => {}
+        }
+        if self.in_the_way.pop() == Some(true) {
+            // What it has of the record is gone.
+            self.chain = None;
+            let begun = self.pieces.iter().rev().take_while(|(_, more, _)| *more).count();
+            self.pieces.truncate(self.pieces.len() - begun);
+            return vec![0x64, 0];
         }
         let head = [ins, p1, p2];
         let (begun, mut all) = self.chain.take().unwrap_or((head, Vec::new()));
