@@ -4,10 +4,11 @@ use std::io::{Read as _, Write as _};
 
 use rustls::ServerConnection;
 use sekisho_bridge::{Bridge, Buffers, Ended, Settings, Step, Why};
+use sekisho_keys::Rng as _;
 use sekisho_os::Interface;
 use sekisho_tls::{PATIENCE, Version};
 
-use crate::common::{send_on, sw};
+use crate::common::{SeededRng, send_on, sw};
 use crate::device::{NOW, server, talking};
 use crate::pki::Pki;
 use crate::se::{FILES, PORT, Se, with};
@@ -114,13 +115,13 @@ impl<'m> Side<'m> {
     }
 
     /// Until a chain has begun and not ended.
-    fn into_a_record(&mut self, se: &mut Se, commands: &[&[u8]]) {
+    fn begin_a_record(&mut self, se: &mut Se, commands: &[&[u8]]) {
         while self.go_on(se, commands) != Some(true) {
             assert_eq!(self.over, None);
         }
     }
 
-    fn to_the_end(&mut self, se: &mut Se, commands: &[&[u8]]) {
+    fn finish(&mut self, se: &mut Se, commands: &[&[u8]]) {
         while self.go_on(se, commands).is_some() {}
     }
 }
@@ -145,23 +146,22 @@ fn sessions_whose_commands_come_mixed_do_each_other_no_harm() {
     let commands = [&file[..], READ, READ];
     let truth = [&file[..], READ, READ].map(|command| send_on(&mut *se, Interface::Spi, command));
     let mut again = 0;
-    for seed in 0..6_u64 {
+    for seed in 0..6_u8 {
         let mut memories = [(); 4].map(|()| Memory::new());
         let mut sides: Vec<_> = memories
             .iter_mut()
             .zip(PLACES)
             .enumerate()
             .map(|(at, (memory, place))| {
-                let version = [Version::Tls12, Version::Tls13][(at / 2 + seed as usize) % 2];
+                let version = [Version::Tls12, Version::Tls13][(at / 2 + usize::from(seed)) % 2];
                 Side::new(memory, &pki, version, place)
             })
             .collect();
-        let mut order = seed;
+        let mut order = SeededRng(u64::from(seed) + 1);
         for turn in 0..20_000 {
-            order = order
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            let next = if seed < 2 { turn } else { (order >> 33) as usize };
+            let mut random = [0];
+            order.fill(&mut random);
+            let next = if seed < 2 { turn } else { usize::from(random[0]) };
             let side = &mut sides[next % 4];
             if side.over.is_none() {
                 side.go_on(&mut se, &commands);
@@ -190,11 +190,11 @@ fn a_record_that_does_not_go_on_makes_room() {
         let (mut one, mut other) = (Memory::new(), Memory::new());
         let mut slow = Side::new(&mut one, &pki, version, PLACES[0]);
         let mut quick = Side::new(&mut other, &pki, version, PLACES[1]);
-        slow.into_a_record(&mut se, &commands);
-        quick.to_the_end(&mut se, &commands);
+        slow.begin_a_record(&mut se, &commands);
+        quick.finish(&mut se, &commands);
         assert_eq!((quick.over, quick.answers.len()), (Some(Ended::BySe), 2));
         assert_eq!((quick.again, slow.again), (usize::from(PATIENCE), 0));
-        slow.to_the_end(&mut se, &commands);
+        slow.finish(&mut se, &commands);
         assert_eq!((slow.over, slow.answers.len()), (Some(Ended::BySe), 2));
         assert_eq!(slow.again, 1);
         // One that goes on is not disturbed, however many ask: each of its commands counts anew.
@@ -218,7 +218,7 @@ fn a_record_that_does_not_go_on_makes_room() {
             Version::Tls12 => assert_eq!(sw(&send_on(&mut *se, PORT, &[0xA4, 0x2A, 1, 0, 0])), 0x6285),
             Version::Tls13 => se.reset(PORT),
         }
-        quick.to_the_end(&mut se, &commands);
+        quick.finish(&mut se, &commands);
         assert_eq!((quick.over, quick.again), (Some(Ended::BySe), before));
     }
 }
@@ -235,13 +235,13 @@ fn who_makes_room_for_a_session_makes_room_for_its_records() {
         .zip(places)
         .map(|(memory, place)| Side::new(memory, &pki, Version::Tls13, place))
         .collect();
-    sides[0].into_a_record(&mut se, &[]);
+    sides[0].begin_a_record(&mut se, &[]);
     for side in &mut sides[1..] {
         side.go_on(&mut se, &[]);
     }
     assert_eq!(sw(&send_on(&mut *se, PORT, &[0xA4, 0x2A, 0, 0, 0])), 0x6985);
     for side in &mut sides[1..] {
-        side.to_the_end(&mut se, &[]);
+        side.finish(&mut se, &[]);
         assert_eq!((side.over, side.again), (Some(Ended::BySe), 0));
     }
 }
