@@ -107,6 +107,12 @@ pub trait Tls {
     /// Answers it with an R-APDU.
     fn answer(&mut self, place: Place, response: &[u8], out: &mut Writer<'_>) -> StatusWord;
 
+    /// Whether what the session of a place has answered last is longer than one answer.
+    fn has_rest(&self, place: Place) -> bool;
+
+    /// As much of the rest of it as has room.
+    fn rest(&mut self, place: Place, out: &mut Writer<'_>);
+
     /// Ends the session of a place, if there is one, without a word.
     fn end(&mut self, place: Place);
 }
@@ -331,6 +337,13 @@ impl<'a> Context<'a> {
     /// Whether another application is the caller, and that is the issuer security domain of the container: it forwards what its provider sends to who is personalised.
     pub fn is_root_calling(&self) -> bool {
         matches!(self.caller, Caller::Application { entry } if self.system.container.root() == Some(entry))
+    }
+
+    /// Whether the container's root [is calling](Self::is_root_calling), and what it forwards came encrypted: its secure channel has C-DECRYPTION.
+    #[cfg(feature = "tls")]
+    pub fn is_root_calling_encrypted(&self) -> bool {
+        let channel = self.system.secure.authenticated(self.place);
+        self.is_root_calling() && channel.is_some_and(|channel| channel.level().c_decryption())
     }
 
     /// Number of the application session. It changes with each selection, each reset, and when secure messaging ends: what an application

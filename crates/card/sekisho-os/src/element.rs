@@ -198,6 +198,11 @@ impl<P: Platform> SecureElement<P> {
         // All of the last piece has gone: the application makes another.
         waiting.drop_at(|owner| owner == channel);
         response.begin(wanted, true, false);
+        #[cfg(feature = "tls")]
+        if crate::tls::is_class(wanted.cla) {
+            self.core.tls_rest(place, response);
+            return response.deliver(channel, wanted, waiting, out);
+        }
         self.core.next_piece(place, scratch, response);
         self.core.mute |= response.status() == StatusWord::MEMORY_FAILURE;
         response.deliver(channel, wanted, waiting, out)

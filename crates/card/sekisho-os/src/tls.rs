@@ -23,7 +23,7 @@ use crate::element::{SecureElement, is_get_response};
 use crate::interface::{ContainerId, Interface, Place};
 use crate::nvm::Staged;
 use crate::registry::{Entry, Instance, Module};
-use crate::response::Wanted;
+use crate::response::{Response, Wanted};
 use crate::state::{Core, Platform};
 use crate::tls_inside::{InsideRoom, Speaker, Speaking, TlsHeard};
 
@@ -31,7 +31,7 @@ use crate::tls_inside::{InsideRoom, Speaker, Speaking, TlsHeard};
 pub const TLS_MANAGER: &[u8] = b"\xF0SKOS\x05\x01";
 
 /// Whether the class is that of TLS sessions: A4 to A7, B4 to B7.
-const fn is_class(cla: Cla) -> bool {
+pub(crate) const fn is_class(cla: Cla) -> bool {
     cla.0 & 0xEC == 0xA4
 }
 
@@ -89,6 +89,22 @@ impl<P: Platform> Core<P> {
         let heard = tls.map(|tls| tls.hear(&mut context, command, out));
         staged.clear();
         heard.unwrap_or(TlsHeard::Answer(StatusWord::CLA_NOT_SUPPORTED))
+    }
+
+    /// More of an answer of the class, whose beginning has been fetched.
+    pub(crate) fn tls_rest(&mut self, place: Place, response: &mut Response) {
+        let manager = self.tls_manager(place.interface);
+        let tls = manager.as_ref().and_then(|manager| self.tls(manager));
+        let Some(tls) = tls.filter(|tls| tls.has_rest(place)) else {
+            return response.set(|_| StatusWord::CONDITIONS_NOT_SATISFIED);
+        };
+        response.set(|out| {
+            tls.rest(place, out);
+            StatusWord::NO_ERROR
+        });
+        if tls.has_rest(place) {
+            response.set_going_on();
+        }
     }
 
     /// Ends the TLS sessions of places, and what was selected in them.
@@ -183,6 +199,7 @@ impl<P: Platform> SecureElement<P> {
             Ok(command) => self.tls_session(&manager, place, &command, begin),
             Err(_) => self.buffers.response.set(|_| StatusWord::WRONG_LENGTH),
         }
+        self.leave_rest(&manager, place);
         let sw = self.buffers.response.status();
         self.core.mute |= sw == StatusWord::MEMORY_FAILURE;
         // With 6400 a record is to be sent again.
@@ -228,6 +245,18 @@ impl<P: Platform> SecureElement<P> {
                     sw
                 })
             });
+        }
+    }
+
+    /// What has no room in the answer is to be fetched behind it, where that can wait.
+    fn leave_rest(&mut self, manager: &Manager, place: Place) {
+        let response = &mut self.buffers.response;
+        if self.core.tls(manager).is_some_and(|tls| tls.has_rest(place)) {
+            if response.can_wait() {
+                response.set_going_on();
+            } else {
+                response.set(|_| StatusWord::UNKNOWN);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The SE's end of a session: pieces to records, records to the engine or the record layer, and what these say as pieces.
 
 use alloc::boxed::Box;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use sekisho_apdu::{CApdu, Cla, Reader, StatusWord, Writer};
@@ -11,7 +12,7 @@ use sekisho_keys::Rng;
 use zeroize::Zeroizing;
 
 use crate::Alert;
-use crate::engine::{Engine, Peer, Progress};
+use crate::engine::{Engine, HANDSHAKE_MAX, Peer, Progress};
 use crate::room::{Chain, Room};
 use crate::traffic::{
     ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, EXPLICIT, HANDSHAKE, KEY_UPDATE_MESSAGE, Said, Traffic,
@@ -38,12 +39,59 @@ pub struct Endpoint<E> {
     begun: bool,
     /// Our `change_cipher_spec` has gone: handshake records behind it are encrypted.
     sealed: bool,
+    /// What of the last answer had no room in it: [`Endpoint::rest`].
+    rest: Box<[u8]>,
 }
 
 enum State<E> {
     None,
-    Handshake(Box<E>),
+    Handshake(Box<Handshake<E>>),
     Open(Traffic),
+}
+
+struct Handshake<E> {
+    engine: E,
+    message: Message,
+    /// The server's `change_cipher_spec` has come: its handshake records are encrypted from there on.
+    sealed: bool,
+}
+
+/// Where the server's messages in the clear begin and end.
+#[derive(Default)]
+struct Message {
+    header: [u8; MESSAGE_HEADER],
+    have: usize,
+    /// Bytes of the body that are still to come.
+    left: usize,
+}
+
+impl Message {
+    /// Looks at the content of a record: no message is longer than all records of a handshake may be.
+    fn look(&mut self, content: &[u8]) -> core::result::Result<(), Alert> {
+        let mut bytes = content;
+        while let [next, behind @ ..] = bytes {
+            if self.left > 0 {
+                let body = self.left.min(bytes.len());
+                self.left -= body;
+                bytes = bytes.get(body..).unwrap_or_default();
+                continue;
+            }
+            if let Some(to) = self.header.get_mut(self.have) {
+                *to = *next;
+            }
+            self.have += 1;
+            bytes = behind;
+            if self.have == MESSAGE_HEADER {
+                let [_, a, b, c] = self.header;
+                self.have = 0;
+                self.left = u32::from_be_bytes([0, a, b, c]) as usize;
+            }
+            if self.left > HANDSHAKE_MAX {
+                return Err(Alert::INTERNAL_ERROR);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Why a command is not taken; the session is over.
@@ -66,7 +114,7 @@ const WRONG: Refusal = Refusal::Device(StatusWord::INCORRECT_DATA);
 
 impl<E: Engine> Endpoint<E> {
     /// Without a session; `cla` is the class of its logical channel, and the class of the pieces in answers. No other session of the room has the same number.
-    pub const fn new(cla: Cla, number: u32, table: Correspondence<'static>) -> Self {
+    pub fn new(cla: Cla, number: u32, table: Correspondence<'static>) -> Self {
         Self {
             cla,
             number,
@@ -74,6 +122,7 @@ impl<E: Engine> Endpoint<E> {
             state: State::None,
             begun: false,
             sealed: false,
+            rest: Box::default(),
         }
     }
 
@@ -108,7 +157,11 @@ impl<E: Engine> Endpoint<E> {
         let Ok(engine) = E::begin(peer, rng, &mut said) else {
             return StatusWord::CONDITIONS_NOT_SATISFIED;
         };
-        self.state = State::Handshake(Box::new(engine));
+        self.state = State::Handshake(Box::new(Handshake {
+            engine,
+            message: Message::default(),
+            sealed: false,
+        }));
         let done = self.pieces(&said, out).map(|()| StatusWord::NO_ERROR);
         self.outcome(room, done, out)
     }
@@ -124,6 +177,7 @@ impl<E: Engine> Endpoint<E> {
         if matches!(self.state, State::None) {
             return Heard::Answer(StatusWord::CONDITIONS_NOT_SATISFIED);
         }
+        self.rest = Box::default();
         if room.command.is_some() {
             // One that has no answer yet gets none.
             self.forget(room);
@@ -160,6 +214,18 @@ impl<E: Engine> Endpoint<E> {
             .say(APPLICATION_DATA, response, out)
             .map(|()| StatusWord::NO_ERROR);
         self.outcome(room, done, out)
+    }
+
+    /// Whether there is more of the last answer than had room in it.
+    pub fn has_rest(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// As much of it as has room.
+    pub fn rest(&mut self, out: &mut Writer<'_>) {
+        let (now, later) = self.rest.split_at(self.rest.len().min(out.remaining()));
+        let _ = out.bytes(now);
+        self.rest = Box::from(later);
     }
 
     /// CLOSE.
@@ -219,6 +285,7 @@ impl<E: Engine> Endpoint<E> {
         self.state = State::None;
         self.forget(room);
         self.sealed = false;
+        self.rest = Box::default();
     }
 
     /// The record is done with.
@@ -302,7 +369,16 @@ impl<E: Engine> Endpoint<E> {
         let record = room.record();
         match &mut self.state {
             State::None => Err(WRONG),
-            State::Handshake(engine) => {
+            State::Handshake(handshake) => {
+                let Handshake {
+                    engine,
+                    message,
+                    sealed,
+                } = handshake.as_mut();
+                *sealed |= content_type == CHANGE_CIPHER_SPEC;
+                if content_type == HANDSHAKE && !*sealed {
+                    message.look(record.get(RECORD_HEADER..).unwrap_or_default())?;
+                }
                 let [.., a, b] = record.len().saturating_sub(RECORD_HEADER).to_be_bytes();
                 let header = [content_type, 3, 3, a, b];
                 record.iter_mut().zip(header).for_each(|(to, from)| *to = from);
@@ -341,8 +417,8 @@ impl<E: Engine> Endpoint<E> {
 
     /// The handshake is done: its memory goes, keys and counters stay.
     fn finish(&mut self) -> Result<()> {
-        if let State::Handshake(engine) = core::mem::replace(&mut self.state, State::None) {
-            self.state = State::Open(engine.finish()?);
+        if let State::Handshake(handshake) = core::mem::replace(&mut self.state, State::None) {
+            self.state = State::Open(handshake.engine.finish()?);
         }
         Ok(())
     }
@@ -385,8 +461,25 @@ impl<E: Engine> Endpoint<E> {
         done.ok_or(full)
     }
 
-    /// What the engine says, as pieces: a whole message in the clear by its instruction.
+    /// What the engine says, as pieces; what has no room in the answer is its [rest](Self::rest).
     fn pieces(&mut self, records: &[u8], out: &mut Writer<'_>) -> Result<()> {
+        // A piece has at most two bytes more than its record, and that where it is long.
+        let most = records.len() + 2 * (records.len() / 256 + 1);
+        if most <= out.remaining() {
+            return self.encode(records, out);
+        }
+        let mut room = vec![0; most];
+        let mut all = Writer::new(&mut room);
+        self.encode(records, &mut all)?;
+        let all = all.written();
+        let (now, later) = all.split_at(all.len().min(out.remaining()));
+        let _ = out.bytes(now);
+        self.rest = Box::from(later);
+        Ok(())
+    }
+
+    /// Records as pieces: a whole message in the clear by its instruction.
+    fn encode(&mut self, records: &[u8], out: &mut Writer<'_>) -> Result<()> {
         let full = || Refusal::Device(StatusWord::UNKNOWN);
         let mut reader = Reader::new(records);
         while !reader.is_empty() {

@@ -105,6 +105,11 @@ impl Incoming {
         }
     }
 
+    /// Whether the object that comes is the private key.
+    fn is_key(&self) -> bool {
+        self.bytes.first() == Some(&objects::KEY)
+    }
+
     fn take(&mut self, (place, session): (Place, u32), capdu: &CApdu<'_>) -> Result<(), Refusal> {
         if self.next != (Some(capdu.p2), place, session) {
             return Err(WRONG_BLOCK);
@@ -113,6 +118,9 @@ impl Incoming {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         }
         self.bytes.extend_from_slice(capdu.data);
+        if objects::is_too_long(&self.bytes) {
+            return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
+        }
         self.next.0 = capdu.p2.checked_add(1);
         Ok(())
     }
@@ -130,6 +138,9 @@ impl TlsManager {
         }
         let incoming = self.incoming.as_mut().ok_or(WRONG_BLOCK)?;
         incoming.take(from, capdu)?;
+        if incoming.is_key() && !context.is_root_calling_encrypted() {
+            return Err(Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED));
+        }
         if capdu.p1 != LAST_BLOCK {
             return Ok(());
         }
@@ -172,6 +183,17 @@ impl Tls for TlsManager {
         match self.at(place) {
             Some((session, room)) => session.answer(room, response, out),
             None => StatusWord::CONDITIONS_NOT_SATISFIED,
+        }
+    }
+
+    fn has_rest(&self, place: Place) -> bool {
+        let mut sessions = self.sessions.iter().flatten();
+        sessions.any(|session| session.is_at(place) && session.has_rest())
+    }
+
+    fn rest(&mut self, place: Place, out: &mut Writer<'_>) {
+        if let Some((session, _)) = self.at(place) {
+            session.rest(out);
         }
     }
 

@@ -4,6 +4,10 @@ use sekisho_apdu::{Aid, Reader};
 use sekisho_keys::p256sig::SigningKey;
 use sekisho_os::REACH_MAX;
 
+/// Number of the object that is the private key.
+pub(super) const KEY: u8 = 1;
+/// Of a peer's row; the number of the row stands behind it.
+const ROW: u8 = 3;
 /// Record of the private key.
 pub const KEY_RECORD: u16 = 1;
 /// Record of the certificate chain.
@@ -20,6 +24,12 @@ pub(super) const INCOMING_MAX: usize = 1 + 2 + OBJECT_MAX;
 /// Certificates in a chain.
 pub(super) const CERTIFICATES_MAX: usize = 4;
 
+/// Whether blocks together are longer than the object that they begin may be.
+pub(super) fn is_too_long(blocks: &[u8]) -> bool {
+    let head = if blocks.first() == Some(&ROW) { 3 } else { 1 };
+    blocks.len() > head + OBJECT_MAX
+}
+
 /// An object as it is to be written.
 pub(super) enum Object<'a> {
     Key(&'a [u8]),
@@ -31,13 +41,10 @@ impl<'a> Object<'a> {
     /// What the blocks of a sequence say; `None` for what is none.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (number, rest) = bytes.split_first()?;
-        if rest.len() > OBJECT_MAX + 2 {
-            return None;
-        }
         match number {
-            1 => (rest.is_empty() || key(rest).is_some()).then_some(Self::Key(rest)),
+            &KEY => (rest.is_empty() || key(rest).is_some()).then_some(Self::Key(rest)),
             2 => (rest.is_empty() || is_chain(rest)).then_some(Self::Chain(rest)),
-            3 => {
+            &ROW => {
                 let (row, value) = rest.split_first_chunk()?;
                 let row = u16::from_be_bytes(*row);
                 row_record(row)?;

@@ -128,6 +128,14 @@ impl Session {
         })
     }
 
+    pub(super) fn has_rest(&self) -> bool {
+        self.endpoint.has_rest()
+    }
+
+    pub(super) fn rest(&mut self, out: &mut Writer<'_>) {
+        self.endpoint.rest(out);
+    }
+
     pub(super) fn answer(
         &mut self,
         room: &mut RecordRoom,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
 #![allow(dead_code, reason = "shared with other programs")]
 
+mod chains;
 #[path = "../common/mod.rs"]
 mod common;
 mod device;

@@ -8,7 +8,7 @@ use sekisho_tls::Version;
 use crate::common::{send_on, sw};
 use crate::device::{NOW, honest, inside, server, session, talking};
 use crate::pki::Pki;
-use crate::se::{FILES, PORT, ROOT, empty, reaching, row, store, with};
+use crate::se::{FILES, PORT, ROOT, chain, empty, reaching, root_at, row, store, store_at, with};
 use crate::servers::{READ, select};
 
 const OPEN: &[u8] = &[0xA4, 0x28, 0, 1, 0];
@@ -63,6 +63,29 @@ fn the_page_s_row_is_written_and_its_status_words_are_answered() {
     assert_eq!(status(&mut se, &select(tls_manager::AID)), 0x9000);
     assert_eq!(status(&mut se, &[0x80, 0xE2, 0x80, 0, 1, 1]), 0x6985);
     assert_eq!(status(&mut se, &[0, 0xB0, 0, 0, 0]), 0x6D00);
+}
+
+/// The private key comes encrypted, or not at all; whoever is in the line reads what comes with a MAC alone.
+#[test]
+fn the_private_key_is_taken_encrypted_alone() {
+    let pki = Pki::new();
+    let mut se = with(&pki);
+    let other = Pki::new();
+    for level in [0x01, 0x11] {
+        assert_eq!(store_at(&mut se, level, &[1], &other.element.scalar()), 0x6982);
+        // At the first of its blocks, and without a value.
+        assert_eq!(store_at(&mut se, level, &[1], &[7; 300]), 0x6982);
+        assert_eq!(store_at(&mut se, level, &[1], &[]), 0x6982);
+        let mut host = root_at(&mut se, level);
+        assert_eq!(sw(&host.send(&mut *se, &[0x80, 0xE2, 0, 0, 1, 1])), 0x6982);
+        assert_eq!(sw(&host.send(&mut *se, &[0x80, 0xE2, 0x80, 1, 1, 1])), 0x6A86);
+        // The old one is there still, and certificates are taken.
+        assert_eq!(store_at(&mut se, level, &[2], &chain(&[&pki.element])), 0x9000);
+        assert_eq!(inside(&mut se, &pki, Version::Tls13, &[&select(FILES)]).len(), 1);
+    }
+    for level in [0x03, 0x13, 0x33] {
+        assert_eq!(store_at(&mut se, level, &[1], &pki.element.scalar()), 0x9000);
+    }
 }
 
 #[test]

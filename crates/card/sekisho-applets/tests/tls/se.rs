@@ -13,7 +13,7 @@ use sekisho_scp::SecurityLevel;
 
 use crate::common::host::Host;
 use crate::common::*;
-use crate::pki::Pki;
+use crate::pki::{Certified, Pki};
 
 /// A product with a TLS Manager, and room for what comes out of its sessions.
 pub(crate) struct Product;
@@ -85,11 +85,16 @@ pub(crate) fn row(name: &str, reach: &[&[u8]], anchor: &[u8]) -> Vec<u8> {
 
 /// The root with a secure channel, and the TLS Manager named for personalisation.
 pub(crate) fn root(se: &mut Se) -> Host {
+    root_at(se, 0x03)
+}
+
+/// At this security level.
+pub(crate) fn root_at(se: &mut Se, level: u8) -> Host {
     assert_eq!(
         sw(&send_on(se, Interface::Iso7816Contact, &[0, 0xA4, 4, 0])),
         0x9000
     );
-    let mut host = Host::open(se, 0xFF, &initial_keys(), SecurityLevel::from_p1(0x03).unwrap());
+    let mut host = Host::open(se, 0xFF, &initial_keys(), SecurityLevel::from_p1(level).unwrap());
     let aid = tls_manager::AID;
     let mut data = vec![0, 0, 7];
     data.extend(aid);
@@ -101,7 +106,12 @@ pub(crate) fn root(se: &mut Se) -> Host {
 
 /// STORE DATA of an object in blocks of 200 bytes; the status word of the first that is refused, or of the last.
 pub(crate) fn store(se: &mut Se, object: &[u8], value: &[u8]) -> u16 {
-    let mut host = root(se);
+    store_at(se, 0x03, object, value)
+}
+
+/// The same through a secure channel of this level.
+pub(crate) fn store_at(se: &mut Se, level: u8, object: &[u8], value: &[u8]) -> u16 {
+    let mut host = root_at(se, level);
     let bytes = [object, value].concat();
     let blocks: Vec<_> = bytes.chunks(200).collect();
     let mut said = 0;
@@ -127,16 +137,18 @@ pub(crate) fn with(pki: &Pki) -> Box<Se> {
     reaching(pki, &[FILES])
 }
 
+/// A chain of these, as the TLS Manager keeps it.
+pub(crate) fn chain(certificates: &[&Certified]) -> Vec<u8> {
+    let certificates = certificates.iter().map(|one| &one.certificate);
+    certificates
+        .flat_map(|der| [&u16::try_from(der.len()).unwrap().to_be_bytes(), &der[..]].concat())
+        .collect()
+}
+
 pub(crate) fn reaching(pki: &Pki, reach: &[&[u8]]) -> Box<Se> {
     let mut se = empty();
-    let certificate = &pki.element.certificate;
-    let chain = [
-        &u16::try_from(certificate.len()).unwrap().to_be_bytes(),
-        &certificate[..],
-    ]
-    .concat();
     assert_eq!(store(&mut se, &[1], &pki.element.scalar()), 0x9000);
-    assert_eq!(store(&mut se, &[2], &chain), 0x9000);
+    assert_eq!(store(&mut se, &[2], &chain(&[&pki.element])), 0x9000);
     let row = row("localhost", reach, &pki.authority.certificate);
     assert_eq!(store(&mut se, &[3, 0, 1], &row), 0x9000);
     se

@@ -358,35 +358,54 @@ fn status_words_of_the_page() {
     }
 }
 
-/// A server that sends without end in a handshake is left before the engine has it all.
+/// A server that sends without end in a handshake is left before the engine has it all; a message that would be too long at the record that says so.
 #[test]
 fn a_handshake_is_bounded() {
     let pki = Pki::new();
     let key = key(&pki);
     let (anchors, chain) = ([&pki.authority.certificate[..]], [&pki.element.certificate[..]]);
-    let mut rng = crate::ends::Seeded(9);
-    let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY);
-    let mut room = Room::<4096>::new();
-    let mut out = vec![0; 4096];
-    let mut out = Writer::new(&mut out);
-    endpoint.open(&mut room, &peer(&anchors, &chain, &key), &mut rng, &mut out);
-    // A message of 65,000 bytes, in records of 205 bytes.
-    let mut sent = 0;
-    let mut content = vec![2, 0, 0xFD, 0xE8];
-    content.resize(200, 0);
-    loop {
-        out.truncate(0);
-        let command = CApdu::new(Cla(0xA4), 0x21, 0, 200).with_data(&content);
-        let heard = endpoint.hear(&mut room, &command, &mut rng, &mut out);
-        sent += 205;
-        match heard {
-            Heard::Answer(StatusWord::NO_ERROR) => assert!(sent <= HANDSHAKE_MAX),
-            over => {
-                assert_eq!(over, Heard::Answer(sekisho_bridge::SESSION_OVER));
+    let most = u32::try_from(HANDSHAKE_MAX).unwrap();
+    // How long a message says it is, and how many records of 205 bytes of it are taken; as one begins with another record's last byte too.
+    for (said, before, taken) in [
+        (most, 0, 39),
+        (most, 3, 40),
+        (most + 1, 0, 0),
+        (most + 1, 3, 1),
+        (65_000, 0, 0),
+        (0x00FF_FFFF, 1, 1),
+    ] {
+        let mut rng = crate::ends::Seeded(9);
+        let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY);
+        let mut room = Room::<4096>::new();
+        let mut out = vec![0; 4096];
+        let mut out = Writer::new(&mut out);
+        endpoint.open(&mut room, &peer(&anchors, &chain, &key), &mut rng, &mut out);
+        let [_, a, b, c] = said.to_be_bytes();
+        let header = [2, a, b, c];
+        let mut bytes = header.to_vec();
+        bytes.resize(10_000, 0);
+        let first = if before == 0 { 200 } else { before };
+        let (first, rest) = bytes.split_at(first);
+        let mut went = 0;
+        let mut sw = StatusWord::NO_ERROR;
+        for content in core::iter::once(first).chain(rest.chunks(200)) {
+            out.truncate(0);
+            let len = u8::try_from(content.len()).unwrap();
+            let command = CApdu::new(Cla(0xA4), 0x21, 0, len).with_data(content);
+            sw = match endpoint.hear(&mut room, &command, &mut rng, &mut out) {
+                Heard::Answer(sw) => sw,
+                Heard::Command => panic!("a command"),
+            };
+            if sw != StatusWord::NO_ERROR {
                 break;
             }
+            went += 1;
         }
-        content.fill(0);
+        assert_eq!(
+            (sw, went),
+            (sekisho_bridge::SESSION_OVER, taken),
+            "{said} {before}"
+        );
+        assert_eq!(out.written(), [0xA4, 0x23, 0, 2, 2, 2, 80]);
     }
-    assert_eq!(out.written(), [0xA4, 0x23, 0, 2, 2, 2, 80]);
 }

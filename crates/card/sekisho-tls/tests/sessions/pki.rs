@@ -35,6 +35,20 @@ impl Pki {
 
     /// An authority of this name, and the server's certificate as `change` has it.
     pub(crate) fn with(authority: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        Self::of(authority, change, |_| {})
+    }
+
+    /// The element's certificate as `change` has it.
+    #[allow(dead_code, reason = "shared with another program")]
+    pub(crate) fn with_element(change: impl FnOnce(&mut CertificateParams)) -> Self {
+        Self::of("authority", |_| {}, change)
+    }
+
+    fn of(
+        authority: &str,
+        change: impl FnOnce(&mut CertificateParams),
+        change_element: impl FnOnce(&mut CertificateParams),
+    ) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, authority);
@@ -58,7 +72,7 @@ impl Pki {
         let element = certify(
             "element.example",
             ExtendedKeyUsagePurpose::ClientAuth,
-            Box::new(|_| {}),
+            Box::new(change_element),
         );
         let authority = Certified {
             certificate: certificate.der().to_vec(),
