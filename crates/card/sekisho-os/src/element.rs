@@ -199,7 +199,7 @@ impl<P: Platform> SecureElement<P> {
         waiting.drop_at(|owner| owner == channel);
         response.begin(wanted, true, false);
         #[cfg(feature = "tls")]
-        if crate::tls::is_class(wanted.cla) {
+        if crate::tls_inside::is_class(wanted.cla) {
             self.core.tls_rest(place, response);
             return response.deliver(channel, wanted, waiting, out);
         }

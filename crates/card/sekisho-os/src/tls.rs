@@ -25,15 +25,10 @@ use crate::nvm::Staged;
 use crate::registry::{Entry, Instance, Module};
 use crate::response::{Response, Wanted};
 use crate::state::{Core, Platform};
-use crate::tls_inside::{InsideRoom, Speaker, Speaking, TlsHeard};
+use crate::tls_inside::{InsideRoom, Speaker, Speaking, TlsHeard, is_class};
 
 /// AID of the TLS Manager: F0 "SKOS" 05 01.
 pub const TLS_MANAGER: &[u8] = b"\xF0SKOS\x05\x01";
-
-/// Whether the class is that of TLS sessions: A4 to A7, B4 to B7.
-pub(crate) const fn is_class(cla: Cla) -> bool {
-    cla.0 & 0xEC == 0xA4
-}
 
 /// Where a TLS Manager stands.
 type Manager = (ContainerId, Entry);

@@ -1,6 +1,6 @@
 //! What comes out of a TLS session: a command, who sends it, and what that one reaches.
 
-use sekisho_apdu::{Aid, StatusWord};
+use sekisho_apdu::{Aid, Cla, StatusWord};
 use zeroize::Zeroize;
 
 use crate::buffers::{InterfaceState, Interfaces};
@@ -15,6 +15,11 @@ const COMMAND_MAX: usize = 7 + COMMAND_DATA_MAX + 2;
 
 /// Longest answer inside: encrypted, and with another record before it, it has to fit the answer outside.
 const ANSWER_MAX: usize = 960;
+
+/// Whether the class is that of TLS sessions: A4 to A7, B4 to B7.
+pub(crate) const fn is_class(cla: Cla) -> bool {
+    cla.0 & 0xEC == 0xA4
+}
 
 /// Who is at the other end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
