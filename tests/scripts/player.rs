@@ -22,9 +22,9 @@ use sekisho_messaging::setup::Mode;
 use sekisho_os::Interface;
 use sekisho_scp::{MacMode, SecurityLevel};
 
-use crate::common::files::{self, Reader};
-use crate::common::host::Host;
-use crate::common::{initial_keys, key};
+use crate::files::{self, Reader};
+use crate::host::Host;
+use crate::{initial_keys, key};
 
 /// The way to a card's interfaces.
 pub trait Line {

@@ -9,8 +9,11 @@ use std::process::Command;
 /// Features of packages of this workspace that exist for tests: keys that can be looked at, flash that can be cut, ciphers that no new card has.
 const TEST_FEATURES: [&str; 3] = ["expose-secrets", "test-support", "legacy-tdes"];
 
-/// Where all computing of the card and of the protocols stands (`docs/decisions/0015-chip.md`), and an engine for tests, which forwards to RustCrypto.
-const ENGINES: [&str; 2] = ["sekisho-keys", "sekisho-counted"];
+/// Packages that exist for tests: no product depends on one.
+const TEST_PACKAGES: [&str; 2] = ["sekisho-card-tests", "sekisho-counted"];
+
+/// Where all computing of the card and of the protocols stands (`docs/decisions/0015-chip.md`).
+const ENGINE: &str = "sekisho-keys";
 /// Crates that compute, by what their names begin with.
 const COMPUTES: [&str; 25] = [
     "aead",
@@ -46,6 +49,7 @@ enum Ring {
     Proto,
     Card,
     Host,
+    Tests,
     Top,
 }
 
@@ -57,6 +61,7 @@ impl Ring {
             p if p.starts_with("crates/proto/") => Self::Proto,
             p if p.starts_with("crates/card/") => Self::Card,
             p if p.starts_with("crates/host/") => Self::Host,
+            p if p.starts_with("tests/card/") => Self::Tests,
             p if ["apps/", "xtask/"].iter().any(|top| p.starts_with(top)) => Self::Top,
             _ => return None,
         };
@@ -64,12 +69,13 @@ impl Ring {
     }
 
     /// Whether a package of this ring may depend on one of `other`. Card and host never see each other,
-    /// not even in their tests.
+    /// not even in their tests; that what the card's tests share is of tests alone is [`test_features`]'s.
     fn may_use(self, other: Self) -> bool {
         match self {
             Self::Wire => other == Self::Wire,
             Self::Proto => matches!(other, Self::Wire | Self::Proto),
-            Self::Card => matches!(other, Self::Wire | Self::Proto | Self::Card),
+            Self::Card => matches!(other, Self::Wire | Self::Proto | Self::Card | Self::Tests),
+            Self::Tests => matches!(other, Self::Wire | Self::Proto | Self::Card),
             Self::Host => matches!(other, Self::Wire | Self::Proto | Self::Host),
             Self::Top => true,
         }
@@ -110,7 +116,8 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     }
 }
 
-/// Where a product would be built with what exists for tests: a dependency that is not one of tests, or a feature that brings such a feature with it.
+/// Where a product would be built with what exists for tests: a dependency that is not one of tests, on a package for tests or with a feature for them, or a feature
+/// that brings such a feature with it.
 fn test_features(metadata: &Value) -> Result<Vec<String>> {
     let packages = metadata["packages"].as_array().context("no packages")?;
     let is_for_tests = |feature: &str| {
@@ -126,11 +133,17 @@ fn test_features(metadata: &Value) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     for package in packages {
         let name = package["name"].as_str().unwrap_or_default();
+        if TEST_PACKAGES.contains(&name) {
+            continue;
+        }
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
             if dependency["kind"] == "dev" {
                 continue;
             }
             let other = dependency["name"].as_str().unwrap_or_default();
+            if TEST_PACKAGES.contains(&other) {
+                wrong.push(format!("{name} depends on {other}, which is for tests"));
+            }
             for feature in strings(&dependency["features"])
                 .iter()
                 .filter(|feature| is_for_tests(feature))
@@ -164,7 +177,7 @@ fn past_the_seam(metadata: &Value, root: &Path) -> Result<Vec<String>> {
             .ok()
             .and_then(|path| Ring::of(&path.to_string_lossy()))
             .is_some_and(|ring| matches!(ring, Ring::Wire | Ring::Proto | Ring::Card));
-        if !below_host || ENGINES.contains(&name) {
+        if !below_host || name == ENGINE || TEST_PACKAGES.contains(&name) {
             continue;
         }
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
@@ -273,6 +286,14 @@ mod tests {
         );
         assert_eq!(test_features(&package(Some("build"), &none)).unwrap().len(), 1);
         assert!(test_features(&package(Some("dev"), &none)).unwrap().is_empty());
+        let others = json!({ "packages": [
+            { "name": "app", "dependencies": [{ "name": "sekisho-card-tests", "kind": null }] },
+            { "name": "sekisho-card-tests", "dependencies": [{ "name": "nvm", "kind": null, "features": ["test-support"] }] },
+            { "name": "os", "dependencies": [{ "name": "sekisho-card-tests", "kind": "dev" }] }] });
+        assert_eq!(
+            test_features(&others).unwrap(),
+            ["app depends on sekisho-card-tests, which is for tests"]
+        );
         let default = json!({ "default": ["nvm/test-support"], "test-support": ["nvm/test-support"], "fast": ["dep:simd"] });
         let found = test_features(&package(Some("dev"), &default)).unwrap();
         assert_eq!(

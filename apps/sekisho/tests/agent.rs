@@ -1,8 +1,6 @@
 //! The whole way of figure 5 with processes and sockets: a server, `sekisho card` and `sekisho agent`, each of which may be killed.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // helpers are no #[test] functions
 
-mod process;
-
+use crate::process;
 use core::time::Duration;
 use std::io::Read;
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -1,17 +1,9 @@
 //! `sekisho card` as its users run it: started, killed at any moment, started again.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test times what it kills
 
-#[path = "tls/folder.rs"]
-mod folder;
-#[path = "../../../crates/card/sekisho-tls/tests/sessions/openssl.rs"]
-mod openssl;
-#[allow(dead_code, reason = "shared with another program")]
-#[path = "../../../crates/card/sekisho-tls/tests/sessions/pki.rs"]
-mod pki;
-mod process;
 #[path = "card/tls.rs"]
 mod tls;
 
+use crate::process;
 use core::time::Duration;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,13 +1,6 @@
 //! The design system's desk and the HSM's, as processes: key changes and hand-overs.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_methods
-)]
 
-mod process;
-
+use crate::process;
 use std::path::Path;
 use std::process::{Command, Stdio};
 

@@ -1,8 +1,6 @@
 //! Exit codes are what their page says: each line of its table is run.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-mod process;
-
+use crate::process;
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 

@@ -1,13 +1,6 @@
 //! Files that commands make and read: what two runs at once make, what is never replaced, what has no end.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_methods
-)]
 
-mod process;
-
+use crate::process;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, symlink};

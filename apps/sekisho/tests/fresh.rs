@@ -1,14 +1,7 @@
 //! A machine with a C compiler and nothing else: what the binary needs to start, and what it says when something is not there.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_methods
-)]
 #![cfg(target_os = "linux")]
 
-mod process;
-
+use crate::process;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;

@@ -1,8 +1,6 @@
 //! A change of the design system's keys with the shipped commands: made, carried to one SE and to the fleet, shown, and what the SEs obey then.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // helpers are no #[test] functions
 
-mod process;
-
+use crate::process;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -1,8 +1,6 @@
 //! The server is killed (SIGKILL) again and again in a campaign: no device is lost, and no sequence counter is used for two authorisations.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test that waits and kills
 
-mod virtual_se;
-
+use crate::virtual_se;
 use sekisho_device::{
     Agent, Backend, BackendError, HttpsBackend, HttpsConfig, LinkToken, MemorySpool, Part, Permission, Turn,
 };

@@ -1,19 +1,15 @@
 //! The conversations of `tests/scripts` with `sekisho card` behind its socket: every answer is the one that the same card gives in its own
 //! process. Those that go to several interfaces are left to that.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test reads its scripts
 
-#[path = "../../../crates/card/sekisho-applets/tests/common/mod.rs"]
-mod common;
-mod process;
-
+use crate::process;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use common::script::{CardUnderTest, InProcess, Line, Runner};
-use common::{Card, PAGE, files, new_card_of};
 use process::CardProcess;
+use sekisho_card_tests::script::{CardUnderTest, InProcess, Line, Runner};
+use sekisho_card_tests::{Card, PAGE, files, new_card_of};
 use sekisho_os::Interface;
 use sekisho_scp::ScpParameter;
 use sekisho_transport::{
@@ -288,7 +284,7 @@ fn every_script_of_one_interface_is_answered_alike_over_every_protocol() {
             } else {
                 ScpParameter::FULL_S8
             };
-            let card = InProcess::new(new_card_of(parameter), common::profile());
+            let card = InProcess::new(new_card_of(parameter), sekisho_card_tests::profile());
             Runner::new(Linked::new(card, line), parameter.mac_mode()).run(&name, &script);
             played += 1;
         }

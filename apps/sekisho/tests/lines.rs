@@ -1,7 +1,6 @@
 //! `sekisho card --on`: one SE on several protocols at once, as its users run it.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test times what it waits for
 
-mod process;
+use crate::process;
 #[path = "lines/wires.rs"]
 mod wires;
 

@@ -1,10 +1,8 @@
 //! Forward secrecy on the whole card: after a command, the memory of a running `sekisho card` is searched for everything that could open an
 //! earlier one. The flash is a file that it has read, so that its buffers are in there too.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 #![cfg(target_os = "linux")]
 
-mod process;
-
+use crate::process;
 use process::memory::{Memory, Secret};
 use process::{CardProcess, scratch, send};
 use sekisho_apdu::{CApdu, Cla, Writer};

@@ -1,13 +1,10 @@
 //! Secrets are gone when the pages say so: after a command that ended the use of a key, the memory of a running `sekisho card` is searched for it:
 //! stack, heap, the operating system's RAM. What a card keeps stands in its flash and nowhere else; the search leaves out the bytes of the flash,
 //! by their address, and nothing else.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 #![cfg(target_os = "linux")]
 
-#[path = "memory_keys/bench.rs"]
-mod bench;
-mod process;
-
+use crate::bench;
+use crate::process;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
@@ -226,7 +223,7 @@ fn the_search_finds_a_copy_in_every_kind_of_place() {
     ] {
         let mut child = Guarded(
             Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "plant", "--ignored", "--nocapture"])
+                .args(["--exact", "memory_keys::plant", "--ignored", "--nocapture"])
                 .env(PLACE, place)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())

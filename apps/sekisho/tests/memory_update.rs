@@ -1,12 +1,9 @@
 //! The memory of a running card, searched as in `memory_keys.rs`, where a load is left and gone on with, where a key set comes before its command,
 //! and where the design system's keys change.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 #![cfg(target_os = "linux")]
 
-#[path = "memory_keys/bench.rs"]
-mod bench;
-mod process;
-
+use crate::bench;
+use crate::process;
 use bench::*;
 use process::memory::{Memory, Secret};
 use process::send;

@@ -1,15 +1,9 @@
 //! Paging as its users run it: keystore, card, server, agent, all by the command line; and OpenSSL judges what the SE and the fleet's authority made.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-#[path = "tls/folder.rs"]
-mod folder;
 #[path = "paging/gateway.rs"]
 mod gateway;
-#[allow(dead_code, reason = "shared with other programs")]
-#[path = "../../../crates/card/sekisho-tls/tests/sessions/pki.rs"]
-mod pki;
-mod process;
 
+use crate::process;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;

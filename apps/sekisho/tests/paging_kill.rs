@@ -1,10 +1,4 @@
 //! Property 1 with a real server: killed over and over while it is polled, it must lock no device out, whatever was lost with it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::print_stderr
-)]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;

@@ -1,5 +1,4 @@
 //! `sekisho design pack` and `design try`: the secure element's own checks before anybody signs, and commands without any server.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // helpers are no #[test] functions
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

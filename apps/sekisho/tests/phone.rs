@@ -1,5 +1,4 @@
 //! `sekisho phone`: five who talk to one secure element at once, and an exit code that says whether each was answered as it should be.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // test support
 
 use std::process::Command;
 

@@ -1,8 +1,6 @@
 //! `sekisho reader` as its users run it: figures, scripts, refusals, and a bad line.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-mod process;
-
+use crate::process;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;

@@ -1,5 +1,4 @@
 //! The server without room on its disk (`ulimit -f`, which a write meets as it meets a full disk): it says so, and goes on by itself when there is room again.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test that waits for a process
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};

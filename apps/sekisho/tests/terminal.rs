@@ -1,8 +1,6 @@
 //! Terminals that answer other ones: the SE of a device, and `sekisho reader listen` without any.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // helpers are no #[test] functions
 
-mod process;
-
+use crate::process;
 use std::io::Read;
 use std::process::{Command, Output, Stdio};
 

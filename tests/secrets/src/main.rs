@@ -4,8 +4,7 @@
 //! Bytes that leave the card lose the mark. `cargo run --release` plays every conversation under valgrind and judges what it says.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)] // a test
 
-#[path = "../../../crates/card/sekisho-applets/tests/common/mod.rs"]
-mod common;
+use sekisho_card_tests as common;
 
 mod cards;
 mod functions;

@@ -5,6 +5,8 @@
 //!
 //! Of the standard library alone: tests of the card and of the firmware include this file.
 
+#![allow(unreachable_pub, reason = "the tests of the card run it too: tests/card")]
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
@@ -28,17 +30,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the flash is divided and what the chip may use, as its option page says: bytes, but for the channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Options {
-    pub(crate) store: usize,
-    pub(crate) slot: usize,
-    pub(crate) area: usize,
-    pub(crate) area_quota: usize,
+pub struct Options {
+    pub store: usize,
+    pub slot: usize,
+    pub area: usize,
+    pub area_quota: usize,
     /// Logical channels of an interface.
-    pub(crate) channels: u8,
-    pub(crate) stack: usize,
-    pub(crate) shallow: usize,
+    pub channels: u8,
+    pub stack: usize,
+    pub shallow: usize,
     /// RAM for OS parts, beside the SE's own state.
-    pub(crate) part_ram: usize,
+    pub part_ram: usize,
 }
 
 impl Options {
@@ -64,13 +66,13 @@ impl Options {
 }
 
 /// The flash of a chip that is off.
-pub(crate) struct BoardFlash {
+pub struct BoardFlash {
     file: File,
 }
 
 impl BoardFlash {
     /// Opens it; `None` if there is no such file.
-    pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
+    pub fn open(path: &Path) -> io::Result<Option<Self>> {
         match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) if file.metadata()?.len() == FILE_LEN => Ok(Some(Self { file })),
             Ok(_) => Err(io::Error::new(
@@ -86,7 +88,7 @@ impl BoardFlash {
     }
 
     /// Makes the file, with this content; it is readable by its owner alone.
-    pub(crate) fn make(path: &Path, image: &[u8], options: &Options) -> io::Result<Self> {
+    pub fn make(path: &Path, image: &[u8], options: &Options) -> io::Result<Self> {
         let mut file = OpenOptions::new();
         file.read(true)
             .write(true)
@@ -104,7 +106,7 @@ impl BoardFlash {
     }
 
     /// All bytes of the flash.
-    pub(crate) fn image(&self) -> io::Result<Vec<u8>> {
+    pub fn image(&self) -> io::Result<Vec<u8>> {
         let mut head = [0; 8];
         self.file.read_exact_at(&mut head, FILE_LEN - FLASH_PAGE as u64)?;
         let [m0, m1, m2, m3, len @ ..] = head;
@@ -122,7 +124,7 @@ impl BoardFlash {
 }
 
 /// Where the chip's randomness comes from.
-pub(crate) enum Randomness {
+pub enum Randomness {
     /// The machine.
     System,
     /// Whoever holds the other end of [`Emulator::random`].
@@ -130,19 +132,19 @@ pub(crate) enum Randomness {
 }
 
 /// What to start.
-pub(crate) struct Setup<'a> {
+pub struct Setup<'a> {
     /// The firmware, an ELF file.
-    pub(crate) firmware: &'a Path,
-    pub(crate) flash: &'a Path,
+    pub firmware: &'a Path,
+    pub flash: &'a Path,
     /// Ports that are connected: 1 to 4.
-    pub(crate) ports: usize,
-    pub(crate) randomness: Randomness,
+    pub ports: usize,
+    pub randomness: Randomness,
     /// Further arguments of QEMU.
-    pub(crate) arguments: &'a [&'a str],
+    pub arguments: &'a [&'a str],
 }
 
 /// A chip that runs. It ends when this is dropped, as if its power were taken away.
-pub(crate) struct Emulator {
+pub struct Emulator {
     child: Child,
     ports: Vec<UnixStream>,
     random: Option<UnixStream>,
@@ -173,7 +175,7 @@ impl Emulator {
     ///
     /// # Errors
     /// When QEMU is not there, or does not start.
-    pub(crate) fn start(setup: &Setup<'_>) -> io::Result<Self> {
+    pub fn start(setup: &Setup<'_>) -> io::Result<Self> {
         let folder = Folder::new()?;
         // With its own process the chip ends too, however that ends.
         let mut command = Command::new("setpriv");
@@ -227,26 +229,26 @@ impl Emulator {
     }
 
     /// A port, 0 to 3: contacts, SPI, SWP, APDU gate.
-    pub(crate) fn port(&mut self, number: usize) -> io::Result<&mut UnixStream> {
+    pub fn port(&mut self, number: usize) -> io::Result<&mut UnixStream> {
         self.ports
             .get_mut(number)
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Where the chip takes its randomness from, if it is given to it.
-    pub(crate) fn random(&mut self) -> Option<&mut UnixStream> {
+    pub fn random(&mut self) -> Option<&mut UnixStream> {
         self.random.as_mut()
     }
 
     /// Sends a frame.
-    pub(crate) fn send(&mut self, port: usize, body: &[u8]) -> io::Result<()> {
+    pub fn send(&mut self, port: usize, body: &[u8]) -> io::Result<()> {
         let len = u16::try_from(body.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let frame = [&len.to_be_bytes(), body].concat();
         self.port(port)?.write_all(&frame)
     }
 
     /// Receives one.
-    pub(crate) fn receive(&mut self, port: usize) -> io::Result<Vec<u8>> {
+    pub fn receive(&mut self, port: usize) -> io::Result<Vec<u8>> {
         let stream = self.port(port)?;
         let mut len = [0; 2];
         stream.read_exact(&mut len)?;
@@ -256,13 +258,13 @@ impl Emulator {
     }
 
     /// Sends a C-APDU, or a control code, and receives its answer.
-    pub(crate) fn ask(&mut self, port: usize, body: &[u8]) -> io::Result<Vec<u8>> {
+    pub fn ask(&mut self, port: usize, body: &[u8]) -> io::Result<Vec<u8>> {
         self.send(port, body)?;
         self.receive(port)
     }
 
     /// Takes the power away: what has not been written never will be.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         end(&mut self.child);
     }
 }

@@ -13,11 +13,11 @@ use sekisho_tls::Version;
 use sekisho_transport::{Card, SocketCard};
 use tokio::net::TcpListener;
 
+use super::run;
 use crate::folder::write_folder;
 use crate::openssl::{OpenSsl, connect};
 use crate::pki::Pki;
 use crate::process::{CardProcess, scratch, send};
-use crate::run;
 
 const NOW: u64 = 1_800_000_000;
 /// SELECT of the file system, READ BINARY of file 2F00, which everybody may read, by its short identifier, and an instruction that it does not have.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use sekisho_block::block::{Block, Pcb, Service, Shape};
 use sekisho_transport::{Card, DeviceLine, LinkCard};
 
+use super::{ON_CHANNEL_1, OPEN_CHANNEL, SE_ID, SELECT_COMMON, se_ids};
 use crate::process::{CardProcess, SEKISHO, scratch, send};
-use crate::{ON_CHANNEL_1, OPEN_CHANNEL, SE_ID, SELECT_COMMON, se_ids};
 
 /// A reader of a wire, by the protocol's own frames.
 fn linked(card: &CardProcess, device: &str, wire: &str) -> LinkCard {

@@ -7,10 +7,10 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use super::{SE_ID, System, ok};
 use crate::folder::write_folder;
 use crate::pki::Pki;
 use crate::process::{CardProcess, Guarded, SEKISHO, padded, repository};
-use crate::{SE_ID, System, ok};
 
 /// What makes the sensor's file: 32 bytes, which anybody may write and read. The key is that of the SE for changes of its files.
 const SENSOR_FILE: &str = "select F0534B4F530401\nauthenticate 1 KEY\n> 00E0000016 6214 80020020 82020121 83020015 880128 8C03030000\n< 9000\n";

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test support
 #![cfg(target_os = "linux")]
 
-mod common;
+use sekisho_card_tests as common;
 
 #[path = "board/faults.rs"]
 mod faults;

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
-mod common;
-
 use common::ByValue as _;
 use common::host::Host;
 use common::{
@@ -11,6 +9,7 @@ use common::{
 };
 use proptest::prelude::*;
 use sekisho_applets::{CardManager, FILES, FileSystem, LOADED_SESSIONS, PART_SESSIONS, SecApp};
+use sekisho_card_tests as common;
 use sekisho_keys::KeySet;
 use sekisho_nvm::area::{Area, Run};
 use sekisho_nvm::ram::RamFlash;

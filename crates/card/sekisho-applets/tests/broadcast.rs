@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
-mod common;
-
 use common::ByValue as _;
 use common::host::Host;
 use common::update::{Broadcast, CAMPAIGN, Custody, Keys, Plan, V2, manifest, update_state};
 use common::{Card, PAGE, SE_ID, SeededRng, flash, personalisation, profile, send, send_on, sw};
+use sekisho_card_tests as common;
 use sekisho_keys::cmac;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{Interface, Personalisation, Profile};

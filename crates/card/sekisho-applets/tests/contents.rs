@@ -1,11 +1,12 @@
 //! Containers, domains, applications and interfaces. One program, so that the secure element is linked once.
 
+use sekisho_card_tests as common;
+
 mod asking;
 mod behind_the_mac;
 mod bulk;
 mod bulk_quotas;
 mod calls;
-mod common;
 mod containers;
 mod content;
 mod content_commands;

@@ -12,7 +12,7 @@ use sekisho_scp::SecurityLevel;
 use common::files::{Reader, card as file_card, select};
 use common::update::{Broadcast, Custody, Keys, V2, manifest};
 use common::{flash, profile, send, sw};
-use scripts::common;
+use sekisho_card_tests as common;
 
 sekisho_keys::custom_crypto!(Counting);
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use common::ByValue as _;
 use common::files::{self, Reader, append, authenticate, plain, select};
-use common::{Card, SeededRng, profile, send, sw};
+use common::{Card, SeededRng, places, profile, send, sw};
 use sekisho_apdu::{Cla, SecureMessaging};
 use sekisho_applets::file_system::{self, image::test_key};
 use sekisho_messaging::EphemeralKey;
@@ -156,7 +156,7 @@ fn every_byte_of_every_command_is_the_readers() {
             let (mut card, mut reader) = under(&flash, mode, lanes);
             let len = protected(&mut card, &mut reader, command).len();
             // The last byte is Le, which the MAC does not cover: it says how much of the answer comes at once.
-            for (at, bit) in (0..len - 1).flat_map(|at| bits.clone().map(move |bit| (at, bit))) {
+            for (at, bit) in places(len - 1).flat_map(|at| bits.clone().map(move |bit| (at, bit))) {
                 let (mut card, mut reader) = under(&flash, mode, lanes);
                 let sent = protected(&mut card, &mut reader, command);
                 let mut changed = sent.clone();

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use common::ByValue as _;
 use common::files::{self, NOT_CONFIRMED, Reader, append, select};
 use common::script::Line;
-use common::{Card, SeededRng, profile, send, sw};
+use common::{Card, SeededRng, places, profile, send, sw};
 use sekisho_messaging::EphemeralKey;
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::Mode;
@@ -95,7 +95,7 @@ fn every_byte_of_every_opening_is_bound() {
         let le = if lengths[1][0] > 261 { 2 } else { 1 };
         for (message, answer) in [(0, false), (0, true), (1, false), (1, true)] {
             // The whole of what says how it is opened, one bit of each byte of the keys.
-            for byte in 0..lengths[message][usize::from(answer)] {
+            for byte in places(lengths[message][usize::from(answer)]) {
                 let bits = if byte < 6 || mode == Mode::Fixed {
                     0..8
                 } else {

@@ -1,6 +1,7 @@
 //! The file system and its secure messaging. One program, so that the secure element is linked once.
 
-mod common;
+use sekisho_card_tests as common;
+
 mod file_line;
 mod file_opening;
 mod file_pages;

@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
-mod common;
-
 use common::host::Host;
 use common::{Card, new_card, send, send_on, sw};
 use proptest::prelude::*;
+use sekisho_card_tests as common;
 use sekisho_os::Interface;
 use sekisho_scp::SecurityLevel;
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use common::files::{self, Reader, keys_of, select};
 use common::host::encode;
-use common::{Card, SeededRng, key, send};
+use common::{Card, SeededRng, key, places, send};
 use sekisho_apdu::{CApdu, Cla, StatusWord};
 use sekisho_applets::file_system::image::test_key;
 use sekisho_messaging::reader::{MAX_WRONG_ANSWERS, ReaderMessaging};
@@ -348,7 +348,7 @@ fn sweep(mode: Mode, lanes: Lanes) -> Bench {
                 bench.run(message, deed);
             }
         }
-        for at in 0..length {
+        for at in places(length) {
             for deed in [Deed::Change(at), Deed::Drop(at), Deed::Repeat(at), Deed::Swap(at)] {
                 if deed != Deed::Swap(length - 1) {
                     bench.run(message, deed);
@@ -361,8 +361,8 @@ fn sweep(mode: Mode, lanes: Lanes) -> Bench {
     }
     // CLA, P1 and P2 of the opening: every other logical channel, mode, version and lanes.
     for at in [0, 2, 3] {
-        for value in 0..=0xFF {
-            bench.run(2, Deed::Set(at, value));
+        for value in places(0x100) {
+            bench.run(2, Deed::Set(at, u8::try_from(value).unwrap()));
         }
     }
     bench

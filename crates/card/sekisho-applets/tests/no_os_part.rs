@@ -4,12 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 #![cfg(not(feature = "os-part"))]
 
-mod common;
-
 use common::ByValue as _;
 use common::update::{Broadcast, Change, Custody, KVN, Keys, V1, V2, manifest};
 use common::{Card, PAGE, SeededRng, flash, personalisation, profile, send, sw};
 use sekisho_apdu::StatusWord;
+use sekisho_card_tests as common;
 use sekisho_nvm::{Key, Op, Ram, Store};
 use sekisho_os::{BootError, Personalisation, Profile};
 use sekisho_scp::SecurityLevel;

@@ -1,7 +1,8 @@
 //! What belongs to no other program. One program, so that the secure element is linked once.
 
+use sekisho_card_tests as common;
+
 mod command_table;
-mod common;
 mod data_objects;
 mod limits;
 mod load_tables;

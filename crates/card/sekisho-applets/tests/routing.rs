@@ -4,7 +4,7 @@
 
 #[path = "routing/apart.rs"]
 mod apart;
-mod common;
+use sekisho_card_tests as common;
 #[path = "routing/files.rs"]
 mod files;
 #[path = "routing/names.rs"]

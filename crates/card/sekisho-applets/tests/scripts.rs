@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // test support
 
-pub(crate) mod common;
-
 use common::script::{InProcess, Runner};
 use common::{new_card_of, profile};
+use sekisho_card_tests as common;
 use sekisho_scp::ScpParameter;
 
 fn run_with(name: &str, script: &str, parameter: ScpParameter) {

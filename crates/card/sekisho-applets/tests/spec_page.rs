@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod common;
-
 use common::Card;
 use common::issuer::made_by;
 use common::tables::Page;
+use sekisho_card_tests as common;
 use sekisho_link::{Authorisation, PSe};
 use sekisho_os::Interface;
 

@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 #![cfg(target_os = "linux")]
 
-mod common;
-
+use sekisho_card_tests as common;
 use std::hint::black_box;
 
 use common::host::Host;

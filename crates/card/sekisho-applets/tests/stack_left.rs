@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 #![cfg(target_os = "linux")]
 
-mod common;
-
+use sekisho_card_tests as common;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

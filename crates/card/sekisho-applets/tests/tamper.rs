@@ -3,12 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod common;
-
 use common::ByValue as _;
 use common::{Card, SeededRng, disturbed, flash, profile};
 use sekisho_apdu::gp::{CardLifeCycle, ins};
 use sekisho_apdu::{CApdu, Cla, Writer};
+use sekisho_card_tests as common;
 use sekisho_keys::{AesKey, KeySet, sha256};
 use sekisho_link::{Authorisation, Manifest, PSe};
 use sekisho_os::{Interface, Personalisation};

@@ -1,6 +1,7 @@
 //! Updates and keys. One program, so that the secure element is linked once.
 
-mod common;
+use sekisho_card_tests as common;
+
 mod key_change;
 mod keys;
 mod leaving;

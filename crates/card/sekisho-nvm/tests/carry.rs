@@ -1,13 +1,6 @@
 //! Stores of format 1 (frozen in `state/format-1`) are carried over, whatever word or erasure the power is cut at.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod common;
-
-/// Places in the index of the stores here: fewer than some tests have records, so that it overflows there.
-#[allow(dead_code, reason = "`beyond.rs` runs these tests with its own")]
-const INDEX: usize = 32;
-
+use crate::common;
 use common::{Model, Store, contents};
 use sekisho_nvm::ram::{RamError, RamFlash};
 use sekisho_nvm::{Error, Flash};

@@ -1,13 +1,6 @@
 //! Foreign flash, and flash that fails: an error or what was written, never another value, never a panic.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
-
-mod common;
-
-/// Places in the index of the stores here: fewer than some tests have records, so that it overflows there.
-#[allow(dead_code, reason = "`beyond.rs` runs these tests with its own")]
-const INDEX: usize = 32;
-
+use crate::common;
 use common::{Model, Store, key, try_contents};
 use proptest::prelude::*;
 use sekisho_nvm::ram::{RamError, RamFlash};

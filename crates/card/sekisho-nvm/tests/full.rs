@@ -1,7 +1,5 @@
 //! A store that is full to the last word: what is as long as what it replaces always goes, and a start always succeeds, wherever the power was cut before, and in the starts behind that.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test support
-
 use sekisho_nvm::ram::{RamError, RamFlash};
 use sekisho_nvm::{Error, Key, Memory, Op, Ram, Store};
 

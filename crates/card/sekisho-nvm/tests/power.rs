@@ -1,14 +1,7 @@
 //! Power cuts at every word and every erasure, with torn words and pages, against a model: only the state before or the state after,
 //! and nothing that was replaced or removed left in the flash.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod common;
-
-/// Places in the index of the stores here: fewer than some tests have records, so that it overflows there.
-#[allow(dead_code, reason = "`beyond.rs` runs these tests with its own")]
-const INDEX: usize = 32;
-
+use crate::common;
 use common::{Change, Model, Store, after, assert_wiped, contents, key, ops, value};
 use proptest::prelude::*;
 use sekisho_nvm::ram::{RamError, RamFlash};

@@ -1,12 +1,8 @@
 //! Room, wear and reads: the figures of the crate's page, counted.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test support
-
-mod common;
+use crate::common;
 
 #[allow(dead_code, reason = "every test here has a store of its own size")]
-const INDEX: usize = 32;
-
 use std::cell::Cell;
 
 use common::key;

@@ -1,13 +1,6 @@
 //! What the store does when nothing goes wrong, and what it refuses.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod common;
-
-/// Places in the index of the stores here: fewer than some tests have records, so that it overflows there.
-#[allow(dead_code, reason = "`beyond.rs` runs these tests with its own")]
-const INDEX: usize = 32;
-
+use crate::common;
 use common::{Change, Model, Store, contents, key, value};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_nvm::{Error, Flash, Key, Op, Prefix, Ram, Region};

@@ -1,8 +1,6 @@
 //! The agent between a secure element and a server that behave, fail and lie.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers are no #[test] functions
 
-mod support;
-
+use crate::support;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;

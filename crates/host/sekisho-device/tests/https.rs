@@ -1,5 +1,4 @@
 //! The HTTPS backend against a TLS server that says exactly what a test wants, and remembers every request byte.
-#![allow(clippy::unwrap_used)] // helpers are no #[test] functions
 
 use core::time::Duration;
 use std::io::{Read, Write};

@@ -1,8 +1,6 @@
 //! Both targets, a bulk in pieces, and SEs and servers of which one is older than the other.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers are no #[test] functions
 
-mod support;
-
+use crate::support;
 use core::num::NonZeroU16;
 
 use sekisho_device::{Agent, Event, MemorySpool, Pace, Spool, Turn};

@@ -1,5 +1,4 @@
 //! Two authorisations that differ in any one thing share neither host challenge nor session keys (docs/spec/broadcast-update.md, 4.5).
-#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 

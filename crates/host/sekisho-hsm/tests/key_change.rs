@@ -1,5 +1,4 @@
 //! Key changes: what stands in the image, who can make one, and what is refused (docs/spec/broadcast-update.md, 3.1).
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use sekisho_hsm::design::{Ceremony, verify};
 use sekisho_hsm::{ChangeOptions, Hsm, HsmError, IndividualKey, KVN_SCP, Renewal, SoftHsm};

@@ -1,5 +1,4 @@
 //! The tables of docs/spec/broadcast-update.md, 8.1: files made by them are read, and the files that are made have their fields and no others.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use sekisho_hsm::design::Ceremony;
 use sekisho_hsm::{PersoFile, ProductFile, SoftHsm};

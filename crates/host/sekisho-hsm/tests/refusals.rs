@@ -1,5 +1,4 @@
 //! What no authorisation is made for, whoever asks.
-#![allow(clippy::unwrap_used)]
 
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_hsm::{AuthoriseRequest, Hsm, HsmError, KVN_SCP, SoftHsm, authorise};

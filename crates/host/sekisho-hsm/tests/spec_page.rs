@@ -1,7 +1,5 @@
 //! The worked example of docs/spec/broadcast-update.md, section 6, computed anew and compared with the page.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use sekisho_apdu::{Aid, StatusWord, Writer};
 use sekisho_hsm::design::{Ceremony, PackOptions, verify};
 use sekisho_hsm::{

@@ -1,8 +1,6 @@
 //! What paging tells the devices of campaigns stands over a restart: told once, taken back when it is over, and nobody else's message with it.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test that waits
 
-mod support;
-
+use crate::support;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;

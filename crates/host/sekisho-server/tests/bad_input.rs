@@ -1,8 +1,6 @@
 //! Bad input to every endpoint: a problem that says what to do, and nothing lost.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
-mod support;
-
+use crate::support;
 use sekisho_hsm::SoftHsm;
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_link::{Campaign, Custody, Equ, LoaderState, Manifest, SeId, Staging, States, Version, Wants};

@@ -1,8 +1,6 @@
 //! What a device says is compared with what is known: receipts field by field, "i" bit by bit (broadcast update, 4.4 and 4.6).
-#![allow(clippy::unwrap_used, clippy::panic)]
 
-mod support;
-
+use crate::support;
 use sekisho_apdu::{StatusWord, Writer};
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_hsm::{Hsm, SoftHsm};
@@ -10,7 +8,7 @@ use sekisho_link::{
     Access, Campaign, Custody, Equ, LoaderState, Manifest, Outcome, Package, Proof, Receipt, SeId, Staging,
     States, Status, Verdict, Version, Wants,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use support::{Answer, Fixture};
@@ -43,12 +41,6 @@ impl Fixture {
         self.admin(&format!("/api/v1/campaigns/{id}/start"), b"");
         let manifest = Package::decode(&package).unwrap().source.manifest;
         (id.parse().unwrap(), manifest)
-    }
-
-    fn read(&self, path: &str) -> Value {
-        let (status, _, body) = self.get(path, &self.server.admin_token, None);
-        assert_eq!(status, 200, "{path}");
-        serde_json::from_slice(&body).unwrap()
     }
 
     /// Targets updated, and the version that the device is known to have.

@@ -1,9 +1,6 @@
 //! The tables of the specification pages that say what the server answers to devices, walked row by row (broadcast-update.md, 5.3).
-#![allow(clippy::unwrap_used, clippy::panic)]
-#![allow(clippy::print_stdout, reason = "says how much it has walked")]
 
-mod support;
-
+use crate::support;
 use sekisho_apdu::StatusWord;
 use sekisho_hsm::design::{Ceremony, PackOptions};
 use sekisho_hsm::{Hsm, SoftHsm};

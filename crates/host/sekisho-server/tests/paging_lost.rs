@@ -1,10 +1,7 @@
 //! Paging's PostgreSQL falls silent, as behind a network that has gone: campaigns go on, and paging does when it is back, without a restart.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test that waits
 
-#[path = "../../sekisho-store/tests/postgres/mod.rs"]
-mod postgres;
-mod support;
-
+use crate::postgres;
+use crate::support;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;

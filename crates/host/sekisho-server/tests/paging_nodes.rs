@@ -1,14 +1,6 @@
 //! Several paging servers over one PostgreSQL: they answer for each other at any moment, whichever is killed, whichever rotates.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_methods
-)]
 
-#[path = "../../sekisho-store/tests/postgres/mod.rs"]
-mod postgres;
-
+use crate::postgres;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;

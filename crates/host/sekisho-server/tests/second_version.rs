@@ -1,8 +1,6 @@
 //! Version 2 of the messages: what is wanted, both targets, and refusals that SEs prove, with devices that report everything they can.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
-mod support;
-
+use crate::support;
 use sekisho_apdu::{StatusWord, Writer};
 use sekisho_hsm::SoftHsm;
 use sekisho_link::{
@@ -65,7 +63,7 @@ fn written(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
 
 impl Fixture {
     /// A running campaign of this target for the SE alone.
-    fn campaign_of(&self, target: u8, version: u32) -> (Campaign, Manifest) {
+    fn target_of(&self, target: u8, version: u32) -> (Campaign, Manifest) {
         let (package, manifest, designer) = package_of(target, version, 1);
         let uploaded = self.admin(
             &format!("/api/v1/packages?designer={}", public(&designer)),
@@ -83,25 +81,19 @@ impl Fixture {
         (id.parse().unwrap(), manifest)
     }
 
-    fn read(&self, path: &str) -> Value {
-        let (status, _, body) = self.get(path, &self.server.admin_token, None);
-        assert_eq!(status, 200, "{path}");
-        serde_json::from_slice(&body).unwrap()
-    }
-
-    fn ask(&self, equ: &Equ<'_>) -> Answer {
+    fn ask_2(&self, equ: &Equ<'_>) -> Answer {
         let bytes = written(|out| equ.encode(out).unwrap());
         let path = format!("/device/v{}/{SE}/equ", equ.version as u8);
         self.post(&path, &self.link_token(SE), &bytes)
     }
 
     fn granted(&self, equ: &Equ<'_>) -> Vec<u8> {
-        let (status, _, body) = self.ask(equ);
+        let (status, _, body) = self.ask_2(equ);
         assert_eq!(status, 200, "{equ:?}: {}", String::from_utf8_lossy(&body));
         body
     }
 
-    fn say(&self, campaign: Campaign, proof: Option<Proof>) -> Verdict {
+    fn say_2(&self, campaign: Campaign, proof: Option<Proof>) -> Verdict {
         let status = Status {
             version: Version::Two,
             se_id: SE,
@@ -121,11 +113,11 @@ impl Fixture {
     fn refuse(&self, refusal: Refusal) -> Access {
         let campaign = refusal.campaign;
         let proof = Proof::Refusal(refusal_of(&self.hsm, SE, refusal));
-        self.say(campaign, Some(proof)).access
+        self.say_2(campaign, Some(proof)).access
     }
 
     /// Refusals that speak against the SE, reports, targets given up, those of them for what is proved, and whether the device is blocked.
-    fn known(&self, campaign: Campaign) -> (u64, u64, u64, u64, bool) {
+    fn counted(&self, campaign: Campaign) -> (u64, u64, u64, u64, bool) {
         let counts = self.read(&format!("/api/v1/campaigns/{campaign}"));
         let of = |what: &str| counts["rest"][what].as_u64().unwrap();
         let device = &self.read("/api/v1/devices")["devices"][0];
@@ -181,7 +173,7 @@ fn refusal(campaign: Campaign, manifest: &Manifest, sequence_counter: u32) -> Re
 async fn only_what_its_se_proves_blocks_a_device_and_each_authorisation_once() {
     let folder = tempfile::tempdir().unwrap();
     let f = start(folder.path()).await;
-    let (campaign, manifest) = f.campaign_of(1, 5);
+    let (campaign, manifest) = f.target_of(1, 5);
     for counter in 0..ATTEMPTS {
         f.granted(&equ(campaign, counter));
     }
@@ -198,7 +190,7 @@ async fn only_what_its_se_proves_blocks_a_device_and_each_authorisation_once() {
         }
         let is_over = u64::from(counter == ATTEMPTS);
         let expected = (u64::from(counter), 0, is_over, is_over, counter == ATTEMPTS);
-        assert_eq!(f.known(campaign), expected);
+        assert_eq!(f.counted(campaign), expected);
     }
     // The campaign has paused itself, and says what is proved.
     let shown = f.read(&format!("/api/v1/campaigns/{campaign}"));
@@ -213,7 +205,7 @@ async fn only_what_its_se_proves_blocks_a_device_and_each_authorisation_once() {
     for counter in 1..=ATTEMPTS {
         assert_eq!(f.refuse(refusal(campaign, &manifest, counter)), Access::Retry);
     }
-    assert_eq!(f.known(campaign), (0, 0, 0, 0, false));
+    assert_eq!(f.counted(campaign), (0, 0, 0, 0, false));
     f.server.stop().await;
 }
 
@@ -222,7 +214,7 @@ async fn only_what_its_se_proves_blocks_a_device_and_each_authorisation_once() {
 async fn a_refusal_names_a_block_of_the_bulk() {
     let folder = tempfile::tempdir().unwrap();
     let f = start(folder.path()).await;
-    let (campaign, manifest) = f.campaign_of(1, 5);
+    let (campaign, manifest) = f.target_of(1, 5);
     f.granted(&equ(campaign, 0));
     let next = u16::try_from(manifest.length.div_ceil(239) + 1).unwrap();
     let of = |block| Refusal {
@@ -230,9 +222,9 @@ async fn a_refusal_names_a_block_of_the_bulk() {
         ..refusal(campaign, &manifest, 1)
     };
     f.refuse(of(next + 1));
-    assert_eq!(f.known(campaign), (0, 1, 0, 0, false));
+    assert_eq!(f.counted(campaign), (0, 1, 0, 0, false));
     f.refuse(of(next));
-    assert_eq!(f.known(campaign), (1, 1, 0, 0, false));
+    assert_eq!(f.counted(campaign), (1, 1, 0, 0, false));
     f.server.stop().await;
 }
 
@@ -241,7 +233,7 @@ async fn a_refusal_names_a_block_of_the_bulk() {
 async fn another_key_set_is_told_to_both_sides() {
     let folder = tempfile::tempdir().unwrap();
     let f = start(folder.path()).await;
-    let (campaign, _) = f.campaign_of(1, 5);
+    let (campaign, _) = f.target_of(1, 5);
     let key_set = |kvn: u8| {
         let wanted = json!({ "kvn": kvn }).to_string();
         f.admin(&format!("/api/v1/devices/{SE}/key-set"), wanted.as_bytes());
@@ -263,7 +255,7 @@ async fn another_key_set_is_told_to_both_sides() {
                 states: States::new(&[state(1, 1)]).unwrap(),
                 ..equ(campaign, 0)
             };
-            let (status, _, body) = f.ask(&ask);
+            let (status, _, body) = f.ask_2(&ask);
             let body = String::from_utf8(body).unwrap();
             let advice = format!("{words}: if the SE is right, sekisho fleet key-set {SE} 30");
             assert!(status == 422 && body.contains(&advice), "{status} {body}");
@@ -281,8 +273,8 @@ async fn another_key_set_is_told_to_both_sides() {
 async fn a_lying_device_spoils_nothing_but_its_own_target() {
     let folder = tempfile::tempdir().unwrap();
     let f = start(folder.path()).await;
-    let (campaign, manifest) = f.campaign_of(1, 5);
-    let (another, _) = f.campaign_of(1, 6);
+    let (campaign, manifest) = f.target_of(1, 5);
+    let (another, _) = f.target_of(1, 6);
     f.granted(&equ(campaign, 0));
     f.granted(&equ(another, 1));
     let right = refusal_of(&f.hsm, SE, refusal(campaign, &manifest, 1));
@@ -332,7 +324,7 @@ async fn a_lying_device_spoils_nothing_but_its_own_target() {
     ]);
     let count = lies.len();
     for lie in lies {
-        let (access, known) = (f.say(campaign, lie).access, f.known(campaign));
+        let (access, known) = (f.say_2(campaign, lie).access, f.counted(campaign));
         assert_ne!(access, Access::Blocked, "{lie:?}");
         assert_eq!((known.0, known.3, known.4), (0, 0, false), "{lie:?}");
         if known.2 == 1 {
@@ -350,7 +342,7 @@ async fn a_lying_device_spoils_nothing_but_its_own_target() {
 async fn what_its_device_can_bring_about_does_not_speak_against_an_se() {
     let folder = tempfile::tempdir().unwrap();
     let f = start(folder.path()).await;
-    let (campaign, manifest) = f.campaign_of(1, 5);
+    let (campaign, manifest) = f.target_of(1, 5);
     for counter in 0..ATTEMPTS {
         f.granted(&equ(campaign, counter));
     }
@@ -371,7 +363,7 @@ async fn what_its_device_can_bring_about_does_not_speak_against_an_se() {
             assert_eq!(f.refuse(refusal), expected, "{refusal:?}");
         }
     }
-    assert_eq!(f.known(campaign), (0, ATTEMPTS.into(), 1, 0, false));
+    assert_eq!(f.counted(campaign), (0, ATTEMPTS.into(), 1, 0, false));
     let events = f.read("/api/v1/events?limit=100").to_string();
     assert!(
         events.contains("brought about by its device or on the way"),
@@ -389,7 +381,7 @@ async fn what_its_device_can_bring_about_does_not_speak_against_an_se() {
 async fn a_key_change_is_carried_and_shown() {
     let folder = tempfile::tempdir().unwrap();
     let f = start(folder.path()).await;
-    let (campaign, manifest) = f.campaign_of(2, 2);
+    let (campaign, manifest) = f.target_of(2, 2);
     // Who speaks version 1 hears nothing of it.
     let offer = |version| f.get(&format!("/device/v{version}/{SE}/offer"), &f.link_token(SE), None);
     assert_eq!(offer(1).0, 204);
@@ -400,7 +392,7 @@ async fn a_key_change_is_carried_and_shown() {
         states: States::new(&[state(1, 1)]).unwrap(),
         ..equ(campaign, 0)
     };
-    assert_eq!(f.ask(&first).0, 403);
+    assert_eq!(f.ask_2(&first).0, 403);
     let p_aut = f.granted(&equ(campaign, 0));
     assert_eq!(Authorisation::decode(&p_aut).unwrap().head.target, 2);
     let both = [SE.to_string(), OTHER.to_string()];
@@ -426,9 +418,9 @@ async fn a_key_change_is_carried_and_shown() {
         "{device}"
     );
     let receipt = |target| Some(f.changed_keys(campaign, &manifest, target));
-    assert_eq!(f.say(campaign, receipt(1)).access, Access::Retry);
+    assert_eq!(f.say_2(campaign, receipt(1)).access, Access::Retry);
     assert_eq!(f.obeyed("key_version=2").len(), 0);
-    assert_eq!(f.say(campaign, receipt(2)).access, Access::Allowed);
+    assert_eq!(f.say_2(campaign, receipt(2)).access, Access::Allowed);
     assert_eq!(
         (f.obeyed("key_version=1"), f.obeyed("key_version=2")),
         (vec![both[1].clone()], vec![both[0].clone()])
@@ -477,7 +469,7 @@ fn asked(
 async fn what_is_wanted_is_what_is_granted() {
     let folder = tempfile::tempdir().unwrap();
     let f = start(folder.path()).await;
-    let (campaign, _) = f.campaign_of(1, 5);
+    let (campaign, _) = f.target_of(1, 5);
     let (new, staged) = (state(1, 1), staged(campaign));
     let many = [3, 5, 7, 9, 11, 13, 15, 17, 19];
     for (counter, (wants, pauses, state, splices, commands)) in (0..).zip([
@@ -499,7 +491,7 @@ async fn what_is_wanted_is_what_is_granted() {
         // Nothing else leaves for this counter.
         for (other, more) in [(Wants::LOAD, 7), (Wants::BOTH, 1), (Wants::BOTH, 3)] {
             let other = asked(campaign, counter, other, more, new);
-            assert_eq!(f.ask(&other).0, 409, "{other:?}");
+            assert_eq!(f.ask_2(&other).0, 409, "{other:?}");
         }
     }
     // The other version of the same counter is another authorisation.
@@ -508,7 +500,7 @@ async fn what_is_wanted_is_what_is_granted() {
         states: States::new(&[new]).unwrap(),
         ..equ(campaign, 0)
     };
-    assert_eq!(f.ask(&first).0, 409);
+    assert_eq!(f.ask_2(&first).0, 409);
     f.server.stop().await;
 }
 
@@ -516,7 +508,7 @@ async fn what_is_wanted_is_what_is_granted() {
 async fn what_is_not_built_or_contradicts_itself_is_granted_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let f = start(folder.path()).await;
-    let (campaign, _) = f.campaign_of(1, 5);
+    let (campaign, _) = f.target_of(1, 5);
     let (new, staged) = (state(1, 1), staged(campaign));
     let of = |wants, pauses, state| asked(campaign, 0, wants, pauses, state);
     let live = Wants(Wants::BOTH.0 | Wants::LIVE);
@@ -534,7 +526,7 @@ async fn what_is_not_built_or_contradicts_itself_is_granted_nothing() {
         (400, of(Wants::ACTIVATE, 1, staged)),
         (400, of(Wants::LOAD, 0, staged)),
     ] {
-        let (code, kind, body) = f.ask(&wrong);
+        let (code, kind, body) = f.ask_2(&wrong);
         let words = String::from_utf8(body).unwrap();
         assert_eq!(
             (code, &*kind),
@@ -555,17 +547,17 @@ async fn what_is_not_built_or_contradicts_itself_is_granted_nothing() {
 async fn an_se_without_the_target_is_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let f = start(folder.path()).await;
-    let (keys, _) = f.campaign_of(2, 2);
-    let (part, _) = f.campaign_of(1, 5);
+    let (keys, _) = f.target_of(2, 2);
+    let (part, _) = f.target_of(1, 5);
     let old = Equ {
         states: States::new(&[state(1, 1)]).unwrap(),
         ..equ(keys, 0)
     };
     for _ in 0..2 {
-        let (status, _, words) = f.ask(&old);
+        let (status, _, words) = f.ask_2(&old);
         assert_eq!(status, 403, "{}", String::from_utf8_lossy(&words));
     }
-    assert_eq!(f.known(keys), (0, 0, 1, 0, false));
+    assert_eq!(f.counted(keys), (0, 0, 1, 0, false));
     let (status, _, offer) = f.get(&format!("/device/v2/{SE}/offer"), &f.link_token(SE), None);
     assert_eq!((status, &offer[5..13]), (200, &part.0.to_be_bytes()[..]));
     f.server.stop().await;

@@ -1,8 +1,6 @@
 //! What a connection can make the server hold: nothing of a body before the token is right, no head for longer than a request may take.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // a test that waits
 
-mod support;
-
+use crate::support;
 use sekisho_hsm::SoftHsm;
 use sekisho_link::SeId;
 use std::io::{Read, Write};

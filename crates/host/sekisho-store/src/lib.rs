@@ -12,6 +12,7 @@ mod devices;
 mod files;
 mod model;
 pub mod paging;
+mod schema;
 mod writer;
 
 pub use files::{OpenFiles, files_ran_out};
@@ -149,7 +150,7 @@ impl Store {
             .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             .connect_with(options)
             .await?;
-        sqlx::migrate!("./migrations").run(&pool).await?;
+        schema::steps().run(&pool).await?;
         let folder = match path.parent() {
             Some(folder) if folder != Path::new("") => folder.to_owned(),
             _ => PathBuf::from("."),

@@ -1,5 +1,4 @@
 //! The fleet's database as 0.1 wrote it (`tests/state/0.1`), opened by today's schema: what has left is known, and what came later begins at nothing.
-#![allow(clippy::unwrap_used)] // helpers are no #[test] functions
 
 use std::path::Path;
 

@@ -1,5 +1,4 @@
 //! What is counted as it changes is what a full count finds.
-#![allow(clippy::unwrap_used)] // helpers are no #[test] functions
 
 use std::collections::BTreeMap;
 

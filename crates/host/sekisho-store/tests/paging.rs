@@ -1,8 +1,6 @@
 //! The paging store on SQLite and on a PostgreSQL of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod postgres;
-
+use crate::postgres;
 use postgres::Postgres;
 use sekisho_link::SeId;
 use sekisho_store::StoreError;

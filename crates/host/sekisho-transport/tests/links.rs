@@ -1,10 +1,4 @@
 //! Links: each protocol's own frames over sockets, both ends of this crate, and each end against what no end should send.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test times what it waits for"
-)]
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

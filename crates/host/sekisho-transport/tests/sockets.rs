@@ -1,10 +1,4 @@
 //! Both roles of the socket framing against each other and against raw, hostile peers.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test times what it waits for, and may fail"
-)]
 
 use core::net::SocketAddr;
 use core::time::Duration;

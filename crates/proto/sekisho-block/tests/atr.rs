@@ -1,5 +1,4 @@
 //! ATRs and PPS, made and parsed.
-#![allow(clippy::unwrap_used)]
 
 use sekisho_block::atr::{Atr, AtrError, BlockParameters, LEN_MAX, Protocol, Rate, Specific, Times, parse};
 use sekisho_block::pps::{self, Pps, PpsError};

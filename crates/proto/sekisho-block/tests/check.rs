@@ -1,5 +1,4 @@
 //! Check bytes of published frames.
-#![allow(clippy::unwrap_used)]
 
 use sekisho_block::check::{crc, lrc};
 

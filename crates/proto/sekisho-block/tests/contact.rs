@@ -1,13 +1,6 @@
 //! A line with contacts from power to the answer: which protocol it comes to, and what any one fault in it comes to.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    reason = "helpers of tests are tests"
-)]
 
-mod element;
-
+use crate::element;
 use std::collections::VecDeque;
 
 use element::{Element, On};

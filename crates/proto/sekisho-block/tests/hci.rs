@@ -1,13 +1,6 @@
 //! HCI: packets, gates, the session's beginning, and the APDU gate, at each host alone.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    reason = "helpers of tests are tests"
-)]
 
-mod line;
-
+use crate::line;
 use line::Rng;
 use sekisho_block::hci::ids::HOST_UICC;
 use sekisho_block::hci::{self, Buffer, Kind, Session};

@@ -1,14 +1,6 @@
 //! HCI over SWP links with faults, both hosts: sessions that begin and hold, exchanges that end.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::cast_possible_truncation,
-    reason = "helpers of tests are tests"
-)]
 
-mod line;
-
+use crate::line;
 use line::{Faults, Line, Node, Rng};
 use sekisho_block::hci::ids::{GATE_APDU, HOST_UICC};
 use sekisho_block::hci::{self, Session};

@@ -1,13 +1,6 @@
 //! LR1: published records, streams in any pieces, and what closes one.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    reason = "helpers of tests are tests"
-)]
 
-mod line;
-
+use crate::line;
 use line::Rng;
 use sekisho_block::Micros;
 use sekisho_block::lr1::{From, Protocol, Reader, Record};

@@ -1,10 +1,4 @@
 //! Every history of two exchanges over the real state machines of T=1 and T=1' at both ends, with every placing of a few losses, flips, duplicates and waiting times that end too early; and three naive ends, which the same search must show to fail.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "helpers of tests are tests"
-)]
 
 use sekisho_block::Ended;
 use sekisho_block::block::{Bad, Block, Card, Device, Shape};

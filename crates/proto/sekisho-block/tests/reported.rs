@@ -1,5 +1,4 @@
 //! Faults that people have reported of readers, cards and hosts (public threads; each test names its own), as what the ends here do instead.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 use sekisho_block::atr::BlockParameters;
 use sekisho_block::t0::{self, OUT_MAX};

@@ -1,10 +1,4 @@
 //! Every history of two frames each way over the real SHDLC at both ends, from RSET on, with every placing of a few losses, duplicates and timers that run out too early; and naive ends, which the same search must show to fail.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "helpers of tests are tests"
-)]
 
 use sekisho_block::swp::{Event, INFORMATION_MAX, Shdlc, Timer};
 use stateright::{Checker, HasDiscoveries, Model, Property};

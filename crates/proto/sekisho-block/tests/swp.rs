@@ -1,14 +1,6 @@
 //! SWP: frames bit for bit, activation and SHDLC as drivers and published exchanges have them, and both ends over a line with faults.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::cast_possible_truncation,
-    reason = "helpers of tests are tests"
-)]
 
-mod line;
-
+use crate::line;
 use line::{Faults, Line, Node, Rng};
 use sekisho_block::Micros;
 use sekisho_block::check::crc;

@@ -1,16 +1,8 @@
 //! T=0: published exchanges, the cases of APDUs, what a fault comes to, and both ends over a line in virtual time.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::cast_possible_truncation,
-    reason = "helpers of tests are tests"
-)]
 
-mod characters;
-mod element;
-mod line;
-
+use crate::characters;
+use crate::element;
+use crate::line;
 use characters::{CardNode, DeviceNode, TIMING};
 use element::{Element, On};
 use line::{Faults, Line, Node, Rng};

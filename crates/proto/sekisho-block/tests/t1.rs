@@ -1,13 +1,6 @@
 //! T=1: published blocks bit for bit, the table of errors, and both ends over a line with faults.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    reason = "helpers of tests are tests"
-)]
 
-mod line;
-
+use crate::line;
 use line::{Faults, Line, Node, Rng};
 use sekisho_block::atr::BlockParameters;
 use sekisho_block::t1::{BLOCK_MAX, Card, Device, Timing};

@@ -1,9 +1,7 @@
 //! T=1': published blocks bit for bit, each host's order of starting, and power.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-mod bus;
-mod line;
-
+use crate::bus;
+use crate::line;
 use bus::{APDU, BLOCK, CardNode, DeviceNode, Wire, answer_to, parameters};
 use line::Faults;
 use sekisho_block::block::Service;

@@ -1,15 +1,7 @@
 //! T=1' with faults: both ends over a bus that loses, flips, doubles and delays, resets and silence, any bytes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::cast_possible_truncation,
-    reason = "helpers of tests are tests"
-)]
 
-mod bus;
-mod line;
-
+use crate::bus;
+use crate::line;
 use bus::{BLOCK, CardNode, DeviceNode, Wire, answer_to, parameters};
 use line::{Faults, Rng};
 use sekisho_block::t1p::{

@@ -1,8 +1,6 @@
 //! The analysis module's numbers, against the figures published with the measurements and against real runs of the schedules.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-mod common;
-
+use crate::common;
 use std::collections::HashSet;
 
 use common::*;

@@ -1,9 +1,7 @@
 //! What is left of past keys: an attacker takes everything the card holds after an exchange, and has a recording of all that was
 //! sent. He tries every 16 bytes of it as a key, and what keys follow from there by the schedule's own rules.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-mod common;
-
+use crate::common;
 use std::collections::HashSet;
 
 use common::*;

@@ -1,9 +1,7 @@
 //! The sequences of the patent's figures and the ratchet's, with fixed randomness, against the worked bytes of the
 //! specification page. The page is the test's data: change one and the other must follow.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-mod common;
-
+use crate::common;
 use common::*;
 use sekisho_apdu::{CApdu, Cla};
 use sekisho_keys::{AesKey, Rng, sha256};

@@ -1,8 +1,6 @@
 //! Long random histories over a bad line, for every schedule, with refreshes.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-mod common;
-
+use crate::common;
 use common::*;
 use proptest::prelude::*;
 use sekisho_apdu::{CApdu, StatusWord};

@@ -1,8 +1,6 @@
 //! What is not right never opens anything, and never changes anything but to close.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-mod common;
-
+use crate::common;
 use common::*;
 use proptest::prelude::*;
 use sekisho_apdu::{CApdu, StatusWord};

@@ -1,9 +1,7 @@
 //! Somebody without MKEY plays the card, with everything that he can have: recordings of the real card, keys of his own, the reader's own bytes. He records what the reader
 //! sends; later MKEY leaks, and he tries it on all of it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-mod common;
-
+use crate::common;
 use common::*;
 use sekisho_apdu::{CApdu, Cla};
 use sekisho_keys::AesKey;

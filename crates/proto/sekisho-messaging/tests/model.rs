@@ -1,9 +1,7 @@
 //! Every history with up to three commands, however long, over the real state machines: a network that keeps everything it ever
 //! saw and delivers what it likes, as often as it likes, whole or damaged. And the same search over naive machines, which must find their faults.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-mod common;
-
+use crate::common;
 use std::collections::{HashSet, VecDeque};
 
 use common::*;

@@ -1,8 +1,6 @@
 //! Fixed keys, bit for bit against published vectors and against a foreign reader implementation. Sources stand in the files.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-mod common;
-
+use crate::common;
 use common::*;
 use sekisho_apdu::CApdu;
 use sekisho_messaging::card::{CardMessaging, Received};

@@ -1,8 +1,6 @@
 //! What schedules and openings refuse, and what they choose.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-mod common;
-
+use crate::common;
 use std::collections::HashSet;
 
 use common::*;

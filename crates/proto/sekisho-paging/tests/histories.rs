@@ -1,9 +1,7 @@
 //! 100,000 random histories in virtual time: loss, repetition, reordering, replay, injection, and both ends killed at any moment. Afterwards, on
 //! a network that works, the device must be back within two polls, and it must never have taken an answer that was not for its latest poll.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-mod common;
-
+use crate::common;
 use common::*;
 use sekisho_paging::message::{Action, Message};
 

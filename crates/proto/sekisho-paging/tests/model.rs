@@ -1,9 +1,7 @@
 //! Every history of a few polls and losses of power, over the real state machines: a network that keeps everything it saw and delivers any of it at any
 //! time, as often as it likes. And the same search over three naive servers, which must find how each of them locks a device out.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-mod common;
-
+use crate::common;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 

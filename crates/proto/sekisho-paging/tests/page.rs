@@ -1,5 +1,4 @@
 //! The worked example of docs/spec/paging.md, section 10, and the published vectors of what it stands on.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 use aes_siv::KeyInit;
 use aes_siv::siv::Aes128Siv;

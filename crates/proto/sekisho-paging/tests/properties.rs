@@ -1,9 +1,7 @@
 //! The properties that paging must have, each by the number under which the specification's threat table names it. Those of sockets, files and
 //! rates are the engine's.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-mod common;
-
+use crate::common;
 use std::collections::HashSet;
 
 use aes_siv::KeyInit;

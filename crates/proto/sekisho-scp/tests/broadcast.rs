@@ -1,7 +1,6 @@
 //! Broadcast mode: the way in, the way back, and every way that leads nowhere.
 
-mod common;
-
+use crate::common;
 use common::{Command, pair, read_response, respond, unwrap, wrap, written};
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 use sekisho_apdu::{CApdu, Cla};

@@ -1,7 +1,6 @@
 //! Random conversations between the two roles, and everything that an attacker between them can do.
 
-mod common;
-
+use crate::common;
 use common::{Command, initiated, pair, read_response, respond, unwrap, wrap, written};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::sample::select;

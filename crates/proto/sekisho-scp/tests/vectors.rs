@@ -1,7 +1,6 @@
 //! Both roles against what we did not write: the conversations that pySim tests itself with, and a second implementation for S16 and broadcast mode.
 
-mod common;
-
+use crate::common;
 use common::{Counting, Section, aid, sections, written};
 use sekisho_apdu::{CApdu, Cla, StatusWord};
 use sekisho_keys::{AesKey, KeySet};

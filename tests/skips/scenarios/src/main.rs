@@ -3,8 +3,7 @@
 //! Everything is played to the card in this process first; the emulated one draws the same random bytes and must give the same answers.
 #![allow(clippy::unwrap_used, clippy::panic)] // a test
 
-#[path = "../../../../crates/card/sekisho-applets/tests/common/mod.rs"]
-mod common;
+use sekisho_card_tests as common;
 
 use common::by_value::ByValue as _;
 use common::files::{self, Reader};

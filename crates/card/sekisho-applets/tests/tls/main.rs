@@ -4,8 +4,7 @@
 #![allow(dead_code, reason = "shared with other programs")]
 
 mod chains;
-#[path = "../common/mod.rs"]
-mod common;
+use sekisho_card_tests as common;
 mod device;
 mod hostile;
 #[path = "../../../sekisho-tls/tests/sessions/in_memory.rs"]

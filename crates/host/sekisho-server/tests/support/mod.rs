@@ -98,6 +98,13 @@ impl Fixture {
         answer(request.send(body).unwrap())
     }
 
+    /// What the administrator reads there.
+    pub fn read(&self, path: &str) -> Value {
+        let (status, _, body) = self.get(path, &self.server.admin_token, None);
+        assert_eq!(status, 200, "{path}");
+        serde_json::from_slice(&body).unwrap()
+    }
+
     pub fn admin(&self, path: &str, body: &[u8]) -> Value {
         let (status, _, body) = self.post(path, &self.server.admin_token, body);
         assert!(

@@ -23,10 +23,11 @@ use super::by_value::{BootFailure, ByValue};
 use super::script::Line;
 use super::{PAGE, SeededRng, Virtual};
 
-#[path = "../../../../../apps/sekisho/src/card/emulator.rs"]
+#[path = "../../../apps/sekisho/src/card/emulator.rs"]
+#[allow(dead_code, reason = "the product takes more of it")]
 mod emulator;
 
-pub(crate) use emulator::{BoardFlash, Emulator, Options, Randomness, Setup};
+pub use emulator::{BoardFlash, Emulator, Options, Randomness, Setup};
 
 /// The interfaces of the image's ports.
 const PORTS: [Interface; 4] = [
@@ -36,7 +37,7 @@ const PORTS: [Interface; 4] = [
     Interface::ApduGate,
 ];
 /// Random bytes with which the chip tests its source (`sekisho_firmware::Checked::start`).
-pub(crate) const START: usize = 128;
+pub const START: usize = 128;
 
 /// The chip's stack, from its lowest address on (`firmware/mps2/memory.x`), and what its start fills it with (`cortex-m-rt`, `paint-stack`).
 const STACK: (u32, usize) = (0x2000_0000, 0x2_0000);
@@ -156,7 +157,7 @@ impl Board {
 }
 
 /// The name of a new flash's file.
-pub(crate) fn flash_path() -> PathBuf {
+pub fn flash_path() -> PathBuf {
     static FLASHES: AtomicU32 = AtomicU32::new(0);
     let number = FLASHES.fetch_add(1, Ordering::Relaxed);
     std::env::temp_dir().join(format!("sekisho-flash-{}-{number}", std::process::id()))
@@ -219,7 +220,7 @@ fn feed(mut to: UnixStream, mut rng: SeededRng) {
     }
 }
 
-pub(crate) fn options(profile: &Profile) -> Options {
+pub fn options(profile: &Profile) -> Options {
     Options {
         store: profile.store_bytes,
         slot: profile.slot_bytes,

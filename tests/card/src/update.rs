@@ -15,8 +15,8 @@ use super::script::Line;
 use super::{Card, SE_ID, SeededRng, key, personalisation, send, sw};
 
 /// The meter's OS part, as `applets/` builds it.
-pub const V1: &[u8] = include_bytes!("../../../../../applets/prebuilt/meter-v1.wasm");
-pub const V2: &[u8] = include_bytes!("../../../../../applets/prebuilt/meter-v2.wasm");
+pub const V1: &[u8] = include_bytes!("../../../applets/prebuilt/meter-v1.wasm");
+pub const V2: &[u8] = include_bytes!("../../../applets/prebuilt/meter-v2.wasm");
 
 /// The same filled up with a custom section to more than two pages.
 pub fn long_v2() -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! Conversations (`tests/scripts`) played to a card in this process.
 
-#[path = "../../../../../tests/scripts/player.rs"]
+#[path = "../../scripts/player.rs"]
 mod player;
 
 use super::ByValue as _;

@@ -1,6 +1,7 @@
 //! A card to test, a host to test it with, and the runner of scripts.
-#![allow(dead_code, unreachable_pub)] // each test program uses a part
-#![allow(clippy::unwrap_used, clippy::panic)] // test support
+#![forbid(unsafe_code)]
+#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::new_without_default)] // test support
 
 pub mod board;
 pub mod by_value;
@@ -194,4 +195,12 @@ pub fn disturbed(commands: &[Vec<u8>], step: usize) -> [(&'static str, Vec<Vec<u
         ("doubled", doubled),
         ("exchanged", exchanged),
     ]
+}
+
+/// The places of something so long that a sweep tries: all of them where `SEKISHO_TEST_SWEEPS` is `all` (`scripts/nightly`), else the first and the last six, and every
+/// fifth between them.
+pub fn places(length: usize) -> impl Iterator<Item = usize> + Clone {
+    const ENDS: usize = 6;
+    let all = std::env::var_os("SEKISHO_TEST_SWEEPS").is_some_and(|value| value == "all");
+    (0..length).filter(move |&at| all || at < ENDS || at + ENDS >= length || at % 5 == 0)
 }

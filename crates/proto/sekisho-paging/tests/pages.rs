@@ -1,0 +1,16 @@
+//! UDP paging: one program, so that it is linked once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    reason = "helpers of tests are tests"
+)]
+
+mod common;
+mod histories;
+mod model;
+mod page;
+mod properties;
