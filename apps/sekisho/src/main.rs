@@ -18,7 +18,13 @@ mod reader;
 mod trace;
 
 use clap::Parser;
+use std::alloc::System;
 use std::process::ExitCode;
+use zeroizing_alloc::ZeroAlloc;
+
+/// What is given back to the heap is wiped: where a value is moved out of it, or a buffer grows, nobody else does (`docs/decisions/0021-tls.md`).
+#[global_allocator]
+static HEAP: ZeroAlloc<System> = ZeroAlloc(System);
 
 #[derive(Parser)]
 #[command(

@@ -12,6 +12,7 @@ mod element;
 mod figures;
 mod folder;
 mod hostile;
+mod memory;
 #[allow(dead_code, reason = "shared with other programs")]
 #[path = "../../../../crates/card/sekisho-tls/tests/sessions/openssl.rs"]
 mod openssl;
