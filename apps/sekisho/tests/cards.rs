@@ -11,6 +11,9 @@
 )]
 
 mod card;
+#[allow(dead_code, reason = "shared with other programs")]
+#[path = "../../../crates/card/sekisho-tls/tests/sessions/drive.rs"]
+mod drive;
 mod exits;
 mod files;
 #[path = "tls/folder.rs"]
@@ -27,5 +30,7 @@ mod phone;
 mod pki;
 mod process;
 mod reader;
+#[path = "../../../crates/card/sekisho-tls/tests/sessions/scripted.rs"]
+mod scripted;
 mod terminal;
 mod virtual_se;

@@ -1,13 +1,11 @@
 //! `sekisho card --tls`: a bridge carries its sessions to OpenSSL and to the gateway.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use sekisho_bridge::{Bridge, Buffers, Ended, Settings, Step, Why};
+use sekisho_bridge::{Ended, Why};
 use sekisho_gateway::{Credentials, Gateway, Lost, Outcome, SendError};
 use sekisho_tls::Version;
 use sekisho_transport::{Card, SocketCard};
@@ -18,8 +16,8 @@ use crate::folder::write_folder;
 use crate::openssl::{OpenSsl, connect};
 use crate::pki::Pki;
 use crate::process::{CardProcess, scratch, send};
+use crate::scripted::{carry, with_script};
 
-const NOW: u64 = 1_800_000_000;
 /// SELECT of the file system, READ BINARY of file 2F00, which everybody may read, by its short identifier, and an instruction that it does not have.
 const SCRIPT: [&[u8]; 3] = [
     b"\x00\xA4\x04\x00\x07\xF0SKOS\x04\x01\x00",
@@ -41,44 +39,6 @@ fn fill(folder: &Path) {
             fs::copy(first.join(name), row.join(name)).unwrap();
         }
         fs::write(row.join("applications"), &applications).unwrap();
-    }
-}
-
-/// Carries one session between the card and the server of a row. `next` is asked how to go on when there is nothing to do but to read: it knows how many records of application
-/// data the SE has answered.
-fn carry(
-    card: &mut SocketCard,
-    (row, mut stream): (u16, TcpStream),
-    mut next: impl FnMut(usize) -> Option<Why>,
-) -> Ended {
-    let (mut record, mut answer, mut command) = (vec![0; Buffers::RECORD], vec![0; 4096], vec![0; 264]);
-    let buffers = Buffers {
-        record: &mut record,
-        answer: &mut answer,
-        command: &mut command,
-    };
-    let mut bridge = Bridge::new(Settings::DEFAULT, buffers).unwrap();
-    bridge.open(row, Some(NOW));
-    let mut answered = 0;
-    loop {
-        match bridge.step() {
-            Step::Command(command) => {
-                let answer = card.transmit(command).unwrap();
-                answered += usize::from(command[..2] == [0xA4, 0x20] && answer.len() > 2);
-                bridge.answered(&answer);
-            }
-            Step::Send(record) => stream
-                .write_all(&[record.header(), record.body].concat())
-                .unwrap(),
-            Step::Receive => match next(answered) {
-                Some(why) => bridge.close(why),
-                None => match stream.read(bridge.space()).unwrap() {
-                    0 => bridge.close(Why::Disconnected),
-                    len => bridge.received(len),
-                },
-            },
-            Step::Over(ended) => return ended,
-        }
     }
 }
 
@@ -136,8 +96,9 @@ fn the_gateway_gives_commands_to_a_card() {
         let port = listener.local_addr().unwrap().port();
         // The gateway ends the session, then the device does, in the middle of it.
         let device = thread::spawn(move || {
-            let first = carry(&mut reader, (1, connect(port)), |_| None);
-            let second = carry(&mut reader, (0x10, connect(port)), |answered| {
+            let mut card = |command: &[u8]| reader.transmit(command).unwrap();
+            let first = carry(&mut card, (1, connect(port)), |_| None);
+            let second = carry(&mut card, (0x10, connect(port)), |answered| {
                 (answered == 2).then_some(Why::Asked)
             });
             (first, second, reader)
@@ -192,27 +153,11 @@ fn openssl_gives_commands_to_a_card() {
         let card = CardProcess::start(&flash, 0, &["--tls", &folder.display().to_string()]);
         let mut reader = card.reader();
         let plain = in_the_clear(&mut reader);
-        let mut server = OpenSsl::new(&pki, version, &[]);
-        // In TLS 1.3 the SE's flight answers application data too.
-        let flight = usize::from(version == Version::Tls13);
-        let mut asked = 0;
-        if flight == 0 {
-            server.stdin.write_all(SCRIPT[0]).unwrap();
-        }
-        let ended = carry(&mut reader, (1, connect(server.port)), |answered| {
-            if answered == asked {
-                return None;
-            }
-            asked += 1;
-            match SCRIPT.get(asked - flight) {
-                Some(command) => server.stdin.write_all(command).unwrap(),
-                None => return Some(Why::Asked),
-            }
-            None
+        let server = OpenSsl::new(&pki, version, &[]);
+        let (ended, said) = with_script(server, version, &SCRIPT, |command| {
+            reader.transmit(command).unwrap()
         });
         assert_eq!(ended, Ended::BySe);
-        let _ = server.child.wait();
-        let said = server.said.take().unwrap().join().unwrap();
         for answer in &plain[..2] {
             assert!(
                 said.windows(answer.len()).any(|bytes| bytes == answer),

@@ -1,14 +1,16 @@
 //! A device, and a server in memory.
 
 use std::io::{Read as _, Write as _};
+use std::ops::ControlFlow;
 
 use rustls::ServerConnection;
-use sekisho_bridge::{Bridge, Buffers, Ended, Settings, Step, Why};
+use sekisho_bridge::{Ended, Settings, Why};
 use sekisho_os::Interface;
 use sekisho_tls::Version;
 
 use crate::common::script::Line;
 use crate::common::send_on;
+use crate::drive::{Device, Sides, with_device};
 use crate::in_memory;
 use crate::pki::Pki;
 use crate::se::{PORT, Se};
@@ -28,13 +30,56 @@ pub(crate) struct Seen {
 /// What stands between bridge and SE: it is told the number of each command.
 pub(crate) type Between<'a> = &'a mut dyn FnMut(usize, &[u8], &mut Se) -> Vec<u8>;
 
-/// A session that goes on: the bridge, the server at its other end, the SE.
-pub(crate) struct Talk<'a> {
-    bridge: Bridge<'a>,
+/// A session that goes on: the device, the server at its other end, the SE.
+pub(crate) struct Talk<'d, 'b, 'a> {
+    device: &'d mut Device<'b>,
+    sides: InMemory<'a>,
+}
+
+/// A server in memory, the SE, and what stands before it.
+struct InMemory<'a> {
     server: &'a mut ServerConnection,
-    pub(crate) se: &'a mut Se,
+    se: &'a mut Se,
     line: Between<'a>,
     number: usize,
+    /// What the server is to send next, and whether it has.
+    command: Option<(Vec<u8>, bool)>,
+    answer: Option<Vec<u8>>,
+}
+
+impl Sides for InMemory<'_> {
+    fn command(&mut self, command: &[u8]) -> Vec<u8> {
+        self.number += 1;
+        (self.line)(self.number - 1, command, self.se)
+    }
+
+    fn send(&mut self, mut record: &[u8]) -> ControlFlow<()> {
+        while !record.is_empty() && self.server.read_tls(&mut record).is_ok() {
+            let _ = self.server.process_new_packets();
+        }
+        let mut got = vec![0; 4096];
+        match self.server.reader().read(&mut got) {
+            Ok(len @ 1..) => {
+                self.answer = Some(got[..len].to_vec());
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn receive(&mut self, mut space: &mut [u8]) -> Result<usize, Why> {
+        if let Some((command, is_sent @ false)) = &mut self.command
+            && !self.server.is_handshaking()
+        {
+            self.server.writer().write_all(command).unwrap();
+            *is_sent = true;
+        }
+        match self.server.write_tls(&mut space) {
+            Ok(len @ 1..) => Ok(len),
+            _ if self.command.is_none() => Err(Why::Asked),
+            _ => Err(Why::Disconnected),
+        }
+    }
 }
 
 /// Begins a session with row 0001 at a logical channel, and lets `talk` go on with it.
@@ -43,84 +88,46 @@ pub(crate) fn talking<T>(
     server: &mut ServerConnection,
     channel: u8,
     line: Between<'_>,
-    talk: impl FnOnce(&mut Talk<'_>) -> T,
+    talk: impl FnOnce(&mut Talk<'_, '_, '_>) -> T,
 ) -> T {
-    let (mut record, mut answer, mut command) = (vec![0; Buffers::RECORD], vec![0; 4096], vec![0; 264]);
-    let buffers = Buffers {
-        record: &mut record,
-        answer: &mut answer,
-        command: &mut command,
-    };
     let settings = Settings {
         channel,
         ..Settings::DEFAULT
     };
-    let mut bridge = Bridge::new(settings, buffers).unwrap();
-    bridge.open(1, Some(NOW));
-    talk(&mut Talk {
-        bridge,
+    let sides = InMemory {
         server,
         se,
         line,
         number: 0,
-    })
+        command: None,
+        answer: None,
+    };
+    with_device(settings, (1, NOW), |device| talk(&mut Talk { device, sides }))
 }
 
-impl Talk<'_> {
+impl Talk<'_, '_, '_> {
+    pub(crate) fn se(&mut self) -> &mut Se {
+        self.sides.se
+    }
+
     /// The server's command, and the answer that it gets; how the session ended otherwise.
     pub(crate) fn ask(&mut self, command: &[u8]) -> Result<Vec<u8>, Ended> {
-        self.run(Some(command))
-            .and_then(|answer| answer.ok_or(Ended::Disconnected))
+        self.sides.command = Some((command.to_vec(), false));
+        match self.device.run(&mut self.sides) {
+            Some(ended) => Err(ended),
+            None => Ok(self.sides.answer.take().unwrap()),
+        }
     }
 
     /// The device ends the session.
     pub(crate) fn close(&mut self) -> Ended {
-        match self.run(None) {
-            Err(ended) => ended,
-            Ok(_) => panic!("it goes on"),
-        }
-    }
-
-    fn run(&mut self, command: Option<&[u8]>) -> Result<Option<Vec<u8>>, Ended> {
-        let mut asked = false;
-        for _ in 0..10_000 {
-            match self.bridge.step() {
-                Step::Command(command) => {
-                    let answer = (self.line)(self.number, command, self.se);
-                    self.number += 1;
-                    self.bridge.answered(&answer);
-                }
-                Step::Send(record) => {
-                    let bytes = [record.header(), record.body].concat();
-                    let mut rest = &bytes[..];
-                    while !rest.is_empty() && self.server.read_tls(&mut rest).is_ok() {
-                        let _ = self.server.process_new_packets();
-                    }
-                    let mut got = vec![0; 4096];
-                    if let Ok(len @ 1..) = self.server.reader().read(&mut got) {
-                        return Ok(Some(got[..len].to_vec()));
-                    }
-                }
-                Step::Receive => {
-                    if let Some(command) = command.filter(|_| !asked && !self.server.is_handshaking()) {
-                        self.server.writer().write_all(command).unwrap();
-                        asked = true;
-                    }
-                    match self.server.write_tls(&mut self.bridge.space()) {
-                        Ok(len @ 1..) => self.bridge.received(len),
-                        _ if command.is_none() => self.bridge.close(Why::Asked),
-                        _ => self.bridge.close(Why::Disconnected),
-                    }
-                }
-                Step::Over(ended) => return Err(ended),
-            }
-        }
-        panic!("it goes on");
+        self.sides.command = None;
+        self.device.run(&mut self.sides).unwrap()
     }
 }
 
 /// The server's end of a session is a line to the SE.
-impl Line for Talk<'_> {
+impl Line for Talk<'_, '_, '_> {
     fn transmit(&mut self, _: Interface, capdu: &[u8]) -> Vec<u8> {
         self.ask(capdu).unwrap()
     }

@@ -6,6 +6,8 @@
 mod chains;
 use sekisho_card_tests as common;
 mod device;
+#[path = "../../../sekisho-tls/tests/sessions/drive.rs"]
+mod drive;
 mod hostile;
 #[path = "../../../sekisho-tls/tests/sessions/in_memory.rs"]
 mod in_memory;
@@ -15,6 +17,8 @@ mod openssl;
 mod pki;
 mod room;
 mod rules;
+#[path = "../../../sekisho-tls/tests/sessions/scripted.rs"]
+mod scripted;
 mod se;
 mod secure_only;
 mod servers;

@@ -63,7 +63,7 @@ fn its_domain_personalises_it_inside_a_session() {
         assert_eq!(sw(&host.send(talk, &[0x80, 0xE2, 0x80, 0, 3, 3, 0, 9])), 0x9000);
         // SCP03 ends with the session's selection, and is not the channel's.
         let wrapped = host.wrap(&[0x80, 0xCA, 0, 0xE0, 0]);
-        assert_eq!(sw(&send_on(talk.se, PORT, &wrapped)), 0x6982);
+        assert_eq!(sw(&send_on(talk.se(), PORT, &wrapped)), 0x6982);
         assert_eq!(sw(&host.unwrap_of(talk, &wrapped)), 0x9000);
     });
     assert_eq!(sw(&send_on(&mut *se, PORT, &[0x80, 0xCA, 0, 0xD3, 0])), 0x9000);

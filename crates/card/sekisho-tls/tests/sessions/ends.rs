@@ -2,15 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::ops::ControlFlow;
 
 use sekisho_apdu::{CApdu, Writer};
-use sekisho_bridge::{
-    Bridge, Buffers, Correspondence, Ended, Settings, Step, Why, handshake_name, tls_class,
-};
+use sekisho_bridge::{Correspondence, Ended, Why, handshake_name, tls_class};
 use sekisho_keys::Rng;
 use sekisho_keys::p256sig::SigningKey;
 use sekisho_tls::{Endpoint, Heard, Peer, Room, Rustls, Version};
 
+use crate::drive::{Sides, drive};
 pub(crate) use crate::pki::Pki;
 
 pub(crate) const NOW: u64 = 1_800_000_000;
@@ -191,58 +191,66 @@ fn over_the_line(line: Line, bytes: &mut Vec<u8>, held: &mut Vec<u8>, sealed: &m
     out
 }
 
+/// A TCP connection to a server, and what the line does to its records.
+struct Connected<'a, 'b, I> {
+    element: &'a mut Element<'b>,
+    stream: &'a mut TcpStream,
+    line: Line,
+    idle: I,
+    raw: Vec<u8>,
+    held: Vec<u8>,
+    sealed: bool,
+    ready: Vec<u8>,
+}
+
+impl<'b, I: FnMut(&mut Element<'b>) -> bool> Sides for Connected<'_, 'b, I> {
+    fn command(&mut self, command: &[u8]) -> Vec<u8> {
+        self.element.transmit(command)
+    }
+
+    fn send(&mut self, record: &[u8]) -> ControlFlow<()> {
+        self.stream.write_all(record).unwrap();
+        ControlFlow::Continue(())
+    }
+
+    fn receive(&mut self, space: &mut [u8]) -> Result<usize, Why> {
+        while self.ready.is_empty() {
+            if !(self.idle)(self.element) {
+                return Err(Why::Asked);
+            }
+            let mut bytes = [0; 4096];
+            let len = self.stream.read(&mut bytes).unwrap_or(0);
+            if len == 0 {
+                return Err(Why::Disconnected);
+            }
+            self.raw.extend(&bytes[..len]);
+            self.ready = over_the_line(self.line, &mut self.raw, &mut self.held, &mut self.sealed);
+        }
+        let len = space.len().min(self.ready.len());
+        space[..len].copy_from_slice(&self.ready[..len]);
+        self.ready.drain(..len);
+        Ok(len)
+    }
+}
+
 /// A device: carries a session between the SE and a server until it ends; `idle` is asked whenever the server is to speak, and says whether to go on.
-pub(crate) fn carry(
-    element: &mut Element<'_>,
+pub(crate) fn carry<'b>(
+    element: &mut Element<'b>,
     stream: &mut TcpStream,
     line: Line,
-    mut idle: impl FnMut(&mut Element<'_>) -> bool,
+    idle: impl FnMut(&mut Element<'b>) -> bool,
 ) -> Ended {
-    let (mut record, mut answer, mut command) = (vec![0; Buffers::RECORD], vec![0; 4096], vec![0; 264]);
-    let buffers = Buffers {
-        record: &mut record,
-        answer: &mut answer,
-        command: &mut command,
+    let mut sides = Connected {
+        element,
+        stream,
+        line,
+        idle,
+        raw: vec![],
+        held: vec![],
+        sealed: false,
+        ready: vec![],
     };
-    let mut bridge = Bridge::new(Settings::DEFAULT, buffers).unwrap();
-    let (mut raw, mut held, mut sealed, mut ready) = (Vec::new(), Vec::new(), false, Vec::new());
-    let mut closing = false;
-    bridge.open(1, Some(NOW));
-    loop {
-        match bridge.step() {
-            Step::Command(command) => {
-                let answer = element.transmit(command);
-                bridge.answered(&answer);
-            }
-            Step::Send(record) => stream
-                .write_all(&[record.header(), record.body].concat())
-                .unwrap(),
-            Step::Receive => {
-                if ready.is_empty() {
-                    if !closing && !idle(element) {
-                        closing = true;
-                        bridge.close(Why::Asked);
-                        continue;
-                    }
-                    let mut bytes = [0; 4096];
-                    let len = stream.read(&mut bytes).unwrap_or(0);
-                    if len == 0 {
-                        bridge.close(Why::Disconnected);
-                        continue;
-                    }
-                    raw.extend(&bytes[..len]);
-                    ready = over_the_line(line, &mut raw, &mut held, &mut sealed);
-                    continue;
-                }
-                let space = bridge.space();
-                let len = space.len().min(ready.len());
-                space[..len].copy_from_slice(&ready[..len]);
-                ready.drain(..len);
-                bridge.received(len);
-            }
-            Step::Over(ended) => return ended,
-        }
-    }
+    drive(NOW, &mut sides)
 }
 
 pub(crate) const fn version_name(version: Version) -> &'static str {

@@ -1,12 +1,16 @@
 //! Servers that are not whom the SE means, and devices that do not carry what they are given: a session fails, and nothing else happens.
 
+use std::io::{Read as _, Write as _};
+use std::ops::ControlFlow;
+
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, date_time_ymd};
 use rustls::{AlertDescription, ServerConnection};
 use sekisho_apdu::{CApdu, Cla, StatusWord, Writer};
-use sekisho_bridge::{Bridge, Buffers, Correspondence, Ended, Settings, Step, Why, tls_class};
+use sekisho_bridge::{Correspondence, Ended, Why, tls_class};
 use sekisho_keys::Rng;
 use sekisho_tls::{Endpoint, HANDSHAKE_MAX, Heard, Peer, Room, Rustls, Version};
 
+use crate::drive::{Sides, drive};
 use crate::ends::{Element, NOW, Pki, key};
 use crate::in_memory;
 use crate::servers::{ANSWERS, COMMANDS};
@@ -39,65 +43,70 @@ pub(crate) struct Outcome {
     answers: Vec<u8>,
 }
 
-/// Runs a session in which `device` stands between bridge and SE: it sees the number of each command.
-pub(crate) fn session(
-    server: &mut ServerConnection,
-    element: &mut Element<'_>,
-    mut device: impl FnMut(usize, &[u8], &mut Element<'_>) -> Vec<u8>,
-) -> Outcome {
-    let (mut record, mut answer, mut command) = (vec![0; Buffers::RECORD], vec![0; 4096], vec![0; 264]);
-    let buffers = Buffers {
-        record: &mut record,
-        answer: &mut answer,
-        command: &mut command,
-    };
-    let mut bridge = Bridge::new(Settings::DEFAULT, buffers).unwrap();
-    let (mut number, mut asked, mut result, mut answers) = (0, 0, Ok(()), Vec::new());
-    bridge.open(1, Some(NOW));
-    for _ in 0..10_000 {
-        match bridge.step() {
-            Step::Command(command) => {
-                let answer = device(number, command, element);
-                number += 1;
-                bridge.answered(&answer);
-            }
-            Step::Send(record) => {
-                let bytes = [record.header(), record.body].concat();
-                let mut rest = &bytes[..];
-                while !rest.is_empty() && server.read_tls(&mut rest).is_ok() {
-                    let done = server.process_new_packets().map(|_| ());
-                    result = result.and(done);
-                }
-                let mut got = [0; 256];
-                while let Ok(len @ 1..) = std::io::Read::read(&mut server.reader(), &mut got) {
-                    answers.extend(&got[..len]);
-                }
-            }
-            Step::Receive => {
-                if !server.is_handshaking()
-                    && asked < COMMANDS.len()
-                    && answers.len() == ANSWERS[..asked].iter().sum::<usize>()
-                {
-                    std::io::Write::write_all(&mut server.writer(), COMMANDS[asked]).unwrap();
-                    asked += 1;
-                }
-                let mut space = bridge.space();
-                match server.write_tls(&mut space) {
-                    Ok(len @ 1..) => bridge.received(len),
-                    _ if asked == COMMANDS.len() => bridge.close(Why::Asked),
-                    _ => bridge.close(Why::Disconnected),
-                }
-            }
-            Step::Over(ended) => {
-                return Outcome {
-                    ended,
-                    server: result,
-                    answers,
-                };
-            }
+/// A server in memory, and whoever stands between bridge and SE.
+struct InMemory<'a, 'b, D> {
+    server: &'a mut ServerConnection,
+    element: &'a mut Element<'b>,
+    device: D,
+    number: usize,
+    asked: usize,
+    result: Result<(), rustls::Error>,
+    answers: Vec<u8>,
+}
+
+impl<'b, D: FnMut(usize, &[u8], &mut Element<'b>) -> Vec<u8>> Sides for InMemory<'_, 'b, D> {
+    fn command(&mut self, command: &[u8]) -> Vec<u8> {
+        self.number += 1;
+        (self.device)(self.number - 1, command, self.element)
+    }
+
+    fn send(&mut self, mut record: &[u8]) -> ControlFlow<()> {
+        while !record.is_empty() && self.server.read_tls(&mut record).is_ok() {
+            let done = self.server.process_new_packets().map(|_| ());
+            self.result = self.result.clone().and(done);
+        }
+        let mut got = [0; 256];
+        while let Ok(len @ 1..) = self.server.reader().read(&mut got) {
+            self.answers.extend(&got[..len]);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn receive(&mut self, mut space: &mut [u8]) -> Result<usize, Why> {
+        let is_answered = self.answers.len() == ANSWERS[..self.asked].iter().sum::<usize>();
+        if !self.server.is_handshaking() && self.asked < COMMANDS.len() && is_answered {
+            self.server.writer().write_all(COMMANDS[self.asked]).unwrap();
+            self.asked += 1;
+        }
+        match self.server.write_tls(&mut space) {
+            Ok(len @ 1..) => Ok(len),
+            _ if self.asked == COMMANDS.len() => Err(Why::Asked),
+            _ => Err(Why::Disconnected),
         }
     }
-    panic!("it goes on");
+}
+
+/// Runs a session in which `device` stands between bridge and SE: it sees the number of each command.
+pub(crate) fn session<'b>(
+    server: &mut ServerConnection,
+    element: &mut Element<'b>,
+    device: impl FnMut(usize, &[u8], &mut Element<'b>) -> Vec<u8>,
+) -> Outcome {
+    let mut sides = InMemory {
+        server,
+        element,
+        device,
+        number: 0,
+        asked: 0,
+        result: Ok(()),
+        answers: vec![],
+    };
+    let ended = drive(NOW, &mut sides);
+    Outcome {
+        ended,
+        server: sides.result,
+        answers: sides.answers,
+    }
 }
 
 fn honest(_: usize, command: &[u8], element: &mut Element<'_>) -> Vec<u8> {

@@ -6,6 +6,7 @@
     reason = "helpers of tests are tests"
 )]
 
+mod drive;
 mod ends;
 mod hostile;
 mod in_memory;
