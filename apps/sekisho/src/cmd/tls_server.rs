@@ -1,19 +1,22 @@
 //! `sekisho tls-server`: commands to secure elements that connect over TLS.
 
+use core::fmt;
+use core::future::pending;
 use core::time::Duration;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args as ClapArgs;
-use sekisho_gateway::{Credentials, Gateway, Identity, Outcome, Room, Session, Settings};
+use sekisho_gateway::{Credentials, Gateway, Identity, Outcome, Reason, Refusals, Room, Session, Settings};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use super::agent::print_line;
 use super::tls_script::{self, Command, sw};
@@ -21,6 +24,9 @@ use super::{OrUsage as _, UNKNOWN, report};
 use crate::files;
 use crate::leftovers::stopped_after;
 use crate::reader::words;
+
+/// How often it is said how many connections became no session.
+const PERIOD: Duration = Duration::from_secs(60);
 
 /// Give commands to secure elements whose TLS sessions end in themselves
 ///
@@ -43,6 +49,10 @@ pub(crate) struct Args {
     /// Certificate (PEM) of the authority that certifies secure elements; no other is trusted
     #[arg(long, value_name = "FILE")]
     client_ca: PathBuf,
+
+    /// What that authority has revoked: its lists (CRL, PEM), read when the server starts; without this nothing is
+    #[arg(long, value_name = "FILE")]
+    revoked: Option<PathBuf>,
 
     /// What to send: lines `select AID`, `> APDU`, `< PATTERN` for the answer (docs/guide/reader.md); - for standard input. It ends at the first answer that is not as it should be
     #[arg(
@@ -87,15 +97,21 @@ struct Shared {
     /// How many have begun.
     begun: AtomicU32,
     is_json: bool,
+    refusals: Mutex<Refusals>,
 }
 
-/// A session that is over.
-struct Ended {
+/// Which session it is, and with whom.
+struct Head {
     /// Counted when it began.
     number: u32,
     identity: Identity,
     from: Option<SocketAddr>,
     protocol: &'static str,
+}
+
+/// A session that is over.
+struct Ended {
+    head: Head,
     /// The commands, and what became of them.
     outcomes: Vec<(Vec<u8>, Outcome)>,
     /// Why not every command was done as expected.
@@ -114,6 +130,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         turns: Semaphore::new(most),
         begun: AtomicU32::new(0),
         is_json: args.json,
+        refusals: Mutex::new(Refusals::new(PERIOD)),
     });
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -142,6 +159,7 @@ fn gateway(args: &Args) -> Result<Gateway> {
         chain: files::read(&args.certificate)?,
         key: files::read_secret(&args.key)?.as_bytes().to_vec(),
         authorities: files::read(&args.client_ca)?,
+        revoked: args.revoked.as_deref().map_or(Ok(Vec::new()), files::read)?,
     };
     let timeout = Duration::from_secs(args.timeout);
     let settings = Settings {
@@ -150,7 +168,7 @@ fn gateway(args: &Args) -> Result<Gateway> {
         answer: timeout,
         ..Settings::DEFAULT
     };
-    Gateway::new(&credentials, settings).context("see --certificate, --key and --client-ca")
+    Gateway::new(&credentials, settings).context("see --certificate, --key, --client-ca and --revoked")
 }
 
 /// How it went, all sessions together.
@@ -171,15 +189,19 @@ async fn serve(args: &Args, shared: &Arc<Shared>, count: Option<u32>) -> Result<
     let mut tally = Tally::default();
     let mut signals = Box::pin(stopped_after(|| say(&format!("listening on {address}"))));
     while count.is_none_or(|count| tally.sessions < count) {
+        // Whatever becomes no session ends its task, so that this is looked at again.
+        let period = shared.refusals().ends();
         tokio::select! {
+            () = until(period) => shared.summarise(),
             result = &mut signals => {
                 result?;
                 break;
             }
             Some(ended) = sessions.join_next() => tally.count(args.json, ended)?,
             accepted = listener.accept() => match accepted {
-                Ok((stream, from)) => if let Some(room) = shared.gateway.room(from.ip()) {
-                    sessions.spawn(one(Arc::clone(shared), room, stream, stopped.clone()));
+                Ok((stream, from)) => match shared.gateway.room(from.ip()) {
+                    Some(room) => drop(sessions.spawn(one(Arc::clone(shared), room, stream, stopped.clone()))),
+                    None => shared.refuse(Reason::Full, Some(from), &Reason::Full),
                 },
                 // No file is left, or the connection has gone already.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -191,6 +213,7 @@ async fn serve(args: &Args, shared: &Arc<Shared>, count: Option<u32>) -> Result<
     while let Some(ended) = sessions.join_next().await {
         tally.count(args.json, ended)?;
     }
+    shared.summarise();
     let Some(count) = count else {
         return Ok(ExitCode::SUCCESS);
     };
@@ -241,8 +264,7 @@ async fn one(
     let mut session = match accepted {
         Ok(session) => session,
         Err(error) => {
-            let from = from.map_or_else(String::new, |from| format!(" with {from}"));
-            say(&format!("no session{from}: {error}"));
+            shared.refuse(error.reason(), from, &error);
             return None;
         }
     };
@@ -252,15 +274,17 @@ async fn one(
     };
     turn.forget();
     let number = 1 + shared.begun.fetch_add(1, Ordering::Relaxed);
-    let (identity, protocol) = (session.identity().clone(), session.protocol());
-    shared.begins(number, &session);
+    let head = Head {
+        number,
+        identity: session.identity().clone(),
+        from,
+        protocol: session.protocol(),
+    };
+    shared.begins(&head);
     let (outcomes, why) = play(&mut session, &shared, number, &mut stop).await;
     end(session, &mut stop).await;
     Some(Ended {
-        number,
-        identity,
-        from,
-        protocol,
+        head,
         outcomes: shared
             .script
             .iter()
@@ -312,20 +336,52 @@ async fn play(
 
 impl Shared {
     /// Says that a session begins: to whoever looks on, or for programs.
-    fn begins(&self, number: u32, session: &Session) {
-        let (identity, from) = (session.identity(), session.address());
+    fn begins(&self, head: &Head) {
         if self.is_json {
-            let line = json!({
-                "event": "begin", "session": number, "names": identity.names, "key": hex::encode_upper(identity.key),
-                "from": from.map(|from| from.to_string()), "protocol": session.protocol(),
-            });
-            return print_line(&line.to_string());
+            return print_line(&head.as_json("begin").to_string());
         }
-        let from = from.map_or_else(String::new, |from| format!(" from {from}"));
+        let from = head.from.map_or_else(String::new, |from| format!(" from {from}"));
         say(&format!(
-            "session {number} begins: {identity}, {}{from}",
-            session.protocol()
+            "session {} begins: {}, {}{from}",
+            head.number, head.identity, head.protocol
         ));
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection has become no session: the first for this reason in a minute is said, the others are counted.
+    fn refuse(&self, reason: Reason, from: Option<SocketAddr>, why: &dyn fmt::Display) {
+        if self.refusals().count(reason, Instant::now().into_std()) {
+            let from = from.map_or_else(String::new, |from| format!(" with {from}"));
+            say(&format!("no session{from}: {why}"));
+        }
+    }
+
+    /// Says how many there were.
+    fn summarise(&self) {
+        for (reason, more) in self.refusals().take() {
+            say(&format!("no session with {more} more: {reason}"));
+        }
+    }
+}
+
+/// Waits until then; without a time for ever.
+async fn until(time: Option<std::time::Instant>) {
+    match time {
+        Some(time) => sleep_until(Instant::from_std(time)).await,
+        None => pending().await,
+    }
+}
+
+impl Head {
+    /// For programs: what each object of a session begins with.
+    fn as_json(&self, event: &str) -> Value {
+        json!({
+            "event": event, "session": self.number, "names": self.identity.names, "key": hex::encode_upper(self.identity.key),
+            "from": self.from.map(|from| from.to_string()), "protocol": self.protocol,
+        })
     }
 }
 
@@ -343,12 +399,13 @@ fn command_line(command: &[u8], outcome: &Outcome) -> Value {
 
 impl Ended {
     fn as_text(&self) -> String {
-        let from = self
+        let head = &self.head;
+        let from = head
             .from
             .map_or_else(String::new, |from| format!("  from {from}"));
         let mut lines = vec![format!(
             "session {}    {}  {}{from}",
-            self.number, self.identity, self.protocol
+            head.number, head.identity, head.protocol
         )];
         let mut line = |what: &str, text: &str| lines.push(format!("  {what:<12}{text}"));
         for (command, outcome) in &self.outcomes {
@@ -376,17 +433,11 @@ impl Ended {
             .outcomes
             .iter()
             .map(|(command, outcome)| command_line(command, outcome));
-        json!({
-            "event": "end",
-            "session": self.number,
-            "names": self.identity.names,
-            "key": hex::encode_upper(self.identity.key),
-            "from": self.from.map(|from| from.to_string()),
-            "protocol": self.protocol,
-            "commands": commands.collect::<Vec<_>>(),
-            "as_expected": self.why.is_none(),
-            "error": self.why,
-        })
+        let mut object = self.head.as_json("end");
+        object["commands"] = commands.collect::<Vec<_>>().into();
+        object["as_expected"] = self.why.is_none().into();
+        object["error"] = self.why.clone().into();
+        object
     }
 }
 

@@ -83,6 +83,7 @@ fn the_gateway_gives_commands_to_a_card() {
         chain: pki.server.pem.clone().into_bytes(),
         key: pki.server.key.serialize_pem().into_bytes(),
         authorities: pki.authority.pem.clone().into_bytes(),
+        revoked: Vec::new(),
     };
     let gateway = Gateway::new(&credentials, sekisho_gateway::Settings::DEFAULT).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -117,7 +118,7 @@ fn the_gateway_gives_commands_to_a_card() {
             outcomes,
             plain.clone().into_iter().map(Outcome::Done).collect::<Vec<_>>()
         );
-        assert_eq!(session.tally().commands, 3);
+        assert_eq!(session.counts().commands, 3);
         session.end().await;
         let (stream, address) = listener.accept().await.unwrap();
         let mut session = gateway

@@ -195,6 +195,38 @@ fn so_many_sessions_are_served_and_only_those_of_secure_elements_count() {
     assert!(errors.contains("no session with"), "{errors}");
 }
 
+/// Whoever connects and proves nothing decides how often, and not how many lines are written.
+#[test]
+fn a_flood_of_bad_connections_is_counted_and_not_written_down() {
+    let pki = Pki::new();
+    let server = Server::start(&pki, SCRIPT, &["--once", "--json"]);
+    let bad = 200;
+    for _ in 0..bad {
+        let mut stream = TcpStream::connect(&server.address).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    assert_eq!(hear(&mut connect(&server, &pki, false)), [0; 0]);
+    obey(connect(&server, &pki, true));
+    let (code, _, errors) = server.ended();
+    assert_eq!(code, Some(0), "{errors}");
+    let lines: Vec<_> = errors
+        .lines()
+        .filter(|line| line.contains("no session"))
+        .collect();
+    let begins = ["no session with 127.0.0.1:", "no session with 127.0.0.1:"];
+    let summary = format!("no session with {} more: what came is no TLS", bad - 1);
+    assert!(
+        lines.len() == 3
+            && lines
+                .iter()
+                .zip(begins)
+                .all(|(line, begin)| line.starts_with(begin))
+            && lines.iter().any(|line| line.starts_with(&summary)),
+        "{lines:#?}"
+    );
+}
+
 #[test]
 fn a_server_that_is_stopped_says_what_it_knows() {
     let pki = Pki::new();

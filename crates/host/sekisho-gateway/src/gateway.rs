@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, SignatureVerificationAlgorithm};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, SignatureVerificationAlgorithm,
+};
 use rustls::server::{Acceptor, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
@@ -30,6 +32,9 @@ pub struct Credentials {
     pub key: Vec<u8>,
     /// Certificates of the authorities that certify SEs.
     pub authorities: Vec<u8>,
+    /// What they have revoked: their lists (CRL), as they are when the gateway is made; how old they are is not looked at. Without a list nothing is revoked; with one, no SE is taken
+    /// of an authority that has none here.
+    pub revoked: Vec<u8>,
 }
 
 /// The key is never shown.
@@ -188,10 +193,17 @@ fn config(credentials: &Credentials, record: usize) -> Result<ServerConfig, Gate
     if roots.is_empty() {
         return Err(GatewayError::NoAuthority);
     }
+    let revoked = CertificateRevocationListDer::pem_slice_iter(&credentials.revoked);
+    let revoked = revoked.collect::<Result<Vec<_>, _>>();
+    let revoked = revoked.map_err(|_| GatewayError::Pem("the list of what is revoked"))?;
+    if revoked.is_empty() && !credentials.revoked.is_empty() {
+        return Err(GatewayError::Pem("the list of what is revoked"));
+    }
     let provider = Arc::new(provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         // What an SE reads of it is the kind of certificate: names of authorities are bytes on a slow line.
         .clear_root_hint_subjects()
+        .with_crls(revoked)
         .build()
         .map_err(|error| wrong(&error))?;
     let mut config = ServerConfig::builder_with_provider(provider)

@@ -70,7 +70,7 @@ pub enum Outcome {
 
 /// What went through a session, commands and answers in the clear counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct Counts {
     /// Commands that have an answer.
     pub commands: u64,
     /// Bytes of commands that were sent.
@@ -84,7 +84,7 @@ pub struct Session {
     tls: TlsStream<TcpStream>,
     identity: Identity,
     settings: Settings,
-    tally: Tally,
+    counts: Counts,
     is_over: bool,
     _permit: OwnedSemaphorePermit,
 }
@@ -100,7 +100,7 @@ impl Session {
             tls,
             identity,
             settings,
-            tally: Tally {
+            counts: Counts {
                 commands: 0,
                 sent: 0,
                 received: 0,
@@ -129,8 +129,8 @@ impl Session {
     }
 
     /// What went through it so far.
-    pub const fn tally(&self) -> Tally {
-        self.tally
+    pub const fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Sends one C-APDU and waits for its R-APDU. After an error other than [`Lost::TooLong`], and when this future is dropped before its end, the
@@ -157,8 +157,8 @@ impl Session {
             is_unknown: true,
             why,
         })?;
-        self.tally.commands += 1;
-        self.tally.received += answer.len() as u64;
+        self.counts.commands += 1;
+        self.counts.received += answer.len() as u64;
         self.is_over = false;
         Ok(answer)
     }
@@ -254,7 +254,7 @@ impl Session {
     }
 
     async fn ask(&mut self, command: &[u8]) -> Result<Vec<u8>, Lost> {
-        self.tally.sent += command.len() as u64;
+        self.counts.sent += command.len() as u64;
         self.tls.write_all(command).await.map_err(lost)?;
         self.tls.flush().await.map_err(lost)?;
         // What one record carried, and no more: rustls keeps records apart.

@@ -5,10 +5,16 @@ use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, RevokedCertParams, date_time_ymd,
+};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use sekisho_gateway::{AcceptError, Credentials, Gateway, GatewayError, Lost, Outcome, Session, Settings};
+use sekisho_gateway::{
+    AcceptError, Credentials, Gateway, GatewayError, Lost, Outcome, Reason, Session, Settings,
+};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
@@ -30,10 +36,33 @@ fn authority_with(key: KeyPair) -> Issued {
 fn issue(name: &str, usage: ExtendedKeyUsagePurpose, authority: &Issued, key: KeyPair) -> Issued {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     params.extended_key_usages = vec![usage];
+    params.serial_number = Some(SERIAL.into());
     let made = params
         .signed_by(&key, &Issuer::from_params(&authority.0, &authority.1))
         .unwrap();
     (params, key, made.pem(), made.der().to_vec())
+}
+
+/// The serial number of what is issued.
+const SERIAL: u64 = 0x5E_C154;
+
+/// The list of an authority, with this serial number in it. It is years old.
+fn list(authority: &Issued, serial: u64) -> Vec<u8> {
+    let params = CertificateRevocationListParams {
+        this_update: date_time_ymd(2020, 1, 1),
+        next_update: date_time_ymd(2020, 2, 1),
+        crl_number: 1.into(),
+        issuing_distribution_point: None,
+        revoked_certs: vec![RevokedCertParams {
+            serial_number: serial.into(),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        }],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let made = params.signed_by(&Issuer::from_params(&authority.0, &authority.1));
+    made.unwrap().pem().unwrap().into_bytes()
 }
 
 struct World {
@@ -54,6 +83,7 @@ fn credentials(authority: &Issued) -> Credentials {
         chain: server.2.into_bytes(),
         key: server.1.serialize_pem().into_bytes(),
         authorities: authority.2.clone().into_bytes(),
+        revoked: Vec::new(),
     }
 }
 
@@ -79,10 +109,10 @@ impl World {
         TcpStream::connect(address).await.unwrap()
     }
 
-    fn config(&self, element: Option<&Issued>) -> ClientConfig {
+    fn config(&self, element: Option<&Issued>, provider: CryptoProvider) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.3.clone().into()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
@@ -105,8 +135,20 @@ impl World {
         Result<Session, AcceptError>,
         std::io::Result<TlsStream<TcpStream>>,
     ) {
+        self.both_with(element, rustls::crypto::ring::default_provider())
+            .await
+    }
+
+    async fn both_with(
+        &self,
+        element: Option<&Issued>,
+        provider: CryptoProvider,
+    ) -> (
+        Result<Session, AcceptError>,
+        std::io::Result<TlsStream<TcpStream>>,
+    ) {
         let name = ServerName::try_from("localhost").unwrap();
-        let connector = TlsConnector::from(Arc::new(self.config(element)));
+        let connector = TlsConnector::from(Arc::new(self.config(element, provider)));
         let accept = async {
             let (stream, from) = self.listener.accept().await.unwrap();
             let room = self.gateway.room(from.ip()).unwrap();
@@ -165,7 +207,7 @@ async fn a_script_is_one_record_a_command_and_the_se_is_known() {
         assert!(lost.is_none());
         let done = (1..4).map(|number| Outcome::Done(vec![number, 0x90, 0]));
         assert_eq!(outcomes, done.collect::<Vec<_>>());
-        let tally = session.tally();
+        let tally = session.counts();
         assert_eq!((tally.commands, tally.sent, tally.received), (3, 4 + 1024 + 5, 9));
         session.end().await;
     };
@@ -321,7 +363,7 @@ async fn a_command_that_fits_no_record_is_refused_and_the_session_goes_on() {
 async fn who_does_not_prove_who_it_is_gets_no_session() {
     let world = World::new(SOON).await;
     let (session, _element) = world.both(None).await;
-    assert!(matches!(session.err(), Some(AcceptError::Handshake(_))));
+    assert_eq!(reason(session), Reason::Certificate);
     let key = || KeyPair::generate().unwrap();
     let others = authority();
     let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
@@ -346,7 +388,7 @@ async fn who_does_not_prove_who_it_is_gets_no_session() {
         ),
     ] {
         let (session, _element) = world.both(Some(&element)).await;
-        assert!(matches!(session.err(), Some(AcceptError::Handshake(_))));
+        assert_eq!(reason(session), Reason::Certificate);
     }
     // Nothing at all, a byte now and then, and what is no TLS.
     for bytes in [&[][..], &[0x16], b"GET / HTTP/1.1\r\n\r\n"] {
@@ -354,12 +396,53 @@ async fn who_does_not_prove_who_it_is_gets_no_session() {
         stream.write_all(bytes).await.unwrap();
         let room = world.gateway.room(HERE).unwrap();
         let accepted = world.gateway.accept(room, accepted.unwrap().0);
-        match accepted.await.err().unwrap() {
-            AcceptError::Slow => assert!(bytes.len() < 2),
-            AcceptError::Handshake(_) => assert!(bytes.len() > 2),
+        match reason(accepted.await) {
+            Reason::Slow => assert!(bytes.len() < 2),
+            Reason::NoTls => assert!(bytes.len() > 2),
             other => panic!("{other}"),
         }
         let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+    // Who goes away, and who wants what there is not.
+    let (stream, accepted) = tokio::join!(world.connect(), world.listener.accept());
+    drop(stream);
+    let room = world.gateway.room(HERE).unwrap();
+    let accepted = world.gateway.accept(room, accepted.unwrap().0);
+    assert_eq!(reason(accepted.await), Reason::Closed);
+    let mut other = rustls::crypto::ring::default_provider();
+    let suite = rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256;
+    other.cipher_suites.retain(|offered| offered.suite() == suite);
+    let (session, _element) = world.both_with(None, other).await;
+    assert_eq!(reason(session), Reason::NothingInCommon);
+    // An SE that does not trust the server says so.
+    let mut stranger = World::new(SOON).await;
+    stranger.authority = authority();
+    let (session, _element) = stranger.both(Some(&world.element)).await;
+    assert_eq!(reason(session), Reason::Alert);
+}
+
+fn reason(accepted: Result<Session, AcceptError>) -> Reason {
+    accepted.err().unwrap().reason()
+}
+
+/// Of what an authority has revoked no SE is taken, however old its list is; nor of one whose list is not there where lists are.
+#[tokio::test]
+async fn a_certificate_that_is_revoked_is_no_proof() {
+    let mut world = World::new(Settings::DEFAULT).await;
+    let other = authority();
+    for (revoked, expected) in [
+        (list(&world.authority, SERIAL), Some(Reason::Certificate)),
+        (list(&world.authority, SERIAL + 1), None),
+        (list(&other, SERIAL + 1), Some(Reason::Other)),
+        (Vec::new(), None),
+    ] {
+        let credentials = Credentials {
+            revoked,
+            ..credentials(&world.authority)
+        };
+        world.gateway = Gateway::new(&credentials, Settings::DEFAULT).unwrap();
+        let (session, _element) = world.both(Some(&world.element)).await;
+        assert_eq!(session.err().map(|error| error.reason()), expected);
     }
 }
 
@@ -465,6 +548,10 @@ fn what_is_no_gateway() {
         Some(GatewayError::NoAuthority)
     ));
     assert!(matches!(of(&|c| c.key.clear()), Some(GatewayError::Pem(_))));
+    assert!(matches!(
+        of(&|c| c.revoked = b"a list".to_vec()),
+        Some(GatewayError::Pem(_))
+    ));
     assert!(matches!(
         of(&|c| c.chain.clear()),
         Some(GatewayError::Certificates(_))

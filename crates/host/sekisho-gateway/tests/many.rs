@@ -37,6 +37,7 @@ fn both() -> (Gateway, TlsConnector) {
         chain: server.pem().into_bytes(),
         key: server_key.serialize_pem().into_bytes(),
         authorities: authority.pem().into_bytes(),
+        revoked: Vec::new(),
     };
     let mut roots = RootCertStore::empty();
     roots.add(authority.der().clone()).unwrap();
@@ -121,7 +122,7 @@ fn a_thousand_sessions_take_what_they_took_at_their_first_command() {
             (first - before) / SES
         );
         assert_eq!(last, first, "the heap grows with the commands");
-        let sent: u64 = sessions.iter().map(|session| session.tally().commands).sum();
+        let sent: u64 = sessions.iter().map(|session| session.counts().commands).sum();
         assert_eq!(sent, (commands / SES * SES) as u64);
     });
 }
