@@ -7,6 +7,7 @@
 
 mod admin_client;
 mod card;
+mod certificates;
 mod cmd;
 mod files;
 mod lab;

@@ -22,7 +22,19 @@ impl<F: Flash> Platform for HostPlatform<F> {
     type Index = Ram<128, 16, 16>;
 }
 
-/// The same with room for two containers and a TLS Manager.
+/// The same with a TLS Manager, which its sessions alone take much for.
+pub(crate) struct FleetPlatform<F>(PhantomData<F>);
+
+impl<F: Flash> Platform for FleetPlatform<F> {
+    type Flash = F;
+    type Rng = SystemRng;
+    type Applications = WithTls<Standard<1, 0, DOMAINS>>;
+    type Interfaces = InterfacesWithTls<AllInterfaces>;
+    type Containers = Containers<1>;
+    type Index = Ram<128, 16, 16>;
+}
+
+/// The same with room for two containers.
 pub(crate) struct CardPlatform<F>(PhantomData<F>);
 
 impl<F: Flash> Platform for CardPlatform<F> {
@@ -42,6 +54,9 @@ const LOADED: usize = 4;
 
 /// A virtual secure element with up to [`CONTAINERS_MAX`] containers.
 pub(crate) type CardSe<F> = SecureElement<CardPlatform<F>>;
+
+/// A virtual secure element of a fleet.
+pub(crate) type FleetSe<F> = SecureElement<FleetPlatform<F>>;
 
 /// A virtual secure element with one container.
 pub(crate) type VirtualSe<F> = SecureElement<HostPlatform<F>>;

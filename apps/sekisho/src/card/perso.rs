@@ -347,7 +347,7 @@ pub(crate) fn file_system<'a>(records: &'a [OwnRecord<'a>]) -> Result<FactoryApp
 }
 
 /// The TLS Manager, as a secure element is delivered with it.
-fn tls_manager<'a>(records: &'a [OwnRecord<'a>]) -> Result<FactoryApplication<'a>> {
+pub(crate) fn tls_manager<'a>(records: &'a [OwnRecord<'a>]) -> Result<FactoryApplication<'a>> {
     application(
         tls_manager::AID,
         tls_manager::LOAD_FILE_AID,

@@ -47,6 +47,20 @@ impl TlsRecords {
         })
     }
 
+    /// A key in PKCS#8, a chain, and the peer of row 0001, as whoever certifies secure elements has them.
+    pub(crate) fn of(key: &[u8], certificates: &[CertificateDer<'_>], peer: &Peer<'_>) -> Result<Self> {
+        let key = SecretKey::from_pkcs8_der(key).map_err(|_| anyhow!("no key of the curve P-256"))?;
+        let (chain, row) = (chain_of(certificates)?, peer.row()?);
+        if !is_chain(&chain) || !is_row(&row) {
+            bail!("chain or row are longer than a TLS Manager keeps");
+        }
+        Ok(Self {
+            key: Zeroizing::new(key.to_bytes().into()),
+            chain,
+            rows: vec![(row_record(1).context("row 0001")?, row)],
+        })
+    }
+
     /// As the secure element takes them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = OwnRecord<'_>> {
         let rows = self.rows.iter().map(|(record, row)| (*record, 0, &row[..]));
@@ -101,13 +115,7 @@ fn chain(path: &Path, key: &SecretKey, key_path: &Path) -> Result<Vec<u8>> {
     let [first, ..] = &certificates[..] else {
         bail!("{} has no certificate", path.display())
     };
-    let mut chain = Vec::new();
-    for certificate in &certificates {
-        let len = u16::try_from(certificate.len())
-            .with_context(|| format!("{}: a certificate is too long", path.display()))?;
-        chain.extend(len.to_be_bytes());
-        chain.extend_from_slice(certificate);
-    }
+    let chain = chain_of(&certificates).with_context(|| path.display().to_string())?;
     if !is_chain(&chain) {
         bail!(
             "{}: {} certificates of {} bytes together; a TLS Manager keeps 4 of 1,000 bytes together, with the length of each in 2",
@@ -131,6 +139,39 @@ fn chain(path: &Path, key: &SecretKey, key_path: &Path) -> Result<Vec<u8>> {
         );
     }
     Ok(chain)
+}
+
+/// The length of each certificate and itself.
+fn chain_of(certificates: &[CertificateDer<'_>]) -> Result<Vec<u8>> {
+    let mut chain = Vec::new();
+    for certificate in certificates {
+        let len = u16::try_from(certificate.len()).context("a certificate is too long")?;
+        chain.extend(len.to_be_bytes());
+        chain.extend_from_slice(certificate);
+    }
+    Ok(chain)
+}
+
+/// A peer: its name, what it reaches, who vouches for it.
+pub(crate) struct Peer<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) applications: &'a [&'a [u8]],
+    pub(crate) anchor: &'a CertificateDer<'a>,
+}
+
+impl Peer<'_> {
+    /// As a row has it.
+    fn row(&self) -> Result<Vec<u8>> {
+        let mut row = vec![u8::try_from(self.name.len()).context("the name is too long")?];
+        row.extend(self.name.as_bytes());
+        row.push(u8::try_from(self.applications.len()).context("too many applications")?);
+        for aid in self.applications {
+            row.push(u8::try_from(aid.len()).context("an AID is too long")?);
+            row.extend_from_slice(aid);
+        }
+        row.extend_from_slice(self.anchor);
+        Ok(row)
+    }
 }
 
 /// The rows in a folder, each a folder of its number.
@@ -166,11 +207,9 @@ fn row(folder: &Path) -> Result<Vec<u8>> {
     let text = files::read_text(&path)?;
     let name = text.trim();
     ServerName::try_from(name).map_err(|_| anyhow!("{}: {name:?} is no name of a server", path.display()))?;
-    let mut row = vec![u8::try_from(name.len()).with_context(|| path.display().to_string())?];
-    row.extend(name.as_bytes());
     let path = folder.join("applications");
-    let text = files::read_text(&path)?;
-    let aids = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let listed = files::read_text(&path)?;
+    let aids = listed.lines().map(str::trim).filter(|line| !line.is_empty());
     let aids = aids.map(|line| {
         let aid = hex::decode(line).ok().filter(|bytes| Aid::new(bytes).is_some());
         aid.with_context(|| format!("{}: {line:?} is no AID of 5 to 16 bytes", path.display()))
@@ -182,11 +221,6 @@ fn row(folder: &Path) -> Result<Vec<u8>> {
             path.display()
         );
     }
-    row.push(u8::try_from(aids.len())?);
-    for aid in &aids {
-        row.push(u8::try_from(aid.len())?);
-        row.extend(aid);
-    }
     let path = folder.join("anchor.pem");
     let [anchor] = &certificates(&path)?[..] else {
         bail!(
@@ -197,7 +231,13 @@ fn row(folder: &Path) -> Result<Vec<u8>> {
     RootCertStore::empty()
         .add(anchor.clone())
         .map_err(|error| anyhow!("{}: {error}", path.display()))?;
-    row.extend_from_slice(anchor);
+    let applications: Vec<_> = aids.iter().map(Vec::as_slice).collect();
+    let peer = Peer {
+        name,
+        applications: &applications,
+        anchor,
+    };
+    let row = peer.row().with_context(|| folder.display().to_string())?;
     if !is_row(&row) {
         bail!(
             "{}: {} bytes with name, AIDs and anchor; a TLS Manager keeps 1,000 of a row",

@@ -17,7 +17,6 @@ use sekisho_transport::{Card, DeviceLine, LinkAddress, LinkCard, PcscCard, Socke
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::agent_beside::Sensor;
 use super::{OrUsage as _, in_a_line, refuse_variable, usage};
 use crate::files;
 use crate::trace::{self, Trace};
@@ -178,29 +177,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return super::agent_paging::run(args, &mut agent);
     }
     let mut backoff = Backoff::new();
-    // A sensor needs the card between the turns too.
-    let sensor = args.beside.sensor(args.json);
-    let mut kept = None;
+    let mut progress = Progress::new();
+    let mut beside = args.beside.beside(&progress, args.json)?;
+    let mut kept: Option<SharedCard> = None;
     loop {
-        let progress = Progress::new();
         let card = match &kept {
-            Some((card, _)) => Ok(SharedCard::clone(card)),
+            Some(card) => Ok(card.clone()),
             None => args.card.open(timeout).map(SharedCard::new),
         };
         let turn = card.and_then(|mut card| {
-            if let (None, Some(sensor)) = (&kept, &sensor) {
-                kept = Some((card.clone(), sensor.start(card.clone(), &progress)));
+            if beside.has_sensor() {
+                kept = Some(card.clone());
+                beside.start(&card);
             }
-            let users = card.clone();
-            let mut watch = |event: Event| {
-                if let (Event::Secure(_), Some(sensor)) = (&event, &sensor) {
-                    sensor.hold(&users);
-                }
-                progress.show(&event);
-            };
-            let turn = agent.turn(&mut card, &mut watch).map_err(anyhow::Error::new);
-            sensor.iter().for_each(Sensor::release);
-            turn
+            let turn = beside.turn(&mut agent, &mut card, false, &mut |event| progress.show(&event));
+            turn.map_err(anyhow::Error::new)
         });
         progress.end();
         if args.json {
@@ -212,6 +203,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let (wait, words) = next(&turn, &mut backoff)?;
         progress.say(&words);
         pause(wait);
+        progress = Progress::new();
     }
 }
 

@@ -11,9 +11,9 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args as ClapArgs;
-use sekisho_device::SharedCard;
 use sekisho_device::sensor::{READING_MAX, SensorFile};
-use sekisho_device::tls::{Settings, carry};
+use sekisho_device::tls::{Session, Settings, carry};
+use sekisho_device::{Agent, AgentError, Backend, Event, SharedCard, Spool, Turn};
 use sekisho_transport::Stop;
 use serde_json::{Value, json};
 
@@ -81,52 +81,154 @@ fn file_id(text: &str) -> Result<[u8; 2], String> {
     id.ok_or_else(|| "a file's identifier has four hexadecimal digits".to_owned())
 }
 
-/// Says what happens beside the updates: lines on standard error, or objects on standard output.
-#[derive(Clone)]
-struct Say {
-    progress: Progress,
-    is_json: bool,
+/// What has happened beside the updates.
+pub(crate) enum Happening {
+    /// A session has ended, or there was none.
+    Session(Result<Session>),
+    /// A reading is in this file, or why not.
+    Reading([u8; 2], Option<String>),
 }
 
-impl Say {
-    fn say(&self, words: &str, object: &Value) {
-        if self.is_json {
-            print_line(&object.to_string());
-        } else {
-            self.progress.say(words);
+impl Happening {
+    /// For people, and for programs.
+    fn told(&self) -> (String, Value) {
+        match self {
+            Self::Session(Ok(session)) => {
+                let words = format!("gateway: {}; {}", tls::words(session), tls::counts(session));
+                let mut object = tls::as_json(session);
+                object["result"] = "session".into();
+                (words, object)
+            }
+            Self::Session(Err(error)) => {
+                let words = in_a_line(error);
+                let object = json!({"result": "session", "error": words});
+                (format!("gateway: {words}"), object)
+            }
+            Self::Reading(id, None) => {
+                let id = hex::encode_upper(id);
+                let object = json!({"result": "sensor", "file": id});
+                (format!("sensor: written to file {id}"), object)
+            }
+            Self::Reading(id, Some(error)) => {
+                let object = json!({"result": "sensor", "file": hex::encode_upper(id), "error": error});
+                (format!("sensor: {error}"), object)
+            }
         }
     }
 }
 
-impl Args {
-    /// The sensor that was asked for.
-    pub(super) fn sensor(&self, is_json: bool) -> Option<Sensor> {
-        Some(Sensor {
-            command: self.sensor.clone()?,
-            every: self.every,
-            id: self.sensor_file,
-            file: Arc::new(Mutex::new(SensorFile::new(self.sensor_file))),
-            is_json,
-        })
-    }
+/// Hears what happens beside the updates, in whichever thread.
+pub(crate) type Tell = Arc<dyn Fn(&Happening) + Send + Sync>;
 
-    /// The gateway that was asked for.
-    pub(super) fn gateway(&self, is_json: bool) -> Result<Option<Gateway>> {
-        let Some(address) = self.gateway.clone() else {
-            return Ok(None);
-        };
+/// Lines on standard error, or objects on standard output.
+fn say(progress: &Progress, is_json: bool) -> Tell {
+    let progress = progress.clone();
+    Arc::new(move |happening| match (happening.told(), is_json) {
+        ((_, object), true) => print_line(&object.to_string()),
+        ((words, _), false) => progress.say(&words),
+    })
+}
+
+impl Args {
+    /// What was asked for.
+    pub(super) fn beside(&self, progress: &Progress, is_json: bool) -> Result<Beside> {
         let trace = self.trace.as_deref().map(Trace::to).transpose()?;
-        Ok(Some(Gateway {
+        let gateway = self.gateway.clone().map(|address| Gateway {
             address,
             peer: self.peer,
             trace: Arc::new(Mutex::new(trace)),
-            is_json,
-        }))
+        });
+        let sensor = self.sensor.clone().map(|command| Sensor {
+            command,
+            every: self.every,
+            file: self.sensor_file,
+        });
+        Ok(Beside::new(gateway, sensor, say(progress, is_json)))
+    }
+}
+
+/// What one device does beside its updates. All of it ends with this.
+pub(crate) struct Beside {
+    gateway: Option<Gateway>,
+    sensor: Option<Sensor>,
+    file: Option<Arc<Mutex<SensorFile>>>,
+    tell: Tell,
+    /// The session with the gateway.
+    session: Option<Running>,
+    /// The sensor's readings.
+    readings: Option<Running>,
+}
+
+impl Beside {
+    pub(crate) fn new(gateway: Option<Gateway>, sensor: Option<Sensor>, tell: Tell) -> Self {
+        let file = |sensor: &Sensor| Arc::new(Mutex::new(SensorFile::new(sensor.file)));
+        Self {
+            file: sensor.as_ref().map(file),
+            gateway,
+            sensor,
+            tell,
+            session: None,
+            readings: None,
+        }
+    }
+
+    /// A device that does nothing else.
+    pub(crate) fn nothing() -> Self {
+        Self::new(None, None, Arc::new(|_| ()))
+    }
+
+    /// Whether the card is needed between the turns too.
+    pub(super) const fn has_sensor(&self) -> bool {
+        self.sensor.is_some()
+    }
+
+    /// The readings begin, unless they have or there is no sensor.
+    pub(crate) fn start(&mut self, card: &SharedCard) {
+        if let (None, Some(sensor), Some(file)) = (&self.readings, &self.sensor, &self.file) {
+            self.readings = Some(sensor.start(Arc::clone(file), card.clone(), Arc::clone(&self.tell)));
+        }
+    }
+
+    /// One turn of the agent, with a session of the SE beside it if that is asked for, or if there was one. The turn begins with a reset of the SE: a session ends in good order before
+    /// it, and begins behind it.
+    pub(crate) fn turn<B: Backend, S: Spool>(
+        &mut self,
+        agent: &mut Agent<B, S>,
+        card: &mut SharedCard,
+        with_session: bool,
+        watch: &mut dyn FnMut(Event),
+    ) -> Result<Turn, AgentError> {
+        let with_session = with_session || self.session.as_ref().is_some_and(Running::goes_on);
+        self.session = None;
+        let users = card.clone();
+        let turn = agent.turn(card, &mut |event| {
+            if let Event::Secure(_) = &event {
+                // The channel of the readings is opened before an update, and none in it.
+                if let Some(file) = &self.file {
+                    lock(file).hold(&mut users.clone());
+                }
+                if let Some(gateway) = self.gateway.as_ref().filter(|_| with_session) {
+                    self.session = Some(gateway.start(users.clone(), Arc::clone(&self.tell)));
+                }
+            }
+            watch(event);
+        });
+        if let Some(file) = &self.file {
+            lock(file).release();
+        }
+        turn
+    }
+
+    /// Waits until the session has ended by itself.
+    pub(super) fn wait(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.wait();
+        }
     }
 }
 
 /// A thread that ends with its owner.
-pub(super) struct Running {
+struct Running {
     stop: Stop,
     thread: Option<JoinHandle<()>>,
 }
@@ -141,8 +243,12 @@ impl Running {
         }
     }
 
+    fn goes_on(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Waits until it has ended by itself.
-    pub(super) fn wait(mut self) {
+    fn wait(mut self) {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -159,39 +265,33 @@ impl Drop for Running {
 }
 
 /// The other end of the secure element's TLS sessions.
-pub(super) struct Gateway {
+pub(crate) struct Gateway {
     address: String,
     peer: u16,
     trace: Arc<Mutex<Option<Trace>>>,
-    is_json: bool,
 }
 
 impl Gateway {
-    /// Carries a session beside whatever else is done with the card. What becomes of it is said and hinders nothing.
-    pub(super) fn start(&self, card: SharedCard, progress: &Progress) -> Running {
-        let say = Say {
-            progress: progress.clone(),
-            is_json: self.is_json,
-        };
+    /// The peer of a row, at this address.
+    pub(crate) fn new(address: String, peer: u16) -> Self {
+        Self {
+            address,
+            peer,
+            trace: Arc::default(),
+        }
+    }
+
+    /// Carries a session beside whatever else is done with the card. What becomes of it is told and hinders nothing.
+    fn start(&self, card: SharedCard, tell: Tell) -> Running {
         let (address, peer, trace) = (self.address.clone(), self.peer, Arc::clone(&self.trace));
         Running::start(move |stop| {
             let settings = Settings {
                 stop: Some(stop.clone()),
                 ..tls::settings(peer)
             };
-            let (words, mut object) = match session(&address, card, &settings, &trace) {
-                Ok(Some(session)) => (
-                    format!("{}; {}", tls::words(&session), tls::counts(&session)),
-                    tls::as_json(&session),
-                ),
-                Ok(None) => return,
-                Err(error) => {
-                    let words = in_a_line(&error);
-                    (words.clone(), json!({"error": words}))
-                }
-            };
-            object["result"] = "session".into();
-            say.say(&format!("gateway: {words}"), &object);
+            if let Some(session) = session(&address, card, &settings, &trace).transpose() {
+                tell(&Happening::Session(session));
+            }
         })
     }
 }
@@ -202,7 +302,7 @@ fn session(
     mut card: SharedCard,
     settings: &Settings,
     trace: &Mutex<Option<Trace>>,
-) -> Result<Option<sekisho_device::tls::Session>> {
+) -> Result<Option<Session>> {
     let is_stopped = |pause| settings.stop.as_ref().is_some_and(|stop| stop.wait(pause));
     let mut last = anyhow!("it was not tried");
     for pause in TRIES {
@@ -244,33 +344,19 @@ fn connect(address: &str, is_stopped: &dyn Fn(Duration) -> bool) -> Option<Resul
 }
 
 /// A sensor of the device.
-pub(super) struct Sensor {
-    command: String,
-    every: Duration,
-    id: [u8; 2],
-    file: Arc<Mutex<SensorFile>>,
-    is_json: bool,
+pub(crate) struct Sensor {
+    /// A command of the shell, which says a reading.
+    pub(crate) command: String,
+    /// How long between two.
+    pub(crate) every: Duration,
+    /// The file that they are written to.
+    pub(crate) file: [u8; 2],
 }
 
 impl Sensor {
-    /// The SE has been reset and read, and an update may begin: the channel of the readings is opened before it, and none in it.
-    pub(super) fn hold(&self, card: &SharedCard) {
-        lock(&self.file).hold(&mut card.clone());
-    }
-
-    /// The update is over.
-    pub(super) fn release(&self) {
-        lock(&self.file).release();
-    }
-
     /// Writes down what it says, again and again, beside whatever else is done with the card.
-    pub(super) fn start(&self, mut card: SharedCard, progress: &Progress) -> Running {
-        let say = Say {
-            progress: progress.clone(),
-            is_json: self.is_json,
-        };
-        let (command, every, id) = (self.command.clone(), self.every, self.id);
-        let file = Arc::clone(&self.file);
+    fn start(&self, file: Arc<Mutex<SensorFile>>, mut card: SharedCard, tell: Tell) -> Running {
+        let (command, every, id) = (self.command.clone(), self.every, self.file);
         Running::start(move |stop| {
             let mut last = None;
             loop {
@@ -280,17 +366,7 @@ impl Sensor {
                 let now = written.err().map(|error| in_a_line(&error));
                 // What has not changed since the last reading is not said again.
                 if !waits && last.as_ref() != Some(&now) {
-                    let id = hex::encode_upper(id);
-                    match &now {
-                        None => say.say(
-                            &format!("sensor: written to file {id}"),
-                            &json!({"result": "sensor", "file": id}),
-                        ),
-                        Some(error) => say.say(
-                            &format!("sensor: {error}"),
-                            &json!({"result": "sensor", "file": id, "error": error}),
-                        ),
-                    }
+                    tell(&Happening::Reading(id, now.clone()));
                 }
                 if !waits {
                     last = Some(now);

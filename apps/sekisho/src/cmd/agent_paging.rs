@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use sekisho_device::paging::{Pager, Reason, SecApp, Step, UdpLink};
-use sekisho_device::{Agent, Backoff, DiskSpool, Event, Facts, HttpsBackend, SharedCard, Turn};
+use sekisho_device::{Agent, Backoff, DiskSpool, Facts, HttpsBackend, SharedCard, Turn};
 use sekisho_paging::message::{Action, Message};
 use sekisho_transport::Card;
 use serde_json::json;
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::agent::{self, Args, Progress};
-use super::agent_beside::{Gateway, Running, Sensor};
+use super::agent_beside::Beside;
 use crate::files;
 
 /// How often the agent looks around while it waits.
@@ -25,29 +25,24 @@ struct Paged<'a> {
     agent: &'a mut PagedAgent,
     link: UdpLink,
     progress: Progress,
-    gateway: Option<Gateway>,
-    sensor: Option<Sensor>,
-    /// A session of the SE with the gateway.
-    session: Option<Running>,
+    beside: Beside,
 }
 
 /// Polls for ever, or until it has heard something once.
 #[allow(clippy::disallowed_methods, reason = "this is the edge that waits")]
 pub(super) fn run(args: &Args, agent: &mut PagedAgent) -> Result<ExitCode> {
+    let progress = Progress::new();
     let mut paged = Paged {
         args,
         agent,
         link: UdpLink::new(args.paging.clone()).context("no socket for paging")?,
-        progress: Progress::new(),
-        gateway: args.beside.gateway(args.json)?,
-        sensor: args.beside.sensor(args.json),
-        session: None,
+        beside: args.beside.beside(&progress, args.json)?,
+        progress,
     };
     let timeout = Duration::from_secs(args.timeout);
     let mut pager = Pager::new();
     let mut card = SharedCard::new(args.card.open(timeout)?);
-    let start = |sensor: &Sensor| sensor.start(card.clone(), &paged.progress);
-    let _sensor = paged.sensor.as_ref().map(start);
+    paged.beside.start(&card);
     let started = Instant::now();
     loop {
         match pager.turn(&mut card, &mut paged.link, started.elapsed()) {
@@ -61,9 +56,7 @@ pub(super) fn run(args: &Args, agent: &mut PagedAgent) -> Result<ExitCode> {
             Ok(Step::Act(message)) => {
                 let code = paged.act(&mut card, message)?;
                 if args.once && message.action != Action::Nothing {
-                    if let Some(session) = paged.session.take() {
-                        session.wait();
-                    }
+                    paged.beside.wait();
                     return Ok(code);
                 }
             }
@@ -133,9 +126,8 @@ impl Paged<'_> {
     /// The turns of the agent, until there is nothing left to do; each with a session of the SE beside it, if that is asked for too.
     fn update(&mut self, card: &mut SharedCard, with_session: bool) -> Result<ExitCode> {
         let mut backoff = Backoff::new();
-        let users = card.clone();
         loop {
-            let turn = self.turn(card, &users, with_session);
+            let turn = self.turn(card, with_session);
             if self.args.json {
                 agent::print_line(&agent::as_json(&turn).to_string());
             }
@@ -159,22 +151,12 @@ impl Paged<'_> {
         }
     }
 
-    /// One turn of the agent. It begins with a reset of the SE, so that a session ends in good order before it, and begins behind it.
-    fn turn(&mut self, card: &mut SharedCard, users: &SharedCard, with_session: bool) -> Result<Turn> {
-        self.session = None;
-        let (progress, session) = (&self.progress, &mut self.session);
-        let gateway = self.gateway.as_ref().filter(|_| with_session);
-        let sensor = self.sensor.as_ref();
-        let mut watch = |event: Event| {
-            if let Event::Secure(_) = &event {
-                sensor.inspect(|sensor| sensor.hold(users));
-                *session = gateway.map(|gateway| gateway.start(users.clone(), progress));
-            }
-            progress.show(&event);
-        };
-        let turn = self.agent.turn(card, &mut watch).map_err(anyhow::Error::new);
-        sensor.inspect(|sensor| sensor.release());
-        turn
+    fn turn(&mut self, card: &mut SharedCard, with_session: bool) -> Result<Turn> {
+        let progress = &self.progress;
+        let turn = self
+            .beside
+            .turn(self.agent, card, with_session, &mut |event| progress.show(&event));
+        turn.map_err(anyhow::Error::new)
     }
 
     /// A key pair made in the SE, its public part certified; the certificate is kept beside the spool.

@@ -1,7 +1,7 @@
 //! The subcommands. To add one: a module here, a variant of [`Command`], a line in [`run`].
 
 mod agent;
-mod agent_beside;
+pub(crate) mod agent_beside;
 mod agent_paging;
 mod analyse;
 mod apdu;

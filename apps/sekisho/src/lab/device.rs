@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow, bail};
 use sekisho_apdu::gp::ins;
 use sekisho_device::paging::{Pager, SecApp, Step, UdpLink};
-use sekisho_device::{Agent, AgentError, HttpsBackend, LinkToken, MemorySpool, Turn};
+use sekisho_device::{Agent, AgentError, Event, HttpsBackend, LinkToken, MemorySpool, SharedCard, Turn};
 use sekisho_link::{Access, SeId};
 use sekisho_os::{Interface, Personalisation, Profile};
 use sekisho_paging::message::Action;
@@ -11,12 +11,13 @@ use sekisho_store::OpenFiles;
 use sekisho_transport::{Card, TransportError};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::faults::{Fault, FaultyBackend};
-use crate::card::element::{self, VirtualSe};
+use crate::card::element::{self, FleetSe};
 use crate::card::ram_flash::RamFlash;
+use crate::cmd::agent_beside::Beside;
 
 /// An R-APDU with the most data that a short command can ask for.
 const ANSWER_MAX: usize = 4096;
@@ -26,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const FILES_MIN: usize = 80;
 /// Of what is left beside a server that runs: the connections of the workers.
 const FILES_OF_WORKERS: usize = 24;
+/// A session's: both ends of its connection, and what a command of the shell is started with that says what a sensor does.
+const FILES_OF_SESSION: usize = 4;
 /// More sockets than this would not be looked at often enough.
 const SOCKETS_MAX: usize = 4096;
 /// How long a device waits after a loss.
@@ -34,7 +37,7 @@ const AFTER_LOSS: Duration = Duration::from_millis(100);
 /// The SE in its socket.
 pub(super) struct Socket {
     /// `None` for the moment of a power cycle.
-    se: Option<VirtualSe<RamFlash>>,
+    se: Option<FleetSe<RamFlash>>,
     profile: Profile,
     fault: Option<Fault>,
     commands: u32,
@@ -49,7 +52,7 @@ impl Socket {
         };
         let mut flash = se.into_flash();
         flash.power_on();
-        let mut se = VirtualSe::new(flash, element::SystemRng);
+        let mut se = FleetSe::new(flash, element::SystemRng);
         se.boot(&self.profile).map_err(|error| lost(&error.to_string()))?;
         self.se = Some(se);
         Ok(())
@@ -111,6 +114,11 @@ pub(super) fn enough_files(files: OpenFiles) -> Result<()> {
     Ok(())
 }
 
+/// How many sessions there are files for, beside all else.
+pub(super) fn sessions_at_most(files: OpenFiles) -> usize {
+    files.left().saturating_sub(FILES_MIN + FILES_OF_WORKERS) / 2 / FILES_OF_SESSION
+}
+
 /// Sockets that devices may have at the same time, while they wait for an answer.
 pub(super) struct Sockets(AtomicUsize);
 
@@ -119,8 +127,9 @@ pub(super) struct Permit(Arc<Sockets>);
 
 impl Sockets {
     /// A share of the files that the process may still open; the rest is for connections.
-    pub(super) fn of_what_is_left(files: OpenFiles) -> Arc<Self> {
-        let sockets = files.left().saturating_sub(FILES_OF_WORKERS) / 2;
+    pub(super) fn of_what_is_left(files: OpenFiles, sessions: usize) -> Arc<Self> {
+        let others = FILES_OF_WORKERS + sessions * FILES_OF_SESSION;
+        let sockets = files.left().saturating_sub(others) / 2;
         Arc::new(Self(AtomicUsize::new(sockets.clamp(1, SOCKETS_MAX))))
     }
 
@@ -159,7 +168,11 @@ pub(super) enum Next {
 pub(super) struct Device {
     pub(super) se_id: SeId,
     pub(super) fault: Option<Fault>,
-    reader: Socket,
+    reader: SharedCard,
+    /// A TLS session of the SE, and a sensor, if it has them.
+    beside: Beside,
+    /// Whether the SE is in an update, for whoever wants to know.
+    is_updating: Arc<AtomicBool>,
     agent: Agent<FaultyBackend<HttpsBackend>, MemorySpool>,
     pager: Pager,
     link: UdpLink,
@@ -167,8 +180,8 @@ pub(super) struct Device {
     /// Held while a poll is out.
     socket: Option<Permit>,
     started: Instant,
-    /// The message that is being acted on.
-    order: Option<u32>,
+    /// The message that is being acted on, and whether it asks for a session.
+    order: Option<(u32, bool)>,
     /// What went wrong last.
     pub(super) trouble: Option<String>,
 }
@@ -180,15 +193,16 @@ impl Device {
         fault: Option<Fault>,
         server: &Reach,
         token: &str,
+        beside: (Beside, Arc<AtomicBool>),
     ) -> Result<Self> {
         let flash = RamFlash::for_profile(profile);
-        let (mut se, _) = element::start(flash, profile, personalisation)?;
+        let (mut se, _): (FleetSe<_>, _) = element::start_as(flash, profile, &[personalisation])?;
         if fault == Some(Fault::PowerCut) {
             // Somewhere among the pages of the update; which one, and how it tears, is the SE's own number.
             let number = u64::from(personalisation.se_id[9]);
             let mut flash = se.into_flash();
             flash.cut_after(12 + number % 90, number);
-            se = VirtualSe::new(flash, element::SystemRng);
+            se = FleetSe::new(flash, element::SystemRng);
             se.boot(profile)?;
         }
         let token =
@@ -199,13 +213,15 @@ impl Device {
         Ok(Self {
             se_id: SeId(personalisation.se_id),
             fault,
-            reader: Socket {
+            reader: SharedCard::new(Box::new(Socket {
                 se: Some(se),
                 profile: profile.clone(),
                 fault,
                 commands: 0,
                 answer: vec![0; ANSWER_MAX],
-            },
+            })),
+            beside: beside.0,
+            is_updating: beside.1,
             agent: Agent::new(
                 FaultyBackend::new(backend, fault),
                 MemorySpool::new(),
@@ -224,10 +240,26 @@ impl Device {
 
     /// One turn: polls until there is an update, then the agent's turns until it is done.
     pub(super) fn turn(&mut self) -> Next {
-        if self.order.is_none() {
+        let Some((_, with_session)) = self.order else {
             return self.poll();
-        }
-        match self.agent.turn(&mut self.reader, &mut |_| ()) {
+        };
+        self.beside.start(&self.reader);
+        let is_updating = &self.is_updating;
+        let mut watch = |event| {
+            if let Event::Offered(_) = event {
+                is_updating.store(true, Ordering::Relaxed);
+            }
+        };
+        let turn = self
+            .beside
+            .turn(&mut self.agent, &mut self.reader, with_session, &mut watch);
+        self.is_updating.store(false, Ordering::Relaxed);
+        match turn {
+            // The session has begun; the campaign's own message is still to come.
+            Ok(Turn::Nothing | Turn::NotYet(_)) if with_session => match self.done() {
+                Next::Done => Next::After(LOOK),
+                later @ Next::After(_) => later,
+            },
             // Not for this device, or not yet: the message stays pending, and the next poll is as good as any to ask again.
             Ok(Turn::Nothing | Turn::NotYet(_)) => {
                 self.order = None;
@@ -266,9 +298,11 @@ impl Device {
         }
         match step {
             Ok(Step::Act(message)) => {
-                if let Action::Update(_) = message.action {
-                    self.order = Some(message.order);
-                }
+                self.order = match message.action {
+                    Action::Update(_) => Some((message.order, false)),
+                    Action::OpenHttps(_) => Some((message.order, true)),
+                    _ => None,
+                };
                 Next::After(Duration::ZERO)
             }
             Ok(Step::Wait(wait)) => Next::After(wait.min(LOOK)),
@@ -279,14 +313,21 @@ impl Device {
 
     /// The message has been acted on, which SecApp writes down.
     fn done(&mut self) -> Next {
-        let order = self.order.take().unwrap_or_default();
-        match SecApp::select(&mut self.reader).and_then(|mut app| app.done(order)) {
+        let Some(order) = self.order.take() else {
+            return Next::Done;
+        };
+        match SecApp::select(&mut self.reader).and_then(|mut app| app.done(order.0)) {
             Ok(()) => Next::Done,
             Err(error) => {
                 self.order = Some(order);
                 self.failed(&error)
             }
         }
+    }
+
+    /// Ends what it does beside its updates.
+    pub(super) fn rest(&mut self) {
+        self.beside = Beside::nothing();
     }
 
     /// Sends a command and gives data and status word, or `None` when the SE does not answer.

@@ -2,21 +2,24 @@
 
 use anyhow::{Context, Result, anyhow};
 use sekisho_apdu::gp::CardLifeCycle;
+use sekisho_applets::file_system::image::{Image, ROOT};
 use sekisho_device::{HttpsBackend, HttpsConfig, LinkToken};
 use sekisho_hsm::{Hsm, KVN_SCP};
 use sekisho_link::SeId;
 use sekisho_os::{Personalisation, Profile};
 use sekisho_store::OpenFiles;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::Args;
 use super::device::{Device, Next, Reach, Sockets};
 use super::faults::Fault;
+use super::gateway::{Counts, Office, SENSOR_FCP, SENSOR_FILE, reading_of};
 use super::system::System;
-use crate::card::perso::{FirstPart, SecAppRecords, sec_app};
+use crate::card::perso::{FirstPart, SecAppRecords, file_system, sec_app, tls_manager};
+use crate::cmd::agent_beside::{Beside, Gateway, Happening, Sensor};
 
 /// Devices that have their turn at the same time.
 const WORKERS: usize = 8;
@@ -24,6 +27,8 @@ const WORKERS: usize = 8;
 const REGISTRATION: usize = 10_000;
 /// The lab gives up when nothing has come to an end for so long.
 const STANDSTILL: Duration = Duration::from_secs(60);
+/// How often the sensor of a device says something.
+const EVERY: Duration = Duration::from_secs(2);
 
 /// The devices.
 pub(super) struct Fleet {
@@ -35,14 +40,63 @@ fn se_id(index: u32) -> SeId {
     SeId([0x5E, 0xC1, 0x54, 0x00, 0x00, 0x00, a, b, c, d])
 }
 
+/// The files of an SE whose device has a sensor.
+fn sensor_files() -> Result<Image> {
+    let refused = |refusal: sekisho_os::Refusal| anyhow!("the files of an SE: {}", refusal.0);
+    let mut files =
+        Image::new(b"\x62\x0D\x82\x01\x38\x83\x02\x3F\x00\x8C\x04\x07\xFF\xFF\xFF").map_err(refused)?;
+    files.file(ROOT, SENSOR_FCP).map_err(refused)?;
+    Ok(files)
+}
+
+/// How devices reach this server, of which so many have sessions.
+fn reach(system: &System, sessions: usize) -> Result<Reach> {
+    let https = HttpsBackend::new(&HttpsConfig {
+        server: format!("https://{}", system.server.device_address),
+        authorities: system.server.certificate.clone().into_bytes(),
+        token: LinkToken::new(&"0".repeat(32)).ok_or_else(|| anyhow!("link token"))?,
+        timeout: Duration::from_secs(30),
+    });
+    Ok(Reach {
+        https: https.map_err(|error| anyhow!(error))?,
+        paging: system.paging()?.engine().local_addr(),
+        sockets: Sockets::of_what_is_left(OpenFiles::count().context("counting open files")?, sessions),
+    })
+}
+
+/// What `sekisho agent --gateway --sensor` does beside updates.
+fn beside(office: &Office, id: SeId) -> Beside {
+    let sensor = Sensor {
+        command: format!("echo '{}'", reading_of(id)),
+        every: EVERY,
+        file: SENSOR_FILE,
+    };
+    let counts = Arc::clone(office.counts());
+    let tell = move |happening: &Happening| count(&counts, happening);
+    let gateway = Gateway::new(office.address.to_string(), 1);
+    Beside::new(Some(gateway), Some(sensor), Arc::new(tell))
+}
+
+fn count(counts: &Counts, happening: &Happening) {
+    let (count, more) = match happening {
+        Happening::Session(Ok(session)) => (&counts.bytes, session.sent + session.received),
+        Happening::Session(Err(_)) => (&counts.broken, 1),
+        Happening::Reading(_, None) => return,
+        Happening::Reading(_, Some(_)) => (&counts.wrong, 1),
+    };
+    count.fetch_add(more, Ordering::Relaxed);
+}
+
 impl Fleet {
-    /// Makes the SEs with their own keys of the HSM and registers their devices.
+    /// Makes the SEs with their own keys of the HSM and registers their devices. The first of them have sessions with this gateway, and a sensor.
     pub(super) fn personalise(
         runtime: &tokio::runtime::Runtime,
         system: &System,
         args: &Args,
+        office: Option<&(Office, usize)>,
         each: impl Fn(),
     ) -> Result<Self> {
+        let sessions = office.map_or(0, |(_, sessions)| *sessions);
         let ids: Vec<SeId> = (0..args.devices).map(se_id).collect();
         let mut tokens = Vec::with_capacity(ids.len());
         for ids in ids.chunks(REGISTRATION) {
@@ -50,25 +104,26 @@ impl Fleet {
         }
         let profile = Profile::default();
         let first = FirstPart::new()?;
-        let https = HttpsBackend::new(&HttpsConfig {
-            server: format!("https://{}", system.server.device_address),
-            authorities: system.server.certificate.clone().into_bytes(),
-            token: LinkToken::new(&"0".repeat(32)).ok_or_else(|| anyhow!("link token"))?,
-            timeout: Duration::from_secs(30),
-        });
-        let reach = Reach {
-            https: https.map_err(|error| anyhow!(error))?,
-            paging: system.paging()?.engine().local_addr(),
-            sockets: Sockets::of_what_is_left(OpenFiles::count().context("counting open files")?),
-        };
+        let reach = reach(system, sessions)?;
         let designer = system.ceremony.designer_public();
-        let paging = system.provision(runtime, &ids)?;
+        let paging = system.provision(runtime, &ids, sessions)?;
+        let files = sensor_files()?;
+        let files: Vec<_> = files.iter().collect();
         let mut devices = Vec::with_capacity(ids.len());
         for (index, ((id, token), (state, recovery))) in (0_u32..).zip(ids.iter().zip(&tokens).zip(&paging)) {
             let keys = system.hsm.perso(*id)?;
             let kept = SecAppRecords::new(state, recovery);
             let records = kept.borrowed();
-            let applications = [sec_app(&records)?];
+            let office = office.filter(|_| usize::try_from(index).is_ok_and(|index| index < sessions));
+            let is_updating = Arc::<AtomicBool>::default();
+            let tls = office.map(|(office, _)| office.element(*id, Arc::clone(&is_updating)));
+            let tls = tls.transpose()?;
+            let tls: Option<Vec<_>> = tls.as_ref().map(|tls| tls.iter().collect());
+            let mut applications = vec![sec_app(&records)?];
+            if let Some(tls) = &tls {
+                applications.extend([file_system(&files)?, tls_manager(tls)?]);
+            }
+            let beside = office.map_or_else(Beside::nothing, |(office, _)| beside(office, *id));
             let personalisation = Personalisation {
                 key_version: 1,
                 se_id: id.0,
@@ -87,18 +142,26 @@ impl Fleet {
                 data_objects: &[],
                 life_cycle: CardLifeCycle::Secured,
             };
-            let fault = if args.faults {
-                Fault::of(index, args.seed)
-            } else {
-                None
-            };
+            let fault = args.faults.then(|| Fault::of(index, args.seed)).flatten();
             devices.push(
-                Device::new(&personalisation, &profile, fault, &reach, token)
-                    .with_context(|| format!("SE {id}"))?,
+                Device::new(
+                    &personalisation,
+                    &profile,
+                    fault,
+                    &reach,
+                    token,
+                    (beside, is_updating),
+                )
+                .with_context(|| format!("SE {id}"))?,
             );
             each();
         }
         Ok(Self { devices })
+    }
+
+    /// Ends what devices do beside their updates.
+    pub(super) fn rest(&mut self) {
+        self.devices.iter_mut().for_each(Device::rest);
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = SeId> + '_ {

@@ -6,6 +6,7 @@
 mod device;
 mod faults;
 mod fleet;
+mod gateway;
 mod report;
 pub(crate) mod system;
 pub(crate) mod unicast;
@@ -18,7 +19,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use fleet::Fleet;
-use report::Report;
+use gateway::Office;
+use report::{Report, Sessions};
 use system::System;
 
 /// Runs the whole system on loopback: a fleet of virtual SEs takes a broadcast update, a canary cohort first
@@ -36,6 +38,9 @@ pub(crate) struct Args {
     /// Let some devices lose power in mid-write, lose packets, or be tampered with
     #[arg(long)]
     faults: bool,
+    /// How many SEs have a TLS session of their own beside the update, in which a gateway reads what a sensor of the device says [default: one in ten, as far as there are open files for them]
+    #[arg(long, value_name = "N")]
+    sessions: Option<u32>,
     /// Decides which device has which fault
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -92,9 +97,17 @@ fn say(_: &Args, text: &str) {
 
 #[allow(clippy::disallowed_methods, reason = "the lab measures how long it takes")]
 fn campaign(args: &Args, runtime: &tokio::runtime::Runtime, system: &System) -> Result<Report> {
+    let sessions = sessions(args)?;
+    let office = match sessions {
+        0 => None,
+        _ => Some((
+            Office::start(runtime, sessions).context("the lab's gateway")?,
+            sessions,
+        )),
+    };
     let bar = progress(args.devices, "personalising");
     let started = Instant::now();
-    let mut fleet = Fleet::personalise(runtime, system, args, || bar.inc(1))?;
+    let mut fleet = Fleet::personalise(runtime, system, args, office.as_ref(), || bar.inc(1))?;
     bar.finish_and_clear();
     say(
         args,
@@ -106,6 +119,10 @@ fn campaign(args: &Args, runtime: &tokio::runtime::Runtime, system: &System) -> 
     );
 
     let versions_before = fleet.versions();
+    if office.is_some() {
+        // Before the campaign's own: the sessions are there when the update comes.
+        system.open_sessions()?;
+    }
     let id = system.create_campaign(fleet.ids(), args.faults)?;
     say(
         args,
@@ -119,10 +136,18 @@ fn campaign(args: &Args, runtime: &tokio::runtime::Runtime, system: &System) -> 
     fleet.run(|done| bar.set_position(done))?;
     let seconds = started.elapsed().as_secs_f64();
     bar.finish_and_clear();
+    let sessions = office.map(|(office, elements)| -> Result<_> {
+        let counts = std::sync::Arc::clone(office.counts());
+        office.stop(runtime)?;
+        fleet.rest();
+        Ok(Sessions::new(elements, &counts))
+    });
+    let sessions = sessions.transpose()?;
 
     let unicast = unicast::measure(&system.image, 16)?;
-    let report =
-        Report::new(args, system, &id, &fleet, versions_before, unicast, seconds)?.heard(&fleet.versions());
+    let report = Report::new(args, system, &id, &fleet, versions_before, unicast, seconds)?
+        .with_sessions(sessions)
+        .heard(&fleet.versions());
     if report.updated + report.failed != u64::from(args.devices) {
         bail!(
             "only {} of {} SEs have come to an end",
@@ -131,6 +156,17 @@ fn campaign(args: &Args, runtime: &tokio::runtime::Runtime, system: &System) -> 
         );
     }
     Ok(report)
+}
+
+/// How many SEs have sessions.
+fn sessions(args: &Args) -> Result<usize> {
+    let most = device::sessions_at_most(OpenFiles::count().context("counting open files")?);
+    let wanted = args.sessions.unwrap_or(args.devices / 10);
+    let wanted = usize::try_from(wanted.min(args.devices))?;
+    if args.sessions.is_some() && wanted > most {
+        bail!("there are open files for {most} sessions at most (ulimit -n)");
+    }
+    Ok(wanted.min(most))
 }
 
 fn progress(len: u32, what: &'static str) -> ProgressBar {

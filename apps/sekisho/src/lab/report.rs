@@ -4,10 +4,11 @@ use anyhow::{Context, Result};
 use sekisho_server::SE_REFUSED;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Args;
 use super::fleet::Fleet;
+use super::gateway::Counts;
 use super::system::{NEXT_VERSION, System};
 use super::unicast::Unicast;
 
@@ -20,6 +21,58 @@ struct Refused {
     detail: String,
     /// Whether the SE itself has proved that it refused.
     proved: bool,
+}
+
+/// What came of the sessions beside the update.
+pub(super) struct Sessions {
+    /// SEs that have them.
+    elements: usize,
+    begun: u64,
+    commands: u64,
+    in_updates: u64,
+    readings: u64,
+    bytes: u64,
+    wrong: u64,
+    broken: u64,
+}
+
+impl Sessions {
+    pub(super) fn new(elements: usize, counts: &Counts) -> Self {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Self {
+            elements,
+            begun: of(&counts.sessions),
+            commands: of(&counts.commands),
+            in_updates: of(&counts.in_updates),
+            readings: of(&counts.readings),
+            bytes: of(&counts.bytes),
+            wrong: of(&counts.wrong),
+            broken: of(&counts.broken),
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "secure_elements": self.elements, "begun": self.begun, "commands": self.commands, "commands_in_updates": self.in_updates,
+            "readings": self.readings, "bytes": self.bytes, "wrong_answers": self.wrong, "broken": self.broken,
+        })
+    }
+
+    #[allow(clippy::print_stdout, reason = "the report is what the command is for")]
+    fn print(&self) {
+        println!(
+            "\n  TLS sessions in SEs  {:>9}   of {} SEs",
+            self.begun, self.elements
+        );
+        println!(
+            "  commands in them     {:>9}   {} of them while the SE was updated",
+            self.commands, self.in_updates
+        );
+        println!(
+            "  bytes of records     {:>9}   {} readings of sensors",
+            self.bytes, self.readings
+        );
+    }
 }
 
 /// What the campaign came to.
@@ -40,6 +93,7 @@ pub(super) struct Report {
     /// SEs that run the new version, as they say and do themselves.
     running_new: u64,
     recovered: BTreeMap<&'static str, u64>,
+    sessions: Option<Sessions>,
 }
 
 impl Report {
@@ -105,7 +159,13 @@ impl Report {
             refused,
             running_new: 0,
             recovered,
+            sessions: None,
         })
+    }
+
+    pub(super) fn with_sessions(mut self, sessions: Option<Sessions>) -> Self {
+        self.sessions = sessions;
+        self
     }
 
     /// The SEs' own word on it.
@@ -115,9 +175,10 @@ impl Report {
         self
     }
 
-    /// Whether what the server believes is what the SEs do, and every failure was a planned one.
+    /// Whether what the server believes is what the SEs do, every failure was a planned one, and no session said what was not so.
     pub(super) fn is_sound(&self) -> bool {
         self.running_new == self.updated
+            && self.sessions.as_ref().is_none_or(|sessions| sessions.wrong == 0)
             && self.updated + self.failed == self.devices
             && self
                 .refused
@@ -143,6 +204,7 @@ impl Report {
             "server_cpu_us_per_device": rounded(self.server_micros), "unicast_cpu_us_per_device": rounded(self.unicast.micros),
             "version_before": self.version_before, "version_after": self.version_after,
             "seconds": rounded(self.seconds), "recovered": self.recovered, "refused": refused,
+            "sessions": self.sessions.as_ref().map(Sessions::json),
         })
     }
 
@@ -176,13 +238,17 @@ impl Report {
             self.server_micros, self.unicast.micros, micros
         );
         println!("  and once for all     {:>9} B  (cacheable)", self.bulk_bytes);
+        if let Some(sessions) = &self.sessions {
+            sessions.print();
+        }
         for (fault, count) in &self.recovered {
             println!("\n  recovered: {count} with {fault}");
         }
         self.print_refused();
         if !self.is_sound() {
+            let wrong = self.sessions.as_ref().map_or(0, |sessions| sessions.wrong);
             println!(
-                "\n  NOT SOUND: the server believes {} updated, {} SEs run the new version",
+                "\n  NOT SOUND: the server believes {} updated, {} SEs run the new version; {wrong} answers in sessions were wrong",
                 self.updated, self.running_new
             );
         }

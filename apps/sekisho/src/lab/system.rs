@@ -24,6 +24,10 @@ const MIN_PREVIOUS: u32 = 1;
 /// P_MOB: what the campaign brings for the device itself.
 const P_MOB: &[u8] = b"meter firmware settings, for the device and not for its SE";
 
+/// The groups of the lab's devices: of those with sessions, and of all others.
+const WITH_SESSIONS: u16 = 2;
+const OTHERS: u16 = 1;
+
 /// Polling interval of the lab's devices, in seconds.
 const INTERVAL: u32 = 1;
 
@@ -121,13 +125,28 @@ impl System {
             .context("the lab's server has paging")
     }
 
-    /// Registers SEs for paging and gives what each is personalised with.
-    pub(crate) fn provision(&self, runtime: &Runtime, ids: &[SeId]) -> Result<Vec<(State, RecoveryKey)>> {
+    /// Registers SEs for paging, of which the first have sessions, and gives what each is personalised with.
+    pub(crate) fn provision(
+        &self,
+        runtime: &Runtime,
+        ids: &[SeId],
+        sessions: usize,
+    ) -> Result<Vec<(State, RecoveryKey)>> {
         let paging = self.paging()?;
+        let (with_sessions, others) = ids.split_at(sessions.min(ids.len()));
         Ok(runtime.block_on(async {
-            paging.register(ids, 1, false).await?;
+            paging.register(with_sessions, WITH_SESSIONS, false).await?;
+            paging.register(others, OTHERS, false).await?;
             paging.provision_all(ids, INTERVAL).await
         })?)
+    }
+
+    /// Tells those with sessions to open one (KIND 02).
+    pub(crate) fn open_sessions(&self) -> Result<()> {
+        let message = json!({ "group": WITH_SESSIONS, "action": "open-https", "argument": 0 });
+        self.admin
+            .post("paging/messages", message.to_string().as_bytes())?;
+        Ok(())
     }
 
     /// Registers devices and gives their link tokens.
