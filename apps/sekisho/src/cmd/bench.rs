@@ -17,7 +17,7 @@ use crate::card::perso::FirstPart;
 use crate::card::ram_flash::RamFlash;
 use crate::lab::unicast;
 
-/// Measures on this machine: authorisations beside individual wrapping, SELECT, memory of a virtual SE; or polls beside a bare echo; or secure messaging; or a card's commands; or each protocol's frames
+/// Measures on this machine: authorisations beside individual wrapping, SELECT, memory of a virtual SE; or polls beside a bare echo; or secure messaging; or a card's commands; or TLS sessions that end in an SE; or each protocol's frames
 #[derive(Parser)]
 pub(crate) struct Args {
     /// What to measure
@@ -45,6 +45,8 @@ enum What {
     Rolling,
     /// Commands of a card in this process: their time, and what they do to its flash
     Card,
+    /// TLS sessions that end in an SE: APDUs, bytes and CPU, beside rustls and OpenSSL
+    Tls,
     /// Each protocol's own frames: bytes and time on its line beside its floor, CPU beside in process
     Transports,
 }
@@ -147,6 +149,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         What::Paging => super::bench_paging::run(args.json, args.registered)?,
         What::Rolling => super::bench_rolling::run(args.json)?,
         What::Card => super::bench_card::run(args.json)?,
+        What::Tls => super::bench_tls::run(args.json)?,
         What::Transports => super::bench_transports::run(args.json)?,
         What::Update => return update(args),
     }

@@ -10,6 +10,7 @@ mod bench_card;
 mod bench_paging;
 mod bench_peers;
 mod bench_rolling;
+mod bench_tls;
 mod bench_transports;
 mod card;
 mod design;
