@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Foreign software against `sekisho card` through pcscd and its virtual reader (vpcd): opensc-tool, pcsc_scan, scriptor, yubikit, Java's
-# smartcardio where there is a JDK, a reader in Python for secure messaging, a whole broadcast update in Python; then the rate
+# smartcardio where there is a JDK, a reader in Python for secure messaging, a whole broadcast update in Python, a hostile TLS server; then the rate
 # of commands beside that of a trivial card; then T=0, PPS and T=1 as libccid's serial driver speaks them. Ends with "N passed, N failed".
 #
 # Runs in network and mount namespaces of its own, since vpcd listens on all addresses without authentication, and so that a pcscd of the
-# machine is left alone. Installs the Debian packages that are missing (as root), and yubikit into a cache. SEKISHO names a ready binary.
+# machine is left alone. Installs the Debian packages that are missing (as root), yubikit and tlslite-ng into a cache. SEKISHO names a ready binary.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 YUBIKIT=5.9.2
 CACHE=${SEKISHO_INTEROP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sekisho-interop}
 VENV=$CACHE/yubikit-$YUBIKIT
+TLSLITE=$CACHE/tlslite-ng-0.8.2
 READER="Virtual PCD 00 00"
 TRIVIAL="Virtual PCD 00 01"
 
@@ -18,6 +19,7 @@ prepare() {
     local missing=()
     local -A provides=(
         [pcscd]=pcscd [opensc-tool]=opensc [pcsc_scan]=pcsc-tools [scriptor]=pcsc-tools [cc]=gcc [unshare]=util-linux [ip]=iproute2
+        [openssl]=openssl
     )
     for command in "${!provides[@]}"; do
         command -v "$command" >/dev/null || missing+=("${provides[$command]}")
@@ -35,6 +37,12 @@ prepare() {
         rm -rf "$VENV"
         /usr/bin/python3 -m venv --system-site-packages "$VENV"
         "$VENV/bin/pip" install --quiet --disable-pip-version-check "yubikey-manager==$YUBIKIT"
+    fi
+    if [ ! -e "$TLSLITE/ready" ]; then
+        rm -rf "$TLSLITE"
+        /usr/bin/python3 -m venv "$TLSLITE"
+        "$TLSLITE/bin/pip" install --quiet --disable-pip-version-check --require-hashes --requirement tests/interop/tlslite.txt
+        touch "$TLSLITE/ready"
     fi
     if [ -z "${SEKISHO:-}" ]; then
         cargo build --locked --quiet --package sekisho
@@ -152,6 +160,12 @@ check "it came to its end" grep -q "^ok there is nothing more" "$work/lines"
 timeout 120 "$VENV/bin/python" tests/interop/broadcast_client_2.py "$SEKISHO" >"$work/lines" 2>"$work/trace" || cat "$work/trace" >&2
 count "version 2 in Python"
 check "it came to its end as well" grep -q "^ok there is nothing more in version 2" "$work/lines"
+
+# A TLS server that lies in a hundred and fifty ways, one at a time, with right keys.
+timeout 240 "$TLSLITE/bin/python" tests/interop/tls_hostile.py "$SEKISHO" >"$work/lines" 2>"$work/trace" || cat "$work/trace" >&2
+count "a hostile server of tlslite-ng"
+tail -1 "$work/trace"
+check "it came to its end in both versions" grep -q "^ok TLS 1.2" "$work/lines"
 
 # The worked bytes of the specification pages, computed a second time from their words alone.
 for page in broadcast paging sm-rolling loading; do
