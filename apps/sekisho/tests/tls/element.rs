@@ -84,6 +84,7 @@ impl Element {
             0x2A => self.endpoint.close(&mut self.room, command.p1, &mut out),
             _ => match self.endpoint.hear(&mut self.room, command, &mut System, &mut out) {
                 Heard::Answer(sw) => sw,
+                Heard::Proved(_) => sekisho_apdu::StatusWord::NO_ERROR,
                 Heard::Command => {
                     let inner = self.room.command(1).to_vec();
                     self.inner += 1;

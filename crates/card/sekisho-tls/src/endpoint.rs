@@ -24,6 +24,8 @@ use crate::traffic::{
 pub enum Heard {
     /// It is answered with this status word, and with what has been written.
     Answer(StatusWord),
+    /// The same, with 9000: and it has proved the peer, by a certificate that is valid since then, in seconds since 1970.
+    Proved(u64),
     /// It made a record whole that carries a command: [`Room::command`], to be answered with [`Endpoint::answer`].
     Command,
 }
@@ -188,11 +190,17 @@ impl<E: Engine> Endpoint<E> {
         let done = match self.take(room, piece) {
             Ok(None) => Ok(StatusWord::NO_ERROR),
             Ok(Some(content_type)) => match self.act(room, content_type, rng, out) {
-                Ok(None) => return Heard::Command,
-                done => {
+                Ok(Heard::Answer(sw)) => {
                     self.forget(room);
-                    done.map(|sw| sw.unwrap_or(StatusWord::NO_ERROR))
+                    Ok(sw)
                 }
+                Ok(heard) => {
+                    if heard != Heard::Command {
+                        self.forget(room);
+                    }
+                    return heard;
+                }
+                Err(refusal) => Err(refusal),
             },
             Err(refusal) => Err(refusal),
         };
@@ -358,14 +366,14 @@ impl<E: Engine> Endpoint<E> {
         })
     }
 
-    /// Gives a whole record to whom it is for. `None` when it carries a command.
+    /// Gives a whole record to whom it is for.
     fn act<const RECORD: usize>(
         &mut self,
         room: &mut Room<RECORD>,
         content_type: u8,
         rng: &mut dyn Rng,
         out: &mut Writer<'_>,
-    ) -> Result<Option<StatusWord>> {
+    ) -> Result<Heard> {
         let record = room.record();
         match &mut self.state {
             State::None => Err(WRONG),
@@ -387,11 +395,11 @@ impl<E: Engine> Endpoint<E> {
                 self.pieces(&said, out)?;
                 match progress {
                     Progress::Going => {}
-                    Progress::Done => self.finish()?,
+                    Progress::Done => return self.finish().map(Heard::Proved),
                     Progress::Failed if said.is_empty() => return Err(Alert::INTERNAL_ERROR.into()),
-                    Progress::Failed => return Ok(Some(SESSION_OVER)),
+                    Progress::Failed => return Ok(Heard::Answer(SESSION_OVER)),
                 }
-                Ok(Some(StatusWord::NO_ERROR))
+                Ok(Heard::Answer(StatusWord::NO_ERROR))
             }
             State::Open(traffic) => {
                 let at = match traffic.version {
@@ -402,25 +410,27 @@ impl<E: Engine> Endpoint<E> {
                 match traffic.hear(content_type, content)? {
                     Said::Data(data) if !data.is_empty() => {
                         room.command = Some((at, at + data.len()));
-                        return Ok(None);
+                        return Ok(Heard::Command);
                     }
                     Said::Data(_) | Said::Nothing => {}
                     Said::KeyUpdate => self.update_key(out)?,
                     Said::HelloRequest => self.say(ALERT, &[1, Alert::NO_RENEGOTIATION.0], out)?,
                     Said::CloseNotify => return Err(Alert::CLOSE_NOTIFY.into()),
-                    Said::Fatal => return Ok(Some(SESSION_OVER)),
+                    Said::Fatal => return Ok(Heard::Answer(SESSION_OVER)),
                 }
-                Ok(Some(StatusWord::NO_ERROR))
+                Ok(Heard::Answer(StatusWord::NO_ERROR))
             }
         }
     }
 
-    /// The handshake is done: its memory goes, keys and counters stay.
-    fn finish(&mut self) -> Result<()> {
-        if let State::Handshake(handshake) = core::mem::replace(&mut self.state, State::None) {
-            self.state = State::Open(handshake.engine.finish()?);
-        }
-        Ok(())
+    /// The handshake is done: its memory goes, keys and counters stay. Since when the server's certificate is valid.
+    fn finish(&mut self) -> Result<u64> {
+        let State::Handshake(handshake) = core::mem::replace(&mut self.state, State::None) else {
+            return Err(WRONG);
+        };
+        let (traffic, since) = handshake.engine.finish()?;
+        self.state = State::Open(traffic);
+        Ok(since)
     }
 
     fn update_key(&mut self, out: &mut Writer<'_>) -> Result<()> {

@@ -18,6 +18,8 @@ use rustls::{
 };
 use sekisho_keys::Rng;
 use sekisho_keys::p256sig::SigningKey;
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::Alert;
@@ -68,11 +70,11 @@ pub trait Engine: Sized {
     /// Takes one record, header included; appends those that answer it to `out`.
     fn hear(&mut self, record: &[u8], rng: &mut dyn Rng, out: &mut Vec<u8>) -> Progress;
 
-    /// What stays of it, once it is [`Progress::Done`].
+    /// What stays of it, once it is [`Progress::Done`]: a session, and since when the certificate is valid that the server was proved by, in seconds since 1970.
     ///
     /// # Errors
     /// The alert that names why there is nothing.
-    fn finish(self) -> Result<Traffic, Alert>;
+    fn finish(self) -> Result<(Traffic, u64), Alert>;
 }
 
 /// rustls, and what is not with it yet.
@@ -137,6 +139,13 @@ impl Drop for Secrets {
     }
 }
 
+/// Since when the first certificate of a chain is valid. The others are what the server says, and may be in no path that has been verified.
+fn valid_since(chain: &[CertificateDer<'_>]) -> Option<u64> {
+    let certificate = Certificate::from_der(chain.first()?).ok()?;
+    let validity = certificate.tbs_certificate().validity();
+    Some(validity.not_before.to_unix_duration().as_secs())
+}
+
 /// The engine's configuration for a peer.
 fn config(peer: &Peer<'_>, secrets: &Arc<Secrets>) -> Result<ClientConfig, Alert> {
     let certificate = |der: &&[u8]| CertificateDer::from(der.to_vec());
@@ -197,7 +206,7 @@ impl Engine for Rustls {
         self.run(out)
     }
 
-    fn finish(self) -> Result<Traffic, Alert> {
+    fn finish(self) -> Result<(Traffic, u64), Alert> {
         let version = match self.connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => Version::Tls13,
             Some(ProtocolVersion::TLSv1_2) => Version::Tls12,
@@ -206,6 +215,8 @@ impl Engine for Rustls {
         if !self.incoming.is_empty() {
             return Err(Alert::UNEXPECTED_MESSAGE);
         }
+        let since = self.connection.peer_certificates().and_then(valid_since);
+        let since = since.ok_or(Alert::INTERNAL_ERROR)?;
         let extracted = self.connection.dangerous_into_kernel_connection();
         let (ExtractedSecrets { tx, rx }, _) = extracted.map_err(|_| Alert::INTERNAL_ERROR)?;
         let direction = |(number, keys): (u64, ConnectionTrafficSecrets), secret: &[AtomicU32; 8]| {
@@ -228,7 +239,7 @@ impl Engine for Rustls {
         };
         let tx = direction(tx, &self.secrets.tx).ok_or(Alert::INTERNAL_ERROR)?;
         let rx = direction(rx, &self.secrets.rx).ok_or(Alert::INTERNAL_ERROR)?;
-        Ok(Traffic::new(version, tx, rx))
+        Ok((Traffic::new(version, tx, rx), since))
     }
 }
 

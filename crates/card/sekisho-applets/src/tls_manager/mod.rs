@@ -2,6 +2,7 @@
 
 mod objects;
 mod sessions;
+mod time;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -12,7 +13,7 @@ use sekisho_os::{Application, Context, Next, Outcome, Place, Refusal, State, Tls
 use zeroize::Zeroizing;
 
 use objects::Object;
-pub use objects::{CHAIN_RECORD, KEY_RECORD, ROWS_MAX, is_chain, is_row, row_record};
+pub use objects::{CHAIN_RECORD, KEY_RECORD, ROWS_MAX, TIME_RECORD, is_chain, is_row, row_record};
 pub use sessions::SESSIONS_MAX;
 use sessions::{RecordRoom, Session};
 
@@ -231,17 +232,16 @@ impl TlsManager {
         if command.cla.chaining() {
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
-        let time = match command.data {
-            [] => None,
-            data => Some(u64::from_be_bytes(
-                data.try_into().map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?,
-            )),
+        let said = match command.data {
+            [] => 0,
+            data => u64::from_be_bytes(data.try_into().map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?),
         };
+        let time = said.max(time::floor(context)?);
         let free = self.free().ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
         self.began = self.began.wrapping_add(1);
         let number = self.began;
         let room = self.room.get_or_insert_with(|| Box::new(RecordRoom::new()));
-        let opened = Session::open(room, context, command, time.unwrap_or(0), number, out);
+        let opened = Session::open(room, context, command, time, number, out);
         let opened = opened.map(|(sw, session)| {
             if sw.is_success()
                 && let Some(before) = self

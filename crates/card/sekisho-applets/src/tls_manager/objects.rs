@@ -12,6 +12,8 @@ const ROW: u8 = 3;
 pub const KEY_RECORD: u16 = 1;
 /// Record of the certificate chain.
 pub const CHAIN_RECORD: u16 = 2;
+/// Record of the time floor.
+pub const TIME_RECORD: u16 = 4;
 /// Records of rows begin behind this.
 const ROWS: u16 = 0x0100;
 /// Rows of the table: 0001 to 0010.
@@ -35,6 +37,7 @@ pub(super) enum Object<'a> {
     Key(&'a [u8]),
     Chain(&'a [u8]),
     Row(u16, &'a [u8]),
+    Time(&'a [u8]),
 }
 
 impl<'a> Object<'a> {
@@ -50,6 +53,7 @@ impl<'a> Object<'a> {
                 row_record(row)?;
                 (value.is_empty() || is_row(value)).then_some(Self::Row(row, value))
             }
+            4 => (rest.is_empty() || rest.len() == 8).then_some(Self::Time(rest)),
             _ => None,
         }
     }
@@ -60,6 +64,7 @@ impl<'a> Object<'a> {
             Self::Key(value) => (KEY_RECORD, value),
             Self::Chain(value) => (CHAIN_RECORD, value),
             Self::Row(row, value) => (ROWS + row, value),
+            Self::Time(value) => (TIME_RECORD, value),
         }
     }
 }

@@ -9,6 +9,7 @@ use sekisho_tls::{Endpoint, Heard, Peer as Server, Room, Rustls, Version};
 use zeroize::Zeroizing;
 
 use super::objects::{CHAIN_RECORD, KEY_RECORD, OBJECT_MAX, Row, chain, key, row_record};
+use super::time;
 
 /// Sessions at once.
 pub const SESSIONS_MAX: usize = 4;
@@ -106,6 +107,10 @@ impl Session {
         }
         match self.endpoint.hear(room, command, context.rng(), out) {
             Heard::Answer(sw) => TlsHeard::Answer(sw),
+            Heard::Proved(since) => {
+                let moved = time::advance(context, since);
+                TlsHeard::Answer(moved.err().map_or(StatusWord::NO_ERROR, |refusal| refusal.0))
+            }
             Heard::Command => match self.speaker(context) {
                 Ok(speaker) => TlsHeard::Command(speaker),
                 Err(refusal) => TlsHeard::Answer(refusal.0),

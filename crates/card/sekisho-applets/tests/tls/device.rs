@@ -90,6 +90,17 @@ pub(crate) fn talking<T>(
     line: Between<'_>,
     talk: impl FnOnce(&mut Talk<'_, '_, '_>) -> T,
 ) -> T {
+    talking_at(se, server, (channel, 1, Some(NOW)), line, talk)
+}
+
+/// The same with a row's server, and the time that the device says it is.
+pub(crate) fn talking_at<T>(
+    se: &mut Se,
+    server: &mut ServerConnection,
+    (channel, row, time): (u8, u16, Option<u64>),
+    line: Between<'_>,
+    talk: impl FnOnce(&mut Talk<'_, '_, '_>) -> T,
+) -> T {
     let settings = Settings {
         channel,
         ..Settings::DEFAULT
@@ -102,7 +113,7 @@ pub(crate) fn talking<T>(
         command: None,
         answer: None,
     };
-    with_device(settings, (1, NOW), |device| talk(&mut Talk { device, sides }))
+    with_device(settings, (row, time), |device| talk(&mut Talk { device, sides }))
 }
 
 impl Talk<'_, '_, '_> {

@@ -22,3 +22,4 @@ mod scripted;
 mod se;
 mod secure_only;
 mod servers;
+mod time;

@@ -32,8 +32,8 @@ impl Engine for Done {
         Progress::Done
     }
 
-    fn finish(self) -> core::result::Result<Traffic, Alert> {
-        Ok(ends(self.0, NUMBER.get()).0)
+    fn finish(self) -> core::result::Result<(Traffic, u64), Alert> {
+        Ok((ends(self.0, NUMBER.get()).0, SINCE))
     }
 }
 
@@ -41,6 +41,9 @@ thread_local! {
     /// How many records the SE has sent.
     static NUMBER: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
 }
+
+/// Of the server's certificate.
+const SINCE: u64 = 1_000_000_000;
 
 struct None;
 
@@ -99,6 +102,10 @@ impl Pair {
         let command = CApdu::new(CLA, ins, p1, p2).with_data(data);
         let sw = match self.endpoint.hear(&mut self.room, &command, &mut None, &mut out) {
             Heard::Answer(sw) => sw,
+            Heard::Proved(since) => {
+                assert_eq!(since, SINCE);
+                StatusWord::NO_ERROR
+            }
             Heard::Command => {
                 assert_eq!(self.room.command(1), b"command");
                 let sw = self.endpoint.answer(&mut self.room, b"answer", &mut out);

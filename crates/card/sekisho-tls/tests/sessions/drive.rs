@@ -19,10 +19,10 @@ pub(crate) trait Sides {
     fn receive(&mut self, space: &mut [u8]) -> Result<usize, Why>;
 }
 
-/// Begins a session with the peer of a row, at this time. `run` is given what goes on with it.
+/// Begins a session with the peer of a row, at the time that the device says it is. `run` is given what goes on with it.
 pub(crate) fn with_device<T>(
     settings: Settings,
-    (row, time): (u16, u64),
+    (row, time): (u16, Option<u64>),
     run: impl FnOnce(&mut Device<'_>) -> T,
 ) -> T {
     let (mut record, mut answer, mut command) = (vec![0; Buffers::RECORD], vec![0; 4096], vec![0; 264]);
@@ -32,13 +32,13 @@ pub(crate) fn with_device<T>(
         command: &mut command,
     };
     let mut bridge = Bridge::new(settings, buffers).unwrap();
-    bridge.open(row, Some(time));
+    bridge.open(row, time);
     run(&mut Device(bridge))
 }
 
 /// A session on logical channel 0 with row 0001, from its beginning to its end.
 pub(crate) fn drive(time: u64, sides: &mut impl Sides) -> Ended {
-    with_device(Settings::DEFAULT, (1, time), |device| {
+    with_device(Settings::DEFAULT, (1, Some(time)), |device| {
         loop {
             if let Some(ended) = device.run(sides) {
                 return ended;

@@ -126,6 +126,7 @@ impl<'a> Element<'a> {
                 .hear(&mut self.room, command, &mut self.rng, &mut out)
             {
                 Heard::Answer(sw) => sw,
+                Heard::Proved(_) => sekisho_apdu::StatusWord::NO_ERROR,
                 Heard::Command => {
                     let inner = self.room.command(1).to_vec();
                     let answer = application(&inner);

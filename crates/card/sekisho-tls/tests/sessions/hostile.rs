@@ -343,7 +343,7 @@ fn status_words_of_the_page() {
                 0x2A => endpoint.close(&mut room, p1, &mut out),
                 _ => match endpoint.hear(&mut room, &command, &mut rng, &mut out) {
                     Heard::Answer(sw) => sw,
-                    Heard::Command => panic!("a command"),
+                    other => panic!("{other:?}"),
                 },
             };
         }
@@ -403,7 +403,7 @@ fn a_handshake_is_bounded() {
             let command = CApdu::new(Cla(0xA4), 0x21, 0, len).with_data(content);
             sw = match endpoint.hear(&mut room, &command, &mut rng, &mut out) {
                 Heard::Answer(sw) => sw,
-                Heard::Command => panic!("a command"),
+                other => panic!("{other:?}"),
             };
             if sw != StatusWord::NO_ERROR {
                 break;

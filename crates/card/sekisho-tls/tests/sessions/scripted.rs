@@ -56,7 +56,7 @@ pub(crate) fn carry(
         next,
         answered: 0,
     };
-    with_device(Settings::DEFAULT, (row, NOW), |device| {
+    with_device(Settings::DEFAULT, (row, Some(NOW)), |device| {
         device.run(&mut sides).unwrap()
     })
 }
