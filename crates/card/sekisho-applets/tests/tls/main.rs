@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
 #![allow(dead_code, reason = "shared with other programs")]
 
+mod askers;
 mod chains;
 use sekisho_card_tests as common;
 mod device;
 #[path = "../../../sekisho-tls/tests/sessions/drive.rs"]
 mod drive;
+mod ends;
 mod hostile;
 #[path = "../../../sekisho-tls/tests/sessions/in_memory.rs"]
 mod in_memory;

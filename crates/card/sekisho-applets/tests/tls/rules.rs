@@ -72,19 +72,19 @@ fn the_private_key_is_taken_encrypted_alone() {
     let mut se = with(&pki);
     let other = Pki::new();
     for level in [0x01, 0x11] {
-        assert_eq!(store_at(&mut se, level, &[1], &other.element.scalar()), 0x6982);
+        assert_eq!(store_at(&mut *se, level, &[1], &other.element.scalar()), 0x6982);
         // At the first of its blocks, and without a value.
-        assert_eq!(store_at(&mut se, level, &[1], &[7; 300]), 0x6982);
-        assert_eq!(store_at(&mut se, level, &[1], &[]), 0x6982);
-        let mut host = root_at(&mut se, level);
+        assert_eq!(store_at(&mut *se, level, &[1], &[7; 300]), 0x6982);
+        assert_eq!(store_at(&mut *se, level, &[1], &[]), 0x6982);
+        let mut host = root_at(&mut *se, level);
         assert_eq!(sw(&host.send(&mut *se, &[0x80, 0xE2, 0, 0, 1, 1])), 0x6982);
         assert_eq!(sw(&host.send(&mut *se, &[0x80, 0xE2, 0x80, 1, 1, 1])), 0x6A86);
         // The old one is there still, and certificates are taken.
-        assert_eq!(store_at(&mut se, level, &[2], &chain(&[&pki.element])), 0x9000);
+        assert_eq!(store_at(&mut *se, level, &[2], &chain(&[&pki.element])), 0x9000);
         assert_eq!(inside(&mut se, &pki, Version::Tls13, &[&select(FILES)]).len(), 1);
     }
     for level in [0x03, 0x13, 0x33] {
-        assert_eq!(store_at(&mut se, level, &[1], &pki.element.scalar()), 0x9000);
+        assert_eq!(store_at(&mut *se, level, &[1], &pki.element.scalar()), 0x9000);
     }
 }
 

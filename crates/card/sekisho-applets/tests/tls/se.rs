@@ -6,12 +6,14 @@ use sekisho_applets::{DOMAINS, Standard, WithTls, tls_manager};
 use sekisho_nvm::Ram;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
-    AllInterfaces, Containers, FactoryApplication, Interface, InterfacesWithTls, Module, Personalisation,
-    Platform, SecureElement,
+    AllInterfaces, ContainerId, Containers, FactoryApplication, Interface, InterfacesWithTls, Module,
+    Pairing, Personalisation, Platform, Profile, Protocol, Row, SecureElement,
 };
 use sekisho_scp::SecurityLevel;
 
+use crate::askers::{ASKER, ASKER_FILE, ASKERS, Source, WithAskers};
 use crate::common::host::Host;
+use crate::common::script::Line;
 use crate::common::*;
 use crate::pki::{Certified, Pki};
 
@@ -20,14 +22,26 @@ pub(crate) struct Product;
 
 impl Platform for Product {
     type Flash = RamFlash;
-    type Rng = SeededRng;
-    type Applications = WithTls<Standard<1, 0, DOMAINS>>;
+    type Rng = Source;
+    type Applications = WithAskers<WithTls<Standard<2, 0, DOMAINS>>>;
     type Interfaces = InterfacesWithTls<AllInterfaces>;
-    type Containers = Containers<1>;
+    type Containers = Containers<2>;
     type Index = Ram<128, 16, 16>;
 }
 
 pub(crate) type Se = SecureElement<Product>;
+
+/// The same without room for what comes out of sessions.
+pub(crate) struct WithoutRoom;
+
+impl Platform for WithoutRoom {
+    type Flash = RamFlash;
+    type Rng = Source;
+    type Applications = WithAskers<WithTls<Standard<1, 0, DOMAINS>>>;
+    type Interfaces = AllInterfaces;
+    type Containers = Containers<1>;
+    type Index = Ram<128, 16, 16>;
+}
 
 pub(crate) const PORT: Interface = Interface::Spi;
 
@@ -37,6 +51,28 @@ pub(crate) const ROOT: &[u8] = &[0xA0, 0, 0, 1, 0x51, 0, 0, 0];
 
 /// With nothing in its TLS Manager.
 pub(crate) fn empty() -> Box<Se> {
+    made()
+}
+
+/// The same of any product.
+pub(crate) fn made<P: Platform<Flash = RamFlash, Rng = Source>>() -> Box<SecureElement<P>> {
+    made_with(&profile(), false)
+}
+
+/// With a second container, which SPI is paired with and which has the first of those that ask alone.
+pub(crate) fn with_a_second() -> Box<Se> {
+    let second = Row::all(ContainerId::new(2).unwrap());
+    let profile = Profile {
+        pairing: Pairing::all_to(ContainerId::ESE).with(Protocol::SpiEse, second),
+        ..profile()
+    };
+    made_with(&profile, true)
+}
+
+fn made_with<P: Platform<Flash = RamFlash, Rng = Source>>(
+    profile: &Profile,
+    second: bool,
+) -> Box<SecureElement<P>> {
     let (keys, k_aut) = (initial_keys(), key(&[0xA0; 16]));
     let image = Image::of_test_card().unwrap();
     let records: Vec<_> = image.iter().collect();
@@ -59,13 +95,22 @@ pub(crate) fn empty() -> Box<Se> {
             Module::TLS_MANAGER,
             &[],
         ),
+        application(ASKERS[0], ASKER_FILE, ASKER, &[]),
+        application(ASKERS[1], ASKER_FILE, ASKER, &[]),
     ];
-    let personalisation = Personalisation {
-        applications: &applications,
+    let (others, own) = applications.split_at(2);
+    let first = Personalisation {
+        applications: if second { others } else { &applications },
         ..personalisation(0xFF, &keys, &k_aut)
     };
-    let mut se = Box::new(Se::new(flash(), SeededRng(7)));
-    se.manufacture(&profile(), &[&personalisation]).unwrap();
+    let other = Personalisation {
+        applications: &own[..1],
+        ..personalisation(0xFF, &keys, &k_aut)
+    };
+    let both = [&first, &other];
+    let mut se = Box::new(SecureElement::<P>::new(flash(), Source::new()));
+    se.manufacture(profile, if second { &both } else { &both[..1] })
+        .unwrap();
     se
 }
 
@@ -89,7 +134,7 @@ pub(crate) fn root(se: &mut Se) -> Host {
 }
 
 /// At this security level.
-pub(crate) fn root_at(se: &mut Se, level: u8) -> Host {
+pub(crate) fn root_at(se: &mut dyn Line, level: u8) -> Host {
     assert_eq!(
         sw(&send_on(se, Interface::Iso7816Contact, &[0, 0xA4, 4, 0])),
         0x9000
@@ -110,7 +155,7 @@ pub(crate) fn store(se: &mut Se, object: &[u8], value: &[u8]) -> u16 {
 }
 
 /// The same through a secure channel of this level.
-pub(crate) fn store_at(se: &mut Se, level: u8, object: &[u8], value: &[u8]) -> u16 {
+pub(crate) fn store_at(se: &mut dyn Line, level: u8, object: &[u8], value: &[u8]) -> u16 {
     let mut host = root_at(se, level);
     let bytes = [object, value].concat();
     let blocks: Vec<_> = bytes.chunks(200).collect();
@@ -146,7 +191,11 @@ pub(crate) fn chain(certificates: &[&Certified]) -> Vec<u8> {
 }
 
 pub(crate) fn reaching(pki: &Pki, reach: &[&[u8]]) -> Box<Se> {
-    let mut se = empty();
+    reaching_of(empty(), pki, reach)
+}
+
+/// What is made in such an SE.
+pub(crate) fn reaching_of(mut se: Box<Se>, pki: &Pki, reach: &[&[u8]]) -> Box<Se> {
     assert_eq!(store(&mut se, &[1], &pki.element.scalar()), 0x9000);
     assert_eq!(store(&mut se, &[2], &chain(&[&pki.element])), 0x9000);
     let row = row("localhost", reach, &pki.authority.certificate);

@@ -7,7 +7,8 @@ use sekisho_nvm::ram::RamFlash;
 use sekisho_os::SecureElement;
 use sekisho_tls::Version;
 
-use crate::common::{SeededRng, profile, sw};
+use crate::askers::Source;
+use crate::common::{profile, sw};
 use crate::device::{honest, server, talking_at};
 use crate::pki::Pki;
 use crate::se::{FILES, Product, Se, row, store, with};
@@ -120,7 +121,7 @@ fn the_floor_is_the_old_one_or_the_new_one_when_the_power_goes() {
     assert!(speaks(&mut se, &january, Version::Tls13, 2, Some(JANUARY)));
     let flash = se.into_flash();
     let boot = |flash: RamFlash| {
-        let mut se = Box::new(Se::new(flash, SeededRng(7)));
+        let mut se = Box::new(Se::new(flash, Source::new()));
         se.boot(&profile()).unwrap();
         se
     };
