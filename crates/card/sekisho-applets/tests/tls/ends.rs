@@ -87,39 +87,31 @@ fn a_tls_manager_that_is_deleted_takes_all_with_it() {
     let scalar = pki.element.scalar();
     let holds = |se: &crate::se::Se| se.flash().image().windows(32).any(|bytes| bytes == scalar);
     assert!(holds(&se));
-    let commands = [&select(FILES)[..], READ, READ];
-    let mut last = 0;
-    session(
-        &mut se,
-        &mut server(&pki, Version::Tls13),
-        0,
-        &commands,
-        |number, command, se| {
-            last = number;
-            honest(number, command, se)
-        },
-    );
-    let seen = session(
-        &mut se,
-        &mut server(&pki, Version::Tls13),
-        0,
-        &commands,
-        |number, command, se| {
-            // In front of CLOSE is the last command; in front of that one the manager goes.
-            if number + 1 == last {
-                let mut host = root(se);
-                let delete = [&[0x80, 0xE4, 0, 0, 9, 0x4F, 7][..], tls_manager::AID, &[0]].concat();
-                assert_eq!(sw(&host.send(se, &delete)), 0x9000);
-            }
-            honest(number, command, se)
-        },
-    );
-    assert!(
-        matches!(seen.ended, Ended::Refused(sw) if sw.0 == 0x6E00),
-        "{:?}",
-        seen.ended
-    );
-    assert_eq!(seen.answers.len(), 2);
+    let held = std::cell::Cell::new(0);
+    let mut line = |_: usize, command: &[u8], se: &mut crate::se::Se| {
+        let (mut out, mut len) = ([0; 1100], 0);
+        let took = allocation_counter::measure(|| len = se.transmit(PORT, command, &mut out));
+        held.set(held.get() + took.bytes_current);
+        out[..len].to_vec()
+    };
+    let mut server = server(&pki, Version::Tls13);
+    let time = Some(crate::device::NOW);
+    talking_at(&mut se, &mut server, (0, 1, time), &mut line, |talk| {
+        assert_eq!(talk.ask(&select(FILES)).map(|answer| sw(&answer)), Ok(0x9000));
+        assert!(held.get() > 0);
+        let took = allocation_counter::measure(|| {
+            let mut host = root(talk.se);
+            let delete = [&[0x80, 0xE4, 0, 0, 9, 0x4F, 7][..], tls_manager::AID, &[0]].concat();
+            assert_eq!(sw(&host.send(talk.se, &delete)), 0x9000);
+        });
+        // Nothing of its sessions is held.
+        assert_eq!(held.get() + took.bytes_current, 0);
+        let ended = talk.ask(READ);
+        assert!(
+            matches!(ended, Err(Ended::Refused(sw)) if sw.0 == 0x6E00),
+            "{ended:?}"
+        );
+    });
     for command in [
         OPEN,
         &[0xA4, 0x20, 0, 0, 0],
