@@ -268,7 +268,6 @@ impl<P: Platform> SecureElement<P> {
             chain.clear_at(is_closed);
             waiting.drop_at(is_closed);
         }
-        waiting.forget(|channel| !core.interfaces.messaging.is_open(place.on(channel)));
         core.mute |= response.status() == StatusWord::MEMORY_FAILURE;
         // In broadcast mode any status other than 9000 ends the secure channel (broadcast update, 2.1).
         if response.status() != StatusWord::NO_ERROR {

@@ -275,13 +275,6 @@ impl WaitingAnswer {
         self.kept_for == Some(channel)
     }
 
-    /// Wipes what is kept for a logical channel that `has_ended` names, unless it is still being fetched.
-    pub(crate) fn forget(&mut self, has_ended: impl FnOnce(u8) -> bool) {
-        if self.owner.is_none() && self.kept_for.is_some_and(has_ended) {
-            self.clear();
-        }
-    }
-
     fn clear(&mut self) {
         (self.owner, self.kept_for) = (None, None);
         self.data.get_mut(..self.end).unwrap_or_default().zeroize();

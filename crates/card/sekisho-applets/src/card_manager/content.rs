@@ -19,11 +19,6 @@ const FIXED: [u32; 2] = [0xC6, 0xC7];
 /// Room for records, as a limit and reserved: [`Quota`].
 const NON_VOLATILE: [u32; 2] = [0xC8, 0xD8];
 
-/// Contactless protocol parameters, in them communication interface parameters, in them the access of this instance (GPC Amd C, 5).
-const CONTACTLESS_PROTOCOL: u32 = 0xA0;
-const COMMUNICATION_INTERFACE: u32 = 0xA5;
-const ACCESS: u32 = 0x82;
-
 /// Data objects of a security domain's own parameters (GPC 11.5.2.3.7): secure channel protocol and "i"; who may extradite to it, delete it, extradite from it.
 const SECURE_CHANNEL: u32 = 0x81;
 const POLICIES: [u32; 3] = [0x82, 0x83, 0x87];
@@ -125,7 +120,7 @@ fn registry_update(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out: 
         match object.tag.0 {
             tag::TOKEN_REFERENCE => token_reference(&mut content, object.value)?,
             tag::SYSTEM_PARAMETERS if access.is_none() => {
-                check_all(object.value, |object| object.tag.0 == CONTACTLESS_PROTOCOL)?;
+                check_all(object.value, |object| object.tag.0 == tag::CONTACTLESS_PROTOCOL)?;
                 access = Some(self::access(object.value)?.ok_or(wrong_data())?);
             }
             _ => return Err(wrong_data()),
@@ -198,7 +193,7 @@ fn check_parameters(
             tag::APPLICATION_PARAMETERS => {}
             tag::TOKEN_REFERENCE => token_reference(content, object.value)?,
             tag::SYSTEM_PARAMETERS => check_all(object.value, |object| match object.tag.0 {
-                CONTACTLESS_PROTOCOL => installs,
+                tag::CONTACTLESS_PROTOCOL => installs,
                 tag::SECURE_ONLY => installs && is_secure_only(object),
                 tag => FIXED.contains(&tag) || installs && NON_VOLATILE.contains(&tag),
             })?,
@@ -210,11 +205,11 @@ fn check_parameters(
 
 /// On which interfaces the parameters say that the application answers; nothing else that contactless protocol parameters can say has a meaning here.
 fn access(system: &[u8]) -> Result<Option<InterfaceAccess>, Refusal> {
-    let Some(protocol) = once(system, CONTACTLESS_PROTOCOL)? else {
+    let Some(protocol) = once(system, tag::CONTACTLESS_PROTOCOL)? else {
         return Ok(None);
     };
-    let interface = only(protocol, COMMUNICATION_INTERFACE)?;
-    match only(interface, ACCESS)? {
+    let interface = only(protocol, tag::COMMUNICATION_INTERFACE)?;
+    match only(interface, tag::INTERFACE_ACCESS)? {
         [byte] => Ok(Some(InterfaceAccess::from_byte(*byte).ok_or(wrong_data())?)),
         _ => Err(wrong_data()),
     }

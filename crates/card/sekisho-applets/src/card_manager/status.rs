@@ -140,6 +140,7 @@ fn show(
             }
             shown.privileges = Some(entry.privileges);
             shown.secure_only = registry.is_secure_only(index);
+            shown.access = Some(entry.access.to_byte());
             shown.executable_load_file = registry.aid_of(entry.load_file);
         }
         EntryKind::ExecutableLoadFile { module_aid } if p1 == LOAD_FILES_AND_MODULES => {

@@ -114,6 +114,13 @@ pub mod tag {
     pub const SYSTEM_PARAMETERS: u32 = 0xEF;
     /// Ours: secure-only, 01 (`docs/spec/tls-manager.md`, 5), in the registry data, in the system's parameters of INSTALL, and as a data object of a security domain.
     pub const SECURE_ONLY: u32 = 0xDF53;
+    /// Contactless protocol parameters (GPC Amendment C, 5), in the system's parameters of INSTALL and the registry data; in them communication interface parameters, in these the access of one
+    /// instance.
+    pub const CONTACTLESS_PROTOCOL: u32 = 0xA0;
+    /// Communication interface parameters.
+    pub const COMMUNICATION_INTERFACE: u32 = 0xA5;
+    /// On which interfaces an instance answers.
+    pub const INTERFACE_ACCESS: u32 = 0x82;
     /// Maximum length of data field in command message (GPC Table 11-82).
     pub const MAX_COMMAND_LENGTH: u32 = 0x9F65;
 }

@@ -27,6 +27,8 @@ pub struct RegistryEntry<'a> {
     pub security_domain: Option<Aid>,
     /// Whether it is reached inside TLS sessions alone (DF53, ours, shown where it is so).
     pub secure_only: bool,
+    /// Communication interface access (GPC Amendment C, 5: 82 in A5 in A0), shown where a tag list names A0; `None` for an executable load file.
+    pub access: Option<u8>,
 }
 
 impl<'a> RegistryEntry<'a> {
@@ -42,6 +44,7 @@ impl<'a> RegistryEntry<'a> {
             modules: &[],
             security_domain: None,
             secure_only: false,
+            access: None,
         }
     }
 
@@ -81,6 +84,13 @@ impl<'a> RegistryEntry<'a> {
             if self.secure_only {
                 object(tag::SECURE_ONLY, &[0x01])?;
             }
+            if let Some(access) = self.access.filter(|_| wanted.asks_for(tag::CONTACTLESS_PROTOCOL)) {
+                w.tlv_with(tag::CONTACTLESS_PROTOCOL, |w| {
+                    w.tlv_with(tag::COMMUNICATION_INTERFACE, |w| {
+                        w.tlv(tag::INTERFACE_ACCESS, &[access])
+                    })
+                })?;
+            }
             Ok(())
         })
     }
@@ -108,9 +118,13 @@ impl<'a> TagList<'a> {
 
     /// Whether the answer is to have a data object.
     pub fn names(&self, tag: u32) -> bool {
+        self.0.is_empty() || self.asks_for(tag)
+    }
+
+    /// Whether there is a list, and a data object is on it.
+    pub fn asks_for(&self, tag: u32) -> bool {
         let mut reader = Reader::new(self.0);
-        self.0.is_empty()
-            || core::iter::from_fn(|| Tag::read(&mut reader).ok()).any(|named| named == Tag(tag))
+        core::iter::from_fn(|| Tag::read(&mut reader).ok()).any(|named| named == Tag(tag))
     }
 }
 
