@@ -14,6 +14,7 @@ mod content_power;
 mod delegated;
 mod domains;
 mod every_instruction;
+mod implicit;
 mod instances;
 mod interfaces;
 mod load_commands;

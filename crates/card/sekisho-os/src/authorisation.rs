@@ -11,7 +11,7 @@ use crate::interface::Place;
 use crate::names::EntryId;
 use crate::nvm::Quota;
 use crate::refusal::Refusal;
-use crate::registry::{Entry, Instance, InterfaceAccess};
+use crate::registry::{Entry, ImplicitSelection, Instance, InterfaceAccess};
 use crate::secure::{Authenticated, KeyRef};
 
 /// Who has authorised a change of content.
@@ -198,6 +198,7 @@ pub(crate) enum Order {
         aid: Aid,
         privileges: Privileges,
         access: InterfaceAccess,
+        implicit: ImplicitSelection,
         life_cycle: ApplicationLifeCycle,
         quota: Quota,
         secure_only: bool,

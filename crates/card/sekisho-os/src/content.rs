@@ -33,7 +33,8 @@ use crate::nvm::{Quota, RECORDS_AT_A_TIME, Records, Staged, own};
 use crate::receipt::{self, NO_RECEIPT};
 use crate::refusal::Refusal;
 use crate::registry::{
-    ENTRIES_MAX, Entry, EntryKind, FACTORY_INDEX, ISD_INDEX, Instance, InterfaceAccess, Module, Registry,
+    ENTRIES_MAX, Entry, EntryKind, FACTORY_INDEX, ISD_INDEX, ImplicitSelection, Instance, InterfaceAccess,
+    Module, Registry,
 };
 use crate::stack::{Depth, Stack};
 use crate::state::{Core, Platform};
@@ -69,6 +70,7 @@ struct Installing<'a> {
     module: Module,
     privileges: Privileges,
     access: InterfaceAccess,
+    implicit: ImplicitSelection,
     life_cycle: ApplicationLifeCycle,
     load_file: Origin,
     quota: Quota,
@@ -94,6 +96,7 @@ impl<'a> Installing<'a> {
                 None => ApplicationLifeCycle::SELECTABLE,
             },
             access: InterfaceAccess::of_factory(application.module),
+            implicit: ImplicitSelection::NONE,
             load_file: Origin::Named(application.load_file),
             quota: Quota::NONE,
             secure_only: false,
@@ -270,6 +273,7 @@ impl<P: Platform> Core<P> {
                 aid,
                 privileges,
                 access,
+                implicit,
                 life_cycle,
                 quota,
                 secure_only,
@@ -283,6 +287,7 @@ impl<P: Platform> Core<P> {
                     module: file.module,
                     privileges,
                     access,
+                    implicit,
                     life_cycle,
                     load_file: Origin::There(load_file),
                     quota,
@@ -384,6 +389,7 @@ impl<P: Platform> Core<P> {
         let entry = Entry {
             life_cycle: new.life_cycle.0,
             access: new.access,
+            implicit: new.implicit,
             secure_only: new.secure_only,
             ..Entry::application(id, new.aid, new.module, new.privileges, file_index, domain)
         };

@@ -145,7 +145,8 @@ pub use part::{
 pub use profile::{Product, Profile};
 pub use refusal::{Outcome, Refusal};
 pub use registry::{
-    ENTRIES_MAX, Entry, EntryKind, Instance, InterfaceAccess, Module, Registry, RegistryView,
+    ENTRIES_MAX, Entry, EntryKind, ImplicitSelection, Instance, InterfaceAccess, Module, Registry,
+    RegistryView,
 };
 pub use response::RESPONSE_DATA_MAX;
 pub use secure::{Authenticated, KeyRef, OffCardEntity};

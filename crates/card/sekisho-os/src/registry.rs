@@ -16,13 +16,15 @@ pub(crate) const ISD_INDEX: u8 = 0;
 /// Most entries of a container's registry.
 pub const ENTRIES_MAX: usize = 16;
 
-/// Longest record of an entry: thirteen bytes, an AID and a module's AID.
-pub(crate) const ENTRY_RECORD_MAX: usize = 13 + 16 + 16;
+/// Longest record of an entry: fourteen bytes, an AID and a module's AID.
+pub(crate) const ENTRY_RECORD_MAX: usize = 14 + 16 + 16;
 
 /// Format of an entry's record.
 const FORMAT: u8 = 2;
 /// The same with the byte of its interfaces behind the identity, where these are not all: who has no such byte answers everywhere, as before there was one.
 const FORMAT_WITH_ACCESS: u8 = 3;
+/// The same with the byte of its implicit selection behind that, where it has one.
+const FORMAT_WITH_IMPLICIT: u8 = 4;
 /// The format of version 0.1, which has no identity: that is [by registry index](EntryId::of_0_1).
 const FORMAT_BY_INDEX: u8 = 1;
 
@@ -107,6 +109,47 @@ impl InterfaceAccess {
     }
 }
 
+/// Where an application is selected without being named (GPC 11.5.2.3.7, data object CF): on contacts, over SWP or on both, on one logical channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ImplicitSelection(u8);
+
+impl ImplicitSelection {
+    /// Nowhere: it is named.
+    pub const NONE: Self = Self(0);
+    const CONTACTLESS: u8 = 0x80;
+    const CONTACT: u8 = 0x40;
+    const CHANNEL: u8 = 0x1F;
+
+    /// The byte of the data object; `None` for a logical channel that there is not, and for one without an interface, but for 00.
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match (byte & !Self::CHANNEL, byte & Self::CHANNEL) {
+            (0, 0) => Some(Self::NONE),
+            (0x40 | 0x80 | 0xC0, 0..=19) => Some(Self(byte)),
+            _ => None,
+        }
+    }
+
+    /// The byte.
+    pub const fn to_byte(self) -> u8 {
+        self.0
+    }
+
+    /// Whether a place is one of them.
+    fn is_at(self, place: Place) -> bool {
+        let kind = if place.interface.is_contactless() {
+            Self::CONTACTLESS
+        } else {
+            Self::CONTACT
+        };
+        self.0 & kind != 0 && self.0 & Self::CHANNEL == place.logical_channel
+    }
+
+    /// Whether there is a place that is one of both.
+    const fn meets(self, other: Self) -> bool {
+        self.0 & other.0 & !Self::CHANNEL != 0 && (self.0 ^ other.0) & Self::CHANNEL == 0
+    }
+}
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
@@ -136,6 +179,8 @@ pub struct Entry {
     pub privileges: Privileges,
     /// Where it is selected; of the issuer security domain, which is selected everywhere: where its secure channel is opened.
     pub access: InterfaceAccess,
+    /// Where it is selected without being named.
+    pub implicit: ImplicitSelection,
     /// Registry index of the executable load file that it came from.
     pub load_file: Option<u8>,
     /// Registry index of its security domain.
@@ -162,6 +207,7 @@ impl Entry {
             life_cycle: ApplicationLifeCycle::SELECTABLE.0,
             privileges,
             access: InterfaceAccess::of_factory(module),
+            implicit: ImplicitSelection::NONE,
             load_file: Some(load_file),
             security_domain: Some(domain),
             secure_only: false,
@@ -184,6 +230,7 @@ impl Entry {
             life_cycle: ELF_LOADED,
             privileges: Privileges::NONE,
             access: InterfaceAccess::ALL,
+            implicit: ImplicitSelection::NONE,
             load_file: None,
             security_domain: Some(domain),
             secure_only: false,
@@ -200,16 +247,22 @@ impl Entry {
             EntryKind::Application => (0, None),
             EntryKind::ExecutableLoadFile { module_aid } => (1, Some(module_aid)),
         };
-        let everywhere = self.access == InterfaceAccess::ALL;
-        let format = if everywhere { FORMAT } else { FORMAT_WITH_ACCESS };
+        let format = match (self.access, self.implicit) {
+            (InterfaceAccess::ALL, ImplicitSelection::NONE) => FORMAT,
+            (_, ImplicitSelection::NONE) => FORMAT_WITH_ACCESS,
+            _ => FORMAT_WITH_IMPLICIT,
+        };
         let mark = if self.secure_only { SECURE_ONLY } else { 0 };
         w.bytes(&[format, kind | mark, self.module.0, self.life_cycle])?;
         w.bytes(&self.privileges.to_bytes())?;
         w.u8(self.load_file.unwrap_or(NO_INDEX))?;
         w.u8(self.security_domain.unwrap_or(NO_INDEX))?;
         w.u16(self.id.number())?;
-        if !everywhere {
+        if format >= FORMAT_WITH_ACCESS {
             w.u8(self.access.to_byte())?;
+        }
+        if format >= FORMAT_WITH_IMPLICIT {
+            w.u8(self.implicit.to_byte())?;
         }
         let aid = self.aid.as_bytes();
         w.u8(u8::try_from(aid.len()).unwrap_or_default())?;
@@ -228,12 +281,18 @@ impl Entry {
         let [load_file, security_domain] = r.array()?;
         let id = match format {
             FORMAT_BY_INDEX => EntryId::of_0_1(index),
-            FORMAT | FORMAT_WITH_ACCESS => EntryId::new(r.u16()?).ok_or(DecodeError::Value)?,
+            FORMAT..=FORMAT_WITH_IMPLICIT => EntryId::new(r.u16()?).ok_or(DecodeError::Value)?,
             _ => return Err(DecodeError::Value),
         };
         let access = match format {
-            FORMAT_WITH_ACCESS => InterfaceAccess::from_byte(r.u8()?).ok_or(DecodeError::Value)?,
+            FORMAT_WITH_ACCESS | FORMAT_WITH_IMPLICIT => {
+                InterfaceAccess::from_byte(r.u8()?).ok_or(DecodeError::Value)?
+            }
             _ => InterfaceAccess::ALL,
+        };
+        let implicit = match format {
+            FORMAT_WITH_IMPLICIT => ImplicitSelection::from_byte(r.u8()?).ok_or(DecodeError::Value)?,
+            _ => ImplicitSelection::NONE,
         };
         let index = |n: u8| (n != NO_INDEX).then_some(n);
         let len = r.u8()?;
@@ -252,6 +311,7 @@ impl Entry {
             life_cycle,
             privileges,
             access,
+            implicit,
             load_file: index(load_file),
             security_domain: index(security_domain),
             secure_only: kind & SECURE_ONLY != 0,
@@ -403,6 +463,18 @@ impl Registry {
         let (before, entry) = self.applications().find(|(of, entry)| holds(*of, entry))?;
         let privileges = entry.privileges.without(reset);
         Some((before, Entry { privileges, ..*entry }))
+    }
+
+    /// The application that is selected at a place without being named.
+    pub(crate) fn implicit(&self, place: Place) -> Option<&Entry> {
+        let mut all = self.applications().map(|(_, entry)| entry);
+        all.find(|entry| entry.implicit.is_at(place))
+    }
+
+    /// Whether an application but the one at `index` is selected without being named where this says.
+    pub(crate) fn is_taken(&self, index: u8, implicit: ImplicitSelection) -> bool {
+        self.applications()
+            .any(|(of, entry)| of != index && entry.implicit.meets(implicit))
     }
 
     /// Who loses the privilege Card Reset to what is to be the entry at an index, without it.

@@ -6,6 +6,7 @@ use sekisho_apdu::{Aid, PartialAid};
 use crate::channels::{Channels, Selected};
 use crate::container::{Container, ContainerMemory, ContainerParts};
 use crate::interface::{ContainerId, Interface, Place};
+use crate::names::EntryId;
 use crate::pairing::{Row, Rule};
 use crate::registry::{Entry, ISD_INDEX};
 
@@ -16,7 +17,8 @@ fn is_common(common: &[Aid], name: &PartialAid) -> bool {
 }
 
 impl Container {
-    /// What is selected on an interface where nothing has been yet: the application with the privilege Card Reset, else the issuer security domain (GPC 6.4.1.1).
+    /// What is selected on an interface where nothing has been yet: the application that is selected there without being named, else the one with the privilege Card Reset, else the issuer
+    /// security domain (GPC 6.4.1.1).
     pub(crate) fn default_application(&self, interface: Interface) -> Selected {
         let its = |(index, entry): &(u8, &Entry)| {
             *index != ISD_INDEX && entry.privileges.contains(Privileges::CARD_RESET)
@@ -26,11 +28,18 @@ impl Container {
             interface,
             logical_channel: 0,
         };
-        let usable = chosen.and_then(|(_, entry)| self.usable_on(entry.id, place));
+        let usable = || self.usable_on(chosen?.1.id, place).map(|entry| entry.id);
+        let entry = self.implicit(place).or_else(usable).or(self.root());
         Selected {
             container: self.id,
-            entry: usable.map(|entry| entry.id).or(self.root()),
+            entry,
         }
+    }
+
+    /// The application that is selected at a place without being named, if it can be selected there.
+    pub(crate) fn implicit(&self, place: Place) -> Option<EntryId> {
+        let chosen = self.registry.implicit(place)?;
+        self.usable_on(chosen.id, place).map(|entry| entry.id)
     }
 
     /// The entry under the name that it goes by on a protocol: a root that has another AID than the common one has that where another root is paired.

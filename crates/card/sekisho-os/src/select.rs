@@ -255,8 +255,8 @@ impl<P: Platform> Core<P> {
         }
     }
 
-    /// Opens a logical channel, in the container that is selected on the one on which the command came: from the basic one with its issuer security domain
-    /// selected, from another with that one's application.
+    /// Opens a logical channel, in the container that is selected on the one on which the command came: from the basic one with the application that is selected there without being named, else
+    /// its issuer security domain, from another with that one's application.
     fn open(&mut self, place: Place, wanted: u8) -> Result<u8, Refusal> {
         if wanted != 0 && !self.interfaces.channels.is_supplementary(wanted) {
             return Err(Refusal(StatusWord::INCORRECT_P1P2));
@@ -269,10 +269,19 @@ impl<P: Platform> Core<P> {
                 ..root
             },
         };
-        self.interfaces
-            .channels
-            .open(place.interface, Some(wanted).filter(|n| *n != 0), selected)
-            .ok_or(not_supported())
+        let channels = &mut self.interfaces.channels;
+        let wanted = Some(wanted).filter(|n| *n != 0);
+        let number = channels
+            .open(place.interface, wanted, selected)
+            .ok_or(not_supported())?;
+        let new = place.on(number);
+        if place.logical_channel == 0
+            && let Some(entry) = self.containers.get(root.container).implicit(new)
+        {
+            let entry = Some(entry);
+            self.interfaces.channels.select(new, Selected { entry, ..root });
+        }
+        Ok(number)
     }
 
     fn close_number(&mut self, place: Place, number: u8) -> Outcome {

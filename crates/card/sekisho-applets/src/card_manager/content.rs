@@ -4,8 +4,8 @@ use sekisho_apdu::gp::{ApplicationLifeCycle, Install, InstallForLoad, Privileges
 use sekisho_apdu::tlv::{Tlv, TlvReader, find};
 use sekisho_apdu::{CApdu, Reader, StatusWord, Writer};
 use sekisho_os::{
-    CIN, ContentManagement, EntryId, IIN, InterfaceAccess, NewApplication, NewLoadFile, Outcome, Quota,
-    Refusal, RegistryUpdate, SecurityDomain, Token,
+    CIN, ContentManagement, EntryId, IIN, ImplicitSelection, InterfaceAccess, NewApplication, NewLoadFile,
+    Outcome, Quota, Refusal, RegistryUpdate, SecurityDomain, Token,
 };
 
 use super::{wrong_data, wrong_p1p2};
@@ -64,6 +64,7 @@ pub(super) fn install(
             privileges,
             life_cycle,
             access: access(system)?.unwrap_or(InterfaceAccess::CONTACT),
+            implicit: implicit(system)?.unwrap_or(ImplicitSelection::NONE),
             quota: Quota::of_parameters(system)?,
             secure_only: find(system, tag::SECURE_ONLY)?.is_some(),
         })?,
@@ -114,14 +115,19 @@ fn registry_update(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out: 
     let fields = Install::parse(capdu.data)?;
     let privileges = fields.privileges()?;
     let mut content = domain.content(&token(capdu, fields.signed, fields.token))?;
-    let mut access = None;
+    let (mut access, mut implicit) = (None, None);
     for object in TlvReader::new(fields.parameters) {
         let object = object?;
         match object.tag.0 {
             tag::TOKEN_REFERENCE => token_reference(&mut content, object.value)?,
-            tag::SYSTEM_PARAMETERS if access.is_none() => {
-                check_all(object.value, |object| object.tag.0 == tag::CONTACTLESS_PROTOCOL)?;
-                access = Some(self::access(object.value)?.ok_or(wrong_data())?);
+            tag::SYSTEM_PARAMETERS if access.is_none() && implicit.is_none() => {
+                let known = [tag::CONTACTLESS_PROTOCOL, tag::IMPLICIT_SELECTION];
+                check_all(object.value, |object| known.contains(&object.tag.0))?;
+                access = self::access(object.value)?;
+                implicit = self::implicit(object.value)?;
+                if access.is_none() && implicit.is_none() {
+                    return Err(wrong_data());
+                }
             }
             _ => return Err(wrong_data()),
         }
@@ -134,6 +140,7 @@ fn registry_update(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out: 
         domain: fields.load_file,
         privileges: Some(privileges).filter(|_| !fields.privileges.is_empty()),
         access,
+        implicit,
         fields: [fields.privileges, fields.parameters],
     };
     content.update(&update, out)?;
@@ -193,7 +200,7 @@ fn check_parameters(
             tag::APPLICATION_PARAMETERS => {}
             tag::TOKEN_REFERENCE => token_reference(content, object.value)?,
             tag::SYSTEM_PARAMETERS => check_all(object.value, |object| match object.tag.0 {
-                tag::CONTACTLESS_PROTOCOL => installs,
+                tag::CONTACTLESS_PROTOCOL | tag::IMPLICIT_SELECTION => installs,
                 tag::SECURE_ONLY => installs && is_secure_only(object),
                 tag => FIXED.contains(&tag) || installs && NON_VOLATILE.contains(&tag),
             })?,
@@ -212,6 +219,15 @@ fn access(system: &[u8]) -> Result<Option<InterfaceAccess>, Refusal> {
     match only(interface, tag::INTERFACE_ACCESS)? {
         [byte] => Ok(Some(InterfaceAccess::from_byte(*byte).ok_or(wrong_data())?)),
         _ => Err(wrong_data()),
+    }
+}
+
+/// Where the parameters say that the application is selected without being named.
+fn implicit(system: &[u8]) -> Result<Option<ImplicitSelection>, Refusal> {
+    match once(system, tag::IMPLICIT_SELECTION)? {
+        None => Ok(None),
+        Some([byte]) => Ok(Some(ImplicitSelection::from_byte(*byte).ok_or(wrong_data())?)),
+        Some(_) => Err(wrong_data()),
     }
 }
 

@@ -3,7 +3,9 @@
 use sekisho_apdu::gp::{CardLifeCycle, RegistryEntry, TagList, tag};
 use sekisho_apdu::tlv::TlvReader;
 use sekisho_apdu::{CApdu, PartialAid, StatusWord, Writer};
-use sekisho_os::{Entry, EntryKind, Module, Outcome, Place, Refusal, RegistryView, SecurityDomain};
+use sekisho_os::{
+    Entry, EntryKind, ImplicitSelection, Module, Outcome, Place, Refusal, RegistryView, SecurityDomain,
+};
 
 use super::{CardManager, Cursor, wrong_data, wrong_p1p2};
 
@@ -132,6 +134,7 @@ fn show(
     out: &mut Writer<'_>,
 ) -> Result<(), Refusal> {
     let mut shown = RegistryEntry::new(entry.aid, entry.life_cycle);
+    let implicit = [entry.implicit.to_byte()];
     match &entry.kind {
         EntryKind::Application => {
             if p1 == ISSUER_SECURITY_DOMAIN {
@@ -141,6 +144,9 @@ fn show(
             shown.privileges = Some(entry.privileges);
             shown.secure_only = registry.is_secure_only(index);
             shown.access = Some(entry.access.to_byte());
+            if entry.implicit != ImplicitSelection::NONE {
+                shown.implicit_selection = &implicit;
+            }
             shown.executable_load_file = registry.aid_of(entry.load_file);
         }
         EntryKind::ExecutableLoadFile { module_aid } if p1 == LOAD_FILES_AND_MODULES => {
@@ -197,6 +203,7 @@ mod tests {
                 life_cycle: ApplicationLifeCycle::SELECTABLE.0,
                 privileges: Privileges::NONE,
                 access: InterfaceAccess::ALL,
+                implicit: ImplicitSelection::NONE,
                 load_file: Some(0),
                 security_domain: Some(0),
                 secure_only: false,

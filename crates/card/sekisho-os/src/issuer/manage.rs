@@ -16,7 +16,7 @@ use crate::names::EntryId;
 use crate::nvm::Quota;
 use crate::receipt;
 use crate::refusal::Refusal;
-use crate::registry::{Entry, FACTORY_INDEX, ISD_INDEX, InterfaceAccess, Module};
+use crate::registry::{Entry, FACTORY_INDEX, ISD_INDEX, ImplicitSelection, InterfaceAccess, Module};
 use crate::secure::KeyRef;
 
 /// The data objects that a terminated card goes on answering: IIN, CIN and the policy for readers; none is longer than this.
@@ -87,6 +87,8 @@ pub struct NewApplication<'d> {
     pub privileges: Privileges,
     /// Where it answers.
     pub access: InterfaceAccess,
+    /// Where it is selected without being named.
+    pub implicit: ImplicitSelection,
     /// INSTALLED or SELECTABLE.
     pub life_cycle: ApplicationLifeCycle,
     /// What room its records have.
@@ -421,7 +423,7 @@ impl ContentManagement<'_, '_> {
     ///
     /// # Errors
     /// 6A88 when there is no such load file within the domain, or no such module in it; 6A80 for an AID that is there already or is none, and for privileges that
-    /// the module cannot have; 6985 for the OS part, of which there is one. Then, and with the command's status word: 6A84 when the registry, the memory of
+    /// the module cannot have; 6985 for the OS part, of which there is one, and where another application is selected without being named already. Then, and with the command's status word: 6A84 when the registry, the memory of
     /// instances or NVM have no room; what the application [refuses](crate::Application::install).
     pub fn install(&mut self, new: &NewApplication<'_>) -> Result<(), Refusal> {
         let wrong = Refusal(StatusWord::INCORRECT_DATA);
@@ -438,12 +440,17 @@ impl ContentManagement<'_, '_> {
         if !may_have(file.module, new.privileges) || registry.iter().any(|(_, entry)| entry.aid == aid) {
             return Err(wrong);
         }
+        // No entry has this index.
+        if registry.is_taken(u8::MAX, new.implicit) {
+            return Err(refused());
+        }
         self.context.system.effects.order = Some(Order::Install {
             by: self.by,
             load_file,
             aid,
             privileges: new.privileges,
             access: new.access,
+            implicit: new.implicit,
             life_cycle: new.life_cycle,
             quota: new.quota,
             secure_only: new.secure_only,

@@ -6,7 +6,7 @@ use sekisho_apdu::{StatusWord, Writer};
 use super::manage::{ContentManagement, put_entry, refused, within};
 use crate::application::Context;
 use crate::refusal::Refusal;
-use crate::registry::{Entry, FACTORY_INDEX, InterfaceAccess, Module};
+use crate::registry::{Entry, FACTORY_INDEX, ImplicitSelection, InterfaceAccess, Module};
 
 /// What makes a security domain, with how it looks at what is loaded (GPC 9.2.2), and whether it manages by token what is its own.
 const DOMAINS: [Privileges; 6] = [
@@ -41,6 +41,8 @@ pub struct RegistryUpdate<'d> {
     pub privileges: Option<Privileges>,
     /// Where it is to answer.
     pub access: Option<InterfaceAccess>,
+    /// Where it is to be selected without being named.
+    pub implicit: Option<ImplicitSelection>,
     /// The fields of the command for privileges and parameters, as they came.
     pub fields: [&'d [u8]; 2],
 }
@@ -50,7 +52,7 @@ impl ContentManagement<'_, '_> {
     ///
     /// # Errors
     /// As of [`ContentManagement::extradite`] where it is to have another domain; 6A88 when there is no such application within the domain; 6A80 for privileges that it cannot have; 6985 for
-    /// privileges of what came with the operating system.
+    /// privileges and implicit selection of what came with the operating system, and where another application is selected without being named already.
     pub fn update(&mut self, new: &RegistryUpdate<'_>, out: &mut Writer<'_>) -> Result<(), Refusal> {
         let (index, mut entry) = within(self.context, new.application)?;
         let from = self.aid_of(entry.security_domain)?;
@@ -67,6 +69,13 @@ impl ContentManagement<'_, '_> {
             entry.privileges = privileges;
         }
         entry.access = new.access.unwrap_or(entry.access);
+        if let Some(implicit) = new.implicit {
+            let registry = &self.context.system.container.registry;
+            if index < FACTORY_INDEX || registry.is_taken(index, implicit) {
+                return Err(refused());
+            }
+            entry.implicit = implicit;
+        }
         put_with_reset(self.context, index, &entry)?;
         let to = self.aid_of(entry.security_domain)?;
         let to = if new.domain.is_empty() { &[] } else { to.as_bytes() };

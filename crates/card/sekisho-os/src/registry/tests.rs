@@ -41,18 +41,24 @@ fn the_records_of_the_page() {
         .split("```")
         .next()
         .unwrap();
-    let access = [
-        InterfaceAccess::CONTACT,
-        InterfaceAccess::CONTACTLESS,
-        InterfaceAccess::ALL,
+    let none = ImplicitSelection::NONE;
+    let kinds = [
+        (InterfaceAccess::CONTACT, none),
+        (InterfaceAccess::CONTACTLESS, none),
+        (InterfaceAccess::ALL, none),
+        (
+            InterfaceAccess::CONTACT,
+            ImplicitSelection::from_byte(0x40).unwrap(),
+        ),
     ];
-    assert_eq!(records.lines().count(), access.len());
-    for (line, access) in records.lines().zip(access) {
+    assert_eq!(records.lines().count(), kinds.len());
+    for (line, (access, implicit)) in records.lines().zip(kinds) {
         let digits: Vec<u8> = line.bytes().filter(|byte| *byte != b' ').collect();
         let digits = digits.chunks(2).map(|two| core::str::from_utf8(two).unwrap());
         let record: Vec<u8> = digits.map(|two| u8::from_str_radix(two, 16).unwrap()).collect();
         let entry = Entry {
             access,
+            implicit,
             ..Entry::application(
                 EntryId::new(0x0105).unwrap(),
                 aid(b"\xF0SKDOOR\x01"),
@@ -68,7 +74,7 @@ fn the_records_of_the_page() {
         assert_eq!(w.written(), record);
         assert_eq!(Entry::decode(9, &record), Ok(entry));
         // No interface, one that there is not: no record.
-        if record[0] == FORMAT_WITH_ACCESS {
+        if record[0] >= FORMAT_WITH_ACCESS {
             for byte in [0x00, 0x20, 0x81, 0xFF] {
                 let mut wrong = record.clone();
                 wrong[11] = byte;

@@ -1,0 +1,147 @@
+//! Implicit selection (docs/spec/content.md, 2.4): what is selected without being named, where, and who gives way.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
+
+use sekisho_os::Interface;
+
+use crate::common::sw;
+use crate::content_power::{FROM_ABOVE, ISD, cut_everywhere, open_as, outcomes};
+use crate::notes::*;
+
+const SWP: Interface = Interface::Swp;
+const OPEN: &str = "A005A5038201C0";
+
+fn note(aid: &str, system: &str) -> Vec<u8> {
+    let parameters = lv(&format!("EF{}", lv(system)));
+    let aid = lv(aid);
+    command("80E60C00", &format!("{FILE} {MODULE} {aid} 00 {parameters} 00"))
+}
+
+fn update(aid: &str, system: &str) -> Vec<u8> {
+    let parameters = lv(&format!("EF{}", lv(system)));
+    command("80E64000", &format!("00 00 {} 00 {parameters} 00", lv(aid)))
+}
+
+/// Whether a Note answers on a logical channel.
+fn is_note(card: &mut Card, interface: Interface, channel: u8) -> bool {
+    sw(&said(card, interface, &[channel, 0x10, 0, 0, 0])) == 0x9000
+}
+
+/// The same on the basic one behind a reset.
+fn by_reset(card: &mut Card, interface: Interface) -> bool {
+    card.reset(interface);
+    is_note(card, interface, 0)
+}
+
+/// On the basic channel behind a reset, on another behind MANAGE CHANNEL from the basic one; on the interfaces that it says, before who has Card Reset, and only while it can be selected there.
+#[test]
+fn what_is_selected_without_being_named() {
+    let mut card = boot(made());
+    let mut host = issuer(&mut card);
+    ok(&mut host, &mut card, &update(FIRST, "CF0140"));
+    assert_eq!([GATE, SWP].map(|on| by_reset(&mut card, on)), [true, false]);
+    assert!(!by_reset(&mut card, SPI), "another container's");
+    // It is shown, and goes with a boot.
+    let list = format!("4F{} 5C01CF", lv(FIRST));
+    let shown = host.send(&mut card, &command("80F24002", &list));
+    assert_eq!(shown, bytes("E303CF01409000"));
+    let mut card = boot(card.into_flash());
+    assert!(by_reset(&mut card, GATE));
+    // Card Reset is for what is left.
+    let mut host = issuer(&mut card);
+    let default = format!(
+        "{FILE} {MODULE} {} 0104 {} 00",
+        lv(SECOND),
+        lv(&format!("EF{}", lv(OPEN)))
+    );
+    ok(&mut host, &mut card, &command("80E60C00", &default));
+    assert_eq!([GATE, SWP].map(|on| by_reset(&mut card, on)), [true, true]);
+    ok(&mut host, &mut card, &lock(SECOND));
+    assert_eq!([GATE, SWP].map(|on| by_reset(&mut card, on)), [true, false]);
+    // Locked it is not there, unlocked it is again.
+    ok(&mut host, &mut card, &lock(FIRST));
+    assert!(!by_reset(&mut card, GATE));
+    ok(&mut host, &mut card, &unlock(FIRST));
+    // Elsewhere: channel 2 of SWP, which it is opened on; channel 1 is the root's.
+    ok(&mut host, &mut card, &update(FIRST, "CF0182"));
+    assert!(!by_reset(&mut card, GATE));
+    for interface in [SWP, GATE] {
+        card.reset(interface);
+        for channel in 1..=3_u8 {
+            assert_eq!(sw(&said(&mut card, interface, &[0, 0x70, 0, channel])), 0x9000);
+            let is_there = interface == SWP && channel == 2;
+            assert_eq!(is_note(&mut card, interface, channel), is_there, "{channel}");
+        }
+    }
+    // From another channel than the basic one the new one has that one's application.
+    card.reset(SWP);
+    assert_eq!(sw(&said(&mut card, SWP, &[0, 0x70, 0, 1])), 0x9000);
+    assert_eq!(sw(&said(&mut card, SWP, &[1, 0x70, 0, 2])), 0x9000);
+    assert!(!is_note(&mut card, SWP, 2));
+    // Closed where it says so, it is not selected there.
+    ok(&mut host, &mut card, &update(FIRST, "A005A503820180 CF01C0"));
+    assert_eq!([GATE, SWP].map(|on| by_reset(&mut card, on)), [true, false]);
+    // Named by nothing any more; deleted.
+    ok(&mut host, &mut card, &update(FIRST, "CF0100"));
+    assert!(!by_reset(&mut card, GATE));
+    ok(&mut host, &mut card, &note(THIRD, "CF0140"));
+    assert!(by_reset(&mut card, GATE));
+    ok(&mut host, &mut card, &delete(THIRD));
+    assert!(!by_reset(&mut card, GATE));
+    ok(&mut host, &mut card, &note(THIRD, "CF0140"));
+}
+
+/// Each value, and who has one already.
+#[test]
+fn one_application_for_one_place() {
+    let mut card = boot(made());
+    let mut host = issuer(&mut card);
+    for byte in 0..=0xFF_u8 {
+        let channels = byte & 0x1F < 20;
+        let fits = byte & 0x20 == 0 && channels && (byte & 0xC0 != 0 || byte == 0);
+        let answer = host.send(&mut card, &update(FIRST, &format!("CF01{byte:02X}")));
+        assert_eq!(sw(&answer), if fits { 0x9000 } else { 0x6A80 }, "{byte:02X}");
+    }
+    ok(&mut host, &mut card, &update(FIRST, "CF01C1"));
+    for (what, expected) in [
+        (note(SECOND, "CF0141"), 0x6985),
+        (note(SECOND, "CF0181"), 0x6985),
+        (note(SECOND, "CF01C1"), 0x6985),
+        (note(SECOND, "CF00"), 0x6A80),
+        (note(SECOND, "CF024142"), 0x6A80),
+        (note(SECOND, "CF0142CF0143"), 0x6A80),
+        (update(ISD, "CF0142"), 0x6985),
+        (update(FIRST, "CF0142CF0143"), 0x6A80),
+        (
+            command("80E60800", &format!("00 00 {} 00 05EF03CF0142 00", lv(FIRST))),
+            0x6A80,
+        ),
+        (note(SECOND, "CF0142"), 0x9000),
+        (update(FIRST, "CF0142"), 0x6985),
+        (update(SECOND, "CF0182"), 0x9000),
+        (update(FIRST, "CF0142"), 0x9000),
+        (update(FIRST, "CF01C2"), 0x6985),
+    ] {
+        let answer = host.send(&mut card, &what);
+        // What is refused for the application's state is refused before its parameters are looked at, or behind.
+        assert_eq!(sw(&answer), expected, "{what:02X?}");
+    }
+}
+
+#[test]
+fn power_cut_at_every_operation_that_changes_it() {
+    let mut card = boot(made());
+    let mut host = issuer(&mut card);
+    ok(&mut host, &mut card, &update(FIRST, "CF0140"));
+    let flash = card.into_flash();
+    let seen = |card: &mut Card| {
+        let reset = by_reset(card, GATE);
+        card.reset(GATE);
+        said(card, GATE, &[0, 0x70, 0, 1]);
+        (reset, is_note(card, GATE, 1))
+    };
+    let above = |card: &mut Card| open_as(card, ISD, FROM_ABOVE);
+    let all = cut_everywhere(&flash, above, &update(FIRST, "CF0141"), seen);
+    println!("{all:?}");
+    let (before, after) = ((true, false), (false, true));
+    assert_eq!(outcomes(&all), [(false, after), (false, before), (true, after)]);
+}
