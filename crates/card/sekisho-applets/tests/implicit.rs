@@ -51,10 +51,13 @@ fn what_is_selected_without_being_named() {
     let default = format!(
         "{FILE} {MODULE} {} 0104 {} 00",
         lv(SECOND),
-        lv(&format!("EF{}", lv(OPEN)))
+        lv(&format!("C90177EF{}", lv(OPEN)))
     );
     ok(&mut host, &mut card, &command("80E60C00", &default));
     assert_eq!([GATE, SWP].map(|on| by_reset(&mut card, on)), [true, true]);
+    let tell = |card: &mut Card, on| said(card, on, &bytes("0010000000"));
+    assert_eq!(tell(&mut card, GATE), bytes("9000"), "not who has Card Reset");
+    assert_eq!(tell(&mut card, SWP), bytes("779000"));
     ok(&mut host, &mut card, &lock(SECOND));
     assert_eq!([GATE, SWP].map(|on| by_reset(&mut card, on)), [true, false]);
     // Locked it is not there, unlocked it is again.
