@@ -43,7 +43,7 @@ fn an_application_finds_its_peer_and_whom_it_calls_finds_none() {
                 assert_eq!(talk.ask(WHO_IS_CALLED), Ok(vec![0x69, 0x85, 0x90, 0]));
                 assert_eq!(talk.ask(WHO), Ok(vec![0, row, number, 0x90, 0]));
                 // On the channel that carries the session there is nobody, while it is open.
-                plain(talk.se);
+                plain(talk.se());
                 assert_eq!(talk.ask(WHO), Ok(vec![0, row, number, 0x90, 0]));
             });
         }
@@ -70,10 +70,10 @@ fn a_session_does_not_leave_its_container() {
             assert_eq!(talk.ask(&select(ASKERS[0])), Ok(vec![0x6A, 0x82]));
             assert_eq!(talk.ask(READ).map(|answer| sw(&answer)), Ok(0x9000));
             // In the other container nobody speaks, and its selection stays.
-            assert_eq!(send_on(talk.se, PORT, WHO), [0x69, 0x85]);
-            assert_eq!(send_on(talk.se, PORT, &[0xA4, 0x20, 0, 0, 0]), [0x6E, 0]);
-            talk.se.reset(PORT);
-            assert_eq!(sw(&send_on(talk.se, PORT, &select(ASKERS[0]))), 0x9000);
+            assert_eq!(send_on(talk.se(), PORT, WHO), [0x69, 0x85]);
+            assert_eq!(send_on(talk.se(), PORT, &[0xA4, 0x20, 0, 0, 0]), [0x6E, 0]);
+            talk.se().reset(PORT);
+            assert_eq!(sw(&send_on(talk.se(), PORT, &select(ASKERS[0]))), 0x9000);
             assert_eq!(talk.ask(READ).map(|answer| sw(&answer)), Ok(0x9000));
         });
     }
@@ -100,9 +100,9 @@ fn a_tls_manager_that_is_deleted_takes_all_with_it() {
         assert_eq!(talk.ask(&select(FILES)).map(|answer| sw(&answer)), Ok(0x9000));
         assert!(held.get() > 0);
         let took = allocation_counter::measure(|| {
-            let mut host = root(talk.se);
+            let mut host = root(talk.se());
             let delete = [&[0x80, 0xE4, 0, 0, 9, 0x4F, 7][..], tls_manager::AID, &[0]].concat();
-            assert_eq!(sw(&host.send(talk.se, &delete)), 0x9000);
+            assert_eq!(sw(&host.send(talk.se(), &delete)), 0x9000);
         });
         // Nothing of its sessions is held.
         assert_eq!(held.get() + took.bytes_current, 0);

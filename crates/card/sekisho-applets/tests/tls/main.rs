@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // test support
 #![allow(dead_code, reason = "shared with other programs")]
 
+use sekisho_card_tests as common;
+
 mod askers;
 mod chains;
-use sekisho_card_tests as common;
 mod device;
 #[path = "../../../sekisho-tls/tests/sessions/drive.rs"]
 mod drive;
