@@ -20,8 +20,10 @@ use crate::certificates::Authority;
 
 /// The name that the SEs know it by.
 const NAME: &str = "gateway.lab.example";
-/// Between two readings.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Between two readings in a session, at least.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The same for each session that there is: readings are 400 a second at most, so that sessions take little from what is updated.
+const PAUSE_FOR_EACH: Duration = Duration::from_micros(2500);
 /// Identifier of the file of the sensor, a child of the MF.
 pub(super) const SENSOR_FILE: [u8; 2] = [0x00, 0x15];
 /// Its FCP template: 32 bytes, which anybody may read and write.
@@ -66,6 +68,8 @@ struct Known {
 struct Shared {
     gateway: Gateway,
     counts: Arc<Counts>,
+    /// Between two readings in a session.
+    pause: Duration,
     /// By the names in their certificates.
     known: Mutex<BTreeMap<String, Known>>,
 }
@@ -92,6 +96,7 @@ impl Office {
         let shared = Arc::new(Shared {
             gateway: Gateway::new(&authority.gateway(NAME)?, settings)?,
             counts: Arc::default(),
+            pause: PAUSE_MIN.max(PAUSE_FOR_EACH * u32::try_from(sessions).unwrap_or(u32::MAX)),
             known: Mutex::default(),
         });
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
@@ -141,7 +146,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: watch::Receiver
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => drop(sessions.spawn(one(Arc::clone(&shared), stream, stop.clone()))),
                 // No file is left for now.
-                Err(_) => tokio::time::sleep(PAUSE).await,
+                Err(_) => tokio::time::sleep(PAUSE_MIN).await,
             },
         }
     }
@@ -167,23 +172,23 @@ async fn one(shared: Arc<Shared>, stream: TcpStream, stop: watch::Receiver<bool>
     };
     shared.counts.sessions.fetch_add(1, Ordering::Relaxed);
     if let Some(known) = known {
-        shared.counts.read(&mut session, &known, &stop).await;
+        shared.read(&mut session, &known, &stop).await;
     }
     session.end().await;
 }
 
-impl Counts {
+impl Shared {
     /// Selects the file and reads it until the session is over or the gateway stops.
     async fn read(&self, session: &mut Session, known: &Known, stop: &watch::Receiver<bool>) {
         let application = u8::try_from(file_system::AID.len()).unwrap_or_default();
         let select = [&[0x00, 0xA4, 0x04, 0x0C, application][..], file_system::AID].concat();
         for command in [&select[..], &SELECT_FILE] {
-            if self.ask(session, command, known).await.is_none() {
+            if self.counts.ask(session, command, known).await.is_none() {
                 return;
             }
         }
         while !*stop.borrow() {
-            let Some(data) = self.ask(session, &READ, known).await else {
+            let Some(data) = self.counts.ask(session, &READ, known).await else {
                 return;
             };
             let said = data.iter().rposition(|byte| *byte != 0).map_or(0, |end| end + 1);
@@ -191,14 +196,16 @@ impl Counts {
                 // The sensor has not said anything yet.
                 [] => {}
                 said if said == reading_of(known.id).as_bytes() => {
-                    self.readings.fetch_add(1, Ordering::Relaxed);
+                    self.counts.readings.fetch_add(1, Ordering::Relaxed);
                 }
-                _ => drop(self.wrong.fetch_add(1, Ordering::Relaxed)),
+                _ => drop(self.counts.wrong.fetch_add(1, Ordering::Relaxed)),
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(self.pause).await;
         }
     }
+}
 
+impl Counts {
     /// The data of an answer; nothing when the session is over.
     async fn ask(&self, session: &mut Session, command: &[u8], known: &Known) -> Option<Vec<u8>> {
         let mut answer = session.send(command).await.ok()?;
