@@ -105,6 +105,9 @@ within() { # SECONDS, then a command that must succeed in that time
 listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1"); }
 card_is_there() { timeout 5 opensc-tool --reader "$READER" --atr; }
 start_card() {
+    # Emptied here: the new card does so at a moment of its own, and what the last one said is no sign of it.
+    : >"$work/screen"
+    : >"$work/card.log"
     "$SEKISHO" card --flash "$work/card.flash" --load-files 64K --vpcd 127.0.0.1:35963 \
         --allow fixed,legacy-xor,legacy-list,legacy-operations,legacy-turns >"$work/screen" 2>"$work/card.log" &
     card=$!

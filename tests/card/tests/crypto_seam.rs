@@ -17,9 +17,9 @@ use sekisho_card_tests as common;
 sekisho_keys::custom_crypto!(Counting);
 
 // The same conversations and vectors, byte for byte, with this engine.
-#[path = "scripts.rs"]
+#[path = "../../../crates/card/sekisho-applets/tests/scripts.rs"]
 mod scripts;
-#[path = "../../../proto/sekisho-keys/tests/vectors.rs"]
+#[path = "../../../crates/proto/sekisho-keys/tests/vectors.rs"]
 mod vectors;
 
 /// A command at level 33 with an answer of 50 bytes: the IV and a C-MAC over 16 + 5 + 8 bytes, with its subkey; the IV of the answer, four blocks of ciphertext,
