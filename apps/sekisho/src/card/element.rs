@@ -6,9 +6,10 @@ use sekisho_applets::{DOMAINS, Standard, WithTls};
 use sekisho_keys::Rng;
 use sekisho_nvm::{Flash, Ram};
 use sekisho_os::{
-    AllInterfaces, BootError, Containers, InterfacesWithTls, Personalisation, Platform, Profile,
+    AllInterfaces, BootError, Containers, Interface, InterfacesWithTls, Personalisation, Platform, Profile,
     SecureElement,
 };
+use sekisho_transport::{Card, InProcessCard, Request};
 
 /// The host's platform: its flash, its randomness, all native applications.
 pub(crate) struct HostPlatform<F>(PhantomData<F>);
@@ -108,4 +109,24 @@ pub(crate) fn start_as<P: Platform<Rng = SystemRng>>(
         Err(error) => return Err(error),
     };
     Ok((se, start))
+}
+
+/// The longest R-APDU.
+const RAPDU_MAX: usize = 65_538;
+
+/// An SE in this process as a device has it, on this interface.
+pub(crate) fn in_process<P: Platform>(mut se: Box<SecureElement<P>>, interface: Interface) -> impl Card {
+    let mut out = vec![0; RAPDU_MAX];
+    InProcessCard::new(move |request: Request<'_>| {
+        Ok(match request {
+            Request::Reset => {
+                se.reset(interface);
+                se.atr().to_vec()
+            }
+            Request::Command(capdu) => {
+                let len = se.transmit(interface, capdu, &mut out);
+                out.get(..len).unwrap_or_default().to_vec()
+            }
+        })
+    })
 }

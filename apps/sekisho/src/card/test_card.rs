@@ -4,14 +4,11 @@ use anyhow::{Context, Result};
 use sekisho_applets::file_system::image::Image;
 use sekisho_messaging::setup::Policy;
 use sekisho_os::{Interface, MESSAGING_POLICY, Profile};
-use sekisho_transport::{Card, InProcessCard, Request};
+use sekisho_transport::Card;
 
 use super::element::{self, VirtualSe};
 use super::perso::{FirstPart, Perso, file_system};
 use super::ram_flash::RamFlash;
-
-/// The longest R-APDU.
-const RAPDU_MAX: usize = 65_538;
 
 /// Makes the test card's SE.
 pub(crate) fn element() -> Result<VirtualSe<RamFlash>> {
@@ -30,20 +27,8 @@ pub(crate) fn element() -> Result<VirtualSe<RamFlash>> {
 
 /// Makes the test card, with its reader.
 pub(crate) fn new() -> Result<impl Card> {
-    let mut se = Box::new(element()?);
-    Ok(InProcessCard::new(move |request| {
-        let interface = Interface::Iso7816Contact;
-        let mut out = vec![0; RAPDU_MAX];
-        Ok(match request {
-            Request::Reset => {
-                se.reset(interface);
-                se.atr().to_vec()
-            }
-            Request::Command(capdu) => {
-                let len = se.transmit(interface, capdu, &mut out);
-                out.truncate(len);
-                out
-            }
-        })
-    }))
+    Ok(element::in_process(
+        Box::new(element()?),
+        Interface::Iso7816Contact,
+    ))
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::cpu;
 use crate::leftovers::Folder;
 use crate::load::fleet::TestFleet;
 
@@ -23,7 +24,7 @@ const WINDOW: usize = 512;
 
 type Datagram = [u8; DATAGRAM];
 
-/// CPU time of a thread of this process in nanoseconds, by its name (schedstat: time on the CPU, with what the kernel does for it).
+/// CPU time of a thread of this process in nanoseconds, by its name.
 fn cpu_of(thread: &str) -> Result<u64> {
     // A thread that has just been started has not told its name yet.
     for _ in 0..1000 {
@@ -32,8 +33,7 @@ fn cpu_of(thread: &str) -> Result<u64> {
             // It may have ended since it was listed.
             let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
             if name.trim() == thread {
-                let stat = std::fs::read_to_string(path.join("schedstat"))?;
-                return Ok(stat.split_whitespace().next().unwrap_or_default().parse()?);
+                return cpu::of_task(&path);
             }
         }
         #[allow(clippy::disallowed_methods, reason = "a thread needs a moment")]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::cpu;
 use crate::leftovers::{Folder, Process};
 
 /// A peer's figures for each question.
@@ -24,12 +25,7 @@ type Measurement = fn(&Path) -> Result<Peer>;
 fn cpu(process: u32) -> Result<u64> {
     let mut sum = 0;
     for task in std::fs::read_dir(format!("/proc/{process}/task"))? {
-        let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        sum += stat
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .parse::<u64>()?;
+        sum += cpu::of_task(&task?.path())?;
     }
     Ok(sum)
 }

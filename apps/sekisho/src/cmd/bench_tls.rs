@@ -3,12 +3,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::UsageWho;
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -16,11 +17,11 @@ use sekisho_device::tls::{Ended, Seen, carry};
 use sekisho_gateway::{Gateway, Settings};
 use sekisho_messaging::setup::Policy;
 use sekisho_os::{Interface, Profile};
-use sekisho_transport::{Card, InProcessCard, Request};
+use sekisho_transport::Card;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::tls;
+use super::{cpu, tls};
 use crate::card::element::{self, FleetPlatform};
 use crate::card::perso::{FirstPart, Perso};
 use crate::card::ram_flash::RamFlash;
@@ -40,8 +41,6 @@ const OPENSSL: &str = "2";
 /// Content type of what is encrypted in TLS 1.3 (RFC 8446, 5.1).
 const APPLICATION_DATA: u8 = 23;
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest R-APDU.
-const RAPDU_MAX: usize = 4096;
 
 /// SELECT of the file system, and 16 bytes of its file 2F00.
 const SELECT: &[u8] = b"\x00\xA4\x04\x00\x07\xF0SKOS\x04\x01\x00";
@@ -87,18 +86,9 @@ impl Watch {
     }
 }
 
-/// CPU of this thread so far, in microseconds (schedstat: time on the CPU, with what the kernel does for it).
+/// CPU of this thread so far, in microseconds.
 fn cpu() -> Result<f64> {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").context("no CPU time")?;
-    let nanoseconds: u64 = stat.split_whitespace().next().unwrap_or_default().parse()?;
-    Ok(nanoseconds as f64 / 1e3)
-}
-
-/// CPU of the processes that were waited for so far, in microseconds.
-fn cpu_of_children() -> Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("no CPU time")?;
-    let time = |of: nix::sys::time::TimeVal| of.tv_sec() as f64 * 1e6 + of.tv_usec() as f64;
-    Ok(time(usage.user_time()) + time(usage.system_time()))
+    Ok(cpu::of_task(Path::new("/proc/thread-self"))? as f64 / 1e3)
 }
 
 /// An SE that has sessions with the server.
@@ -112,21 +102,8 @@ fn secure_element(authority: &Authority) -> Result<impl Card> {
     let made = Perso::lend(&persos, &FirstPart::new()?, Policy::new(), |personalisations| {
         element::start_as::<FleetPlatform<RamFlash>>(flash, &profile, personalisations)
     })?;
-    let mut se = Box::new(made.map_err(|error| anyhow!(error))?.0);
-    Ok(InProcessCard::new(move |request| {
-        let mut out = vec![0; RAPDU_MAX];
-        Ok(match request {
-            Request::Reset => {
-                se.reset(Interface::Spi);
-                se.atr().to_vec()
-            }
-            Request::Command(capdu) => {
-                let len = se.transmit(Interface::Spi, capdu, &mut out);
-                out.truncate(len);
-                out
-            }
-        })
-    }))
+    let (se, _) = made.map_err(|error| anyhow!(error))?;
+    Ok(element::in_process(Box::new(se), Interface::Spi))
 }
 
 /// A server in a thread of its own, which reads so often in each session. It ends with this process.
@@ -211,7 +188,7 @@ fn openssl(authority: &Authority, client: &Certified, server: SocketAddr) -> Res
     write("ca.pem", authority.certificate_pem())?;
     write("cert.pem", client.certificate.pem())?;
     write("key.pem", client.key.serialize_pem())?;
-    let before = cpu_of_children()?;
+    let before = cpu::of(UsageWho::RUSAGE_CHILDREN)?;
     let output = Command::new("openssl")
         .args([
             "s_time", "-new", "-time", OPENSSL, "-verify", "2", "-CAfile", "ca.pem",
@@ -228,7 +205,7 @@ fn openssl(authority: &Authority, client: &Certified, server: SocketAddr) -> Res
         .stdin(Stdio::null())
         .output()
         .context("openssl does not start")?;
-    let spent = cpu_of_children()? - before;
+    let spent = cpu::of(UsageWho::RUSAGE_CHILDREN)? - before;
     let said = String::from_utf8_lossy(&output.stdout);
     let line = said
         .lines()

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::UsageWho;
 use sekisho_block::lr1::Record;
 use sekisho_messaging::setup::Policy;
 use sekisho_os::Protocol;
@@ -16,6 +16,7 @@ use sekisho_transport::{
 };
 use serde_json::{Value, json};
 
+use super::cpu;
 use crate::card::element::{self, CardPlatform};
 use crate::card::kind::Kind;
 use crate::card::perso::{FirstPart, Perso};
@@ -131,9 +132,7 @@ fn secure_element() -> Result<SharedSe<RamFlash>> {
 
 /// Microseconds of this process's CPU so far.
 fn cpu() -> Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).context("no CPU time")?;
-    let time = |of: nix::sys::time::TimeVal| of.tv_sec() as f64 * 1e6 + of.tv_usec() as f64;
-    Ok(time(usage.user_time()) + time(usage.system_time()))
+    cpu::of(UsageWho::RUSAGE_SELF)
 }
 
 #[allow(clippy::disallowed_methods, reason = "a measurement")]

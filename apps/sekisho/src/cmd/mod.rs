@@ -13,6 +13,7 @@ mod bench_rolling;
 mod bench_tls;
 mod bench_transports;
 mod card;
+mod cpu;
 mod design;
 mod fleet;
 mod hsm;
