@@ -172,9 +172,7 @@ impl Tls for TlsManager {
     }
 
     fn command(&self, place: Place) -> &[u8] {
-        let mut sessions = self.sessions.iter().flatten();
-        let session = sessions.find(|session| session.is_at(place));
-        let found = session.zip(self.room.as_ref());
+        let found = self.session(place).zip(self.room.as_ref());
         found
             .map(|(session, room)| room.command(session.number()))
             .unwrap_or_default()
@@ -188,8 +186,7 @@ impl Tls for TlsManager {
     }
 
     fn has_rest(&self, place: Place) -> bool {
-        let mut sessions = self.sessions.iter().flatten();
-        sessions.any(|session| session.is_at(place) && session.has_rest())
+        self.session(place).is_some_and(Session::has_rest)
     }
 
     fn rest(&mut self, place: Place, out: &mut Writer<'_>) {
@@ -204,6 +201,12 @@ impl Tls for TlsManager {
 }
 
 impl TlsManager {
+    /// The session of a place.
+    fn session(&self, place: Place) -> Option<&Session> {
+        let mut sessions = self.sessions.iter().flatten().map(Box::as_ref);
+        sessions.find(|session| session.is_at(place))
+    }
+
     /// The session of a place, beside the room for its records.
     fn at(&mut self, place: Place) -> Option<(&mut Session, &mut RecordRoom)> {
         let sessions = self.sessions.iter_mut().flatten();
