@@ -106,7 +106,7 @@ impl Kind {
         })
     }
 
-    /// Its profile. Each container has the flash for records that the default profile has for its one.
+    /// Its profile. Each container has the flash for records that the default profile has for its one, and its part of what is for load files.
     pub(crate) fn profile(self) -> Profile {
         let found = ProductName::ALL
             .into_iter()
@@ -114,9 +114,12 @@ impl Kind {
         let profile = found.map_or_else(Profile::default, |(_, product, _)| {
             Profile::product(product, self.containers)
         });
+        let area_bytes = usize::from(self.load_pages) * PAGE;
         Profile {
             store_bytes: profile.store_bytes * usize::from(self.containers),
-            area_bytes: usize::from(self.load_pages) * PAGE,
+            area_bytes,
+            // So that none can take what another one's load files need.
+            container_area_quota: area_bytes / usize::from(self.containers),
             ..profile
         }
     }
@@ -166,7 +169,13 @@ mod tests {
                 assert_eq!(usize::from(kind.bytes()[1] & 0x7F) > CONTAINERS_MAX, tls);
                 assert_eq!(kind.containers, containers.unwrap_or(1));
                 assert_eq!(kind.profile().logical_channels == 4, kind.product.is_none());
-                assert_eq!(kind.profile().area_bytes, usize::from(load.unwrap_or(0)) * PAGE);
+                let area = usize::from(load.unwrap_or(0)) * PAGE;
+                let of_each = area / usize::from(kind.containers);
+                let profile = kind.profile();
+                assert_eq!(
+                    (profile.area_bytes, profile.container_area_quota),
+                    (area, of_each)
+                );
                 kinds += 1;
             }
         }

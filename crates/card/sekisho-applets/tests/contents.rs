@@ -21,6 +21,7 @@ mod load_commands;
 mod loadable;
 mod loaded;
 mod loaded_calls;
+mod names_kept;
 mod notes;
 mod personalisation;
 mod privileges;

@@ -124,3 +124,36 @@ fn each_domain_personalises_its_own() {
     ok(&mut root, &mut card, &extradite(SECOND, SD));
     assert_eq!(sw(&host.send(&mut card, &store(0x80, 0, "4712"))), 0x6A88);
 }
+
+/// Two that personalise at once would store for each other: who comes second waits, and nothing that the first sends is taken for the domain's own.
+#[test]
+fn who_personalises_is_not_displaced() {
+    let mut card = boot(made());
+    let mut host = issuer(&mut card);
+    ok(&mut host, &mut card, &install_note(SECOND, "01"));
+    ok(&mut host, &mut card, &personalise(FIRST));
+    select_on(&mut card, (GATE, 0), "A000000151000000");
+    let mut other = try_open(&mut card, (GATE, 0), &keys_of(1)).unwrap();
+    assert_eq!(sw(&other.send(&mut card, &personalise(SECOND))), 0x6985);
+    // IIN of three bytes: to the domain it has a meaning.
+    ok(&mut host, &mut card, &store(0x90, 0, "42030A0B0C"));
+    ok(&mut other, &mut card, &personalise(SECOND));
+    ok(&mut other, &mut card, &store(0x90, 0, "4711"));
+    assert_eq!(told(&mut card), bytes("42030A0B0C"));
+    assert_eq!(sw(&host.send(&mut card, &bytes("80CA004200"))), 0x9000);
+}
+
+/// What another domain has got since is not personalised any more, nor is what was meant for it taken for the domain's own.
+#[test]
+fn what_is_extradited_in_the_middle_is_not_personalised() {
+    let mut card = boot(made());
+    let mut host = issuer(&mut card);
+    ok(&mut host, &mut card, &install_domain(SD));
+    ok(&mut host, &mut card, &personalise(FIRST));
+    ok(&mut host, &mut card, &store(0x00, 0, "4711"));
+    select_on(&mut card, (GATE, 0), "A000000151000000");
+    let mut other = try_open(&mut card, (GATE, 0), &keys_of(1)).unwrap();
+    ok(&mut other, &mut card, &extradite(FIRST, SD));
+    assert_eq!(sw(&host.send(&mut card, &store(0x80, 1, "42030A0B0C"))), 0x6985);
+    assert_eq!(told(&mut card), bytes("4711"));
+}

@@ -283,23 +283,28 @@ pub(crate) fn store_quota(
     records.put(name(container, RecordKind::Quota, index.into()), &quota.encode())
 }
 
-/// The name of the record of identities.
-const NEXT_ENTRY: RecordKey = RecordKey::platform(RecordKind::NextEntry, 0);
+/// The name of the record of a container's identities.
+pub(crate) const fn next_entry(container: ContainerId) -> RecordKey {
+    match container {
+        ContainerId::ESE => RecordKey::platform(RecordKind::NextEntry, 0),
+        _ => name(container, RecordKind::NextEntry, 0),
+    }
+}
 
-/// Gives out an identity, with the writes of the command.
+/// Gives out an identity to a container, with the writes of the command.
 ///
 /// # Errors
-/// 6A84 when all have been given out.
-pub(crate) fn new_entry(records: &mut Records<'_>) -> Result<EntryId, Refusal> {
+/// 6A84 when all that it has are given out.
+pub(crate) fn new_entry(records: &mut Records<'_>, container: ContainerId) -> Result<EntryId, Refusal> {
     let mut next = [0; 2];
-    let id = match records.get(NEXT_ENTRY, &mut next)? {
-        None => Some(EntryId::FIRST),
+    let id = match records.get(next_entry(container), &mut next)? {
+        None => EntryId::first_of(container),
         Some(_) => EntryId::new(u16::from_be_bytes(next)),
     };
     let id = id.ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
     // 0 is no identity: behind the last there is none.
     let next = id.next().map_or(0, EntryId::number);
-    records.put(NEXT_ENTRY, &next.to_be_bytes())?;
+    records.put(next_entry(container), &next.to_be_bytes())?;
     Ok(id)
 }
 
@@ -351,17 +356,23 @@ mod tests {
     #[test]
     fn no_identity_is_given_out_twice_and_behind_the_last_there_is_none() {
         let mut bench = Bench::new();
-        assert_eq!(new_entry(&mut bench.records()), Ok(EntryId::FIRST));
-        let second = new_entry(&mut bench.records());
+        let mut new = |container| new_entry(&mut bench.records(), container);
+        assert_eq!(new(ESE), Ok(EntryId::FIRST));
+        let second = new(ESE);
         assert_eq!(second.ok(), EntryId::FIRST.next());
         bench.commit();
-        assert_eq!(new_entry(&mut bench.records()).ok(), second.unwrap().next());
-        let last = 0x10FF_u16.to_be_bytes();
-        bench.records().put(NEXT_ENTRY, &last).unwrap();
-        assert_eq!(new_entry(&mut bench.records()).ok(), EntryId::new(0x10FF));
+        assert_eq!(new_entry(&mut bench.records(), ESE).ok(), second.unwrap().next());
+        let last = 0x1FFF_u16.to_be_bytes();
+        bench.records().put(next_entry(ESE), &last).unwrap();
+        assert_eq!(new_entry(&mut bench.records(), ESE).ok(), EntryId::new(0x1FFF));
         for _ in 0..2 {
             let full = Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
-            assert_eq!(new_entry(&mut bench.records()), full);
+            assert_eq!(new_entry(&mut bench.records(), ESE), full);
+        }
+        // That is nothing to another container.
+        for number in [0x2000, 0x2001] {
+            let other = new_entry(&mut bench.records(), ContainerId(2));
+            assert_eq!(other.ok(), EntryId::new(number));
         }
     }
 

@@ -384,7 +384,7 @@ impl<P: Platform> Core<P> {
             FACTORY_INDEX
         };
         let index = free(registry, after)?;
-        let id = new_entry(&mut self.records(staged))?;
+        let id = new_entry(&mut self.records(staged), container)?;
         let instance = Instance { container, entry: id };
         let entry = Entry {
             life_cycle: new.life_cycle.0,
@@ -437,7 +437,7 @@ impl<P: Platform> Core<P> {
         let file = match new_file {
             None => None,
             Some(aid) => {
-                let id = new_entry(&mut records)?;
+                let id = new_entry(&mut records, container)?;
                 let domain = entry.security_domain.unwrap_or(ISD_INDEX);
                 Some(Entry::load_file(id, aid, entry.module, entry.aid, domain))
             }
@@ -487,7 +487,7 @@ impl<P: Platform> Core<P> {
         let (domain, _) = into.registry.entry(domain).ok_or(not_found())?;
         let mut records = self.records(staged);
         let new = NewFile {
-            id: new_entry(&mut records)?,
+            id: new_entry(&mut records, container)?,
             aid: file.aid,
             module: file.module_aid,
             version: file.version,

@@ -6,7 +6,9 @@
 //!
 //! **No sequence counter is used twice with one value of Key-ENC or Key-MAC.** Whatever changes the keys of a version makes it go on from the
 //! highest counter that the security domain has ever used, and no value stands in two versions at once: so a value that comes back, wherever,
-//! comes back with a counter that nothing was derived from before.
+//! comes back with a counter that nothing was derived from before. The first set of a domain goes on from the highest that any domain of its container has
+//! used, those that are gone included: one of its AID may have had these values, and a domain above has opened its channels with its own. So does whatever opens
+//! the channel of a domain below it.
 
 mod numbers;
 mod record;
@@ -17,6 +19,7 @@ use sekisho_apdu::{Reader, StatusWord, Writer};
 use sekisho_keys::p256sig::VerifyingKey;
 use sekisho_keys::{AesKey, KeySet};
 
+use crate::interface::ContainerId;
 use crate::names::{EntryId, Owner, RecordKey, RecordKind};
 use crate::nvm::Records;
 use crate::refusal::Refusal;
@@ -49,6 +52,11 @@ fn may_stand(kvn: u8, record: &KeyRecord) -> bool {
         0x65..=0x7F => true,
         _ => false,
     }
+}
+
+/// The name of the record of what domains of a container have used that are gone.
+const fn gone(container: ContainerId) -> RecordKey {
+    RecordKey::new(Owner::Container(container), RecordKind::HighestSequence, 0)
 }
 
 /// The key store of a security domain, through the records of the command being processed.
@@ -119,6 +127,30 @@ impl KeyStore<'_, '_> {
         Ok(highest)
     }
 
+    /// The highest counter that the security domain has ever used.
+    pub(crate) fn highest(&mut self) -> Result<u32, Refusal> {
+        let directory = self.directory()?;
+        self.highest_sequence(&directory)
+    }
+
+    /// The highest counter that security domains of a container have used which are gone.
+    pub(crate) fn highest_gone(&mut self, container: ContainerId) -> Result<u32, Refusal> {
+        let mut counter = [0; 3];
+        self.records.get(gone(container), &mut counter)?;
+        let [a, b, c] = counter;
+        Ok(u32::from_be_bytes([0, a, b, c]))
+    }
+
+    /// The security domain is about to go: what it has used stays used.
+    pub(crate) fn leave(&mut self, container: ContainerId) -> Result<(), Refusal> {
+        let (own, before) = (self.highest()?, self.highest_gone(container)?);
+        if own <= before {
+            return Ok(());
+        }
+        let [_, counter @ ..] = own.to_be_bytes();
+        self.records.put(gone(container), &counter)
+    }
+
     /// The KVN that a command means: 00 is the default one.
     pub(crate) fn resolve(&mut self, kvn: u8) -> Result<u8, Refusal> {
         match kvn {
@@ -154,7 +186,12 @@ impl KeyStore<'_, '_> {
 
     /// Counts up and gives the counter to use: 6985 when it is used up (Amd D 6.2.2.1).
     pub(crate) fn next_sequence(&mut self, kvn: u8) -> Result<u32, Refusal> {
-        let next = self.sequence(kvn)? + 1;
+        self.next_sequence_behind(0, kvn)
+    }
+
+    /// The same, where counters up to `used` have been used with these values elsewhere.
+    pub(crate) fn next_sequence_behind(&mut self, used: u32, kvn: u8) -> Result<u32, Refusal> {
+        let next = self.sequence(kvn)?.max(used) + 1;
         if next > SEQUENCE_MAX {
             return Err(not_allowed());
         }
@@ -194,12 +231,23 @@ impl KeyStore<'_, '_> {
     /// PUT KEY: adds keys to version `kvn` (`replaces` 00), or puts them in the place of keys of version `replaces`, which has `kvn` from then
     /// on. A key set of the owner takes the place of the initial keys, which everybody may know, as soon as it is whole.
     pub(crate) fn put(&mut self, replaces: u8, kvn: u8, new: &KeyRecord) -> Result<Option<u8>, Refusal> {
+        self.put_behind(0, replaces, kvn, new)
+    }
+
+    /// The same, where counters up to `used` have been used with these values elsewhere.
+    pub(crate) fn put_behind(
+        &mut self,
+        used: u32,
+        replaces: u8,
+        kvn: u8,
+        new: &KeyRecord,
+    ) -> Result<Option<u8>, Refusal> {
         let mut directory = self.directory()?;
         let record = self.resulting(&directory, replaces, kvn, new)?;
         if new.is_empty() || !may_stand(kvn, &record) {
             return Err(wrong_data());
         }
-        let highest = self.highest_sequence(&directory)?;
+        let highest = self.highest_sequence(&directory)?.max(used);
         let replaced = match replaces {
             0 if directory.contains(KVN_INITIAL) && is_scp(kvn) && record.set().is_ok() => Some(KVN_INITIAL),
             0 => None,

@@ -106,7 +106,7 @@ impl<P: Platform> Core<P> {
         if digest.is_none() && must_verify(registry, index).next().is_some() {
             return Err(wrong());
         }
-        let id = new_entry(&mut records)?;
+        let id = new_entry(&mut records, container)?;
         records.nvm.announce(container, id);
         loading.now = Some(Incoming::new(Announced {
             place,

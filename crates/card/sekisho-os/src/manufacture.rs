@@ -240,7 +240,7 @@ fn stage_registry(
     personalisation: &Personalisation<'_>,
 ) -> Result<EntryId, Refusal> {
     let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| Refusal(StatusWord::INCORRECT_DATA));
-    let root = new_entry(records)?;
+    let root = new_entry(records, container)?;
     let isd = Entry::application(
         root,
         profile.isd_aid,
@@ -271,12 +271,12 @@ fn stage_registry(
             PART_APPLICATION,
         ),
     ] {
-        let id = new_entry(records)?;
+        let id = new_entry(records, container)?;
         let file = Entry::load_file(id, aid(file)?, module, aid(module_aid)?, ISD_INDEX);
         store_entry(records, container, index, &file)?;
     }
     let part = Entry::application(
-        new_entry(records)?,
+        new_entry(records, container)?,
         aid(PART_APPLICATION)?,
         Module::OS_PART,
         Privileges::NONE,
@@ -308,9 +308,9 @@ fn stage_applications(
             module,
             ..
         } = *application;
-        let file = Entry::load_file(new_entry(records)?, load_file, module, aid, ISD_INDEX);
+        let file = Entry::load_file(new_entry(records, container)?, load_file, module, aid, ISD_INDEX);
         store_entry(records, container, file_index, &file)?;
-        let id = new_entry(records)?;
+        let id = new_entry(records, container)?;
         let privileges = if personalisation.default_application == Some(aid) {
             Privileges::CARD_RESET
         } else {

@@ -3,7 +3,7 @@
 //! | owner | kinds | index |
 //! |---|---|---|
 //! | the platform | 03, 04 of its key versions; 09, 0B, 0C; 40 to 47 and 50, the loader's; 48 | key version; 0; 0, of 50 the OS part's own number; number of a bulk |
-//! | a container | 01, 02, 08, 0A, 0E | 0, registry index, 0, 0, registry index |
+//! | a container | 01, 02, 07, 08, 09, 0A, 0E | 0, registry index, 0, 0, 0, 0, registry index |
 //! | an entry of a registry | 03 to 07 of a security domain; 0D of an executable load file; 00, an application's own | key version, tag of a data object; 0; the application's own number |
 //!
 //! Numbers are never given to something else, nor is the number of an owner.
@@ -21,13 +21,23 @@ pub struct EntryId(NonZeroU16);
 impl EntryId {
     /// The entry with registry index 0 of an SE of version 0.1, whose entries have no identity written with them: this and the index.
     const OF_0_1: u16 = 0x0100;
-    /// The first that is given out; an SE that has given out none has no record of it.
+    /// The first that the eSE gives out; what has given out none has no record of it.
     pub(crate) const FIRST: Self = match Self::new(0x01A0) {
         Some(id) => id,
         None => unreachable!(),
     };
-    /// The last that is given out.
-    const LAST: u16 = Self::OF_0_1 + 0x0FFF;
+    /// How many numbers a container has, so that none uses up what is another's: those of container 1 end at 1FFF, container 2 has 2000 to 3FFF, up to container 8. Before there were
+    /// shares all were given out from the first.
+    const SHARE: u16 = 0x2000;
+
+    /// The first that a container gives out; `None` for one that has no share.
+    pub(crate) fn first_of(container: ContainerId) -> Option<Self> {
+        match u16::from(container.number()) {
+            1 => Some(Self::FIRST),
+            number @ 2..=8 => Self::new((number - 1) * Self::SHARE),
+            _ => None,
+        }
+    }
 
     /// The entry with this number: 0100 or above, below which owners are containers.
     pub const fn new(number: u16) -> Option<Self> {
@@ -51,12 +61,11 @@ impl EntryId {
         }
     }
 
-    /// The one that is given out after this; `None` when this was the last.
+    /// The one that is given out after this; `None` when this was the last of its container.
     pub(crate) const fn next(self) -> Option<Self> {
-        if self.number() < Self::LAST {
-            Self::new(self.number() + 1)
-        } else {
-            None
+        match self.number().wrapping_add(1) {
+            next if next % Self::SHARE == 0 => None,
+            next => Self::new(next),
         }
     }
 }
@@ -101,11 +110,11 @@ pub(crate) enum RecordKind {
     KeyDirectory = 0x05,
     /// Index: the tag of GET DATA.
     DataObject = 0x06,
-    /// The highest sequence counter that was used with any key set; written when a key version changes or goes.
+    /// The highest sequence counter that was used with any key set; written when a key version changes or goes. Of a container: by domains that are gone.
     HighestSequence = 0x07,
     /// Whose records belong to nobody, while an application is being installed or deleted.
     Leftovers = 0x08,
-    /// The identity that is given out next.
+    /// The identity that is given out next: of the eSE by the platform's record, of another container by its own.
     NextEntry = 0x09,
     /// The AID that a container's root was made with, where it is not the common one.
     RootName = 0x0A,
@@ -223,9 +232,11 @@ mod tests {
         RecordKind::Seal,
         RecordKind::PartData,
     ];
-    const CONTAINERS: [RecordKind; 5] = [
+    const CONTAINERS: [RecordKind; 7] = [
         RecordKind::Card,
         RecordKind::Registry,
+        RecordKind::HighestSequence,
+        RecordKind::NextEntry,
         RecordKind::Leftovers,
         RecordKind::RootName,
         RecordKind::Quota,
@@ -259,7 +270,7 @@ mod tests {
             add(owner, &CONTAINERS, &[0, 1, 15, 0x61, 0xFFFF]);
         }
         for number in [
-            0x0100, 0x0101, 0x010F, 0x019F, 0x01A0, 0x01A1, 0x02A0, 0x10FE, 0x10FF,
+            0x0100, 0x0101, 0x010F, 0x019F, 0x01A0, 0x01A1, 0x02A0, 0x10FE, 0x1FFF, 0x2000, 0xFFFF,
         ] {
             add(entry(number), &ENTRIES[..1], &[0, 1, 0x61, 0xDF30, 0xFFFF]);
             // The key versions of the platform are no domain's.
@@ -324,8 +335,8 @@ mod tests {
             assert!(!RETIRED.contains(&kind.number()), "{kind:?}");
             seen.insert(kind.number());
         }
-        // Keys and their counters are the platform's and those of domains.
-        assert_eq!(seen.len(), PLATFORMS.len() + CONTAINERS.len() + ENTRIES.len() - 2);
+        // Keys and their counters are the platform's and those of domains; the highest counter and the next identity are a container's too.
+        assert_eq!(seen.len(), PLATFORMS.len() + CONTAINERS.len() + ENTRIES.len() - 4);
     }
 
     #[test]
@@ -333,12 +344,28 @@ mod tests {
         assert_eq!(EntryId::new(0), None);
         assert_eq!(EntryId::new(0x00FF), None, "a container's");
         assert!(EntryId::of_0_1(u8::MAX) > EntryId::of_0_1(0));
-        let mut id = EntryId::FIRST;
-        let mut count = 1;
-        while let Some(next) = id.next() {
-            assert!(next > id);
-            (id, count) = (next, count + 1);
+        let mut all = BTreeSet::new();
+        for (container, (first, last)) in (1..).zip([
+            (0x01A0, 0x1FFF),
+            (0x2000, 0x3FFF),
+            (0x4000, 0x5FFF),
+            (0x6000, 0x7FFF),
+            (0x8000, 0x9FFF),
+            (0xA000, 0xBFFF),
+            (0xC000, 0xDFFF),
+            (0xE000, 0xFFFF),
+        ]) {
+            let mut id = EntryId::first_of(ContainerId(container)).unwrap();
+            assert_eq!(id.number(), first);
+            assert!(all.insert(id));
+            while let Some(next) = id.next() {
+                assert!(next > id && all.insert(next), "given out once");
+                id = next;
+            }
+            assert_eq!(id.number(), last);
         }
-        assert_eq!((id.number(), count), (0x10FF, 0x0F60));
+        assert_eq!(all.len(), 0x1_0000 - 0x01A0);
+        assert_eq!(EntryId::first_of(ContainerId(9)), None);
+        assert_eq!(EntryId::first_of(ContainerId(0)), None);
     }
 }

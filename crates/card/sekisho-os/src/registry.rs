@@ -418,8 +418,13 @@ impl Registry {
             entry.is_selectable()
                 && answers(*index, entry, place.interface)
                 && self.shows(*index, place)
-                && self.names_of(*index, entry).any(|aid| aid.matches_partial(name))
+                && self.is_named(*index, entry, name)
         })
+    }
+
+    /// Whether an AID of an entry starts with `name`.
+    pub(crate) fn is_named(&self, index: u8, entry: &Entry, name: &PartialAid) -> bool {
+        self.names_of(index, entry).any(|aid| aid.matches_partial(name))
     }
 
     /// Whether the application at an index is reached inside TLS sessions alone: it, or a security domain that it is within, is marked. Never the issuer security domain, which is what is selected where nothing else can be.
@@ -513,10 +518,22 @@ impl Registry {
             .map_while(|index| Some((index, self.get(index)?)))
     }
 
-    /// The first application that SELECT may select at a place and whose AID starts with `name`, behind index `after` (GPC 6.4.2.1.2).
+    /// The application that SELECT may select at a place and whose AID is `name`, or else the first whose AID starts with it; behind the one at index `after`, the
+    /// next (GPC 6.4.2.1.2). Nobody whose AID is longer takes the name of somebody who has it whole.
     pub(crate) fn find(&self, name: &PartialAid, after: Option<u8>, place: Place) -> Option<&Entry> {
+        let is_whole = |index, entry: &Entry| {
+            self.names_of(index, entry)
+                .any(|aid| aid.as_bytes() == name.as_bytes())
+        };
+        let mut all = self.matching(name, place);
+        let whole = all.find(|(index, entry)| is_whole(*index, entry));
+        let after = match (whole, after) {
+            (Some((_, entry)), None) => return Some(entry),
+            (Some((whole, _)), Some(after)) => Some(after).filter(|after| *after != whole),
+            (None, after) => after,
+        };
         self.matching(name, place)
-            .find(|(index, _)| after.is_none_or(|after| *index > after))
+            .find(|(index, entry)| after.is_none_or(|after| *index > after) && !is_whole(*index, entry))
             .map(|(_, entry)| entry)
     }
 

@@ -93,8 +93,8 @@ impl<C: ContainerMemory> ContainerParts<C> {
         self.get(channels.container(place))
     }
 
-    /// What a name means at a place: in the paired container first; elsewhere only where the row and the name allow it, and if exactly one application that can be selected
-    /// has that name. Nothing but RAM is read, whatever is found.
+    /// What a name means at a place: in the paired container first; elsewhere only where the row and the name allow it, where nobody in the paired one has that name, and if exactly
+    /// one application that can be selected has it. Nothing but RAM is read, whatever is found.
     pub(crate) fn find(
         &self,
         (row, common): (Row, &[Aid]),
@@ -109,7 +109,12 @@ impl<C: ContainerMemory> ContainerParts<C> {
         if let Some(entry) = found {
             return Some((paired.id, *entry));
         }
-        if row.rule == Rule::All || is_common(common, name) {
+        // Who has the name there and cannot be selected, locked or closed or not yet selectable, has it all the same.
+        let mut has_it = paired.registry.applications();
+        if row.rule == Rule::All
+            || is_common(common, name)
+            || has_it.any(|(index, entry)| paired.registry.is_named(index, entry, name))
+        {
             return None;
         }
         let is_open =

@@ -122,7 +122,12 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// [`BufferFull`]; also for a value beyond 16,777,215 bytes, which no length field here can say.
     pub fn tlv(&mut self, tag: u32, value: &[u8]) -> Result<(), BufferFull> {
-        self.tlv_with(tag, |w| w.bytes(value))
+        let start = self.len;
+        let done = self.tag(tag).and_then(|()| self.lv(value));
+        if done.is_err() {
+            self.len = start;
+        }
+        done
     }
 
     /// Appends a BER-TLV data object whose value is what `value` writes.
@@ -156,7 +161,14 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// [`BufferFull`], as of [`Writer::tlv`]; a part of it may have been written then.
     pub fn lv(&mut self, value: &[u8]) -> Result<(), BufferFull> {
-        self.lv_with(|w| w.bytes(value))
+        match u8::try_from(value.len()) {
+            Ok(short @ 0..=0x7F) => self.u8(short)?,
+            _ => {
+                let (field, len) = long(value.len())?;
+                self.bytes(field.get(..len).unwrap_or_default())?;
+            }
+        }
+        self.bytes(value)
     }
 
     /// Appends what `value` writes behind its length.
@@ -178,32 +190,43 @@ impl<'a> Writer<'a> {
     }
 
     fn tag(&mut self, tag: u32) -> Result<(), BufferFull> {
-        let bytes = tag.to_be_bytes();
-        let leading = bytes.iter().take(3).take_while(|b| **b == 0).count();
-        self.bytes(bytes.get(leading..).unwrap_or_default())
+        match tag.to_be_bytes() {
+            [0, 0, 0, a] => self.u8(a),
+            [0, 0, a, b] => self.bytes(&[a, b]),
+            [0, a, b, c] => self.bytes(&[a, b, c]),
+            bytes => self.bytes(&bytes),
+        }
     }
 
+    /// Writes the length of what stands behind `at`, where one byte was kept for it.
     fn patch_length(&mut self, at: usize, length: usize) -> Result<(), BufferFull> {
-        let length = u32::try_from(length).map_err(|_| BufferFull)?;
-        let [top, a, b, c] = length.to_be_bytes();
-        let field: &[u8] = match length {
-            0..=0x7F => &[c],
-            0x80..=0xFF => &[0x81, c],
-            0x100..=0xFFFF => &[0x82, b, c],
-            _ if top == 0 => &[0x83, a, b, c],
-            _ => return Err(BufferFull),
-        };
-        let end = self.len + (field.len() - 1);
+        if let (Ok(short @ 0..=0x7F), Some(kept)) = (u8::try_from(length), self.buf.get_mut(at)) {
+            *kept = short;
+            return Ok(());
+        }
+        let (field, len) = long(length)?;
+        let end = self.len + (len - 1);
         if end > self.buf.len() {
             return Err(BufferFull);
         }
-        self.buf.copy_within(at + 1..self.len, at + field.len());
+        self.buf.copy_within(at + 1..self.len, at + len);
         self.buf
-            .get_mut(at..at + field.len())
+            .get_mut(at..at + len)
             .ok_or(BufferFull)?
-            .copy_from_slice(field);
+            .copy_from_slice(field.get(..len).unwrap_or_default());
         self.len = end;
         Ok(())
+    }
+}
+
+/// A length field of more than one byte, for 128 bytes and more, and how many of these it has (X.690, 8.1.3.5).
+fn long(length: usize) -> Result<([u8; 4], usize), BufferFull> {
+    let length = u32::try_from(length).map_err(|_| BufferFull)?;
+    match length.to_be_bytes() {
+        [0, 0, 0, c] => Ok(([0x81, c, 0, 0], 2)),
+        [0, 0, b, c] => Ok(([0x82, b, c, 0], 3)),
+        [0, a, b, c] => Ok(([0x83, a, b, c], 4)),
+        _ => Err(BufferFull),
     }
 }
 

@@ -185,7 +185,8 @@ fn applications(
     tags: TagList<'_>,
     w: &mut Writer<'_>,
 ) -> Result<(), Refusal> {
-    for (_, entry) in registry(domain)?.applications() {
+    let all = registry(domain)?.applications();
+    for (_, entry) in all.filter(|(index, entry)| domain.tells_of(*index, entry)) {
         w.tlv_with(0x61, |w| {
             if tags.names(tag::AID) {
                 w.tlv(tag::AID, entry.aid.as_bytes())

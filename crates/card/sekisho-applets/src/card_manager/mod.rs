@@ -124,12 +124,20 @@ impl Application for CardManager {
                 _ => self.personalising = None,
             }
             if capdu.ins == ins::STORE_DATA {
+                // It may have been extradited since, or deleted.
+                domain
+                    .check_own(personalising.application)
+                    .inspect_err(|_| self.personalising = None)?;
                 let command = CApdu::new(Cla::GP, capdu.ins, capdu.p1, capdu.p2).with_data(capdu.data);
                 return context.forward_to(personalising.application, &command.with_ne(256));
             }
         }
         if (capdu.ins, capdu.p1) == (ins::INSTALL, purpose::PERSONALISATION) {
             let application = content::install_for_personalisation(&mut domain, capdu, out)?;
+            if self.personalising.is_some() {
+                // Somebody else's: what he stores would be taken for the domain's own.
+                return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+            }
             self.personalising = Some(Personalising { owner, application });
             return Ok(Next::Done(StatusWord::NO_ERROR));
         }

@@ -72,6 +72,20 @@ impl<const FILES: usize> State for FileSystem<FILES> {
 }
 
 impl<const FILES: usize> Application for FileSystem<FILES> {
+    /// Its files come with it, from the factory: no command makes an MF.
+    ///
+    /// # Errors
+    /// 6985 without one, 6581 when the flash fails.
+    fn install(&mut self, context: &mut Context<'_>, _: &[u8]) -> Result<(), Refusal> {
+        let tree: &mut Tree = &mut self.tree;
+        tree.load(context)?;
+        match tree.head(context, tree::MF) {
+            Ok(_) => Ok(()),
+            Err(NOT_FOUND) => Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED)),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
     /// Answers SELECT by AID with the MF's control information.
     ///
     /// # Errors

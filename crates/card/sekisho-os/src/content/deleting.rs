@@ -1,11 +1,14 @@
 //! Applications and load files that go.
 
+use sekisho_apdu::gp::Privileges;
+
 use super::{is_loaded_file, not_found, refused};
 use crate::application::Applications as _;
 use crate::authorisation::Authorisation;
 use crate::channels::Channels;
 use crate::code;
 use crate::container::name;
+use crate::keys::KeyStore;
 use crate::leftovers;
 use crate::names::{EntryId, RecordKind};
 use crate::nvm::Staged;
@@ -115,6 +118,10 @@ impl<P: Platform> Core<P> {
             code::remove(&mut records, code)?;
         }
         let all = || gone.iter().flatten();
+        for (_, entry) in all().filter(|(_, entry)| entry.privileges.contains(Privileges::SECURITY_DOMAIN)) {
+            let (records, domain) = (&mut records, entry.id);
+            KeyStore { records, domain }.leave(container)?;
+        }
         leftovers::set(&mut records, container, all().map(|(_, entry)| entry.id))?;
         records.staged.commit(&mut records.nvm, true)?;
         staged.clear();

@@ -16,7 +16,7 @@ impl SecurityDomain<'_, '_> {
     /// INITIALIZE UPDATE: ends the secure channel that there was, counts the sequence counter up and answers the card's challenge.
     ///
     /// # Errors
-    /// 6985 on an interface on which the domain does not answer to strangers; 6A86 for a P2 other than 00; 6A88 without such a key set; 6985 when its sequence counter is used up; 6700 for a host challenge
+    /// 6985 on an interface on which the domain, or the one above it whose keys are meant, does not answer to strangers; 6A86 for a P2 other than 00; 6A88 without such a key set; 6985 when its sequence counter is used up; 6700 for a host challenge
     /// of the wrong length; 6A84 when too many secure channels are open: of those that are being opened the oldest makes room.
     pub fn initialize_update(&mut self, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let place = self.context.place;
@@ -27,11 +27,22 @@ impl SecurityDomain<'_, '_> {
         self.context.system.effects.essential = true;
         let command = InitializeUpdate::parse(capdu)?;
         let domain = self.opened_by()?;
+        let container = self.context.container();
+        // Its counter is that of whose keys they are.
+        let found = self.context.system.container.registry.entry(domain);
+        if !found.is_some_and(|(_, of)| of.access.includes(place.interface)) {
+            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+        }
         let kvn = self.keys_of(domain).resolve(command.kvn)?;
         let set = self.keys_of(domain).scp_set(kvn)?;
         let parameter = self.scp_parameter();
         let sequence = if parameter.pseudo_random() {
-            self.keys_of(domain).next_sequence(kvn)?
+            // One of this AID that is gone may have had the values of the domain above.
+            let used = match self.context.entry.id {
+                own if own == domain => 0,
+                _ => self.keys_of(domain).highest_gone(container)?,
+            };
+            self.keys_of(domain).next_sequence_behind(used, kvn)?
         } else {
             0
         };

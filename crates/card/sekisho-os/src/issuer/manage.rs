@@ -8,15 +8,15 @@ use super::privileges::{may_have, put_with_reset};
 use super::{SecurityDomain, object_of};
 use crate::application::{Context, MESSAGING_POLICY};
 use crate::authorisation::{Authorisation, Order, TokenNumber, has, proved};
-use crate::container::{CardRecord, store_entry};
+use crate::container::{CardRecord, name, store_entry};
 use crate::identification::{self, STORED_MAX};
 use crate::interface::ContainerId;
 use crate::keys::{KVN_TOKEN, KeyStore};
-use crate::names::EntryId;
+use crate::names::{EntryId, RecordKind};
 use crate::nvm::Quota;
 use crate::receipt;
 use crate::refusal::Refusal;
-use crate::registry::{Entry, FACTORY_INDEX, ISD_INDEX, ImplicitSelection, InterfaceAccess, Module};
+use crate::registry::{Entry, FACTORY_INDEX, ISD_INDEX, ImplicitSelection, InterfaceAccess, Module, answers};
 use crate::secure::KeyRef;
 
 /// The data objects that a terminated card goes on answering: IIN, CIN and the policy for readers; none is longer than this.
@@ -197,6 +197,28 @@ impl SecurityDomain<'_, '_> {
         }
         Ok(entry.id)
     }
+
+    /// Whether the application is the domain's own still.
+    ///
+    /// # Errors
+    /// 6A88 when it has gone, 6985 when it is another domain's.
+    pub fn check_own(&self, application: EntryId) -> Result<(), Refusal> {
+        let registry = &self.context.system.container.registry;
+        let own = registry.entry(self.context.entry.id).map(|(index, _)| index);
+        let (_, entry) = registry.entry(application).ok_or(not_found())?;
+        if entry.security_domain == own {
+            Ok(())
+        } else {
+            Err(refused())
+        }
+    }
+
+    /// Whether who sends the command is told of the application at a registry index: of all whoever has proved himself, else of what SELECT finds at his place.
+    pub fn tells_of(&self, index: u8, entry: &Entry) -> bool {
+        let (context, registry) = (&*self.context, &self.context.system.container.registry);
+        let is_found = registry.shows(index, context.place) && answers(index, entry, context.place.interface);
+        is_found || context.authenticated().is_some()
+    }
 }
 
 impl SecurityDomain<'_, '_> {
@@ -294,6 +316,7 @@ impl Open<'_, '_> {
         for (_, domain) in all.filter(|(_, entry)| is_domain(entry)) {
             records.remove_all_of(domain.id)?;
         }
+        records.remove(name(container.id, RecordKind::HighestSequence, 0))?;
         if container.id == ContainerId::ESE {
             let domain = self.context.entry.id;
             KeyStore { records, domain }.delete_platforms()?;

@@ -190,12 +190,30 @@ impl<'a> SecurityDomain<'_, 'a> {
             // Initial keys come from the factory.
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
-        let replaced = self.keys().put(replaces, kvn, keys)?;
+        let used = self.used_before()?;
+        let replaced = self.keys().put_behind(used, replaces, kvn, keys)?;
         if let Some(kvn) = replaced {
             let revoked = self.revoked(kvn);
             self.context.system.effects.revoke(revoked);
         }
         self.personalise()
+    }
+
+    /// For a domain that has no key set yet, the highest counter that domains of its container have ever used: a domain above opened its channels, or one of its name
+    /// had the keys that come now.
+    #[inline(never)]
+    fn used_before(&mut self) -> Result<u32, Refusal> {
+        if self.keys().has_set()? {
+            return Ok(0);
+        }
+        let container = self.context.system.container;
+        let mut used = self.keys().highest_gone(container.id)?;
+        for (_, entry) in container.registry.applications() {
+            if entry.privileges.contains(Privileges::SECURITY_DOMAIN) {
+                used = used.max(self.keys_of(entry.id).highest()?);
+            }
+        }
+        Ok(used)
     }
 
     /// A supplementary domain is PERSONALIZED with its first key set (GPC 5.3.1.4); whoever has opened its secure channel with the keys of a domain above it
