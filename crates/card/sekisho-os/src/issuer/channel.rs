@@ -37,12 +37,13 @@ impl SecurityDomain<'_, '_> {
         let set = self.keys_of(domain).scp_set(kvn)?;
         let parameter = self.scp_parameter();
         let sequence = if parameter.pseudo_random() {
-            // One of this AID that is gone may have had the values of the domain above.
-            let used = match self.context.entry.id {
-                own if own == domain => 0,
-                _ => self.keys_of(domain).highest_gone(container)?,
-            };
-            self.keys_of(domain).next_sequence_behind(used, kvn)?
+            if domain == self.context.entry.id {
+                self.keys_of(domain).next_sequence(kvn)?
+            } else {
+                // One of this AID that is gone may have had the values of the domain above.
+                let used = self.keys_of(domain).highest_gone(container)?;
+                self.keys_of(domain).next_sequence_behind(used, kvn)?
+            }
         } else {
             0
         };
