@@ -2,7 +2,7 @@
 //!
 //! One line of a script is one step:
 //!
-//! * `> hex` sends a C-APDU as it is; `S> hex` sends it through the secure channel. `Fxx> hex` does so too, and fetches what does not fit Ne
+//! * `> hex` sends a C-APDU as it is, and fetches what a reader fetches ([`fetched`]); `S> hex` sends it through the secure channel. `Fxx> hex` does so too, and fetches what does not fit Ne
 //!   with GET RESPONSE of class xx.
 //! * `< hex` is the R-APDU to the last command, after the secure channel for `S>`. `??` stands for any byte, `...` for any number of them.
 //! * `! keys ENC MAC DEK` names the keys of the next `! open`; without it the initial keys.
@@ -32,6 +32,22 @@ pub trait Line {
     fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8>;
 }
 
+/// Sends a C-APDU, and fetches what waits where it has data and no Le: so T=0 answers it (docs/spec/card.md, 1), and what hears of it is the reader alone.
+pub fn fetched(line: &mut dyn Line, interface: Interface, capdu: &[u8]) -> Vec<u8> {
+    let mut answer = line.transmit(interface, capdu);
+    let parsed = CApdu::parse(capdu).ok();
+    let waits = parsed.is_some_and(|command| command.ne.is_none() && !command.data.is_empty());
+    if waits && matches!(answer[..], [0x61, _]) {
+        let channel = sekisho_apdu::Cla(capdu[0]).logical_channel();
+        let cla = sekisho_apdu::Cla::ISO.with_logical_channel(channel).unwrap();
+        while let [.., 0x61, le] = answer[..] {
+            answer.truncate(answer.len() - 2);
+            answer.extend(line.transmit(interface, &[cla.0, 0xC0, 0x00, 0x00, le]));
+        }
+    }
+    answer
+}
+
 /// A card that conversations are played to. This is what a transport or a board implements; the scripts stay the same.
 pub trait CardUnderTest: Line {
     /// A reader's power cycle on one interface.
@@ -47,7 +63,7 @@ pub trait CardUnderTest: Line {
 /// How a host's software on T=0 sends commands and fetches answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
-    /// Commands as they are written, and nothing fetched.
+    /// Commands as they are written, and nothing fetched but what a reader fetches.
     None,
     /// libgp 3.0, of gpshell3: a command with data goes out without its Le, and GET RESPONSE in class 00 follows 61XX *and* 9000; after 6D00
     /// or 6E00 it keeps the data it has, anything else counts as more of the answer.
@@ -72,7 +88,7 @@ impl Habit {
     fn send(self, line: &mut dyn Line, interface: Interface, capdu: &[u8]) -> Vec<u8> {
         let parsed = CApdu::parse(capdu).ok().filter(|parsed| !parsed.extended);
         let (Some(parsed), true) = (parsed, self != Self::None) else {
-            return line.transmit(interface, capdu);
+            return fetched(line, interface, capdu);
         };
         let le = *capdu.last().unwrap_or(&0);
         let is_case_4 = !parsed.data.is_empty() && parsed.ne.is_some();

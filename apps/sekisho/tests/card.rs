@@ -107,7 +107,7 @@ fn the_os_part_is_there_and_keeps_its_state() {
     assert!(card.says("OS part").starts_with("version 1"));
     let mut reader = card.reader();
     assert_eq!(
-        send(&mut reader, b"\x00\xA4\x04\x00\x07\xF0SKOS\x00\x01").1,
+        send(&mut reader, b"\x00\xA4\x04\x00\x07\xF0SKOS\x00\x01\x00").1,
         0x9000
     );
     assert_eq!(send(&mut reader, &[0x80, 0x22, 0, 0, 2, 0, 42, 0]).1, 0x9000);
@@ -115,7 +115,7 @@ fn the_os_part_is_there_and_keeps_its_state() {
     let card = CardProcess::start(&flash, 0, &[]);
     let mut reader = card.reader();
     assert_eq!(
-        send(&mut reader, b"\x00\xA4\x04\x00\x07\xF0SKOS\x00\x01").1,
+        send(&mut reader, b"\x00\xA4\x04\x00\x07\xF0SKOS\x00\x01\x00").1,
         0x9000
     );
     let (register, sw) = send(&mut reader, &[0x80, 0x20, 0, 0, 0]);

@@ -163,8 +163,9 @@ pub fn send(card: &mut Card, capdu: &[u8]) -> Vec<u8> {
     send_on(card, Interface::Iso7816Contact, capdu)
 }
 
+/// Sends one C-APDU as a reader does: on T=0 the answer to a command with data and without Le waits, and is fetched.
 pub fn send_on(card: &mut dyn script::Line, interface: Interface, capdu: &[u8]) -> Vec<u8> {
-    card.transmit(interface, capdu)
+    script::fetched(card, interface, capdu)
 }
 
 pub fn sw(rapdu: &[u8]) -> u16 {

@@ -7,7 +7,7 @@ use super::ByValue as _;
 use sekisho_os::{Interface, Platform, Profile, SecureElement};
 
 #[allow(unused_imports)] // each test program uses a part
-pub use player::{CardUnderTest, Habit, Line, Runner, matches};
+pub use player::{CardUnderTest, Habit, Line, Runner, fetched, matches};
 
 use super::{Card, SeededRng, files};
 

@@ -11,7 +11,6 @@ use crate::common;
 use std::collections::BTreeMap;
 
 use common::ByValue as _;
-use common::script::Line;
 use common::{On, SeededRng, initial_keys, key, personalisation, sw};
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_applets::CardManager;
@@ -205,7 +204,7 @@ fn send(card: &mut Card, ins: u8, p1: u8, p2: u8, data: &[u8]) -> Vec<u8> {
     let len = u8::try_from(data.len()).unwrap();
     let body: &[&[u8]] = if data.is_empty() { &[] } else { &[&[len], data] };
     let head = [0x80, ins, p1, p2];
-    Line::transmit(
+    crate::common::send_on(
         card,
         Interface::Iso7816Contact,
         &[&head[..], &body.concat(), &[0]].concat(),
@@ -214,7 +213,7 @@ fn send(card: &mut Card, ins: u8, p1: u8, p2: u8, data: &[u8]) -> Vec<u8> {
 
 fn select(card: &mut Card, aid: &[u8]) -> u16 {
     let command = [&[0x00, 0xA4, 0x04, 0x00, 0x06], aid].concat();
-    sw(&Line::transmit(card, Interface::Iso7816Contact, &command))
+    sw(&crate::common::send_on(card, Interface::Iso7816Contact, &command))
 }
 
 /// Bytes that are nowhere else: 24 bits of a counter and a mark.

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 
 use common::ByValue as _;
 use common::host::Host;
-use common::script::Line;
 use common::{On, SeededRng, initial_keys, key, personalisation, sw};
 use sekisho_apdu::{Aid, StatusWord};
 use sekisho_nvm::ram::RamFlash;
@@ -72,7 +71,7 @@ fn card() -> Card {
 }
 
 fn send(card: &mut Card, capdu: &[u8]) -> Vec<u8> {
-    Line::transmit(card, CONTACT, capdu)
+    crate::common::send_on(card, CONTACT, capdu)
 }
 
 fn select(card: &mut Card, channel: u8, aid: &[u8]) -> Vec<u8> {

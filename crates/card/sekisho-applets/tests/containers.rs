@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use common::ByValue as _;
 use common::host::Host;
-use common::script::Line;
 use common::{On, SeededRng, key, personalisation, profile, sw};
 use proptest::prelude::*;
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
@@ -160,7 +159,7 @@ fn card() -> Card {
 }
 
 fn send(card: &mut Card, interface: Interface, capdu: &[u8]) -> Vec<u8> {
-    Line::transmit(card, interface, capdu)
+    crate::common::send_on(card, interface, capdu)
 }
 
 fn select(card: &mut Card, interface: Interface) -> u16 {

@@ -15,8 +15,6 @@ use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{ContainerId, Interface, Pairing, Personalisation, Profile, Protocol, Row, SecureElement};
 use sekisho_scp::{MacMode, SecurityLevel};
 
-use common::script::Line;
-
 /// An SE with memory for two security domains.
 type Element = SecureElement<On<Standard<2>>>;
 
@@ -40,7 +38,7 @@ fn own_keys(first: u8) -> KeySet {
 }
 
 fn said(card: &mut Element, capdu: &[u8]) -> Vec<u8> {
-    Line::transmit(card, CONTACT, capdu)
+    crate::common::send_on(card, CONTACT, capdu)
 }
 
 fn element() -> Element {
@@ -208,7 +206,7 @@ fn without_memory_there_is_no_second_domain() {
     );
     assert_eq!(refused.err().map(|sw| sw.0), Some(0x6A84));
     assert_eq!(
-        sw(&Line::transmit(&mut card, CONTACT, &[0, 0xA4, 4, 0, 0])),
+        sw(&crate::common::send_on(&mut card, CONTACT, &[0, 0xA4, 4, 0, 0])),
         0x9000
     );
 }
@@ -292,7 +290,7 @@ fn power_cut_at_every_operation_of_terminating_takes_the_keys_of_all_domains_of_
             let was_cut = flash.is_off();
             flash.power_on();
             let mut card = Two::booted(flash, SeededRng(4), &two_profile()).unwrap();
-            let selected = sw(&Line::transmit(&mut card, CONTACT, &[0, 0xA4, 4, 0, 0]));
+            let selected = sw(&crate::common::send_on(&mut card, CONTACT, &[0, 0xA4, 4, 0, 0]));
             let is_over = selected == 0x6A81;
             assert_eq!(
                 standing(&card.flash().image()),
@@ -300,19 +298,19 @@ fn power_cut_at_every_operation_of_terminating_takes_the_keys_of_all_domains_of_
                 "cut {cut} seed {seed}: {selected:04X}"
             );
             for (tag, value) in [(0x42, &[0x11, 0x22][..]), (0x45, &[0x33])] {
-                let answer = Line::transmit(&mut card, CONTACT, &[0x00, 0xCA, 0x00, tag, 0]);
+                let answer = crate::common::send_on(&mut card, CONTACT, &[0x00, 0xCA, 0x00, tag, 0]);
                 assert_eq!(answer, [value, &[0x90, 0x00]].concat());
             }
             // The other container goes on, and so does all of the first one if it has not been terminated.
             assert!(open_in(&mut card, (Interface::Spi, 0), 0, &own_keys(0xB1)).is_some());
-            Line::transmit(
+            crate::common::send_on(
                 &mut card,
                 Interface::Spi,
                 &[&[0, 0xA4, 4, 0, 7][..], DOMAIN].concat(),
             );
             assert!(open_in(&mut card, (Interface::Spi, 0), KVN, &own_keys(0xF1)).is_some());
             if !is_over {
-                Line::transmit(&mut card, CONTACT, &[&[0, 0xA4, 4, 0, 7][..], DOMAIN].concat());
+                crate::common::send_on(&mut card, CONTACT, &[&[0, 0xA4, 4, 0, 7][..], DOMAIN].concat());
                 assert!(open_in(&mut card, (CONTACT, 0), KVN, &own_keys(0xE1)).is_some());
             }
             *seen.entry((done, is_over)).or_insert(0) += 1;
@@ -333,12 +331,12 @@ fn power_cut_at_every_operation_of_terminating_takes_the_keys_of_all_domains_of_
 fn no_secure_channel_of_a_terminated_container_goes_on_but_the_one_that_terminated_it() {
     let mut card = Two::booted(two(), SeededRng(5), &two_profile()).unwrap();
     assert_eq!(
-        Line::transmit(&mut card, CONTACT, &[0, 0x70, 0, 0, 1]),
+        crate::common::send_on(&mut card, CONTACT, &[0, 0x70, 0, 0, 1]),
         [1, 0x90, 0]
     );
     let select = |channel| [&[channel, 0xA4, 4, 0, 7][..], DOMAIN].concat();
-    Line::transmit(&mut card, CONTACT, &select(1));
-    Line::transmit(&mut card, Interface::ApduGate, &select(0));
+    crate::common::send_on(&mut card, CONTACT, &select(1));
+    crate::common::send_on(&mut card, Interface::ApduGate, &select(0));
     let mut theirs = [
         open_in(&mut card, (CONTACT, 1), KVN, &own_keys(0xE1)).unwrap(),
         open_in(&mut card, (Interface::ApduGate, 0), KVN, &own_keys(0xE1)).unwrap(),

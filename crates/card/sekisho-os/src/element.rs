@@ -152,7 +152,7 @@ impl<P: Platform> SecureElement<P> {
             }
             command if is_get_response(capdu) => self.fetch(place, cla, command, out),
             Ok(command) => {
-                let wanted = Wanted::by(cla, command.ne, command.extended, out);
+                let wanted = Wanted::of(&command, self.protocol(interface), out);
                 self.run(place, &command, wanted);
                 let Some(own) = self.buffers.interfaces.get(interface) else {
                     return bare(self.buffers.response.status(), out);

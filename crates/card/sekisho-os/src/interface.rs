@@ -105,6 +105,15 @@ impl Protocol {
         }
     }
 
+    /// What the data of an answer do when the command has data and no Le (`docs/spec/card.md`, 1).
+    pub const fn case4_without_le(self) -> WithoutLe {
+        match self {
+            Self::T0 => WithoutLe::Waits,
+            Self::T1 | Self::SwpA | Self::SwpB | Self::ApduGate => WithoutLe::GoesOut,
+            Self::SpiEse | Self::SpiEuicc | Self::Proprietary(_) => WithoutLe::GoesOut,
+        }
+    }
+
     /// Whether an interface can speak it.
     pub const fn is_of(self, interface: Interface) -> bool {
         match self {
@@ -115,6 +124,15 @@ impl Protocol {
             Self::Proprietary(_) => true,
         }
     }
+}
+
+/// What becomes of an answer's data when its command has data and no Le.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithoutLe {
+    /// They wait for GET RESPONSE: 61XX (ISO/IEC 7816-3, 12.2.5: a TPDU of T=0 goes one way).
+    Waits,
+    /// They go out, as with Le 00.
+    GoesOut,
 }
 
 /// Names a container. It is the owner of the container's records.

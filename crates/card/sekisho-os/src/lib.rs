@@ -120,7 +120,7 @@ pub use container::{Container, ContainerMemory, Containers};
 pub use content::LoadFile;
 pub use element::SecureElement;
 pub use identification::{CIN, IIN};
-pub use interface::{ContainerId, Interface, Place, Protocol};
+pub use interface::{ContainerId, Interface, Place, Protocol, WithoutLe};
 pub use issuer::{
     ContentManagement, NewApplication, NewLoadFile, Open, PlatformServices, RegistryUpdate, SecurityDomain,
     Token,

@@ -4,6 +4,7 @@ use sekisho_apdu::{ApduError, CApdu, Cla, StatusWord, Writer};
 use sekisho_messaging::SmError;
 use zeroize::Zeroize;
 
+use crate::interface::{Protocol, WithoutLe};
 use crate::refusal::Refusal;
 
 /// Longest response data field before secure messaging.
@@ -16,8 +17,7 @@ const PROTECTION_MAX: usize = 35;
 /// Longest data field of a protected answer.
 pub(crate) const RESPONSE_ROOM: usize = RESPONSE_DATA_MAX + PROTECTION_MAX;
 
-/// Ne of a command without Le: what a short response can hold. Hosts behind a reader that carries whole APDUs leave Le away and
-/// expect the data all the same.
+/// Ne of a command without Le whose data goes out all the same: what a short response can hold.
 const NE_WITHOUT_LE: u32 = 256;
 
 /// 6100 behind the last byte of a piece: more is to be fetched, and nobody knows yet how much.
@@ -33,6 +33,15 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// What the command, the protocol on which it came, and `out`, which holds two bytes or more, allow.
+    pub(crate) fn of(command: &CApdu<'_>, protocol: Protocol, out: &[u8]) -> Self {
+        let ne = match (command.ne, protocol.case4_without_le()) {
+            (None, WithoutLe::Waits) if !command.data.is_empty() => Some(0),
+            (ne, _) => ne,
+        };
+        Self::by(command.cla, ne, command.extended, out)
+    }
+
     /// What Ne and `out`, which holds two bytes or more, allow.
     pub(crate) fn by(cla: Cla, ne: Option<u32>, extended: bool, out: &[u8]) -> Self {
         let ne = match (ne, extended) {

@@ -173,8 +173,11 @@ impl<P: Platform> SecureElement<P> {
         if is_get_response(capdu) {
             return Some(self.fetch(place, cla, command, out));
         }
-        let (ne, extended) = command.map_or((None, false), |command| (command.ne, command.extended));
-        let wanted = Wanted::by(cla, ne, extended, out);
+        let protocol = self.protocol(interface);
+        let wanted = match &command {
+            Ok(command) => Wanted::of(command, protocol, out),
+            Err(_) => Wanted::by(cla, None, false, out),
+        };
         let InterfaceState { waiting, .. } = self.buffers.interfaces.get(interface)?;
         waiting.interrupt(place.logical_channel);
         let core = &self.core;

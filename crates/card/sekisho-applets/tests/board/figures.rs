@@ -53,7 +53,7 @@ impl Counted {
 
 impl Line for Counted {
     fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
-        let answer = Line::transmit(&mut self.card, interface, capdu);
+        let answer = crate::common::send_on(&mut self.card, interface, capdu);
         let now = self.card.figures().unwrap();
         self.costs.push(Figures {
             words: now.words - self.before.words,

@@ -130,7 +130,7 @@ pub trait Transmit {
 
 impl Transmit for Card {
     fn transmit_to(&mut self, interface: Interface, command: &[u8]) -> Vec<u8> {
-        crate::common::script::Line::transmit(self, interface, command)
+        crate::common::send_on(self, interface, command)
     }
 }
 

@@ -5,7 +5,6 @@ use crate::common;
 
 use common::ByValue as _;
 use common::host::Host;
-use common::script::Line;
 use common::{On, PAGE, SeededRng, key, personalisation, profile, sw};
 use sekisho_apdu::{Aid, CApdu, StatusWord, Writer};
 use sekisho_applets::CardManager;
@@ -244,7 +243,7 @@ pub(crate) fn show(aid: &str) -> Vec<u8> {
 }
 
 pub(crate) fn said(card: &mut Card, interface: Interface, capdu: &[u8]) -> Vec<u8> {
-    Line::transmit(card, interface, capdu)
+    crate::common::send_on(card, interface, capdu)
 }
 
 pub(crate) fn select_on(card: &mut Card, (interface, channel): (Interface, u8), aid: &str) -> u16 {

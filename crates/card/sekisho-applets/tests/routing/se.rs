@@ -14,7 +14,6 @@ use sekisho_os::{
 };
 
 use crate::common::ByValue as _;
-use crate::common::script::Line;
 use crate::common::{self, SeededRng, key};
 
 /// Flash that counts how often it is read.
@@ -351,7 +350,7 @@ pub fn send(card: &mut Card, protocol: Protocol, capdu: &[u8]) -> Vec<u8> {
     if card.protocol(interface) != protocol {
         assert!(card.reset_to(interface, protocol));
     }
-    Line::transmit(card, interface, capdu)
+    crate::common::send_on(card, interface, capdu)
 }
 
 pub fn by_name(p2: u8, name: &[u8]) -> Vec<u8> {
