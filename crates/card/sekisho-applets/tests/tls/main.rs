@@ -14,6 +14,7 @@ mod ends;
 mod hostile;
 #[path = "../../../sekisho-tls/tests/sessions/in_memory.rs"]
 mod in_memory;
+mod keys;
 #[path = "../../../sekisho-tls/tests/sessions/openssl.rs"]
 mod openssl;
 #[path = "../../../sekisho-tls/tests/sessions/pki.rs"]
