@@ -24,6 +24,9 @@ impl KeyPair {
     ///
     /// # Errors
     /// 6581 when the generator gives no key, the same one twice, or one that the application has already: the SE stops, as when the flash fails. 6A84 without room.
+    ///
+    /// Not inlined: what is compared here would take its room of the stack of what is signed with the key.
+    #[inline(never)]
     pub fn make(self, context: &mut Context<'_>) -> Result<SigningKey, Refusal> {
         let failed = Refusal(StatusWord::MEMORY_FAILURE);
         let key = SigningKey::generate(context.rng()).map_err(|_| failed)?;
