@@ -4,10 +4,12 @@ use core::fmt;
 use core::future::pending;
 use core::time::Duration;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args as ClapArgs;
@@ -51,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     client_ca: PathBuf,
 
-    /// What that authority has revoked: its lists (CRL, PEM), read when the server starts; without this nothing is
+    /// What that authority has revoked: its lists (CRL, PEM), read when the server starts and again when the file has changed and somebody connects; without this nothing is. A file that cannot be used is said, and the lists before hold
     #[arg(long, value_name = "FILE")]
     revoked: Option<PathBuf>,
 
@@ -104,6 +106,40 @@ struct Shared {
     begun: AtomicU32,
     is_json: bool,
     refusals: Mutex<Refusals>,
+    lists: Option<Lists>,
+}
+
+/// The file of what is revoked.
+struct Lists {
+    path: PathBuf,
+    /// What tells one state of it from another, as it was read last: when it was written, its length, its number.
+    state: Mutex<Option<State>>,
+}
+
+type State = (SystemTime, u64, u64);
+
+impl Lists {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            state: Mutex::new(state(path)),
+        }
+    }
+
+    /// What is in it, if it has changed.
+    fn changed(&self) -> Option<Result<Vec<u8>>> {
+        let now = state(&self.path);
+        let mut before = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (now != *before).then(|| {
+            *before = now;
+            files::read(&self.path)
+        })
+    }
+}
+
+fn state(path: &Path) -> Option<State> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
 
 /// What is asked of each secure element.
@@ -143,6 +179,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(folder) => Task::Renewal(Renewal::in_folder(folder).or_usage()?),
         None => Task::Script(script(args).or_usage()?),
     };
+    // Before it is read: what changes in between is read again.
+    let lists = args.revoked.as_deref().map(Lists::new);
     let gateway = gateway(args).or_usage()?;
     let count = args.count.or(args.once.then_some(1));
     let most = count.map_or(Semaphore::MAX_PERMITS, |count| count as usize);
@@ -153,6 +191,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         begun: AtomicU32::new(0),
         is_json: args.json,
         refusals: Mutex::new(Refusals::new(PERIOD)),
+        lists,
     });
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -221,7 +260,7 @@ async fn serve(args: &Args, shared: &Arc<Shared>, count: Option<u32>) -> Result<
             }
             Some(ended) = sessions.join_next() => tally.count(args.json, ended)?,
             accepted = listener.accept() => match accepted {
-                Ok((stream, from)) => match shared.gateway.room(from.ip()) {
+                Ok((stream, from)) => match shared.renewed().gateway.room(from.ip()) {
                     Some(room) => drop(sessions.spawn(one(Arc::clone(shared), room, stream, stopped.clone()))),
                     None => shared.refuse(Reason::Full, Some(from), &Reason::Full),
                 },
@@ -373,6 +412,18 @@ impl Shared {
             "session {} begins: {}, {}{from}",
             head.number, head.identity, head.protocol
         ));
+    }
+
+    /// With the lists of what is revoked as they are now.
+    fn renewed(&self) -> &Self {
+        if let Some(read) = self.lists.as_ref().and_then(Lists::changed) {
+            let done = read.and_then(|lists| Ok(self.gateway.revoke(lists)?));
+            match done {
+                Ok(()) => say("the lists of what is revoked were read again"),
+                Err(error) => say(&format!("the lists of what is revoked are as before: {error:#}")),
+            }
+        }
+        self
     }
 
     fn refusals(&self) -> MutexGuard<'_, Refusals> {

@@ -1,8 +1,9 @@
 //! Certificates.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, RevokedCertParams,
+    SignatureAlgorithm, date_time_ymd,
 };
 
 pub(crate) struct Certified {
@@ -63,6 +64,27 @@ impl Pki {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&Point(point.to_vec()), &issuer).unwrap();
         certificate.der().to_vec()
+    }
+
+    /// The authority's list of what it has revoked: the certificate with this serial number. PEM.
+    #[allow(dead_code, reason = "shared with another program")]
+    pub(crate) fn revoking(&self, serial: u64) -> String {
+        let authority = authority_params("authority");
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2020, 2, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: serial.into(),
+                revocation_time: date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let made = params.signed_by(&Issuer::from_params(&authority, &self.authority.key));
+        made.unwrap().pem().unwrap()
     }
 
     pub(crate) fn new() -> Self {
