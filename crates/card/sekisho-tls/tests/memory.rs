@@ -2,6 +2,7 @@
 //! One test, since the allocator counts for all threads.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     reason = "helpers of tests are tests"
 )]

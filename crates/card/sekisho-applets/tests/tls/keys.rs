@@ -1,17 +1,16 @@
-//! Keys that the SE makes, requests for their certificates, and who may write what (docs/spec/tls-manager.md, 3 and 7).
+//! Keys that the SE makes, and requests for their certificates (docs/spec/tls-manager.md, 7).
 
 use std::collections::BTreeMap;
 use std::process::Command;
 
 use sekisho_applets::tls_manager;
-use sekisho_bridge::Ended;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::SecureElement;
 use sekisho_tls::Version;
 
 use crate::askers::Source;
 use crate::common::{profile, send_on, sw};
-use crate::device::{NOW, Talk, honest, inside, server, talking, talking_at};
+use crate::device::{Talk, honest, inside, server, talking};
 use crate::openssl::files;
 use crate::pki::Pki;
 use crate::se::{
@@ -19,14 +18,16 @@ use crate::se::{
 };
 use crate::servers::{READ, select};
 
-const RENEW: u8 = 1;
-const ANCHOR: u8 = 2;
-const MANAGER: &[u8] = tls_manager::AID;
-const PENDING: &[u8] = &[0, 0x47, 0x81, 0, 0];
-const NO_SUBJECT: &[u8] = &[0x30, 0];
+pub(crate) const RENEW: u8 = 1;
+pub(crate) const ANCHOR: u8 = 2;
+pub(crate) const MANAGER: &[u8] = tls_manager::AID;
+/// GENERATE ASYMMETRIC KEY PAIR, what is there.
+pub(crate) const PENDING: &[u8] = &[0, 0x47, 0x81, 0, 0];
+/// A subject that the SE is to choose.
+pub(crate) const NO_SUBJECT: &[u8] = &[0x30, 0];
 
 /// An SE whose row 0001 has these rights, and reaches the TLS Manager.
-fn with_rights(pki: &Pki, rights: u8) -> Box<Se> {
+pub(crate) fn with_rights(pki: &Pki, rights: u8) -> Box<Se> {
     let mut se = with(pki);
     let row = row_with(rights, "localhost", &[FILES, MANAGER], &pki.authority.certificate);
     assert_eq!(store(&mut se, &[3, 0, 1], &row), 0x9000);
@@ -34,7 +35,7 @@ fn with_rights(pki: &Pki, rights: u8) -> Box<Se> {
 }
 
 /// GENERATE ASYMMETRIC KEY PAIR, extended.
-fn generate(subject: &[u8]) -> Vec<u8> {
+pub(crate) fn generate(subject: &[u8]) -> Vec<u8> {
     if subject.is_empty() {
         return vec![0, 0x47, 0x80, 0, 0, 0, 0];
     }
@@ -43,7 +44,7 @@ fn generate(subject: &[u8]) -> Vec<u8> {
 }
 
 /// STORE DATA of an object in one block, extended.
-fn stored(object: &[u8], value: &[u8]) -> Vec<u8> {
+pub(crate) fn stored(object: &[u8], value: &[u8]) -> Vec<u8> {
     let len = u16::try_from(object.len() + value.len()).unwrap().to_be_bytes();
     [&[0x80, 0xE2, 0x80, 0, 0][..], &len, object, value].concat()
 }
@@ -64,7 +65,7 @@ fn split(answer: &[u8]) -> (&[u8], u16) {
 }
 
 /// A session of row 0001 in which the TLS Manager is selected.
-fn managed<T>(
+pub(crate) fn managed<T>(
     se: &mut Se,
     pki: &Pki,
     version: Version,
@@ -79,7 +80,7 @@ fn managed<T>(
 }
 
 /// What is at the other end of a session: the certificate that the SE has proved to be its own.
-fn certificate_of(se: &mut Se, pki: &Pki, version: Version) -> Option<Vec<u8>> {
+pub(crate) fn certificate_of(se: &mut Se, pki: &Pki, version: Version) -> Option<Vec<u8>> {
     let mut server = server(pki, version);
     let answer = talking(se, &mut server, 0, &mut honest, |talk| talk.ask(&select(FILES)));
     answer
@@ -244,190 +245,6 @@ fn the_root_has_a_key_made_in_an_se_that_has_none() {
     }
 }
 
-/// Each command that a peer may have, with each right: what its row does not say it has not.
-#[test]
-fn a_peer_does_what_its_row_says_and_nothing_else() {
-    let pki = Pki::new();
-    for rights in 0..4 {
-        let mut other = Pki::new();
-        let mut se = with_rights(&pki, rights);
-        let (renews, anchors) = (rights & RENEW != 0, rights & ANCHOR != 0);
-        let said = |may: bool| if may { 0x9000 } else { 0x6985 };
-        let reach: &[&[u8]] = &[FILES, MANAGER];
-        let anchor = other.authority.certificate.clone();
-        let own = |rights, name, reach: &[&[u8]]| row_with(rights, name, reach, &anchor);
-        let ((), _) = managed(&mut se, &pki, Version::Tls13, |talk| {
-            let mut ask = |command: &[u8]| sw(&talk.ask(command).unwrap());
-            assert_eq!(ask(&generate(&[])), said(renews));
-            assert_eq!(ask(&stored(&[2], &chain(&[&pki.element]))), said(renews));
-            // Of a row that is right but for one thing.
-            for wrong in [
-                own(rights ^ RENEW, "localhost", reach),
-                own(3, "localhost", &[FILES, MANAGER, crate::se::ROOT]),
-                own(rights, "localhost", &[FILES]),
-                own(rights, "localhosu", reach),
-                row("localhost", reach, &anchor),
-            ] {
-                assert_eq!(ask(&stored(&[3, 0, 1], &wrong)), 0x6985);
-            }
-            let garbage = row_with(rights, "localhost", reach, &[0x30, 3, 2, 1, 5]);
-            assert_eq!(
-                ask(&stored(&[3, 0, 1], &garbage)),
-                if anchors { 0x6A80 } else { 0x6985 }
-            );
-            // Not the peer's at all.
-            let right = own(rights, "localhost", reach);
-            for command in [
-                stored(&[1], &pki.element.scalar()),
-                stored(&[1], &[]),
-                stored(&[2], &[]),
-                stored(&[3, 0, 1], &[]),
-                stored(&[3, 0, 2], &right),
-                stored(&[4], &[0; 8]),
-                stored(&[5], NO_SUBJECT),
-                stored(&[5], &[]),
-            ] {
-                assert_eq!(ask(&command), 0x6985, "{rights} {command:02X?}");
-            }
-            for (command, sw) in [
-                (stored(&[6], &[1]), 0x6A80),
-                (stored(&[3, 0, 0x11], &right), 0x6A80),
-                (stored(&[2], &[0; 1200]), 0x6A84),
-                (vec![0x80, 0xE2, 0x80, 1, 1, 2], 0x6A86),
-                (vec![0x80, 0xE2, 0x40, 0, 1, 2], 0x6A86),
-                (vec![0, 0x47, 0x82, 0, 0], 0x6A86),
-                (vec![0, 0x47, 0x80, 1, 0], 0x6A86),
-                (vec![0, 0x47, 0x81, 0, 1, 0x30, 0], 0x6700),
-                (vec![0, 0x46, 0x80, 0, 0], 0x6D00),
-            ] {
-                assert_eq!(ask(&command), sw, "{rights} {command:02X?}");
-            }
-            assert_eq!(ask(&stored(&[3, 0, 1], &right)), said(anchors));
-            // In blocks, as the root's come.
-            if renews {
-                let whole = [&[2][..], &chain(&[&pki.element])].concat();
-                let blocks: Vec<_> = whole.chunks(200).collect();
-                for (number, block) in blocks.iter().enumerate() {
-                    let p1 = if number + 1 == blocks.len() { 0x80 } else { 0 };
-                    let [number, len] = [number, block.len()].map(|it| u8::try_from(it).unwrap());
-                    let command = [&[0x80, 0xE2, p1, number, len][..], block].concat();
-                    assert_eq!(ask(&command), 0x9000);
-                }
-            }
-        });
-        // In plain nobody has any of it.
-        assert_eq!(sw(&send_on(&mut *se, PORT, &select(MANAGER))), 0x9000);
-        for command in [
-            generate(&[]),
-            stored(&[2], &chain(&[&pki.element])),
-            stored(&[5], NO_SUBJECT),
-        ] {
-            assert_eq!(send_on(&mut *se, PORT, &command), [0x69, 0x85]);
-        }
-        // The key is the one that it was; whom the row trusts is as the right says.
-        other.authority.certificate.clone_from(&pki.authority.certificate);
-        let trusted = if anchors { &other } else { &pki };
-        let met = certificate_of(&mut se, trusted, Version::Tls13);
-        assert_eq!(met.as_deref(), Some(&pki.element.certificate[..]), "{rights}");
-        if anchors {
-            assert_eq!(certificate_of(&mut se, &pki, Version::Tls13), None);
-        }
-    }
-    // A right that there is not.
-    let mut se = with(&pki);
-    let row = row_with(4, "localhost", &[FILES], &pki.authority.certificate);
-    assert_eq!(store(&mut se, &[3, 0, 1], &row), 0x6A80);
-}
-
-/// A row that does not name the TLS Manager has no use of its rights; one that names it and has none reads requests alone.
-#[test]
-fn a_right_without_reach_and_reach_without_a_right() {
-    let pki = Pki::new();
-    let mut se = with(&pki);
-    let unreached = row_with(3, "localhost", &[FILES], &pki.authority.certificate);
-    assert_eq!(store(&mut se, &[3, 0, 1], &unreached), 0x9000);
-    let answers = inside(
-        &mut se,
-        &pki,
-        Version::Tls13,
-        &[&select(MANAGER), &generate(&[]), &select(FILES), READ],
-    );
-    let words: Vec<_> = answers.iter().map(|answer| sw(answer)).collect();
-    assert_eq!(words, [0x6A82, 0x6985, 0x9000, 0x9000]);
-    // Who is called by another application is not in a session.
-    let reached = row("localhost", &[MANAGER], &pki.authority.certificate);
-    assert_eq!(store(&mut se, &[3, 0, 1], &reached), 0x9000);
-    assert_eq!(store(&mut se, &[5], NO_SUBJECT), 0x9000);
-    let ((), _) = managed(&mut se, &pki, Version::Tls13, |talk| {
-        assert_eq!(talk.ask(&generate(&[])), Ok(vec![0x69, 0x85]));
-        let request = talk.ask(&[0, 0x47, 0x81, 0, 0, 0, 0]).unwrap();
-        assert_eq!(sw(&request), 0x9000);
-        // What does not fit Ne is not given in part.
-        assert_eq!(talk.ask(&[0, 0x47, 0x81, 0, 0x20]), Ok(vec![0x6A, 0x84]));
-        assert!(request.len() < 0x20 + 2 || request.len() > 100);
-    });
-}
-
-/// A new anchor ends the other sessions of its row; the one that brought it is answered, and goes on to its end.
-#[test]
-fn an_anchor_that_is_replaced_ends_the_other_sessions_of_its_row() {
-    let pki = Pki::new();
-    let other = Pki::new();
-    let mut se = with_rights(&pki, ANCHOR);
-    assert_eq!(send_on(&mut *se, PORT, &[0, 0x70, 0, 0, 1]), [1, 0x90, 0]);
-    let mut first = server(&pki, Version::Tls13);
-    talking_at(&mut se, &mut first, (1, 1, Some(NOW)), &mut honest, |held| {
-        assert_eq!(held.ask(&select(FILES)).map(|answer| sw(&answer)), Ok(0x9000));
-        let ((), _) = managed(held.se(), &pki, Version::Tls13, |talk| {
-            let row = row_with(
-                ANCHOR,
-                "localhost",
-                &[FILES, MANAGER],
-                &other.authority.certificate,
-            );
-            assert_eq!(talk.ask(&stored(&[3, 0, 1], &row)), Ok(vec![0x90, 0]));
-            assert_eq!(talk.ask(PENDING), Ok(vec![0x6A, 0x88]));
-            assert_eq!(talk.close(), Ended::BySe);
-        });
-        let ended = held.ask(READ);
-        assert!(
-            matches!(ended, Err(Ended::Refused(sw)) if sw.0 == 0x6985),
-            "{ended:?}"
-        );
-    });
-    assert_eq!(certificate_of(&mut se, &pki, Version::Tls13), None);
-}
-
-/// The root's objects and a peer's come in blocks at once; neither is in the other's way.
-#[test]
-fn blocks_of_a_peer_and_of_the_root_do_not_meet() {
-    let pki = Pki::new();
-    let mut se = with_rights(&pki, RENEW);
-    let whole = [&[2][..], &chain(&[&pki.element])].concat();
-    let (beginning, end) = whole.split_at(200);
-    let block = |p1: u8, p2: u8, bytes: &[u8]| {
-        [
-            &[0x80, 0xE2, p1, p2, u8::try_from(bytes.len()).unwrap()][..],
-            bytes,
-        ]
-        .concat()
-    };
-    let ((), _) = managed(&mut se, &pki, Version::Tls13, |talk| {
-        assert_eq!(talk.ask(&block(0, 0, beginning)), Ok(vec![0x90, 0]));
-        let mut host = root(talk.se());
-        let time = [&[4][..], &NOW.to_be_bytes()].concat();
-        assert_eq!(sw(&host.send(talk.se(), &block(0, 0, &time[..4]))), 0x9000);
-        assert_eq!(talk.ask(&block(0x80, 1, end)), Ok(vec![0x90, 0]));
-        assert_eq!(sw(&host.send(talk.se(), &block(0x80, 1, &time[4..]))), 0x9000);
-        // What a session has begun is gone with it.
-        assert_eq!(talk.ask(&block(0, 0, beginning)), Ok(vec![0x90, 0]));
-        assert_eq!(talk.close(), Ended::BySe);
-    });
-    let ((), _) = managed(&mut se, &pki, Version::Tls13, |talk| {
-        assert_eq!(talk.ask(&block(0x80, 1, end)), Ok(vec![0x6A, 0x86]));
-    });
-}
-
 /// A source that fails, repeats itself or gives what the SE has already makes no key: the SE stops, and has what it had when it is started again.
 #[test]
 fn a_source_that_fails_makes_no_key_pair() {
@@ -457,25 +274,27 @@ fn a_source_that_fails_makes_no_key_pair() {
     }
 }
 
+/// A name of one attribute, whose value takes what is left of so many bytes; lengths in more bytes than DER has.
+fn long_name(len: usize) -> Vec<u8> {
+    // One attribute, whose value takes what is left; lengths in two bytes each.
+    let text = len - 4 - 4 - 4 - 5 - 3;
+    let of = |tag: u8, len: usize| vec![tag, 0x82, 0, u8::try_from(len).unwrap()];
+    [
+        of(0x30, len - 4),
+        of(0x31, len - 8),
+        of(0x30, len - 12),
+        vec![6, 3, 0x55, 4, 3, 0x0C, 0x81, u8::try_from(text).unwrap()],
+        vec![b'a'; text],
+    ]
+    .concat()
+}
+
 /// Subjects and chains that are nearly right: a status word, and nothing has changed.
 #[test]
 fn what_is_nearly_right_changes_nothing() {
     let pki = Pki::new();
     let mut se = with_rights(&pki, RENEW);
     let name = hex::decode("30123110300E06035504030C07656C656D656E74").unwrap();
-    let long = |len: usize| {
-        // One attribute, whose value takes what is left; lengths in two bytes each.
-        let text = len - 4 - 4 - 4 - 5 - 3;
-        let of = |tag: u8, len: usize| vec![tag, 0x82, 0, u8::try_from(len).unwrap()];
-        [
-            of(0x30, len - 4),
-            of(0x31, len - 8),
-            of(0x30, len - 12),
-            vec![6, 3, 0x55, 4, 3, 0x0C, 0x81, u8::try_from(text).unwrap()],
-            vec![b'a'; text],
-        ]
-        .concat()
-    };
     let (public, _) = managed(&mut se, &pki, Version::Tls13, |talk| {
         let request = talk.ask(&generate(&name)).unwrap();
         assert_eq!(sw(&request), 0x9000);
@@ -497,7 +316,7 @@ fn what_is_nearly_right_changes_nothing() {
             vec![0x31, 0],
             vec![0x30; 256],
             vec![0xFF; 200],
-            long(200),
+            long_name(200),
         ] {
             refused(talk, &generate(&wrong));
         }

@@ -19,6 +19,7 @@ mod keys;
 mod openssl;
 #[path = "../../../sekisho-tls/tests/sessions/pki.rs"]
 mod pki;
+mod rights;
 mod room;
 mod rules;
 #[path = "../../../sekisho-tls/tests/sessions/scripted.rs"]
