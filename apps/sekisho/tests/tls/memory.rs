@@ -13,7 +13,7 @@ use sekisho_tls::Version;
 use crate::SEKISHO;
 use crate::folder::write_folder;
 use crate::pki::Pki;
-use crate::process::CardProcess;
+use crate::process::{CardProcess, send};
 use crate::process::memory::{Memory, Secret};
 
 /// SELECT of the file system; READ BINARY of what everybody may read.
@@ -161,7 +161,7 @@ fn what_a_session_was_made_of_is_gone() {
         if is_cut {
             device.kill().unwrap();
             // Whoever comes next is served when the interface has been reset.
-            drop(element.card.reader());
+            send(&mut element.card.reader(), &[0, 0xA4, 4, 0]);
         } else {
             element.has_nothing_of("while it is open", others);
             go.send(()).unwrap();
