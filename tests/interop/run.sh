@@ -171,7 +171,7 @@ tail -1 "$work/trace"
 check "it came to its end in both versions" grep -q "^ok TLS 1.2" "$work/lines"
 
 # The worked bytes of the specification pages, computed a second time from their words alone.
-for page in broadcast paging sm-rolling loading; do
+for page in broadcast paging sm-rolling loading tls-key; do
     check "python-cryptography computes the bytes of the page on $page" "$VENV/bin/python" "tests/vectors/$page-recompute.py"
 done
 

@@ -68,6 +68,7 @@ impl Authority {
             name: gateway,
             applications: &[file_system::AID],
             anchor: self.certificate(),
+            rights: 0,
         };
         let chain = [element.certificate.der().clone()];
         TlsRecords::of(&element.key.serialize_der(), &chain, &peer)

@@ -157,12 +157,18 @@ pub(crate) struct Peer<'a> {
     pub(crate) name: &'a str,
     pub(crate) applications: &'a [&'a [u8]],
     pub(crate) anchor: &'a CertificateDer<'a>,
+    /// What it may write over its session, by bits (`docs/spec/tls-manager.md`, 2).
+    pub(crate) rights: u8,
 }
 
 impl Peer<'_> {
     /// As a row has it.
     fn row(&self) -> Result<Vec<u8>> {
-        let mut row = vec![u8::try_from(self.name.len()).context("the name is too long")?];
+        let mut row = Vec::new();
+        if self.rights != 0 {
+            row.extend([0, self.rights]);
+        }
+        row.push(u8::try_from(self.name.len()).context("the name is too long")?);
         row.extend(self.name.as_bytes());
         row.push(u8::try_from(self.applications.len()).context("too many applications")?);
         for aid in self.applications {
@@ -201,6 +207,22 @@ fn rows(folder: &Path) -> Result<Vec<(u16, Vec<u8>)>> {
     Ok(rows)
 }
 
+/// What a row's server may write over its session: words of a file, if there is one.
+fn rights(path: &Path) -> Result<u8> {
+    if !path.exists() {
+        return Ok(0);
+    }
+    let text = files::read_text(path)?;
+    text.split_whitespace().try_fold(0, |rights, word| match word {
+        "renew" => Ok(rights | 1),
+        "anchor" => Ok(rights | 2),
+        _ => bail!(
+            "{}: {word:?} is no right; there are renew and anchor",
+            path.display()
+        ),
+    })
+}
+
 /// A row: the server's name, what it reaches, the anchor.
 fn row(folder: &Path) -> Result<Vec<u8>> {
     let path = folder.join("name");
@@ -236,6 +258,7 @@ fn row(folder: &Path) -> Result<Vec<u8>> {
         name,
         applications: &applications,
         anchor,
+        rights: rights(&folder.join("rights"))?,
     };
     let row = peer.row().with_context(|| folder.display().to_string())?;
     if !is_row(&row) {

@@ -28,6 +28,7 @@ mod rotate;
 pub(crate) mod secret;
 mod server;
 mod tls;
+mod tls_renew;
 mod tls_script;
 mod tls_server;
 

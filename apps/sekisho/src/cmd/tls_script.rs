@@ -27,6 +27,15 @@ impl Command {
         }
     }
 
+    /// One that nobody wrote: a selection, or what is to be answered like this.
+    pub(super) fn made(place: &str, bytes: Vec<u8>, expected: Option<&str>) -> Self {
+        Self {
+            bytes,
+            place: place.to_owned(),
+            expected: expected.map(str::to_owned),
+        }
+    }
+
     /// Why the script ends at this answer, if it does.
     pub(super) fn objection(&self, answer: &[u8]) -> Option<String> {
         let expected = self.expected.as_deref()?;

@@ -4,10 +4,12 @@ use core::fmt;
 use core::future::pending;
 use core::time::Duration;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args as ClapArgs;
@@ -19,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::agent::print_line;
+use super::tls_renew::Renewal;
 use super::tls_script::{self, Command, sw};
 use super::{OrUsage as _, UNKNOWN, report};
 use crate::files;
@@ -50,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     client_ca: PathBuf,
 
-    /// What that authority has revoked: its lists (CRL, PEM), read when the server starts; without this nothing is
+    /// What that authority has revoked: its lists (CRL, PEM), read when the server starts and again when the file has changed and somebody connects; without this nothing is. A file that cannot be used is said, and the lists before hold
     #[arg(long, value_name = "FILE")]
     revoked: Option<PathBuf>,
 
@@ -59,9 +62,14 @@ pub(crate) struct Args {
         long,
         value_name = "FILE",
         conflicts_with = "commands",
-        required_unless_present = "commands"
+        required_unless_present_any = ["commands", "renew"]
     )]
     script: Option<PathBuf>,
+
+    /// In the place of a script: let each secure element make a key, and write its request into this folder, as KEY.der where KEY is the beginning of the SHA-256 of its present public key; where
+    /// KEY.pem is there, a certificate for such a request and those behind it, send it, and the key lives. Its row has to give this server the right
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["script", "commands"])]
+    renew: Option<PathBuf>,
 
     /// End after so many sessions; connections that prove no secure element do not count
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -91,13 +99,63 @@ pub(crate) struct Args {
 /// What all connections have in common.
 struct Shared {
     gateway: Gateway,
-    script: Vec<Command>,
+    task: Task,
     /// How many sessions may still begin.
     turns: Semaphore,
     /// How many have begun.
     begun: AtomicU32,
     is_json: bool,
     refusals: Mutex<Refusals>,
+    lists: Option<Lists>,
+}
+
+/// The file of what is revoked.
+struct Lists {
+    path: PathBuf,
+    /// What tells one state of it from another, as it was read last: when it was written, its length, its number.
+    state: Mutex<Option<State>>,
+}
+
+type State = (SystemTime, u64, u64);
+
+impl Lists {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            state: Mutex::new(state(path)),
+        }
+    }
+
+    /// What is in it, if it has changed.
+    fn changed(&self) -> Option<Result<Vec<u8>>> {
+        let now = state(&self.path);
+        let mut before = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (now != *before).then(|| {
+            *before = now;
+            files::read(&self.path)
+        })
+    }
+}
+
+fn state(path: &Path) -> Option<State> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+/// What is asked of each secure element.
+enum Task {
+    Script(Vec<Command>),
+    Renewal(Renewal),
+}
+
+/// What has been sent, and what became of it.
+#[derive(Default)]
+pub(super) struct Played {
+    pub(super) outcomes: Vec<(Vec<u8>, Outcome)>,
+    /// Why not every command was done as expected.
+    pub(super) why: Option<String>,
+    /// What a renewal has brought.
+    pub(super) renewed: Option<String>,
 }
 
 /// Which session it is, and with whom.
@@ -112,25 +170,28 @@ struct Head {
 /// A session that is over.
 struct Ended {
     head: Head,
-    /// The commands, and what became of them.
-    outcomes: Vec<(Vec<u8>, Outcome)>,
-    /// Why not every command was done as expected.
-    why: Option<String>,
+    played: Played,
 }
 
 /// Serves until it is stopped, or as often as it is asked.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let script = script(args).or_usage()?;
+    let task = match &args.renew {
+        Some(folder) => Task::Renewal(Renewal::in_folder(folder).or_usage()?),
+        None => Task::Script(script(args).or_usage()?),
+    };
+    // Before it is read: what changes in between is read again.
+    let lists = args.revoked.as_deref().map(Lists::new);
     let gateway = gateway(args).or_usage()?;
     let count = args.count.or(args.once.then_some(1));
     let most = count.map_or(Semaphore::MAX_PERMITS, |count| count as usize);
     let shared = Arc::new(Shared {
         gateway,
-        script,
+        task,
         turns: Semaphore::new(most),
         begun: AtomicU32::new(0),
         is_json: args.json,
         refusals: Mutex::new(Refusals::new(PERIOD)),
+        lists,
     });
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -199,7 +260,7 @@ async fn serve(args: &Args, shared: &Arc<Shared>, count: Option<u32>) -> Result<
             }
             Some(ended) = sessions.join_next() => tally.count(args.json, ended)?,
             accepted = listener.accept() => match accepted {
-                Ok((stream, from)) => match shared.gateway.room(from.ip()) {
+                Ok((stream, from)) => match shared.renewed().gateway.room(from.ip()) {
                     Some(room) => drop(sessions.spawn(one(Arc::clone(shared), room, stream, stopped.clone()))),
                     None => shared.refuse(Reason::Full, Some(from), &Reason::Full),
                 },
@@ -236,8 +297,9 @@ impl Tally {
             return Ok(());
         };
         self.sessions += 1;
-        self.failed += u32::from(ended.why.is_some());
+        self.failed += u32::from(ended.played.why.is_some());
         self.has_unknown |= ended
+            .played
             .outcomes
             .iter()
             .any(|(_, outcome)| *outcome == Outcome::Unknown);
@@ -281,18 +343,19 @@ async fn one(
         protocol: session.protocol(),
     };
     shared.begins(&head);
-    let (outcomes, why) = play(&mut session, &shared, number, &mut stop).await;
+    let mut played = Played::default();
+    match &shared.task {
+        Task::Script(script) => play(&mut session, &shared, number, script, &mut played, &mut stop).await,
+        Task::Renewal(renewal) => {
+            let mut next = renewal.begin(&head.identity, &mut played);
+            while let Some(script) = next {
+                play(&mut session, &shared, number, &script, &mut played, &mut stop).await;
+                next = renewal.go_on(&head.identity, &mut played);
+            }
+        }
+    }
     end(session, &mut stop).await;
-    Some(Ended {
-        head,
-        outcomes: shared
-            .script
-            .iter()
-            .map(|command| command.bytes.clone())
-            .zip(outcomes)
-            .collect(),
-        why,
-    })
+    Some(Ended { head, played })
 }
 
 /// Says goodbye; who was stopped does not wait for the other end's.
@@ -310,28 +373,32 @@ async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|is_stopped| *is_stopped).await;
 }
 
-/// Sends the script's commands: what became of each, and why not all were done as expected.
+/// Sends a script's commands behind those before it: what became of each, and why not all were done as expected.
 async fn play(
     session: &mut Session,
     shared: &Shared,
     number: u32,
+    script: &[Command],
+    played: &mut Played,
     stop: &mut watch::Receiver<bool>,
-) -> (Vec<Outcome>, Option<String>) {
-    let script = &shared.script;
+) {
+    let before = played.outcomes.len();
     let mut objection = None;
     let as_expected = |at: usize, answer: &[u8]| {
         let command = script.get(at);
         if let Some(command) = command.filter(|_| shared.is_json) {
             let mut line = command_line(&command.bytes, &Outcome::Done(answer.to_vec()));
             (line["event"], line["session"], line["command"]) =
-                ("answer".into(), number.into(), (at + 1).into());
+                ("answer".into(), number.into(), (before + at + 1).into());
             print_line(&line.to_string());
         }
         objection = command.and_then(|command| command.objection(answer));
         objection.is_none()
     };
     let (outcomes, lost) = session.run_until(script, as_expected, told(stop)).await;
-    (outcomes, objection.or(lost.map(|lost| lost.to_string())))
+    let sent = script.iter().map(|command| command.bytes.clone());
+    played.outcomes.extend(sent.zip(outcomes));
+    played.why = objection.or(lost.map(|lost| lost.to_string()));
 }
 
 impl Shared {
@@ -345,6 +412,18 @@ impl Shared {
             "session {} begins: {}, {}{from}",
             head.number, head.identity, head.protocol
         ));
+    }
+
+    /// With the lists of what is revoked as they are now.
+    fn renewed(&self) -> &Self {
+        if let Some(read) = self.lists.as_ref().and_then(Lists::changed) {
+            let done = read.and_then(|lists| Ok(self.gateway.revoke(lists)?));
+            match done {
+                Ok(()) => say("the lists of what is revoked were read again"),
+                Err(error) => say(&format!("the lists of what is revoked are as before: {error:#}")),
+            }
+        }
+        self
     }
 
     fn refusals(&self) -> MutexGuard<'_, Refusals> {
@@ -408,7 +487,7 @@ impl Ended {
             head.number, head.identity, head.protocol
         )];
         let mut line = |what: &str, text: &str| lines.push(format!("  {what:<12}{text}"));
-        for (command, outcome) in &self.outcomes {
+        for (command, outcome) in &self.played.outcomes {
             let words = format!("{}  {}", hex::encode_upper(command), words::command(command));
             match outcome {
                 Outcome::Done(answer) => {
@@ -422,7 +501,10 @@ impl Ended {
                 Outcome::Unknown => line("unknown", &words),
             }
         }
-        if let Some(why) = &self.why {
+        if let Some(renewed) = &self.played.renewed {
+            line("renewed", renewed);
+        }
+        if let Some(why) = &self.played.why {
             line("ended", why);
         }
         lines.join("\n")
@@ -430,13 +512,17 @@ impl Ended {
 
     fn as_json(&self) -> Value {
         let commands = self
+            .played
             .outcomes
             .iter()
             .map(|(command, outcome)| command_line(command, outcome));
         let mut object = self.head.as_json("end");
         object["commands"] = commands.collect::<Vec<_>>().into();
-        object["as_expected"] = self.why.is_none().into();
-        object["error"] = self.why.clone().into();
+        object["as_expected"] = self.played.why.is_none().into();
+        object["error"] = self.played.why.clone().into();
+        if let Some(renewed) = &self.played.renewed {
+            object["renewed"] = renewed.clone().into();
+        }
         object
     }
 }

@@ -53,3 +53,75 @@ fn a_script_reaches_the_file_system_of_a_card() {
     let without = CardProcess::start(&folder.path().join("other"), 0, &[]);
     refused(&format!("tcp:{}", without.address), "1", "it has no TLS Manager");
 }
+
+/// What a renewal refuses: a row without the right, a certificate of another key, a file that is none. Each is said, and the card has the key that it had.
+#[test]
+fn a_renewal_that_cannot_be_says_why() {
+    let (pki, folder) = (Pki::new(), tempfile::tempdir().unwrap());
+    let made_with = folder.path().join("tls");
+    write_folder(&made_with, &pki);
+    let row = made_with.join("peers/0001");
+    std::fs::write(row.join("applications"), "F0534B4F530401\nF0534B4F530501\n").unwrap();
+    let requests = folder.path().join("requests");
+    std::fs::create_dir(&requests).unwrap();
+    let renewed = |card: &CardProcess| {
+        let server = Server::serve(&pki, &["--once", "--renew", requests.to_str().unwrap()]);
+        tls(&[&server.address, "--card", &format!("tcp:{}", card.address)]);
+        let (code, said, _) = server.ended();
+        (code, said)
+    };
+    let made = || {
+        std::fs::read_dir(&requests)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+    };
+    let start = |flash: &str| {
+        let more = ["--tls", made_with.to_str().unwrap()];
+        CardProcess::start(&folder.path().join(flash), 0, &more)
+    };
+    let (code, said) = renewed(&start("without"));
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("answer      6985") && said.contains("ended       a new key: "),
+        "{said}"
+    );
+    assert_eq!(made().count(), 0);
+    std::fs::write(row.join("rights"), "renew\n").unwrap();
+    let card = start("with");
+    let (code, said) = renewed(&card);
+    assert_eq!(code, Some(0), "{said}");
+    let request = made().next().unwrap();
+    assert!(
+        said.contains(&format!("renewed     request in {}", request.display())),
+        "{said}"
+    );
+    let certificate = request.with_extension("pem");
+    for (text, why) in [
+        (&pki.server.pem[..], "6A88"),
+        ("no certificate", "a chain has 1 to 992 bytes"),
+        ("-----BEGIN CERTIFICATE-----\nAA\n", "is no PEM"),
+    ] {
+        std::fs::write(&certificate, text).unwrap();
+        let (code, said) = renewed(&card);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(why), "{why}: {said}");
+    }
+    // The request waits as it did.
+    std::fs::remove_file(&certificate).unwrap();
+    let before = std::fs::read(&request).unwrap();
+    assert_eq!(renewed(&card).0, Some(0));
+    assert_eq!(std::fs::read(&request).unwrap(), before);
+    // A right that there is not is no row.
+    std::fs::write(row.join("rights"), "renew all\n").unwrap();
+    let refused = std::process::Command::new(crate::SEKISHO)
+        .args(["card", "--listen", "127.0.0.1:0", "--flash"])
+        .arg(folder.path().join("wrong"))
+        .args(["--tls", made_with.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(
+        text(&refused.stderr).contains("\"all\" is no right"),
+        "{}",
+        text(&refused.stderr)
+    );
+}

@@ -46,9 +46,14 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("script");
         std::fs::write(&path, script).unwrap();
+        Self::serve(pki, &[&["--script", path.to_str().unwrap()], more].concat())
+    }
+
+    /// The same with arguments alone.
+    fn serve(pki: &pki::Pki, more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let mut child = command(pki, folder.path())
-            .args(["--listen", "127.0.0.1:0", "--script"])
-            .arg(&path)
+            .args(["--listen", "127.0.0.1:0"])
             .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -289,3 +289,31 @@ fn what_cannot_be_served_is_refused_before_it_listens() {
     let output = Command::new(SEKISHO).args(arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
 }
+
+/// What the authority has revoked since the server began is read before the next connection; a file that is no list leaves the lists as they are.
+#[test]
+fn lists_of_what_is_revoked_are_read_again_when_they_change() {
+    let pki = Pki::with_element(|params| params.serial_number = Some(5.into()));
+    let folder = tempfile::tempdir().unwrap();
+    let lists = folder.path().join("lists.pem");
+    std::fs::write(&lists, pki.revoking(4)).unwrap();
+    let more = ["--count", "3", "--revoked", lists.to_str().unwrap()];
+    let server = Server::start(&pki, SCRIPT, &more);
+    obey(connect(&server, &pki, true));
+    std::fs::write(&lists, "no list").unwrap();
+    obey(connect(&server, &pki, true));
+    let next = folder.path().join("next");
+    std::fs::write(&next, pki.revoking(5)).unwrap();
+    std::fs::rename(&next, &lists).unwrap();
+    assert_eq!(hear(&mut connect(&server, &pki, true)), [0; 0]);
+    server.stop();
+    let (code, _, said) = server.ended();
+    assert_eq!(code, Some(1));
+    for words in [
+        "revoked are as before: ",
+        "revoked were read again",
+        "no session with 127.0.0.1",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}

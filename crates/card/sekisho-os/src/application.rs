@@ -328,6 +328,12 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// The place of the TLS session that the command came out of.
+    #[cfg(feature = "tls")]
+    pub fn tls_place(&self) -> Option<Place> {
+        self.place.outside()
+    }
+
     /// Who has sent the command through a TLS session of the SE, which the TLS Manager has proved; whoever is called by another application finds nobody.
     #[cfg(feature = "tls")]
     pub const fn peer(&self) -> Option<crate::tls_inside::Peer> {

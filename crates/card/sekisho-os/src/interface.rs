@@ -192,6 +192,12 @@ impl Place {
     pub(crate) const fn inside(self) -> Self {
         self.on(self.logical_channel + CHANNELS_MAX)
     }
+
+    /// The place whose TLS session this is inside.
+    #[cfg(feature = "tls")]
+    pub(crate) fn outside(self) -> Option<Self> {
+        Some(self.on(self.logical_channel.checked_sub(CHANNELS_MAX)?))
+    }
 }
 
 #[cfg(test)]

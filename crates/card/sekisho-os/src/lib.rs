@@ -68,6 +68,7 @@ mod hosted;
 mod identification;
 mod interface;
 mod issuer;
+mod key_pair;
 mod keys;
 mod leftovers;
 mod load;
@@ -125,6 +126,7 @@ pub use issuer::{
     ContentManagement, NewApplication, NewLoadFile, Open, PlatformServices, RegistryUpdate, SecurityDomain,
     Token,
 };
+pub use key_pair::KeyPair;
 pub use keys::{KVN_DESIGNER, KVN_INITIAL, KVN_K_AUT, KVN_K_MAC, KVN_KOS, KVN_PAIRING, KeyRecord};
 pub use loaded::Loaded;
 pub use loader::PartState;

@@ -396,7 +396,6 @@ impl<E: Engine> Endpoint<E> {
                 match progress {
                     Progress::Going => {}
                     Progress::Done => return self.finish().map(Heard::Proved),
-                    Progress::Failed if said.is_empty() => return Err(Alert::INTERNAL_ERROR.into()),
                     Progress::Failed => return Ok(Heard::Answer(SESSION_OVER)),
                 }
                 Ok(Heard::Answer(StatusWord::NO_ERROR))

@@ -14,8 +14,10 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{
-    ClientConfig, ConnectionTrafficSecrets, ExtractedSecrets, KeyLog, ProtocolVersion, RootCertStore,
+    ClientConfig, ConnectionTrafficSecrets, Error, ExtractedSecrets, KeyLog, ProtocolVersion, RootCertStore,
 };
+use sekisho_apdu::Writer;
+use sekisho_bridge::RECORD_HEADER;
 use sekisho_keys::Rng;
 use sekisho_keys::p256sig::SigningKey;
 use x509_cert::Certificate;
@@ -25,7 +27,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::Alert;
 use crate::provider::{ClientKey, provider};
 use crate::random::{self, Lent};
-use crate::traffic::{Direction, Traffic, Version};
+use crate::traffic::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, Direction, TAG, Traffic, Version};
 
 /// How many bytes of records a server's side of a handshake may have.
 pub const HANDSHAKE_MAX: usize = 8192;
@@ -55,7 +57,7 @@ pub enum Progress {
     Going,
     /// It is done, and the peer proved.
     Done,
-    /// It has failed; what there was to say of it has been said.
+    /// It has failed; what there was to say of it has been said: nothing to a server that has given up itself (RFC 8446, 6.2).
     Failed,
 }
 
@@ -94,9 +96,10 @@ impl TimeProvider for Now {
     }
 }
 
-/// The two traffic secrets of TLS 1.3: `KeyUpdate` needs them, and the engine gives them to whoever logs keys.
+/// Traffic secrets of TLS 1.3, which the engine gives to whoever logs keys: the two that `KeyUpdate` needs, and that of our side of the handshake, for an alert that the engine does not say.
 #[derive(Default)]
 struct Secrets {
+    handshake: [AtomicU32; 8],
     tx: [AtomicU32; 8],
     rx: [AtomicU32; 8],
 }
@@ -120,6 +123,7 @@ impl Secrets {
 impl KeyLog for Secrets {
     fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
         let words = match label {
+            "CLIENT_HANDSHAKE_TRAFFIC_SECRET" => &self.handshake,
             "CLIENT_TRAFFIC_SECRET_0" => &self.tx,
             "SERVER_TRAFFIC_SECRET_0" => &self.rx,
             _ => return,
@@ -135,6 +139,7 @@ impl Drop for Secrets {
         self.tx
             .iter_mut()
             .chain(&mut self.rx)
+            .chain(&mut self.handshake)
             .for_each(|word| word.get_mut().zeroize());
     }
 }
@@ -171,7 +176,7 @@ fn config(peer: &Peer<'_>, secrets: &Arc<Secrets>) -> Result<ClientConfig, Alert
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.resumption = Resumption::disabled();
     config.enable_secret_extraction = true;
-    config.max_fragment_size = Some(FRAGMENT_MAX + sekisho_bridge::RECORD_HEADER);
+    config.max_fragment_size = Some(FRAGMENT_MAX + RECORD_HEADER);
     config.key_log = Arc::clone(secrets) as Arc<dyn KeyLog>;
     Ok(config)
 }
@@ -199,7 +204,7 @@ impl Engine for Rustls {
     fn hear(&mut self, record: &[u8], rng: &mut dyn Rng, out: &mut Vec<u8>) -> Progress {
         self.heard = self.heard.saturating_add(record.len());
         if self.heard > HANDSHAKE_MAX {
-            return Progress::Failed;
+            return self.give_up(Alert::INTERNAL_ERROR, out);
         }
         let _lent = Lent::new(rng, random::EXCHANGE);
         self.incoming.extend_from_slice(record);
@@ -243,18 +248,64 @@ impl Engine for Rustls {
     }
 }
 
+/// What the server is told of an error of which the engine says nothing itself.
+const fn alert_of(error: &Error) -> Option<Alert> {
+    match error {
+        Error::AlertReceived(_) => None,
+        // RFC 8446, 4.4.2.4.
+        Error::NoCertificatesPresented => Some(Alert::DECODE_ERROR),
+        _ => Some(Alert::INTERNAL_ERROR),
+    }
+}
+
+/// Whether records say something: `change_cipher_spec` does not.
+fn is_something_said(mut records: &[u8]) -> bool {
+    while let [content_type, _, _, a, b, behind @ ..] = records {
+        if *content_type != CHANGE_CIPHER_SPEC {
+            return true;
+        }
+        let len = usize::from(u16::from_be_bytes([*a, *b]));
+        records = behind.get(len..).unwrap_or_default();
+    }
+    false
+}
+
 impl Rustls {
+    /// Says an alert: under the key of the handshake as soon as there is one.
+    fn give_up(&self, alert: Alert, out: &mut Vec<u8>) -> Progress {
+        let text = [2, alert.0];
+        let secret = Secrets::get(&self.secrets.handshake);
+        if *secret == [0; 32] {
+            out.extend([ALERT, 3, 3, 0, 2]);
+            out.extend(text);
+            return Progress::Failed;
+        }
+        let direction = || Direction::from_secret(*secret);
+        let mut traffic = Traffic::new(Version::Tls13, direction(), direction());
+        let mut sealed = [0; 2 + 1 + TAG];
+        let mut writer = Writer::new(&mut sealed);
+        if traffic.seal(ALERT, &text, &mut writer).is_ok() {
+            let mut header = [APPLICATION_DATA, 3, 3, 0, 0];
+            let [.., len] = &mut header;
+            *len = u8::try_from(sealed.len()).unwrap_or(0);
+            out.extend(header);
+            out.extend(sealed);
+        }
+        Progress::Failed
+    }
+
     /// Lets the engine go on until it wants something. Behind an error it says its alert, and is asked nothing more: it would look at what it has refused again.
     fn run(&mut self, out: &mut Vec<u8>) -> Progress {
-        let mut failed = false;
-        while !failed || self.connection.wants_write() {
+        let start = out.len();
+        let mut failed = None;
+        while failed.is_none() || self.connection.wants_write() {
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(&mut self.incoming);
             let progress = match state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => match data.encode(&mut []) {
                     Err(EncodeError::InsufficientSize(size)) => {
-                        let start = out.len();
-                        out.resize(start + size.required_size, 0);
-                        let room = out.get_mut(start..).unwrap_or_default();
+                        let end = out.len();
+                        out.resize(end + size.required_size, 0);
+                        let room = out.get_mut(end..).unwrap_or_default();
                         data.encode(room).err().map(|_| Progress::Failed)
                     }
                     _ => None,
@@ -265,18 +316,27 @@ impl Rustls {
                 }
                 Ok(ConnectionState::BlockedHandshake) => Some(Progress::Going),
                 Ok(ConnectionState::WriteTraffic(_)) => Some(Progress::Done),
-                Err(_) if !failed => {
-                    failed = true;
+                Err(error) if failed.is_none() => {
+                    failed = Some(alert_of(&error));
                     None
                 }
                 _ => Some(Progress::Failed),
             };
             let discard = discard.min(self.incoming.len());
             self.incoming.drain(..discard);
-            if let Some(progress) = progress {
-                return progress;
+            match progress {
+                None => {}
+                Some(Progress::Failed) => {
+                    failed.get_or_insert(Some(Alert::INTERNAL_ERROR));
+                    break;
+                }
+                Some(progress) => return progress,
             }
         }
-        Progress::Failed
+        let said = is_something_said(out.get(start..).unwrap_or_default());
+        match failed.flatten() {
+            Some(alert) if !said => self.give_up(alert, out),
+            _ => Progress::Failed,
+        }
     }
 }

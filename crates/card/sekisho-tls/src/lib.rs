@@ -17,6 +17,7 @@ extern crate alloc;
 extern crate std;
 
 mod aead;
+mod certificate;
 mod endpoint;
 mod engine;
 mod provider;
@@ -24,6 +25,7 @@ mod random;
 mod room;
 mod traffic;
 
+pub use certificate::{Subject, is_certificate, public_key, request};
 pub use endpoint::{Endpoint, Heard};
 pub use engine::{Engine, HANDSHAKE_MAX, Peer, Progress, Rustls};
 pub use room::{PATIENCE, Room};

@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::pem::PemObject;
@@ -32,7 +32,7 @@ pub struct Credentials {
     pub key: Vec<u8>,
     /// Certificates of the authorities that certify SEs.
     pub authorities: Vec<u8>,
-    /// What they have revoked: their lists (CRL), as they are when the gateway is made; how old they are is not looked at. Without a list nothing is revoked; with one, no SE is taken
+    /// What they have revoked: their lists (CRL), until [`Gateway::revoke`] brings others; how old they are is not looked at. Without a list nothing is revoked; with one, no SE is taken
     /// of an authority that has none here.
     pub revoked: Vec<u8>,
 }
@@ -110,7 +110,8 @@ pub enum AcceptError {
 /// The door for SEs.
 #[derive(Clone)]
 pub struct Gateway {
-    config: Arc<ServerConfig>,
+    credentials: Arc<Credentials>,
+    config: Arc<RwLock<Arc<ServerConfig>>>,
     settings: Settings,
     rooms: Rooms,
     sessions: Arc<Semaphore>,
@@ -126,11 +127,29 @@ impl Gateway {
             return Err(GatewayError::Record);
         }
         Ok(Self {
-            config: Arc::new(config(credentials, settings.record)?),
+            config: Arc::new(RwLock::new(Arc::new(config(credentials, settings.record)?))),
+            credentials: Arc::new(Credentials {
+                revoked: Vec::new(),
+                ..credentials.clone()
+            }),
             settings,
             rooms: Rooms::new(settings.handshakes, settings.handshake),
             sessions: Arc::new(Semaphore::new(settings.sessions)),
         })
+    }
+
+    /// Other lists of what is revoked, in the place of those before, for whoever connects from now on. Sessions that are open go on.
+    ///
+    /// # Errors
+    /// [`GatewayError::Pem`], [`GatewayError::Certificates`]: the lists before hold.
+    pub fn revoke(&self, revoked: Vec<u8>) -> Result<(), GatewayError> {
+        let credentials = Credentials {
+            revoked,
+            ..Credentials::clone(&self.credentials)
+        };
+        let next = Arc::new(config(&credentials, self.settings.record)?);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
     }
 
     /// The bounds.
@@ -173,7 +192,8 @@ impl Gateway {
     async fn handshake(&self, room: &Room, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         room.has_spoken();
-        hello.into_stream(Arc::clone(&self.config)).await
+        let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
+        hello.into_stream(config).await
     }
 }
 

@@ -444,6 +444,31 @@ async fn a_certificate_that_is_revoked_is_no_proof() {
         let (session, _element) = world.both(Some(&world.element)).await;
         assert_eq!(session.err().map(|error| error.reason()), expected);
     }
+    // The same of one gateway whose lists change; what is no list changes nothing, and open sessions go on.
+    let (mut open, mut element) = world.session().await;
+    world.gateway.revoke(list(&world.authority, SERIAL)).unwrap();
+    let clone = world.gateway.clone();
+    for wrong in [
+        &b"a list"[..],
+        b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+    ] {
+        assert!(clone.revoke(wrong.to_vec()).is_err());
+    }
+    let (session, _) = world.both(Some(&world.element)).await;
+    assert_eq!(
+        session.err().map(|error| error.reason()),
+        Some(Reason::Certificate)
+    );
+    let card = async {
+        command(&mut element).await;
+        answer(&mut element, &[0x6D, 0]).await;
+    };
+    assert_eq!(
+        tokio::join!(open.send(&[0, 0x10, 0, 0]), card).0.unwrap(),
+        [0x6D, 0]
+    );
+    clone.revoke(Vec::new()).unwrap();
+    assert!(world.both(Some(&world.element)).await.0.is_ok());
 }
 
 fn rsa() -> KeyPair {

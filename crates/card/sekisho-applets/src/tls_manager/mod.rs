@@ -1,5 +1,6 @@
-//! The TLS Manager (`docs/spec/tls-manager.md`): it alone has key, certificates and peers, and ends sessions for the other applications of its container.
+//! The TLS Manager (`docs/spec/tls-manager.md`): it alone has keys, certificates and peers, and ends sessions for the other applications of its container.
 
+mod certify;
 mod objects;
 mod sessions;
 mod time;
@@ -12,8 +13,12 @@ use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_os::{Application, Context, Next, Outcome, Place, Refusal, State, Tls, TlsHeard};
 use zeroize::Zeroizing;
 
-use objects::Object;
-pub use objects::{CHAIN_RECORD, KEY_RECORD, ROWS_MAX, TIME_RECORD, is_chain, is_row, row_record};
+use certify::Author;
+pub use objects::{
+    CHAIN_RECORD, KEY_RECORD, PENDING_RECORD, REQUEST_RECORD, ROWS_MAX, TIME_RECORD, is_chain, is_row,
+    row_record,
+};
+use objects::{Object, Rights};
 pub use sessions::SESSIONS_MAX;
 use sessions::{RecordRoom, Session};
 
@@ -22,10 +27,19 @@ pub const AID: &[u8] = sekisho_os::TLS_MANAGER;
 /// AID of its executable load file.
 pub const LOAD_FILE_AID: &[u8] = b"\xF0SKOS\x05";
 
+/// GENERATE ASYMMETRIC KEY PAIR with BER-TLV in its data field (ISO/IEC 7816-8, 5.1).
+pub const GENERATE_KEY_PAIR: u8 = 0x47;
+/// P1 of it: a new pair.
+const NEW_PAIR: u8 = 0x80;
+/// P1 of it: what is there.
+const PRESENT_PAIR: u8 = 0x81;
+
 /// P1 of STORE DATA: the last block.
 const LAST_BLOCK: u8 = 0x80;
 
 const WRONG_BLOCK: Refusal = Refusal(StatusWord::INCORRECT_P1P2);
+const WRONG_DATA: Refusal = Refusal(StatusWord::INCORRECT_DATA);
+const NOT_ALLOWED: Refusal = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
 
 /// The TLS Manager. All of it is RAM; a session ends with the power.
 pub struct TlsManager {
@@ -34,7 +48,8 @@ pub struct TlsManager {
     room: Option<Box<RecordRoom>>,
     /// Number of the session that began last.
     began: u32,
-    incoming: Option<Incoming>,
+    /// From the root, and from a peer: neither is in the other's way.
+    incoming: [Option<Box<Incoming>>; 2],
 }
 
 /// The blocks of an object that has not come to its end.
@@ -55,7 +70,7 @@ impl State for TlsManager {
         sessions: [const { None }; SESSIONS_MAX],
         room: None,
         began: 0,
-        incoming: None,
+        incoming: [const { None }; 2],
     };
 }
 
@@ -69,7 +84,13 @@ impl Application for TlsManager {
         Ok(StatusWord::NO_ERROR)
     }
 
-    /// STORE DATA, which the container's root forwards.
+    fn deselect(&mut self, place: Place) {
+        for incoming in &mut self.incoming {
+            incoming.take_if(|incoming| incoming.next.1 == place);
+        }
+    }
+
+    /// STORE DATA, which the container's root forwards, or which comes out of the session of a peer with rights; GENERATE ASYMMETRIC KEY PAIR.
     ///
     /// # Errors
     /// The status word of the refusal.
@@ -77,19 +98,29 @@ impl Application for TlsManager {
         &mut self,
         context: &mut Context<'_>,
         capdu: &CApdu<'_>,
-        _: &mut Writer<'_>,
+        out: &mut Writer<'_>,
     ) -> Result<Next, Refusal> {
-        if capdu.ins != ins::STORE_DATA {
-            return Err(Refusal(StatusWord::INS_NOT_SUPPORTED));
+        match capdu.ins {
+            ins::STORE_DATA => {
+                let author = Author::of(context)?;
+                let done = self.block(context, author, capdu);
+                if done.is_err() || capdu.p1 == LAST_BLOCK {
+                    *self.incoming(author) = None;
+                }
+                done?;
+            }
+            GENERATE_KEY_PAIR => match (capdu.p1, capdu.p2, capdu.data) {
+                (NEW_PAIR, 0, subject) => {
+                    Author::of(context)?.needs(Rights::RENEW)?;
+                    out.bytes(&certify::make(context, subject)?)?;
+                }
+                (PRESENT_PAIR, 0, []) => certify::present(context, out)?,
+                (PRESENT_PAIR, 0, _) => return Err(Refusal(StatusWord::WRONG_LENGTH)),
+                _ => return Err(Refusal(StatusWord::INCORRECT_P1P2)),
+            },
+            _ => return Err(Refusal(StatusWord::INS_NOT_SUPPORTED)),
         }
-        if !context.is_root_calling() {
-            return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
-        }
-        let done = self.block(context, capdu);
-        if done.is_err() || capdu.p1 == LAST_BLOCK {
-            self.incoming = None;
-        }
-        done.map(|()| Next::Done(StatusWord::NO_ERROR))
+        Ok(Next::Done(StatusWord::NO_ERROR))
     }
 
     fn tls(&mut self) -> Option<&mut dyn Tls> {
@@ -106,9 +137,9 @@ impl Incoming {
         }
     }
 
-    /// Whether the object that comes is the private key.
-    fn is_key(&self) -> bool {
-        self.bytes.first() == Some(&objects::KEY)
+    /// Whether the object that comes is the private key, or has one made.
+    fn is_of_a_key(&self) -> bool {
+        matches!(self.bytes.first(), Some(&(objects::KEY | objects::SUBJECT)))
     }
 
     fn take(&mut self, (place, session): (Place, u32), capdu: &CApdu<'_>) -> Result<(), Refusal> {
@@ -128,32 +159,38 @@ impl Incoming {
 }
 
 impl TlsManager {
+    fn incoming(&mut self, author: Author) -> &mut Option<Box<Incoming>> {
+        let [root, peer] = &mut self.incoming;
+        match author {
+            Author::Root => root,
+            Author::Peer(..) => peer,
+        }
+    }
+
     /// Takes a block; with the last one the object is written.
-    fn block(&mut self, context: &mut Context<'_>, capdu: &CApdu<'_>) -> Result<(), Refusal> {
+    fn block(&mut self, context: &mut Context<'_>, author: Author, capdu: &CApdu<'_>) -> Result<(), Refusal> {
         let from = (context.place(), context.session());
         if capdu.p1 & !LAST_BLOCK != 0 {
             return Err(WRONG_BLOCK);
         }
+        let incoming = self.incoming(author);
         if capdu.p2 == 0 {
-            self.incoming = Some(Incoming::new(from));
+            *incoming = Some(Box::new(Incoming::new(from)));
         }
-        let incoming = self.incoming.as_mut().ok_or(WRONG_BLOCK)?;
+        let incoming = incoming.as_mut().ok_or(WRONG_BLOCK)?;
         incoming.take(from, capdu)?;
-        if incoming.is_key() && !context.is_root_calling_encrypted() {
+        if incoming.is_of_a_key() && author == Author::Root && !context.is_root_calling_encrypted() {
             return Err(Refusal(StatusWord::SECURITY_STATUS_NOT_SATISFIED));
         }
         if capdu.p1 != LAST_BLOCK {
             return Ok(());
         }
-        let object = Object::parse(&incoming.bytes).ok_or(Refusal(StatusWord::INCORRECT_DATA))?;
-        let (record, value) = object.record();
-        if value.is_empty() {
-            context.remove(record, 0)?;
-        } else {
-            context.put(record, 0, value)?;
-        }
+        let object = Object::parse(&incoming.bytes).ok_or(WRONG_DATA)?;
+        certify::write(context, author, &object)?;
         if let Object::Row(row, _) = object {
-            self.end_those(|session| session.row() == row);
+            // The session that this has come out of is answered yet.
+            let own = context.tls_place();
+            self.end_those(|session| session.row() == row && own.is_none_or(|own| !session.is_at(own)));
         }
         Ok(())
     }

@@ -1,19 +1,30 @@
-//! What the TLS Manager keeps in NVM: key, certificate chain, rows of peers (`docs/spec/tls-manager.md`, 2).
+//! What the TLS Manager keeps in NVM: keys, certificate chain, rows of peers (`docs/spec/tls-manager.md`, 2).
 
 use sekisho_apdu::{Aid, Reader};
 use sekisho_keys::p256sig::SigningKey;
-use sekisho_os::REACH_MAX;
+use sekisho_os::{KeyPair, REACH_MAX};
 
 /// Number of the object that is the private key.
 pub(super) const KEY: u8 = 1;
 /// Of a peer's row; the number of the row stands behind it.
 const ROW: u8 = 3;
+/// Of the subject of a request.
+pub(super) const SUBJECT: u8 = 5;
 /// Record of the private key.
 pub const KEY_RECORD: u16 = 1;
 /// Record of the certificate chain.
 pub const CHAIN_RECORD: u16 = 2;
 /// Record of the time floor.
 pub const TIME_RECORD: u16 = 4;
+/// Record of the private key whose certificate has been requested.
+pub const PENDING_RECORD: u16 = 5;
+/// Record of the request for it.
+pub const REQUEST_RECORD: u16 = 6;
+/// The two keys.
+pub(super) const KEY_PAIR: KeyPair = KeyPair {
+    live: KEY_RECORD,
+    pending: PENDING_RECORD,
+};
 /// Records of rows begin behind this.
 const ROWS: u16 = 0x0100;
 /// Rows of the table: 0001 to 0010.
@@ -23,6 +34,10 @@ pub const ROWS_MAX: u16 = 0x10;
 pub(super) const OBJECT_MAX: usize = 1000;
 /// All blocks of an object together: its number, that of a row, its value.
 pub(super) const INCOMING_MAX: usize = 1 + 2 + OBJECT_MAX;
+/// Longest name of a subject in a command.
+pub(super) const NAME_MAX: usize = 256;
+/// Longest request: an answer inside a session has as much, and a command puts no more beside a key.
+pub(super) const REQUEST_MAX: usize = 960;
 /// Certificates in a chain.
 pub(super) const CERTIFICATES_MAX: usize = 4;
 
@@ -38,6 +53,8 @@ pub(super) enum Object<'a> {
     Chain(&'a [u8]),
     Row(u16, &'a [u8]),
     Time(&'a [u8]),
+    /// The subject of a request, a `Name` in DER.
+    Subject(&'a [u8]),
 }
 
 impl<'a> Object<'a> {
@@ -54,6 +71,7 @@ impl<'a> Object<'a> {
                 (value.is_empty() || is_row(value)).then_some(Self::Row(row, value))
             }
             4 => (rest.is_empty() || rest.len() == 8).then_some(Self::Time(rest)),
+            &SUBJECT => (rest.is_empty() || is_name(rest)).then_some(Self::Subject(rest)),
             _ => None,
         }
     }
@@ -65,6 +83,7 @@ impl<'a> Object<'a> {
             Self::Chain(value) => (CHAIN_RECORD, value),
             Self::Row(row, value) => (ROWS + row, value),
             Self::Time(value) => (TIME_RECORD, value),
+            Self::Subject(value) => (REQUEST_RECORD, value),
         }
     }
 }
@@ -101,8 +120,30 @@ pub fn is_chain(bytes: &[u8]) -> bool {
     bytes.len() <= OBJECT_MAX && chain(bytes).is_some()
 }
 
+/// Whether this may be the subject of a request; the parser of the request has its own say.
+pub(super) const fn is_name(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x30, ..]) && bytes.len() <= NAME_MAX
+}
+
+/// What the server of a row may do inside its sessions, beside what its applications let it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rights(u8);
+
+impl Rights {
+    /// Have a key made and requested, and write the certificates that belong to a key of the SE.
+    pub(super) const RENEW: Self = Self(1);
+    /// Write the trust anchor of its own row.
+    pub(super) const ANCHOR: Self = Self(2);
+    const ALL: u8 = 3;
+
+    pub(super) const fn have(self, right: Self) -> bool {
+        self.0 & right.0 != 0
+    }
+}
+
 /// A peer's row.
 pub(super) struct Row<'a> {
+    pub(super) rights: Rights,
     pub(super) name: &'a str,
     pub(super) reach: [Option<Aid>; REACH_MAX],
     pub(super) anchor: &'a [u8],
@@ -111,7 +152,12 @@ pub(super) struct Row<'a> {
 impl<'a> Row<'a> {
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
-        let len = reader.u8().ok()?;
+        let mut len = reader.u8().ok()?;
+        let mut rights = Rights(0);
+        if len == 0 {
+            rights = Rights(reader.u8().ok()?);
+            len = reader.u8().ok()?;
+        }
         let name = core::str::from_utf8(reader.take(len.into()).ok()?).ok()?;
         let mut reach = [None; REACH_MAX];
         let count = usize::from(reader.u8().ok()?);
@@ -120,7 +166,19 @@ impl<'a> Row<'a> {
             *aid = Some(Aid::new(reader.take(len.into()).ok()?)?);
         }
         let anchor = reader.rest();
-        (!name.is_empty() && !anchor.is_empty()).then_some(Self { name, reach, anchor })
+        let is_row = !name.is_empty() && !anchor.is_empty() && rights.0 & !Rights::ALL == 0;
+        is_row.then_some(Self {
+            rights,
+            name,
+            reach,
+            anchor,
+        })
+    }
+
+    /// What of a row stands before its anchor.
+    pub(super) fn head<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        let len = bytes.len().saturating_sub(self.anchor.len());
+        bytes.get(..len).unwrap_or_default()
     }
 }
 

@@ -85,10 +85,12 @@ impl<A: Applications> Applications for WithAskers<A> {
 }
 
 thread_local! {
-    static FAILS: Cell<bool> = const { Cell::new(false) };
+    /// What all bytes are while it fails.
+    static FAILS: Cell<Option<u8>> = const { Cell::new(None) };
+    static NEXT: Cell<Option<[u8; 32]>> = const { Cell::new(None) };
 }
 
-/// The SE's source: a seed's bytes, or zeros while it fails.
+/// The SE's source: a seed's bytes, or always the same byte while it fails.
 pub(crate) struct Source(SeededRng);
 
 impl Source {
@@ -98,15 +100,28 @@ impl Source {
 
     /// It fails from here on, or not.
     pub(crate) fn fail(fails: bool) {
-        FAILS.set(fails);
+        Self::stick(fails.then_some(0));
+    }
+
+    /// It gives this alone from here on.
+    pub(crate) fn stick(byte: Option<u8>) {
+        FAILS.set(byte);
+    }
+
+    /// The next 32 bytes that somebody asks for.
+    pub(crate) fn give(bytes: [u8; 32]) {
+        NEXT.set(Some(bytes));
     }
 }
 
 impl Rng for Source {
     fn fill(&mut self, out: &mut [u8]) {
+        if let (32, Some(next)) = (out.len(), NEXT.take()) {
+            return out.copy_from_slice(&next);
+        }
         match FAILS.get() {
-            true => out.fill(0),
-            false => self.0.fill(out),
+            Some(byte) => out.fill(byte),
+            None => self.0.fill(out),
         }
     }
 }

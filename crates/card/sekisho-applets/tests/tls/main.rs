@@ -14,10 +14,12 @@ mod ends;
 mod hostile;
 #[path = "../../../sekisho-tls/tests/sessions/in_memory.rs"]
 mod in_memory;
+mod keys;
 #[path = "../../../sekisho-tls/tests/sessions/openssl.rs"]
 mod openssl;
 #[path = "../../../sekisho-tls/tests/sessions/pki.rs"]
 mod pki;
+mod rights;
 mod room;
 mod rules;
 #[path = "../../../sekisho-tls/tests/sessions/scripted.rs"]

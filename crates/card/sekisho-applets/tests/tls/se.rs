@@ -114,6 +114,11 @@ fn made_with<P: Platform<Flash = RamFlash, Rng = Source>>(
     se
 }
 
+/// A row with rights: 1 renews keys, 2 writes its anchor.
+pub(crate) fn row_with(rights: u8, name: &str, reach: &[&[u8]], anchor: &[u8]) -> Vec<u8> {
+    [&[0, rights][..], &row(name, reach, anchor)].concat()
+}
+
 /// A row: who, what it reaches, the anchor.
 pub(crate) fn row(name: &str, reach: &[&[u8]], anchor: &[u8]) -> Vec<u8> {
     let len = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap();
@@ -184,8 +189,14 @@ pub(crate) fn with(pki: &Pki) -> Box<Se> {
 
 /// A chain of these, as the TLS Manager keeps it.
 pub(crate) fn chain(certificates: &[&Certified]) -> Vec<u8> {
-    let certificates = certificates.iter().map(|one| &one.certificate);
+    let certificates: Vec<_> = certificates.iter().map(|one| &one.certificate[..]).collect();
+    chain_of(&certificates)
+}
+
+/// The same of certificates in DER.
+pub(crate) fn chain_of(certificates: &[&[u8]]) -> Vec<u8> {
     certificates
+        .iter()
         .flat_map(|der| [&u16::try_from(der.len()).unwrap().to_be_bytes(), &der[..]].concat())
         .collect()
 }

@@ -418,3 +418,67 @@ fn a_handshake_is_bounded() {
         assert_eq!(out.written(), [0xA4, 0x23, 0, 2, 2, 2, 80]);
     }
 }
+
+/// A server that gives up is not answered (RFC 8446, 6.2): at whichever command of the handshake its alert comes.
+#[test]
+fn a_fatal_alert_is_not_answered() {
+    let pki = Pki::new();
+    let key = key(&pki);
+    let (anchors, chain) = ([&pki.authority.certificate[..]], [&pki.element.certificate[..]]);
+    for version in VERSIONS {
+        let mut seen = 0;
+        for at in 1.. {
+            let mut element = Element::new(peer(&anchors, &chain, &key), 7);
+            // Behind the server's change_cipher_spec in TLS 1.2 it would have to be encrypted.
+            let (mut answer, mut is_clear) = (None, true);
+            session(
+                &mut server(&pki, version),
+                &mut element,
+                |number, command, element| {
+                    let is_due = number == at && is_clear && !element.endpoint.is_open();
+                    is_clear &= version == Version::Tls13 || command[1] != 0x22;
+                    if is_due {
+                        answer = Some(element.transmit(&[0xA4, 0x23, 0, 2, 2, 2, 40, 0]));
+                        if command[1] != 0xC0 {
+                            assert_eq!(element.transmit(command), [0x69, 0x85]);
+                        }
+                        return vec![0x62, 0x85];
+                    }
+                    element.transmit(command)
+                },
+            );
+            let Some(answer) = answer else { break };
+            // In the middle of a chain it is no alert.
+            let in_a_chain = answer == [0x6A, 0x80];
+            assert!(
+                in_a_chain || answer == [0x62, 0x85],
+                "{version:?} {at} {answer:02X?}"
+            );
+            seen += usize::from(!in_a_chain);
+        }
+        assert!(seen >= 2, "{version:?} {seen}");
+    }
+}
+
+/// A server without a certificate is told `decode_error` (RFC 8446, 4.4.2.4), in TLS 1.2 too. Of TLS 1.3, where it is encrypted, `tests/interop/tls_hostile.py` tries it.
+#[test]
+fn a_server_without_a_certificate_is_told_so() {
+    let pki = Pki::new();
+    let key = key(&pki);
+    let (anchors, chain) = ([&pki.authority.certificate[..]], [&pki.element.certificate[..]]);
+    let mut element = Element::new(peer(&anchors, &chain, &key), 7);
+    let outcome = session(
+        &mut server(&pki, Version::Tls12),
+        &mut element,
+        |_, command, element| match (command[0], command[1]) {
+            (0xB4, 0x0B) => vec![0x90, 0],
+            (_, 0x0B) => element.transmit(&[0xA4, 0x0B, command[2] & 0x80, 3, 3, 0, 0, 0, 0]),
+            _ => element.transmit(command),
+        },
+    );
+    assert_eq!(outcome.ended, Ended::BySe);
+    assert_eq!(
+        outcome.server,
+        Err(rustls::Error::AlertReceived(AlertDescription::DecodeError))
+    );
+}

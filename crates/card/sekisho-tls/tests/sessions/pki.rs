@@ -1,6 +1,10 @@
 //! Certificates.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, RevokedCertParams,
+    SignatureAlgorithm, date_time_ymd,
+};
 
 pub(crate) struct Certified {
     pub(crate) certificate: Vec<u8>,
@@ -28,7 +32,61 @@ pub(crate) struct Pki {
     pub(crate) element: Certified,
 }
 
+/// A public key alone, an uncompressed point.
+struct Point(Vec<u8>);
+
+impl PublicKeyData for Point {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+/// What an authority of this name is.
+fn authority_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
 impl Pki {
+    /// What the authority, whose name is `authority`, certifies of a client's public key.
+    #[allow(dead_code, reason = "shared with another program")]
+    pub(crate) fn certify(&self, name: &str, point: &[u8]) -> Vec<u8> {
+        let authority = authority_params("authority");
+        let issuer = Issuer::from_params(&authority, &self.authority.key);
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&Point(point.to_vec()), &issuer).unwrap();
+        certificate.der().to_vec()
+    }
+
+    /// The authority's list of what it has revoked: the certificate with this serial number. PEM.
+    #[allow(dead_code, reason = "shared with another program")]
+    pub(crate) fn revoking(&self, serial: u64) -> String {
+        let authority = authority_params("authority");
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2020, 2, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: serial.into(),
+                revocation_time: date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let made = params.signed_by(&Issuer::from_params(&authority, &self.authority.key));
+        made.unwrap().pem().unwrap()
+    }
+
     pub(crate) fn new() -> Self {
         Self::with("authority", |_| {})
     }
@@ -49,9 +107,7 @@ impl Pki {
         change: impl FnOnce(&mut CertificateParams),
         change_element: impl FnOnce(&mut CertificateParams),
     ) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, authority);
+        let params = authority_params(authority);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         let issuer = Issuer::from_params(&params, &key);

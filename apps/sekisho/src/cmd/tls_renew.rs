@@ -1,0 +1,100 @@
+//! Keys of secure elements renewed over their own sessions (`docs/guide/tls.md`): requests go into a folder, certificates come from it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use sekisho_gateway::{Identity, Outcome};
+
+use super::tls_script::{Command, sw};
+use super::tls_server::Played;
+use crate::files;
+
+/// SELECT of the TLS Manager (docs/spec/tls-manager.md, 1).
+const SELECT: &[u8] = b"\x00\xA4\x04\x00\x07\xF0SKOS\x05\x01\x00";
+/// GENERATE ASYMMETRIC KEY PAIR (7): the request that waits, and a new pair.
+const PRESENT: &[u8] = &[0x00, 0x47, 0x81, 0x00, 0x00, 0x00, 0x00];
+const NEW: &[u8] = &[0x00, 0x47, 0x80, 0x00, 0x00, 0x00, 0x00];
+/// No pair waits.
+const NONE_WAITS: u16 = 0x6A88;
+/// Number of the object that is a chain (2).
+const CHAIN: u8 = 2;
+/// Longest chain that makes a new key live (7).
+const CHAIN_MAX: usize = 992;
+
+/// Where requests and certificates stand.
+pub(super) struct Renewal(PathBuf);
+
+impl Renewal {
+    /// # Errors
+    /// It is no folder.
+    pub(super) fn in_folder(folder: &Path) -> Result<Self> {
+        if !folder.is_dir() {
+            bail!("{} is no folder", folder.display());
+        }
+        Ok(Self(folder.to_owned()))
+    }
+
+    /// A file of a secure element: its name says which key it has now.
+    fn file(&self, identity: &Identity, end: &str) -> PathBuf {
+        let key = identity.key.first_chunk::<8>().map(hex::encode_upper);
+        self.0.join(key.unwrap_or_default()).with_extension(end)
+    }
+
+    /// What is asked first.
+    pub(super) fn begin(&self, identity: &Identity, played: &mut Played) -> Option<Vec<Command>> {
+        let select = Command::made("SELECT of the TLS Manager", SELECT.to_vec(), Some("...9000"));
+        let next = match self.file(identity, "pem") {
+            chain if chain.exists() => self.store(&chain),
+            _ => Ok(Command::made("the request that waits", PRESENT.to_vec(), None)),
+        };
+        match next {
+            Ok(next) => Some(vec![select, next]),
+            Err(error) => {
+                played.why = Some(format!("{error:#}"));
+                None
+            }
+        }
+    }
+
+    /// STORE DATA of the certificates of a file.
+    fn store(&self, path: &Path) -> Result<Command> {
+        let mut object = vec![CHAIN];
+        for certificate in CertificateDer::pem_slice_iter(&files::read(path)?) {
+            let certificate = certificate.with_context(|| format!("{} is no PEM", path.display()))?;
+            object.extend(u16::try_from(certificate.len())?.to_be_bytes());
+            object.extend_from_slice(&certificate);
+        }
+        if object.len() == 1 || object.len() > 1 + CHAIN_MAX {
+            bail!("{}: a chain has 1 to {CHAIN_MAX} bytes", path.display());
+        }
+        let len = u16::try_from(object.len())?.to_be_bytes();
+        let bytes = [&[0x80, 0xE2, 0x80, 0x00, 0x00][..], &len, &object].concat();
+        Ok(Command::made("the new certificate", bytes, Some("9000")))
+    }
+
+    /// What is asked behind it; what came is written.
+    pub(super) fn go_on(&self, identity: &Identity, played: &mut Played) -> Option<Vec<Command>> {
+        let (sent, outcome) = played.outcomes.last()?;
+        let (Outcome::Done(answer), None) = (outcome, &played.why) else {
+            return None;
+        };
+        let is_request = matches!(&sent[..], PRESENT | NEW);
+        match (sw(answer).0, answer.split_last_chunk::<2>()) {
+            (NONE_WAITS, _) if sent == PRESENT => {
+                return Some(vec![Command::made("a new key", NEW.to_vec(), Some("...9000"))]);
+            }
+            (0x9000, Some((request, _))) if is_request => {
+                let path = self.file(identity, "der");
+                match files::write_public(&path, request) {
+                    Ok(()) => played.renewed = Some(format!("request in {}", path.display())),
+                    Err(error) => played.why = Some(format!("{error:#}")),
+                }
+            }
+            (0x9000, _) => played.renewed = Some("the new key has its certificate".to_owned()),
+            (word, _) => played.why = Some(format!("{}", sekisho_apdu::StatusWord(word).meaning())),
+        }
+        None
+    }
+}
