@@ -13,8 +13,8 @@ use sekisho_tls::Version;
 use crate::SEKISHO;
 use crate::folder::write_folder;
 use crate::pki::Pki;
-use crate::process::{CardProcess, send};
 use crate::process::memory::{Memory, Secret};
+use crate::process::{CardProcess, send};
 
 /// SELECT of the file system; READ BINARY of what everybody may read.
 const COMMANDS: [&[u8]; 2] = [
