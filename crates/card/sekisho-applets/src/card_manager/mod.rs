@@ -118,19 +118,9 @@ impl Application for CardManager {
         }
         rules::check(capdu, domain.life_cycle(), came)?;
         let owner = (place, session);
-        if let Some(personalising) = self.personalised(owner) {
-            match (capdu.ins, capdu.p1 & store_data::LAST_BLOCK) {
-                (ins::STORE_DATA, 0) => {}
-                _ => self.personalising = None,
-            }
-            if capdu.ins == ins::STORE_DATA {
-                // It may have been extradited since, or deleted.
-                domain
-                    .check_own(personalising.application)
-                    .inspect_err(|_| self.personalising = None)?;
-                let command = CApdu::new(Cla::GP, capdu.ins, capdu.p1, capdu.p2).with_data(capdu.data);
-                return context.forward_to(personalising.application, &command.with_ne(256));
-            }
+        if let Some(application) = self.meant(&domain, capdu, owner)? {
+            let command = CApdu::new(Cla::GP, capdu.ins, capdu.p1, capdu.p2).with_data(capdu.data);
+            return context.forward_to(application, &command.with_ne(256));
         }
         if (capdu.ins, capdu.p1) == (ins::INSTALL, purpose::PERSONALISATION) {
             let application = content::install_for_personalisation(&mut domain, capdu, out)?;
@@ -193,10 +183,27 @@ impl Application for CardManager {
 }
 
 impl CardManager {
-    /// What is personalised from here.
-    fn personalised(&self, owner: (Place, u32)) -> Option<Personalising> {
-        self.personalising
-            .filter(|personalising| personalising.owner == owner)
+    /// The application that a command is for because it is being personalised from here: STORE DATA's, as long as it is the domain's own; any other command ends it.
+    fn meant(
+        &mut self,
+        domain: &SecurityDomain<'_, '_>,
+        capdu: &CApdu<'_>,
+        owner: (Place, u32),
+    ) -> Result<Option<EntryId>, Refusal> {
+        let Some(now) = self.personalising.filter(|now| now.owner == owner) else {
+            return Ok(None);
+        };
+        if (capdu.ins, capdu.p1 & store_data::LAST_BLOCK) != (ins::STORE_DATA, 0) {
+            self.personalising = None;
+        }
+        if capdu.ins != ins::STORE_DATA {
+            return Ok(None);
+        }
+        // It may have been extradited since, or deleted.
+        domain
+            .check_own(now.application)
+            .inspect_err(|_| self.personalising = None)?;
+        Ok(Some(now.application))
     }
 
     fn end_personalising(&mut self, place: Place) {
