@@ -4,13 +4,14 @@
 use libfuzzer_sys::fuzz_target;
 use sekisho_block::atr::{self, BlockParameters};
 use sekisho_block::check::{crc, lrc};
-use sekisho_block::{Micros, hci, lr1, pps::Pps, swp, t0, t1, t1p};
+use sekisho_block::{Micros, contact, hci, lr1, pps::Pps, swp, t0, t1, t1p};
 
 const WAIT: u64 = 1_000_000;
 
 fuzz_target!(|data: &[u8]| {
     let _ = atr::parse(data);
     let _ = Pps::parse(data);
+    contacts(data);
     characters(data);
     blocks(data);
     let _ = t1p::cip::Cip::parse(data);
@@ -19,6 +20,65 @@ fuzz_target!(|data: &[u8]| {
     hosts(data);
     records(data);
 });
+
+/// A line with contacts: ATR, PPS and what comes of them. In every second step each end hears what the other has said, and both hear a piece.
+fn contacts(data: &[u8]) {
+    let Some((first, data)) = data.split_first() else { return };
+    let line = contact::Line { hertz: 4_000_000, slack: 1, least: 0, guard: 0 };
+    let atrs: [&[u8]; 3] = [
+        &[0x3B, 0x10, 0x94],
+        &[0x3B, 0x80, 0x80, 0x01, 0x01],
+        &[0x3B, 0x80, 0x81, 0x31, 0xFE, 0x45, 0x8B],
+    ];
+    let atr = atrs[usize::from(*first) % atrs.len()];
+    let fresh = || contact::Card::<300, 2>::new(atr, line, t0::Acknowledge::Whole, t0::direction).unwrap();
+    let mut card = fresh();
+    let protocol = [None, Some(atr::Protocol::T0), Some(atr::Protocol::T1)][usize::from(first >> 4) % 3];
+    let wish = contact::Wish { protocol, speed: Some(0x94), ..contact::Wish::ANY };
+    let mut device = contact::Device::<300>::new(wish, line);
+    let mut out = [0; contact::OUT_MAX];
+    let mut now = Micros(0);
+    let mut started = false;
+    for (number, piece) in pieces(data).enumerate() {
+        now = now.after(2_000);
+        if device.power(now).is_some() {
+            card = fresh();
+        }
+        let is_whole = number % 2 == 0;
+        while let Some(len) = card.say(now, &mut out) {
+            if is_whole {
+                device.hear(now, &out[..len]);
+            }
+        }
+        while let Some(len) = device.say(now, &mut out) {
+            if is_whole {
+                card.hear(now, &out[..len]);
+            }
+        }
+        if !is_whole {
+            card.hear(now, piece);
+            device.hear(now, piece);
+        }
+        if card.command().is_some() {
+            card.take();
+            card.answer(piece);
+        }
+        started |= device.start(piece);
+        now = now.after(2_000);
+        card.expire(now);
+        device.expire(now);
+    }
+    // Nobody answers any more.
+    for _ in 0..200 {
+        let _ = device.power(now);
+        while device.say(now, &mut out).is_some() {}
+        let Some(at) = device.deadline() else { break };
+        now = now.max(at);
+        device.expire(now);
+    }
+    assert!(device.opened().is_some());
+    assert!(!started || device.ended().is_some());
+}
 
 /// T=0: pieces of up to 15 characters; the first four bits of each say how many.
 fn characters(data: &[u8]) {
@@ -186,8 +246,8 @@ fn wire(data: &[u8]) {
 
 /// HCI: each piece a packet, on the pipe of the APDU gate, the administration pipe, or as it is.
 fn hosts(data: &[u8]) {
-    let timing = hci::Timing { wait: WAIT, response: WAIT };
-    let mut card = hci::Card::<40>::new(timing, &[0x3B, 0], hci::Session::default(), [7; 8]);
+    let timing = hci::Timing { wait: WAIT, response: WAIT, reader: 3 * WAIT };
+    let mut card = hci::Card::<40>::new(timing, hci::Gates::ALL, &[0x3B, 0], hci::Session::default(), [7; 8]);
     let mut device = hci::Device::<40>::new(timing, 2, 0x19);
     let mut now = Micros(0);
     card.linked();
@@ -196,10 +256,22 @@ fn hosts(data: &[u8]) {
     for packet in [&[0x81, 0x12, 1, 0x11, 2, 0x30, 0x19][..], &[0x99, 3]] {
         card.hear(packet);
     }
+    // The session begins, with pipes to the card gates, at both ends.
+    for _ in 0..40 {
+        while let Some(len) = card.packet(&mut out) {
+            card.sent();
+            device.hear(now, &out[..len]);
+        }
+        while let Some(len) = device.packet(&mut out) {
+            device.sent();
+            card.hear(&out[..len]);
+        }
+    }
+    assert!(device.reader_is_ready(hci::Technology::A));
     for (number, piece) in pieces(data).enumerate() {
         let mut packet = piece.to_vec();
         if let Some(first) = packet.first_mut() {
-            *first = [0x99, 0x81, 0x19, *first][number % 4];
+            *first = [0x99, 0x81, 0x82, 0x19, 0x02, *first][number % 6];
         }
         card.hear(&packet);
         device.hear(now, &packet);
@@ -207,7 +279,15 @@ fn hosts(data: &[u8]) {
             card.take(now);
             card.answer(piece);
         }
+        if card.reader_command().is_some() {
+            card.take_reader();
+            card.answer_reader(piece);
+        }
         device.start(now, piece);
+        device.start_reader(now, hci::Technology::A, piece);
+        if number % 7 == 0 {
+            device.leave_reader(now);
+        }
         let _ = (card.packet(&mut out), device.packet(&mut out));
         card.sent();
         device.sent();

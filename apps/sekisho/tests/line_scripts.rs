@@ -154,7 +154,10 @@ impl Linked {
             DeviceLine::T1 => (CardLine::T1, Interface::Iso7816Contact),
             DeviceLine::Spi(_) => (CardLine::Spi, Interface::Spi),
             DeviceLine::I2c(_) => (CardLine::I2c, Interface::Spi),
-            DeviceLine::ApduGate => (CardLine::Swp, Interface::ApduGate),
+            // What is open to readers is another matter than what carries them.
+            DeviceLine::ApduGate | DeviceLine::SwpA | DeviceLine::SwpB => {
+                (CardLine::Swp, Interface::ApduGate)
+            }
         };
         let side = |_| -> Box<dyn CardSide + Send> {
             Box::new(Side {
@@ -261,6 +264,7 @@ fn every_script_of_one_interface_is_answered_alike_over_every_protocol() {
         DeviceLine::Spi(NodeAddress::Ese),
         DeviceLine::I2c(NodeAddress::Euicc),
         DeviceLine::ApduGate,
+        DeviceLine::SwpB,
     ];
     let play = &|line: DeviceLine| {
         let mut played = 0;

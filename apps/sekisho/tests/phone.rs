@@ -26,7 +26,9 @@ const TALKS: [(&str, &str, u64); 5] = [
 
 #[test]
 fn five_talk_at_once_and_each_is_answered_by_its_container() {
-    let (code, report) = phone(&["--rounds", "12"]);
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("phone.txt");
+    let (code, report) = phone(&["--rounds", "12", "--trace", trace.to_str().unwrap()]);
     assert_eq!(
         (code, &report["right"]),
         (Some(0), &Value::Bool(true)),
@@ -57,6 +59,15 @@ fn five_talk_at_once_and_each_is_answered_by_its_container() {
         .map(|of| &of["se_id"])
         .collect();
     assert_ne!(ids[0], ids[1]);
+    // What the wires have carried, each by its own frames.
+    let seen = std::fs::read_to_string(trace).unwrap();
+    for line in ["t0 ", "spi ", "swp "] {
+        let its = seen.lines().filter(|of| of[12..].starts_with(line));
+        assert!(
+            its.clone().any(|of| of.contains("C-APDU")) && its.count() > 30,
+            "{line}"
+        );
+    }
 }
 
 /// Where the modem sits on SPI and the TEE on the contacts, the other's container answers each: both are wrong, the others are not.

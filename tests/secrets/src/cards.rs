@@ -38,7 +38,7 @@ impl Marked {
 
     /// Sends a C-APDU; the status word must be this.
     fn expect(&mut self, capdu: &[u8], sw: u16) {
-        let answer = self.transmit(CONTACTS, capdu);
+        let answer = crate::common::send_on(self, CONTACTS, capdu);
         assert!(
             answer.ends_with(&sw.to_be_bytes()),
             "{}: {}",

@@ -65,7 +65,7 @@ fn carried(line: CardLine) -> Vec<Protocol> {
         CardLine::T0 => vec![Protocol::T0],
         CardLine::T1 => vec![Protocol::T1],
         CardLine::Spi | CardLine::I2c => vec![Protocol::SpiEse, Protocol::SpiEuicc],
-        CardLine::Swp => vec![Protocol::ApduGate],
+        CardLine::Swp => vec![Protocol::ApduGate, Protocol::SwpA, Protocol::SwpB],
     }
 }
 
@@ -248,6 +248,7 @@ mod tests {
         assert!(said(&["t0=tcp:a:1", "t0=vpcd:a:2"]).contains("t0 has two readers"));
         assert!(said(&["spi=unix:a", "i2c=unix:b"]).contains("spi-ese has two readers"));
         assert!(said(&["spi-euicc=vpcd:a:1", "spi=unix:b"]).contains("spi-euicc has two readers"));
+        assert!(said(&["swp=unix:a", "swp-a=vpcd:b:1"]).contains("swp-a has two readers"));
         assert!(said(&["t0=unix:a", "swp=unix:a"]).contains("t0 and swp cannot both be unix:a"));
         assert!(said(&["t0=vpcd+tcp:0.0.0.0:1"]).contains("open to others"));
         assert!(said(&["t0=vpcd+tcp:[::]:1"]).contains("open to others"));

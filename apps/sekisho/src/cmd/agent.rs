@@ -59,7 +59,7 @@ pub(crate) struct Args {
     token_file: Option<PathBuf>,
 
     /// The secure element: `pcsc:READER` (part of the reader's name; `pcsc:` if there is one only), `tcp:HOST:PORT`, or a protocol's own frames as `t1=tcp:HOST:PORT` or
-    /// `spi=unix:PATH` (t0, t1, spi, spi-euicc, i2c, i2c-euicc, swp)
+    /// `spi=unix:PATH` (t0, t1, spi, spi-euicc, i2c, i2c-euicc, swp, swp-a, swp-b)
     #[arg(long, value_name = "CARD", default_value = "pcsc:", value_parser = where_card_is)]
     pub(super) card: CardAt,
 

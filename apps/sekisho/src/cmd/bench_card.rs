@@ -248,7 +248,8 @@ impl Bench {
     fn select(&mut self, aid: &[u8]) -> Result<()> {
         self.se.reset(INTERFACE);
         let len = u8::try_from(aid.len())?;
-        self.ok(&[&[0x00, 0xA4, 0x04, 0x00, len], aid].concat()).map(drop)
+        self.ok(&[&[0x00, 0xA4, 0x04, 0x00, len], aid, &[0x00]].concat())
+            .map(drop)
     }
 
     /// What the flash has done since it was last asked.

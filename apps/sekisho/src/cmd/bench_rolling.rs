@@ -130,7 +130,7 @@ impl Bench {
 
     fn select(&mut self) -> Result<()> {
         self.se.reset(INTERFACE);
-        self.ok(&[&[0x00, 0xA4, 0x04, 0x00, 0x07], file_system::AID].concat())
+        self.ok(&[&[0x00, 0xA4, 0x04, 0x00, 0x07][..], file_system::AID, &[0x00]].concat())
             .map(drop)
     }
 

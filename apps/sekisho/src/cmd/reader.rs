@@ -23,6 +23,7 @@ use crate::files;
 use crate::reader::script::Script;
 use crate::reader::trace::{Style, Trace};
 use crate::reader::{Session, Setup, figures, listen, script, select, words};
+use crate::trace as frames;
 
 /// Talk to a card by ISO 7816-4 secure messaging, with fixed or rolling keys
 ///
@@ -31,7 +32,7 @@ use crate::reader::{Session, Setup, figures, listen, script, select, words};
 #[derive(ClapArgs)]
 pub(crate) struct Args {
     /// The card: `virtual` for a test card in this process, `pcsc:READER` (part of the reader's name), `tcp:HOST:PORT`, or a protocol's own frames as
-    /// `t1=tcp:HOST:PORT` or `spi=unix:PATH` (t0, t1, spi, spi-euicc, i2c, i2c-euicc, swp)
+    /// `t1=tcp:HOST:PORT` or `spi=unix:PATH` (t0, t1, spi, spi-euicc, i2c, i2c-euicc, swp, swp-a, swp-b)
     #[arg(long, value_name = "CARD", default_value = "virtual", value_parser = where_card_is)]
     card: At,
 
@@ -50,6 +51,10 @@ pub(crate) struct Args {
     /// Print one JSON object a command on standard output
     #[arg(long)]
     json: bool,
+
+    /// Write down what goes over a card's own frames: as a person reads it, or as pcapng for Wireshark where the name ends with .pcapng; - for standard error. May be given several times
+    #[arg(long, value_name = "FILE")]
+    trace: Vec<PathBuf>,
 
     /// Seconds to wait for each answer
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -179,6 +184,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         What::Run { script } => Some(parse(script).or_usage()?),
         _ => None,
     };
+    let has_frames = matches!(&args.card, At::Elsewhere(CardAt::Link(..)));
+    if !args.trace.is_empty() && (!has_frames || matches!(args.what, What::Listen { .. })) {
+        return usage(
+            "--trace: whole APDUs have no frames; give a card that has, as --card t1=tcp:HOST:PORT"
+                .to_owned(),
+        );
+    }
     let style = if args.json { Style::Json } else { Style::Text };
     let mut trace = Trace::new(style, args.show_secrets);
     if let What::Listen { listen, allow } = &args.what {
@@ -186,7 +198,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let mut card: Box<dyn Card> = match &args.card {
         At::Virtual => Box::new(test_card::new()?),
-        At::Elsewhere(at) => at.open(Duration::from_secs(args.timeout))?,
+        At::Elsewhere(at) => {
+            let traces = frames::Trace::taps(&args.trace)?;
+            at.open_traced(Duration::from_secs(args.timeout), &traces)?
+        }
     };
     let lanes = |separate: bool| if separate { Lanes::Separate } else { Lanes::Shared };
     if script.is_none() {

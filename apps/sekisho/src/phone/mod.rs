@@ -9,6 +9,7 @@ mod wire;
 
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ use crate::card::perso::{FirstPart, Perso};
 use crate::card::ram_flash::RamFlash;
 use crate::card::side::SharedSe;
 use crate::lab::system::{NEXT_VERSION, System};
+use crate::trace::Trace;
 use report::{Report, Said};
 use talk::{Messaging, SecureChannel, Update};
 use wire::{Log, Who, Wire};
@@ -56,6 +58,10 @@ pub(crate) struct Args {
     /// Plug the modem into SPI and the TEE into the contacts: what it looks like when the wrong container answers
     #[arg(long)]
     crossed: bool,
+    /// Write down what goes over the wires of modem, TEE and rich OS: as a person reads it, or as pcapng for Wireshark where the name ends with .pcapng; - for standard error. May be given
+    /// several times
+    #[arg(long, value_name = "FILE")]
+    trace: Vec<PathBuf>,
 }
 
 /// Runs until all have said what they have to say, and the update has come to its end.
@@ -259,12 +265,14 @@ fn talk_at_once(args: &Args, system: &System) -> Result<Report> {
         is_over: AtomicBool::new(false),
         started: Instant::now(),
     };
+    let traces = Trace::taps(&args.trace)?;
     let said = thread::scope(|scope| {
         let _ends = StopAtEnd(&stop);
         let frames = |protocol, who, name| {
             // The eUICC's node address is on the same bus.
             let other = (protocol == Protocol::SpiEse).then(|| side(Protocol::SpiEuicc, who));
-            Wire::frames(scope, side(protocol, who), other, &address(name), &stop)
+            let sides = (side(protocol, who), other);
+            Wire::frames(scope, sides, &address(name), &traces, &stop)
         };
         let mut wires = (
             frames(contacts, Who::Modem, "modem")?,

@@ -21,6 +21,7 @@ use crate::card::element::SystemRng;
 use crate::card::line::name;
 use crate::card::ram_flash::RamFlash;
 use crate::card::side::OnLine;
+use crate::trace::{self, Trace};
 
 /// The longest R-APDU.
 const RAPDU_MAX: usize = 65_538;
@@ -224,9 +225,9 @@ impl Wire {
     /// Commands go over by the protocol's own frames: the secure element listens at this address until it is stopped, in a thread of the scope.
     pub(super) fn frames<'s>(
         scope: &'s Scope<'s, '_>,
-        side: Side,
-        other: Option<Side>,
+        (side, other): (Side, Option<Side>),
         address: &LinkAddress,
+        traces: &[Trace],
         stop: &Stop,
     ) -> Result<Self> {
         let protocol = side.heeded.protocol;
@@ -251,7 +252,7 @@ impl Wire {
         };
         let stop = stop.clone();
         scope.spawn(move || serve_link(&listener, lines, &stop, &mut |_| ()));
-        let card = LinkCard::open(device, address, PATIENCE)
+        let card = LinkCard::tapped(device, address, PATIENCE, trace::tap(traces, device.name()))
             .with_context(|| format!("{} does not begin", name(protocol)))?;
         Ok(Self {
             way: Way::Frames(card),

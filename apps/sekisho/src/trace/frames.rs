@@ -3,6 +3,10 @@
 use sekisho_apdu::StatusWord;
 use sekisho_block::atr::{self, Protocol};
 use sekisho_block::block::{Block, Pcb, Shape, Trouble};
+use sekisho_block::hci::ids::{
+    EVT_CARD_ACTIVATED, EVT_CARD_DEACTIVATED, EVT_FIELD_OFF, EVT_FIELD_ON, EVT_SEND_DATA, EVT_TRANSACTION,
+    GATE_CONNECTIVITY, PIPE_ADMIN,
+};
 use sekisho_block::lr1::{From, Record};
 use sekisho_block::pps::Pps;
 use sekisho_transport::Seen;
@@ -23,6 +27,8 @@ pub(super) struct Reader {
     polled: bool,
     /// Pipes on which a message goes on, by end.
     goes_on: Vec<(From, u8)>,
+    /// Pipes and the card gates to which they lead, as they were made.
+    gates: Vec<(u8, u8)>,
     /// What has been read of a block on a bus.
     read: Vec<u8>,
 }
@@ -35,6 +41,7 @@ impl Reader {
             header: None,
             polled: false,
             goes_on: Vec::new(),
+            gates: Vec::new(),
             read: Vec::new(),
         }
     }
@@ -221,8 +228,18 @@ impl Reader {
         if head & 0x80 == 0 {
             self.goes_on.push((from, pipe));
         }
+        // The answer to CREATE_PIPE: hosts and gates of both ends, and the pipe.
+        if let (From::Device, PIPE_ADMIN, [0x80, _, _, _, gate, made]) = (from, pipe, rest) {
+            self.gates.retain(|(of, _)| of != made);
+            self.gates.push((*made, *gate));
+        }
+        let gate = self
+            .gates
+            .iter()
+            .find(|(of, _)| *of == pipe)
+            .map(|(_, gate)| *gate);
         match rest.first() {
-            Some(header) if !went_on => format!("pipe {pipe:02X} {}", message(pipe, from, *header)),
+            Some(header) if !went_on => format!("pipe {pipe:02X} {}", message(pipe, gate, from, *header)),
             _ => format!("pipe {pipe:02X}, goes on"),
         }
     }
@@ -260,9 +277,19 @@ fn block(shape: Shape, bytes: &[u8]) -> String {
 }
 
 /// A message of HCI by its header. Names are those of `docs/spec/transports.md`, 6.
-fn message(pipe: u8, from: From, header: u8) -> String {
+fn message(pipe: u8, gate: Option<u8>, from: From, header: u8) -> String {
     let instruction = header & 0x3F;
     let name = match (header >> 6, instruction, from) {
+        (1, EVT_TRANSACTION, _) if gate == Some(GATE_CONNECTIVITY) => "EVT_TRANSACTION",
+        (1, _, _) if gate.is_some() => match instruction {
+            EVT_SEND_DATA => "EVT_SEND_DATA",
+            EVT_FIELD_ON => "EVT_FIELD_ON",
+            EVT_CARD_DEACTIVATED => "EVT_CARD_DEACTIVATED",
+            EVT_CARD_ACTIVATED => "EVT_CARD_ACTIVATED",
+            EVT_FIELD_OFF => "EVT_FIELD_OFF",
+            other => return format!("event {other:02X}"),
+        },
+        (0, 0x10, _) if pipe == 1 => "CREATE_PIPE",
         (0, 0x01, _) => "SET_PARAMETER",
         (0, 0x02, _) => "GET_PARAMETER",
         (0, 0x03, _) => "OPEN_PIPE",

@@ -24,31 +24,76 @@ fn linked(card: &CardProcess, device: &str, wire: &str) -> LinkCard {
     .unwrap()
 }
 
+/// A device reaches the root of its container by the protocol's own frames, and a reset of the wire is one of the interface.
+fn reaches_its_container(card: &CardProcess, ids: &[String], device: &str, wire: &str) {
+    let container = usize::from(wire.starts_with('t')) + 1;
+    assert!(
+        card.says(wire)
+            .ends_with(&format!(", answered by container {container}"))
+    );
+    let mut reader = linked(card, device, wire);
+    assert_eq!(send(&mut reader, &SELECT_COMMON).1, 0x9000, "{device}");
+    let (data, sw) = send(&mut reader, &SE_ID);
+    assert_eq!(
+        (hex::encode(data), sw),
+        (ids[container - 1].clone(), 0x9000),
+        "{device}"
+    );
+    // Readers find no root that opens its channel to them; the device does.
+    let update = [0x80, 0x50, 0x00, 0x00, 0x08, 1, 2, 3, 4, 5, 6, 7, 8, 0x00];
+    let is_reader = device.starts_with("swp-");
+    let expected = if is_reader { 0x6985 } else { 0x9000 };
+    assert_eq!(send(&mut reader, &update).1, expected, "{device}");
+    // A reset of the wire is one of the interface.
+    assert_eq!(send(&mut reader, &OPEN_CHANNEL).1, 0x9000, "{device}");
+    assert_eq!(send(&mut reader, &ON_CHANNEL_1).1, 0x9000, "{device}");
+    reader.reset().unwrap();
+    assert_eq!(send(&mut reader, &ON_CHANNEL_1).1, 0x6881, "{device}");
+}
+
 /// Each wire's own frames reach the root of its container, several wires and whole APDUs side by side.
 #[test]
 fn every_wire_has_its_line() {
     let directory = scratch();
     let socket = format!("swp=unix:{}/swp.socket", directory.path().display());
-    for lines in [
-        [
-            "t0=tcp:127.0.0.1:0",
-            "spi=tcp:127.0.0.1:0",
-            &socket,
-            "swp-a=vpcd+tcp:127.0.0.1:0",
-        ],
-        [
-            "t1=tcp:127.0.0.1:0",
-            "i2c=tcp:127.0.0.1:0",
-            &socket,
-            "swp-a=vpcd+tcp:127.0.0.1:0",
-        ],
+    for (lines, bystander) in [
+        (
+            [
+                "t0=tcp:127.0.0.1:0",
+                "spi=tcp:127.0.0.1:0",
+                "apdu-gate=vpcd+tcp:127.0.0.1:0",
+            ],
+            "apdu-gate",
+        ),
+        (
+            [
+                "t1=tcp:127.0.0.1:0",
+                "i2c=tcp:127.0.0.1:0",
+                "apdu-gate=vpcd+tcp:127.0.0.1:0",
+            ],
+            "apdu-gate",
+        ),
+        (
+            ["t1=tcp:127.0.0.1:0", &socket, "spi-ese=vpcd+tcp:127.0.0.1:0"],
+            "spi-ese",
+        ),
     ] {
         let flash = directory.path().join("card.flash");
         let card = CardProcess::start_on(&flash, &lines, &["--containers", "2"]);
         let ids = se_ids(&card);
-        let mut whole = card.reader_on("swp-a");
+        let mut whole = card.reader_on(bystander);
         assert_eq!(send(&mut whole, &OPEN_CHANNEL).1, 0x9000);
-        let devices = ["t0", "t1", "spi", "spi-euicc", "i2c", "i2c-euicc", "swp"];
+        let devices = [
+            "t0",
+            "t1",
+            "spi",
+            "spi-euicc",
+            "i2c",
+            "i2c-euicc",
+            "swp",
+            "swp-a",
+            "swp-b",
+        ];
         let mut asked = 0;
         for device in devices {
             let wire = device.split('-').next().unwrap();
@@ -56,26 +101,9 @@ fn every_wire_has_its_line() {
                 continue;
             }
             asked += 1;
-            let container = usize::from(wire.starts_with('t')) + 1;
-            assert!(
-                card.says(wire)
-                    .ends_with(&format!(", answered by container {container}"))
-            );
-            let mut reader = linked(&card, device, wire);
-            assert_eq!(send(&mut reader, &SELECT_COMMON).1, 0x9000, "{device}");
-            let (data, sw) = send(&mut reader, &SE_ID);
-            assert_eq!(
-                (hex::encode(data), sw),
-                (ids[container - 1].clone(), 0x9000),
-                "{device}"
-            );
-            // A reset of the wire is one of the interface.
-            assert_eq!(send(&mut reader, &OPEN_CHANNEL).1, 0x9000, "{device}");
-            assert_eq!(send(&mut reader, &ON_CHANNEL_1).1, 0x9000, "{device}");
-            reader.reset().unwrap();
-            assert_eq!(send(&mut reader, &ON_CHANNEL_1).1, 0x6881, "{device}");
+            reaches_its_container(&card, &ids, device, wire);
         }
-        assert_eq!(asked, 4);
+        assert_eq!(asked, if bystander == "spi-ese" { 4 } else { 3 });
         // On other interfaces nobody has noticed.
         assert_eq!(send(&mut whole, &ON_CHANNEL_1).1, 0x9000);
     }
@@ -209,4 +237,44 @@ fn an_unknown_outcome_is_an_exit_code() {
     assert!(said.contains("\"outcome\":\"unknown\""), "{said}");
     assert_eq!(said.lines().count(), 1);
     assert_eq!(heard.join().unwrap(), ([0, 6, 0, 0x80, 0xE6, 0x0C, 0, 0], true));
+}
+
+/// A reader on the wire, written down: its own events, and what the card tells of it when it goes; nothing is written where there are no frames.
+#[test]
+fn a_reader_writes_down_what_goes_over_the_wire() {
+    let directory = scratch();
+    let card = CardProcess::start_on(
+        &directory.path().join("card.flash"),
+        &["swp=tcp:127.0.0.1:0"],
+        &[],
+    );
+    let at = card.says("swp").split(',').next().unwrap().to_owned();
+    let file = directory.path().join("swp.txt");
+    let reader = |card: &str| {
+        let mut command = Command::new(SEKISHO);
+        command
+            .args(["reader", "--card", card, "--trace"])
+            .arg(&file)
+            .args(["send", "00B0810004"]);
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let output = reader(&format!("swp-a={at}"));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let seen = std::fs::read_to_string(&file).unwrap();
+    for words in [
+        "CREATE_PIPE",
+        "EVT_FIELD_ON",
+        "EVT_CARD_ACTIVATED",
+        "EVT_SEND_DATA",
+        "C-APDU  00A40400",
+    ] {
+        assert!(seen.contains(words), "{words}: {seen}");
+    }
+    assert!(!seen.contains("EVT_C-APDU"), "{seen}");
+    let output = reader("virtual");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
 }

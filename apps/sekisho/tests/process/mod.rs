@@ -147,9 +147,8 @@ impl Drop for Guarded {
 
 /// Sends a command and splits the answer; the status word has to be there.
 pub fn send(card: &mut dyn Card, capdu: &[u8]) -> (Vec<u8>, u16) {
-    let rapdu = card.transmit(capdu).unwrap();
-    let (data, sw) = rapdu.split_last_chunk::<2>().unwrap();
-    (data.to_vec(), u16::from_be_bytes(*sw))
+    let answer = sekisho_transport::exchange(card, capdu).unwrap();
+    (answer.data, answer.sw)
 }
 
 /// One key in all three places.

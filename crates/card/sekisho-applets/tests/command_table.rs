@@ -55,6 +55,7 @@ struct Row {
     /// What stands in the parameters, or behind 4F, before the reference of a token.
     parameters: Vec<u8>,
     takes_token: bool,
+    takes_dap: bool,
     answers: Vec<String>,
 }
 
@@ -100,8 +101,14 @@ impl Row {
             needs: row[2].clone(),
             header: hex(&cell(&row[3])),
             fields: LOADING.bytes(&row[4]),
-            parameters: hex(&cell(row[5].trim_end_matches("and token").trim())),
+            parameters: hex(&cell(
+                row[5]
+                    .trim_end_matches("and token")
+                    .trim_end_matches("and DAP block")
+                    .trim(),
+            )),
             takes_token: row[5].ends_with("and token"),
+            takes_dap: row[5].ends_with("and DAP block"),
             answers: row[6..].to_vec(),
         });
         rows.collect()
@@ -109,6 +116,9 @@ impl Row {
 
     /// The command, with a token or none.
     fn command(&self, token: Token) -> Vec<u8> {
+        if self.takes_dap {
+            return capdu(&self.header, &[dap_block(token), self.fields.clone()].concat());
+        }
         if !self.takes_token {
             return capdu(&self.header, &[&self.fields[..], &self.parameters].concat());
         }
@@ -147,6 +157,28 @@ impl Row {
     }
 }
 
+/// Hash of the page's load file.
+fn hash() -> [u8; 32] {
+    sekisho_keys::sha256(&[&LOADING.block("load-file")])
+}
+
+/// SD2's DAP block of the page's load file, before its load file data block.
+fn dap_block(of: Token) -> Vec<u8> {
+    let mut value = match of {
+        Token::Missing => return Vec::new(),
+        Token::Foreign => {
+            let private = LOADING.block("token-private").try_into().unwrap();
+            let key = SigningKey::from_bytes(&private).unwrap();
+            key.sign_parts(&[&hash()]).to_vec()
+        }
+        Token::Wrong | Token::Right => LOADING.block("dap"),
+    };
+    if of == Token::Wrong {
+        value[7] ^= 1;
+    }
+    [&hex("E24A 4F06F0534B534432 C340")[..], &value].concat()
+}
+
 fn send(card: &mut Loadable, command: &[u8]) -> Vec<u8> {
     send_on(card, CONTACT, command)
 }
@@ -155,7 +187,7 @@ struct Bench {
     keys: KeySet,
     profile: sekisho_os::Profile,
     /// With SD1, with a load file, with its application, INSTALLED alone.
-    flashes: [(&'static str, RamFlash); 4],
+    flashes: [(&'static str, RamFlash); 5],
 }
 
 const CONTACT: Interface = Interface::Iso7816Contact;
@@ -208,7 +240,8 @@ impl Bench {
         let mut bench = Self {
             keys,
             profile,
-            flashes: ["nothing", "load file", "application", "INSTALLED"].map(|name| (name, made())),
+            flashes: ["nothing", "load file", "application", "INSTALLED", "verifier"]
+                .map(|name| (name, made())),
         };
         let mut flash = made();
         for (name, commands) in steps() {
@@ -221,6 +254,7 @@ impl Bench {
             let at = bench.flashes.iter_mut().find(|(of, _)| *of == name).unwrap();
             at.1 = flash.clone();
         }
+        bench.make_verifier();
         // Alone it is SD1's as well.
         let at = bench
             .flashes
@@ -238,12 +272,33 @@ impl Bench {
         bench
     }
 
+    /// SD2 looks at whatever is loaded.
+    fn make_verifier(&mut self) {
+        let mut card = self.card("nothing");
+        let domain = hex("07A0000001515350 08A000000151535041 06F0534B534432 03C10000 0000");
+        let key = [&hex("73B041")[..], &LOADING.block("dap-public"), &hex("F0010000")].concat();
+        let steps = [
+            (ISD, capdu(&hex("80E60C00"), &domain)),
+            ("F0534B534432", capdu(&hex("80D80001"), &key)),
+        ];
+        for (at, command) in steps {
+            let mut host = self.open(&mut card, &hex(at), SecurityLevel::FULL).unwrap();
+            assert_eq!(sw(&host.send(&mut card, &command)), 0x9000, "{command:02X?}");
+        }
+        let at = self.flashes.iter_mut().find(|(of, _)| *of == "verifier").unwrap();
+        at.1 = card.into_flash();
+    }
+
     fn boot(&self, flash: RamFlash) -> Loadable {
         Loadable::booted(flash, SeededRng(2), &self.profile).unwrap()
     }
 
     fn card(&self, needs: &str) -> Loadable {
-        let of = if needs == "announced" { "nothing" } else { needs };
+        let of = match needs {
+            "announced" => "nothing",
+            "announced to a verifier" => "verifier",
+            needs => needs,
+        };
         let found = self.flashes.iter().find(|(name, _)| *name == of);
         self.boot(found.unwrap_or_else(|| panic!("what is {needs}?")).1.clone())
     }
@@ -257,9 +312,9 @@ impl Bench {
 
     /// Sends a row's command through a channel.
     fn sent(&self, host: &mut Host, card: &mut Loadable, row: &Row, token: Token) -> u16 {
-        if row.needs == "announced" {
-            let announce = capdu(&hex("80E60200"), &hex("06F0534B4C4600 00 000000"));
-            host.send(card, &announce);
+        if row.needs.starts_with("announced") {
+            let announce = [&hex("06F0534B4C4600 00 20")[..], &hash(), &hex("0000")].concat();
+            host.send(card, &capdu(&hex("80E60200"), &announce));
         }
         sw(&host.send(card, &row.command(token)))
     }
@@ -273,7 +328,7 @@ impl Bench {
             "foreign" => Some(Token::Foreign),
             _ => None,
         };
-        if of_token.is_some() && !row.takes_token {
+        if of_token.is_some() && !row.takes_token && !row.takes_dap {
             return None;
         }
         match column {

@@ -21,6 +21,11 @@ fn update(aid: &str, system: &str) -> Vec<u8> {
     command("80E64000", &format!("00 00 {} 00 {parameters} 00", lv(aid)))
 }
 
+fn make_selectable(aid: &str, system: &str) -> Vec<u8> {
+    let parameters = lv(&format!("EF{}", lv(system)));
+    command("80E60800", &format!("00 00 {} 00 {parameters} 00", lv(aid)))
+}
+
 /// Whether a Note answers on a logical channel.
 fn is_note(card: &mut Card, interface: Interface, channel: u8) -> bool {
     sw(&said(card, interface, &[channel, 0x10, 0, 0, 0])) == 0x9000
@@ -114,10 +119,8 @@ fn one_application_for_one_place() {
         (note(SECOND, "CF0142CF0143"), 0x6A80),
         (update(ISD, "CF0142"), 0x6985),
         (update(FIRST, "CF0142CF0143"), 0x6A80),
-        (
-            command("80E60800", &format!("00 00 {} 00 05EF03CF0142 00", lv(FIRST))),
-            0x6A80,
-        ),
+        // It is selectable already.
+        (make_selectable(FIRST, "CF0142"), 0x6985),
         (note(SECOND, "CF0142"), 0x9000),
         (update(FIRST, "CF0142"), 0x6985),
         (update(SECOND, "CF0182"), 0x9000),
@@ -127,6 +130,44 @@ fn one_application_for_one_place() {
         let answer = host.send(&mut card, &what);
         // What is refused for the application's state is refused before its parameters are looked at, or behind.
         assert_eq!(sw(&answer), expected, "{what:02X?}");
+    }
+}
+
+/// INSTALL for make selectable says it as well, in the step that makes the application selectable; where another has the place neither happens.
+#[test]
+fn making_selectable_says_it_too() {
+    let mut card = boot(made());
+    let mut host = issuer(&mut card);
+    ok(&mut host, &mut card, &update(FIRST, "CF0140"));
+    let alone = format!("{FILE} {MODULE} {} 00 {} 00", lv(SECOND), lv("EF03CF0141"));
+    ok(&mut host, &mut card, &command("80E60400", &alone));
+    for (system, expected) in [
+        ("CF0140", 0x6985),
+        ("CF0120", 0x6A80),
+        ("CF024041", 0x6A80),
+        ("CF0142CF0143", 0x6A80),
+        ("A005A5038201C0", 0x6A80),
+    ] {
+        let answer = host.send(&mut card, &make_selectable(SECOND, system));
+        assert_eq!(sw(&answer), expected, "{system}");
+        let list = format!("4F{} 5C029F70CF", lv(SECOND));
+        let shown = host.send(&mut card, &command("80F24002", &list));
+        assert_eq!(shown, bytes("E3079F700103CF01419000"), "{system}");
+    }
+    ok(&mut host, &mut card, &make_selectable(SECOND, "CF0142"));
+    assert!(by_reset(&mut card, GATE), "the first one's");
+    for channel in 1..=3_u8 {
+        assert_eq!(sw(&said(&mut card, GATE, &[0, 0x70, 0, channel])), 0x9000);
+        assert_eq!(is_note(&mut card, GATE, channel), channel == 2, "{channel}");
+    }
+    // 00: nowhere.
+    let alone = format!("{FILE} {MODULE} {} 00 {} 00", lv(THIRD), lv("EF03CF0143"));
+    ok(&mut host, &mut card, &command("80E60400", &alone));
+    ok(&mut host, &mut card, &make_selectable(THIRD, "CF0100"));
+    card.reset(GATE);
+    for channel in 1..=3_u8 {
+        assert_eq!(sw(&said(&mut card, GATE, &[0, 0x70, 0, channel])), 0x9000);
+        assert_eq!(is_note(&mut card, GATE, channel), channel == 2, "{channel}");
     }
 }
 

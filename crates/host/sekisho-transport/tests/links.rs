@@ -120,7 +120,7 @@ impl Drop for Served {
     }
 }
 
-const LINES: [(DeviceLine, CardLine, u8); 7] = [
+const LINES: [(DeviceLine, CardLine, u8); 9] = [
     (DeviceLine::T0, CardLine::T0, 0),
     (DeviceLine::T1, CardLine::T1, 0),
     (DeviceLine::Spi(NodeAddress::Ese), CardLine::Spi, 0),
@@ -128,6 +128,8 @@ const LINES: [(DeviceLine, CardLine, u8); 7] = [
     (DeviceLine::I2c(NodeAddress::Ese), CardLine::I2c, 0),
     (DeviceLine::I2c(NodeAddress::Euicc), CardLine::I2c, 1),
     (DeviceLine::ApduGate, CardLine::Swp, 0),
+    (DeviceLine::SwpA, CardLine::Swp, 1),
+    (DeviceLine::SwpB, CardLine::Swp, 2),
 ];
 
 fn mirrored(number: u8, capdu: &[u8]) -> Vec<u8> {
@@ -394,4 +396,29 @@ fn what_breaks_the_protocol_is_an_unknown_outcome() {
     let error = card.transmit(&[0, 0xE0, 0, 0]).unwrap_err();
     assert!(matches!(error, TransportError::NotRun(_)), "{error}");
     assert!(!error.is_outcome_unknown());
+}
+
+/// A wire: with power all of its sides are switched off; a reader that chooses the card resets the side of its type, and switches it off when the wire goes.
+#[test]
+fn a_reader_resets_the_side_of_its_type_alone() {
+    let served = Served::new(CardLine::Swp, Duration::ZERO);
+    for device in [DeviceLine::SwpA, DeviceLine::SwpB, DeviceLine::ApduGate] {
+        let mut card = LinkCard::open(device, &served.address, PATIENCE).unwrap();
+        for _ in 0..2 {
+            assert_eq!(card.transmit(&[0, 0xE0, 0, 0]).unwrap(), [0x90, 0x00]);
+        }
+    }
+    let done = served.log.lock().unwrap().clone();
+    let ran: Vec<_> = done.iter().filter(|what| !what.starts_with("off")).collect();
+    assert_eq!(
+        ran,
+        [
+            "reset 1", "run 1", "run 1", "reset 2", "run 2", "run 2", "run 0", "run 0"
+        ]
+    );
+    // With power, and when the device goes, all three are switched off.
+    let off = ["off 0", "off 1", "off 2"];
+    assert_eq!(done[..3], off);
+    let gone = done.iter().position(|what| what == "run 1").unwrap() + 2;
+    assert_eq!(done[gone..gone + 3], off);
 }

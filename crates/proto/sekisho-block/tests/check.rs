@@ -65,7 +65,7 @@ fn the_page_says_what_an_end_keeps_in_ram() {
         ),
         ("SWP with SHDLC", size_of::<swp::Link>(), size_of::<swp::Link>()),
         (
-            "HCI with the APDU gate",
+            "HCI with the APDU gate and card gates",
             size_of::<hci::Card<{ APDU + 1 }>>(),
             size_of::<hci::Device<{ APDU + 1 }>>(),
         ),

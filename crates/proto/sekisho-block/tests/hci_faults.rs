@@ -3,7 +3,7 @@
 use crate::line;
 use line::{Faults, Line, Node, Rng};
 use sekisho_block::hci::ids::{GATE_APDU, HOST_UICC};
-use sekisho_block::hci::{self, Session};
+use sekisho_block::hci::{self, Gates, Session, Technology};
 use sekisho_block::swp::{self, Event, FRAME_MAX, INFORMATION_MAX, Link, Role};
 use sekisho_block::{Ended, Fault, Micros};
 
@@ -11,6 +11,7 @@ const LEN: usize = 601;
 const TIMING: hci::Timing = hci::Timing {
     wait: 4_000_000,
     response: 1_000_000,
+    reader: 30_000_000,
 };
 const LINK: swp::Timing = swp::Timing {
     activation: 60_000,
@@ -33,6 +34,10 @@ struct CardNode {
     due: Option<(Micros, Vec<u8>)>,
     resets: u32,
     kept: Session,
+    /// What a reader has had run, and when its answer is due.
+    ran_reader: Vec<Vec<u8>>,
+    due_reader: Option<(Micros, Vec<u8>)>,
+    field: Vec<(Technology, bool)>,
 }
 
 fn answer_to(command: &[u8]) -> Vec<u8> {
@@ -82,12 +87,15 @@ impl CardNode {
         };
         Self {
             link: Link::new(now, role, 4, false, LINK),
-            host: hci::Card::new(TIMING, &ATR, session, FRESH),
+            host: hci::Card::new(TIMING, Gates::ALL, &ATR, session, FRESH),
             ran: Vec::new(),
             takes: 0,
             due: None,
             resets: 0,
             kept: session,
+            ran_reader: Vec::new(),
+            due_reader: None,
+            field: Vec::new(),
         }
     }
 
@@ -108,6 +116,16 @@ impl CardNode {
         }
         if let Some((_, answer)) = self.due.take_if(|(at, _)| *at <= now) {
             self.host.answer(&answer);
+        }
+        self.field.extend(self.host.field());
+        if let Some((by, command)) = self.host.reader_command() {
+            assert_eq!(self.field.last(), Some(&(by, true)), "a command of nobody");
+            self.due_reader = Some((now.after(self.takes), answer_to(command)));
+            self.ran_reader.push(command.to_vec());
+            self.host.take_reader();
+        }
+        if let Some((_, answer)) = self.due_reader.take_if(|(at, _)| *at <= now) {
+            self.host.answer_reader(&answer);
         }
         self.resets += u32::from(self.host.reset_wanted());
         if let Some(session) = self.host.session() {
@@ -150,7 +168,10 @@ macro_rules! node {
     };
 }
 node!(DeviceNode, |_| None);
-node!(CardNode, |card| card.due.as_ref().map(|(at, _)| *at));
+node!(CardNode, |card| {
+    let due = card.due.as_ref().into_iter().chain(&card.due_reader);
+    due.map(|(at, _)| *at).min()
+});
 
 fn ready(seed: u64, faults: Faults, session: Session) -> (Line, DeviceNode, CardNode) {
     let mut line = Line::new(seed, faults);
@@ -220,13 +241,22 @@ fn command(number: u8, rng: &mut Rng) -> Vec<u8> {
 }
 
 fn check(device: &DeviceNode, card: &CardNode, sent: &[u8]) -> usize {
-    let runs = card.ran.iter().filter(|ran| *ran == sent).count();
+    judge(device.host.ended().unwrap(), &card.ran, sent)
+}
+
+fn check_reader(device: &DeviceNode, card: &CardNode, sent: &[u8]) -> usize {
+    judge(device.host.reader_ended().unwrap(), &card.ran_reader, sent)
+}
+
+/// 0 for an answer, which is that of the command, run once; 1 for one that was not run; 2 for an unknown one.
+fn judge(ended: Ended<'_>, ran: &[Vec<u8>], sent: &[u8]) -> usize {
+    let runs = ran.iter().filter(|ran| *ran == sent).count();
     assert_eq!(
-        card.ran.iter().filter(|ran| ran.get(2) == sent.get(2)).count(),
+        ran.iter().filter(|ran| ran.get(2) == sent.get(2)).count(),
         runs,
         "a command that nobody sent"
     );
-    match device.host.ended().unwrap() {
+    match ended {
         Ended::Answer(answer) => {
             assert_eq!((answer, runs), (&answer_to(sent)[..], 1));
             0
@@ -339,6 +369,173 @@ fn after_a_reset_or_silence_there_is_an_end_that_says_so() {
                 assert!(done || silent);
             }
             came[end] += 1;
+        }
+    }
+    assert!(came.iter().all(|came| *came > 0), "{came:?}");
+}
+
+fn both_ended(device: &DeviceNode) -> bool {
+    device.host.ended().is_some() && device.host.reader_ended().is_some()
+}
+
+fn reader_ready(device: &DeviceNode) -> bool {
+    let is_ready = [Technology::A, Technology::B].map(|by| device.host.reader_is_ready(by));
+    is_ready == [true, true] && device.host.is_ready()
+}
+
+/// A reader's exchanges beside those of the APDU gate, at once, by type A and type B in turn, with at most three faults in a row: all complete, each run once, and each change of type is a new field.
+#[test]
+fn a_reader_and_the_apdu_gate_do_not_disturb_each_other() {
+    for (seed, faults) in [
+        (1, Faults::default()),
+        (2, BURST),
+        (3, BURST),
+        (4, BURST),
+        (5, BURST),
+    ] {
+        let mut rng = Rng::new(seed + 3000);
+        let (mut line, mut device, mut card) = ready(seed, faults, Session::default());
+        line.run(&mut device, &mut card, 100_000, reader_ready);
+        assert!(reader_ready(&device), "seed {seed}");
+        for number in 0..8 {
+            card.takes = if number % 3 == 2 { 9_000_000 } else { 0 };
+            let sent = [0, 100].map(|more| command(number + more, &mut rng));
+            let by = if number / 2 % 2 == 0 {
+                Technology::A
+            } else {
+                Technology::B
+            };
+            assert!(device.host.start(line.now, &sent[0]));
+            assert!(device.host.start_reader(line.now, by, &sent[1]));
+            line.run(&mut device, &mut card, 40_000, both_ended);
+            assert_eq!(check(&device, &card, &sent[0]), 0, "seed {seed}, {number}");
+            assert_eq!(check_reader(&device, &card, &sent[1]), 0, "seed {seed}, {number}");
+        }
+        let chosen: Vec<_> = card
+            .field
+            .iter()
+            .filter(|(_, on)| *on)
+            .map(|(by, _)| *by)
+            .collect();
+        use Technology::{A, B};
+        assert_eq!(chosen, [A, B, A, B], "seed {seed}");
+        assert_eq!(card.resets, 0);
+        device.host.leave_reader(line.now);
+        for _ in 0..200 {
+            if card.field.last() != Some(&(Technology::B, false)) {
+                line.step(&mut device, &mut card);
+            }
+        }
+        assert_eq!(card.field.last(), Some(&(Technology::B, false)));
+    }
+}
+
+/// At any rate of faults a reader's exchange ends, its answer is its own, and nothing runs twice; a field that goes in the middle is told.
+#[test]
+fn at_any_rate_of_faults_a_reader_gets_its_own_answer_or_none() {
+    let mut all = [0_u32; 3];
+    for rate in [50, 120, 220] {
+        let mut came = [0_u32; 3];
+        for seed in 0..30 {
+            let faults = Faults {
+                lose: rate,
+                flip: rate,
+                duplicate: rate / 4,
+                late: rate / 4,
+                burst: 0,
+                ..BURST
+            };
+            let mut rng = Rng::new(seed + 4000);
+            let (mut line, mut device, mut card) = ready(seed * 7 + rate, faults, Session::default());
+            line.run(&mut device, &mut card, 50_000, |device| {
+                reader_ready(device) || device.host.is_failed()
+            });
+            for number in 0..6 {
+                card.takes = if number % 2 == 1 { 2_000_000 } else { 0 };
+                let sent = command(number, &mut rng);
+                let by = if rng.below(3) == 0 {
+                    Technology::B
+                } else {
+                    Technology::A
+                };
+                if !device.host.start_reader(line.now, by, &sent) {
+                    came[1] += 1;
+                    continue;
+                }
+                // Every third reader is taken away while its command may run.
+                let steps = if number % 3 == 2 { rng.below(40) } else { 100_000 };
+                for _ in 0..steps {
+                    if device.host.reader_ended().is_some() {
+                        break;
+                    }
+                    line.step(&mut device, &mut card);
+                }
+                if device.host.reader_ended().is_none() {
+                    device.host.leave_reader(line.now);
+                }
+                came[check_reader(&device, &card, &sent)] += 1;
+            }
+            line.run(&mut device, &mut card, 100_000, |device| {
+                device.host.is_ready() || device.host.is_failed()
+            });
+        }
+        println!(
+            "card gates, {} % of frames disturbed: {came:?} of 180 answered, not run, unknown",
+            rate / 4
+        );
+        all = std::array::from_fn(|at| all[at] + came[at]);
+    }
+    assert!(all.iter().all(|came| *came > 0), "{all:?}");
+}
+
+/// A reader that is taken away, a card that loses its power, or falls silent, at each step of an exchange: an end that says so, and the next exchange has its own answer.
+#[test]
+fn a_reader_that_goes_at_any_step_leaves_no_answer_behind() {
+    let mut came = [0_u32; 3];
+    for how in 0..3 {
+        for steps in 0..60 {
+            let (mut line, mut device, mut card) = ready(1, Faults::default(), Session::default());
+            line.run(&mut device, &mut card, 100_000, reader_ready);
+            card.takes = 50_000;
+            let mut sent = vec![0x80, 60, 1];
+            sent.resize(200, 1);
+            assert!(device.host.start_reader(line.now, Technology::A, &sent));
+            for _ in 0..steps {
+                if device.host.reader_ended().is_none() {
+                    line.step(&mut device, &mut card);
+                }
+            }
+            let done = device.host.reader_ended().is_some();
+            match how {
+                0 => device.host.leave_reader(line.now),
+                1 => {
+                    line.clear();
+                    device.host.linked(line.now);
+                }
+                _ => {
+                    line.cut = [true; 2];
+                    line.run(&mut device, &mut card, 20_000, |device| {
+                        device.host.reader_ended().is_some()
+                    });
+                }
+            }
+            let end = check_reader(&device, &card, &sent);
+            if let Ended::NotRun(why) | Ended::Unknown(why) = device.host.reader_ended().unwrap() {
+                assert!(matches!(why, Fault::Reset | Fault::Silent), "{why:?}");
+            } else {
+                assert!(done || how == 2);
+            }
+            came[end] += 1;
+            if how == 0 {
+                let next = [0x80, 3, 2];
+                while !device.host.start_reader(line.now, Technology::A, &next) {
+                    line.step(&mut device, &mut card);
+                }
+                line.run(&mut device, &mut card, 20_000, |device| {
+                    device.host.reader_ended().is_some()
+                });
+                assert_eq!(check_reader(&device, &card, &next), 0, "{steps}");
+            }
         }
     }
     assert!(came.iter().all(|came| *came > 0), "{came:?}");

@@ -49,7 +49,7 @@ impl Recorded {
     }
 
     fn ok(&mut self, capdu: &[u8]) {
-        let answer = self.transmit(CONTACTS, capdu);
+        let answer = common::send_on(self, CONTACTS, capdu);
         assert!(
             answer.ends_with(&[0x90, 0]),
             "{}: {}",

@@ -43,7 +43,7 @@ pub(super) fn install(
     let fields = Install::parse(capdu.data)?;
     let privileges = fields.privileges()?;
     let mut content = domain.content(&token(capdu, fields.signed, fields.token))?;
-    check_parameters(&mut content, fields.parameters, privileges, life_cycle.is_some())?;
+    check_parameters(&mut content, fields.parameters, privileges, capdu.p1)?;
     let system = once(fields.parameters, tag::SYSTEM_PARAMETERS)?.unwrap_or_default();
     match life_cycle {
         // A field that has no meaning for the purpose.
@@ -52,7 +52,7 @@ pub(super) fn install(
             content.extradite(fields.load_file, fields.application, out)?;
         }
         None if capdu.p1 == purpose::EXTRADITION || !fields.load_file.is_empty() => return Err(wrong_data()),
-        None => content.make_selectable(fields.application, privileges, out)?,
+        None => content.make_selectable(fields.application, privileges, implicit(system)?, out)?,
         Some(life_cycle) => content.install(&NewApplication {
             load_file: fields.load_file,
             module: fields.module,
@@ -184,13 +184,15 @@ pub(super) fn load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>) -> Ou
     Ok(StatusWord::NO_ERROR)
 }
 
-/// 6A80 for parameters that would have a meaning and have none here, or none where nothing is installed.
+/// 6A80 for parameters that would have a meaning and have none here, or none for this purpose.
 fn check_parameters(
     content: &mut ContentManagement<'_, '_>,
     parameters: &[u8],
     privileges: Privileges,
-    installs: bool,
+    of: u8,
 ) -> Result<(), Refusal> {
+    let installs = of & purpose::INSTALL != 0;
+    let is_made_selectable = of & purpose::MAKE_SELECTABLE != 0;
     for object in TlvReader::new(parameters) {
         let object = object?;
         match object.tag.0 {
@@ -200,7 +202,8 @@ fn check_parameters(
             tag::APPLICATION_PARAMETERS => {}
             tag::TOKEN_REFERENCE => token_reference(content, object.value)?,
             tag::SYSTEM_PARAMETERS => check_all(object.value, |object| match object.tag.0 {
-                tag::CONTACTLESS_PROTOCOL | tag::IMPLICIT_SELECTION => installs,
+                tag::CONTACTLESS_PROTOCOL => installs,
+                tag::IMPLICIT_SELECTION => installs || is_made_selectable,
                 tag::SECURE_ONLY => installs && is_secure_only(object),
                 tag => FIXED.contains(&tag) || installs && NON_VOLATILE.contains(&tag),
             })?,

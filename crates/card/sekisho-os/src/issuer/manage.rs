@@ -490,9 +490,14 @@ impl ContentManagement<'_, '_> {
         &mut self,
         aid: &[u8],
         privileges: Privileges,
+        implicit: Option<ImplicitSelection>,
         out: &mut Writer<'_>,
     ) -> Result<(), Refusal> {
         let (index, entry) = within(self.context, aid)?;
+        let implicit = implicit.unwrap_or(entry.implicit);
+        if implicit != entry.implicit && !self.may_be_selected(index, implicit) {
+            return Err(refused());
+        }
         let life_cycle = ApplicationLifeCycle(entry.life_cycle);
         let gains_reset = index >= FACTORY_INDEX
             && !entry.privileges.contains(Privileges::CARD_RESET)
@@ -517,11 +522,18 @@ impl ContentManagement<'_, '_> {
         let entry = Entry {
             life_cycle: life_cycle.0,
             privileges: all,
+            implicit,
             ..entry
         };
         put_with_reset(self.context, index, &entry)?;
         let load_file = self.aid_of(entry.load_file)?;
         self.confirm(&[load_file.as_bytes(), aid], out)
+    }
+
+    /// Whether what is at an index may be selected without being named where this says: it did not come with the operating system, and nobody else is.
+    pub(super) fn may_be_selected(&self, index: u8, implicit: ImplicitSelection) -> bool {
+        let registry = &self.context.system.container.registry;
+        index >= FACTORY_INDEX && !registry.is_taken(index, implicit)
     }
 
     /// The AID of what an entry names.

@@ -70,8 +70,7 @@ impl ContentManagement<'_, '_> {
         }
         entry.access = new.access.unwrap_or(entry.access);
         if let Some(implicit) = new.implicit {
-            let registry = &self.context.system.container.registry;
-            if index < FACTORY_INDEX || registry.is_taken(index, implicit) {
+            if !self.may_be_selected(index, implicit) {
                 return Err(refused());
             }
             entry.implicit = implicit;

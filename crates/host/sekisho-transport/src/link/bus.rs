@@ -241,7 +241,8 @@ impl CardEnd for BusCard {
         }
     }
 
-    fn reset_wanted(&mut self) -> Option<usize> {
-        self.card.as_mut()?.reset_wanted()
+    fn power_wanted(&mut self) -> Option<(usize, Power)> {
+        let side = self.card.as_mut()?.reset_wanted()?;
+        Some((side, Power::Reset))
     }
 }

@@ -2,7 +2,7 @@
 
 use sekisho_block::lr1::{self, Record};
 use sekisho_block::t1p::Bus;
-use sekisho_block::{Micros, atr, hci};
+use sekisho_block::{Micros, Power, atr, hci};
 
 use super::bus::BusCard;
 use super::characters::CharacterCard;
@@ -19,7 +19,7 @@ pub enum CardLine {
     Spi,
     /// T=1' on I2C: the same two.
     I2c,
-    /// SWP and HCI: one side, the APDU gate.
+    /// SWP and HCI: three sides, the APDU gate, and readers of type A and of type B.
     Swp,
 }
 
@@ -37,8 +37,9 @@ impl CardLine {
     #[must_use]
     pub const fn sides(self) -> usize {
         match self {
+            Self::T0 | Self::T1 => 1,
             Self::Spi | Self::I2c => 2,
-            Self::T0 | Self::T1 | Self::Swp => 1,
+            Self::Swp => 3,
         }
     }
 
@@ -81,6 +82,6 @@ pub(super) trait CardEnd {
     fn take(&mut self, now: Micros, side: usize);
     /// Its answer.
     fn answer(&mut self, now: Micros, side: usize, answer: &[u8]);
-    /// A side whose reset the device has asked for in the protocol.
-    fn reset_wanted(&mut self) -> Option<usize>;
+    /// A side that the device resets, or switches off, in the protocol.
+    fn power_wanted(&mut self) -> Option<(usize, Power)>;
 }

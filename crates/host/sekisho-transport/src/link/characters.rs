@@ -156,7 +156,7 @@ impl CardEnd for CharacterCard {
         }
     }
 
-    fn reset_wanted(&mut self) -> Option<usize> {
+    fn power_wanted(&mut self) -> Option<(usize, Power)> {
         None
     }
 }

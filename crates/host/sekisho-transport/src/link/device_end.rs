@@ -1,12 +1,13 @@
 //! What a reader speaks on a link.
 
+use sekisho_block::hci::Technology;
 use sekisho_block::lr1::{self, Record};
 use sekisho_block::t1p::{Bus, NAD_EUICC, NAD_GP};
 use sekisho_block::{Ended, Fault, Micros, Power, atr};
 
 use super::bus::BusDevice;
 use super::characters::CharacterDevice;
-use super::wire::WireDevice;
+use super::wire::{Face, WireDevice};
 
 /// What a reader speaks on a link, and with whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +22,10 @@ pub enum DeviceLine {
     I2c(NodeAddress),
     /// SWP and HCI, the APDU gate.
     ApduGate,
+    /// SWP and HCI, a contactless reader of type A.
+    SwpA,
+    /// The same of type B.
+    SwpB,
 }
 
 /// Which secure element of a bus is meant, by its NAD.
@@ -43,7 +48,7 @@ impl NodeAddress {
 
 impl DeviceLine {
     /// All of them, by name.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("t0", Self::T0),
         ("t1", Self::T1),
         ("spi", Self::Spi(NodeAddress::Ese)),
@@ -51,6 +56,8 @@ impl DeviceLine {
         ("i2c", Self::I2c(NodeAddress::Ese)),
         ("i2c-euicc", Self::I2c(NodeAddress::Euicc)),
         ("swp", Self::ApduGate),
+        ("swp-a", Self::SwpA),
+        ("swp-b", Self::SwpB),
     ];
 
     /// The line of a name.
@@ -72,7 +79,7 @@ impl DeviceLine {
             Self::T0 | Self::T1 => lr1::Protocol::Characters,
             Self::Spi(_) => lr1::Protocol::Bus(Bus::Spi),
             Self::I2c(_) => lr1::Protocol::Bus(Bus::I2c),
-            Self::ApduGate => lr1::Protocol::Wire,
+            Self::ApduGate | Self::SwpA | Self::SwpB => lr1::Protocol::Wire,
         }
     }
 
@@ -82,7 +89,9 @@ impl DeviceLine {
             Self::T1 => Box::new(CharacterDevice::new(atr::Protocol::T1)),
             Self::Spi(at) => Box::new(BusDevice::new(Bus::Spi, at.nad())),
             Self::I2c(at) => Box::new(BusDevice::new(Bus::I2c, at.nad())),
-            Self::ApduGate => Box::new(WireDevice::new()),
+            Self::ApduGate => Box::new(WireDevice::new(Face::ApduGate)),
+            Self::SwpA => Box::new(WireDevice::new(Face::Reader(Technology::A))),
+            Self::SwpB => Box::new(WireDevice::new(Face::Reader(Technology::B))),
         }
     }
 }

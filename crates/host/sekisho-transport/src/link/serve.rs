@@ -8,8 +8,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sekisho_block::Micros;
 use sekisho_block::lr1::{From, Reader, Record};
+use sekisho_block::{Micros, Power};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::address::{LinkListener, Stream, wait};
@@ -30,7 +30,7 @@ const RAPDU: usize = 65_538;
 pub struct Lines {
     /// What is spoken.
     pub line: CardLine,
-    /// As many as [`CardLine::sides`]; on a bus first the embedded secure element's, then the eUICC's.
+    /// As many as [`CardLine::sides`]: on a bus the embedded secure element's, then the eUICC's; on a wire the APDU gate's, then those of readers of type A and of type B. One that is left out answers nothing.
     pub sides: Vec<Box<dyn CardSide + Send>>,
     /// Eight bytes that no other card chooses, for the session of HCI.
     pub fresh: [u8; 8],
@@ -44,6 +44,7 @@ enum Job {
     Power,
     Off,
     Reset(usize),
+    SideOff(usize),
     Run(u32, usize, Zeroizing<Vec<u8>>),
 }
 
@@ -108,6 +109,11 @@ fn work(
             Job::Reset(side) => {
                 if let Some(side) = sides.get_mut(side) {
                     side.reset();
+                }
+            }
+            Job::SideOff(side) => {
+                if let Some(side) = sides.get_mut(side) {
+                    side.power_off();
                 }
             }
             Job::Run(power, side, command) => {
@@ -337,8 +343,11 @@ impl Serving {
             if matches!(self.clock, Clock::Real(_)) {
                 self.end.expire(now);
             }
-            while let Some(side) = self.end.reset_wanted() {
-                let _ = self.jobs.send(Job::Reset(side));
+            while let Some((side, power)) = self.end.power_wanted() {
+                let _ = self.jobs.send(match power {
+                    Power::Off => Job::SideOff(side),
+                    Power::On | Power::Reset => Job::Reset(side),
+                });
             }
             let mut ran = false;
             if let Some((side, command)) = self.end.command() {

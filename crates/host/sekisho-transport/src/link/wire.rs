@@ -1,7 +1,7 @@
 //! Both ends of a single wire: SWP, SHDLC, HCI.
 
 use sekisho_block::hci::ids::HOST_UICC;
-use sekisho_block::hci::{self, Session};
+use sekisho_block::hci::{self, Gates, Session, Technology};
 use sekisho_block::lr1::Record;
 use sekisho_block::swp::{Event, FRAME_MAX, INFORMATION_MAX, Link, Role, Timing, WINDOW_MAX};
 use sekisho_block::{Ended, Fault, Micros, Power};
@@ -10,7 +10,8 @@ use super::APDU;
 use super::card_end::CardEnd;
 use super::device_end::DeviceEnd;
 
-const LEN: usize = APDU + 1;
+/// A header before it, and behind it what the field says of it.
+const LEN: usize = APDU + 2;
 /// The pipe that a device of this crate creates.
 const PIPE: u8 = 0x19;
 /// By which a device knows another card; the session's identity tells more.
@@ -27,22 +28,35 @@ const TIMING: Timing = Timing {
 const GATE: hci::Timing = hci::Timing {
     wait: 2_000_000,
     response: 100_000,
+    reader: 0,
 };
 /// A device waits longer than a card says.
 const DEVICE_GATE: hci::Timing = hci::Timing {
     wait: 3 * GATE.wait,
     response: 5 * GATE.response,
+    reader: 60_000_000,
 };
 
+/// Which end of the wire's device speaks to the card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Face {
+    /// The device itself, on the APDU gate.
+    ApduGate,
+    /// A contactless reader.
+    Reader(Technology),
+}
+
 pub(super) struct WireDevice {
+    face: Face,
     link: Option<Box<Link>>,
     hci: Box<hci::Device<LEN>>,
     power: Option<Power>,
 }
 
 impl WireDevice {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(face: Face) -> Self {
         Self {
+            face,
             link: None,
             hci: Box::new(hci::Device::new(DEVICE_GATE, HOST_UICC, PIPE)),
             power: Some(Power::On),
@@ -111,16 +125,28 @@ impl DeviceEnd for WireDevice {
         } else if self.hci.is_failed() {
             Some(Err(Fault::Silent))
         } else {
-            self.hci.is_ready().then_some(Ok(&[][..]))
+            let is_ready = match self.face {
+                Face::ApduGate => self.hci.is_ready(),
+                Face::Reader(technology) => self.hci.reader_is_ready(technology),
+            };
+            is_ready.then_some(Ok(&[][..]))
         }
     }
 
     fn start(&mut self, now: Micros, command: &[u8]) -> bool {
-        self.power.is_none() && self.hci.start(now, command)
+        let is_on = self.power.is_none();
+        is_on
+            && match self.face {
+                Face::ApduGate => self.hci.start(now, command),
+                Face::Reader(technology) => self.hci.start_reader(now, technology, command),
+            }
     }
 
     fn ended(&self) -> Option<Ended<'_>> {
-        self.hci.ended()
+        match self.face {
+            Face::ApduGate => self.hci.ended(),
+            Face::Reader(_) => self.hci.reader_ended(),
+        }
     }
 
     fn reset(&mut self, now: Micros) {
@@ -137,7 +163,7 @@ fn say_frame(link: Option<&mut Link>, now: Micros, send: &mut dyn FnMut(Record<'
     said.map(|frame| send(Record::Data(frame))).is_some()
 }
 
-/// A secure element's end of the wire. Its session outlives the wire's power.
+/// A secure element's end of the wire: the APDU gate, and readers of type A and B. Its session outlives the wire's power.
 pub(super) struct WireCard {
     atr: Vec<u8>,
     session: Session,
@@ -185,7 +211,7 @@ impl CardEnd for WireCard {
         };
         let fresh = || {
             let link = Link::new(now, role, WINDOW_MAX, false, TIMING);
-            let hci = hci::Card::new(GATE, &self.atr, self.session, self.fresh);
+            let hci = hci::Card::new(GATE, Gates::ALL, &self.atr, self.session, self.fresh);
             (Box::new(link), Box::new(hci))
         };
         self.on = on.then(fresh);
@@ -218,23 +244,48 @@ impl CardEnd for WireCard {
 
     fn command(&self) -> Option<(usize, &[u8])> {
         let (_, hci) = self.on.as_ref()?;
-        Some((0, hci.command()?))
+        let of_reader = || hci.reader_command().map(|(by, command)| (side_of(by), command));
+        hci.command()
+            .map(|command| (APDU_GATE, command))
+            .or_else(of_reader)
     }
 
-    fn take(&mut self, now: Micros, _: usize) {
+    fn take(&mut self, now: Micros, side: usize) {
         if let Some((_, hci)) = &mut self.on {
-            hci.take(now);
+            if side == APDU_GATE {
+                hci.take(now);
+            } else {
+                hci.take_reader();
+            }
         }
     }
 
-    fn answer(&mut self, _: Micros, _: usize, answer: &[u8]) {
+    fn answer(&mut self, _: Micros, side: usize, answer: &[u8]) {
         if let Some((_, hci)) = &mut self.on {
-            hci.answer(answer);
+            if side == APDU_GATE {
+                hci.answer(answer);
+            } else {
+                hci.answer_reader(answer);
+            }
         }
     }
 
-    fn reset_wanted(&mut self) -> Option<usize> {
+    fn power_wanted(&mut self) -> Option<(usize, Power)> {
         let (_, hci) = self.on.as_mut()?;
-        hci.reset_wanted().then_some(0)
+        if hci.reset_wanted() {
+            return Some((APDU_GATE, Power::Reset));
+        }
+        let (by, is_chosen) = hci.field()?;
+        Some((side_of(by), if is_chosen { Power::Reset } else { Power::Off }))
+    }
+}
+
+/// The sides of a wire, in the order of [`super::Lines::sides`].
+const APDU_GATE: usize = 0;
+
+const fn side_of(technology: Technology) -> usize {
+    match technology {
+        Technology::A => 1,
+        Technology::B => 2,
     }
 }

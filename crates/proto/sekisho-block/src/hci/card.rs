@@ -2,22 +2,26 @@
 
 use zeroize::Zeroize;
 
+use super::contactless::{Contactless, TRANSACTION_MAX, Technology};
 use super::ids::{
-    CLEAR_ALL_PIPE, CLOSE_PIPE, CMD_NOT_SUPPORTED, EVT_ABORT, EVT_ATR, EVT_C_APDU, EVT_R_APDU, EVT_WTX,
-    GATE_APDU, GATE_IDENTITY, GATE_LINK, GATE_LOOPBACK, GATES_LIST, GET_PARAMETER, HCI_VERSION,
-    MAX_C_APDU_SIZE, MAX_WAIT_TIME, NOK, NOTIFY_ALL_PIPE_CLEARED, NOTIFY_PIPE_CREATED, NOTIFY_PIPE_DELETED,
-    OK, OPEN_PIPE, PIPE_ADMIN, PIPE_FIRST, PIPE_LAST, PIPE_LINK, PIPE_NOT_OPENED, PIPES_FULL, POST_DATA,
-    REC_ERROR, REG_ACCESS_DENIED, REG_PAR_UNKNOWN, SESSION_IDENTITY, SET_PARAMETER,
+    CLEAR_ALL_PIPE, CLOSE_PIPE, CMD_NOT_SUPPORTED, CREATE_PIPE, EVT_ABORT, EVT_ATR, EVT_C_APDU, EVT_R_APDU,
+    EVT_TRANSACTION, EVT_WTX, GATE_APDU, GATE_CONNECTIVITY, GATE_IDENTITY, GATE_LINK, GATE_LOOPBACK,
+    GATES_LIST, GET_PARAMETER, HCI_VERSION, MAX_C_APDU_SIZE, MAX_WAIT_TIME, NOK, NOTIFY_ALL_PIPE_CLEARED,
+    NOTIFY_PIPE_CREATED, NOTIFY_PIPE_DELETED, OK, OPEN_PIPE, PIPE_ADMIN, PIPE_FIRST, PIPE_LAST, PIPE_LINK,
+    PIPE_NOT_OPENED, PIPES_FULL, POST_DATA, REC_ERROR, REG_ACCESS_DENIED, REG_PAR_UNKNOWN, SESSION_IDENTITY,
+    SET_PARAMETER,
 };
-use super::packet::{Buffer, Kind, Queue};
+use super::own::{GATES, Gates, OWN, Own, PARAMETER_MAX, Task, host_of, parameter};
+use super::packet::{Buffer, Kind, Message, Queue};
+use super::side::{Side, Took};
 use super::{SESSION_LEN, SHORT_MAX, Timing};
 use crate::Micros;
 use crate::swp::INFORMATION_MAX;
 
-/// Pipes at the most: to loopback, identity, link management, and the APDU gate.
+/// Pipes that others make, at the most: to loopback, identity, link management, and the APDU gate.
 const PIPES: usize = 4;
-const NO_ANSWER: [u8; 2] = [0x6F, 0x00];
-const WRONG_LENGTH: [u8; 2] = [0x67, 0x00];
+/// Gates of this host.
+const HERE: [u8; PIPES] = [GATE_LOOPBACK, GATE_IDENTITY, GATE_LINK, GATE_APDU];
 
 /// A dynamic pipe of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,8 +41,20 @@ pub struct Pipe {
 pub struct Session {
     /// SESSION_IDENTITY as it was written last.
     pub identity: [u8; SESSION_LEN],
-    /// The pipes.
+    /// The pipes that others have made to gates here.
     pub pipes: [Option<Pipe>; PIPES],
+    /// Those that this host has made: to the card gates of type A and B, and to the connectivity gate.
+    pub own: [Option<Pipe>; OWN],
+}
+
+impl Session {
+    fn all(&self) -> impl Iterator<Item = &Pipe> {
+        self.pipes.iter().chain(&self.own).flatten()
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Pipe> {
+        self.pipes.iter_mut().chain(&mut self.own).flatten()
+    }
 }
 
 /// How far the session with the controller is.
@@ -50,70 +66,60 @@ enum Step {
     Open,
     Read,
     Clear,
+    /// What is asked of a gate for which a pipe is wanted; whether the session is a new one.
+    Own(usize, Task, bool),
     Write,
     Up,
 }
 
-/// The host of a secure element, for APDUs of up to `APDU` bytes; `LEN` is one more.
+/// The host of a secure element, for APDUs of up to `APDU` bytes; `LEN` is one more than what is longest beside a header: a command on a card gate has a byte behind it.
 ///
-/// `linked` says that the link was set up, `hear` takes packets, `packet` and `sent` give them, `expire` is called at `deadline`. A command waits in `command`; `take` says that it is being run, `answer` gives its answer.
+/// `linked` says that the link was set up, `hear` takes packets, `packet` and `sent` give them, `expire` is called at `deadline`. A command of the APDU gate waits in `command`; `take` says that it is being run, `answer` gives its answer.
+/// One of a reader waits in `reader_command`, for `take_reader` and `answer_reader`; `field` says when a reader has chosen the card, or let it go.
 #[derive(Clone, Debug)]
 pub struct Card<const LEN: usize> {
     timing: Timing,
-    atr: ([u8; 33], usize),
+    own: Own,
     session: Session,
-    fresh: [u8; SESSION_LEN],
     step: Step,
-    /// What comes on the APDU gate's pipe, and on all others.
-    long: Buffer<LEN>,
+    /// The APDU gate's commands, and those of readers.
+    apdu: Side<LEN>,
+    reader: Contactless<LEN>,
+    /// What comes beside them, and what is sent beside answers.
     short: Buffer<SHORT_MAX>,
-    /// What is sent: answers, and all else.
-    out_long: Buffer<LEN>,
     out: Queue,
-    has_command: bool,
-    taken: bool,
-    abandoned: bool,
     reset: bool,
     changed: bool,
     wtx_at: Option<Micros>,
 }
 
 impl<const LEN: usize> Card<LEN> {
-    /// A host with the session that it has kept, which after `linked` either still holds or becomes `fresh`: eight bytes that no other card chooses.
+    /// A host with the session that it has kept, which after `linked` either still holds or becomes `fresh`: eight bytes that no other card chooses. `gates` says to which gates it makes pipes of its own.
     #[must_use]
-    pub fn new(timing: Timing, atr: &[u8], session: Session, fresh: [u8; SESSION_LEN]) -> Self {
-        let mut bytes = [0; 33];
-        let len = atr.len().min(bytes.len());
-        for (to, from) in bytes.iter_mut().zip(atr) {
-            *to = *from;
-        }
+    pub fn new(timing: Timing, gates: Gates, atr: &[u8], session: Session, fresh: [u8; SESSION_LEN]) -> Self {
         Self {
             timing,
-            atr: (bytes, len),
+            own: Own::new(gates, fresh, atr),
             session,
-            fresh,
             step: Step::Down,
-            long: Buffer::default(),
+            apdu: Side::default(),
+            reader: Contactless::default(),
             short: Buffer::default(),
-            out_long: Buffer::default(),
             out: Queue::default(),
-            has_command: false,
-            taken: false,
-            abandoned: false,
             reset: false,
             changed: false,
             wtx_at: None,
         }
     }
 
-    /// The link stands, or stands anew: partial messages and a command that runs are lost. The card opens its administration pipe.
+    /// The link stands, or stands anew: partial messages and commands that run are lost. The card opens its administration pipe.
     pub fn linked(&mut self) {
-        self.drop_command();
-        self.long.clear();
+        self.apdu.restart();
+        self.wtx_at = None;
+        self.reader.restart();
         self.short.clear();
         self.out.clear();
-        self.out_long.clear();
-        for pipe in self.session.pipes.iter_mut().flatten() {
+        for pipe in self.session.all_mut() {
             pipe.open = false;
         }
         self.step = Step::Open;
@@ -121,13 +127,7 @@ impl<const LEN: usize> Card<LEN> {
     }
 
     fn drop_command(&mut self) {
-        self.abandoned |= self.taken;
-        self.has_command = false;
-        self.long.clear();
-        // What has been begun goes to its end, or it would run together with what follows.
-        if !self.out_long.is_begun() {
-            self.out_long.clear();
-        }
+        self.apdu.drop_command();
         self.wtx_at = None;
     }
 
@@ -145,13 +145,13 @@ impl<const LEN: usize> Card<LEN> {
         core::mem::replace(&mut self.reset, false)
     }
 
+    /// What has become of a reader's field since the last call: it has chosen the card, anew or for the first time, by this technology, or let it go.
+    pub const fn field(&mut self) -> Option<(Technology, bool)> {
+        self.reader.changed()
+    }
+
     fn pipe(&self, number: u8) -> Option<Pipe> {
-        self.session
-            .pipes
-            .iter()
-            .flatten()
-            .find(|pipe| pipe.pipe == number)
-            .copied()
+        self.session.all().find(|pipe| pipe.pipe == number).copied()
     }
 
     /// Takes a packet.
@@ -159,73 +159,99 @@ impl<const LEN: usize> Card<LEN> {
         let Some(first) = packet.first() else {
             return;
         };
-        let number = first & 0x7F;
-        let apdu = self.pipe(number).is_some_and(|pipe| pipe.gate == GATE_APDU);
-        if apdu {
-            // While a command is here another one is an error of the terminal, but its ABORT is heard.
-            if (self.has_command || !self.out_long.is_empty())
-                && packet.get(1) != Some(&Kind::Event.header(EVT_ABORT))
-            {
-                return;
-            }
-            if self.long.take(packet) {
-                self.apdu_message(number);
-            }
-        } else if self.short.take(packet) {
+        let pipe = self.pipe(first & 0x7F);
+        let of_command = match pipe {
+            Some(pipe) if pipe.gate == GATE_APDU => self.hear_apdu(pipe, packet),
+            Some(pipe) => match Technology::of(pipe.gate) {
+                Some(technology) if pipe.open => self.reader.hear(technology, packet),
+                _ => false,
+            },
+            None => false,
+        };
+        if !of_command && self.short.take(packet) {
             self.short_message();
             self.short.clear();
         }
     }
 
-    fn apdu_message(&mut self, number: u8) {
-        let open = self.pipe(number).is_some_and(|pipe| pipe.open);
-        let Some(message) = self.long.message() else {
-            return self.long.clear();
-        };
-        let parameter = message.data.first().copied();
-        match (message.kind, message.instruction) {
-            (Kind::Event, EVT_C_APDU) if open && !message.data.is_empty() => return self.has_command = true,
-            (Kind::Event, EVT_ABORT) if open => {
-                self.drop_command();
-                self.reset = true;
-                let (atr, len) = self.atr;
-                let atr = atr.get(..len).unwrap_or_default();
-                self.out.put(number, Kind::Event.header(EVT_ATR), atr);
+    fn hear_apdu(&mut self, pipe: Pipe, packet: &[u8]) -> bool {
+        match self.apdu.hear(packet, Kind::Event.header(EVT_C_APDU)) {
+            Took::Nothing => return false,
+            Took::Piece => {}
+            Took::Whole => {
+                let message = self.apdu.heard.message();
+                let is_command = message.is_some_and(|message| !message.data.is_empty());
+                self.apdu.keep(pipe.open && is_command);
             }
-            (Kind::Command, instruction) => {
-                self.command_on(number, GATE_APDU, instruction, parameter);
-            }
-            // EVT_END_OF_APDU_TRANSACTION asks for nothing.
-            _ => {}
         }
-        self.long.clear();
+        true
     }
 
     fn short_message(&mut self) {
         let Some(message) = self.short.message() else {
             return;
         };
-        let number = message.pipe;
-        let gate = self.pipe(number).map(|pipe| (pipe.gate, pipe.open));
         let mut data = [0; SHORT_MAX];
         let len = message.data.len();
         if let Some(slot) = data.get_mut(..len) {
             slot.copy_from_slice(message.data);
         }
+        let (number, kind, instruction) = (message.pipe, message.kind, message.instruction);
         let data = data.get(..len).unwrap_or_default();
-        match (message.kind, message.instruction, gate) {
-            (Kind::Response, result, _) if number == PIPE_ADMIN => self.administered(result, data),
-            (Kind::Command, instruction, _) if number == PIPE_ADMIN => self.notified(instruction, data),
-            (Kind::Command, instruction, _) if number == PIPE_LINK => {
+        match (number, kind) {
+            (PIPE_ADMIN, Kind::Response) => self.administered(instruction, data),
+            (PIPE_ADMIN, Kind::Command) => self.notified(instruction, data),
+            (PIPE_LINK, Kind::Command) => {
                 self.command_on(number, GATE_LINK, instruction, data.first().copied());
             }
-            (Kind::Command, instruction, Some((gate, _))) => {
-                self.command_on(number, gate, instruction, data.first().copied());
+            _ => {
+                if let Some(pipe) = self.pipe(number) {
+                    let message = Message {
+                        pipe: number,
+                        kind,
+                        instruction,
+                        data,
+                    };
+                    self.on_pipe(pipe, message);
+                }
             }
-            (Kind::Event, POST_DATA, Some((GATE_LOOPBACK, true))) => {
-                self.out.put(number, Kind::Event.header(POST_DATA), data);
+        }
+    }
+
+    fn on_pipe(&mut self, pipe: Pipe, message: Message<'_>) {
+        let (number, parameter) = (pipe.pipe, message.data.first().copied());
+        match (message.kind, message.instruction, pipe.gate) {
+            (Kind::Command, instruction, gate) => self.command_on(number, gate, instruction, parameter),
+            (Kind::Response, result, _) => self.own_answered(number, result),
+            (Kind::Event, ..) if !pipe.open => {}
+            (Kind::Event, POST_DATA, GATE_LOOPBACK) => {
+                self.out.put(number, Kind::Event.header(POST_DATA), message.data);
             }
-            _ => {}
+            (Kind::Event, EVT_ABORT, GATE_APDU) => {
+                self.drop_command();
+                self.reset = true;
+                self.out.put(number, Kind::Event.header(EVT_ATR), self.own.atr());
+            }
+            // EVT_END_OF_APDU_TRANSACTION asks for nothing.
+            (Kind::Event, event, gate) => {
+                let technology = Technology::of(gate);
+                if technology.is_some_and(|technology| self.reader.event(technology, event)) {
+                    self.tell_transaction();
+                }
+            }
+        }
+    }
+
+    /// The terminal is told which application a reader had selected when it went; where there is no room for that it is not.
+    fn tell_transaction(&mut self) {
+        let mut data = [0; TRANSACTION_MAX];
+        let told = self.session.own.iter().flatten();
+        let pipe = told
+            .copied()
+            .find(|pipe| pipe.gate == GATE_CONNECTIVITY && pipe.open);
+        if let (Some(len), Some(pipe)) = (self.reader.transaction(&mut data), pipe) {
+            let data = data.get(..len).unwrap_or_default();
+            self.out.put(pipe.pipe, Kind::Event.header(EVT_TRANSACTION), data);
         }
     }
 
@@ -235,12 +261,7 @@ impl<const LEN: usize> Card<LEN> {
 
     /// OPEN_PIPE, CLOSE_PIPE, and the registries.
     fn command_on(&mut self, number: u8, gate: u8, instruction: u8, parameter: Option<u8>) {
-        let slot = self
-            .session
-            .pipes
-            .iter_mut()
-            .flatten()
-            .find(|pipe| pipe.pipe == number);
+        let slot = self.session.all_mut().find(|pipe| pipe.pipe == number);
         let open = match (slot, instruction) {
             (Some(pipe), OPEN_PIPE | CLOSE_PIPE) => {
                 pipe.open = instruction == OPEN_PIPE;
@@ -257,12 +278,20 @@ impl<const LEN: usize> Card<LEN> {
         let wait = u16::try_from(self.timing.wait / 1_000)
             .unwrap_or(u16::MAX)
             .to_be_bytes();
-        let gates = [GATE_LOOPBACK, GATE_IDENTITY, GATE_LINK, GATE_APDU];
+        let mut gates = [0; PIPES + OWN];
+        let mut count = 0;
+        for (to, gate) in gates
+            .iter_mut()
+            .zip(HERE.into_iter().chain(self.own.gates.list()))
+        {
+            *to = gate;
+            count += 1;
+        }
         let value: Option<&[u8]> = match (gate, parameter) {
             (GATE_APDU, Some(MAX_C_APDU_SIZE)) => Some(&size),
             (GATE_APDU, Some(MAX_WAIT_TIME)) => Some(&wait),
             (GATE_IDENTITY, Some(HCI_VERSION)) => Some(&[2]),
-            (GATE_IDENTITY, Some(GATES_LIST)) => Some(&gates),
+            (GATE_IDENTITY, Some(GATES_LIST)) => gates.get(..count),
             (GATE_LINK, Some(parameter)) if REC_ERROR.contains(&parameter) => Some(&[0, 0]),
             _ => None,
         };
@@ -277,39 +306,129 @@ impl<const LEN: usize> Card<LEN> {
         }
     }
 
-    /// A response on the administration pipe: the next step of the session's beginning. Whatever is refused ends it; a session that does not hold begins anew.
+    /// A response on the administration pipe: the next step of the session's beginning. Whatever is refused ends it, but a pipe to a gate that is not there; a session that does not hold begins anew.
     fn administered(&mut self, result: u8, data: &[u8]) {
-        let next = match (self.step, result) {
-            (Step::Open, OK) => Step::Read,
-            (Step::Read, OK) if data == self.session.identity => Step::Up,
-            (Step::Read, OK) => Step::Clear,
+        match (self.step, result) {
+            (Step::Open, OK) => self.ask(Step::Read),
+            (Step::Read, OK) if data == self.session.identity => self.next_gate(0, false),
+            (Step::Read, OK) => self.ask(Step::Clear),
             (Step::Clear, OK) => {
                 self.session.pipes = [None; PIPES];
+                self.session.own = [None; OWN];
                 self.changed = true;
-                Step::Write
+                self.next_gate(0, true);
             }
+            (Step::Own(index, Task::Create, _), _) => self.made(index, result, data),
             (Step::Write, OK) => {
-                self.session.identity = self.fresh;
+                self.session.identity = self.own.fresh;
                 self.changed = true;
-                Step::Up
+                self.step = Step::Up;
             }
-            (step, _) => step,
-        };
-        if next == self.step {
+            _ => {}
+        }
+    }
+
+    /// The controller has made a pipe, or has not.
+    fn made(&mut self, index: usize, result: u8, data: &[u8]) {
+        let gate = GATES.get(index).copied().unwrap_or_default();
+        match (result, data) {
+            (OK, &[_, _, host, of, pipe])
+                if of == gate && (PIPE_FIRST..=PIPE_LAST).contains(&pipe) && self.pipe(pipe).is_none() =>
+            {
+                if let Some(slot) = self.session.own.get_mut(index) {
+                    *slot = Some(Pipe {
+                        pipe,
+                        gate,
+                        host,
+                        open: false,
+                    });
+                }
+                self.changed = true;
+                self.ask(Step::Own(index, Task::Open, true));
+            }
+            _ => self.next_gate(index + 1, true),
+        }
+    }
+
+    /// A response on a pipe that this host has made.
+    fn own_answered(&mut self, number: u8, result: u8) {
+        let Step::Own(index, task, is_new) = self.step else {
             return;
-        }
-        self.step = next;
-        let mut parameter = [SESSION_IDENTITY; 1 + SESSION_LEN];
-        for (to, from) in parameter.iter_mut().skip(1).zip(self.fresh) {
-            *to = from;
-        }
-        let (instruction, data): (u8, &[u8]) = match next {
-            Step::Read => (GET_PARAMETER, &[SESSION_IDENTITY]),
-            // The card's first session has no identity reference data.
-            Step::Clear => (CLEAR_ALL_PIPE, &[]),
-            Step::Write => (SET_PARAMETER, &parameter),
-            Step::Down | Step::Open | Step::Up => return,
         };
+        let slot = self.session.own.get_mut(index).and_then(Option::as_mut);
+        let Some(pipe) = slot.filter(|pipe| pipe.pipe == number) else {
+            return;
+        };
+        match (task, result) {
+            (Task::Create, _) => {}
+            (Task::Open, OK) => {
+                pipe.open = true;
+                if is_new {
+                    self.ask(Step::Own(index, Task::Set(0), true));
+                } else {
+                    self.next_gate(index + 1, false);
+                }
+            }
+            (Task::Open, _) => self.next_gate(index + 1, is_new),
+            // A parameter that is refused is the controller's own to choose.
+            (Task::Set(count), _) => self.ask(Step::Own(index, Task::Set(count.saturating_add(1)), is_new)),
+        }
+    }
+
+    /// The next gate for which a pipe is wanted, or of which one is kept; behind the last the session holds.
+    fn next_gate(&mut self, from: usize, is_new: bool) {
+        let (gates, own) = (self.own.gates, self.session.own);
+        let is_wanted =
+            |index: &usize| gates.wants(*index) && (is_new || own.get(*index).is_some_and(Option::is_some));
+        let task = if is_new { Task::Create } else { Task::Open };
+        match (from..OWN).find(is_wanted) {
+            Some(index) => self.ask(Step::Own(index, task, is_new)),
+            None if is_new => self.ask(Step::Write),
+            None => self.step = Step::Up,
+        }
+    }
+
+    /// Asks what a step asks for.
+    fn ask(&mut self, step: Step) {
+        self.step = step;
+        match step {
+            Step::Down | Step::Open | Step::Up => {}
+            Step::Read => self.administer(GET_PARAMETER, &[SESSION_IDENTITY]),
+            // The card's first session has no identity reference data.
+            Step::Clear => self.administer(CLEAR_ALL_PIPE, &[]),
+            Step::Write => {
+                let mut parameter = [SESSION_IDENTITY; 1 + SESSION_LEN];
+                for (to, from) in parameter.iter_mut().skip(1).zip(self.own.fresh) {
+                    *to = from;
+                }
+                self.administer(SET_PARAMETER, &parameter);
+            }
+            Step::Own(index, task, is_new) => {
+                let gate = GATES.get(index).copied().unwrap_or_default();
+                let pipe = self.session.own.get(index).copied().flatten();
+                let mut value = [0; PARAMETER_MAX];
+                match (task, pipe) {
+                    (Task::Create, _) => self.administer(CREATE_PIPE, &[gate, host_of(gate), gate]),
+                    (Task::Open, Some(pipe)) => {
+                        self.out.put(pipe.pipe, Kind::Command.header(OPEN_PIPE), &[]);
+                    }
+                    (Task::Set(number), Some(pipe)) => {
+                        match parameter(gate, number, self.own.atr(), &mut value) {
+                            Some(len) => {
+                                let value = value.get(..len).unwrap_or_default();
+                                self.out
+                                    .put(pipe.pipe, Kind::Command.header(SET_PARAMETER), value);
+                            }
+                            None => self.next_gate(index + 1, is_new),
+                        }
+                    }
+                    (_, None) => self.next_gate(index + 1, is_new),
+                }
+            }
+        }
+    }
+
+    fn administer(&mut self, instruction: u8, data: &[u8]) {
         self.out.put(PIPE_ADMIN, Kind::Command.header(instruction), data);
     }
 
@@ -345,9 +464,10 @@ impl<const LEN: usize> Card<LEN> {
 
     fn delete(&mut self, which: impl Fn(&Pipe) -> bool) -> u8 {
         let mut apdu = false;
-        for slot in &mut self.session.pipes {
+        for slot in self.session.pipes.iter_mut().chain(&mut self.session.own) {
             if let Some(pipe) = slot.filter(|pipe| which(pipe)) {
                 apdu |= pipe.gate == GATE_APDU;
+                self.reader.gate_gone(pipe.gate);
                 *slot = None;
             }
         }
@@ -358,44 +478,49 @@ impl<const LEN: usize> Card<LEN> {
         OK
     }
 
-    /// A whole command that waits to be run, once.
+    /// A whole command of the APDU gate that waits to be run, once.
     #[must_use]
     pub fn command(&self) -> Option<&[u8]> {
-        let waits = self.has_command && !self.taken;
-        self.long.message().filter(|_| waits).map(|message| message.data)
+        let message = self.apdu.heard.message().filter(|_| self.apdu.waits());
+        message.map(|message| message.data)
     }
 
     /// Whoever runs commands has this one, and will answer it.
     pub fn take(&mut self, now: Micros) {
-        self.taken = true;
+        self.apdu.take();
         self.wtx_at = Some(now.after(self.timing.wait / 2));
     }
 
     /// The answer to the command that was taken. It is dropped when an ABORT or a new link has come since.
     pub fn answer(&mut self, answer: &[u8]) {
-        self.taken = false;
-        if core::mem::take(&mut self.abandoned) || !self.has_command {
-            return;
+        let runs = self.apdu.pipe().is_some();
+        self.apdu.answer(EVT_R_APDU, answer);
+        if runs && self.apdu.pipe().is_none() {
+            self.wtx_at = None;
         }
-        let Some(number) = self.long.message().map(|message| message.pipe) else {
-            return;
-        };
-        let header = Kind::Event.header(EVT_R_APDU);
-        let short = answer.len() < 2;
-        if short || !self.out_long.put(number, header, answer) {
-            self.out_long
-                .put(number, header, if short { &NO_ANSWER } else { &WRONG_LENGTH });
-        }
-        self.has_command = false;
-        self.long.clear();
-        self.wtx_at = None;
     }
 
-    /// Looks at the time: [`Card::deadline`] says when. A command that runs is given time by EVT_WTX.
+    /// A whole command of a reader that waits to be run, once, and how it came.
+    #[must_use]
+    pub fn reader_command(&self) -> Option<(Technology, &[u8])> {
+        self.reader.command()
+    }
+
+    /// Whoever runs commands has this one, and will answer it. The controller makes the reader wait.
+    pub const fn take_reader(&mut self) {
+        self.reader.side.take();
+    }
+
+    /// The answer to the reader's command that was taken. It is dropped when the reader, or the link, has gone since.
+    pub fn answer_reader(&mut self, answer: &[u8]) {
+        self.reader.answer(answer);
+    }
+
+    /// Looks at the time: [`Card::deadline`] says when. A command of the APDU gate that runs is given time by EVT_WTX.
     pub fn expire(&mut self, now: Micros) {
         if self.wtx_at.is_some_and(|at| at <= now) && self.out.is_empty() {
             self.wtx_at = Some(now.after(self.timing.wait / 2));
-            if let Some(number) = self.long.message().map(|message| message.pipe) {
+            if let Some(number) = self.apdu.pipe() {
                 self.out.put(number, Kind::Event.header(EVT_WTX), &[]);
             }
         }
@@ -407,32 +532,51 @@ impl<const LEN: usize> Card<LEN> {
         self.wtx_at
     }
 
-    fn long_first(&self) -> bool {
-        self.out_long.is_begun() || self.out.is_empty()
+    /// What is sent next: what has been begun, for a message goes to its end before another; else what is short, then answers.
+    fn next(&self) -> Next {
+        if self.apdu.out.is_begun() {
+            Next::Apdu
+        } else if self.reader.side.out.is_begun() {
+            Next::Reader
+        } else if !self.out.is_empty() {
+            Next::Short
+        } else if self.apdu.out.is_empty() {
+            Next::Reader
+        } else {
+            Next::Apdu
+        }
     }
 
     /// The next packet to send; [`Card::sent`] when the link has taken it.
     #[must_use]
     pub fn packet(&self, out: &mut [u8; INFORMATION_MAX]) -> Option<usize> {
-        if self.long_first() {
-            self.out_long.packet(out)
-        } else {
-            self.out.packet(out)
+        match self.next() {
+            Next::Short => self.out.packet(out),
+            Next::Apdu => self.apdu.out.packet(out),
+            Next::Reader => self.reader.side.out.packet(out),
         }
     }
 
     /// That packet has been queued.
     pub fn sent(&mut self) {
-        if self.long_first() {
-            self.out_long.sent();
-        } else {
-            self.out.sent();
+        match self.next() {
+            Next::Short => self.out.sent(),
+            Next::Apdu => self.apdu.out.sent(),
+            Next::Reader => self.reader.side.out.sent(),
         }
     }
 }
 
+/// What a packet is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Short,
+    Apdu,
+    Reader,
+}
+
 impl<const LEN: usize> Drop for Card<LEN> {
     fn drop(&mut self) {
-        self.fresh.zeroize();
+        self.own.fresh.zeroize();
     }
 }

@@ -2,10 +2,12 @@
 
 use zeroize::Zeroize;
 
+use super::contactless::Technology;
+use super::field::{Field, Transaction};
 use super::ids::{
-    CLEAR_ALL_PIPE, CLOSE_PIPE, CMD_NOT_SUPPORTED, EVT_ABORT, EVT_ATR, EVT_C_APDU, EVT_R_APDU, EVT_WTX,
-    GATE_APDU, GATE_APDU_APPLICATION, GET_PARAMETER, HOST_TERMINAL, NOTIFY_PIPE_CREATED, OK, OPEN_PIPE,
-    PIPE_ADMIN, REG_PAR_UNKNOWN, SESSION_IDENTITY, SET_PARAMETER, WHITELIST,
+    CLEAR_ALL_PIPE, CLOSE_PIPE, CMD_NOT_SUPPORTED, CREATE_PIPE, EVT_ABORT, EVT_ATR, EVT_C_APDU, EVT_R_APDU,
+    EVT_WTX, GATE_APDU, GATE_APDU_APPLICATION, GET_PARAMETER, HOST_TERMINAL, NOTIFY_PIPE_CREATED, OK,
+    OPEN_PIPE, PIPE_ADMIN, REG_PAR_UNKNOWN, SESSION_IDENTITY, SET_PARAMETER, WHITELIST,
 };
 use super::packet::{Buffer, Kind, Message, Queue};
 use super::{SESSION_LEN, SHORT_MAX, Timing};
@@ -33,6 +35,14 @@ enum State {
     /// A command is out.
     Running,
     Failed,
+}
+
+/// What a packet is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Short,
+    Command,
+    Field,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +74,8 @@ pub struct Device<const LEN: usize> {
     tries: u8,
     requests: u16,
     waits_until: Option<Micros>,
+    /// The contactless reader before it.
+    field: Field<LEN>,
 }
 
 impl<const LEN: usize> Device<LEN> {
@@ -87,12 +99,14 @@ impl<const LEN: usize> Device<LEN> {
             tries: 0,
             requests: 0,
             waits_until: None,
+            field: Field::new(),
         }
     }
 
     /// The link stands, or stands anew, or the card has lost its power: what is under way ends, as not run or unknown. The card begins its session, within three times the longest time to a response.
     pub fn linked(&mut self, now: Micros) {
         self.fail(Fault::Reset);
+        self.field.restart();
         self.state = State::Waiting;
         self.tries = 0;
         self.waits_until = Some(now.after(self.timing.response.saturating_mul(TRIES.into())));
@@ -107,6 +121,7 @@ impl<const LEN: usize> Device<LEN> {
     /// The link cannot be had any more.
     pub fn failed(&mut self) {
         self.fail(Fault::Silent);
+        self.field.lose(Fault::Silent);
         self.state = State::Failed;
         self.waits_until = None;
     }
@@ -183,6 +198,9 @@ impl<const LEN: usize> Device<LEN> {
             }
             return;
         }
+        if self.field.hear(now, self.timing, packet) {
+            return;
+        }
         if !self.short.take(packet) {
             return;
         }
@@ -248,6 +266,9 @@ impl<const LEN: usize> Device<LEN> {
             self.waits_until = None;
         }
         if message.pipe != PIPE_ADMIN {
+            if let Some(result) = self.field.message(message) {
+                self.out.put(message.pipe, Kind::Response.header(result), &[]);
+            }
             return;
         }
         match (message.kind, message.instruction) {
@@ -265,6 +286,7 @@ impl<const LEN: usize> Device<LEN> {
     fn command_of_card(&mut self, now: Micros, instruction: u8, data: &[u8]) {
         let mut begun = None;
         let identity = self.identity;
+        let made;
         let (result, value): (u8, &[u8]) = match (instruction, data) {
             (OPEN_PIPE | CLOSE_PIPE, _) | (SET_PARAMETER, [WHITELIST, ..]) => (OK, &[]),
             (GET_PARAMETER, [SESSION_IDENTITY]) => {
@@ -273,7 +295,15 @@ impl<const LEN: usize> Device<LEN> {
                 begun = Some(now.after(wait));
                 (OK, &identity)
             }
+            (CREATE_PIPE, &[gate, host, of]) => match self.field.create(host, of, self.pipe) {
+                Ok(pipe) => {
+                    made = [self.host, gate, host, of, pipe];
+                    (OK, &made)
+                }
+                Err(result) => (result, &[]),
+            },
             (CLEAR_ALL_PIPE, _) => {
+                self.field.clear();
                 self.created = false;
                 self.identity = [0xFF; SESSION_LEN];
                 begun = Some(now.after(self.timing.response));
@@ -318,6 +348,7 @@ impl<const LEN: usize> Device<LEN> {
 
     /// Looks at the time: [`Device::deadline`] says when.
     pub fn expire(&mut self, now: Micros) {
+        self.field.expire(now, self.timing);
         if self.waits_until.is_none_or(|at| at > now) {
             return;
         }
@@ -342,31 +373,76 @@ impl<const LEN: usize> Device<LEN> {
 
     /// The next moment at which something happens of itself.
     #[must_use]
-    pub const fn deadline(&self) -> Option<Micros> {
-        self.waits_until
+    pub fn deadline(&self) -> Option<Micros> {
+        [self.waits_until, self.field.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether a reader of this type would find the card: its gate's pipe is open, and its MODE on.
+    #[must_use]
+    pub fn reader_is_ready(&self, technology: Technology) -> bool {
+        self.state != State::Failed && self.field.is_ready(technology)
+    }
+
+    /// Begins an exchange of a contactless reader, beside one on the APDU gate; false while it is not ready, or has another one. Where the reader has not chosen the card by this type, it does so first: a new field, which resets the card's interface.
+    pub fn start_reader(&mut self, now: Micros, technology: Technology, command: &[u8]) -> bool {
+        self.state != State::Failed && self.field.start(now, self.timing, technology, command)
+    }
+
+    /// The reader goes away: an exchange that is under way ends as not run, or unknown.
+    pub fn leave_reader(&mut self, now: Micros) {
+        self.field.take_away(now, self.timing);
+    }
+
+    /// How the reader's exchange ended; none while it is under way.
+    #[must_use]
+    pub fn reader_ended(&self) -> Option<Ended<'_>> {
+        self.field.ended()
+    }
+
+    /// What the card has said last of a contactless transaction.
+    #[must_use]
+    pub fn transaction(&self) -> Option<Transaction<'_>> {
+        self.field.transaction()
+    }
+
+    /// What is sent next: what has been begun, for a message goes to its end before another; else what is short, then the reader's, then a command.
+    fn next(&self) -> Next {
+        let is_running = self.state == State::Running && !self.command.is_empty();
+        if self.command.is_begun() {
+            Next::Command
+        } else if self.field.is_begun() {
+            Next::Field
+        } else if !self.out.is_empty() {
+            Next::Short
+        } else if is_running {
+            Next::Command
+        } else {
+            Next::Field
+        }
     }
 
     /// The next packet to send; [`Device::sent`] when the link has taken it.
     #[must_use]
     pub fn packet(&self, out: &mut [u8; INFORMATION_MAX]) -> Option<usize> {
-        if self.command_first() {
-            self.command.packet(out)
-        } else {
-            self.out.packet(out)
+        match self.next() {
+            Next::Command => self.command.packet(out),
+            Next::Field => self.field.packet(out),
+            Next::Short => self.out.packet(out),
         }
-    }
-
-    fn command_first(&self) -> bool {
-        self.command.is_begun() || self.state == State::Running && self.out.is_empty()
     }
 
     /// That packet has been queued.
     pub fn sent(&mut self) {
-        if self.command_first() {
-            self.command.sent();
-            self.reached |= self.command.is_empty();
-        } else {
-            self.out.sent();
+        match self.next() {
+            Next::Command => {
+                self.command.sent();
+                self.reached |= self.command.is_empty();
+            }
+            Next::Field => self.field.sent(),
+            Next::Short => self.out.sent(),
         }
     }
 

@@ -20,6 +20,13 @@ pub const GATE_APDU: u8 = 0x30;
 /// Its peer, the APDU application gate of the terminal host. Uncertain as a number: it is dynamic, and NFX's alone; none is insisted on.
 pub const GATE_APDU_APPLICATION: u8 = 0x11;
 
+/// Card gates of the controller: type B and type A (LK st21nfca, NFX 23, NL).
+pub const GATE_CARD_B: u8 = 0x21;
+/// The card gate of type A.
+pub const GATE_CARD_A: u8 = 0x23;
+/// The connectivity gate of the terminal (LK, NFA).
+pub const GATE_CONNECTIVITY: u8 = 0x41;
+
 /// Static pipes: link management and administration (LK, NFA, MS).
 pub const PIPE_LINK: u8 = 0x00;
 /// Administration.
@@ -79,6 +86,36 @@ pub const EVT_R_APDU: u8 = 0x10;
 pub const EVT_WTX: u8 = 0x11;
 /// The ATR, after EVT_ABORT.
 pub const EVT_ATR: u8 = 0x12;
+
+/// Events of a card gate (LK, NFA): an APDU. Behind a command stands one byte, [`RF_GOOD`] where the field has carried it whole; that it stands there is certain, of its place on card gates one source tells.
+pub const EVT_SEND_DATA: u8 = 0x10;
+/// There is a field.
+pub const EVT_FIELD_ON: u8 = 0x11;
+/// The reader has let the card go.
+pub const EVT_CARD_DEACTIVATED: u8 = 0x12;
+/// The reader has chosen the card by this gate's type.
+pub const EVT_CARD_ACTIVATED: u8 = 0x13;
+/// The field is gone.
+pub const EVT_FIELD_OFF: u8 = 0x14;
+/// The last byte of a command that the field has carried whole.
+pub const RF_GOOD: u8 = 0x00;
+/// Events to the connectivity gate (LK, NFA): a contactless transaction, `81 L AID`, then perhaps `82 L parameters`.
+pub const EVT_TRANSACTION: u8 = 0x12;
+/// The AID in EVT_TRANSACTION.
+pub const TAG_AID: u8 = 0x81;
+/// The parameters in EVT_TRANSACTION.
+pub const TAG_PARAMETERS: u8 = 0x82;
+
+/// Registry of card gates (NL; of NFC HALs the lengths): whether the controller answers readers by this type. The value for on is uncertain.
+pub const MODE: u8 = 0x01;
+/// It does.
+pub const MODE_ON: u8 = 0x02;
+/// Type A alone: SAK.
+pub const SAK: u8 = 0x03;
+/// ATQA.
+pub const ATQA: u8 = 0x04;
+/// Historical bytes of the ATS.
+pub const APPLICATION_DATA: u8 = 0x05;
 
 /// Registry of the administration gate (LK, NFA, MS).
 pub const SESSION_IDENTITY: u8 = 0x01;

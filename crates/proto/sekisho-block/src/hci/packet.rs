@@ -96,15 +96,37 @@ impl<const LEN: usize> Buffer<LEN> {
         self.at > 0 && self.at < self.len
     }
 
+    /// Some of a message on this pipe has come, and its end has not.
+    #[must_use]
+    pub const fn is_partial(&self, pipe: u8) -> bool {
+        self.pipe == pipe && self.at == 0 && !self.is_empty()
+    }
+
+    /// The pipe on which the rest of a message is still to come.
+    pub(super) const fn partial(&self) -> Option<u8> {
+        if self.is_partial(self.pipe) {
+            Some(self.pipe)
+        } else {
+            None
+        }
+    }
+
     /// Takes a message to be cut; false when it is too long.
     pub fn put(&mut self, pipe: u8, header: u8, data: &[u8]) -> bool {
+        self.put_both(pipe, header, data, &[])
+    }
+
+    /// The same, with more behind the data.
+    pub(super) fn put_both(&mut self, pipe: u8, header: u8, data: &[u8], more: &[u8]) -> bool {
         self.clear();
-        let end = 1 + data.len();
+        let end = 1 + data.len() + more.len();
         let Some((first, rest)) = self.bytes.get_mut(..end).and_then(<[u8]>::split_first_mut) else {
             return false;
         };
         *first = header;
-        rest.copy_from_slice(data);
+        for (to, from) in rest.iter_mut().zip(data.iter().chain(more)) {
+            *to = *from;
+        }
         self.pipe = pipe;
         self.len = end;
         true
