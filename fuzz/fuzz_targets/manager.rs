@@ -252,6 +252,9 @@ fuzz_target!(|data: &[u8]| {
     Interface::ALL
         .into_iter()
         .for_each(|interface| se.reset(interface));
+    // A ticket of its sessions stays, for one OPEN, which is another one then.
+    send(&mut se, PORT, &recorded.commands[0]);
+    send(&mut se, PORT, &[0xA4, 0x2A, 0x01, 0x00, 0x00]);
     assert!(
         recorded.play(&mut se, usize::MAX) == recorded.answers,
         "another answer than before"

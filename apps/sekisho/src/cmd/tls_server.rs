@@ -87,6 +87,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
 
+    /// How many sessions of TLS 1.3 can be resumed by a ticket; without this none is
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    resumable: u32,
+
     /// Print JSON objects on standard output, one a line: when a session begins, for each answer, and when a session is over
     #[arg(long)]
     json: bool,
@@ -227,6 +231,7 @@ fn gateway(args: &Args) -> Result<Gateway> {
         record: args.record as usize,
         handshake: timeout,
         answer: timeout,
+        resumable: args.resumable as usize,
         ..Settings::DEFAULT
     };
     Gateway::new(&credentials, settings).context("see --certificate, --key, --client-ca and --revoked")

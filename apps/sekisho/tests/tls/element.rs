@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sekisho_apdu::{CApdu, Writer};
-use sekisho_bridge::{Correspondence, tls_class};
+use sekisho_apdu::CApdu;
 use sekisho_keys::Rng;
 use sekisho_keys::p256sig::SigningKey;
-use sekisho_tls::{Endpoint, Heard, Peer, Room, Rustls, Version};
+use sekisho_tls::{Peer, Version};
 use sekisho_transport::{CardSide, Stop, serve_listener};
 
+use crate::bare::Bare;
 use crate::pki::Pki;
 
 /// In the certificates' time.
@@ -43,14 +43,11 @@ impl Kind {
 }
 
 struct Element {
-    endpoint: Endpoint<Rustls>,
-    room: Room<4096>,
+    se: Bare,
     anchor: Vec<u8>,
     certificate: Vec<u8>,
     key: SigningKey,
     kind: Kind,
-    waiting: Vec<u8>,
-    sw: u16,
     /// INS of each command of the class, with P1 of CLOSE.
     seen: Arc<Mutex<Vec<(u8, u8)>>>,
     inner: usize,
@@ -66,9 +63,6 @@ fn application(command: &[u8]) -> Vec<u8> {
 
 impl Element {
     fn run(&mut self, command: &CApdu<'_>) {
-        let mut out = vec![0; 8192];
-        let mut out = Writer::new(&mut out);
-        let p1p2 = [command.p1, command.p2];
         self.seen.lock().unwrap().push((command.ins, command.p1));
         let peer = Peer {
             name: "localhost",
@@ -78,26 +72,15 @@ impl Element {
             time: NOW,
             versions: self.kind.versions,
         };
-        let sw = match command.ins {
-            0x28 if p1p2 != [0, 1] => sekisho_apdu::StatusWord(0x6A88),
-            0x28 => self.endpoint.open(&mut self.room, &peer, &mut System, &mut out),
-            0x2A => self.endpoint.close(&mut self.room, command.p1, &mut out),
-            _ => match self.endpoint.hear(&mut self.room, command, &mut System, &mut out) {
-                Heard::Answer(sw) => sw,
-                Heard::Proved(_) => sekisho_apdu::StatusWord::NO_ERROR,
-                Heard::Command => {
-                    let inner = self.room.command(1).to_vec();
-                    self.inner += 1;
-                    if self.kind.silent_at == Some(self.inner) {
-                        thread::sleep(Duration::from_millis(1500));
-                    }
-                    self.endpoint
-                        .answer(&mut self.room, &application(&inner), &mut out)
-                }
-            },
-        };
-        self.waiting = out.written().to_vec();
-        self.sw = sw.0;
+        let peer = Some(&peer).filter(|_| [command.p1, command.p2] == [0, 1]);
+        let (inner, silent_at) = (&mut self.inner, self.kind.silent_at);
+        self.se.run(command, peer, &mut System, |command| {
+            *inner += 1;
+            if silent_at == Some(*inner) {
+                thread::sleep(Duration::from_millis(1500));
+            }
+            application(command)
+        });
     }
 }
 
@@ -113,14 +96,7 @@ impl CardSide for Element {
         if command.ins != 0xC0 {
             self.run(&command);
         }
-        let most = usize::try_from(command.ne.unwrap()).unwrap();
-        let rest = self.waiting.split_off(self.waiting.len().min(most));
-        let mut answer = core::mem::replace(&mut self.waiting, rest);
-        let sw = match self.waiting.len() {
-            0 => self.sw,
-            left => 0x6100 | u16::try_from(left).ok().filter(|left| *left < 256).unwrap_or(0),
-        };
-        answer.extend(sw.to_be_bytes());
+        let answer = self.se.answer(&command);
         out[..answer.len()].copy_from_slice(&answer);
         answer.len()
     }
@@ -141,14 +117,11 @@ impl Socket {
         let card = format!("tcp:{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let mut element = Element {
-            endpoint: Endpoint::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY),
-            room: Room::new(),
+            se: Bare::new(),
             anchor: pki.authority.certificate.clone(),
             certificate: pki.element.certificate.clone(),
             key: SigningKey::from_bytes(&pki.element.scalar()).unwrap(),
             kind,
-            waiting: vec![],
-            sw: 0,
             seen: Arc::clone(&seen),
             inner: 0,
         };

@@ -6,6 +6,9 @@
     reason = "helpers of tests are tests"
 )]
 
+#[allow(dead_code, reason = "shared with other programs")]
+#[path = "../../../../crates/card/sekisho-tls/tests/sessions/bare.rs"]
+mod bare;
 mod card;
 mod device;
 mod element;

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::Alert;
 use crate::engine::{Engine, HANDSHAKE_MAX, Peer, Progress};
 use crate::room::{Chain, Room};
+use crate::tickets::{Later, Ticket};
 use crate::traffic::{
     ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, EXPLICIT, HANDSHAKE, KEY_UPDATE_MESSAGE, Said, Traffic,
     Version,
@@ -48,7 +49,17 @@ pub struct Endpoint<E> {
 enum State<E> {
     None,
     Handshake(Box<Handshake<E>>),
-    Open(Traffic),
+    Open(Traffic, After),
+}
+
+/// What comes of tickets.
+enum After {
+    /// None any more.
+    Nothing,
+    /// The first may come.
+    Waits(Box<Later>),
+    /// It has, and nobody has taken it.
+    Has(Box<Ticket>),
 }
 
 struct Handshake<E> {
@@ -135,13 +146,24 @@ impl<E: Engine> Endpoint<E> {
 
     /// Whether the peer is proved, and commands can come.
     pub const fn is_open(&self) -> bool {
-        matches!(self.state, State::Open(_))
+        matches!(self.state, State::Open(..))
     }
 
     /// The version of TLS, once the peer is proved.
     pub const fn version(&self) -> Option<Version> {
         match &self.state {
-            State::Open(traffic) => Some(traffic.version),
+            State::Open(traffic, _) => Some(traffic.version),
+            _ => None,
+        }
+    }
+
+    /// The ticket that has come of the session, once. A session gives one, before its first command or not at all.
+    pub fn ticket(&mut self) -> Option<Box<Ticket>> {
+        match &mut self.state {
+            State::Open(_, after @ After::Has(_)) => match core::mem::replace(after, After::Nothing) {
+                After::Has(ticket) => Some(ticket),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -154,9 +176,21 @@ impl<E: Engine> Endpoint<E> {
         rng: &mut dyn Rng,
         out: &mut Writer<'_>,
     ) -> StatusWord {
+        self.resume(room, peer, None, rng, out)
+    }
+
+    /// The same with a ticket of an earlier session with this peer, by the same row, chain and key: where the server does not know it any more the handshake is a whole one.
+    pub fn resume<const RECORD: usize>(
+        &mut self,
+        room: &mut Room<RECORD>,
+        peer: &Peer<'_>,
+        ticket: Option<Box<Ticket>>,
+        rng: &mut dyn Rng,
+        out: &mut Writer<'_>,
+    ) -> StatusWord {
         self.end(room);
         let mut said = Zeroizing::new(Vec::new());
-        let Ok(engine) = E::begin(peer, rng, &mut said) else {
+        let Ok(engine) = E::begin(peer, ticket, rng, &mut said) else {
             return StatusWord::CONDITIONS_NOT_SATISFIED;
         };
         self.state = State::Handshake(Box::new(Handshake {
@@ -400,7 +434,7 @@ impl<E: Engine> Endpoint<E> {
                 }
                 Ok(Heard::Answer(StatusWord::NO_ERROR))
             }
-            State::Open(traffic) => {
+            State::Open(traffic, after) => {
                 let at = match traffic.version {
                     Version::Tls12 => RECORD_HEADER + EXPLICIT,
                     Version::Tls13 => RECORD_HEADER,
@@ -408,10 +442,16 @@ impl<E: Engine> Endpoint<E> {
                 let content = record.get_mut(RECORD_HEADER..).unwrap_or_default();
                 match traffic.hear(content_type, content)? {
                     Said::Data(data) if !data.is_empty() => {
+                        *after = After::Nothing;
                         room.command = Some((at, at + data.len()));
                         return Ok(Heard::Command);
                     }
                     Said::Data(_) | Said::Nothing => {}
+                    Said::Ticket(body) => {
+                        if let After::Waits(later) = core::mem::replace(after, After::Nothing) {
+                            *after = later.hear(body).map_or(After::Nothing, After::Has);
+                        }
+                    }
                     Said::KeyUpdate => self.update_key(out)?,
                     Said::HelloRequest => self.say(ALERT, &[1, Alert::NO_RENEGOTIATION.0], out)?,
                     Said::CloseNotify => return Err(Alert::CLOSE_NOTIFY.into()),
@@ -427,14 +467,15 @@ impl<E: Engine> Endpoint<E> {
         let State::Handshake(handshake) = core::mem::replace(&mut self.state, State::None) else {
             return Err(WRONG);
         };
-        let (traffic, since) = handshake.engine.finish()?;
-        self.state = State::Open(traffic);
-        Ok(since)
+        let finished = handshake.engine.finish()?;
+        let after = finished.later.map_or(After::Nothing, After::Waits);
+        self.state = State::Open(finished.traffic, after);
+        Ok(finished.since)
     }
 
     fn update_key(&mut self, out: &mut Writer<'_>) -> Result<()> {
         self.say_now(HANDSHAKE, &KEY_UPDATE_MESSAGE, out)?;
-        if let State::Open(traffic) = &mut self.state {
+        if let State::Open(traffic, _) = &mut self.state {
             traffic.next_key();
         }
         Ok(())
@@ -442,7 +483,7 @@ impl<E: Engine> Endpoint<E> {
 
     /// Says a record, in the clear during the handshake.
     fn say(&mut self, content_type: u8, text: &[u8], out: &mut Writer<'_>) -> Result<()> {
-        if let State::Open(traffic) = &self.state
+        if let State::Open(traffic, _) = &self.state
             && traffic.is_used_up()
             && content_type == APPLICATION_DATA
         {
@@ -457,7 +498,7 @@ impl<E: Engine> Endpoint<E> {
 
     fn say_now(&mut self, content_type: u8, text: &[u8], out: &mut Writer<'_>) -> Result<()> {
         let full = Refusal::Device(StatusWord::UNKNOWN);
-        let State::Open(traffic) = &mut self.state else {
+        let State::Open(traffic, _) = &mut self.state else {
             return piece(self.cla, instruction(content_type), text, out).ok_or(full);
         };
         let total = text.len() + traffic.overhead();

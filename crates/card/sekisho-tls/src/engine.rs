@@ -2,15 +2,15 @@
 //!
 //! It allocates, and its allocation cannot fail: what it is given is bounded before it has any of it ([`HANDSHAKE_MAX`], and the record's length before that).
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;
 
-use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::client::{Resumption, Tls12Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{
@@ -25,8 +25,9 @@ use x509_cert::der::Decode as _;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::Alert;
-use crate::provider::{ClientKey, provider};
+use crate::provider::provider;
 use crate::random::{self, Lent};
+use crate::tickets::{Later, Loan, Own, Shelf, Ticket};
 use crate::traffic::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, Direction, TAG, Traffic, Version};
 
 /// How many bytes of records a server's side of a handshake may have.
@@ -63,20 +64,42 @@ pub enum Progress {
 
 /// The client's side of a handshake.
 pub trait Engine: Sized {
-    /// Begins one: appends the first records to `out`.
+    /// Begins one: appends the first records to `out`. A ticket of this peer, made with the same chain, is offered.
     ///
     /// # Errors
     /// The alert that would name what is wrong with `peer`.
-    fn begin(peer: &Peer<'_>, rng: &mut dyn Rng, out: &mut Vec<u8>) -> Result<Self, Alert>;
+    fn begin(
+        peer: &Peer<'_>,
+        ticket: Option<Box<Ticket>>,
+        rng: &mut dyn Rng,
+        out: &mut Vec<u8>,
+    ) -> Result<Self, Alert>;
 
     /// Takes one record, header included; appends those that answer it to `out`.
     fn hear(&mut self, record: &[u8], rng: &mut dyn Rng, out: &mut Vec<u8>) -> Progress;
 
-    /// What stays of it, once it is [`Progress::Done`]: a session, and since when the certificate is valid that the server was proved by, in seconds since 1970.
+    /// What stays of it, once it is [`Progress::Done`].
     ///
     /// # Errors
     /// The alert that names why there is nothing.
-    fn finish(self) -> Result<(Traffic, u64), Alert>;
+    fn finish(self) -> Result<Finished, Alert>;
+}
+
+/// What stays of a handshake.
+pub struct Finished {
+    /// The session.
+    pub traffic: Traffic,
+    /// Since when the certificate is valid that the server was proved by, in seconds since 1970.
+    pub since: u64,
+    /// What understands tickets, where some may come.
+    pub later: Option<Box<Later>>,
+}
+
+/// The keys are never shown.
+impl fmt::Debug for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Finished").finish_non_exhaustive()
+    }
 }
 
 /// rustls, and what is not with it yet.
@@ -85,6 +108,9 @@ pub struct Rustls {
     incoming: Zeroizing<Vec<u8>>,
     heard: usize,
     secrets: Arc<Secrets>,
+    shelf: Arc<Shelf>,
+    verifier: Arc<WebPkiServerVerifier>,
+    loan: Loan,
 }
 
 #[derive(Debug)]
@@ -144,20 +170,33 @@ impl Drop for Secrets {
     }
 }
 
-/// Since when the first certificate of a chain is valid. The others are what the server says, and may be in no path that has been verified.
-fn valid_since(chain: &[CertificateDer<'_>]) -> Option<u64> {
+/// Since when and until when the first certificate of a chain is valid. The others are what the server says, and may be in no path that has been verified.
+fn validity(chain: &[CertificateDer<'_>]) -> Option<(u64, u64)> {
     let certificate = Certificate::from_der(chain.first()?).ok()?;
     let validity = certificate.tbs_certificate().validity();
-    Some(validity.not_before.to_unix_duration().as_secs())
+    let [since, until] = [validity.not_before, validity.not_after].map(|time| time.to_unix_duration());
+    Some((since.as_secs(), until.as_secs()))
+}
+
+/// Who verifies a server for a peer.
+fn verifier(peer: &Peer<'_>) -> Result<Arc<WebPkiServerVerifier>, Alert> {
+    let mut roots = RootCertStore::empty();
+    for anchor in peer.anchors {
+        let anchor = CertificateDer::from(anchor.to_vec());
+        roots.add(anchor).map_err(|_| Alert::UNKNOWN_CA)?;
+    }
+    let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()));
+    builder.build().map_err(|_| Alert::UNKNOWN_CA)
 }
 
 /// The engine's configuration for a peer.
-fn config(peer: &Peer<'_>, secrets: &Arc<Secrets>) -> Result<ClientConfig, Alert> {
-    let certificate = |der: &&[u8]| CertificateDer::from(der.to_vec());
-    let mut roots = RootCertStore::empty();
-    for anchor in peer.anchors {
-        roots.add(certificate(anchor)).map_err(|_| Alert::UNKNOWN_CA)?;
-    }
+fn config(
+    peer: &Peer<'_>,
+    secrets: &Arc<Secrets>,
+    verifier: &Arc<WebPkiServerVerifier>,
+    own: &Arc<Own>,
+    shelf: &Arc<Shelf>,
+) -> Result<ClientConfig, Alert> {
     let versions: Vec<_> = peer
         .versions
         .iter()
@@ -166,15 +205,14 @@ fn config(peer: &Peer<'_>, secrets: &Arc<Secrets>) -> Result<ClientConfig, Alert
             Version::Tls13 => &rustls::version::TLS13,
         })
         .collect();
-    let key = Arc::new(ClientKey(peer.key.clone()));
-    let certified = CertifiedKey::new(peer.chain.iter().map(certificate).collect(), key);
     let builder = ClientConfig::builder_with_details(Arc::new(provider()), Arc::new(Now(peer.time)));
     let mut config = builder
         .with_protocol_versions(&versions)
         .map_err(|_| Alert::PROTOCOL_VERSION)?
-        .with_root_certificates(roots)
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-    config.resumption = Resumption::disabled();
+        .with_webpki_verifier(Arc::clone(verifier))
+        .with_client_cert_resolver(Arc::<Own>::clone(own));
+    let store = Resumption::store(Arc::<Shelf>::clone(shelf));
+    config.resumption = store.tls12_resumption(Tls12Resumption::Disabled);
     config.enable_secret_extraction = true;
     config.max_fragment_size = Some(FRAGMENT_MAX + RECORD_HEADER);
     config.key_log = Arc::clone(secrets) as Arc<dyn KeyLog>;
@@ -182,10 +220,21 @@ fn config(peer: &Peer<'_>, secrets: &Arc<Secrets>) -> Result<ClientConfig, Alert
 }
 
 impl Engine for Rustls {
-    fn begin(peer: &Peer<'_>, rng: &mut dyn Rng, out: &mut Vec<u8>) -> Result<Self, Alert> {
+    fn begin(
+        peer: &Peer<'_>,
+        ticket: Option<Box<Ticket>>,
+        rng: &mut dyn Rng,
+        out: &mut Vec<u8>,
+    ) -> Result<Self, Alert> {
         let _lent = Lent::new(rng, random::HELLO);
         let secrets = Arc::new(Secrets::default());
-        let config = Arc::new(config(peer, &secrets)?);
+        let (shelf, verifier, own) = match ticket {
+            Some(ticket) => Shelf::with(*ticket),
+            None => (Shelf::default(), verifier(peer)?, Arc::new(Own::new(peer.chain))),
+        };
+        let shelf = Arc::new(shelf);
+        let loan = Loan::new(&own, peer.key);
+        let config = Arc::new(config(peer, &secrets, &verifier, &own, &shelf)?);
         let name = ServerName::try_from(peer.name).map_err(|_| Alert::INTERNAL_ERROR)?;
         let connection =
             UnbufferedClientConnection::new(config, name.to_owned()).map_err(|_| Alert::INTERNAL_ERROR)?;
@@ -194,6 +243,9 @@ impl Engine for Rustls {
             incoming: Zeroizing::new(Vec::new()),
             heard: 0,
             secrets,
+            shelf,
+            verifier,
+            loan,
         };
         match engine.run(out) {
             Progress::Going => Ok(engine),
@@ -211,7 +263,7 @@ impl Engine for Rustls {
         self.run(out)
     }
 
-    fn finish(self) -> Result<(Traffic, u64), Alert> {
+    fn finish(self) -> Result<Finished, Alert> {
         let version = match self.connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => Version::Tls13,
             Some(ProtocolVersion::TLSv1_2) => Version::Tls12,
@@ -220,10 +272,10 @@ impl Engine for Rustls {
         if !self.incoming.is_empty() {
             return Err(Alert::UNEXPECTED_MESSAGE);
         }
-        let since = self.connection.peer_certificates().and_then(valid_since);
-        let since = since.ok_or(Alert::INTERNAL_ERROR)?;
+        let valid = self.connection.peer_certificates().and_then(validity);
+        let (since, until) = valid.ok_or(Alert::INTERNAL_ERROR)?;
         let extracted = self.connection.dangerous_into_kernel_connection();
-        let (ExtractedSecrets { tx, rx }, _) = extracted.map_err(|_| Alert::INTERNAL_ERROR)?;
+        let (ExtractedSecrets { tx, rx }, connection) = extracted.map_err(|_| Alert::INTERNAL_ERROR)?;
         let direction = |(number, keys): (u64, ConnectionTrafficSecrets), secret: &[AtomicU32; 8]| {
             let ConnectionTrafficSecrets::Aes128Gcm { key, iv } = keys else {
                 return None;
@@ -244,7 +296,20 @@ impl Engine for Rustls {
         };
         let tx = direction(tx, &self.secrets.tx).ok_or(Alert::INTERNAL_ERROR)?;
         let rx = direction(rx, &self.secrets.rx).ok_or(Alert::INTERNAL_ERROR)?;
-        Ok((Traffic::new(version, tx, rx), since))
+        let later = (version == Version::Tls13).then(|| {
+            Box::new(Later {
+                connection,
+                shelf: self.shelf,
+                verifier: self.verifier,
+                own: Arc::clone(self.loan.own()),
+                until,
+            })
+        });
+        Ok(Finished {
+            traffic: Traffic::new(version, tx, rx),
+            since,
+            later,
+        })
     }
 }
 

@@ -23,12 +23,14 @@ mod engine;
 mod provider;
 mod random;
 mod room;
+mod tickets;
 mod traffic;
 
 pub use certificate::{Subject, is_certificate, public_key, request};
 pub use endpoint::{Endpoint, Heard};
-pub use engine::{Engine, HANDSHAKE_MAX, Peer, Progress, Rustls};
+pub use engine::{Engine, Finished, HANDSHAKE_MAX, Peer, Progress, Rustls};
 pub use room::{PATIENCE, Room};
+pub use tickets::{Later, TICKET_MAX, Ticket};
 pub use traffic::{Traffic, Version};
 
 /// Why a session fails, as its other end is told (RFC 8446, 6.2).

@@ -5,6 +5,7 @@ use sekisho_keys::{Gcm, hmac_sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::Alert;
+use crate::tickets::TICKET_MAX;
 
 /// The longest content in the clear (RFC 8446, 5.1).
 pub(crate) const PLAINTEXT_MAX: usize = 1 << 14;
@@ -137,6 +138,8 @@ pub(crate) enum Said<'a> {
     Data(&'a mut [u8]),
     /// Nothing that wants an answer.
     Nothing,
+    /// A `NewSessionTicket` that may be used, this its body.
+    Ticket(&'a [u8]),
     /// The peer wants our next key too.
     KeyUpdate,
     /// The peer would begin anew (TLS 1.2), which we do not.
@@ -275,11 +278,13 @@ impl Traffic {
     }
 
     /// Messages behind the handshake: tickets, which are passed over, and `KeyUpdate`, behind which its record ends (RFC 8446, 5.1).
-    fn handshake<'r>(&mut self, text: &[u8]) -> Result<Said<'r>, Alert> {
+    fn handshake<'r>(&mut self, text: &'r [u8]) -> Result<Said<'r>, Alert> {
         if text.is_empty() {
             return Err(Alert::UNEXPECTED_MESSAGE);
         }
         let mut rest = text;
+        // The first one that is whole in the record.
+        let mut ticket = None;
         loop {
             let passed = rest
                 .len()
@@ -287,10 +292,12 @@ impl Traffic {
             self.passing -= u32::try_from(passed).unwrap_or_default();
             rest = rest.get(passed..).unwrap_or_default();
             match rest {
-                [] => return Ok(Said::Nothing),
+                [] => return Ok(ticket.map_or(Said::Nothing, Said::Ticket)),
                 [NEW_SESSION_TICKET, a, b, c, behind @ ..] => {
                     self.passing = u32::from_be_bytes([0, *a, *b, *c]);
                     rest = behind;
+                    let body = behind.get(..usize::try_from(self.passing).unwrap_or(usize::MAX));
+                    ticket = ticket.or(body.filter(|body| body.len() <= TICKET_MAX));
                 }
                 [KEY_UPDATE, 0, 0, 1, requested] => {
                     if *requested > 1 {

@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer, SignatureVerificationAlgorithm,
 };
-use rustls::server::{Acceptor, NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{Acceptor, NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio::select;
@@ -57,16 +57,20 @@ pub struct Settings {
     pub handshakes: usize,
     /// How many sessions may be open.
     pub sessions: usize,
+    /// How many sessions of TLS 1.3 can be resumed by a ticket, which is a number of 32 bytes; what is behind it stays here, and goes with the lists of what is revoked. With none no SE is sent a ticket,
+    /// which is a record on its line.
+    pub resumable: usize,
 }
 
 impl Settings {
-    /// Commands of 1,024 bytes, 30 seconds for a handshake, 30 for an answer, 256 handshakes and 4,096 sessions.
+    /// Commands of 1,024 bytes, 30 seconds for a handshake, 30 for an answer, 256 handshakes and 4,096 sessions; none is resumed.
     pub const DEFAULT: Self = Self {
         record: 1024,
         handshake: Duration::from_secs(30),
         answer: Duration::from_secs(30),
         handshakes: 256,
         sessions: 4096,
+        resumable: 0,
     };
 }
 
@@ -127,7 +131,7 @@ impl Gateway {
             return Err(GatewayError::Record);
         }
         Ok(Self {
-            config: Arc::new(RwLock::new(Arc::new(config(credentials, settings.record)?))),
+            config: Arc::new(RwLock::new(Arc::new(config(credentials, &settings)?))),
             credentials: Arc::new(Credentials {
                 revoked: Vec::new(),
                 ..credentials.clone()
@@ -147,7 +151,7 @@ impl Gateway {
             revoked,
             ..Credentials::clone(&self.credentials)
         };
-        let next = Arc::new(config(&credentials, self.settings.record)?);
+        let next = Arc::new(config(&credentials, &self.settings)?);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(())
     }
@@ -197,7 +201,7 @@ impl Gateway {
     }
 }
 
-fn config(credentials: &Credentials, record: usize) -> Result<ServerConfig, GatewayError> {
+fn config(credentials: &Credentials, settings: &Settings) -> Result<ServerConfig, GatewayError> {
     let certificates = |pem: &[u8], what| {
         let read = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
         read.map_err(|_| GatewayError::Pem(what))
@@ -233,10 +237,13 @@ fn config(credentials: &Credentials, record: usize) -> Result<ServerConfig, Gate
         .with_single_cert(chain, key)
         .map_err(|error| wrong(&error))?;
     // rustls counts the record's header in.
-    config.max_fragment_size = Some(record + RECORD_HEADER);
-    // Nothing is resumed: the SE passes tickets over, and each is a record on its line.
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_fragment_size = Some(settings.record + RECORD_HEADER);
+    config.send_tls13_tickets = usize::from(settings.resumable > 0);
+    config.session_storage = match settings.resumable {
+        0 => Arc::new(NoServerSessionStorage {}),
+        // A certificate is not verified again when its session is resumed: what is revoked goes with this.
+        most => ServerSessionMemoryCache::new(most),
+    };
     Ok(config)
 }
 

@@ -11,7 +11,7 @@ use rcgen::{
 };
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use sekisho_gateway::{
     AcceptError, Credentials, Gateway, GatewayError, Lost, Outcome, Reason, Session, Settings,
 };
@@ -147,8 +147,18 @@ impl World {
         Result<Session, AcceptError>,
         std::io::Result<TlsStream<TcpStream>>,
     ) {
+        self.both_as(&Arc::new(self.config(element, provider))).await
+    }
+
+    async fn both_as(
+        &self,
+        config: &Arc<ClientConfig>,
+    ) -> (
+        Result<Session, AcceptError>,
+        std::io::Result<TlsStream<TcpStream>>,
+    ) {
         let name = ServerName::try_from("localhost").unwrap();
-        let connector = TlsConnector::from(Arc::new(self.config(element, provider)));
+        let connector = TlsConnector::from(Arc::clone(config));
         let accept = async {
             let (stream, from) = self.listener.accept().await.unwrap();
             let room = self.gateway.room(from.ip()).unwrap();
@@ -469,6 +479,40 @@ async fn a_certificate_that_is_revoked_is_no_proof() {
     );
     clone.revoke(Vec::new()).unwrap();
     assert!(world.both(Some(&world.element)).await.0.is_ok());
+}
+
+/// Where sessions may be resumed, what is revoked since is not: its ticket is worth nothing, and its certificate is looked at.
+#[tokio::test]
+async fn a_ticket_does_not_outlive_the_lists() {
+    let mut world = World::new(Settings::DEFAULT).await;
+    let settings = Settings {
+        resumable: 16,
+        ..Settings::DEFAULT
+    };
+    world.gateway = Gateway::new(&credentials(&world.authority), settings).unwrap();
+    let provider = rustls::crypto::ring::default_provider();
+    let client = Arc::new(world.config(Some(&world.element), provider));
+    for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let (session, element) = world.both_as(&client).await;
+        let (mut session, mut element) = (session.unwrap(), element.unwrap());
+        // Its ticket is heard with the first command.
+        let card = async {
+            command(&mut element).await;
+            answer(&mut element, &[0x90, 0]).await;
+        };
+        assert_eq!(
+            tokio::join!(session.send(&[0, 0x10, 0, 0]), card).0.unwrap(),
+            [0x90, 0]
+        );
+        assert_eq!(element.get_ref().1.handshake_kind(), Some(expected));
+        assert_eq!(session.identity().names, ["element.example"]);
+    }
+    world.gateway.revoke(list(&world.authority, SERIAL)).unwrap();
+    let (session, _) = world.both_as(&client).await;
+    assert_eq!(
+        session.err().map(|error| error.reason()),
+        Some(Reason::Certificate)
+    );
 }
 
 fn rsa() -> KeyPair {

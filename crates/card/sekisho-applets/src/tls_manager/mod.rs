@@ -3,6 +3,7 @@
 mod certify;
 mod objects;
 mod sessions;
+mod tickets;
 mod time;
 
 use alloc::boxed::Box;
@@ -21,6 +22,8 @@ pub use objects::{
 use objects::{Object, Rights};
 pub use sessions::SESSIONS_MAX;
 use sessions::{RecordRoom, Session};
+pub use tickets::TICKETS_MAX;
+use tickets::Tickets;
 
 /// AID of the application: F0 "SKOS" 05 01.
 pub const AID: &[u8] = sekisho_os::TLS_MANAGER;
@@ -50,6 +53,7 @@ pub struct TlsManager {
     began: u32,
     /// From the root, and from a peer: neither is in the other's way.
     incoming: [Option<Box<Incoming>>; 2],
+    tickets: Tickets,
 }
 
 /// The blocks of an object that has not come to its end.
@@ -71,6 +75,7 @@ impl State for TlsManager {
         room: None,
         began: 0,
         incoming: [const { None }; 2],
+        tickets: Tickets::NEW,
     };
 }
 
@@ -187,11 +192,19 @@ impl TlsManager {
         }
         let object = Object::parse(&incoming.bytes).ok_or(WRONG_DATA)?;
         certify::write(context, author, &object)?;
-        if let Object::Row(row, _) = object {
-            // The session that this has come out of is answered yet.
-            let own = context.tls_place();
-            self.end_those(|session| session.row() == row && own.is_none_or(|own| !session.is_at(own)));
-        }
+        let row = match object {
+            Object::Key(_) | Object::Chain(_) => None,
+            Object::Row(row, _) => Some(row),
+            Object::Time(_) | Object::Subject(_) => return Ok(()),
+        };
+        let Some(row) = row else {
+            self.tickets.clear();
+            return Ok(());
+        };
+        self.tickets.forget(row);
+        // The session that this has come out of is answered yet.
+        let own = context.tls_place();
+        self.end_those(|session| session.row() == row && own.is_none_or(|own| !session.is_at(own)));
         Ok(())
     }
 }
@@ -202,10 +215,15 @@ impl Tls for TlsManager {
             let opened = self.open(context, command, out);
             return TlsHeard::Answer(opened.unwrap_or_else(|refusal| refusal.0));
         }
-        match self.at(context.place()) {
-            Some((session, room)) => session.hear(room, context, command, out),
-            None => TlsHeard::Answer(StatusWord::CONDITIONS_NOT_SATISFIED),
+        let Some((session, room)) = self.at(context.place()) else {
+            return TlsHeard::Answer(StatusWord::CONDITIONS_NOT_SATISFIED);
+        };
+        let heard = session.hear(room, context, command, out);
+        if let Some(ticket) = session.ticket() {
+            let row = session.row();
+            self.tickets.keep(row, ticket);
         }
+        heard
     }
 
     fn command(&self, place: Place) -> &[u8] {
@@ -281,7 +299,8 @@ impl TlsManager {
         self.began = self.began.wrapping_add(1);
         let number = self.began;
         let room = self.room.get_or_insert_with(|| Box::new(RecordRoom::new()));
-        let opened = Session::open(room, context, command, time, number, out);
+        let ticket = self.tickets.take(command.p1p2(), time);
+        let opened = Session::open(room, context, command, (time, number, ticket), out);
         let opened = opened.map(|(sw, session)| {
             if sw.is_success()
                 && let Some(before) = self

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_bridge::{Correspondence, ins, tls_class};
 use sekisho_os::{Context, Peer, Place, Refusal, Speaker, TlsHeard};
-use sekisho_tls::{Endpoint, Heard, Peer as Server, Room, Rustls, Version};
+use sekisho_tls::{Endpoint, Heard, Peer as Server, Room, Rustls, Ticket, Version};
 use zeroize::Zeroizing;
 
 use super::objects::{CHAIN_RECORD, KEY_RECORD, OBJECT_MAX, Row, chain, key, row_record};
@@ -35,8 +35,7 @@ impl Session {
         room: &mut RecordRoom,
         context: &mut Context<'_>,
         command: &CApdu<'_>,
-        time: u64,
-        number: u32,
+        (time, number, ticket): (u64, u32, Option<Box<Ticket>>),
         out: &mut Writer<'_>,
     ) -> Result<(StatusWord, Box<Self>), Refusal> {
         let no_row = Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND);
@@ -69,8 +68,13 @@ impl Session {
             time,
             versions: &[Version::Tls13, Version::Tls12],
         };
-        let sw = session.endpoint.open(room, &server, context.rng(), out);
+        let sw = session.endpoint.resume(room, &server, ticket, context.rng(), out);
         Ok((sw, session))
+    }
+
+    /// The ticket that has come, once.
+    pub(super) fn ticket(&mut self) -> Option<Box<Ticket>> {
+        self.endpoint.ticket()
     }
 
     pub(super) const fn row(&self) -> u16 {

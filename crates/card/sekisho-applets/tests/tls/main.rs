@@ -19,6 +19,7 @@ mod keys;
 mod openssl;
 #[path = "../../../sekisho-tls/tests/sessions/pki.rs"]
 mod pki;
+mod resume;
 mod rights;
 mod room;
 mod rules;

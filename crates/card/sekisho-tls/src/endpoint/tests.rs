@@ -6,6 +6,7 @@ use std::vec;
 use sekisho_keys::p256sig::SigningKey;
 
 use super::*;
+use crate::engine::Finished;
 use crate::traffic::{Direction, RECORDS_MAX};
 
 /// Done with the first record, in the version that it names.
@@ -23,7 +24,12 @@ fn ends(version: Version, number: u32) -> (Traffic, Traffic) {
 }
 
 impl Engine for Done {
-    fn begin(peer: &Peer<'_>, _: &mut dyn Rng, out: &mut Vec<u8>) -> core::result::Result<Self, Alert> {
+    fn begin(
+        peer: &Peer<'_>,
+        _: Option<Box<Ticket>>,
+        _: &mut dyn Rng,
+        out: &mut Vec<u8>,
+    ) -> core::result::Result<Self, Alert> {
         out.extend([22, 3, 1, 0, 5, 1, 0, 0, 1, 7]);
         Ok(Self(peer.versions[0]))
     }
@@ -32,8 +38,12 @@ impl Engine for Done {
         Progress::Done
     }
 
-    fn finish(self) -> core::result::Result<(Traffic, u64), Alert> {
-        Ok((ends(self.0, NUMBER.get()).0, SINCE))
+    fn finish(self) -> core::result::Result<Finished, Alert> {
+        Ok(Finished {
+            traffic: ends(self.0, NUMBER.get()).0,
+            since: SINCE,
+            later: Option::None,
+        })
     }
 }
 

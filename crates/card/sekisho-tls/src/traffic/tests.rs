@@ -135,6 +135,8 @@ fn messages_behind_the_handshake() {
         rx.hear(APPLICATION_DATA, &mut record).map(|said| match said {
             Said::Data(_) => "data",
             Said::Nothing => "nothing",
+            Said::Ticket([1, 2, 3]) => "the first ticket",
+            Said::Ticket(_) => "another ticket",
             Said::KeyUpdate => "key update",
             Said::HelloRequest => "hello request",
             Said::CloseNotify => "close",
@@ -143,12 +145,17 @@ fn messages_behind_the_handshake() {
     };
     // Two tickets, the second in two records; nothing may come between.
     let ticket = [&[4, 0, 0, 3, 1, 2, 3, 4, 0, 0, 5][..], &[9; 2]].concat();
-    assert_eq!(say(&mut tx, &mut rx, HANDSHAKE, &ticket), Ok("nothing"));
+    assert_eq!(say(&mut tx, &mut rx, HANDSHAKE, &ticket), Ok("the first ticket"));
     assert_eq!(
         say(&mut tx, &mut rx, APPLICATION_DATA, b"x"),
         Err(Alert::UNEXPECTED_MESSAGE)
     );
     assert_eq!(say(&mut tx, &mut rx, HANDSHAKE, &[9; 3]), Ok("nothing"));
+    // One that is longer than it may be is passed over, and one is found that is whole behind it.
+    let long = [&[4, 0, 4, 1][..], &[7; 1025]].concat();
+    assert_eq!(say(&mut tx, &mut rx, HANDSHAKE, &long), Ok("nothing"));
+    let both = [&long[..], &[4, 0, 0, 3, 1, 2, 3]].concat();
+    assert_eq!(say(&mut tx, &mut rx, HANDSHAKE, &both), Ok("the first ticket"));
     // A key is updated, with or without an answer; data under the new one.
     for (requested, said) in [(0, "nothing"), (1, "key update")] {
         assert_eq!(

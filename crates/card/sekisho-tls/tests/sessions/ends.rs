@@ -4,12 +4,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::ControlFlow;
 
-use sekisho_apdu::{CApdu, Writer};
-use sekisho_bridge::{Correspondence, Ended, Why, handshake_name, tls_class};
+use sekisho_apdu::CApdu;
+use sekisho_bridge::{Ended, Why, handshake_name, tls_class};
 use sekisho_keys::Rng;
 use sekisho_keys::p256sig::SigningKey;
-use sekisho_tls::{Endpoint, Heard, Peer, Room, Rustls, Version};
+use sekisho_tls::{Peer, Version};
 
+use crate::bare::Bare;
 use crate::drive::{Sides, drive};
 pub(crate) use crate::pki::Pki;
 
@@ -30,12 +31,9 @@ impl Rng for Seeded {
 
 /// An SE: a session, and an application that knows nothing of it.
 pub(crate) struct Element<'a> {
-    pub(crate) endpoint: Endpoint<Rustls>,
-    pub(crate) room: Room<4096>,
+    pub(crate) se: Bare,
     peer: Peer<'a>,
     rng: Seeded,
-    waiting: Vec<u8>,
-    sw: u16,
     /// The commands in the clear that the application got.
     pub(crate) ran: Vec<Vec<u8>>,
     /// What went over the interface, in words.
@@ -74,12 +72,9 @@ pub(crate) fn name_of(ins: u8) -> &'static str {
 impl<'a> Element<'a> {
     pub(crate) fn new(peer: Peer<'a>, seed: u64) -> Self {
         Self {
-            endpoint: Endpoint::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY),
-            room: Room::new(),
+            se: Bare::new(),
             peer,
             rng: Seeded(seed),
-            waiting: vec![],
-            sw: 0,
             ran: vec![],
             trace: vec![],
             count: (0, 0, 0),
@@ -92,55 +87,30 @@ impl<'a> Element<'a> {
         if command.ins != 0xC0 {
             self.run(&command);
         }
-        let most = usize::try_from(command.ne.unwrap()).unwrap();
-        let rest = self.waiting.split_off(self.waiting.len().min(most));
-        let mut answer = core::mem::replace(&mut self.waiting, rest);
-        let sw = match self.waiting.len() {
-            0 => self.sw,
-            left => 0x6100 | u16::try_from(left).ok().filter(|left| *left < 256).unwrap_or(0),
-        };
-        answer.extend(sw.to_be_bytes());
+        let answer = self.se.answer(&command);
         self.count.0 += 1;
         self.count.1 += bytes.len();
         self.count.2 += answer.len();
-        if self.endpoint.is_open() && self.waiting.is_empty() {
+        if self.se.endpoint.is_open() && self.se.waiting().is_empty() {
             self.handshake.get_or_insert(self.count);
         }
         answer
     }
 
     fn run(&mut self, command: &CApdu<'_>) {
-        let mut out = vec![0; 8192];
-        let mut out = Writer::new(&mut out);
         let chained = command.cla.0 & 0x10 != 0;
         if !chained {
             self.trace.push(format!("> {}", name_of(command.ins)));
         }
-        let sw = match command.ins {
-            0x28 => self
-                .endpoint
-                .open(&mut self.room, &self.peer, &mut self.rng, &mut out),
-            0x2A => self.endpoint.close(&mut self.room, command.p1, &mut out),
-            _ => match self
-                .endpoint
-                .hear(&mut self.room, command, &mut self.rng, &mut out)
-            {
-                Heard::Answer(sw) => sw,
-                Heard::Proved(_) => sekisho_apdu::StatusWord::NO_ERROR,
-                Heard::Command => {
-                    let inner = self.room.command(1).to_vec();
-                    let answer = application(&inner);
-                    self.ran.push(inner);
-                    self.endpoint.answer(&mut self.room, &answer, &mut out)
-                }
-            },
-        };
-        let mut reader = sekisho_apdu::Reader::new(out.written());
+        let ran = &mut self.ran;
+        self.se.run(command, Some(&self.peer), &mut self.rng, |inner| {
+            ran.push(inner.to_vec());
+            application(inner)
+        });
+        let mut reader = sekisho_apdu::Reader::new(self.se.waiting());
         while let Ok(piece) = sekisho_bridge::Piece::take(&mut reader, tls_class(0).unwrap()) {
             self.trace.push(format!("< {}", name_of(piece.ins)));
         }
-        self.waiting = out.written().to_vec();
-        self.sw = sw.0;
     }
 }
 

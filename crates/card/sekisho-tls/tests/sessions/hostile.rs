@@ -190,7 +190,7 @@ fn servers_that_are_not_the_peer() {
                     "{name} {version:?}"
                 ),
             }
-            assert!(element.ran.is_empty() && !element.endpoint.is_open(), "{name}");
+            assert!(element.ran.is_empty() && !element.se.endpoint.is_open(), "{name}");
         }
     }
 }
@@ -435,7 +435,7 @@ fn a_fatal_alert_is_not_answered() {
                 &mut server(&pki, version),
                 &mut element,
                 |number, command, element| {
-                    let is_due = number == at && is_clear && !element.endpoint.is_open();
+                    let is_due = number == at && is_clear && !element.se.endpoint.is_open();
                     is_clear &= version == Version::Tls13 || command[1] != 0x22;
                     if is_due {
                         answer = Some(element.transmit(&[0xA4, 0x23, 0, 2, 2, 2, 40, 0]));

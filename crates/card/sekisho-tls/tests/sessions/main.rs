@@ -6,6 +6,7 @@
     reason = "helpers of tests are tests"
 )]
 
+mod bare;
 mod drive;
 mod ends;
 mod hostile;

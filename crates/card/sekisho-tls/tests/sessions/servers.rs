@@ -35,7 +35,7 @@ fn with_openssl(version: Version, line: Line, more: &[&str]) -> (Vec<String>, (u
     let (mut asked, mut updated) = (0, false);
     let mut stream = connect(server.port);
     let ended = carry(&mut element, &mut stream, line, |element| {
-        if !element.endpoint.is_open() || element.ran.len() < asked {
+        if !element.se.endpoint.is_open() || element.ran.len() < asked {
             return true;
         }
         // s_server's own command: a KeyUpdate that asks for one.
@@ -243,7 +243,7 @@ fn gnutls_in_both_versions() {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut tickets = usize::from(version == Version::Tls13);
         let ended = carry(&mut element, &mut stream, Line::AsTheyAre, |element| {
-            !element.endpoint.is_open() || core::mem::take(&mut tickets) > 0
+            !element.se.endpoint.is_open() || core::mem::take(&mut tickets) > 0
         });
         let _ = child.kill();
         let _ = child.wait();
