@@ -115,7 +115,13 @@ struct Ended {
     /// The commands, and what became of them.
     outcomes: Vec<(Vec<u8>, Outcome)>,
     /// Why not every command was done as expected.
-    why: Option<String>,
+    why: Option<Objection>,
+}
+
+/// Why not every command was done as expected: a word for programs, and a sentence.
+struct Objection {
+    word: &'static str,
+    text: String,
 }
 
 /// Serves until it is stopped, or as often as it is asked.
@@ -316,7 +322,7 @@ async fn play(
     shared: &Shared,
     number: u32,
     stop: &mut watch::Receiver<bool>,
-) -> (Vec<Outcome>, Option<String>) {
+) -> (Vec<Outcome>, Option<Objection>) {
     let script = &shared.script;
     let mut objection = None;
     let as_expected = |at: usize, answer: &[u8]| {
@@ -331,7 +337,12 @@ async fn play(
         objection.is_none()
     };
     let (outcomes, lost) = session.run_until(script, as_expected, told(stop)).await;
-    (outcomes, objection.or(lost.map(|lost| lost.to_string())))
+    let objection = objection.map(|text| Objection { word: "answer", text });
+    let lost = lost.map(|lost| Objection {
+        word: lost.word(),
+        text: lost.to_string(),
+    });
+    (outcomes, objection.or(lost))
 }
 
 impl Shared {
@@ -423,7 +434,7 @@ impl Ended {
             }
         }
         if let Some(why) = &self.why {
-            line("ended", why);
+            line("ended", &why.text);
         }
         lines.join("\n")
     }
@@ -436,7 +447,8 @@ impl Ended {
         let mut object = self.head.as_json("end");
         object["commands"] = commands.collect::<Vec<_>>().into();
         object["as_expected"] = self.why.is_none().into();
-        object["error"] = self.why.clone().into();
+        object["error"] = self.why.as_ref().map(|why| why.text.clone()).into();
+        object["why"] = self.why.as_ref().map(|why| why.word).into();
         object
     }
 }
