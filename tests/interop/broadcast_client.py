@@ -252,7 +252,7 @@ class Server:
 
     def campaign(self, package, design, name, p_mob):
         self.administer("POST", "/packages?designer=" + design.public.hex(), package)
-        wanted = {"name": name, "package_id": design.package_id.hex(), "p_mob": p_mob.hex()}
+        wanted = {"name": name, "package_id": design.package_id.hex(), "p_mob": p_mob.hex(), "canary": 0}
         made = self.administer("POST", "/campaigns", json.dumps(wanted))
         self.administer("POST", f"/campaigns/{made['id']}/start")
         return made["id"]

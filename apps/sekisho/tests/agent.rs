@@ -93,7 +93,8 @@ impl System {
             &format!("packages?designer={}", hex::encode(ceremony.designer_public())),
             &package,
         );
-        let campaign = json!({ "name": "test", "package_id": uploaded["package_id"], "p_mob": P_MOB });
+        let campaign =
+            json!({ "name": "test", "package_id": uploaded["package_id"], "canary": 0, "p_mob": P_MOB });
         let created = system.post("campaigns", &campaign.to_string().into_bytes());
         system.campaign = created["id"].as_str().unwrap().to_owned();
         system

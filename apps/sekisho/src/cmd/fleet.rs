@@ -72,9 +72,9 @@ enum Command {
         /// The package, as upload printed it
         #[arg(long)]
         package_id: String,
-        /// How many targets go first
-        #[arg(long, default_value_t = 1)]
-        canary: usize,
+        /// How many targets go first; 1 if nothing is said, 0 for all at once
+        #[arg(long)]
+        canary: Option<usize>,
         /// Per cent of them that must be updated before the rest follows
         #[arg(long, default_value_t = 90)]
         success_threshold: u8,
@@ -285,9 +285,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         } => {
             let p_mob = p_mob.as_deref().map(files::read).transpose()?.unwrap_or_default();
             let mut wanted = json!({
-                "name": name, "package_id": package_id, "canary": canary, "success_threshold": success_threshold,
-                "error_threshold": error_threshold, "p_mob": hex::encode(p_mob),
+                "name": name, "package_id": package_id, "success_threshold": success_threshold, "error_threshold": error_threshold,
+                "p_mob": hex::encode(p_mob),
             });
+            if let Some(canary) = canary {
+                wanted["canary"] = (*canary).into();
+            }
             if !target.is_empty() {
                 wanted["targets"] = target.iter().map(|id| Value::from(id.to_string())).collect();
             }

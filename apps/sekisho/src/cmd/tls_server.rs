@@ -175,6 +175,16 @@ struct Head {
 struct Ended {
     head: Head,
     played: Played,
+    /// The commands, and what became of them.
+    outcomes: Vec<(Vec<u8>, Outcome)>,
+    /// Why not every command was done as expected.
+    why: Option<Objection>,
+}
+
+/// Why not every command was done as expected: a word for programs, and a sentence.
+struct Objection {
+    word: &'static str,
+    text: String,
 }
 
 /// Serves until it is stopped, or as often as it is asked.
@@ -388,6 +398,8 @@ async fn play(
     stop: &mut watch::Receiver<bool>,
 ) {
     let before = played.outcomes.len();
+) -> (Vec<Outcome>, Option<Objection>) {
+    let script = &shared.script;
     let mut objection = None;
     let as_expected = |at: usize, answer: &[u8]| {
         let command = script.get(at);
@@ -404,6 +416,12 @@ async fn play(
     let sent = script.iter().map(|command| command.bytes.clone());
     played.outcomes.extend(sent.zip(outcomes));
     played.why = objection.or(lost.map(|lost| lost.to_string()));
+    let objection = objection.map(|text| Objection { word: "answer", text });
+    let lost = lost.map(|lost| Objection {
+        word: lost.word(),
+        text: lost.to_string(),
+    });
+    (outcomes, objection.or(lost))
 }
 
 impl Shared {
@@ -511,6 +529,8 @@ impl Ended {
         }
         if let Some(why) = &self.played.why {
             line("ended", why);
+        if let Some(why) = &self.why {
+            line("ended", &why.text);
         }
         lines.join("\n")
     }
@@ -528,6 +548,9 @@ impl Ended {
         if let Some(renewed) = &self.played.renewed {
             object["renewed"] = renewed.clone().into();
         }
+        object["as_expected"] = self.why.is_none().into();
+        object["error"] = self.why.as_ref().map(|why| why.text.clone()).into();
+        object["why"] = self.why.as_ref().map(|why| why.word).into();
         object
     }
 }

@@ -103,7 +103,7 @@ impl FirstVersion {
     fn campaign(&self, package: &[u8]) -> Vec<u8> {
         let designer = hex::encode(self.ceremony.designer_public());
         let uploaded = self.admin(&format!("packages?designer={designer}"), package);
-        let wanted = json!({ "name": "first", "package_id": uploaded["package_id"] });
+        let wanted = json!({ "name": "first", "package_id": uploaded["package_id"], "canary": 0 });
         let made = self.admin("campaigns", wanted.to_string().as_bytes());
         let id = made["id"].as_str().unwrap();
         self.admin(&format!("campaigns/{id}/start"), b"");

@@ -136,7 +136,10 @@ fn what_is_done_not_sent_and_unknown_and_the_exit_code_says_so() {
         assert_eq!(code, Some(3), "{said}{errors}");
         assert!(errors.contains("not known"), "{errors}");
         if is_json {
-            assert_eq!(outcomes(&objects(&said)[0]), ["done", "unknown", "not sent"]);
+            let session = &objects(&said)[0];
+            assert_eq!(outcomes(session), ["done", "unknown", "not sent"]);
+            // The SE did not say that it ended it.
+            assert_eq!(session["why"], "cut off", "{session}");
         } else {
             let words: Vec<_> = said
                 .lines()
@@ -148,6 +151,7 @@ fn what_is_done_not_sent_and_unknown_and_the_exit_code_says_so() {
                 "{said}"
             );
             assert!(said.contains("READ BINARY of file 1 from 0"), "{said}");
+            assert!(said.contains("the connection was cut off"), "{said}");
         }
     }
 }
@@ -165,6 +169,7 @@ fn an_answer_that_is_not_as_it_should_be_ends_the_script() {
     assert_eq!(code, Some(1), "{errors}");
     let session = &objects(&said)[0];
     assert_eq!(outcomes(session), ["done", "not sent", "not sent"]);
+    assert_eq!(session["why"], "answer");
     let why = session["error"].as_str().unwrap();
     assert!(why.starts_with("line 1: ") && why.contains("6A82"), "{why}");
 }

@@ -20,9 +20,12 @@ use crate::identity::Identity;
 /// Why a session is over, or a command not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {
-    /// The SE, or the device beside it, closed the session.
+    /// The SE ended the session: it said so under the session's keys (close_notify), which nobody between could.
     #[error("the secure element ended the session")]
     Closed,
+    /// The connection ended without that: by the device, by the network, whoever is on the way. The SE has said nothing.
+    #[error("the connection was cut off, and the secure element did not end the session")]
+    CutOff,
     /// The connection failed.
     #[error("the connection failed: {0}")]
     Connection(io::Error),
@@ -55,6 +58,23 @@ pub struct SendError {
     /// Why.
     #[source]
     pub why: Lost,
+}
+
+impl Lost {
+    /// A word for programs.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::CutOff => "cut off",
+            Self::Connection(_) => "failed",
+            Self::Slow => "slow",
+            Self::NoAnswer => "no answer",
+            Self::Unasked => "unasked",
+            Self::Stopped => "stopped",
+            Self::Over => "over",
+            Self::TooLong(..) => "too long",
+        }
+    }
 }
 
 /// What became of a command.
@@ -270,7 +290,8 @@ impl Session {
 
 fn lost(error: io::Error) -> Lost {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => Lost::Closed,
+        // What rustls says of an end of the connection without close_notify.
+        io::ErrorKind::UnexpectedEof => Lost::CutOff,
         _ => Lost::Connection(error),
     }
 }

@@ -267,7 +267,7 @@ async fn what_is_done_not_sent_and_unknown() {
         );
         match lost.unwrap() {
             Lost::Slow => assert!(!vanishes),
-            Lost::Closed | Lost::Connection(_) => assert!(vanishes),
+            Lost::CutOff | Lost::Connection(_) => assert!(vanishes),
             other => panic!("{other}"),
         }
         // A late answer is no answer to the next command: nothing is sent any more.
@@ -323,6 +323,41 @@ async fn a_session_that_ended_before_a_command_has_not_sent_it() {
     assert!(matches!(error.why, Lost::Closed) && !error.is_unknown);
     let (outcomes, _) = session.run(&[[0, 0xB0, 0, 0]], |_, _| true).await;
     assert_eq!(outcomes, [Outcome::NotSent]);
+}
+
+/// Only the SE can say that it ended the session: a connection that ends without its word is told as that, before a command and behind one, in both versions of TLS.
+#[tokio::test]
+async fn a_connection_that_is_cut_is_not_the_secure_elements_word() {
+    let world = World::new(Settings::DEFAULT).await;
+    for (says_goodbye, is_asked) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (mut session, mut element) = world.session().await;
+        let ends = async move {
+            if is_asked {
+                command(&mut element).await;
+            }
+            if says_goodbye {
+                element.shutdown().await.unwrap();
+            } else {
+                // A FIN of the connection below, as any device can send one.
+                element.get_mut().0.shutdown().await.unwrap();
+            }
+            element
+        };
+        let (mut kept, mut sent) = (None, None);
+        if is_asked {
+            let (element, answer) = tokio::join!(ends, session.send(&[0, 0xB0, 0, 0]));
+            (kept, sent) = (Some(element), Some(answer));
+        } else {
+            kept.replace(ends.await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            sent.replace(session.send(&[0, 0xB0, 0, 0]).await);
+        }
+        let error = sent.unwrap().unwrap_err();
+        assert_eq!(error.is_unknown, is_asked);
+        let word = if says_goodbye { "closed" } else { "cut off" };
+        assert_eq!(error.why.word(), word, "{}", error.why);
+        drop(kept);
+    }
 }
 
 #[tokio::test]

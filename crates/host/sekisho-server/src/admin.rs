@@ -31,6 +31,9 @@ const BODY_MAX: usize = 4 << 20;
 /// The longest name of a campaign, in characters (broadcast update, 5.4).
 const NAME_MAX: usize = 100;
 
+/// How many campaigns an answer lists.
+const LISTED: u32 = 100;
+
 /// The routes.
 pub(crate) fn routes(app: Arc<App>) -> Router {
     Router::new()
@@ -241,7 +244,7 @@ struct Create {
     /// The targets; all registered devices when left out.
     targets: Option<Vec<String>>,
     /// How many of them are the canary cohort.
-    #[serde(default)]
+    #[serde(default = "one")]
     canary: usize,
     #[serde(default = "ninety")]
     success_threshold: u8,
@@ -252,6 +255,10 @@ struct Create {
     /// P_MOB, in hex.
     #[serde(default)]
     p_mob: String,
+}
+
+const fn one() -> usize {
+    1
 }
 
 const fn ninety() -> u8 {
@@ -371,10 +378,15 @@ fn describe(row: &CampaignRow, counts: &Counts) -> Value {
 
 async fn campaigns(State(app): Shared) -> Answer {
     let mut all = Vec::new();
-    for row in app.store.campaigns().await? {
+    for row in app.store.campaigns(LISTED).await? {
         all.push(describe(&row, &app.store.counts(row.id).await?));
     }
-    Ok(json_answer(StatusCode::OK, &json!({ "campaigns": all })))
+    let listed = u64::try_from(all.len()).unwrap_or(u64::MAX);
+    let more = app.store.campaign_count().await?.saturating_sub(listed);
+    Ok(json_answer(
+        StatusCode::OK,
+        &json!({ "campaigns": all, "more": more }),
+    ))
 }
 
 async fn campaign(State(app): Shared, Path(id): Path<String>) -> Answer {

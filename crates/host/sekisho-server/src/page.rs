@@ -24,6 +24,9 @@ type Shared = State<Arc<App>>;
 /// How often a page is renewed at most.
 const RENEWAL: Duration = Duration::from_millis(250);
 
+/// How many campaigns are drawn: all that run or are paused if they are not more, then the newest.
+const SHOWN: u32 = 10;
+
 #[derive(Template)]
 #[template(path = "index.html")]
 struct Index {
@@ -34,6 +37,8 @@ struct Index {
 #[template(path = "board.html")]
 struct Board {
     campaigns: Vec<Card>,
+    /// How many campaigns are not shown.
+    more: u64,
     events: Vec<sekisho_store::Event>,
     authorisations: u64,
     bytes_each: u64,
@@ -169,14 +174,17 @@ async fn live(State(app): Shared) -> Sse<impl Stream<Item = Result<Event, Infall
 
 async fn board(app: &App) -> Result<String, Problem> {
     let mut campaigns = Vec::new();
-    for row in app.store.campaigns().await?.into_iter().take(10) {
+    for row in app.store.campaigns(SHOWN).await? {
         let counts = app.store.counts(row.id).await?;
         campaigns.push(card(row, &counts));
     }
+    let shown = u64::try_from(campaigns.len()).unwrap_or(u64::MAX);
+    let more = app.store.campaign_count().await?.saturating_sub(shown);
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let authorisations = count(&app.metrics.authorisations);
     let board = Board {
         campaigns,
+        more,
         events: app.store.events(None, 12).await?,
         authorisations,
         bytes_each: count(&app.metrics.authorisation_bytes)

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http_range_header::RangeUnsatisfiableError;
 
 /// The whole, one range of it, 304 or 416. Several ranges at once are answered with the whole, which is always allowed.
 pub(crate) fn respond(headers: &HeaderMap, etag: &str, content: &Bytes) -> Response {
@@ -18,11 +19,18 @@ pub(crate) fn respond(headers: &HeaderMap, etag: &str, content: &Bytes) -> Respo
     let Some(range) = text(header::RANGE).filter(|_| is_same) else {
         return answer(StatusCode::OK, etag, content.clone(), None);
     };
-    let Ok(parsed) = http_range_header::parse_range_header(range) else {
+    // Of several, whether they overlap or not, none is looked at.
+    let parsed = http_range_header::parse_range_header(range).ok();
+    let Some(parsed) = parsed.filter(|parsed| parsed.ranges.len() == 1) else {
         return answer(StatusCode::OK, etag, content.clone(), None);
     };
     let total = u64::try_from(content.len()).unwrap_or(u64::MAX);
-    match parsed.validate(total).as_deref() {
+    let valid = match parsed.validate(total) {
+        // More than there is, counted from the end: all there is (14.1.2).
+        Err(RangeUnsatisfiableError::FileSuffixOutOfBounds) if total > 0 => Ok(vec![0..=total - 1]),
+        valid => valid,
+    };
+    match valid.as_deref() {
         Ok([range]) => {
             let (start, end) = (usize::try_from(*range.start()), usize::try_from(*range.end()));
             let part = start.ok().zip(end.ok()).filter(|(_, end)| *end < content.len());
@@ -108,7 +116,20 @@ mod tests {
             ask(&[(header::RANGE, "bytes=10-")]),
             (416, "bytes */10".into(), 0)
         );
-        assert_eq!(ask(&[(header::RANGE, "bytes=0-1,4-5")]), (200, String::new(), 10));
+        for several in [
+            "0-1,4-5", "0-,1-", "0-3,2-5", "0-1,1-2", "0-1,0-1", "8-,99-", "5-2,0-1",
+        ] {
+            let range = format!("bytes={several}");
+            assert_eq!(
+                ask(&[(header::RANGE, &range)]),
+                (200, String::new(), 10),
+                "{several}"
+            );
+        }
+        assert_eq!(
+            ask(&[(header::RANGE, "bytes=-11")]),
+            (206, "bytes 0-9/10".into(), 10)
+        );
         assert_eq!(ask(&[(header::RANGE, "lines=1-2")]), (200, String::new(), 10));
         assert_eq!(
             ask(&[(header::RANGE, "bytes=3-"), (header::IF_RANGE, "\"tag\"")]).0,

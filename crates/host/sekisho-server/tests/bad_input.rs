@@ -303,3 +303,52 @@ async fn a_campaigns_name_is_a_line() {
     assert!(page.find("authorisations made").unwrap() > counted);
     f.server.stop().await;
 }
+
+/// However many campaigns there are, the page shows the ones that need somebody's eyes, and says how many it does not show; its events name theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_is_on_the_page_however_many_campaigns_came_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = Fixture::start(folder.path(), &Arc::new(SoftHsm::generate().unwrap())).await;
+    let first = start_campaign(&f);
+    let package_id = f.read(&format!("/api/v1/campaigns/{first}"))["package_id"].clone();
+    let create = |name: &str| {
+        let wanted = json!({ "name": name, "package_id": package_id }).to_string();
+        f.admin("/api/v1/campaigns", wanted.as_bytes())
+    };
+    let paused = create("the paused one")["id"].as_str().unwrap().to_owned();
+    for verb in ["start", "pause"] {
+        f.admin(&format!("/api/v1/campaigns/{paused}/{verb}"), b"");
+    }
+    // All within a second or two: which was made when is still known.
+    for n in 0..12 {
+        create(&format!("later {n:02}"));
+    }
+    let page = String::from_utf8(f.get("/", "", None).2).unwrap();
+    let (cards, events) = page.split_once("<h2>Last events").unwrap();
+    let names: Vec<_> = cards
+        .split("<h2>")
+        .skip(1)
+        .map(|card| card.split(" <span").next().unwrap())
+        .collect();
+    let running = f.read(&format!("/api/v1/campaigns/{first}"))["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut wanted = vec![running.clone(), "the paused one".to_owned()];
+    wanted.extend((4..12).rev().map(|n| format!("later {n:02}")));
+    assert_eq!(names, wanted);
+    assert!(cards.contains("and 4 more campaigns"), "{cards}");
+    assert!(
+        events.contains(&format!("<td>campaign running</td><td>{running}</td>")),
+        "{events}"
+    );
+    let listed = f.read("/api/v1/campaigns");
+    assert_eq!(listed["campaigns"][0]["id"], first.to_string());
+    assert_eq!(
+        (listed["campaigns"].as_array().unwrap().len(), &listed["more"]),
+        (14, &0.into())
+    );
+    // One goes first if nothing is said.
+    assert_eq!(listed["campaigns"][13]["canary"]["pending"], 1);
+    f.server.stop().await;
+}

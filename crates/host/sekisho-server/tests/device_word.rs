@@ -34,7 +34,7 @@ impl Fixture {
         let designer = hex::encode(ceremony.designer_public());
         let uploaded = self.admin(&format!("/api/v1/packages?designer={designer}"), &package);
         let wanted = json!({
-            "name": "test", "package_id": uploaded["package_id"], "attempts_max": attempts_max
+            "name": "test", "package_id": uploaded["package_id"], "canary": 0, "attempts_max": attempts_max
         });
         let made = self.admin("/api/v1/campaigns", wanted.to_string().as_bytes());
         let id = made["id"].as_str().unwrap();

@@ -71,7 +71,7 @@ impl Fixture {
         );
         assert_eq!(uploaded["target"], target);
         let wanted = json!({
-            "name": "test", "package_id": uploaded["package_id"], "attempts_max": ATTEMPTS, "error_threshold": 1,
+            "name": "test", "package_id": uploaded["package_id"], "canary": 0, "attempts_max": ATTEMPTS, "error_threshold": 1,
             "targets": [SE.to_string()],
         });
         let made = self.admin("/api/v1/campaigns", wanted.to_string().as_bytes());

@@ -105,16 +105,31 @@ impl Store {
         campaign(&row.ok_or(StoreError::NotFound("campaign"))?)
     }
 
-    /// All campaigns, the newest first.
+    /// Up to `limit` campaigns: those that run, those that are paused, then the others; of each the newest first.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn campaigns(&self) -> Result<Vec<CampaignRow>> {
-        let query = format!("{CAMPAIGN} ORDER BY c.created_at DESC, c.id DESC LIMIT 100");
+    pub async fn campaigns(&self, limit: u32) -> Result<Vec<CampaignRow>> {
+        // Rows are never deleted, so that rowid says which was made first within a second.
+        let query = format!(
+            "{CAMPAIGN} ORDER BY CASE c.state WHEN 'running' THEN 0 WHEN 'paused' THEN 1 ELSE 2 END, c.created_at DESC, c.rowid DESC LIMIT $1"
+        );
         let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(i64::from(limit))
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(campaign).collect()
+    }
+
+    /// How many campaigns there are.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn campaign_count(&self) -> Result<u64> {
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM campaigns")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(count.unsigned_abs())
     }
 
     /// A campaign's delivery.
@@ -260,7 +275,7 @@ impl Store {
         let id: Option<String> = sqlx::query_scalar(
             "SELECT c.id FROM targets t JOIN campaigns c ON c.id = t.campaign JOIN packages p ON p.package_id = c.package_id \
              WHERE t.se_id = $1 AND t.state IN ('pending', 'authorised') AND c.state = 'running' AND (t.cohort = 0 OR c.rest_open) \
-             AND ($2 IS NULL OR p.target = $2) ORDER BY c.created_at, c.id LIMIT 1",
+             AND ($2 IS NULL OR p.target = $2) ORDER BY c.created_at, c.rowid LIMIT 1",
         )
         .bind(se_id.to_string())
         .bind(target.map(i64::from))
@@ -401,7 +416,8 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn events(&self, id: Option<Campaign>, limit: u32) -> Result<Vec<Event>> {
         let rows = sqlx::query(
-            "SELECT seq, at, campaign, se_id, kind, detail FROM events WHERE $1 = '' OR campaign = $1 ORDER BY seq DESC LIMIT $2",
+            "SELECT e.seq, e.at, e.campaign, COALESCE(c.name, '') AS name, e.se_id, e.kind, e.detail FROM events e LEFT JOIN campaigns c ON c.id = e.campaign \
+             WHERE $1 = '' OR e.campaign = $1 ORDER BY e.seq DESC LIMIT $2",
         )
         .bind(id.map(|id| id.to_string()).unwrap_or_default())
         .bind(i64::from(limit))
@@ -412,6 +428,7 @@ impl Store {
                 seq: row.try_get("seq")?,
                 at: number(row, "at")?,
                 campaign: row.try_get("campaign")?,
+                name: row.try_get("name")?,
                 se_id: row.try_get("se_id")?,
                 kind: row.try_get("kind")?,
                 detail: row.try_get("detail")?,

@@ -365,6 +365,8 @@ pub struct Event {
     pub at: u64,
     /// The campaign, or empty.
     pub campaign: String,
+    /// The campaign's name, or empty.
+    pub name: String,
     /// The SE, or empty.
     pub se_id: String,
     /// What happened.
