@@ -6,6 +6,7 @@
 //! and, where `SEKISHO_FIRMWARE_STACK` is set, how much of its stack the chip has used: its option page then says that nothing of it is to be wiped, since what
 //! is wiped is as deep as the profile says and not as a command goes. That changes no answer.
 
+use std::cell::Cell;
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::ops::{Deref, DerefMut};
@@ -14,12 +15,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use sekisho_keys::Rng as _;
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{BootError, Interface, Personalisation, Profile, Protocol, SecureElement};
 
 use super::by_value::{BootFailure, ByValue};
+use super::debugger::Debugger;
 use super::script::Line;
 use super::{PAGE, SeededRng, Virtual};
 
@@ -50,6 +53,100 @@ const TICK: u64 = 40;
 
 /// Whether the chips that are started from now on count instructions. They are slower.
 pub static COUNTED: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the chips that this thread starts from now on are stopped before each operation of their flash ([`Card::cuts`]).
+pub fn watch(is_watched: bool) {
+    WATCHED.set(is_watched);
+}
+
+/// What a chip was about to do to its flash.
+#[derive(Clone, Copy, Debug)]
+pub enum Operation {
+    /// To store a word: it clears bits alone.
+    Word {
+        /// Offset in the flash.
+        at: usize,
+        /// What is to stand there.
+        word: u32,
+    },
+    /// To erase a page.
+    Erase {
+        /// Its offset.
+        at: usize,
+    },
+}
+
+/// The flash as it stood before an operation: what is left when the power goes there.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    /// All bytes.
+    pub image: Vec<u8>,
+    /// What would have come.
+    pub operation: Operation,
+}
+
+/// Where the chip's flash begins, and the functions that change it (`firmware/mps2/src/flash.rs`).
+const FLASH_BASE: u32 = 0x2100_0000;
+const FUNCTIONS: [&str; 2] = [" sekisho_flash_word", " sekisho_flash_erase"];
+/// The program counter.
+const PC: u32 = 15;
+/// How long the chip is waited for before it is looked whether it has answered.
+const MOMENT: Duration = Duration::from_millis(2);
+
+/// Stops a chip before each operation of its flash.
+struct Watch {
+    debugger: Debugger,
+    /// Of the two functions.
+    addresses: [u32; 2],
+    cuts: Vec<Cut>,
+}
+
+impl Watch {
+    fn new(image: &Path, flash: &Path) -> Self {
+        let mut debugger = Debugger::attach(flash);
+        let addresses = FUNCTIONS.map(|name| symbol(image, name));
+        debugger.stop();
+        for at in addresses {
+            debugger.breakpoint(at, true);
+        }
+        debugger.send("c");
+        Self {
+            debugger,
+            addresses,
+            cuts: Vec::new(),
+        }
+    }
+
+    /// Notes what the chip does until it has answered.
+    fn until(&mut self, flash: &Path, has_answered: impl Fn() -> bool) {
+        loop {
+            let is_over = has_answered();
+            if self.debugger.trapped_within(MOMENT) {
+                self.note(flash);
+            } else if is_over {
+                return;
+            }
+        }
+    }
+
+    fn note(&mut self, flash: &Path) {
+        let [at, pc] = [0, PC].map(|number| self.debugger.register(number));
+        let offset = (at - FLASH_BASE) as usize;
+        let operation = if pc == self.addresses[0] {
+            let word = self.debugger.register(1);
+            Operation::Word { at: offset, word }
+        } else {
+            Operation::Erase { at: offset }
+        };
+        let image = BoardFlash::open(flash).unwrap().unwrap().image().unwrap();
+        self.cuts.push(Cut { image, operation });
+        self.debugger.step_on(pc);
+    }
+}
 
 /// What a chip tells of its last command (`sekisho_figures` in `firmware/mps2/src/main.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +203,7 @@ struct Board {
     flash: PathBuf,
     /// Where the chip has its figures.
     figures: u32,
+    watch: Option<Watch>,
 }
 
 impl Board {
@@ -173,6 +271,11 @@ impl Board {
         if is_measured() {
             (options.stack, options.shallow) = (0, 0);
         }
+        let gdb = format!("unix:{},server=on,wait=off", Debugger::socket(&path).display());
+        let is_watched = WATCHED.get();
+        if is_watched {
+            arguments.extend(["-gdb", &gdb]);
+        }
         let is_counted = COUNTED.load(Ordering::Relaxed);
         if is_counted {
             arguments.extend(["-icount", INSTRUCTION.0]);
@@ -192,6 +295,7 @@ impl Board {
         assert_eq!(atr, profile.atr, "the chip does not start");
         Self {
             emulator,
+            watch: is_watched.then(|| Watch::new(image, &path)),
             flash: path,
             figures: if is_counted {
                 symbol(image, " sekisho_figures")
@@ -202,9 +306,29 @@ impl Board {
     }
 }
 
+impl Board {
+    fn ask(&mut self, port: usize, body: &[u8]) -> Vec<u8> {
+        let Some(watch) = &mut self.watch else {
+            return self.emulator.ask(port, body).unwrap();
+        };
+        self.emulator.send(port, body).unwrap();
+        let mut line = self.emulator.port(port).unwrap().try_clone().unwrap();
+        let answer = thread::spawn(move || {
+            let mut len = [0; 2];
+            line.read_exact(&mut len).unwrap();
+            let mut body = vec![0; u16::from_be_bytes(len).into()];
+            line.read_exact(&mut body).unwrap();
+            body
+        });
+        watch.until(&self.flash, || answer.is_finished());
+        answer.join().unwrap()
+    }
+}
+
 impl Drop for Board {
     fn drop(&mut self) {
         self.emulator.kill();
+        let _ = fs::remove_file(Debugger::socket(&self.flash));
         let _ = fs::remove_file(&self.flash);
         let _ = fs::remove_file(Self::monitor(&self.flash));
     }
@@ -313,6 +437,14 @@ impl Card {
         self.board.as_ref().map(Board::figures)
     }
 
+    /// The operations of the chip's flash since the last call; none where it is not watched.
+    pub fn cuts(&mut self) -> Vec<Cut> {
+        let watch = self.board.as_mut().and_then(|board| board.watch.as_mut());
+        watch
+            .map(|watch| std::mem::take(&mut watch.cuts))
+            .unwrap_or_default()
+    }
+
     pub fn part_ram(profile: &Profile) -> usize {
         SecureElement::<Virtual>::part_ram(profile)
     }
@@ -326,7 +458,7 @@ impl Card {
         }
         if let Some(board) = &mut self.board {
             let port = PORTS.iter().position(|own| *own == interface).unwrap();
-            let answer = board.emulator.ask(port, capdu).unwrap();
+            let answer = board.ask(port, capdu);
             assert_eq!(
                 hex::encode_upper(&answer),
                 hex::encode_upper(&out[..len]),

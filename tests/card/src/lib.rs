@@ -5,6 +5,7 @@
 
 pub mod board;
 pub mod by_value;
+pub mod debugger;
 pub mod files;
 pub mod filing;
 pub mod host;

@@ -9,3 +9,7 @@ use sekisho_card_tests as common;
 mod faults;
 #[path = "board/figures.rs"]
 mod figures;
+#[path = "board/kills.rs"]
+mod kills;
+#[path = "board/power.rs"]
+mod power;

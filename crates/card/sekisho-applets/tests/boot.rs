@@ -15,7 +15,7 @@ use sekisho_nvm::area::{Area, Run};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{
     BootError, CALL_ANSWER_MAX, CALL_COMMAND_MAX, Container, Interface, InterfaceState, Loaded, Loading,
-    OsPart, Platform, Profile, Registry,
+    OsPart, Platform, Profile, Registry, SecureElement,
 };
 use sekisho_scp::SecurityLevel;
 
@@ -199,7 +199,7 @@ fn set_of(kvn: u8) -> KeySet {
 /// two file systems, for each of four interfaces a chain and an answer that waits, and the index of records.
 #[test]
 fn the_state_of_an_se_is_small() {
-    let (size, waits) = (size_of::<Card>(), size_of::<InterfaceState>());
+    let (size, waits) = (size_of::<SecureElement<Virtual>>(), size_of::<InterfaceState>());
     let index = size_of::<<Virtual as Platform>::Index>();
     println!("{size} bytes, of which {waits} for each interface and {index} for the index of records");
     let page = include_str!("../../../../ARCHITECTURE.md").replace(',', "");

@@ -53,7 +53,7 @@ impl Store {
         }
         self.begin(flash, &pages)?;
         let carried = Old::open(flash, pages).and_then(|mut old| self.carry(flash, &mut old, name));
-        self.stale = carried.is_err();
+        self.fresh = carried.is_ok();
         carried
     }
 
@@ -83,7 +83,7 @@ impl Store {
         }
         self.tail = self.geometry.pages - 1;
         // Half of the pages is to be enough.
-        self.lists = false;
+        self.lists_nothing = true;
         self.open_page(flash, None)?;
         let mut is_first = true;
         while self.carry_page(flash, old, &name, &mut is_first)? {
@@ -103,7 +103,7 @@ impl Store {
             *self.page_mut(page) = Page::BLANK;
             self.erase(flash, page)?;
         }
-        self.lists = true;
+        self.lists_nothing = false;
         self.list(flash)
     }
 

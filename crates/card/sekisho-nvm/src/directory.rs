@@ -147,7 +147,7 @@ impl Store {
 
     /// Bytes that the tail's directory will take, with another `count` of records that are put.
     pub(crate) fn directory_len(&self, count: usize) -> usize {
-        if self.is_all_indexed(count) || !self.lists {
+        if self.is_all_indexed(count) || self.lists_nothing {
             0
         } else {
             RECORD_HEAD + (self.puts + count) * WORD
@@ -284,7 +284,7 @@ impl Store {
         if is_done || self.puts == 0 || self.is_all_indexed(0) {
             return Ok(());
         }
-        if !self.lists {
+        if self.lists_nothing {
             self.page_mut(page).entries = Page::NOT_LISTED;
             return Ok(());
         }

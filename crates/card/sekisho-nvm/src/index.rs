@@ -10,13 +10,13 @@ pub(crate) const REACH: usize = ((1 << OFFSET_BITS) - 1) * WORD;
 /// Bits of a tag.
 const TAG_BITS: u32 = 28;
 
-/// A place for one record in the index: 28 bits of its key's hash, and where it stands. 6 bytes.
+/// A place for one record in the index: 28 bits of its key's hash, and where it stands, each bit turned round, so that a free place is zeros. 6 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot([u16; 3]);
 
 impl Slot {
     /// A free place.
-    pub const FREE: Self = Self([u16::MAX; 3]);
+    pub const FREE: Self = Self([0; 3]);
 
     /// `None` when the offset is out of reach.
     fn new(tag: Tag, at: usize) -> Option<Self> {
@@ -24,12 +24,12 @@ impl Slot {
         if at >= REACH {
             return None;
         }
-        let [_, _, a, b, c, d, e, f] = (u64::from(tag.0) << OFFSET_BITS | word).to_be_bytes();
+        let [_, _, a, b, c, d, e, f] = (!(u64::from(tag.0) << OFFSET_BITS | word)).to_be_bytes();
         Some(Self([[a, b], [c, d], [e, f]].map(u16::from_be_bytes)))
     }
 
     fn bits(self) -> u64 {
-        self.0.iter().fold(0, |bits, part| bits << 16 | u64::from(*part))
+        self.0.iter().fold(0, |bits, part| bits << 16 | u64::from(!*part))
     }
 
     fn tag(self) -> Tag {
@@ -66,8 +66,8 @@ impl Tag {
 /// The table: open addressing, one place after the other from where the tag says.
 #[derive(Debug)]
 pub struct Index<I: ?Sized = [Slot]> {
-    /// Every live record is in it.
-    complete: bool,
+    /// Not every live record is in it.
+    incomplete: bool,
     /// Records in it.
     count: usize,
     slots: I,
@@ -76,7 +76,7 @@ pub struct Index<I: ?Sized = [Slot]> {
 impl<const N: usize> Index<[Slot; N]> {
     pub(crate) const fn new() -> Self {
         Self {
-            complete: true,
+            incomplete: false,
             count: 0,
             slots: [Slot::FREE; N],
         }
@@ -86,17 +86,17 @@ impl<const N: usize> Index<[Slot; N]> {
 impl Index {
     /// Whether every live record is in it: then what it does not have is not there.
     pub(crate) const fn is_complete(&self) -> bool {
-        self.complete
+        !self.incomplete
     }
 
     /// Whether every live record is in it, and will be with another `count`.
     pub(crate) const fn has_room_for(&self, count: usize) -> bool {
-        self.complete && self.count + count <= self.slots.len()
+        !self.incomplete && self.count + count <= self.slots.len()
     }
 
     pub(crate) fn clear(&mut self) {
         self.slots.fill(Slot::FREE);
-        (self.complete, self.count) = (true, 0);
+        (self.incomplete, self.count) = (false, 0);
     }
 
     /// The place that a tag's search begins at.
@@ -148,7 +148,7 @@ impl Index {
                 true
             }
             _ => {
-                self.complete = false;
+                self.incomplete = true;
                 false
             }
         }

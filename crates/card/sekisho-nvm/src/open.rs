@@ -147,7 +147,7 @@ impl Store {
     ) -> Result<(), Error<F::Error>> {
         self.begin(flash, &pages)?;
         let opened = self.recover(flash);
-        self.stale = opened.is_err();
+        self.fresh = opened.is_ok();
         opened
     }
 
@@ -442,7 +442,7 @@ impl Store {
             .owners_mut()
             .iter_mut()
             .for_each(|owned| owned.bytes = 0);
-        (self.live, self.all_owners) = (0, true);
+        (self.live, self.more_owners) = (0, false);
         for page in 0..self.geometry.pages {
             let listed = self.entries_of(page).is_some();
             let page = self.page_mut(page);

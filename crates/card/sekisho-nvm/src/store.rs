@@ -29,16 +29,16 @@ pub struct Store<M: ?Sized = dyn Tables> {
     pub(crate) puts: usize,
     /// Records that have been written and not yet taken up.
     pub(crate) pending: usize,
-    /// Pages are closed with a directory where one is needed.
-    pub(crate) lists: bool,
+    /// Pages are closed without a directory, also where one is needed.
+    pub(crate) lists_nothing: bool,
     /// Bytes of room that the live records take.
     pub(crate) live: usize,
     /// A page has been erased by the commit that is going on.
     pub(crate) has_erased: bool,
-    /// A write has failed: what stands behind the tail is unknown.
-    pub(crate) stale: bool,
-    /// Every owner is in the table.
-    pub(crate) all_owners: bool,
+    /// It has been opened and no write has failed since: what stands behind the tail is known.
+    pub(crate) fresh: bool,
+    /// Not every owner is in the table.
+    pub(crate) more_owners: bool,
     /// While the store is opened: what a record has left whose wiping was cut.
     pub(crate) skipped: Option<Skipped>,
     pub(crate) memory: M,
@@ -59,18 +59,18 @@ impl<M: Memory> DerefMut for Store<M> {
 }
 
 impl<M: Memory> Store<M> {
-    /// A store that is not open: it has nothing, and commits nothing. What a static can hold, to be opened where it stands.
+    /// A store that is not open: it has nothing, and commits nothing. What a static can hold, to be opened where it stands: all zeros, so that a chip's flash has no copy of it.
     pub const BLANK: Self = Self {
         geometry: Geometry::NONE,
         tail: 0,
         sequence: 0,
         puts: 0,
         pending: 0,
-        lists: true,
+        lists_nothing: false,
         live: 0,
         has_erased: false,
-        stale: true,
-        all_owners: true,
+        fresh: false,
+        more_owners: false,
         skipped: None,
         memory: M::BLANK,
     };
@@ -87,12 +87,12 @@ impl<M: Memory> Store<M> {
 }
 
 impl Store {
-    /// What is known of a store in `pages` that has not been looked at: nothing. It is open when it is stale no more.
+    /// What is known of a store in `pages` that has not been looked at: nothing. It is open when it is fresh.
     ///
     /// # Errors
     /// [`Error::Geometry`].
     pub(crate) fn begin<F: Flash>(&mut self, flash: &F, pages: &Range<usize>) -> Result<(), Error<F::Error>> {
-        self.stale = true;
+        self.fresh = false;
         self.geometry = Geometry::NONE;
         self.memory.index_mut().clear();
         self.memory.pages_mut().fill(Page::BLANK);
@@ -101,8 +101,8 @@ impl Store {
             .iter_mut()
             .for_each(|owned| owned.bytes = 0);
         (self.tail, self.sequence, self.live) = (0, 0, 0);
-        (self.puts, self.pending, self.lists) = (0, 0, true);
-        (self.has_erased, self.all_owners, self.skipped) = (false, true, None);
+        (self.puts, self.pending, self.lists_nothing) = (0, 0, false);
+        (self.has_erased, self.more_owners, self.skipped) = (false, false, None);
         self.geometry = Geometry::of(flash, pages, self.memory.pages().len())?;
         Ok(())
     }
@@ -135,7 +135,7 @@ impl Store {
         // The first page is page 0.
         self.tail = geometry.pages - 1;
         self.open_page(flash, None)?;
-        self.stale = false;
+        self.fresh = true;
         Ok(())
     }
 }
@@ -297,7 +297,7 @@ impl Store {
             .map(|owned| owned.bytes)
             .max();
         let known = usize::try_from(known.unwrap_or_default()).unwrap_or_default();
-        if known > 0 || self.all_owners {
+        if known > 0 || !self.more_owners {
             return Ok(known);
         }
         let mut bytes = 0;
@@ -351,11 +351,11 @@ impl Store {
         let place = known.or_else(|| owners.iter().position(|owned| owned.bytes == 0));
         match place.and_then(|place| owners.get_mut(place)) {
             // An owner that could not be taken up once is not known in part.
-            Some(owned) if known.is_some() || self.all_owners => {
+            Some(owned) if known.is_some() || !self.more_owners => {
                 owned.owner = owner;
                 owned.bytes += u32::try_from(size).unwrap_or_default();
             }
-            _ => self.all_owners = false,
+            _ => self.more_owners = true,
         }
         is_indexed
     }

@@ -1,7 +1,5 @@
 //! The memory that a store works with, in the store's own type.
 
-use core::fmt::Debug;
-
 use crate::index::{Index, Slot};
 use crate::store::Store;
 
@@ -42,8 +40,8 @@ pub struct Owned {
     pub(crate) bytes: u32,
 }
 
-/// The tables, whatever their sizes.
-pub trait Tables: Debug {
+/// The tables, whatever their sizes. They cannot be formatted: what can be is in the table of the object's functions, and with it the whole of formatting in a chip's flash.
+pub trait Tables {
     #[doc(hidden)]
     fn index(&self) -> &Index;
     #[doc(hidden)]

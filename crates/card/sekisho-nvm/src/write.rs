@@ -63,7 +63,7 @@ impl Store {
     /// [`Error::Full`] and [`Error::TooLong`]: the records are as they were. [`Error::Corrupted`]: the same, and a record is damaged.
     /// [`Error::Flash`], and [`Error::Stale`] from then on.
     pub fn commit<F: Flash>(&mut self, flash: &mut F, ops: &[Op<'_>]) -> Result<(), Error<F::Error>> {
-        if self.stale {
+        if !self.fresh {
             return Err(Error::Stale);
         }
         let value_max = self.value_max();
@@ -78,7 +78,7 @@ impl Store {
         self.has_erased = false;
         self.check_room(flash, ops)?;
         self.make_room(flash, ops, needed)?;
-        self.stale = true;
+        self.fresh = false;
         let mut offsets = [0; OPS_MAX];
         for (index, op) in needed.of(ops) {
             let (name, value) = Name::of(op, index == first, index == last).ok_or(Error::TooLong)?;
@@ -91,7 +91,7 @@ impl Store {
             self.apply(flash, op, offsets.get(index..).unwrap_or_default())?;
         }
         self.prepare(flash)?;
-        self.stale = false;
+        self.fresh = true;
         Ok(())
     }
 
@@ -257,7 +257,7 @@ impl Store {
                 return Err(Error::Corrupted);
             }
         }
-        let is_opening = core::mem::replace(&mut self.stale, true);
+        let was_fresh = core::mem::replace(&mut self.fresh, false);
         if page == self.tail {
             self.next_page(flash)?;
         }
@@ -280,7 +280,7 @@ impl Store {
         self.append(flash, emptied, &[])?;
         let end = self.end_of(page);
         *self.page_mut(page) = Page::BLANK;
-        if self.has_erased && !is_opening {
+        if self.has_erased && was_fresh {
             geometry.blot(flash, geometry.start(page)..end)?;
         } else {
             self.erase(flash, page)?;
@@ -288,7 +288,7 @@ impl Store {
         self.skipped = self
             .skipped
             .filter(|skipped| geometry.page_of(skipped.at) != page);
-        self.stale = is_opening;
+        self.fresh = was_fresh;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use crate::interface::Place;
 use crate::keys::{KVN_K_AUT, KeyStore};
 use crate::loader::{Authority, Refused};
 use crate::nvm::{Records, Staged};
+use crate::profile::Profile;
 use crate::secure::{ModeChange, Slot};
 use crate::stack::{Depth, Stack};
 use crate::state::{Core, Platform};
@@ -21,7 +22,8 @@ impl<P: Platform> Core<P> {
         match mode {
             ModeChange::Broadcast { start, resume } => slot.enter_broadcast(start, resume.as_ref()),
             ModeChange::Saved | ModeChange::Left => {
-                slot.leave_broadcast(Stack::of(&self.platform.profile, Depth::Whole, P::stack_low()));
+                let profile = Profile::or_default(&self.platform.profile);
+                slot.leave_broadcast(Stack::of(profile, Depth::Whole, P::stack_low()));
             }
         }
         if !slot.is_broadcast() {

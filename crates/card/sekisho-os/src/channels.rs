@@ -66,10 +66,10 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
-    /// None is open on any interface.
+    /// None is open on any interface, and what they speak is not said before they [begin](Self::begin): zeros.
     pub(crate) const CLOSED: Self = Self {
         table: [[CLOSED; PLACES]; Interface::COUNT],
-        protocols: DEFAULT_PROTOCOLS,
+        protocols: [Protocol::T0; Interface::COUNT],
         limit: 0,
         sessions: 0,
     };

@@ -39,11 +39,11 @@ pub(crate) struct CardRecord {
 }
 
 impl CardRecord {
-    /// That of a container that has not been made: terminated.
+    /// That of a container that has not been made: terminated. Zeros.
     const NONE: Self = Self {
         life_cycle: CardLifeCycle::Terminated,
         se_id: [0; 10],
-        scp: ScpParameter::FULL_S8,
+        scp: ScpParameter::NONE,
     };
 
     pub(crate) fn load(records: &mut Records<'_>, container: ContainerId) -> Result<Option<Self>, Refusal> {

@@ -30,6 +30,7 @@ use crate::leftovers;
 use crate::manufacture::{FactoryApplication, OwnRecord};
 use crate::names::EntryId;
 use crate::nvm::{Quota, RECORDS_AT_A_TIME, Records, Staged, own};
+use crate::profile::Profile;
 use crate::receipt::{self, NO_RECEIPT};
 use crate::refusal::Refusal;
 use crate::registry::{
@@ -209,7 +210,7 @@ impl<P: Platform> SecureElement<P> {
         container: ContainerId,
         work: impl FnOnce(&mut Core<P>, Authorisation, &mut Staged) -> Result<(), Refusal>,
     ) -> Result<(), StatusWord> {
-        if self.core.mute {
+        if !self.core.on {
             return Err(StatusWord::MEMORY_FAILURE);
         }
         let by = Authorisation::of_product(self.core.containers.get(container))
@@ -222,8 +223,13 @@ impl<P: Platform> SecureElement<P> {
             Err(Refusal(StatusWord::MEMORY_FAILURE)) => done,
             _ => apart(|| bulk::settle(&mut self.core.nvm.open())).and(done),
         };
-        Stack::of(&self.core.platform.profile, Depth::Whole, P::stack_low()).wipe();
-        self.core.mute |= done == Err(Refusal(StatusWord::MEMORY_FAILURE));
+        Stack::of(
+            Profile::or_default(&self.core.platform.profile),
+            Depth::Whole,
+            P::stack_low(),
+        )
+        .wipe();
+        self.core.on &= done != Err(Refusal(StatusWord::MEMORY_FAILURE));
         done.map_err(|refusal| refusal.0)
     }
 }
@@ -352,6 +358,7 @@ impl<P: Platform> Core<P> {
         receipt::write(by, container, &mut Records { nvm, staged }, context, out)
     }
 
+    #[inline(never)]
     fn install(
         &mut self,
         by: Authorisation,
@@ -418,6 +425,7 @@ impl<P: Platform> Core<P> {
     }
 
     /// Writes leftovers, records, and with the entries what the application itself writes.
+    #[inline(never)]
     fn write_application(
         &mut self,
         by: Authorisation,
@@ -562,6 +570,7 @@ impl<P: Platform> Core<P> {
         self.with(called, staged, &mut Effects::default(), None, run)
     }
 
+    #[inline(never)]
     fn reload(&mut self, container: ContainerId, staged: &mut Staged) -> Result<(), Refusal> {
         let mut records = Records {
             nvm: self.nvm.open(),

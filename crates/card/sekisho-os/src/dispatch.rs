@@ -19,6 +19,7 @@ use crate::call::{CALLS_MAX, Call, CallCommand, CallRoom, Caller, Next, Resume};
 use crate::interface::{ContainerId, Place};
 use crate::names::EntryId;
 use crate::nvm::{Records, Staged};
+use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::Entry;
 use crate::stack::Depth;
@@ -220,7 +221,7 @@ impl<P: Platform> Core<P> {
             rng: &mut self.platform.rng,
             call,
             system: System {
-                profile: &self.platform.profile,
+                profile: Profile::or_default(&self.platform.profile),
                 container: self.containers.get(called.container),
                 secure: &mut self.interfaces.secure,
                 messaging: &self.interfaces.messaging,

@@ -93,7 +93,7 @@ impl<P: Platform> SecureElement<P> {
         }
         if !has_no_keys || self.buffers.scratch.staged.worked {
             Stack::of(
-                &self.core.platform.profile,
+                Profile::or_default(&self.core.platform.profile),
                 self.buffers.scratch.staged.depth,
                 P::stack_low(),
             )
@@ -134,7 +134,7 @@ impl<P: Platform> SecureElement<P> {
     #[inline(never)]
     fn answer(&mut self, interface: Interface, capdu: &[u8], out: &mut [u8]) -> usize {
         #[cfg(feature = "tls")]
-        if !self.core.mute
+        if self.core.on
             && let Some(len) = self.tls_command(interface, capdu, out)
         {
             return len;
@@ -145,7 +145,7 @@ impl<P: Platform> SecureElement<P> {
             logical_channel: cla.logical_channel(),
         };
         match CApdu::parse(capdu) {
-            _ if self.core.mute => self.fail(place, StatusWord::MEMORY_FAILURE, out),
+            _ if !self.core.on => self.fail(place, StatusWord::MEMORY_FAILURE, out),
             Ok(_) if !cla.is_supported() => self.fail(place, StatusWord::CLA_NOT_SUPPORTED, out),
             Ok(_) if !self.core.interfaces.channels.is_open(place) => {
                 self.fail(place, StatusWord::LOGICAL_CHANNEL_NOT_SUPPORTED, out)
@@ -204,7 +204,7 @@ impl<P: Platform> SecureElement<P> {
             return response.deliver(channel, wanted, waiting, out);
         }
         self.core.next_piece(place, scratch, response);
-        self.core.mute |= response.status() == StatusWord::MEMORY_FAILURE;
+        self.core.on &= response.status() != StatusWord::MEMORY_FAILURE;
         response.deliver(channel, wanted, waiting, out)
     }
 
@@ -268,7 +268,7 @@ impl<P: Platform> SecureElement<P> {
             chain.clear_at(is_closed);
             waiting.drop_at(is_closed);
         }
-        core.mute |= response.status() == StatusWord::MEMORY_FAILURE;
+        core.on &= response.status() != StatusWord::MEMORY_FAILURE;
         // In broadcast mode any status other than 9000 ends the secure channel (broadcast update, 2.1).
         if response.status() != StatusWord::NO_ERROR {
             if let Some(session) = loading {
@@ -322,7 +322,7 @@ impl<P: Platform> SecureElement<P> {
 
     /// Whether the SE is off, or the flash has failed: every command is answered 6581, until the SE is booted again.
     pub const fn has_failed(&self) -> bool {
-        self.core.mute
+        !self.core.on
     }
 
     /// What is known of the active OS part; `None` when there is none.
@@ -342,7 +342,7 @@ impl<P: Platform> SecureElement<P> {
 
     /// The answer to reset.
     pub const fn atr(&self) -> &'static [u8] {
-        self.core.platform.profile.atr
+        Profile::or_default(&self.core.platform.profile).atr
     }
 
     /// The flash.

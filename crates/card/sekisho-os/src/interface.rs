@@ -12,9 +12,10 @@ pub(crate) const INSIDE_MAX: u8 = 0;
 /// what waits; it speaks one [`Protocol`] at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[repr(u8)]
 pub enum Interface {
-    /// ISO/IEC 7816-3 contacts, T=0 or T=1.
-    Iso7816Contact,
+    /// ISO/IEC 7816-3 contacts, T=0 or T=1. None is 0, so that no interface, in an `Option`, is.
+    Iso7816Contact = 1,
     /// ETSI TS 102 613 single wire protocol: a contactless reader behind the NFC controller.
     Swp,
     /// ETSI TS 102 622 APDU gate: the device itself, through the NFC controller.

@@ -132,7 +132,7 @@ pub use loaded::Loaded;
 pub use loader::PartState;
 pub use loading::Loading;
 pub use manufacture::{FactoryApplication, OwnRecord, Personalisation};
-pub use memory::{Pool, State};
+pub use memory::{NotZero, Pool, State};
 pub use messaging::{MessagingMemory, MessagingPlaces, Messagings};
 pub use names::EntryId;
 pub use nvm::Quota;

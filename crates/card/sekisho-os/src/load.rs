@@ -78,6 +78,7 @@ fn verify_dap(
 
 impl<P: Platform> Core<P> {
     /// A load file has been announced; `data` is the data field of the command. Its identity is given out with the command's writes.
+    #[inline(never)]
     pub(crate) fn begin_load(
         &mut self,
         (by, place, domain): (Authorisation, Place, EntryId),
@@ -120,6 +121,7 @@ impl<P: Platform> Core<P> {
     }
 
     /// A block of it has come; behind the last one it is there, which is answered.
+    #[inline(never)]
     pub(crate) fn load(
         &mut self,
         (by, place): (Authorisation, Place),
@@ -160,6 +162,7 @@ impl<P: Platform> Core<P> {
     }
 
     /// Makes a load file whole. What ran here before, whatever it may be that has come, runs as before.
+    #[inline(never)]
     fn complete(&mut self, by: Authorisation, come: &Come, staged: &mut Staged) -> Result<(), Refusal> {
         let Announced { id, aid, domain, .. } = come.announced;
         if !come.is_announced {
@@ -222,7 +225,7 @@ impl<P: Platform> Core<P> {
     /// Gives up what is being loaded from a place, and wipes it.
     pub(crate) fn end_load(&mut self, place: Place) {
         if self.give_loads_up(|from| from == place) {
-            self.mute |= bulk::settle(&mut self.nvm.open()).is_err();
+            self.on &= bulk::settle(&mut self.nvm.open()).is_ok();
         }
     }
 }

@@ -41,22 +41,30 @@ impl Row {
         let rule = Rule::All;
         Self { container, rule }
     }
+
+    /// Whether it has a container: 0 is none.
+    const fn is_there(self) -> bool {
+        self.container.number() != 0
+    }
 }
 
 /// Pairing data: one row, so exactly one container, for each protocol (seed 2, step a). A container may have several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pairing {
     standard: [Row; Protocol::STANDARD.len()],
-    /// By the product's number.
-    proprietary: [Option<(u8, Row)>; PROPRIETARY_ROWS_MAX],
+    /// By the product's number; in container 0 where there is none.
+    proprietary: [(u8, Row); PROPRIETARY_ROWS_MAX],
 }
 
 impl Pairing {
+    /// Of an SE that has not started: no protocol is paired with anything.
+    pub(crate) const NONE: Self = Self::all_to(ContainerId(0));
+
     /// One container on every protocol but proprietary ones, which have no row.
     pub const fn all_to(container: ContainerId) -> Self {
         Self {
             standard: [Row::common(container); Protocol::STANDARD.len()],
-            proprietary: [None; PROPRIETARY_ROWS_MAX],
+            proprietary: [(0, Row::common(ContainerId(0))); PROPRIETARY_ROWS_MAX],
         }
     }
 
@@ -73,13 +81,12 @@ impl Pairing {
     #[must_use]
     pub fn with(mut self, protocol: Protocol, row: Row) -> Self {
         if let Protocol::Proprietary(number) = protocol {
-            let known = |slot: &&mut Option<(u8, Row)>| slot.is_some_and(|(of, _)| of == number);
-            let at = match self.proprietary.iter_mut().find(known) {
-                Some(slot) => Some(slot),
-                None => self.proprietary.iter_mut().find(|slot| slot.is_none()),
-            };
-            if let Some(slot) = at.filter(|_| protocol.code().is_some()) {
-                *slot = Some((number, row));
+            let all = || self.proprietary.iter();
+            let known = all().position(|(of, row)| row.is_there() && *of == number);
+            let at = known.or_else(|| all().position(|(_, row)| !row.is_there()));
+            let at = at.filter(|_| protocol.code().is_some());
+            if let Some(slot) = at.and_then(|at| self.proprietary.get_mut(at)) {
+                *slot = (number, row);
             }
         } else if let Some(slot) = standard_index(protocol).and_then(|at| self.standard.get_mut(at)) {
             *slot = row;
@@ -95,7 +102,8 @@ impl Pairing {
     /// All rows.
     pub fn rows(&self) -> impl Iterator<Item = (Protocol, Row)> {
         let standard = Protocol::STANDARD.into_iter().zip(self.standard);
-        let own = self.proprietary.into_iter().flatten();
+        let own = self.proprietary.into_iter();
+        let own = own.filter(|(_, row)| row.is_there());
         standard.chain(own.map(|(number, row)| (Protocol::Proprietary(number), row)))
     }
 

@@ -4,6 +4,7 @@ use sekisho_apdu::Aid;
 use sekisho_link::ResetCounts;
 
 use crate::interface::{ContainerId, Protocol};
+use crate::memory::NotZero;
 use crate::pairing::{Pairing, Row};
 use crate::registry::InterfaceAccess;
 
@@ -81,6 +82,8 @@ pub struct Profile {
     pub ram: usize,
     /// How often the chip has reset itself before this start, where it counts that: GET DATA DF25 tells of it.
     pub resets: Option<ResetCounts>,
+    /// It is there: an SE that has not started has none, which is zeros.
+    pub mark: NotZero,
 }
 
 impl Profile {
@@ -115,6 +118,14 @@ impl Default for Profile {
 }
 
 impl Profile {
+    /// The profile of an SE, or of one that has not started the default.
+    pub(crate) const fn or_default(this: &Option<Self>) -> &Self {
+        match this {
+            Some(profile) => profile,
+            None => &Self::DEFAULT,
+        }
+    }
+
     /// The embedded secure element.
     pub const DEFAULT: Self = Self {
         atr: &ATR,
@@ -133,6 +144,7 @@ impl Profile {
         shallow: 16 * 1024,
         ram: 256 * 1024,
         resets: None,
+        mark: NotZero::Value,
     };
 }
 

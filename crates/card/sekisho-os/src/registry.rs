@@ -7,6 +7,7 @@ use sekisho_apdu::gp::{ApplicationLifeCycle, ELF_LOADED, Privileges};
 use sekisho_apdu::{Aid, DecodeError, PartialAid, Reader, Writer};
 
 use crate::interface::{ContainerId, Interface, Place};
+use crate::memory::NotZero;
 use crate::names::EntryId;
 use crate::refusal::Refusal;
 
@@ -187,6 +188,8 @@ pub struct Entry {
     pub security_domain: Option<u8>,
     /// Marked as to be reached inside TLS sessions alone (`docs/spec/tls-manager.md`, 5), and all within it if it is a security domain. [`Registry::is_secure_only`] says what holds.
     pub secure_only: bool,
+    /// It is there: an empty place of a registry is zeros.
+    pub mark: NotZero,
 }
 
 impl Entry {
@@ -211,6 +214,7 @@ impl Entry {
             load_file: Some(load_file),
             security_domain: Some(domain),
             secure_only: false,
+            mark: NotZero::Value,
         }
     }
 
@@ -234,6 +238,7 @@ impl Entry {
             load_file: None,
             security_domain: Some(domain),
             secure_only: false,
+            mark: NotZero::Value,
         }
     }
 
@@ -315,6 +320,7 @@ impl Entry {
             load_file: index(load_file),
             security_domain: index(security_domain),
             secure_only: kind & SECURE_ONLY != 0,
+            mark: NotZero::Value,
         })
     }
 }

@@ -100,12 +100,13 @@ pub(crate) struct Response {
 }
 
 impl Response {
+    /// Of an SE that has not started, which [clears](Response::clear) it before it answers anything: zeros.
     pub(crate) const fn new() -> Self {
         Self {
             data: [0; RESPONSE_ROOM + 2],
             len: 0,
-            sw: StatusWord::UNKNOWN,
-            limit: RESPONSE_ROOM,
+            sw: StatusWord(0),
+            limit: 0,
             kind: Kind::Plain,
             kept: false,
         }
@@ -115,6 +116,7 @@ impl Response {
     pub(crate) fn clear(&mut self) {
         self.data.zeroize();
         (self.len, self.sw, self.kind) = (0, StatusWord::UNKNOWN, Kind::Plain);
+        self.limit = RESPONSE_ROOM;
     }
 
     /// Begins the answer to another command: its data goes out at once, all of it, where nothing `can_wait`; `kept` says whether the interface keeps the protected answer before
@@ -248,7 +250,8 @@ impl WaitingAnswer {
             data: [0; RESPONSE_ROOM],
             start: 0,
             end: 0,
-            sw: StatusWord::UNKNOWN,
+            // No answer waits: zeros, as everywhere in an SE that has not started.
+            sw: StatusWord(0),
         }
     }
 
@@ -361,6 +364,7 @@ mod tests {
     fn with(len: u16, sw: StatusWord) -> (Response, Vec<u8>) {
         let data: Vec<u8> = (0..=250).cycle().take(len.into()).collect();
         let mut response = Response::new();
+        response.clear();
         response.set(|w| {
             w.bytes(&data).unwrap();
             sw
@@ -428,6 +432,7 @@ mod tests {
     #[test]
     fn where_nothing_can_wait_there_is_no_more_room_than_ne() {
         let mut response = Response::new();
+        response.clear();
         for (can_wait, fits) in [(true, RESPONSE_ROOM), (false, 16)] {
             let out = [0; 300];
             response.begin(Wanted::by(ISO, Some(16), false, &out), can_wait, false);

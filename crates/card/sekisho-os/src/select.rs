@@ -10,6 +10,7 @@ use crate::dispatch::Called;
 use crate::interface::{ContainerId, Place};
 use crate::nvm::Staged;
 use crate::pairing::Row;
+use crate::profile::Profile;
 use crate::refusal::{Outcome, Refusal};
 use crate::registry::{Entry, ISD_INDEX, Instance, answers};
 use crate::state::{Core, Platform};
@@ -50,6 +51,7 @@ fn in_the_clear(command: &CApdu<'_>) -> Result<(), Refusal> {
 
 impl<P: Platform> Core<P> {
     /// SELECT by name. A search that finds nothing disturbs nothing.
+    #[inline(never)]
     pub(crate) fn select(
         &mut self,
         place: Place,
@@ -124,7 +126,7 @@ impl<P: Platform> Core<P> {
         let name = PartialAid::try_from(command.data).map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?;
         match after {
             None => {
-                let common = self.platform.profile.common;
+                let common = Profile::or_default(&self.platform.profile).common;
                 self.containers.find((row, common), &name, place)
             }
             Some(after) => {
@@ -224,6 +226,7 @@ impl<P: Platform> Core<P> {
     }
 
     /// MANAGE CHANNEL (GPC 11.7).
+    #[inline(never)]
     pub(crate) fn manage_channel(
         &mut self,
         place: Place,

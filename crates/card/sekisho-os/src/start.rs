@@ -126,20 +126,20 @@ impl<P: Platform> SecureElement<P> {
             self.switch_off();
             return loaded;
         }
-        self.core.platform.profile.clone_from(profile);
+        self.core.platform.profile = Some(profile.clone());
         self.core.platform.free_ram = Self::part_ram(profile);
         let containers = &self.core.containers;
         self.core
             .interfaces
             .channels
             .begin(profile.logical_channels, |interface| containers.first(interface));
-        self.core.mute = false;
+        self.core.on = true;
         Ok(())
     }
 
     /// What is selected, proved, kept and waiting goes; what stands in NVM stays. Every command is answered 6581 from here on.
     pub(crate) fn switch_off(&mut self) {
-        self.core.mute = true;
+        self.core.on = false;
         self.buffers.clear();
         self.core.end_secure(|_| true);
         self.core.interfaces.channels.begin(0, |_| Selected::NONE);

@@ -10,7 +10,7 @@ use crate::call::CallRoom;
 use crate::chaining::COMMAND_DATA_MAX;
 use crate::channels::Channels;
 use crate::container::{ContainerMemory, ContainerParts};
-use crate::interface::{ContainerId, Interface, Place};
+use crate::interface::{Interface, Place};
 use crate::loader::Loader;
 use crate::messaging::MessagingMemory;
 use crate::nvm::{BulkArea, Layout, NvmParts, Staged};
@@ -56,15 +56,16 @@ pub(crate) struct Core<P: Platform> {
     /// Who is speaking in the TLS session whose command is processed.
     #[cfg(feature = "tls")]
     pub(crate) speaking: Option<crate::tls_inside::Speaking>,
-    /// The SE is off, or the flash has failed: what it holds is only known after a boot.
-    pub(crate) mute: bool,
+    /// The SE has started, and its flash has not failed since: otherwise, what it holds is only known after a boot.
+    pub(crate) on: bool,
 }
 
 /// What the product gives, but for the flash.
 pub(crate) struct PlatformParts<P: Platform> {
     pub(crate) rng: P::Rng,
     pub(crate) applications: P::Applications,
-    pub(crate) profile: Profile,
+    /// None before the first start.
+    pub(crate) profile: Option<Profile>,
     /// RAM that the budget leaves, in bytes.
     pub(crate) free_ram: usize,
 }
@@ -116,13 +117,13 @@ impl Scratch {
 }
 
 impl<P: Platform> Core<P> {
-    /// Nothing is known yet but the flash.
+    /// Nothing is known yet but the flash. All zeros but for what the product gives.
     pub(crate) const fn off(flash: P::Flash, rng: P::Rng) -> Self {
         Self {
             platform: PlatformParts {
                 rng,
                 applications: P::Applications::NEW,
-                profile: Profile::DEFAULT,
+                profile: None,
                 free_ram: 0,
             },
             nvm: NvmParts {
@@ -133,7 +134,7 @@ impl<P: Platform> Core<P> {
                 rooms: P::Containers::ROOMS,
             },
             containers: ContainerParts {
-                pairing: PairingState::of(Pairing::all_to(ContainerId::ESE)),
+                pairing: PairingState::of(Pairing::NONE),
                 table: P::Containers::NEW,
             },
             interfaces: InterfaceParts {
@@ -146,7 +147,7 @@ impl<P: Platform> Core<P> {
             changed: false,
             #[cfg(feature = "tls")]
             speaking: None,
-            mute: true,
+            on: false,
         }
     }
 

@@ -22,6 +22,7 @@ use crate::dispatch::Called;
 use crate::element::{SecureElement, is_get_response};
 use crate::interface::{ContainerId, Interface, Place};
 use crate::nvm::Staged;
+use crate::profile::Profile;
 use crate::registry::{Entry, Instance, Module};
 use crate::response::{Response, Wanted};
 use crate::state::{Core, Platform};
@@ -44,7 +45,7 @@ impl<P: Platform> Core<P> {
             logical_channel: 0,
         }
         .inside();
-        let common = self.platform.profile.common;
+        let common = Profile::or_default(&self.platform.profile).common;
         let (container, entry) = self.containers.find((row, common), &name, inside)?;
         let usable = self.containers.get(container).usable(entry.id, inside)?;
         (usable.module == Module::TLS_MANAGER).then_some((container, entry))
@@ -199,7 +200,7 @@ impl<P: Platform> SecureElement<P> {
         }
         self.leave_rest(&manager, place);
         let sw = self.buffers.response.status();
-        self.core.mute |= sw == StatusWord::MEMORY_FAILURE;
+        self.core.on &= sw != StatusWord::MEMORY_FAILURE;
         // With 6400 a record is to be sent again.
         if sw != StatusWord::NO_ERROR && sw != StatusWord::NO_SPECIFIC_DIAGNOSIS {
             self.core.end_tls_at(place);
@@ -301,7 +302,7 @@ impl<P: Platform> SecureElement<P> {
         core.speaking = Some(speaking);
         core.process(inside, &command, scratch, response);
         core.speaking = None;
-        core.mute |= response.status() == StatusWord::MEMORY_FAILURE;
+        core.on &= response.status() != StatusWord::MEMORY_FAILURE;
         if response.status() != StatusWord::NO_ERROR {
             if let Some(session) = loading {
                 core.refuse_load(inside, session, response.status(), &mut scratch.staged);

@@ -110,6 +110,8 @@ const R_ENCRYPTION_SUPPORT: u8 = 0x40;
 pub struct ScpParameter(u8);
 
 impl ScpParameter {
+    /// 00: nothing of what can be chosen.
+    pub const NONE: Self = Self(0);
     /// 70: pseudo-random card challenge, R-MAC, R-ENCRYPTION, S8.
     pub const FULL_S8: Self = Self(PSEUDO_RANDOM | R_MAC_SUPPORT | R_ENCRYPTION_SUPPORT);
     /// 71: the same with S16.

@@ -27,6 +27,7 @@ const SCP03: u8 = 0x03;
 /// Nothing to say (GPC 11.5.3.1).
 const NO_RECEIPT: u8 = 0x00;
 
+#[inline(never)]
 pub(super) fn install(
     domain: &mut SecurityDomain<'_, '_>,
     capdu: &CApdu<'_>,
@@ -148,6 +149,7 @@ fn registry_update(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>, out: 
 }
 
 /// INSTALL for personalisation: the application that STORE DATA is for from here on; no other field has a meaning.
+#[inline(never)]
 pub(super) fn install_for_personalisation(
     domain: &mut SecurityDomain<'_, '_>,
     capdu: &CApdu<'_>,
@@ -176,6 +178,7 @@ pub(super) fn install_for_personalisation(
 const LAST_BLOCK: u8 = 0x80;
 
 /// LOAD (GPC 11.6): a block of a load file, whose number is P2.
+#[inline(never)]
 pub(super) fn load(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>) -> Outcome {
     if capdu.p1 & !LAST_BLOCK != 0 {
         return Err(wrong_p1p2());

@@ -79,6 +79,7 @@ pub(super) fn file_control_information(
 }
 
 /// The class decides about the form: GlobalPlatform's gets the data object, ISO's its value alone (GPC 11.3.3.1).
+#[inline(never)]
 pub(super) fn process(
     domain: &mut SecurityDomain<'_, '_>,
     capdu: &CApdu<'_>,

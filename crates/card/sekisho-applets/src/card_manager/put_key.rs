@@ -38,6 +38,7 @@ const fn not_supported() -> Refusal {
     Refusal(StatusWord::ALGORITHM_NOT_SUPPORTED)
 }
 
+#[inline(never)]
 pub(super) fn process(
     domain: &mut SecurityDomain<'_, '_>,
     capdu: &CApdu<'_>,
@@ -168,6 +169,7 @@ fn skip(reader: &mut Reader<'_>, bytes: &[u8]) -> bool {
 }
 
 /// DELETE `[key]` by KVN, by KID, or by both (GPC 11.2.2.3.2), or of what has an AID.
+#[inline(never)]
 pub(super) fn delete(
     domain: &mut SecurityDomain<'_, '_>,
     capdu: &CApdu<'_>,

@@ -28,6 +28,7 @@ const ANSWER_MAX: usize = 223;
 const LOCK: u8 = 0x80;
 
 impl CardManager {
+    #[inline(never)]
     pub(super) fn get_status(
         &mut self,
         place: Place,
@@ -159,6 +160,7 @@ fn show(
     Ok(shown.encode(tags, out)?)
 }
 
+#[inline(never)]
 pub(super) fn set_status(domain: &mut SecurityDomain<'_, '_>, capdu: &CApdu<'_>) -> Outcome {
     match capdu.p1 {
         ISSUER_SECURITY_DOMAIN => {
@@ -207,6 +209,7 @@ mod tests {
                 load_file: Some(0),
                 security_domain: Some(0),
                 secure_only: false,
+                mark: sekisho_os::NotZero::Value,
             };
             registry.set(index, Some(entry));
         }

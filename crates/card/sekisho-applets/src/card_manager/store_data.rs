@@ -81,6 +81,7 @@ impl Blocks {
 }
 
 /// A block; with the last one all that has come is stored, or nothing. An error ends the sequence.
+#[inline(never)]
 pub(super) fn process(
     blocks: &mut Blocks,
     owner: (Place, u32),

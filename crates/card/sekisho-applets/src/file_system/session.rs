@@ -1,6 +1,6 @@
 //! What a reader has selected and proved.
 
-use sekisho_os::{Context, Interface, Place};
+use sekisho_os::{Context, Interface, NotZero, Place};
 use zeroize::Zeroize;
 
 use super::tree::{FileNumber, MF, NO_DF, Tree};
@@ -40,6 +40,7 @@ pub(super) struct Session {
     /// The key file that opened secure messaging.
     pub(super) messaging_key: Option<FileNumber>,
     challenge: Challenge,
+    _is: NotZero,
 }
 
 impl Session {
@@ -54,6 +55,7 @@ impl Session {
             record: 0,
             messaging_key: None,
             challenge: Challenge::NONE,
+            _is: NotZero::Value,
         }
     }
 

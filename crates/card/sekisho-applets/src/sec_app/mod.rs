@@ -7,7 +7,7 @@ mod commands;
 mod key_pair;
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_os::{Application, Context, Next, Outcome, Refusal, State as Memory};
+use sekisho_os::{Application, Context, Next, NotZero, Outcome, Refusal, State as Memory};
 use sekisho_paging::device::{Accepted, Device, RECORD, Record, State};
 use sekisho_paging::keys::RecoveryKey;
 use sekisho_paging::message::Message;
@@ -31,17 +31,22 @@ const WRONG_DATA: Refusal = Refusal(StatusWord::INCORRECT_DATA);
 /// SecApp. All of it is RAM: after a loss of power it begins with what stands in NVM.
 #[derive(Debug)]
 pub struct SecApp {
-    device: Option<Device>,
-    /// An answer whose record is being written: it counts when the record is found in NVM.
-    accepted: Option<Accepted>,
+    known: Option<Known>,
     /// The latest recovery request, until it has its grant.
     request: Option<([u8; REQUEST], Request)>,
 }
 
+#[derive(Debug)]
+struct Known {
+    device: Device,
+    /// An answer whose record is being written: it counts when the record is found in NVM.
+    accepted: Option<Accepted>,
+    _mark: NotZero,
+}
+
 impl Memory for SecApp {
     const NEW: Self = Self {
-        device: None,
-        accepted: None,
+        known: None,
         request: None,
     };
 }
@@ -111,29 +116,39 @@ impl Application for SecApp {
 
 impl SecApp {
     fn device(&mut self) -> Result<&mut Device, Refusal> {
-        self.device.as_mut().ok_or(NOT_READY)
+        Ok(&mut self.known()?.device)
+    }
+
+    fn known(&mut self) -> Result<&mut Known, Refusal> {
+        self.known.as_mut().ok_or(NOT_READY)
     }
 
     /// Brings RAM to where NVM is: to the answer that has been written since, or, when the record is another, to the record.
     fn catch_up(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
         let mut record = Record([0; RECORD]);
-        let accepted = self.accepted.take();
+        let accepted = self.known.as_mut().and_then(|known| known.accepted.take());
         if context.get(STATE_RECORD, 0, &mut record.0)? != Some(RECORD) {
-            self.device = None;
+            self.known = None;
             return Err(NOT_READY);
         }
-        if let (Some(device), Some(accepted)) = (&mut self.device, accepted)
+        if let (Some(known), Some(accepted)) = (&mut self.known, accepted)
             && accepted.record() == record
         {
-            device.promote(accepted);
+            known.device.promote(accepted);
             return Ok(());
         }
         let state = State::restore(&record.0).map_err(|_| NOT_READY)?;
-        match &mut self.device {
-            Some(device) if *device.state() == state => {}
+        match &mut self.known {
+            Some(Known { device, .. }) if *device.state() == state => {}
             // DONE: the same identity, and the poll that is out stays out.
-            Some(device) if device.state().uid == state.uid => device.settle(state),
-            device => *device = Some(Device::new(state)),
+            Some(Known { device, .. }) if device.state().uid == state.uid => device.settle(state),
+            known => {
+                *known = Some(Known {
+                    device: Device::new(state),
+                    accepted: None,
+                    _mark: NotZero::Value,
+                });
+            }
         }
         Ok(())
     }
@@ -149,7 +164,7 @@ impl SecApp {
         context.put(STATE_RECORD, 0, &accepted.record().0)?;
         put_message(accepted.message(), out)?;
         out.u8(accepted.sent())?;
-        self.accepted = Some(accepted);
+        self.known()?.accepted = Some(accepted);
         Ok(())
     }
 
@@ -183,7 +198,7 @@ impl SecApp {
         let key = recovery_key(context)?;
         let (sealed, request) = self.request.as_ref().ok_or(NOT_READY)?;
         let grant = Grant::open(&key, sealed, grant).map_err(|_| WRONG_DATA)?;
-        let before = self.device.as_ref().ok_or(NOT_READY)?.state();
+        let before = self.known.as_ref().ok_or(NOT_READY)?.device.state();
         let state = grant.state(&key, request, before);
         context.put(STATE_RECORD, 0, &state.record().0)?;
         // One grant for a request: again, it would bring an old identity back, and wear the flash as often as somebody likes.

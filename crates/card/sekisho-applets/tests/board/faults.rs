@@ -3,7 +3,7 @@
 //! the one that everything else is played to.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::common::board::{
     BoardFlash, Emulator, Randomness, START, Setup, firmware, flash_path, options, symbol,
 };
+use crate::common::debugger::Debugger;
 use crate::common::{SeededRng, new_card_of, profile};
 use sekisho_keys::Rng as _;
 use sekisho_os::ResetCounts;
@@ -22,9 +23,6 @@ const SP: u32 = 13;
 const PC: u32 = 15;
 /// Random bytes before a source fails.
 const LATER: usize = 4096;
-/// Why the chip has stopped: signals 2 and 5.
-const INTERRUPTED: &str = "T02";
-const TRAPPED: &str = "T05";
 /// An address at which nothing is.
 const NOWHERE: u32 = 0xE800_0000;
 /// Hardly any stack (`firmware/mps2/memory.x`).
@@ -37,54 +35,6 @@ const INITIALIZE: &[u8] = b"\x80\x50\x00\x00\x08hostrand\x00";
 const NO_PRECISE_DIAGNOSIS: &[u8] = &[0x6F, 0x00];
 /// ATR of a chip that does not start.
 const DEAD: &[u8] = &[0x3B, 0x00];
-
-/// The remote protocol of GDB (GDB manual, appendix E), as much as is needed.
-struct Debugger(UnixStream);
-
-impl Debugger {
-    fn send(&mut self, body: &str) {
-        let sum = body.bytes().fold(0_u8, u8::wrapping_add);
-        write!(self.0, "${body}#{sum:02x}").unwrap();
-    }
-
-    fn receive(&mut self) -> String {
-        let mut text = String::new();
-        let mut byte = [0];
-        loop {
-            self.0.read_exact(&mut byte).unwrap();
-            match byte[0] {
-                b'+' if text.is_empty() => {}
-                b'$' => text.clear(),
-                b'#' => break,
-                other => text.push(other.into()),
-            }
-        }
-        self.0.read_exact(&mut [0; 2]).unwrap();
-        self.0.write_all(b"+").unwrap();
-        text
-    }
-
-    /// The answer to a request; the chip may say more than once that it has stopped.
-    fn ask(&mut self, body: &str) -> String {
-        self.send(body);
-        loop {
-            let answer = self.receive();
-            if !answer.starts_with('T') {
-                return answer;
-            }
-        }
-    }
-
-    /// Waits until the chip stops with this signal.
-    fn stops(&mut self, signal: &str) {
-        while !self.receive().starts_with(signal) {}
-    }
-
-    fn stop(&mut self) {
-        self.0.write_all(&[3]).unwrap();
-        self.stops(INTERRUPTED);
-    }
-}
 
 /// One of the counts.
 type Count = fn(&mut ResetCounts) -> &mut u16;
@@ -99,7 +49,7 @@ struct Chip {
 impl Chip {
     /// Starts what this flash holds; `random` writes what the source says.
     fn start(flash: PathBuf, is_debugged: bool, random: impl FnOnce(UnixStream) + Send + 'static) -> Self {
-        let socket = flash.with_extension("gdb");
+        let socket = Debugger::socket(&flash);
         let device = format!("unix:{},server=on,wait=off", socket.display());
         let debugging = ["-gdb", &device];
         let mut emulator = Emulator::start(&Setup {
@@ -116,15 +66,7 @@ impl Chip {
         let debugger = is_debugged.then(|| {
             // It listens when the chip runs.
             emulator.ask(0, &[4]).unwrap();
-            let mut debugger = Debugger(UnixStream::connect(&socket).unwrap());
-            // The emulator lets nobody write single registers who has not read what there are.
-            assert!(
-                debugger
-                    .ask("qXfer:features:read:target.xml:0,fff")
-                    .contains("<target>")
-            );
-            debugger.send("c");
-            debugger
+            Debugger::attach(&flash)
         });
         Self {
             emulator,
@@ -164,11 +106,11 @@ impl Chip {
     fn spoil(&mut self, port: usize, command: &[u8], at: u32, (register, value): (u32, u32)) -> Vec<u8> {
         let debugger = self.debugger.as_mut().unwrap();
         debugger.stop();
-        assert_eq!(debugger.ask(&format!("Z0,{at:x},2")), "OK");
+        debugger.breakpoint(at, true);
         debugger.send("c");
         self.emulator.send(port, command).unwrap();
-        debugger.stops(TRAPPED);
-        assert_eq!(debugger.ask(&format!("z0,{at:x},2")), "OK");
+        debugger.trapped();
+        debugger.breakpoint(at, false);
         let value = hex::encode(value.to_le_bytes());
         assert_eq!(debugger.ask(&format!("P{register:x}={value}")), "OK");
         debugger.send("c");
@@ -179,7 +121,7 @@ impl Chip {
 impl Drop for Chip {
     fn drop(&mut self) {
         self.emulator.kill();
-        let _ = fs::remove_file(self.flash.with_extension("gdb"));
+        let _ = fs::remove_file(Debugger::socket(&self.flash));
     }
 }
 

@@ -38,6 +38,7 @@ fn each(indices: Indices) -> impl Iterator<Item = u8> {
 }
 
 impl<P: Platform> Core<P> {
+    #[inline(never)]
     pub(super) fn delete(
         &mut self,
         by: Authorisation,

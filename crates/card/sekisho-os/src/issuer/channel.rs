@@ -18,6 +18,7 @@ impl SecurityDomain<'_, '_> {
     /// # Errors
     /// 6985 on an interface on which the domain, or the one above it whose keys are meant, does not answer to strangers; 6A86 for a P2 other than 00; 6A88 without such a key set; 6985 when its sequence counter is used up; 6700 for a host challenge
     /// of the wrong length; 6A84 when too many secure channels are open: of those that are being opened the oldest makes room.
+    #[inline(never)]
     pub fn initialize_update(&mut self, capdu: &CApdu<'_>, out: &mut Writer<'_>) -> Outcome {
         let place = self.context.place;
         if !self.context.entry.access.includes(place.interface) {
@@ -90,6 +91,7 @@ impl SecurityDomain<'_, '_> {
     ///
     /// # Errors
     /// 6985 without INITIALIZE UPDATE before it; 6300 for a wrong host cryptogram, 6982 for a wrong C-MAC.
+    #[inline(never)]
     pub fn external_authenticate(&mut self, capdu: &CApdu<'_>) -> Outcome {
         let place = self.context.place;
         let refused = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);

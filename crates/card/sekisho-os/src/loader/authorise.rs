@@ -31,6 +31,7 @@ impl Loader {
     ///
     /// # Errors
     /// The status words of broadcast update, 2.3.
+    #[inline(never)]
     pub fn authorise(
         &mut self,
         nvm: &mut Nvm<'_>,
@@ -81,6 +82,7 @@ impl Loader {
     }
 
     /// Takes the SHA-256 of what stands in the slot. If it is not the manifest's, what is staged is wiped: nothing can make it right.
+    #[inline(never)]
     fn own_digest(&mut self, nvm: &mut Nvm<'_>, staged: &Staged) -> Result<Manifest, StatusWord> {
         let region = slot(nvm, self.inactive_slot())?;
         let len = length(&staged.manifest)?;
@@ -107,6 +109,7 @@ impl Loader {
     }
 
     /// Makes the staged image the active part, with its receipt, in one transaction.
+    #[inline(never)]
     fn activate(
         &mut self,
         nvm: &mut Nvm<'_>,
@@ -134,6 +137,7 @@ impl Loader {
     }
 
     /// Puts the new keys of the staged image in the place of the old ones, with key version and receipt, in one transaction, and wipes the image.
+    #[inline(never)]
     fn change_keys(
         &mut self,
         nvm: &mut Nvm<'_>,
@@ -153,6 +157,7 @@ impl Loader {
         out.bytes(&receipt).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)
     }
 
+    #[inline(never)]
     fn discard(
         &mut self,
         nvm: &mut Nvm<'_>,

@@ -89,10 +89,10 @@ pub struct PartState {
 }
 
 impl Loader {
-    /// It knows of nothing yet.
+    /// It knows of nothing yet, and of no keys: zeros.
     pub(crate) const NEW: Self = Self {
         active: None,
-        key_version: Manifest::FIRST_KEY_VERSION,
+        key_version: 0,
         staged: UNKNOWN,
         loading: UNKNOWN.1,
         broadcast: Place::EMPTY,

@@ -188,6 +188,8 @@ impl Change {
 
 /// What an unused place holds.
 const NOTHING: Key = Key::new(0, 0, 0);
+/// The same, all zeros.
+const UNUSED: Change = Change::Put(NOTHING, (0, 0));
 
 /// The writes of one command, kept back until it has succeeded. Wiped when dropped: there may be keys among them.
 pub(crate) struct Staged {
@@ -208,7 +210,7 @@ impl Staged {
         Self {
             bytes: [0; STAGED_BYTES_MAX],
             len: 0,
-            changes: [Change::Remove(NOTHING); STAGED_RECORDS_MAX],
+            changes: [UNUSED; STAGED_RECORDS_MAX],
             count: 0,
             since: Mark { records: 0, bytes: 0 },
             worked: false,

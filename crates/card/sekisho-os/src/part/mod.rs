@@ -99,15 +99,16 @@ impl fmt::Display for NoPart {
 
 impl core::error::Error for NoPart {}
 
-/// Why a command was answered 6F00.
+/// Why a command was answered 6F00. None is 0, in an `Option`, so that no failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum PartFailure {
     /// It trapped.
-    Trap(Trap),
+    Trap(Trap) = 1,
     /// Its answer has this length, which none has.
-    Length(i32),
+    Length(i32) = 2,
     /// It gave a status word that is the SE's own.
-    StatusWord(u16),
+    StatusWord(u16) = 3,
 }
 
 impl fmt::Display for PartFailure {

@@ -1,20 +1,25 @@
 //! AES and its modes.
 
+use ::aes::Aes128;
 use ::aes::cipher::common::InnerInit as _;
 use ::aes::cipher::consts::U16;
 use ::aes::cipher::{
     Array, BlockCipherDecrypt, BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt,
-    BlockModeDecrypt as _, BlockSizeUser, InnerIvInit as _, Key, KeyInit, StreamCipher as _,
+    BlockModeDecrypt as _, BlockSizeUser, InnerIvInit as _, KeyInit, StreamCipher as _,
     StreamCipherCoreWrapper, StreamCipherSeek as _,
 };
-use ::aes::{Aes128, Aes128Enc};
 
+#[cfg(target_os = "none")]
+use super::compact::Aes;
+#[cfg(not(target_os = "none"))]
 use crate::aes_key::Bytes;
 use crate::{AesKey, BLOCK};
 
-/// Calls a function for the cipher of the key's length: for both directions, or with `encrypt` for that one alone, which expands half as much.
+/// Calls a function for the cipher of the key's length: for both directions, or with `encrypt` for that one alone, which expands half as much. On a chip there is one for all
+/// lengths and directions.
 ///
 /// The functions are not inlined: the three of them together would take three expanded keys of the stack, and rooms for many blocks.
+#[cfg(not(target_os = "none"))]
 macro_rules! with_cipher {
     ($key:expr, $function:ident($($argument:expr),*)) => {
         with_cipher!(@ Aes128 Aes192 Aes256, $key, $function($($argument),*))
@@ -31,10 +36,40 @@ macro_rules! with_cipher {
     };
 }
 
-/// A cipher of 16-byte blocks that is made of a key.
-trait Cipher: KeyInit + BlockSizeUser<BlockSize = U16> {}
+#[cfg(target_os = "none")]
+macro_rules! with_cipher {
+    ($key:expr, $function:ident($($argument:expr),*)) => {
+        $function::<Aes>($key, $($argument),*)
+    };
+    (encrypt $key:expr, $function:ident($($argument:expr),*)) => {
+        $function::<Aes>($key, $($argument),*)
+    };
+}
 
-impl<C: KeyInit + BlockSizeUser<BlockSize = U16>> Cipher for C {}
+/// A cipher of 16-byte blocks that is made of a key.
+trait Cipher: BlockSizeUser<BlockSize = U16> {
+    type Key;
+
+    fn of(key: &Self::Key) -> Self;
+}
+
+#[cfg(not(target_os = "none"))]
+impl<C: KeyInit + BlockSizeUser<BlockSize = U16>> Cipher for C {
+    type Key = ::aes::cipher::Key<C>;
+
+    fn of(key: &::aes::cipher::Key<C>) -> Self {
+        Self::new(key)
+    }
+}
+
+#[cfg(target_os = "none")]
+impl Cipher for Aes {
+    type Key = AesKey;
+
+    fn of(key: &AesKey) -> Self {
+        Self::of(key)
+    }
+}
 
 /// A block XOR another.
 #[inline(always)]
@@ -44,16 +79,16 @@ pub(super) fn xor(block: &mut [u8; BLOCK], with: &[u8; BLOCK]) {
 
 pub(crate) fn ecb_encrypt(key: &AesKey, block: &mut [u8; BLOCK]) {
     #[inline(never)]
-    fn with<C: Cipher + BlockCipherEncrypt>(key: &Key<C>, block: &mut [u8; BLOCK]) {
-        C::new(key).encrypt_block(block.into());
+    fn with<C: Cipher + BlockCipherEncrypt>(key: &C::Key, block: &mut [u8; BLOCK]) {
+        C::of(key).encrypt_block(block.into());
     }
     with_cipher!(encrypt key, with(block));
 }
 
 pub(crate) fn ecb_encrypt_all(key: &AesKey, blocks: &mut [[u8; BLOCK]]) {
     #[inline(never)]
-    fn with<C: Cipher + BlockCipherEncrypt>(key: &Key<C>, blocks: &mut [[u8; BLOCK]]) {
-        C::new(key).encrypt_blocks(Array::cast_slice_from_core_mut(blocks));
+    fn with<C: Cipher + BlockCipherEncrypt>(key: &C::Key, blocks: &mut [[u8; BLOCK]]) {
+        C::of(key).encrypt_blocks(Array::cast_slice_from_core_mut(blocks));
     }
     with_cipher!(encrypt key, with(blocks));
 }
@@ -69,8 +104,8 @@ pub(crate) fn cbc_encrypt_counted(key: &AesKey, counter: &[u8; BLOCK], blocks: &
 
 fn cbc_encrypt_from(key: &AesKey, is_counter: bool, iv: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
     #[inline(never)]
-    fn with<C: Cipher + BlockCipherEncrypt>(key: &Key<C>, chain: CbcEncryption<'_>) {
-        C::new(key).encrypt_with_backend(chain);
+    fn with<C: Cipher + BlockCipherEncrypt>(key: &C::Key, chain: CbcEncryption<'_>) {
+        C::of(key).encrypt_with_backend(chain);
     }
     let chain = CbcEncryption {
         is_counter,
@@ -109,9 +144,9 @@ impl BlockCipherEncClosure for CbcEncryption<'_> {
 
 pub(crate) fn cbc_decrypt(key: &AesKey, iv: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
     #[inline(never)]
-    fn with<C: Cipher + BlockCipherDecrypt>(key: &Key<C>, iv: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
+    fn with<C: Cipher + BlockCipherDecrypt>(key: &C::Key, iv: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
         let blocks = Array::cast_slice_from_core_mut(blocks);
-        cbc::Decryptor::inner_iv_init(C::new(key), iv.into()).decrypt_blocks(blocks);
+        cbc::Decryptor::inner_iv_init(C::of(key), iv.into()).decrypt_blocks(blocks);
     }
     with_cipher!(key, with(iv, blocks));
 }
@@ -120,11 +155,11 @@ pub(crate) fn cbc_decrypt(key: &AesKey, iv: &[u8; BLOCK], blocks: &mut [[u8; BLO
 pub(crate) fn cbc_decrypt_counted(key: &AesKey, counter: &[u8; BLOCK], blocks: &mut [[u8; BLOCK]]) {
     #[inline(never)]
     fn with<C: Cipher + BlockCipherEncrypt + BlockCipherDecrypt>(
-        key: &Key<C>,
+        key: &C::Key,
         counter: &[u8; BLOCK],
         blocks: &mut [[u8; BLOCK]],
     ) {
-        let (cipher, mut iv) = (C::new(key), *counter);
+        let (cipher, mut iv) = (C::of(key), *counter);
         cipher.encrypt_block((&mut iv).into());
         let blocks = Array::cast_slice_from_core_mut(blocks);
         cbc::Decryptor::inner_iv_init(cipher, (&iv).into()).decrypt_blocks(blocks);
@@ -136,12 +171,12 @@ pub(crate) fn cbc_decrypt_counted(key: &AesKey, counter: &[u8; BLOCK], blocks: &
 pub(crate) fn ctr_xor(key: &AesKey, iv: &[u8; BLOCK], offset: u64, buf: &mut [u8]) -> Option<()> {
     #[inline(never)]
     fn with<C: Cipher + BlockCipherEncrypt>(
-        key: &Key<C>,
+        key: &C::Key,
         iv: &[u8; BLOCK],
         offset: u64,
         buf: &mut [u8],
     ) -> Option<()> {
-        let core = ctr::CtrCore::<C, ctr::flavors::Ctr128BE>::inner_iv_init(C::new(key), iv.into());
+        let core = ctr::CtrCore::<C, ctr::flavors::Ctr128BE>::inner_iv_init(C::of(key), iv.into());
         let mut stream = StreamCipherCoreWrapper::from_core(core);
         stream.try_seek(offset).ok()?;
         stream.try_apply_keystream(buf).ok()
@@ -152,8 +187,8 @@ pub(crate) fn ctr_xor(key: &AesKey, iv: &[u8; BLOCK], offset: u64, buf: &mut [u8
 /// `keys` and `out` have lengths that fit.
 pub(crate) fn key_wrap(kek: &AesKey, keys: &[u8], out: &mut [u8]) -> Option<()> {
     #[inline(never)]
-    fn with<C: Cipher + BlockCipherEncrypt>(kek: &Key<C>, keys: &[u8], out: &mut [u8]) -> Option<()> {
-        aes_kw::AesKw::inner_init(C::new(kek))
+    fn with<C: Cipher + BlockCipherEncrypt>(kek: &C::Key, keys: &[u8], out: &mut [u8]) -> Option<()> {
+        aes_kw::AesKw::inner_init(C::of(kek))
             .wrap_key(keys, out)
             .ok()
             .map(|_| ())
@@ -164,8 +199,8 @@ pub(crate) fn key_wrap(kek: &AesKey, keys: &[u8], out: &mut [u8]) -> Option<()> 
 /// `wrapped` and `out` have lengths that fit. `None` when the check fails.
 pub(crate) fn key_unwrap(kek: &AesKey, wrapped: &[u8], out: &mut [u8]) -> Option<()> {
     #[inline(never)]
-    fn with<C: Cipher + BlockCipherDecrypt>(kek: &Key<C>, wrapped: &[u8], out: &mut [u8]) -> Option<()> {
-        aes_kw::AesKw::inner_init(C::new(kek))
+    fn with<C: Cipher + BlockCipherDecrypt>(kek: &C::Key, wrapped: &[u8], out: &mut [u8]) -> Option<()> {
+        aes_kw::AesKw::inner_init(C::of(kek))
             .unwrap_key(wrapped, out)
             .ok()
             .map(|_| ())
@@ -192,7 +227,12 @@ impl Block {
 }
 
 /// AES-SIV with the MAC's half of the key expanded.
-pub(crate) struct Siv(aes_siv::siv::CmacSiv<Aes128Enc>);
+pub(crate) struct Siv(aes_siv::siv::CmacSiv<SivCipher>);
+
+#[cfg(not(target_os = "none"))]
+type SivCipher = ::aes::Aes128Enc;
+#[cfg(target_os = "none")]
+type SivCipher = Aes;
 
 impl Siv {
     pub(crate) fn new(key: &[u8; 2 * BLOCK]) -> Self {

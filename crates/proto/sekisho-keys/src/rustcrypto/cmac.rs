@@ -1,17 +1,22 @@
 //! CMAC (NIST SP 800-38B) over AES, each MAC in one call of the cipher: some of its backends prepare the expanded key at every call.
 
+#[cfg(not(target_os = "none"))]
+use ::aes::cipher::KeyInit as _;
 use ::aes::cipher::consts::U16;
-use ::aes::cipher::{
-    BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit as _,
-};
+use ::aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser};
+#[cfg(not(target_os = "none"))]
 use ::aes::{Aes128Enc, Aes192Enc, Aes256Enc};
 use zeroize::Zeroizing;
 
 use super::aes::xor;
+#[cfg(target_os = "none")]
+use super::compact::Aes;
+#[cfg(not(target_os = "none"))]
 use crate::aes_key::Bytes;
 use crate::{AesKey, BLOCK};
 
 /// An expanded key. Erased when dropped.
+#[cfg(not(target_os = "none"))]
 #[allow(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 pub(crate) enum MacKey {
     Aes128(Aes128Enc),
@@ -19,6 +24,7 @@ pub(crate) enum MacKey {
     Aes256(Aes256Enc),
 }
 
+#[cfg(not(target_os = "none"))]
 impl MacKey {
     pub(crate) fn new(key: &AesKey) -> Self {
         match &key.0 {
@@ -28,17 +34,37 @@ impl MacKey {
         }
     }
 
-    pub(crate) fn mac(&self, parts: &[&[u8]]) -> [u8; BLOCK] {
-        let mut mac = [0; BLOCK];
-        let making = Making {
-            parts,
-            chain: &mut mac,
-        };
+    fn make(&self, making: Making<'_>) {
         match self {
             Self::Aes128(key) => key.encrypt_with_backend(making),
             Self::Aes192(key) => key.encrypt_with_backend(making),
             Self::Aes256(key) => key.encrypt_with_backend(making),
         }
+    }
+}
+
+/// An expanded key. Erased when dropped.
+#[cfg(target_os = "none")]
+pub(crate) struct MacKey(Aes);
+
+#[cfg(target_os = "none")]
+impl MacKey {
+    pub(crate) fn new(key: &AesKey) -> Self {
+        Self(Aes::of(key))
+    }
+
+    fn make(&self, making: Making<'_>) {
+        self.0.encrypt_with_backend(making);
+    }
+}
+
+impl MacKey {
+    pub(crate) fn mac(&self, parts: &[&[u8]]) -> [u8; BLOCK] {
+        let mut mac = [0; BLOCK];
+        self.make(Making {
+            parts,
+            chain: &mut mac,
+        });
         mac
     }
 }

@@ -2,6 +2,8 @@
 
 mod aes;
 mod cmac;
+#[cfg(any(target_os = "none", test))]
+mod compact;
 #[cfg(feature = "tls")]
 mod gcm;
 mod p256;

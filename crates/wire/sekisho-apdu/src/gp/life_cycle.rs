@@ -3,19 +3,20 @@
 /// The state byte of an executable load file: there is but one, LOADED (GPC Table 11-3).
 pub const ELF_LOADED: u8 = 0x01;
 
-/// Card life cycle, which the issuer security domain shows as its own (GPC Table 11-6).
+/// Card life cycle, which the issuer security domain shows as its own (GPC Table 11-6). In order; memory that holds zeros says of a card that it is terminated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(i8)]
 pub enum CardLifeCycle {
     /// 01.
-    OpReady,
+    OpReady = -4,
     /// 07.
-    Initialized,
+    Initialized = -3,
     /// 0F.
-    Secured,
+    Secured = -2,
     /// 7F.
-    CardLocked,
+    CardLocked = -1,
     /// FF.
-    Terminated,
+    Terminated = 0,
 }
 
 impl CardLifeCycle {
