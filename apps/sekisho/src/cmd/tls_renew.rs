@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject as _;
 use sekisho_gateway::{Identity, Outcome};
 
 use super::tls_script::{Command, sw};
-use super::tls_server::Played;
+use super::tls_server::{Objection, Played};
 use crate::files;
 
 /// SELECT of the TLS Manager (docs/spec/tls-manager.md, 1).
@@ -22,6 +22,14 @@ const NONE_WAITS: u16 = 0x6A88;
 const CHAIN: u8 = 2;
 /// Longest chain that makes a new key live (7).
 const CHAIN_MAX: usize = 992;
+
+/// A certificate that cannot be read, a request that cannot be written.
+fn of_files(error: &anyhow::Error) -> Objection {
+    Objection {
+        word: "file",
+        text: format!("{error:#}"),
+    }
+}
 
 /// Where requests and certificates stand.
 pub(super) struct Renewal(PathBuf);
@@ -52,7 +60,7 @@ impl Renewal {
         match next {
             Ok(next) => Some(vec![select, next]),
             Err(error) => {
-                played.why = Some(format!("{error:#}"));
+                played.why = Some(of_files(&error));
                 None
             }
         }
@@ -89,11 +97,15 @@ impl Renewal {
                 let path = self.file(identity, "der");
                 match files::write_public(&path, request) {
                     Ok(()) => played.renewed = Some(format!("request in {}", path.display())),
-                    Err(error) => played.why = Some(format!("{error:#}")),
+                    Err(error) => played.why = Some(of_files(&error)),
                 }
             }
             (0x9000, _) => played.renewed = Some("the new key has its certificate".to_owned()),
-            (word, _) => played.why = Some(format!("{}", sekisho_apdu::StatusWord(word).meaning())),
+            (word, _) => {
+                played.why = Some(Objection::answer(
+                    sekisho_apdu::StatusWord(word).meaning().to_string(),
+                ))
+            }
         }
         None
     }

@@ -157,9 +157,22 @@ enum Task {
 pub(super) struct Played {
     pub(super) outcomes: Vec<(Vec<u8>, Outcome)>,
     /// Why not every command was done as expected.
-    pub(super) why: Option<String>,
+    pub(super) why: Option<Objection>,
     /// What a renewal has brought.
     pub(super) renewed: Option<String>,
+}
+
+/// Why not every command was done as expected: a word for programs, and a sentence.
+pub(super) struct Objection {
+    pub(super) word: &'static str,
+    pub(super) text: String,
+}
+
+impl Objection {
+    /// An answer that is not the one expected.
+    pub(super) const fn answer(text: String) -> Self {
+        Self { word: "answer", text }
+    }
 }
 
 /// Which session it is, and with whom.
@@ -175,16 +188,6 @@ struct Head {
 struct Ended {
     head: Head,
     played: Played,
-    /// The commands, and what became of them.
-    outcomes: Vec<(Vec<u8>, Outcome)>,
-    /// Why not every command was done as expected.
-    why: Option<Objection>,
-}
-
-/// Why not every command was done as expected: a word for programs, and a sentence.
-struct Objection {
-    word: &'static str,
-    text: String,
 }
 
 /// Serves until it is stopped, or as often as it is asked.
@@ -398,8 +401,6 @@ async fn play(
     stop: &mut watch::Receiver<bool>,
 ) {
     let before = played.outcomes.len();
-) -> (Vec<Outcome>, Option<Objection>) {
-    let script = &shared.script;
     let mut objection = None;
     let as_expected = |at: usize, answer: &[u8]| {
         let command = script.get(at);
@@ -415,13 +416,12 @@ async fn play(
     let (outcomes, lost) = session.run_until(script, as_expected, told(stop)).await;
     let sent = script.iter().map(|command| command.bytes.clone());
     played.outcomes.extend(sent.zip(outcomes));
-    played.why = objection.or(lost.map(|lost| lost.to_string()));
-    let objection = objection.map(|text| Objection { word: "answer", text });
+    let objection = objection.map(Objection::answer);
     let lost = lost.map(|lost| Objection {
         word: lost.word(),
         text: lost.to_string(),
     });
-    (outcomes, objection.or(lost))
+    played.why = objection.or(lost);
 }
 
 impl Shared {
@@ -528,8 +528,6 @@ impl Ended {
             line("renewed", renewed);
         }
         if let Some(why) = &self.played.why {
-            line("ended", why);
-        if let Some(why) = &self.why {
             line("ended", &why.text);
         }
         lines.join("\n")
@@ -544,13 +542,12 @@ impl Ended {
         let mut object = self.head.as_json("end");
         object["commands"] = commands.collect::<Vec<_>>().into();
         object["as_expected"] = self.played.why.is_none().into();
-        object["error"] = self.played.why.clone().into();
+        let why = self.played.why.as_ref();
+        object["error"] = why.map(|why| why.text.clone()).into();
+        object["why"] = why.map(|why| why.word).into();
         if let Some(renewed) = &self.played.renewed {
             object["renewed"] = renewed.clone().into();
         }
-        object["as_expected"] = self.why.is_none().into();
-        object["error"] = self.why.as_ref().map(|why| why.text.clone()).into();
-        object["why"] = self.why.as_ref().map(|why| why.word).into();
         object
     }
 }
