@@ -4,7 +4,7 @@ use sekisho_apdu::Aid;
 use sekisho_link::ResetCounts;
 
 use crate::interface::{ContainerId, Protocol};
-use crate::memory::NotZero;
+use crate::not_zero::NotZero;
 use crate::pairing::{Pairing, Row};
 use crate::registry::InterfaceAccess;
 

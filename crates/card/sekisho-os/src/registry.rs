@@ -7,8 +7,8 @@ use sekisho_apdu::gp::{ApplicationLifeCycle, ELF_LOADED, Privileges};
 use sekisho_apdu::{Aid, DecodeError, PartialAid, Reader, Writer};
 
 use crate::interface::{ContainerId, Interface, Place};
-use crate::memory::NotZero;
 use crate::names::EntryId;
+use crate::not_zero::NotZero;
 use crate::refusal::Refusal;
 
 /// Registry index of the issuer security domain, which is selected where nothing else is.

@@ -130,17 +130,19 @@ fn sequence_counter(card: &mut Card) -> String {
     hex::encode(send(card, &[0x00, 0xCA, 0x00, 0xC1, 0x00]))
 }
 
+/// A card whose flash is cut when it is told to be.
+fn watched(make: &dyn Fn() -> Card) -> Card {
+    watch(true);
+    let card = make();
+    watch(false);
+    card
+}
+
 #[test]
 fn a_cut_in_the_chips_flash_is_before_or_after() {
     if firmware().is_none() {
         return;
     }
-    let watched = |make: &dyn Fn() -> Card| {
-        watch(true);
-        let card = make();
-        watch(false);
-        card
-    };
     let keys = Keys::new();
     let meter = || keys.card(flash(), &profile());
     sweep(
@@ -182,6 +184,16 @@ fn a_cut_in_the_chips_flash_is_before_or_after() {
                 .join(" ")
         },
     );
+}
+
+/// The same of what changes an image or keys.
+#[test]
+fn a_cut_in_the_chips_flash_while_an_update_comes_is_before_or_after() {
+    if firmware().is_none() {
+        return;
+    }
+    let keys = Keys::new();
+    let meter = || keys.card(flash(), &profile());
     // A page of the image is erased and written; then the new part takes the old one's place, and its pages are wiped.
     let broadcast = Broadcast::new(&keys, Custody::Design, &manifest(2, 1, V2), V2, 239);
     sweep(
