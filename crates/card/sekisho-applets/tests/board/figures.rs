@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use sekisho_apdu::gp::ins;
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::Mode;
 use sekisho_os::Interface;
@@ -13,7 +14,7 @@ use crate::common::board::{COUNTED, Figures, firmware};
 use crate::common::files::{self, Reader};
 use crate::common::script::Line;
 use crate::common::update::{Broadcast, Custody, Keys, V2, manifest};
-use crate::common::{Card, flash, profile, sw};
+use crate::common::{Card, flash, profile, send_on, sw};
 
 const SELECT_ROOT: &[u8] = &[0x00, 0xA4, 0x04, 0x00, 0x00];
 const SELECT_METER: &[u8] = b"\x00\xA4\x04\x00\x07\xF0SKOS\x00\x01";
@@ -45,7 +46,7 @@ impl Counted {
     }
 
     fn ask(&mut self, capdu: &[u8]) -> Figures {
-        let answer = self.transmit(Interface::Iso7816Contact, capdu);
+        let answer = send_on(self, Interface::Iso7816Contact, capdu);
         assert_eq!(sw(&answer), 0x9000, "{}", hex::encode(capdu));
         self.ago(0)
     }
@@ -53,13 +54,18 @@ impl Counted {
 
 impl Line for Counted {
     fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
-        let answer = crate::common::send_on(&mut self.card, interface, capdu);
+        let answer = Line::transmit(&mut self.card, interface, capdu);
         let now = self.card.figures().unwrap();
-        self.costs.push(Figures {
+        let cost = Figures {
             words: now.words - self.before.words,
             erases: now.erases - self.before.erases,
             ..now
-        });
+        };
+        // What fetches the answer on T=0 is part of what the command costs.
+        match self.costs.last_mut() {
+            Some(last) if capdu[1] == ins::GET_RESPONSE => last.instructions += cost.instructions,
+            _ => self.costs.push(cost),
+        }
         self.before = now;
         answer
     }

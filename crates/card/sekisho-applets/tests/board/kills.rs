@@ -19,10 +19,10 @@ const KILLS: usize = 25;
 /// The longest that a chip runs before it is killed, in microseconds.
 const LONGEST: u32 = 300_000;
 
-const SELECT_METER: &[u8] = b"\x00\xA4\x04\x00\x07\xF0SKOS\x00\x01";
+const SELECT_METER: &[u8] = b"\x00\xA4\x04\x00\x07\xF0SKOS\x00\x01\x00";
 const SELECT_ROOT: &[u8] = &[0x00, 0xA4, 0x04, 0x00, 0x00];
 const READ: &[u8] = &[0x80, 0x20, 0x00, 0x00, 0x04];
-const COUNT: &[u8] = &[0x80, 0x22, 0x00, 0x00, 0x02, 0x00, 0x01];
+const COUNT: &[u8] = &[0x80, 0x22, 0x00, 0x00, 0x02, 0x00, 0x01, 0x00];
 const SEQUENCE_COUNTER: &[u8] = &[0x00, 0xCA, 0x00, 0xC1, 0x00];
 const INITIALIZE: &[u8] = b"\x80\x50\x00\x00\x08hostrand\x00";
 
