@@ -150,7 +150,7 @@ fn making_selectable_says_it_too() {
     ] {
         let answer = host.send(&mut card, &make_selectable(SECOND, system));
         assert_eq!(sw(&answer), expected, "{system}");
-        let list = format!("4F{} 5C029F70CF", lv(SECOND));
+        let list = format!("4F{} 5C039F70CF", lv(SECOND));
         let shown = host.send(&mut card, &command("80F24002", &list));
         assert_eq!(shown, bytes("E3079F700103CF01419000"), "{system}");
     }
