@@ -211,10 +211,19 @@ pub(crate) fn private_folder(path: &Path, public: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Closes a file to others that has been found to be what it should be: whatever else is there is left as it is.
+pub(crate) fn close_known(path: &Path) {
+    close_ends(path, &[""]);
+}
+
 /// Closes a file to others, with the side files that SQLite keeps beside a database. One that is not there needs nothing.
-#[allow(clippy::print_stderr)]
 pub(crate) fn close(path: &Path) {
-    for end in ["", "-wal", "-shm"] {
+    close_ends(path, &["", "-wal", "-shm"]);
+}
+
+#[allow(clippy::print_stderr)]
+fn close_ends(path: &Path, ends: &[&str]) {
+    for end in ends {
         let mut name = path.as_os_str().to_owned();
         name.push(end);
         let path = PathBuf::from(name);

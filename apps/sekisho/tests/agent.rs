@@ -524,7 +524,7 @@ fn what_is_wrong_is_said_and_nothing_is_changed() {
     key_set(0x35);
     let (code, error) = system.run(&tcp, &[ca, token]);
     let words = "the SE has key set 30, and the server knows it by key set 35";
-    assert!(code == 1 && error.contains(words), "{code} {error}");
+    assert!(code == 75 && error.contains(words), "{code} {error}");
     key_set(0x30);
     assert_eq!(add(&card, 1).0, 1);
     assert_eq!(
@@ -532,4 +532,77 @@ fn what_is_wrong_is_said_and_nothing_is_changed() {
         "activated",
         "and it still works"
     );
+}
+
+/// What passes by itself is 75 with a time, what does not is 1: nobody listens, the server's certificate is another one.
+#[test]
+fn a_server_that_is_not_there_is_tried_again_later() {
+    let mut system = System::start(Custody::Hsm, 0);
+    let card = system.card(0);
+    let other = Certificate::self_signed(&["127.0.0.1"]).unwrap();
+    std::fs::write(system.path("other.pem"), &other.chain).unwrap();
+    std::fs::copy(system.path("ca.pem"), system.path("right.pem")).unwrap();
+    std::fs::copy(system.path("other.pem"), system.path("ca.pem")).unwrap();
+    let (code, result) = system.turn(&card.address);
+    assert_eq!((code, result.get("retry_after")), (1, None), "{result}");
+    std::fs::copy(system.path("right.pem"), system.path("ca.pem")).unwrap();
+    assert_eq!(system.turn(&card.address).0, 0);
+
+    let mut agent = system.agent(&card.address);
+    let server = system.server.take().unwrap();
+    system.runtime.block_on(server.stop());
+    let output = agent.output().unwrap();
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(75), "{result}");
+    assert_eq!(
+        (&result["result"], &result["retry_after"]),
+        (&json!("error"), &json!(60)),
+        "{result}"
+    );
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("nobody listens"), "{said}");
+}
+
+/// With --once no paging server is waited for without end: each is asked, and then it is said which were silent.
+#[test]
+fn paging_servers_that_are_silent_are_tried_again_later() {
+    let system = System::start(Custody::Hsm, 0);
+    let card = system.card(0);
+    let silent = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    let addresses = silent
+        .each_ref()
+        .map(|socket| socket.local_addr().unwrap().to_string());
+    let address = system.server.as_ref().unwrap().device_address;
+    for is_json in [true, false] {
+        let mut command = Command::new(SEKISHO);
+        command
+            .args(["agent", "--once", "--timeout", "1"])
+            .args(["--server", &format!("https://{address}")])
+            .args(["--card", &format!("tcp:{}", card.address)])
+            .args(["--paging", &addresses.join(",")])
+            .arg("--ca")
+            .arg(system.path("ca.pem"))
+            .arg("--token-file")
+            .arg(system.path("token"))
+            .arg("--spool")
+            .arg(system.path("spool"))
+            .stdin(Stdio::null());
+        if is_json {
+            command.arg("--json");
+        }
+        let begun = std::time::Instant::now();
+        let output = command.output().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(75), "{said}");
+        for address in &addresses {
+            let words = format!("no answer from the paging server {address}");
+            assert!(said.contains(&words), "{said}");
+        }
+        assert_eq!(said.contains(r#""retry_after":60"#), is_json, "{said}");
+    }
+    for socket in silent {
+        socket.set_nonblocking(true).unwrap();
+        assert!(socket.recv(&mut [0; 64]).is_ok(), "each was asked");
+    }
 }

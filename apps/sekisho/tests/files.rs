@@ -386,3 +386,34 @@ fn the_file_that_is_wrong_is_named() {
         chmod(name);
     }
 }
+
+/// A file that a command does not take for its own stays as it is, mode and all, and so does what stands beside it.
+#[test]
+fn another_file_is_left_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = scratch();
+    let path = |name: &str| folder.path().join(name);
+    let names = ["q", "q-wal", "q-shm"];
+    for name in names {
+        fs::write(path(name), "not of ours\n").unwrap();
+        fs::set_permissions(path(name), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    for arguments in [
+        &["card", "--listen", "127.0.0.1:0", "--flash", "q"][..],
+        &["hsm", "check", "--keystore", "q"],
+        &["paging", "--paging-address", "127.0.0.1:0", "--local", "q"],
+    ] {
+        let output = Command::new(SEKISHO)
+            .args(arguments)
+            .env("SEKISHO_PASSPHRASE", "passphrase")
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        for name in names {
+            let mode = fs::metadata(path(name)).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o644, "{arguments:?}: {name}");
+            assert_eq!(fs::read(path(name)).unwrap(), b"not of ours\n");
+        }
+    }
+}

@@ -119,9 +119,10 @@ fn when_files_run_out_it_says_so() {
     }
 }
 
-/// A server whose connections take all of its files says so, and that it goes on when they are gone.
+/// Connections that say nothing take no file that administration needs: the idlest give way at the device port. A server whose files are gone all the same, as it bounds no
+/// administrator, says so, and that it goes on when they are back.
 #[test]
-fn a_server_says_when_its_files_run_out() {
+fn a_server_keeps_files_back_and_says_when_they_run_out() {
     let folder = scratch();
     ok(folder.path(), &["hsm", "init"]);
     let any = "127.0.0.1:0";
@@ -150,16 +151,28 @@ fn a_server_says_when_its_files_run_out() {
             return line;
         }
     };
-    let address = hear("devices");
-    let address = address
-        .split_once("https://")
-        .unwrap()
-        .1
-        .split(' ')
-        .next()
-        .unwrap()
-        .to_owned();
-    let connections: Vec<_> = (0..64).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let heard = |what: &str| {
+        let line = hear(what);
+        let address = line.split_once("://").unwrap().1;
+        address.split([' ', '/']).next().unwrap().to_owned()
+    };
+    let (devices, administration) = (heard("devices"), heard("administration"));
+    let idle: Vec<_> = (0..64).map(|_| TcpStream::connect(&devices).unwrap()).collect();
+    // It takes them in, and lets most of them go.
+    std::thread::sleep(Duration::from_millis(500));
+    for path in ["livez", "readyz"] {
+        let mut answer = ureq::get(format!("http://{administration}/health/{path}"))
+            .config()
+            .timeout_global(Some(Duration::from_secs(5)))
+            .build()
+            .call()
+            .unwrap();
+        assert_eq!(answer.body_mut().read_to_string().unwrap(), "ok\n");
+    }
+    drop(idle);
+    let connections: Vec<_> = (0..64)
+        .map(|_| TcpStream::connect(&administration).unwrap())
+        .collect();
     hear("too many open files");
     drop(connections);
     hear("room for connections again");

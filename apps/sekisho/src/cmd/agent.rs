@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use sekisho_device::{
@@ -17,7 +17,7 @@ use sekisho_transport::{Card, DeviceLine, LinkAddress, LinkCard, PcscCard, Socke
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{OrUsage as _, in_a_line, refuse_variable, usage};
+use super::{OrUsage as _, in_a_line, refuse_variable, report, usage};
 use crate::files;
 use crate::trace::{self, Trace};
 
@@ -26,7 +26,9 @@ const IDLE: Duration = Duration::from_secs(300);
 /// How long an agent waits between two turns that load a part of the bulk each.
 const BETWEEN_LOADS: Duration = Duration::from_secs(60);
 /// Exit code of `--once` when the server asks for another try: EX_TEMPFAIL of sysexits.h.
-const TRY_AGAIN: u8 = 75;
+pub(super) const TRY_AGAIN: u8 = 75;
+/// Seconds after which to try again where nobody says how many.
+pub(super) const LATER: u32 = 60;
 /// Exit code of `--once` when the server blocks the SE: EX_NOPERM.
 const BLOCKED: u8 = 77;
 
@@ -83,7 +85,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', env = "SEKISHO_PAGING")]
     pub(super) paging: Vec<std::net::SocketAddr>,
 
-    /// Seconds to wait for the server, and for each answer of the SE
+    /// Seconds to wait for the server's whole answer, for each 4,096 bytes of a delivery, and for each answer of the SE
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(super) timeout: u64,
 
@@ -284,9 +286,22 @@ pub(super) fn next(turn: &Result<Turn>, backoff: &mut Backoff) -> Result<(Durati
     })
 }
 
+/// In how many seconds to try again, where a turn failed for what passes by itself.
+fn later(error: &Error) -> Option<u32> {
+    let error = error.downcast_ref::<AgentError>()?;
+    let asked = error.retry_after().unwrap_or(LATER);
+    error.is_temporary().then_some(asked)
+}
+
 /// The exit code of `--once`.
 pub(super) fn conclude(turn: Result<Turn>, is_json: bool) -> Result<ExitCode> {
-    let turn = turn?;
+    let turn = match turn {
+        Err(error) if later(&error).is_some() => {
+            report(&error);
+            return Ok(ExitCode::from(TRY_AGAIN));
+        }
+        turn => turn?,
+    };
     if !is_json {
         print_line(&describe(&turn));
     }
@@ -347,7 +362,10 @@ fn outcome(status: &Status) -> String {
 
 pub(super) fn as_json(turn: &Result<Turn>) -> Value {
     match turn {
-        Err(error) => json!({"result": "error", "error": in_a_line(error)}),
+        Err(error) => match later(error) {
+            Some(seconds) => json!({"result": "error", "error": in_a_line(error), "retry_after": seconds}),
+            None => json!({"result": "error", "error": in_a_line(error)}),
+        },
         Ok(Turn::Nothing) => json!({"result": "nothing"}),
         Ok(Turn::NotYet(seconds)) => json!({"result": "not_yet", "retry_after": seconds}),
         Ok(Turn::Loading {

@@ -2,15 +2,18 @@
 
 use anyhow::{Context, Result};
 use sekisho_device::paging::{Pager, Reason, SecApp, Step, UdpLink};
-use sekisho_device::{Agent, Backoff, DiskSpool, Facts, HttpsBackend, SharedCard, Turn};
+use sekisho_device::{Agent, AgentError, Backoff, DiskSpool, Facts, HttpsBackend, SharedCard, Turn};
 use sekisho_paging::message::{Action, Message};
+use sekisho_paging::recovery::REQUEST;
 use sekisho_transport::Card;
 use serde_json::json;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::agent::{self, Args, Progress};
 use super::agent_beside::Beside;
+use super::in_a_line;
 use crate::files;
 
 /// How often the agent looks around while it waits.
@@ -44,33 +47,29 @@ pub(super) fn run(args: &Args, agent: &mut PagedAgent) -> Result<ExitCode> {
     let mut card = SharedCard::new(args.card.open(timeout)?);
     paged.beside.start(&card);
     let started = Instant::now();
+    let mut silence = Silence::default();
     loop {
+        let asked = paged.link.server();
         match pager.turn(&mut card, &mut paged.link, started.elapsed()) {
-            Ok(Step::Wait(wait)) => {
-                if args.once && !pager.is_out() {
-                    paged.say("nothing", "nothing to do");
-                    return Ok(ExitCode::SUCCESS);
+            Ok(Step::Wait(_)) if args.once && !pager.is_out() => {
+                paged.say("nothing", "nothing to do");
+                return Ok(ExitCode::SUCCESS);
+            }
+            Ok(Step::Wait(wait)) => silence.wait(&paged, &mut pager, wait),
+            Ok(Step::Silent) => {
+                silence.goes_on(asked);
+                if args.once && silence.polls >= paged.link.servers() && started.elapsed() >= timeout {
+                    return Ok(paged.nobody_answers());
                 }
-                paged.link.wait(wait.min(LOOK));
             }
             Ok(Step::Act(message)) => {
-                let code = paged.act(&mut card, message)?;
-                if args.once && message.action != Action::Nothing {
-                    paged.beside.wait();
+                silence = Silence::default();
+                if let Some(code) = paged.heard(&mut card, message)? {
                     return Ok(code);
                 }
             }
             Ok(Step::Recover(request)) => {
-                let grant = paged.agent.backend().recover(&request);
-                let taken = match grant {
-                    Ok(grant) => SecApp::select(&mut card)?.grant(&grant)?,
-                    Err(error) => {
-                        paged.progress.say(&format!("recovery: {error}"));
-                        false
-                    }
-                };
-                if taken {
-                    paged.say("recovered", "a new identity has come over HTTPS");
+                if paged.recover(&mut card, &request)? {
                     pager.poll_now(Reason::Recovered);
                 }
             }
@@ -87,7 +86,111 @@ pub(super) fn run(args: &Args, agent: &mut PagedAgent) -> Result<ExitCode> {
     }
 }
 
+/// What has not been answered since something was heard.
+#[derive(Default)]
+struct Silence {
+    /// The server that was asked last, while that is not said.
+    unsaid: Option<SocketAddr>,
+    /// Polls.
+    polls: usize,
+    /// Since when an answer to the present poll is waited for.
+    since: Option<Instant>,
+}
+
+impl Silence {
+    /// No answer came in time from this server.
+    const fn goes_on(&mut self, asked: Option<SocketAddr>) {
+        self.unsaid = asked;
+        self.since = None;
+        self.polls += 1;
+    }
+
+    /// Waits for an answer, or for the next poll, and says what came of the last one.
+    #[allow(clippy::disallowed_methods, reason = "this is the edge that waits")]
+    fn wait(&mut self, paged: &Paged<'_>, pager: &mut Pager, wait: Duration) {
+        if !pager.is_out() {
+            *self = Self::default();
+        }
+        if let Some(server) = self.unsaid.take() {
+            let again = format!("{}; again in {} s", no_answer(server), wait.as_secs());
+            paged.say("no_answer", &again);
+        }
+        let mut wait = wait.min(LOOK);
+        if paged.args.once {
+            // Whatever SecApp says of its waits, which grow to an hour.
+            let since = *self.since.get_or_insert_with(Instant::now);
+            let timeout = Duration::from_secs(paged.args.timeout);
+            wait = wait.min(timeout.saturating_sub(since.elapsed()));
+            if wait.is_zero() {
+                pager.give_up();
+            }
+        }
+        paged.link.wait(wait);
+    }
+}
+
+fn no_answer(server: SocketAddr) -> String {
+    format!("no answer from the paging server {server}")
+}
+
 impl Paged<'_> {
+    /// Ends `--once` where no server has answered: now is not the time.
+    fn nobody_answers(&self) -> ExitCode {
+        let words: Vec<_> = self.args.paging.iter().map(|server| no_answer(*server)).collect();
+        let mut words = words.join(", ");
+        if let Some(error) = self.link.failure() {
+            words += &format!(" (no socket: {error})");
+        }
+        if self.args.json {
+            let line = json!({ "result": "no_answer", "detail": words, "retry_after": agent::LATER });
+            agent::print_line(&line.to_string());
+        } else {
+            self.progress.say(&words);
+        }
+        ExitCode::from(agent::TRY_AGAIN)
+    }
+
+    /// Acts on a message; the exit code where that is the end.
+    fn heard(&mut self, card: &mut SharedCard, message: Message) -> Result<Option<ExitCode>> {
+        let once = self.args.once;
+        match self.act(card, message) {
+            Ok(code) if once && message.action != Action::Nothing => {
+                self.beside.wait();
+                Ok(Some(code))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if once => {
+                let failed = Err(error);
+                if self.args.json {
+                    agent::print_line(&agent::as_json(&failed).to_string());
+                }
+                agent::conclude(failed, self.args.json).map(Some)
+            }
+            // It is still to be acted on, and the server says it again.
+            Err(error) => {
+                let (words, seconds) = (in_a_line(&error), AFTER_ERROR.as_secs());
+                self.progress.say(&format!("{words}; again in {seconds} s"));
+                agent::pause(AFTER_ERROR);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Brings a recovery request to the server, and the grant to the SE: whether it has a new identity.
+    fn recover(&self, card: &mut SharedCard, request: &[u8; REQUEST]) -> Result<bool> {
+        let taken = match self.agent.backend().recover(request) {
+            Ok(grant) => SecApp::select(card)?.grant(&grant)?,
+            Err(error) => {
+                self.progress.say(&format!("recovery: {error}"));
+                false
+            }
+        };
+        if taken {
+            self.say("recovered", "a new identity has come over HTTPS");
+        }
+        Ok(taken)
+    }
+
     /// Does what a verified message says, and tells SecApp when it is done. With `--once`, gives the exit code.
     fn act(&mut self, card: &mut SharedCard, message: Message) -> Result<ExitCode> {
         let mut code = ExitCode::SUCCESS;
@@ -163,7 +266,8 @@ impl Paged<'_> {
     fn new_keys(&mut self, card: &mut dyn Card) -> Result<()> {
         let se_id = Facts::read(card)?.se_id;
         let key = SecApp::select(card)?.new_key()?;
-        let certified = self.agent.backend().certify(se_id, &key)?;
+        let certified = self.agent.backend().certify(se_id, &key);
+        let certified = certified.map_err(AgentError::Backend)?;
         let path = self.args.spool.join("certificate.der");
         files::write_public(&path, &certified.certificate)?;
         SecApp::select(card)?.certified(&certified.digest, &certified.proof)?;

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::agent::{CardAt, print_line, where_card_is};
 use super::{UNKNOWN, report, usage};
-use crate::trace::Trace;
+use crate::trace::{self, Trace};
 
 /// Send commands to a secure element as they are, over any protocol, and print its answers
 ///
@@ -81,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Err(error) => return failed(args.json, &sent, error),
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(trace::exit_code())
 }
 
 fn show(is_json: bool, sent: &str, answer: &[u8], is_reset: bool) {
@@ -109,7 +109,12 @@ fn failed(is_json: bool, sent: &str, error: TransportError) -> Result<ExitCode> 
         let outcome = if is_unknown { "unknown" } else { "not run" };
         print_line(&json!({"sent": sent, "outcome": outcome, "error": error.to_string()}).to_string());
     }
-    let error = Error::from(error).context(sent.to_owned());
+    let says_so = matches!(error, TransportError::Unknown(_));
+    let mut error = Error::from(error);
+    if is_unknown && !says_so {
+        error = error.context("outcome unknown, the secure element has run the command or not");
+    }
+    let error = error.context(sent.to_owned());
     if !is_unknown {
         return Err(error);
     }

@@ -329,9 +329,9 @@ fn in_process(args: &Args) -> Result<Made> {
     };
     let mut profile = profile(args, kind)?;
     let persos = persos(args, kind)?;
-    files::close(&args.flash);
     let len = length(&profile);
     let flash = FileFlash::open(&args.flash, args.nvm, len, kind.bytes())?;
+    files::close_known(&args.flash);
     let found = known(flash.kind())?;
     if found != kind {
         bail!(
@@ -359,8 +359,8 @@ fn on_board(args: &Args, firmware: &Path) -> Result<Made> {
     let mut profile = profile(args, kind)?;
     let persos = persos(args, kind)?;
     let len = args.nvm.unwrap_or_else(|| length(&profile));
-    files::close(&args.flash);
     let flash = board::flash(&args.flash, len)?;
+    files::close_known(&args.flash);
     let len = flash.page_size() * flash.pages();
     divide(&mut profile, len);
     let (mut se, start) = start::<HostPlatform<_>>(args, &persos, flash, &profile)?;

@@ -28,6 +28,8 @@ use crate::files;
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
 /// Failed polls a second, from one network, that are denial of service.
 const ALARM_RATE: u32 = 1000;
+/// Characters of a line that are shown.
+const SHOWN_MAX: usize = 120;
 /// Longest line that is read as one message: any message is shorter.
 const LINE_MAX: u64 = 256;
 
@@ -215,6 +217,15 @@ fn action(line: &str) -> Result<Action> {
     }
 }
 
+/// What somebody wrote, for a terminal: no control characters, not long.
+fn shown(text: &str) -> String {
+    let mut kept: String = text.chars().filter(|c| !c.is_control()).take(SHOWN_MAX).collect();
+    if text.chars().count() > SHOWN_MAX {
+        kept += "...";
+    }
+    kept
+}
+
 /// The next line, or the next [`LINE_MAX`] bytes of one that is no message; `None` at the end.
 fn message_line(stream: &mut impl BufRead) -> Option<String> {
     let mut line = Vec::new();
@@ -230,10 +241,10 @@ pub(super) fn run(
     config: &PagingConfig,
     folder: &Path,
 ) -> Result<ExitCode> {
-    files::close(file);
     let content = sealed::read(file, Purpose::Delegation, passphrase.read()?.as_bytes())
         .with_context(|| format!("{} does not open", file.display()))?;
     let delegation: Delegation = serde_json::from_slice(&content).context("this is no delegation")?;
+    files::close_known(file);
     files::private_folder(folder, &[])?;
     let engine = Arc::new(start(&delegation, config)?);
     let mut messages = Messages::open(&folder.join("messages"), &delegation, &engine)?;
@@ -247,8 +258,8 @@ pub(super) fn run(
     std::thread::spawn(move || {
         while let Some(line) = message_line(&mut std::io::stdin().lock()) {
             match messages.send(line.trim(), &heard) {
-                Ok(order) => eprintln!("message {order}: {}", line.trim()),
-                Err(error) => eprintln!("{}: {}", line.trim(), super::in_a_line(&error)),
+                Ok(order) => eprintln!("message {order}: {}", shown(line.trim())),
+                Err(error) => eprintln!("{}: {}", shown(line.trim()), shown(&super::in_a_line(&error))),
             }
         }
     });
@@ -293,4 +304,15 @@ fn start(delegation: &Delegation, config: &PagingConfig) -> Result<Engine> {
         }]);
     }
     Ok(engine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_cannot_reach_the_terminal() {
+        assert_eq!(shown("a\u{1b}[2Jb\u{9b}c"), "a[2Jbc");
+        assert_eq!(shown(&"x".repeat(256)), format!("{}...", "x".repeat(SHOWN_MAX)));
+    }
 }

@@ -46,15 +46,17 @@ fn open<T>(
     what: &str,
     maker: &str,
 ) -> Result<T> {
-    files::close(path);
-    load(path, passphrase.as_bytes()).with_context(|| {
+    let opened = load(path, passphrase.as_bytes()).with_context(|| {
         let advice = if path.exists() {
             String::new()
         } else {
             format!("; {maker} makes one")
         };
         format!("the {what} {} does not open{advice}", path.display())
-    })
+    })?;
+    // It is what it should be: another file is left as it is.
+    files::close_known(path);
+    Ok(opened)
 }
 
 /// Where the passphrase comes from.
@@ -173,14 +175,13 @@ pub(crate) fn write_hand_over(
     }
 }
 
-/// The text of a hand-over file, sealed or in the clear; the file is closed to others first.
+/// The text of a hand-over file, sealed or in the clear; the file is closed to others then.
 pub(crate) fn read_hand_over(
     path: &Path,
     purpose: Purpose,
     hand_over: &HandOverPassphrase,
     maker: &str,
 ) -> Result<Zeroizing<String>> {
-    files::close(path);
     let read = || -> Result<Zeroizing<String>> {
         let mut bytes = bounded::read(path, sealed::MAX)?;
         if sealed::is_sealed(&bytes) {
@@ -188,7 +189,9 @@ pub(crate) fn read_hand_over(
         }
         Ok(Zeroizing::new(std::str::from_utf8(&bytes)?.to_owned()))
     };
-    read().with_context(|| format!("{} does not open; {maker} makes one", path.display()))
+    let text = read().with_context(|| format!("{} does not open; {maker} makes one", path.display()))?;
+    files::close_known(path);
+    Ok(text)
 }
 
 /// Refuses a hand-over under the passphrase that seals what is not handed over.

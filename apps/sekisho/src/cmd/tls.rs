@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::agent::{CardAt, print_line, where_card_is};
 use super::{UNKNOWN, report};
+use crate::trace;
 
 /// Seconds that the server may say nothing.
 const IDLE: u64 = 300;
@@ -92,7 +93,7 @@ pub(super) fn place(text: &str) -> Result<String, String> {
 /// Carries one session.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let timeout = Duration::from_secs(args.timeout);
-    let mut trace = args.trace.as_deref().map(Trace::to).transpose()?;
+    let mut written = args.trace.as_deref().map(Trace::to).transpose()?;
     let mut card = args.card.open(timeout)?;
     let stream = connect(&args.server, timeout)?;
     let settings = Settings {
@@ -102,7 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         ..settings(args.peer)
     };
     let carried = carry(&mut *card, &stream, &settings, &mut |seen| {
-        if let Some(trace) = &mut trace {
+        if let Some(trace) = &mut written {
             trace.see(seen);
         }
     });
@@ -152,7 +153,7 @@ fn conclude(is_json: bool, session: &Session) -> Result<ExitCode> {
         if !is_json {
             print_line(&format!("{words}\n{counts}"));
         }
-        return Ok(ExitCode::SUCCESS);
+        return Ok(trace::exit_code());
     }
     Err(anyhow!("{words}").context(counts))
 }
@@ -213,7 +214,12 @@ pub(super) fn as_json(session: &Session) -> Value {
 }
 
 /// Records and commands by name, with the time.
-pub(super) struct Trace(Box<dyn Write + Send>, Instant);
+pub(super) struct Trace {
+    /// `None` when it could not be written, which has been said.
+    out: Option<Box<dyn Write + Send>>,
+    since: Instant,
+    path: PathBuf,
+}
 
 impl Trace {
     #[expect(clippy::disallowed_methods, reason = "a trace says when")]
@@ -224,13 +230,21 @@ impl Trace {
             let file = File::create(path);
             Box::new(file.with_context(|| format!("cannot write the trace {}", path.display()))?)
         };
-        Ok(Self(out, Instant::now()))
+        Ok(Self {
+            out: Some(out),
+            since: Instant::now(),
+            path: path.to_owned(),
+        })
     }
 
     pub(super) fn see(&mut self, seen: Seen<'_>) {
-        let at = self.1.elapsed();
-        // Nothing ends because its trace cannot be written.
-        let _ = writeln!(self.0, "{:>4}.{:06} {seen}", at.as_secs(), at.subsec_micros());
+        let at = self.since.elapsed();
+        let Some(out) = &mut self.out else { return };
+        // The session does not end for it.
+        if let Err(error) = writeln!(out, "{:>4}.{:06} {seen}", at.as_secs(), at.subsec_micros()) {
+            self.out = None;
+            trace::lost(&self.path, &error);
+        }
     }
 }
 

@@ -306,6 +306,7 @@ impl Device {
                 Next::After(Duration::ZERO)
             }
             Ok(Step::Wait(wait)) => Next::After(wait.min(LOOK)),
+            Ok(Step::Silent) => Next::After(Duration::ZERO),
             Ok(Step::Recover(_)) => Next::After(LOOK),
             Err(error) => self.failed(&error),
         }

@@ -8,6 +8,8 @@ mod pcapng;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -40,9 +42,11 @@ impl Wire {
 
 /// Whoever writes down what is seen on any line; cloned for each.
 #[derive(Clone)]
-pub(crate) struct Trace(Arc<Mutex<Out>>);
+pub(crate) struct Trace(Arc<Mutex<Out>>, Arc<Path>);
 
 enum Out {
+    /// It could not be written, which has been said.
+    Lost,
     Text(Box<dyn Write + Send>, Instant),
     Pcapng(Pcapng<File>),
 }
@@ -60,7 +64,7 @@ impl Trace {
                 _ => Out::Text(Box::new(file), started()),
             }
         };
-        Ok(Self(Arc::new(Mutex::new(out))))
+        Ok(Self(Arc::new(Mutex::new(out)), path.into()))
     }
 
     /// All of an option that may be given several times, for one line.
@@ -70,8 +74,8 @@ impl Trace {
 
     fn line(&self, name: &str, reader: &mut Reader, seen: Seen<'_>) {
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nothing ends because its trace cannot be written.
-        let _ = match &mut *out {
+        let written = match &mut *out {
+            Out::Lost => Ok(()),
             Out::Text(to, since) => match reader.words(seen) {
                 Some(words) => {
                     let at = since.elapsed();
@@ -86,6 +90,33 @@ impl Trace {
             },
             Out::Pcapng(to) => to.see(now(), name, reader, seen),
         };
+        // What it writes down does not end for it.
+        if let Err(error) = written {
+            *out = Out::Lost;
+            lost(&self.1, &error);
+        }
+    }
+}
+
+/// Whether a trace has been lost.
+static IS_LOST: AtomicBool = AtomicBool::new(false);
+
+/// Says that a trace is lost; whoever writes it says it once.
+pub(crate) fn lost(path: &Path, error: &io::Error) {
+    IS_LOST.store(true, Ordering::Relaxed);
+    // Standard error may be what cannot be written.
+    let _ = writeln!(
+        io::stderr(),
+        "trace: {} cannot be written, and is not whole: {error}",
+        path.display()
+    );
+}
+
+/// The exit code of a command that has done all else: 1 where a trace that was asked for is not whole.
+pub(crate) fn exit_code() -> ExitCode {
+    match IS_LOST.load(Ordering::Relaxed) {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
     }
 }
 

@@ -233,6 +233,11 @@ fn an_unknown_outcome_is_an_exit_code() {
     });
     let output = apdu(&transport, &["--json", "80E60C0000", "00CA00CF00"]);
     assert_eq!(output.status.code(), Some(3));
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        words.contains("outcome unknown, the secure element has run the command or not"),
+        "{words}"
+    );
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("\"outcome\":\"unknown\""), "{said}");
     assert_eq!(said.lines().count(), 1);
@@ -277,4 +282,18 @@ fn a_reader_writes_down_what_goes_over_the_wire() {
     assert!(!seen.contains("EVT_C-APDU"), "{seen}");
     let output = reader("virtual");
     assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+/// A trace that was asked for and is not whole is said, once, and the exit code says it too; the commands are carried out.
+#[test]
+fn a_trace_that_is_lost_is_said() {
+    let directory = scratch();
+    let card = CardProcess::start_on(&directory.path().join("card.flash"), &["t1=tcp:127.0.0.1:0"], &[]);
+    let transport = format!("t1={}", card.says("t1"));
+    let output = apdu(&transport, &["--trace", "/dev/full", "00CA00CF00", "00CA00CF00"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said.matches("9000  done").count(), 2, "{said}");
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert_eq!(words.matches("/dev/full cannot be written").count(), 1, "{words}");
 }

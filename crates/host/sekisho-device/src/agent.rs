@@ -135,6 +135,9 @@ impl<B: Backend, S: Spool> Agent<B, S> {
             }) => return Ok(Turn::Blocked(detail)),
             Err(error) => return Err(error.into()),
         };
+        if offer.bytes == 0 {
+            return Err(BackendError::Malformed("an offer: its delivery has no bytes").into());
+        }
         watch(Event::Offered(offer.campaign));
         self.spool.turn_to(offer.campaign).map_err(AgentError::Spool)?;
         if facts.activation(offer.campaign).is_some() {

@@ -57,9 +57,12 @@ pub enum Permission {
 /// The server did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// No answer.
+    /// No answer, or not all of it.
     #[error("{0}")]
     Unreachable(String),
+    /// Whoever answers is not to be spoken with: its certificate is not trusted, or what it says is no HTTP.
+    #[error("{0}")]
+    Unusable(String),
     /// An error status of HTTP.
     #[error("{status} {detail}")]
     Refused {
@@ -87,6 +90,18 @@ impl BackendError {
                 status: 400 | 404 | 409 | 410 | 413 | 415 | 422 | 501,
                 ..
             }
+        )
+    }
+
+    /// True when the same may go through later without anybody's doing (spec section 5.2): nothing was wrong with the request.
+    pub const fn is_temporary(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable(_)
+                | Self::Refused {
+                    status: 408 | 422 | 425 | 429 | 500 | 502..=599,
+                    ..
+                }
         )
     }
 }

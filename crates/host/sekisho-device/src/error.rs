@@ -33,7 +33,7 @@ pub enum AgentError {
         sw: u16,
     },
     /// A sensor said more than its file holds.
-    #[error("the sensor said {bytes} bytes, and its file takes {limit}")]
+    #[error("the sensor said {bytes} bytes or more, and its file takes {limit}")]
     Reading {
         /// Said.
         bytes: usize,
@@ -78,5 +78,10 @@ impl AgentError {
             Self::Backend(BackendError::Refused { retry_after, .. }) => *retry_after,
             _ => None,
         }
+    }
+
+    /// Whether the turn failed for what passes by itself: the server was not reached, was not ready, or does not know the SE's keys yet.
+    pub const fn is_temporary(&self) -> bool {
+        matches!(self, Self::Backend(error) if error.is_temporary())
     }
 }

@@ -4,6 +4,7 @@ use core::fmt;
 use core::time::Duration;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use sekisho_keys::sha256;
 use sekisho_link::{Campaign, DecodeError, Offer, SeId, Verdict, Version};
@@ -20,6 +21,8 @@ use crate::paging::NewKey;
 const ANSWER_MAX: u64 = 16 * 1024;
 /// Characters of a server's explanation that are shown.
 const DETAIL_MAX: usize = 200;
+/// Bytes of a delivery that have to come within each [`HttpsConfig::timeout`]: fewer is as if nothing came.
+const PROGRESS: u32 = 4096;
 /// Seconds to wait for a permission when the server does not say how long.
 const NOT_YET: u32 = 60;
 
@@ -51,13 +54,16 @@ pub struct HttpsConfig {
     pub authorities: Vec<u8>,
     /// The device's link token.
     pub token: LinkToken,
-    /// Limit for connecting, for an answer to begin, and for each piece of a delivery.
+    /// Limit for a request and its whole answer. Of a delivery, for its beginning and for each 4,096 bytes.
     pub timeout: Duration,
 }
 
 /// The management server over HTTPS.
 pub struct HttpsBackend {
     http: ureq::Agent,
+    timeout: Duration,
+    /// How long the delivery is that was offered last.
+    offered: u32,
     root: String,
     authorization: Zeroizing<String>,
 }
@@ -97,6 +103,8 @@ impl HttpsBackend {
             .max_redirects_will_error(false)
             .http_status_as_error(false)
             .user_agent(concat!("sekisho/", env!("CARGO_PKG_VERSION")))
+            // From the name's lookup to the last byte of the body, whatever comes in between.
+            .timeout_global(Some(config.timeout))
             .timeout_connect(Some(config.timeout))
             .timeout_send_request(Some(config.timeout))
             .timeout_send_body(Some(config.timeout))
@@ -106,6 +114,8 @@ impl HttpsBackend {
             .into();
         Ok(Self {
             http,
+            timeout: config.timeout,
+            offered: 0,
             root: format!("{root}/device"),
             authorization: bearer(&config.token),
         })
@@ -115,6 +125,8 @@ impl HttpsBackend {
     pub fn shared_with(&self, token: &LinkToken) -> Self {
         Self {
             http: self.http.clone(),
+            timeout: self.timeout,
+            offered: 0,
             root: self.root.clone(),
             authorization: bearer(token),
         }
@@ -203,7 +215,10 @@ impl Backend for HttpsBackend {
         match response.status() {
             StatusCode::NO_CONTENT => Ok(None),
             StatusCode::OK => match Offer::decode(&answer(&mut response)?) {
-                Ok(offer) if offer.version == Version::Two => Ok(Some(offer)),
+                Ok(offer) if offer.version == Version::Two => {
+                    self.offered = offer.bytes;
+                    Ok(Some(offer))
+                }
                 Err(DecodeError::Unsupported) => {
                     Err(BackendError::NotBuilt("names places where the bulk lies"))
                 }
@@ -214,7 +229,13 @@ impl Backend for HttpsBackend {
     }
 
     fn delivery(&mut self, campaign: Campaign, from: u32, etag: Option<&str>) -> Result<Part, BackendError> {
-        let mut request = self.get(&format!("v2/deliveries/{campaign}"));
+        // So many times the limit as pieces may come, and one for the beginning. It bounds what comes too slowly to be seen below TLS.
+        let pieces = self.offered.saturating_sub(from).div_ceil(PROGRESS);
+        let mut request = self
+            .get(&format!("v2/deliveries/{campaign}"))
+            .config()
+            .timeout_global(Some(self.timeout.saturating_mul(pieces.saturating_add(1))))
+            .build();
         if let (1.., Some(etag)) = (from, etag) {
             request = request
                 .header(header::RANGE, format!("bytes={from}-"))
@@ -236,7 +257,12 @@ impl Backend for HttpsBackend {
         Ok(Part {
             offset,
             etag,
-            body: Box::new(Delivery(response.into_body().into_reader())),
+            body: Box::new(Delivery {
+                body: response.into_body().into_reader(),
+                timeout: self.timeout,
+                since: now(),
+                read: 0,
+            }),
         })
     }
 
@@ -329,24 +355,63 @@ fn range_start(response: &Response<Body>) -> Option<u32> {
         .ok()
 }
 
-/// A delivery on its way, whose errors are sentences.
-struct Delivery(ureq::BodyReader<'static>);
+/// A delivery on its way, whose errors are sentences, and which comes at a pace or is given up.
+struct Delivery {
+    body: ureq::BodyReader<'static>,
+    timeout: Duration,
+    /// When the piece began that is being read.
+    since: Instant,
+    /// Bytes of it.
+    read: usize,
+}
 
 impl io::Read for Delivery {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.0.read(buf);
-        read.map_err(|error| io::Error::new(error.kind(), broken_off(&error)))
+        let read = self.body.read(buf);
+        let len = read.map_err(|error| io::Error::new(error.kind(), broken_off(&error)))?;
+        self.read = self.read.saturating_add(len);
+        if self.read >= PROGRESS as usize {
+            (self.since, self.read) = (now(), 0);
+        } else if len > 0 && self.since.elapsed() >= self.timeout {
+            let seconds = self.timeout.as_secs();
+            let slow = format!("the delivery came too slowly: fewer than {PROGRESS} bytes in {seconds} s");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, slow));
+        }
+        Ok(len)
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a connection is an edge")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn unreachable(error: ureq::Error) -> BackendError {
     BackendError::Unreachable(match error {
+        ureq::Error::Io(error) if is_of_tls(&error) => {
+            return BackendError::Unusable(broken_off(&error));
+        }
         ureq::Error::Io(error) => broken_off(&error),
         ureq::Error::HostNotFound => "its name is not known (DNS)".to_owned(),
         ureq::Error::ConnectionFailed => "no connection to it can be made".to_owned(),
         ureq::Error::Timeout(what) => format!("it did not answer in time ({what})"),
-        error => error.to_string(),
+        error => return BackendError::Unusable(error.to_string()),
     })
+}
+
+/// Whether TLS failed for what the other end is or says, not for the connection.
+fn is_of_tls(error: &io::Error) -> bool {
+    let mut error = error;
+    while let Some(inner) = error.get_ref() {
+        if inner.is::<rustls::Error>() {
+            return true;
+        }
+        match inner.downcast_ref::<io::Error>() {
+            Some(inner) => error = inner,
+            None => return false,
+        }
+    }
+    false
 }
 
 /// In a sentence how a connection ended: what stands below it speaks to programmers, and says some of it twice.

@@ -240,6 +240,8 @@ const fn read_message(bytes: [u8; 9]) -> Message {
 pub enum Step {
     /// Nothing to do before this time, unless a datagram comes.
     Wait(Duration),
+    /// No answer came to the poll that was out, in the time that SecApp gave it; the next turn polls again, and another server if there are several.
+    Silent,
     /// A verified message. What is not done with by itself (KIND 01, 02, 04, 05) is to be acted on and then reported with [`SecApp::done`].
     Act(Message),
     /// The server does not answer: try this request over HTTPS, and bring the grant to [`SecApp::grant`].
@@ -287,6 +289,13 @@ impl Pager {
         self.reason = reason;
     }
 
+    /// Waits no longer for an answer to the poll that is out, whatever SecApp says: the next turn takes one that has come, or is silent.
+    pub const fn give_up(&mut self) {
+        if self.is_out {
+            self.due = Some(Duration::ZERO);
+        }
+    }
+
     /// Goes as far as it can at `now`: takes what has come, and polls when it is time.
     ///
     /// # Errors
@@ -323,7 +332,9 @@ impl Pager {
             return Ok(Step::Wait(due - now));
         }
         if self.is_out {
+            self.is_out = false;
             link.turn_away();
+            return Ok(Step::Silent);
         }
         let datagram = app.poll(self.reason)?;
         link.send(&datagram);
@@ -387,6 +398,16 @@ impl UdpLink {
         self.at = number;
         self.socket = None;
         true
+    }
+
+    /// The server that is asked.
+    pub fn server(&self) -> Option<SocketAddr> {
+        self.servers.get(self.at).copied()
+    }
+
+    /// How many there are.
+    pub const fn servers(&self) -> usize {
+        self.servers.len()
     }
 
     /// Why the latest poll had no socket, if it had none.

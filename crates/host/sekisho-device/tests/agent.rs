@@ -415,6 +415,23 @@ fn a_server_cannot_fill_the_spool() {
     ));
 }
 
+/// There is nothing to load, and nothing of what is kept goes for it.
+#[test]
+fn an_offer_of_no_bytes_is_none() {
+    let (server, reader) = (Shared::new(), Reader::new());
+    server.0.borrow_mut().offer.as_mut().unwrap().bytes = 0;
+    let refused = agent(&server)
+        .turn(&mut reader.clone(), &mut |event| {
+            assert!(!matches!(event, Event::Offered(_)));
+        })
+        .unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "server: its answer is not an offer: its delivery has no bytes"
+    );
+    assert!(!refused.is_temporary());
+}
+
 #[test]
 fn a_status_that_could_not_be_sent_is_sent_next_time() {
     let (server, reader) = (Shared::new(), Reader::new());

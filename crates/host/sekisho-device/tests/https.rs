@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use sekisho_apdu::Writer;
 use sekisho_device::paging::NewKey;
@@ -27,15 +28,20 @@ impl Server {
     }
 
     fn start_as(is_ca: rcgen::IsCa, answers: Vec<Vec<u8>>) -> Self {
-        Self::start_with(is_ca, answers, true)
+        Self::start_with(is_ca, answers, true, Duration::ZERO)
+    }
+
+    /// Says each body a byte at a time, so far apart.
+    fn trickling(answers: Vec<Vec<u8>>, pause: Duration) -> Self {
+        Self::start_with(rcgen::IsCa::NoCa, answers, true, pause)
     }
 
     /// Ends each connection behind its answer, with or without TLS's word of it.
     fn cut_off(answers: Vec<Vec<u8>>, says_goodbye: bool) -> Self {
-        Self::start_with(rcgen::IsCa::NoCa, answers, says_goodbye)
+        Self::start_with(rcgen::IsCa::NoCa, answers, says_goodbye, Duration::ZERO)
     }
 
-    fn start_with(is_ca: rcgen::IsCa, answers: Vec<Vec<u8>>, says_goodbye: bool) -> Self {
+    fn start_with(is_ca: rcgen::IsCa, answers: Vec<Vec<u8>>, says_goodbye: bool, pause: Duration) -> Self {
         let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.is_ca = is_ca;
         let own = rcgen::KeyPair::generate().unwrap();
@@ -59,7 +65,17 @@ impl Server {
                 let tls = rustls::ServerConnection::new(Arc::new(config.clone())).unwrap();
                 let mut stream = rustls::StreamOwned::new(tls, stream);
                 log.lock().unwrap().push(request(&mut stream));
-                let _ = stream.write_all(&answer);
+                let head = answer.windows(4).position(|end| end == b"\r\n\r\n");
+                let at_once = head
+                    .filter(|_| !pause.is_zero())
+                    .map_or(answer.len(), |at| at + 4);
+                let _ = stream.write_all(&answer[..at_once]);
+                for byte in &answer[at_once..] {
+                    thread::sleep(pause);
+                    if stream.write_all(&[*byte]).and_then(|()| stream.flush()).is_err() {
+                        break;
+                    }
+                }
                 if says_goodbye {
                     stream.conn.send_close_notify();
                 }
@@ -78,11 +94,15 @@ impl Server {
     }
 
     fn backend_that_trusts(&self, certificate: &str) -> HttpsBackend {
+        self.backend_with(certificate, Duration::from_secs(2))
+    }
+
+    fn backend_with(&self, certificate: &str, timeout: Duration) -> HttpsBackend {
         HttpsBackend::new(&HttpsConfig {
             server: format!("https://{}/", self.address),
             authorities: certificate.as_bytes().to_vec(),
             token: LinkToken::new(TOKEN).unwrap(),
-            timeout: Duration::from_secs(2),
+            timeout,
         })
         .unwrap()
     }
@@ -318,7 +338,12 @@ fn another_servers_certificate_is_not_trusted_and_gets_nothing() {
     let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     let server = Server::start(vec![http("204 No Content", "", &[])]);
     let mut backend = server.backend_that_trusts(&other.cert.pem());
-    assert_sentence(&backend.offer(SE_ID).unwrap_err(), "certificate");
+    let refused = backend.offer(SE_ID).unwrap_err();
+    assert_sentence(&refused, "certificate");
+    assert!(
+        !refused.is_temporary(),
+        "nothing that passes by itself: {refused:?}"
+    );
     assert!(
         server.requests.lock().unwrap().iter().all(String::is_empty),
         "not even the token"
@@ -391,6 +416,65 @@ fn a_server_that_says_nothing_is_left() {
         requests: Arc::default(),
     };
     assert_sentence(&server.backend().offer(SE_ID).unwrap_err(), "in time");
+}
+
+/// A server that goes on and on, a byte at a time, each of them in time: an answer has one limit, and a delivery comes at a pace or is given up.
+#[test]
+fn a_server_that_trickles_is_left() {
+    let offer = Offer {
+        version: Version::Two,
+        target: 1,
+        campaign: Campaign(3),
+        bytes: 70_000,
+        sha256: [7; 32],
+    };
+    let offer = written(|out| offer.encode(out).unwrap());
+    let (pause, timeout) = (Duration::from_millis(20), Duration::from_millis(400));
+    let server = Server::trickling(vec![http("200 OK", "", &[7; 500])], pause);
+    let mut backend = server.backend_with(&server.certificate, timeout);
+    let begun = Instant::now();
+    let refused = backend.offer(SE_ID).unwrap_err();
+    assert_sentence(&refused, "in time");
+    assert!(
+        refused.is_temporary() && begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+
+    let answers = vec![http("200 OK", "", &offer), http("200 OK", "", &[7; 500])];
+    let server = Server::trickling(answers, Duration::from_millis(5));
+    let mut backend = server.backend_with(&server.certificate, Duration::from_secs(1));
+    backend.offer(SE_ID).unwrap();
+    let begun = Instant::now();
+    let mut part = backend.delivery(Campaign(3), 0, None).unwrap();
+    let broken = part.body.read_to_end(&mut Vec::new()).unwrap_err().to_string();
+    assert!(broken.contains("fewer than 4096 bytes in 1 s"), "{broken}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+/// What passes by itself and what does not (broadcast update, 5.2).
+#[test]
+fn what_is_tried_again_later() {
+    for (status, later) in [
+        (400, false),
+        (401, false),
+        (404, false),
+        (408, true),
+        (413, false),
+        (422, true),
+        (425, true),
+        (429, true),
+        (500, true),
+        (501, false),
+        (503, true),
+    ] {
+        let refused = BackendError::Refused {
+            status,
+            detail: String::new(),
+            retry_after: None,
+        };
+        assert_eq!(refused.is_temporary(), later, "{status}");
+    }
 }
 
 #[test]

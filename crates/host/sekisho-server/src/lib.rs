@@ -15,6 +15,7 @@ mod app;
 mod authority;
 mod device;
 mod device_status;
+mod door;
 pub mod metrics;
 mod page;
 pub mod paging;
@@ -28,7 +29,7 @@ pub use authority::{Authority, AuthorityError};
 pub use device_status::SE_REFUSED;
 pub use tls::{Certificate, TlsError};
 
-use axum_server::tls_rustls::RustlsConfig;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
 use sekisho_hsm::Hsm;
 use sekisho_link::Campaign;
@@ -184,9 +185,9 @@ impl Server {
         let handles = [axum_server::Handle::new(), axum_server::Handle::new()];
         let [device_handle, admin_handle] = handles.clone();
         let failed = |address| move |error| StartError::Listen(address, error);
-        let device_server =
-            axum_server::from_tcp_rustls(device_listener, tls).map_err(failed(device_address))?;
-        let device_server = http1(device_server, device_handle);
+        let device_server = axum_server::from_tcp(device_listener).map_err(failed(device_address))?;
+        let acceptor = RustlsAcceptor::new(tls).acceptor(door::Door::of_the_process());
+        let device_server = http1(device_server.acceptor(acceptor), device_handle);
         let admin_server = axum_server::from_tcp(admin_listener).map_err(failed(admin_address))?;
         let admin_server = http1(admin_server, admin_handle);
         let looking = paging

@@ -108,7 +108,24 @@ pub struct Store {
 }
 
 /// When a write was last tried, and why it failed if it did.
-type Probed = (Instant, std::result::Result<(), String>);
+type Probed = (Instant, std::result::Result<(), Unwritable>);
+
+/// Why a write failed.
+#[derive(Clone, Debug)]
+struct Unwritable {
+    why: String,
+    /// For want of files, which says nothing of the database.
+    is_for_files: bool,
+}
+
+impl From<Unwritable> for StoreError {
+    fn from(error: Unwritable) -> Self {
+        match error.is_for_files {
+            true => Self::Files(error.why),
+            false => Self::NotWritable(error.why),
+        }
+    }
+}
 
 /// How long the outcome of [`Store::check_writable`] stands.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -118,7 +135,14 @@ const ROOM: i64 = 1 << 20;
 
 /// Writes a page to the database, its `user_version`, which nothing else uses; and takes [`ROOM`] beside it, for a moment and without a name: in its log
 /// there may be room for a page when there is none for anything else.
-async fn probe(pool: &SqlitePool, folder: &Path) -> std::result::Result<(), String> {
+async fn probe(pool: &SqlitePool, folder: &Path) -> std::result::Result<(), Unwritable> {
+    try_to_write(pool, folder).await.map_err(|why| Unwritable {
+        is_for_files: files_ran_out(),
+        why,
+    })
+}
+
+async fn try_to_write(pool: &SqlitePool, folder: &Path) -> std::result::Result<(), String> {
     let written = sqlx::query("PRAGMA user_version = 1").execute(pool).await;
     written.map_err(|error| error.to_string())?;
     let folder = folder.to_owned();
@@ -155,7 +179,7 @@ impl Store {
             Some(folder) if folder != Path::new("") => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        probe(&pool, &folder).await.map_err(StoreError::NotWritable)?;
+        probe(&pool, &folder).await?;
         let writer = writer::Writer::start(pool.clone());
         Ok(Self {
             pool,
@@ -168,7 +192,7 @@ impl Store {
     /// Whether the database can be written, and there is room for more: it is tried, once a second at most, however often it is asked.
     ///
     /// # Errors
-    /// [`StoreError::NotWritable`].
+    /// [`StoreError::NotWritable`], [`StoreError::Files`].
     pub async fn check_writable(&self, now: Instant) -> Result<()> {
         let mut probed = self.probed.lock().await;
         let outcome = match &*probed {
@@ -179,7 +203,7 @@ impl Store {
                 outcome
             }
         };
-        outcome.map_err(StoreError::NotWritable)
+        outcome.map_err(StoreError::from)
     }
 
     /// Closes the database. Everything answered so far is durable with or without it.

@@ -5,7 +5,7 @@ use crate::line;
 use bus::{APDU, BLOCK, CardNode, DeviceNode, Wire, answer_to, parameters};
 use line::Faults;
 use sekisho_block::block::Service;
-use sekisho_block::t1p::cip::{Cip, LEN_MAX};
+use sekisho_block::t1p::cip::{Cip, LEN_MAX, Physical};
 use sekisho_block::t1p::{
     Access, Bus, Card, Device, NAD_EUICC, NAD_GP, NAD_VENDOR, ORDER_CIP_FIRST, ORDER_RESET_FIRST,
     ORDER_RESYNCH_FIRST, Step,
@@ -201,6 +201,13 @@ fn parameters_are_written_as_they_are_parsed() {
             let mut bad = inf.to_vec();
             bad[at] = value;
             assert!(Cip::parse(&bad).is_err(), "{at}");
+        }
+        if let Physical::Spi { segt, wut, .. } = cip.physical {
+            for seal in [0, 1, 6, 7, 8] {
+                let physical = Physical::Spi { segt, seal, wut };
+                let len = Cip { physical, ..cip }.write(&mut out).unwrap();
+                assert_eq!(Cip::parse(&out[..len]).is_err(), (1..7).contains(&seal), "{seal}");
+            }
         }
         let full = Cip {
             issuer: &[1; 16],

@@ -14,7 +14,7 @@ use super::device_end::{DeviceEnd, DeviceLine};
 use super::tap::{Seen, Tap};
 use crate::card::Card;
 use crate::error::{TransportError, sound_command, sound_response};
-use crate::stream::now;
+use crate::stream::{is_timeout, now};
 
 /// Bytes of the longest record that a card sends: what a poll can ask for.
 const RECORD: usize = 65_534;
@@ -111,6 +111,8 @@ fn hang_up(error: io::Error) -> TransportError {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
     match error.kind() {
         BrokenPipe | ConnectionAborted | ConnectionReset => TransportError::Closed,
+        // It takes no more, for as long as an answer may take.
+        _ if is_timeout(&error) => TransportError::Timeout,
         _ => error.into(),
     }
 }

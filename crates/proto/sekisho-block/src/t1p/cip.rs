@@ -130,7 +130,7 @@ impl<'a> Cip<'a> {
     /// Parses them. Parameters of a layer that are longer than known are taken without what is not known.
     ///
     /// # Errors
-    /// [`NoCip`]: another version, bus or IFSC than there is, an end before its bytes end, bytes after it.
+    /// [`NoCip`]: another version, bus or IFSC than there is, an access in which no block has room, an end before its bytes end, bytes after it.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, NoCip> {
         let (version, rest) = bytes.split_first().ok_or(NoCip)?;
         if *version != VERSION {
@@ -159,6 +159,10 @@ impl<'a> Cip<'a> {
             return Err(NoCip);
         };
         let ifsc = u16::from_be_bytes([ifsc_high, ifsc_low]);
+        // A block is one access, and one with a byte of INF has seven.
+        if matches!(physical, Physical::Spi { seal: 1..=6, .. }) {
+            return Err(NoCip);
+        }
         if !rest.is_empty() || link.len() < LINK_LEN || ifsc == 0 || ifsc > IFS_MAX {
             return Err(NoCip);
         }
