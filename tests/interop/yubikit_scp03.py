@@ -121,7 +121,7 @@ def load(connection):
         answer = card.send_apdu(0x80, 0xE8, 0x80 if last else 0x00, number, block)
         check(f"LOAD, block {number}", answer == (b"\0" if last else b""), answer.hex())
     card.send_apdu(0x80, 0xE6, 0x0C, 0x00, field(file) + field(module) + field(module) + bytes.fromhex("0100 02C900 00"))
-    select = bytes([0x00, 0xA4, 0x04, 0x00, *field(module)])
+    select = bytes([0x00, 0xA4, 0x04, 0x00, *field(module), 0x00])
     answers = [connection.send_and_receive(apdu)[1] for apdu in (select, bytes.fromhex("00010203"))]
     check("what was loaded answers", answers == [0x9000, 0x9000], answers)
     card = session(connection, NEW_KVN, NEW).protocol

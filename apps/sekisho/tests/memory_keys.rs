@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use bench::*;
 use process::memory::{Memory, Secret};
-use process::{Guarded, put_keys, send};
+use process::{Guarded, put_keys, send, whole};
 use sekisho_apdu::CApdu;
 use sekisho_keys::sha256;
 use sekisho_transport::Card;
@@ -77,7 +77,7 @@ fn keys_that_were_put_stand_in_the_flash_alone_and_those_replaced_nowhere() {
     let mut bench = Bench::new();
     let mut session = bench.open(&old);
     let put = put_keys(&mut session.channel, &old.dek, KVN, KVN, &new);
-    let answer = bench.card().transmit(&put).unwrap();
+    let answer = whole(bench.card(), &put);
     assert!(answer.ends_with(&[0x90, 0x00]));
     // Key-DEK of the set that opened the channel goes on for its host.
     let fresh = secrets_of("new", &new);

@@ -14,7 +14,7 @@ use sekisho_transport::{Card, SocketCard};
 use zeroize::Zeroizing;
 
 use crate::process::memory::{Memory, Secret};
-use crate::process::{CardProcess, scratch, send};
+use crate::process::{CardProcess, scratch, send, whole};
 
 pub const KVN: u8 = 0x30;
 pub const SE_ID: [u8; 10] = [0x5E, 0xC1, 0x54, 0, 0, 0, 0, 0, 0, 0x77];
@@ -211,7 +211,7 @@ impl Session {
     /// A command through the channel: its status word.
     pub fn send(&mut self, bench: &mut Bench, command: &CApdu<'_>) -> u16 {
         let wrapped = self.wrap(command);
-        let answer = bench.card().transmit(&wrapped).unwrap();
+        let answer = whole(bench.card(), &wrapped);
         let mut plain = [0; 2000];
         self.channel.unwrap_response(&answer, &mut plain).unwrap().sw.0
     }

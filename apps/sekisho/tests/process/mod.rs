@@ -151,6 +151,13 @@ pub fn send(card: &mut dyn Card, capdu: &[u8]) -> (Vec<u8>, u16) {
     (answer.data, answer.sw)
 }
 
+/// The same in one piece: what waits is fetched, as on T=0.
+pub fn whole(card: &mut dyn Card, capdu: &[u8]) -> Vec<u8> {
+    let (mut answer, sw) = send(card, capdu);
+    answer.extend(sw.to_be_bytes());
+    answer
+}
+
 /// One key in all three places.
 pub fn key_set(byte: u8) -> KeySet {
     let key = AesKey::new(&[byte; 16]).unwrap();
