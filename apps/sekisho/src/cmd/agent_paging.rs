@@ -111,7 +111,9 @@ impl Silence {
         if !pager.is_out() {
             *self = Self::default();
         }
-        if let Some(server) = self.unsaid.take() {
+        // One datagram may always be lost, and with --once it is said at the end.
+        let is_told = self.polls > 1 && !paged.args.once;
+        if let Some(server) = self.unsaid.take().filter(|_| is_told) {
             let again = format!("{}; again in {} s", no_answer(server), wait.as_secs());
             paged.say("no_answer", &again);
         }
