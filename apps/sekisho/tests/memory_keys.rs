@@ -13,7 +13,6 @@ use process::memory::{Memory, Secret};
 use process::{Guarded, put_keys, send, whole};
 use sekisho_apdu::CApdu;
 use sekisho_keys::sha256;
-use sekisho_transport::Card;
 
 /// GET DATA of the card's own data.
 fn get_data() -> CApdu<'static> {
