@@ -5,8 +5,6 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use memchr::memmem;
-
 /// Bytes of a secret that are looked for at a time: half of a key is half of the work.
 const PIECE: usize = 8;
 
@@ -80,9 +78,11 @@ impl Memory {
     pub fn flash(&self, file: &Path) -> Range<u64> {
         let mut content = std::fs::read(file).unwrap().split_off(4096);
         content.iter_mut().for_each(|byte| *byte = !*byte);
+        let head = &content[..64];
         let mut places = self.0.iter().flat_map(|(from, bytes)| {
-            let places = memmem::find_iter(bytes, &content);
-            places.map(|at| *from + at as u64)
+            let starts = bytes.windows(head.len()).enumerate();
+            let found = starts.filter(|(at, window)| *window == head && bytes[*at..].starts_with(&content));
+            found.map(|(at, _)| *from + at as u64).collect::<Vec<_>>()
         });
         let start = places.next().unwrap();
         assert_eq!(places.next(), None, "the flash stands in memory twice");
@@ -95,27 +95,23 @@ impl Memory {
             .iter()
             .flat_map(|secret| {
                 let pieces = secret.bytes.chunks_exact(PIECE);
-                pieces.map(|piece| (piece, &secret.name))
+                pieces.map(|piece| (u64::from_ne_bytes(piece.try_into().unwrap()), &secret.name))
             })
             .collect();
-        // One look for each byte of memory: most are gone after the first comparison. Written out, since it is millions of bytes for a program that is not
-        // optimised.
-        let mut starts = vec![false; 1 << 16];
+        // One look for each byte of memory: most are gone after the first comparison.
+        let mut starts = [false; 1 << 16];
         for (piece, _) in &pieces {
-            starts[piece[0] as usize | (piece[1] as usize) << 8] = true;
+            starts[usize::try_from(piece & 0xFFFF).unwrap()] = true;
         }
         let mut found: Vec<(&String, Vec<u64>)> = Vec::new();
         for (from, bytes) in &self.0 {
-            let bytes = &bytes[..];
-            let mut at = 0;
-            while at + PIECE <= bytes.len() {
-                if !starts[bytes[at] as usize | (bytes[at + 1] as usize) << 8] {
-                    at += 1;
+            for (at, window) in bytes.windows(PIECE).enumerate() {
+                if !starts[usize::from(u16::from_ne_bytes([window[0], window[1]]))] {
                     continue;
                 }
-                let (window, address) = (&bytes[at..at + PIECE], from + at as u64);
-                at += 1;
-                for (_, name) in pieces.iter().filter(|(piece, _)| *piece == window) {
+                let address = from + at as u64;
+                let word = u64::from_ne_bytes(window.try_into().unwrap());
+                for (_, name) in pieces.iter().filter(|(piece, _)| *piece == word) {
                     if left_out.contains(&address) {
                         continue;
                     }
