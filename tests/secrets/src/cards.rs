@@ -86,7 +86,7 @@ pub(crate) fn scp_mac() {
     }
     let mut wrong = keys;
     wrong.mac = wrong.enc.clone();
-    card.expect(&[0x80, 0x50, KVN, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0], 0x9000);
+    card.expect(&[0x80, 0x50, KVN, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8], 0x9000);
     card.expect(&[&[0x84, 0x82, 0x33, 0, 16][..], &[0x5A; 16]].concat(), 0x6300);
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn scp_dek() {
 
 fn files(secrets: &[&[u8]]) -> Marked {
     let mut card = Marked::new(files::card(), &profile(), secrets);
-    card.expect(&[&[0x00, 0xA4, 0x04, 0x0C, 7], AID].concat(), 0x9000);
+    card.expect(&[&[0x00, 0xA4, 0x04, 0x00, 7], AID].concat(), 0x9000);
     card
 }
 

@@ -107,7 +107,7 @@ fn flipped(capdu: &[u8], from_end: usize) -> Vec<u8> {
 /// EXTERNAL AUTHENTICATE of somebody without keys.
 fn cryptogram() -> Value {
     let mut card = Recorded::new(new_card());
-    card.ok(&[0x80, 0x50, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0]);
+    card.ok(&[0x80, 0x50, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
     // Level 00: what comes behind it needs no key. GET STATUS is for whoever has authenticated.
     let attack = [&[0x84, 0x82, 0x00, 0, 16][..], &[0x5A; 16]].concat();
     card.refuses(
