@@ -55,8 +55,20 @@ fn may_stand(kvn: u8, record: &KeyRecord) -> bool {
 }
 
 /// The name of the record of what domains of a container have used that are gone.
-const fn gone(container: ContainerId) -> RecordKey {
+pub(crate) const fn gone(container: ContainerId) -> RecordKey {
     RecordKey::new(Owner::Container(container), RecordKind::HighestSequence, 0)
+}
+
+fn write_counter(records: &mut Records<'_>, name: RecordKey, counter: u32) -> Result<(), Refusal> {
+    let [_, counter @ ..] = counter.to_be_bytes();
+    records.put(name, &counter)
+}
+
+fn read_counter(records: &mut Records<'_>, name: RecordKey) -> Result<Option<u32>, Refusal> {
+    let mut counter = [0; 3];
+    let found = records.get(name, &mut counter)?;
+    let [a, b, c] = counter;
+    Ok(found.map(|_| u32::from_be_bytes([0, a, b, c])))
 }
 
 /// The key store of a security domain, through the records of the command being processed.
@@ -105,15 +117,11 @@ impl KeyStore<'_, '_> {
     }
 
     fn put_counter(&mut self, kind: RecordKind, index: u8, counter: u32) -> Result<(), Refusal> {
-        let [_, counter @ ..] = counter.to_be_bytes();
-        self.records.put(self.name(kind, index), &counter)
+        write_counter(self.records, self.name(kind, index), counter)
     }
 
     fn counter(&mut self, kind: RecordKind, index: u8) -> Result<Option<u32>, Refusal> {
-        let mut counter = [0; 3];
-        let found = self.records.get(self.name(kind, index), &mut counter)?;
-        let [a, b, c] = counter;
-        Ok(found.map(|_| u32::from_be_bytes([0, a, b, c])))
+        read_counter(self.records, self.name(kind, index))
     }
 
     /// The highest sequence counter that the security domain has ever used with any key set: what its record says, which is written when a
@@ -135,10 +143,7 @@ impl KeyStore<'_, '_> {
 
     /// The highest counter that security domains of a container have used which are gone.
     pub(crate) fn highest_gone(&mut self, container: ContainerId) -> Result<u32, Refusal> {
-        let mut counter = [0; 3];
-        self.records.get(gone(container), &mut counter)?;
-        let [a, b, c] = counter;
-        Ok(u32::from_be_bytes([0, a, b, c]))
+        Ok(read_counter(self.records, gone(container))?.unwrap_or(0))
     }
 
     /// The security domain is about to go: what it has used stays used.
@@ -147,8 +152,7 @@ impl KeyStore<'_, '_> {
         if own <= before {
             return Ok(());
         }
-        let [_, counter @ ..] = own.to_be_bytes();
-        self.records.put(gone(container), &counter)
+        write_counter(self.records, gone(container), own)
     }
 
     /// The KVN that a command means: 00 is the default one.

@@ -6,7 +6,7 @@ use sekisho_scp::card::{InitializeUpdate, initiate};
 use super::SecurityDomain;
 use crate::names::EntryId;
 use crate::refusal::{Outcome, Refusal};
-use crate::registry::{ENTRIES_MAX, Entry, Instance};
+use crate::registry::{ENTRIES_MAX, Entry, Instance, InterfaceAccess};
 use crate::secure::{Kept, KeyRef, OpenChannel, Slot};
 
 /// Longest EXTERNAL AUTHENTICATE: extended header, host cryptogram and C-MAC of 16 bytes each, Le.
@@ -27,11 +27,9 @@ impl SecurityDomain<'_, '_> {
         self.context.system.secure.end(|p| p == place);
         self.context.system.effects.essential = true;
         let command = InitializeUpdate::parse(capdu)?;
-        let domain = self.opened_by()?;
-        let container = self.context.container();
+        let (domain, access) = self.opened_by()?;
         // Its counter is that of whose keys they are.
-        let found = self.context.system.container.registry.entry(domain);
-        if !found.is_some_and(|(_, of)| of.access.includes(place.interface)) {
+        if !access.includes(place.interface) {
             return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
         }
         let kvn = self.keys_of(domain).resolve(command.kvn)?;
@@ -42,6 +40,7 @@ impl SecurityDomain<'_, '_> {
                 self.keys_of(domain).next_sequence(kvn)?
             } else {
                 // One of this AID that is gone may have had the values of the domain above.
+                let container = self.context.container();
                 let used = self.keys_of(domain).highest_gone(container)?;
                 self.keys_of(domain).next_sequence_behind(used, kvn)?
             }
@@ -74,17 +73,17 @@ impl SecurityDomain<'_, '_> {
     }
 
     /// Whose key sets open the domain's secure channel: its own, or while it has none those of the nearest domain above it that has one. The sequence counter
-    /// is that one's too, and the challenge is made for this domain's AID.
-    fn opened_by(&mut self) -> Result<EntryId, Refusal> {
+    /// is that one's too, and the challenge is made for this domain's AID. Beside it, where that one answers to strangers.
+    fn opened_by(&mut self) -> Result<(EntryId, InterfaceAccess), Refusal> {
         let registry = &self.context.system.container.registry;
         let above = |entry: &&Entry| registry.get(entry.security_domain?);
         let domains = core::iter::successors(Some(self.context.entry), above);
         for domain in domains.take(ENTRIES_MAX) {
             if self.keys_of(domain.id).has_set()? {
-                return Ok(domain.id);
+                return Ok((domain.id, domain.access));
             }
         }
-        Ok(self.context.entry.id)
+        Ok((self.context.entry.id, self.context.entry.access))
     }
 
     /// EXTERNAL AUTHENTICATE: one try for each INITIALIZE UPDATE.

@@ -8,11 +8,11 @@ use super::privileges::{may_have, put_with_reset};
 use super::{SecurityDomain, object_of};
 use crate::application::{Context, MESSAGING_POLICY};
 use crate::authorisation::{Authorisation, Order, TokenNumber, has, proved};
-use crate::container::{CardRecord, name, store_entry};
+use crate::container::{CardRecord, store_entry};
 use crate::identification::{self, STORED_MAX};
 use crate::interface::ContainerId;
-use crate::keys::{KVN_TOKEN, KeyStore};
-use crate::names::{EntryId, RecordKind};
+use crate::keys::{self, KVN_TOKEN, KeyStore};
+use crate::names::EntryId;
 use crate::nvm::Quota;
 use crate::receipt;
 use crate::refusal::Refusal;
@@ -189,10 +189,9 @@ impl SecurityDomain<'_, '_> {
         if !container.registry.shows(index, context.place) {
             return Err(not_found());
         }
-        let own = container.registry.entry(context.entry.id).map(|(index, _)| index);
-        let is_own = entry.id != context.entry.id && entry.security_domain == own;
+        self.check_own(entry.id)?;
         let is_domain = entry.privileges.contains(Privileges::SECURITY_DOMAIN);
-        if !is_own || is_domain || container.usable(entry.id, context.place).is_none() {
+        if is_domain || container.usable(entry.id, context.place).is_none() {
             return Err(refused());
         }
         Ok(entry.id)
@@ -316,7 +315,7 @@ impl Open<'_, '_> {
         for (_, domain) in all.filter(|(_, entry)| is_domain(entry)) {
             records.remove_all_of(domain.id)?;
         }
-        records.remove(name(container.id, RecordKind::HighestSequence, 0))?;
+        records.remove(keys::gone(container.id))?;
         if container.id == ContainerId::ESE {
             let domain = self.context.entry.id;
             KeyStore { records, domain }.delete_platforms()?;
