@@ -122,12 +122,10 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// [`BufferFull`]; also for a value beyond 16,777,215 bytes, which no length field here can say.
     pub fn tlv(&mut self, tag: u32, value: &[u8]) -> Result<(), BufferFull> {
-        let start = self.len;
-        let done = self.tag(tag).and_then(|()| self.lv(value));
-        if done.is_err() {
-            self.len = start;
-        }
-        done
+        self.whole(|w| {
+            w.tag(tag)?;
+            w.lv(value)
+        })
     }
 
     /// Appends a BER-TLV data object whose value is what `value` writes.
@@ -139,21 +137,20 @@ impl<'a> Writer<'a> {
         tag: u32,
         value: impl FnOnce(&mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.whole(|w| {
+            w.tag(tag)?;
+            w.lv_with(value)
+        })
+    }
+
+    /// Appends what `parts` writes, all of it or nothing.
+    fn whole<E>(&mut self, parts: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
         let start = self.len;
-        let done = self.tlv_parts(tag, value);
+        let done = parts(self);
         if done.is_err() {
             self.len = start;
         }
         done
-    }
-
-    fn tlv_parts<E: From<BufferFull>>(
-        &mut self,
-        tag: u32,
-        value: impl FnOnce(&mut Self) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.tag(tag)?;
-        self.lv_with(value)
     }
 
     /// Appends a value behind its length, which is BER.
