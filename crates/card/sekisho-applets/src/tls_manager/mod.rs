@@ -192,19 +192,16 @@ impl TlsManager {
         }
         let object = Object::parse(&incoming.bytes).ok_or(WRONG_DATA)?;
         certify::write(context, author, &object)?;
-        let row = match object {
-            Object::Key(_) | Object::Chain(_) => None,
-            Object::Row(row, _) => Some(row),
-            Object::Time(_) | Object::Subject(_) => return Ok(()),
-        };
-        let Some(row) = row else {
-            self.tickets.clear();
-            return Ok(());
-        };
-        self.tickets.forget(row);
-        // The session that this has come out of is answered yet.
-        let own = context.tls_place();
-        self.end_those(|session| session.row() == row && own.is_none_or(|own| !session.is_at(own)));
+        match object {
+            Object::Key(_) | Object::Chain(_) => self.tickets.clear(),
+            Object::Row(row, _) => {
+                self.tickets.forget(row);
+                // The session that this has come out of is answered yet.
+                let own = context.tls_place();
+                self.end_those(|session| session.row() == row && own.is_none_or(|own| !session.is_at(own)));
+            }
+            Object::Time(_) | Object::Subject(_) => {}
+        }
         Ok(())
     }
 }
