@@ -164,10 +164,17 @@ impl System {
     }
 
     fn agent_of(&self, card: &str) -> Command {
+        let mut command = self.agent_in_words(card, 10);
+        command.arg("--json");
+        command
+    }
+
+    /// One that waits so many seconds at most.
+    fn agent_in_words(&self, card: &str, timeout: u32) -> Command {
         let address = self.server.as_ref().unwrap().device_address;
         let mut command = Command::new(SEKISHO);
         command
-            .args(["agent", "--once", "--json", "--timeout", "10"])
+            .args(["agent", "--once", "--timeout", &timeout.to_string()])
             .args(["--server", &format!("https://{address}"), "--card", card])
             .arg("--ca")
             .arg(self.path("ca.pem"))
@@ -572,21 +579,9 @@ fn paging_servers_that_are_silent_are_tried_again_later() {
     let addresses = silent
         .each_ref()
         .map(|socket| socket.local_addr().unwrap().to_string());
-    let address = system.server.as_ref().unwrap().device_address;
     for is_json in [true, false] {
-        let mut command = Command::new(SEKISHO);
-        command
-            .args(["agent", "--once", "--timeout", "1"])
-            .args(["--server", &format!("https://{address}")])
-            .args(["--card", &format!("tcp:{}", card.address)])
-            .args(["--paging", &addresses.join(",")])
-            .arg("--ca")
-            .arg(system.path("ca.pem"))
-            .arg("--token-file")
-            .arg(system.path("token"))
-            .arg("--spool")
-            .arg(system.path("spool"))
-            .stdin(Stdio::null());
+        let mut command = system.agent_in_words(&format!("tcp:{}", card.address), 1);
+        command.args(["--paging", &addresses.join(",")]);
         if is_json {
             command.arg("--json");
         }
