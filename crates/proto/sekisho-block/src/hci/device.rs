@@ -3,6 +3,7 @@
 use zeroize::Zeroize;
 
 use super::contactless::Technology;
+use super::end::End;
 use super::field::{Field, Transaction};
 use super::ids::{
     CLEAR_ALL_PIPE, CLOSE_PIPE, CMD_NOT_SUPPORTED, CREATE_PIPE, EVT_ABORT, EVT_ATR, EVT_C_APDU, EVT_R_APDU,
@@ -43,13 +44,6 @@ enum Next {
     Short,
     Command,
     Field,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Answer,
-    NotRun(Fault),
-    Unknown(Fault),
 }
 
 /// A device beside a secure element's host, for APDUs of up to `LEN` - 1 bytes.
@@ -175,11 +169,7 @@ impl<const LEN: usize> Device<LEN> {
         if matches!(self.state, State::Running | State::Aborting) {
             // A command that has been begun goes to its end: cut, it would run together with what follows on its pipe.
             let begun = self.command.is_begun();
-            self.end = Some(if self.reached || begun {
-                End::Unknown(fault)
-            } else {
-                End::NotRun(fault)
-            });
+            self.end = Some(End::without_answer(fault, self.reached || begun));
             self.out_of_step = true;
             if !begun {
                 self.command.clear();
@@ -449,13 +439,7 @@ impl<const LEN: usize> Device<LEN> {
     /// How the exchange ended; none while it is under way.
     #[must_use]
     pub fn ended(&self) -> Option<Ended<'_>> {
-        match self.end? {
-            End::Answer => Some(Ended::Answer(
-                self.long.message().map_or(&[][..], |message| message.data),
-            )),
-            End::NotRun(fault) => Some(Ended::NotRun(fault)),
-            End::Unknown(fault) => Some(Ended::Unknown(fault)),
-        }
+        Some(self.end?.told(&self.long))
     }
 }
 

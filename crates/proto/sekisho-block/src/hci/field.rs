@@ -2,13 +2,14 @@
 
 use super::Timing;
 use super::contactless::Technology;
+use super::end::End;
 use super::ids::{
     CLOSE_PIPE, CMD_NOT_SUPPORTED, EVT_CARD_ACTIVATED, EVT_CARD_DEACTIVATED, EVT_FIELD_OFF, EVT_FIELD_ON,
     EVT_SEND_DATA, EVT_TRANSACTION, GATE_CONNECTIVITY, GET_PARAMETER, HOST_CONTROLLER, HOST_TERMINAL, MODE,
     MODE_ON, NOK, OK, OPEN_PIPE, PIPE_FIRST, PIPE_LAST, PIPE_NOT_OPENED, REG_PAR_UNKNOWN, RF_GOOD,
     SET_PARAMETER, TAG_AID, TAG_PARAMETERS,
 };
-use super::packet::{Buffer, Kind, Message};
+use super::packet::{Buffer, Kind, Message, Passing};
 use crate::swp::INFORMATION_MAX;
 use crate::{Ended, Fault, Micros};
 
@@ -57,13 +58,6 @@ impl<'a> Transaction<'a> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Answer,
-    NotRun(Fault),
-    Unknown(Fault),
-}
-
 /// Whether what comes from the card can be taken for what it was asked last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
@@ -86,8 +80,8 @@ pub(super) struct Field<const LEN: usize> {
     count: usize,
     command: Buffer<LEN>,
     heard: Buffer<LEN>,
-    /// The pipe on which the rest of an answer is passed over.
-    passing: Option<u8>,
+    /// An answer that is passed over.
+    passing: Passing,
     runs: bool,
     reached: bool,
     end: Option<End>,
@@ -106,7 +100,7 @@ impl<const LEN: usize> Field<LEN> {
             count: 0,
             command: Buffer::default(),
             heard: Buffer::default(),
-            passing: None,
+            passing: Passing::default(),
             runs: false,
             reached: false,
             end: None,
@@ -121,7 +115,7 @@ impl<const LEN: usize> Field<LEN> {
         self.fail(Fault::Reset, Trust::Sure);
         self.active = None;
         self.count = 0;
-        self.passing = None;
+        self.passing = Passing::default();
         self.command.clear();
         for gate in self.there.iter_mut().flatten() {
             gate.open = false;
@@ -246,18 +240,13 @@ impl<const LEN: usize> Field<LEN> {
     fn fail(&mut self, fault: Fault, trust: Trust) {
         if self.runs {
             let begun = self.command.is_begun();
-            self.end = Some(if self.reached || begun {
-                End::Unknown(fault)
-            } else {
-                End::NotRun(fault)
-            });
+            self.end = Some(End::without_answer(fault, self.reached || begun));
             if !begun {
                 self.command.clear();
             }
         }
         if self.end != Some(End::Answer) {
-            self.passing = self.heard.partial().or(self.passing);
-            self.heard.clear();
+            self.passing.rest_of(&mut self.heard);
         }
         self.runs = false;
         self.trust = trust;
@@ -292,8 +281,7 @@ impl<const LEN: usize> Field<LEN> {
             return false;
         };
         let (pipe, is_last) = (first & 0x7F, first & 0x80 != 0);
-        if self.passing == Some(pipe) {
-            self.passing = self.passing.filter(|_| !is_last);
+        if self.passing.takes(pipe, is_last) {
             return true;
         }
         if self
@@ -310,7 +298,7 @@ impl<const LEN: usize> Field<LEN> {
             }
             if !is_own {
                 // A late one.
-                self.passing = Some(pipe).filter(|_| !is_last);
+                self.passing.begin(pipe, is_last);
                 return true;
             }
         }
@@ -421,12 +409,6 @@ impl<const LEN: usize> Field<LEN> {
     }
 
     pub(super) fn ended(&self) -> Option<Ended<'_>> {
-        match self.end? {
-            End::Answer => Some(Ended::Answer(
-                self.heard.message().map_or(&[][..], |message| message.data),
-            )),
-            End::NotRun(fault) => Some(Ended::NotRun(fault)),
-            End::Unknown(fault) => Some(Ended::Unknown(fault)),
-        }
+        Some(self.end?.told(&self.heard))
     }
 }

@@ -5,6 +5,7 @@
 mod card;
 mod contactless;
 mod device;
+mod end;
 mod field;
 pub mod ids;
 mod own;

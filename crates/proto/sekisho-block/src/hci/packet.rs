@@ -53,6 +53,32 @@ pub struct Message<'a> {
     pub data: &'a [u8],
 }
 
+/// The pipe on which a message is passed over, to its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Passing(Option<u8>);
+
+impl Passing {
+    /// A message of which this is the first packet.
+    pub(super) fn begin(&mut self, pipe: u8, is_last: bool) {
+        self.0 = Some(pipe).filter(|_| !is_last);
+    }
+
+    /// What has come of a message goes; if that was not all of it, the rest is passed over.
+    pub(super) fn rest_of<const LEN: usize>(&mut self, heard: &mut Buffer<LEN>) {
+        self.0 = heard.partial().or(self.0);
+        heard.clear();
+    }
+
+    /// Whether a packet is of it.
+    pub(super) fn takes(&mut self, pipe: u8, is_last: bool) -> bool {
+        let is_of_it = self.0 == Some(pipe);
+        if is_of_it && is_last {
+            self.0 = None;
+        }
+        is_of_it
+    }
+}
+
 /// One message of up to `LEN` bytes, its header included, cut into packets, or put together from them.
 #[derive(Clone, Debug)]
 pub struct Buffer<const LEN: usize> {

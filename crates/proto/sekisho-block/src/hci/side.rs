@@ -1,6 +1,6 @@
 //! Commands that come on a pipe, one at a time, and their answers.
 
-use super::packet::{Buffer, Kind};
+use super::packet::{Buffer, Kind, Passing};
 
 const NO_ANSWER: [u8; 2] = [0x6F, 0x00];
 const WRONG_LENGTH: [u8; 2] = [0x67, 0x00];
@@ -21,8 +21,8 @@ pub(super) enum Took {
 pub(super) struct Side<const LEN: usize> {
     pub(super) heard: Buffer<LEN>,
     pub(super) out: Buffer<LEN>,
-    /// The pipe on which a command is passed over, to its end.
-    passing: Option<u8>,
+    /// A command that is passed over.
+    passing: Passing,
     has_command: bool,
     taken: bool,
     abandoned: bool,
@@ -33,15 +33,14 @@ impl<const LEN: usize> Side<LEN> {
     pub(super) fn restart(&mut self) {
         self.drop_command();
         self.out.clear();
-        self.passing = None;
+        self.passing = Passing::default();
     }
 
     /// The command goes, and its answer; but what has been begun goes to its end, or it would run together with what follows.
     pub(super) fn drop_command(&mut self) {
         self.abandoned |= self.taken;
         self.has_command = false;
-        self.passing = self.heard.partial().or(self.passing);
-        self.heard.clear();
+        self.passing.rest_of(&mut self.heard);
         if !self.out.is_begun() {
             self.out.clear();
         }
@@ -53,8 +52,7 @@ impl<const LEN: usize> Side<LEN> {
             return Took::Nothing;
         };
         let (pipe, is_last) = (first & 0x7F, first & 0x80 != 0);
-        if self.passing == Some(pipe) {
-            self.passing = self.passing.filter(|_| !is_last);
+        if self.passing.takes(pipe, is_last) {
             return Took::Piece;
         }
         let begins = rest.first() == Some(&header);
@@ -66,7 +64,7 @@ impl<const LEN: usize> Side<LEN> {
             };
         }
         if begins {
-            self.passing = Some(pipe).filter(|_| !is_last);
+            self.passing.begin(pipe, is_last);
             return Took::Piece;
         }
         Took::Nothing
