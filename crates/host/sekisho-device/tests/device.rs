@@ -11,5 +11,6 @@
 
 mod agent;
 mod https;
+mod spool;
 mod support;
 mod targets;
