@@ -357,7 +357,14 @@ fn a_card_that_does_not_stop_gets_a_bound() {
         (&["00400290 00D2"], 17, Fault::Garbled),
         (&["00200020", "00600060"], 501, Fault::Protocol),
         (&["0000019091"], 1, Fault::Protocol),
+        // WTX with the multiplier 0, with none, with two; IFS 00 and FF: no time and no length that a card can ask for.
         (&["00C30100C2"], 1, Fault::Protocol),
+        (&["00C300C3"], 1, Fault::Protocol),
+        (&["00C302010ACA"], 1, Fault::Protocol),
+        (&["00C10100C0"], 1, Fault::Protocol),
+        (&["00C101FF3F"], 1, Fault::Protocol),
+        // RESYNCH, which a card must not ask for.
+        (&["00C000C0"], 4, Fault::Protocol),
         (&["00C200C2"], 1, Fault::Aborted),
     ] {
         let mut device = Device::<600>::new(0, BlockParameters::DEFAULT, RECORDS);

@@ -17,6 +17,7 @@ mod contact;
 mod element;
 mod hci;
 mod hci_faults;
+mod hci_readers;
 mod line;
 mod lr1;
 mod model;

@@ -178,11 +178,13 @@ impl<const LEN: usize> Card<LEN> {
         match self.apdu.hear(packet, Kind::Event.header(EVT_C_APDU)) {
             Took::Nothing => return false,
             Took::Piece => {}
-            Took::Whole => {
-                let message = self.apdu.heard.message();
-                let is_command = message.is_some_and(|message| !message.data.is_empty());
-                self.apdu.keep(pipe.open && is_command);
-            }
+            Took::Whole if !pipe.open => self.apdu.keep(false),
+            Took::Whole => match self.apdu.heard.message() {
+                Some(message) if message.data.is_empty() => self.apdu.refuse(pipe.pipe, EVT_R_APDU),
+                message => self.apdu.keep(message.is_some()),
+            },
+            Took::TooLong if pipe.open => self.apdu.refuse(pipe.pipe, EVT_R_APDU),
+            Took::TooLong => {}
         }
         true
     }

@@ -70,6 +70,12 @@ impl<const LEN: usize> Contactless<LEN> {
                 let is_good = whole.is_some_and(|(field, apdu)| *field == RF_GOOD && !apdu.is_empty());
                 self.side.keep(is_good && self.active == Some(technology));
             }
+            Took::TooLong => {
+                let pipe = packet.first().map_or(0, |first| first & 0x7F);
+                if self.active == Some(technology) && packet.last() == Some(&RF_GOOD) {
+                    self.side.refuse(pipe, EVT_SEND_DATA);
+                }
+            }
         }
         true
     }

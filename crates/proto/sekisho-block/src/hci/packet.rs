@@ -53,6 +53,17 @@ pub struct Message<'a> {
     pub data: &'a [u8],
 }
 
+/// What a packet has made of the message of which it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// More of it is to come, or it was none.
+    Piece,
+    /// It is whole.
+    Whole,
+    /// This was the end of one that is too long: nothing of it is here.
+    TooLong,
+}
+
 /// The pipe on which a message is passed over, to its end.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Passing(Option<u8>);
@@ -183,8 +194,13 @@ impl<const LEN: usize> Buffer<LEN> {
 
     /// Takes a packet; true when its message is whole. A message that is too long is passed over to its end.
     pub fn take(&mut self, packet: &[u8]) -> bool {
+        self.put_together(packet) == Taken::Whole
+    }
+
+    /// The same, told more exactly.
+    pub(super) fn put_together(&mut self, packet: &[u8]) -> Taken {
         let Some((first, data)) = packet.split_first() else {
-            return false;
+            return Taken::Piece;
         };
         let pipe = first & 0x7F;
         if self.at == 1 || pipe != self.pipe {
@@ -200,12 +216,13 @@ impl<const LEN: usize> Buffer<LEN> {
         }
         let last = first & LAST != 0;
         if last && (self.spoilt || self.len == 0) {
+            let taken = if self.spoilt { Taken::TooLong } else { Taken::Piece };
             self.clear();
-            return false;
+            return taken;
         }
         // Whole: what comes next begins anew.
         self.at = usize::from(last);
-        last
+        if last { Taken::Whole } else { Taken::Piece }
     }
 
     /// The message that has come whole.

@@ -1,6 +1,6 @@
 //! Commands that come on a pipe, one at a time, and their answers.
 
-use super::packet::{Buffer, Kind, Passing};
+use super::packet::{Buffer, Kind, Passing, Taken};
 
 const NO_ANSWER: [u8; 2] = [0x6F, 0x00];
 const WRONG_LENGTH: [u8; 2] = [0x67, 0x00];
@@ -12,6 +12,8 @@ pub(super) enum Took {
     Piece,
     /// The last piece: `Side::message` has it.
     Whole,
+    /// The last piece of one that is longer than the buffer.
+    TooLong,
     /// Nothing of a command: something else on this pipe.
     Nothing,
 }
@@ -57,10 +59,10 @@ impl<const LEN: usize> Side<LEN> {
         }
         let begins = rest.first() == Some(&header);
         if !self.has_command && self.heard.is_partial(pipe) || begins && self.is_free() {
-            return if self.heard.take(packet) {
-                Took::Whole
-            } else {
-                Took::Piece
+            return match self.heard.put_together(packet) {
+                Taken::Whole => Took::Whole,
+                Taken::TooLong => Took::TooLong,
+                Taken::Piece => Took::Piece,
             };
         }
         if begins {
@@ -80,6 +82,12 @@ impl<const LEN: usize> Side<LEN> {
         if !is_command {
             self.heard.clear();
         }
+    }
+
+    /// What has come whole has no length that a command can have: it is answered, and nothing runs.
+    pub(super) fn refuse(&mut self, pipe: u8, event: u8) {
+        self.keep(false);
+        self.out.put(pipe, Kind::Event.header(event), &WRONG_LENGTH);
     }
 
     /// A command waits to be run.
