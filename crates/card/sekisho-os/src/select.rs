@@ -62,6 +62,8 @@ impl<P: Platform> Core<P> {
         in_the_clear(command)?;
         let present = self.interfaces.channels.container(place);
         let row = self.containers.row(&self.interfaces.channels, place.interface);
+        #[cfg(feature = "tls")]
+        let row = self.row_inside(place, row);
         let (found, meant) = match self.search(place, row, command) {
             #[cfg(feature = "tls")]
             Ok((container, entry)) if !self.may_reach(place, container, &entry.aid) => {

@@ -22,6 +22,7 @@ use crate::dispatch::Called;
 use crate::element::{SecureElement, is_get_response};
 use crate::interface::{ContainerId, Interface, Place};
 use crate::nvm::Staged;
+use crate::pairing::Row;
 use crate::profile::Profile;
 use crate::registry::{Entry, Instance, Module};
 use crate::response::{Response, Wanted};
@@ -137,6 +138,15 @@ impl<P: Platform> Core<P> {
             self.deselect(inside);
             self.interfaces.channels.close(inside);
         }
+    }
+
+    /// Where names mean something at a place: inside a session in the TLS Manager's container, whatever protocol carries it.
+    pub(crate) fn row_inside(&self, place: Place, row: Row) -> Row {
+        let speaking = self.speaking.as_ref().filter(|_| place.is_inside());
+        speaking.map_or(row, |speaking| Row {
+            container: speaking.container,
+            ..row
+        })
     }
 
     /// Whether what is selected at a place may be this: inside a session only what the peer's row names.

@@ -2,7 +2,7 @@
 
 use sekisho_applets::tls_manager;
 use sekisho_bridge::Ended;
-use sekisho_os::Interface;
+use sekisho_os::{Interface, Row};
 use sekisho_tls::Version;
 
 use crate::askers::{ASKERS, Source};
@@ -10,7 +10,7 @@ use crate::common::{send_on, sw};
 use crate::device::{honest, inside, server, session, talking_at};
 use crate::pki::Pki;
 use crate::se::{
-    FILES, PORT, WithoutRoom, chain, made, reaching, reaching_of, root, row, store, store_at, with,
+    FILES, PORT, ROOT, WithoutRoom, chain, made, reaching, reaching_of, root, row, store, store_at, with,
     with_a_second,
 };
 use crate::servers::{READ, select};
@@ -55,7 +55,7 @@ fn an_application_finds_its_peer_and_whom_it_calls_finds_none() {
 #[test]
 fn a_session_does_not_leave_its_container() {
     let pki = Pki::new();
-    let mut se = reaching_of(with_a_second(), &pki, &[FILES, ASKERS[0]]);
+    let mut se = reaching_of(with_a_second(Row::all), &pki, &[FILES, ASKERS[0]]);
     // SPI is the second container's, which has no TLS Manager.
     assert_eq!(send_on(&mut *se, PORT, OPEN), [0x6E, 0]);
     assert_eq!(sw(&send_on(&mut *se, PORT, &select(ASKERS[0]))), 0x9000);
@@ -77,6 +77,25 @@ fn a_session_does_not_leave_its_container() {
             assert_eq!(talk.ask(READ).map(|answer| sw(&answer)), Ok(0x9000));
         });
     }
+}
+
+/// Over a protocol of the other container, where the rule lets its names reach the TLS Manager, names inside a session mean what they mean in the TLS Manager's container; in the clear what they meant.
+#[test]
+fn a_session_over_another_containers_protocol_is_in_its_own_container() {
+    let pki = Pki::new();
+    let mut se = reaching_of(with_a_second(Row::common), &pki, &[FILES, ROOT]);
+    let mut server = server(&pki, Version::Tls13);
+    let time = Some(crate::device::NOW);
+    talking_at(&mut se, &mut server, (0, 1, time), &mut honest, |talk| {
+        for name in [ROOT, FILES, &ROOT[..6]] {
+            assert_eq!(talk.ask(&select(name)).map(|answer| sw(&answer)), Ok(0x9000));
+        }
+        assert_eq!(talk.ask(&select(ASKERS[0])), Ok(vec![0x6A, 0x82]));
+        // In the clear they mean what they did, and the session goes on.
+        assert_eq!(sw(&send_on(talk.se(), PORT, &select(ASKERS[0]))), 0x9000);
+        assert_eq!(sw(&send_on(talk.se(), PORT, &select(ROOT))), 0x9000);
+        assert_eq!(talk.ask(&select(FILES)).map(|answer| sw(&answer)), Ok(0x9000));
+    });
 }
 
 /// Deleted, it is no more: no session, no class, nothing of its key in the flash.

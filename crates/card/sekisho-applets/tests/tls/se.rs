@@ -59,9 +59,9 @@ pub(crate) fn made<P: Platform<Flash = RamFlash, Rng = Source>>() -> Box<SecureE
     made_with(&profile(), false)
 }
 
-/// With a second container, which SPI is paired with and which has the first of those that ask alone.
-pub(crate) fn with_a_second() -> Box<Se> {
-    let second = Row::all(ContainerId::new(2).unwrap());
+/// With a second container, which SPI is paired with by a rule and which has the first of those that ask alone.
+pub(crate) fn with_a_second(rule: fn(ContainerId) -> Row) -> Box<Se> {
+    let second = rule(ContainerId::new(2).unwrap());
     let profile = Profile {
         pairing: Pairing::all_to(ContainerId::ESE).with(Protocol::SpiEse, second),
         ..profile()
