@@ -10,7 +10,7 @@ use super::objects::{
     CHAIN_RECORD, KEY_PAIR, OBJECT_MAX, Object, PENDING_RECORD, REQUEST_MAX, REQUEST_RECORD, Rights, Row,
     chain, is_name, row_record,
 };
-use super::{NOT_ALLOWED, WRONG_DATA};
+use super::{NOT_ALLOWED, WRONG_DATA, time};
 
 /// A subject that is nobody's: the SE says whose the request is.
 const NOBODY: &[u8] = &[0x30, 0];
@@ -125,6 +125,9 @@ pub(super) fn write(context: &mut Context<'_>, author: Author, object: &Object<'
         Object::Chain(bytes @ [_, ..]) => belongs(context, bytes)?,
         Object::Subject([]) => context.remove(PENDING_RECORD, 0)?,
         Object::Subject(name) => return make(context, name).map(|_| ()),
+        // A server that writes its own anchor has proved its time; the root's word is a new one.
+        Object::Row(row, _) if author == Author::Root => time::forget(context, *row)?,
+        Object::Time(_) => time::forget_all(context)?,
         _ => {}
     }
     if value.is_empty() {

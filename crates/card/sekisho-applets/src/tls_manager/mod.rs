@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 use certify::Author;
 pub use objects::{
-    CHAIN_RECORD, KEY_RECORD, PENDING_RECORD, REQUEST_RECORD, ROWS_MAX, TIME_RECORD, is_chain, is_row,
-    row_record,
+    CHAIN_RECORD, KEY_RECORD, PENDING_RECORD, PROVED_RECORD, REQUEST_RECORD, ROWS_MAX, TIME_RECORD, is_chain,
+    is_row, row_record,
 };
 use objects::{Object, Rights};
 pub use sessions::SESSIONS_MAX;
@@ -193,7 +193,11 @@ impl TlsManager {
         let object = Object::parse(&incoming.bytes).ok_or(WRONG_DATA)?;
         certify::write(context, author, &object)?;
         match object {
-            Object::Key(_) | Object::Chain(_) => self.tickets.clear(),
+            Object::Key(_) | Object::Chain(_) => {
+                self.tickets.clear();
+                let sessions = self.sessions.iter_mut().flatten();
+                sessions.for_each(|session| session.is_overtaken());
+            }
             Object::Row(row, _) => {
                 self.tickets.forget(row);
                 // The session that this has come out of is answered yet.
@@ -291,7 +295,7 @@ impl TlsManager {
             [] => 0,
             data => u64::from_be_bytes(data.try_into().map_err(|_| Refusal(StatusWord::WRONG_LENGTH))?),
         };
-        let time = said.max(time::floor(context)?);
+        let time = said.max(time::floor(context, command.p1p2())?);
         let free = self.free().ok_or(Refusal(StatusWord::NOT_ENOUGH_MEMORY))?;
         self.began = self.began.wrapping_add(1);
         let number = self.began;

@@ -14,12 +14,14 @@ pub(super) const SUBJECT: u8 = 5;
 pub const KEY_RECORD: u16 = 1;
 /// Record of the certificate chain.
 pub const CHAIN_RECORD: u16 = 2;
-/// Record of the time floor.
+/// Record of the time floor that the root has written.
 pub const TIME_RECORD: u16 = 4;
 /// Record of the private key whose certificate has been requested.
 pub const PENDING_RECORD: u16 = 5;
 /// Record of the request for it.
 pub const REQUEST_RECORD: u16 = 6;
+/// Record of the times that the servers of the rows have proved, each in the part of its row's number.
+pub const PROVED_RECORD: u16 = 7;
 /// The two keys.
 pub(super) const KEY_PAIR: KeyPair = KeyPair {
     live: KEY_RECORD,

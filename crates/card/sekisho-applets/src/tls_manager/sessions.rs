@@ -23,6 +23,8 @@ const NOT_COMPLETE: Refusal = Refusal(StatusWord::CONDITIONS_NOT_SATISFIED);
 pub(super) struct Session {
     place: Place,
     row: u16,
+    /// Key and certificates are others than those that it was begun with: its tickets are of nobody.
+    is_of_others: bool,
     endpoint: Endpoint<Rustls>,
 }
 
@@ -58,6 +60,7 @@ impl Session {
         let mut session = Box::new(Self {
             place: context.place(),
             row,
+            is_of_others: false,
             endpoint: Endpoint::new(cla, number, Correspondence::IDENTITY),
         });
         let server = Server {
@@ -74,7 +77,12 @@ impl Session {
 
     /// The ticket that has come, once.
     pub(super) fn ticket(&mut self) -> Option<Box<Ticket>> {
-        self.endpoint.ticket()
+        self.endpoint.ticket().filter(|_| !self.is_of_others)
+    }
+
+    /// Key or certificates are others from now on: a ticket that a device has held back until now is worth nothing.
+    pub(super) const fn is_overtaken(&mut self) {
+        self.is_of_others = true;
     }
 
     pub(super) const fn row(&self) -> u16 {
@@ -112,7 +120,7 @@ impl Session {
         match self.endpoint.hear(room, command, context.rng(), out) {
             Heard::Answer(sw) => TlsHeard::Answer(sw),
             Heard::Proved(since) => {
-                let moved = time::advance(context, since);
+                let moved = time::advance(context, self.row, since);
                 TlsHeard::Answer(moved.err().map_or(StatusWord::NO_ERROR, |refusal| refusal.0))
             }
             Heard::Command => match self.speaker(context) {

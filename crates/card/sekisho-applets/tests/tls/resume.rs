@@ -134,6 +134,40 @@ fn a_ticket_ends_with_what_it_was_made_with() {
     assert_eq!(kind(&mut se, &config, 2), HandshakeKind::Full);
 }
 
+/// Key or certificates become others at each command of a session: its ticket, which may come behind that, is of nobody.
+#[test]
+fn a_ticket_that_is_held_back_is_of_nobody() {
+    let pki = Pki::new();
+    let mut se = with(&pki);
+    let config = server(&pki, Version::Tls13, 1);
+    let (key, chain) = (pki.element.scalar(), chain(&[&pki.element]));
+    let mut went_on = 0;
+    for (object, value) in [(&[1][..], &key[..]), (&[2], &chain)] {
+        for at in 1.. {
+            let mut sent = 0;
+            let mut line = |number: usize, command: &[u8], se: &mut Se| {
+                if number == at {
+                    assert_eq!(store(se, object, value), 0x9000);
+                }
+                sent = number;
+                send_on(se, PORT, command)
+            };
+            let mut server = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let spoke = talking_at(&mut se, &mut server, (0, 1, Some(NOW)), &mut line, |talk| {
+                talk.ask(&select(FILES)).is_ok()
+            });
+            if sent < at {
+                assert!(spoke);
+                assert_eq!(kind(&mut se, &config, 1), HandshakeKind::Resumed);
+                break;
+            }
+            went_on += usize::from(spoke);
+            assert_eq!(kind(&mut se, &config, 1), HandshakeKind::Full, "{object:?} {at}");
+        }
+    }
+    assert!(went_on > 4, "{went_on}");
+}
+
 /// Where the server's certificate has ended there is nothing to resume: the whole handshake says so.
 #[test]
 fn a_ticket_is_not_used_behind_the_end_of_its_server_s_certificate() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rcgen::date_time_ymd;
+use rcgen::{CertificateParams, date_time_ymd};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::SecureElement;
 use sekisho_tls::Version;
@@ -20,17 +20,17 @@ const JANUARY: u64 = 1_767_225_600;
 const JUNE: u64 = JANUARY + 151 * DAY;
 const YEAR: u64 = 365 * DAY;
 
-/// A server whose certificate is valid from the first of a month of 2026 to a day.
-fn valid(month: u8, until: (i32, u8, u8)) -> Pki {
-    Pki::with("authority", |params| {
+/// A certificate that is valid from the first of a month of 2026 to a day.
+fn valid(month: u8, until: (i32, u8, u8)) -> impl FnOnce(&mut CertificateParams) {
+    move |params| {
         params.not_before = date_time_ymd(2026, month, 1);
         params.not_after = date_time_ymd(until.0, until.1, until.2);
-    })
+    }
 }
 
 /// The server of row 0001: valid from June on for ten years.
 fn peer() -> Pki {
-    valid(6, (2036, 6, 1))
+    Pki::with("authority", valid(6, (2036, 6, 1)))
 }
 
 /// Whether a session with the server of a row comes about at a time that the device says.
@@ -55,11 +55,8 @@ fn a_clock_that_lies_makes_a_handshake_fail_and_nothing_else() {
     for version in [Version::Tls12, Version::Tls13] {
         let mut se = with(&pki);
         // Two that tell where the floor is: one is valid until June's second day, the other from the third on.
-        let ends = add_row(&mut se, 2, valid(1, (2026, 6, 2)), &pki);
-        let later = Pki::with("authority", |params| {
-            params.not_before = date_time_ymd(2026, 6, 3)
-        });
-        let later = add_row(&mut se, 3, later, &pki);
+        let ends = pki.with_server(valid(1, (2026, 6, 2)));
+        let later = pki.with_server(|params| params.not_before = date_time_ymd(2026, 6, 3));
         // Without a floor and without a time nothing is valid yet.
         assert!(!speaks(&mut se, &pki, version, 1, None));
         // A clock that is ahead: nobody is spoken to whose certificate has ended then, and the next handshake is as if nothing had been.
@@ -74,17 +71,17 @@ fn a_clock_that_lies_makes_a_handshake_fail_and_nothing_else() {
         assert!(speaks(&mut se, &pki, version, 1, Some(JUNE + YEAR)));
         for behind in [None, Some(JUNE - YEAR)] {
             assert!(speaks(&mut se, &pki, version, 1, behind), "{behind:?}");
-            assert!(speaks(&mut se, &ends, version, 2, behind), "{behind:?}");
-            assert!(!speaks(&mut se, &later, version, 3, behind), "{behind:?}");
+            assert!(speaks(&mut se, &ends, version, 1, behind), "{behind:?}");
+            assert!(!speaks(&mut se, &later, version, 1, behind), "{behind:?}");
         }
-        // A server that was proved earlier does not take it back; one that was proved later moves it, for all.
-        assert!(speaks(&mut se, &later, version, 3, Some(JUNE + 2 * DAY)));
-        assert!(!speaks(&mut se, &ends, version, 2, Some(JUNE)));
+        // A server that was proved earlier does not take it back; one that was proved later moves it.
+        assert!(speaks(&mut se, &later, version, 1, Some(JUNE + 2 * DAY)));
+        assert!(!speaks(&mut se, &ends, version, 1, Some(JUNE)));
         assert!(speaks(&mut se, &pki, version, 1, None));
         // The root writes it, forward and back.
         assert_eq!(store(&mut se, &[4], &JUNE.to_be_bytes()), 0x9000);
-        assert!(speaks(&mut se, &ends, version, 2, None));
-        assert!(!speaks(&mut se, &later, version, 3, None));
+        assert!(speaks(&mut se, &ends, version, 1, None));
+        assert!(!speaks(&mut se, &later, version, 1, None));
         assert_eq!(store(&mut se, &[4], &(JUNE + 20 * YEAR).to_be_bytes()), 0x9000);
         assert!(!speaks(&mut se, &pki, version, 1, Some(JUNE)));
         assert_eq!(store(&mut se, &[4], &[1; 7]), 0x6A80);
@@ -108,8 +105,42 @@ fn a_certificate_that_proves_nothing_moves_nothing() {
         talk.ask(&select(FILES)).is_ok()
     });
     assert!(spoke);
-    let ends = add_row(&mut se, 2, valid(1, (2026, 6, 2)), &pki);
-    assert!(speaks(&mut se, &ends, Version::Tls13, 2, None));
+    let ends = pki.with_server(valid(1, (2026, 6, 2)));
+    assert!(speaks(&mut se, &ends, Version::Tls13, 1, None));
+}
+
+/// Whoever vouches for one row, or writes its own anchor, moves the floor of that row: for the others it is the time that it was, and the root's word is for all.
+#[test]
+fn what_one_server_proves_is_no_time_for_another() {
+    let pki = peer();
+    let mut se = with(&pki);
+    let far = Pki::with("authority", |params| {
+        params.not_before = date_time_ymd(2094, 1, 1);
+        params.not_after = date_time_ymd(2099, 1, 1);
+    });
+    let far = add_row(&mut se, 2, far, &pki);
+    let in_2095 = JANUARY + 69 * YEAR;
+    let version = Version::Tls13;
+    assert!(speaks(&mut se, &far, version, 2, Some(in_2095)));
+    for _ in 0..2 {
+        // Its own floor holds without a time, behind the power too; row 0001 has none, and the time that its device says.
+        assert!(speaks(&mut se, &far, version, 2, None));
+        assert!(!speaks(&mut se, &pki, version, 1, None));
+        let mut booted = Box::new(Se::new(SecureElement::<Product>::into_flash(*se), Source::new()));
+        booted.boot(&profile()).unwrap();
+        se = booted;
+    }
+    assert!(speaks(&mut se, &pki, version, 1, Some(JUNE)));
+    // A row that the root writes has another server: of row 0001 alone the floor is gone.
+    let own = row("localhost", &[FILES], &pki.authority.certificate);
+    assert!(speaks(&mut se, &pki, version, 1, None));
+    assert_eq!(store(&mut se, &[3, 0, 1], &own), 0x9000);
+    assert!(!speaks(&mut se, &pki, version, 1, None));
+    assert!(speaks(&mut se, &far, version, 2, None));
+    // What the root says is for all, and what servers have proved is forgotten.
+    assert_eq!(store(&mut se, &[4], &JUNE.to_be_bytes()), 0x9000);
+    assert!(speaks(&mut se, &pki, version, 1, None));
+    assert!(!speaks(&mut se, &far, version, 2, None));
 }
 
 /// The power goes at each operation of the flash while the floor moves: it is the old one or the new one, and the new one where the server was answered.
@@ -117,8 +148,8 @@ fn a_certificate_that_proves_nothing_moves_nothing() {
 fn the_floor_is_the_old_one_or_the_new_one_when_the_power_goes() {
     let pki = peer();
     let mut se = with(&pki);
-    let january = add_row(&mut se, 2, valid(1, (2036, 1, 1)), &pki);
-    assert!(speaks(&mut se, &january, Version::Tls13, 2, Some(JANUARY)));
+    let january = pki.with_server(valid(1, (2036, 1, 1)));
+    assert!(speaks(&mut se, &january, Version::Tls13, 1, Some(JANUARY)));
     let flash = se.into_flash();
     let boot = |flash: RamFlash| {
         let mut se = Box::new(Se::new(flash, Source::new()));
@@ -138,7 +169,7 @@ fn the_floor_is_the_old_one_or_the_new_one_when_the_power_goes() {
             let mut se = boot(flash);
             let moved = speaks(&mut se, &pki, Version::Tls13, 1, None);
             // Not taken back, whatever happens.
-            assert!(speaks(&mut se, &january, Version::Tls13, 2, None));
+            assert!(speaks(&mut se, &january, Version::Tls13, 1, None));
             *seen.entry((spoke, moved)).or_insert(0) += 1;
             if !was_cut {
                 break;

@@ -13,6 +13,14 @@ pub(crate) struct Certified {
 }
 
 impl Certified {
+    fn again(&self) -> Self {
+        Self {
+            certificate: self.certificate.clone(),
+            pem: self.pem.clone(),
+            key: KeyPair::try_from(self.key.serialize_der()).unwrap(),
+        }
+    }
+
     pub(crate) fn scalar(&self) -> [u8; 32] {
         // PKCS #8 around an ECPrivateKey: version 1, then 32 bytes.
         let der = self.key.serialize_der();
@@ -64,6 +72,29 @@ impl Pki {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&Point(point.to_vec()), &issuer).unwrap();
         certificate.der().to_vec()
+    }
+
+    /// The same authority, whose name is `authority`, and the same element, with a server's certificate as `change` has it.
+    #[allow(dead_code, reason = "shared with another program")]
+    pub(crate) fn with_server(&self, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let issuer = Issuer::new(
+            authority_params("authority"),
+            KeyPair::try_from(self.authority.key.serialize_der()).unwrap(),
+        );
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        Self {
+            authority: self.authority.again(),
+            server: Certified {
+                certificate: certificate.der().to_vec(),
+                pem: certificate.pem(),
+                key,
+            },
+            element: self.element.again(),
+        }
     }
 
     /// The authority's list of what it has revoked: the certificate with this serial number. PEM.
