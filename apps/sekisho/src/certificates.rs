@@ -57,7 +57,7 @@ impl Authority {
             chain: server.certificate.pem().into_bytes(),
             key: server.key.serialize_pem().into_bytes(),
             authorities: self.certificate.pem().into_bytes(),
-            revoked: Vec::new(),
+            revoked: None,
         })
     }
 

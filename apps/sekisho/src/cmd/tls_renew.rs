@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use sekisho_gateway::{Identity, Outcome};
+use sekisho_gateway::{Gateway, Identity, Outcome, check_request};
 
 use super::tls_script::{Command, sw};
 use super::tls_server::{Objection, Played};
@@ -16,8 +16,8 @@ const SELECT: &[u8] = b"\x00\xA4\x04\x00\x07\xF0SKOS\x05\x01\x00";
 /// GENERATE ASYMMETRIC KEY PAIR (7): the request that waits, and a new pair.
 const PRESENT: &[u8] = &[0x00, 0x47, 0x81, 0x00, 0x00, 0x00, 0x00];
 const NEW: &[u8] = &[0x00, 0x47, 0x80, 0x00, 0x00, 0x00, 0x00];
-/// No pair waits.
-const NONE_WAITS: u16 = 0x6A88;
+/// No pair waits; a certificate is of a key that the SE has not (7, 3).
+const NOT_THERE: u16 = 0x6A88;
 /// Number of the object that is a chain (2).
 const CHAIN: u8 = 2;
 /// Longest chain that makes a new key live (7).
@@ -28,6 +28,14 @@ fn of_files(error: &anyhow::Error) -> Objection {
     Objection {
         word: "file",
         text: format!("{error:#}"),
+    }
+}
+
+/// What came is no request that an authority may be shown.
+fn of_request(error: sekisho_gateway::RequestError) -> Objection {
+    Objection {
+        word: "request",
+        text: format!("the request is not to be certified: {error}"),
     }
 }
 
@@ -51,10 +59,15 @@ impl Renewal {
     }
 
     /// What is asked first.
-    pub(super) fn begin(&self, identity: &Identity, played: &mut Played) -> Option<Vec<Command>> {
+    pub(super) fn begin(
+        &self,
+        gateway: &Gateway,
+        identity: &Identity,
+        played: &mut Played,
+    ) -> Option<Vec<Command>> {
         let select = Command::made("SELECT of the TLS Manager", SELECT.to_vec(), Some("...9000"));
         let next = match self.file(identity, "pem") {
-            chain if chain.exists() => self.store(&chain),
+            chain if chain.exists() => store(gateway, &chain),
             _ => Ok(Command::made("the request that waits", PRESENT.to_vec(), None)),
         };
         match next {
@@ -66,22 +79,6 @@ impl Renewal {
         }
     }
 
-    /// STORE DATA of the certificates of a file.
-    fn store(&self, path: &Path) -> Result<Command> {
-        let mut object = vec![CHAIN];
-        for certificate in CertificateDer::pem_slice_iter(&files::read(path)?) {
-            let certificate = certificate.with_context(|| format!("{} is no PEM", path.display()))?;
-            object.extend(u16::try_from(certificate.len())?.to_be_bytes());
-            object.extend_from_slice(&certificate);
-        }
-        if object.len() == 1 || object.len() > 1 + CHAIN_MAX {
-            bail!("{}: a chain has 1 to {CHAIN_MAX} bytes", path.display());
-        }
-        let len = u16::try_from(object.len())?.to_be_bytes();
-        let bytes = [&[0x80, 0xE2, 0x80, 0x00, 0x00][..], &len, &object].concat();
-        Ok(Command::made("the new certificate", bytes, Some("9000")))
-    }
-
     /// What is asked behind it; what came is written.
     pub(super) fn go_on(&self, identity: &Identity, played: &mut Played) -> Option<Vec<Command>> {
         let (sent, outcome) = played.outcomes.last()?;
@@ -90,15 +87,25 @@ impl Renewal {
         };
         let is_request = matches!(&sent[..], PRESENT | NEW);
         match (sw(answer).0, answer.split_last_chunk::<2>()) {
-            (NONE_WAITS, _) if sent == PRESENT => {
+            (NOT_THERE, _) if sent == PRESENT => {
                 return Some(vec![Command::made("a new key", NEW.to_vec(), Some("...9000"))]);
             }
             (0x9000, Some((request, _))) if is_request => {
                 let path = self.file(identity, "der");
-                match files::write_public(&path, request) {
+                let written = check_request(request, identity).map_err(of_request);
+                match written
+                    .and_then(|()| files::write_public(&path, request).map_err(|error| of_files(&error)))
+                {
                     Ok(()) => played.renewed = Some(format!("request in {}", path.display())),
-                    Err(error) => played.why = Some(of_files(&error)),
+                    Err(objection) => played.why = Some(objection),
                 }
+            }
+            (NOT_THERE, _) if !is_request => {
+                let file = self.file(identity, "pem");
+                played.why = Some(Objection::answer(format!(
+                    "{} is of a key that the secure element has not: without it its present request is asked for",
+                    file.display()
+                )));
             }
             (0x9000, _) => played.renewed = Some("the new key has its certificate".to_owned()),
             (word, _) => {
@@ -109,4 +116,26 @@ impl Renewal {
         }
         None
     }
+}
+
+/// STORE DATA of the certificates of a file, if a session with them would come about: with its chain the secure element's new key is its only one.
+fn store(gateway: &Gateway, path: &Path) -> Result<Command> {
+    let pem = files::read(path)?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{} is no PEM", path.display()))?;
+    let mut object = vec![CHAIN];
+    for certificate in &chain {
+        object.extend(u16::try_from(certificate.len())?.to_be_bytes());
+        object.extend_from_slice(certificate);
+    }
+    if object.len() == 1 || object.len() > 1 + CHAIN_MAX {
+        bail!("{}: a chain has 1 to {CHAIN_MAX} bytes", path.display());
+    }
+    gateway
+        .would_take(&chain)
+        .with_context(|| format!("{} is not sent: this server would not take it", path.display()))?;
+    let len = u16::try_from(object.len())?.to_be_bytes();
+    let bytes = [&[0x80, 0xE2, 0x80, 0x00, 0x00][..], &len, &object].concat();
+    Ok(Command::made("the new certificate", bytes, None))
 }

@@ -237,7 +237,7 @@ fn gateway(args: &Args) -> Result<Gateway> {
         chain: files::read(&args.certificate)?,
         key: files::read_secret(&args.key)?.as_bytes().to_vec(),
         authorities: files::read(&args.client_ca)?,
-        revoked: args.revoked.as_deref().map_or(Ok(Vec::new()), files::read)?,
+        revoked: args.revoked.as_deref().map(files::read).transpose()?,
     };
     let timeout = Duration::from_secs(args.timeout);
     let settings = Settings {
@@ -365,7 +365,7 @@ async fn one(
     match &shared.task {
         Task::Script(script) => play(&mut session, &shared, number, script, &mut played, &mut stop).await,
         Task::Renewal(renewal) => {
-            let mut next = renewal.begin(&head.identity, &mut played);
+            let mut next = renewal.begin(&shared.gateway, &head.identity, &mut played);
             while let Some(script) = next {
                 play(&mut session, &shared, number, &script, &mut played, &mut stop).await;
                 next = renewal.go_on(&head.identity, &mut played);

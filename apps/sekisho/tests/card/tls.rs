@@ -83,7 +83,7 @@ fn the_gateway_gives_commands_to_a_card() {
         chain: pki.server.pem.clone().into_bytes(),
         key: pki.server.key.serialize_pem().into_bytes(),
         authorities: pki.authority.pem.clone().into_bytes(),
-        revoked: Vec::new(),
+        revoked: None,
     };
     let gateway = Gateway::new(&credentials, sekisho_gateway::Settings::DEFAULT).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -96,8 +96,25 @@ fn a_renewal_that_cannot_be_says_why() {
         "{said}"
     );
     let certificate = request.with_extension("pem");
+    // Nobody would take the SE with these: they are not sent.
+    let client = |usage, until| {
+        let certified = pki.with_server(|params| {
+            params.extended_key_usages = vec![usage];
+            params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        });
+        certified.server.pem
+    };
     for (text, why) in [
-        (&pki.server.pem[..], "6A88"),
+        (&pki.server.pem[..], "would not take it"),
+        (&Pki::new().element.pem, "would not take it"),
+        (
+            &client(rcgen::ExtendedKeyUsagePurpose::ClientAuth, 2020),
+            "would not take it",
+        ),
+        (
+            &client(rcgen::ExtendedKeyUsagePurpose::ClientAuth, 2090),
+            "is of a key that the secure element has not",
+        ),
         ("no certificate", "a chain has 1 to 992 bytes"),
         ("-----BEGIN CERTIFICATE-----\nAA\n", "is no PEM"),
     ] {

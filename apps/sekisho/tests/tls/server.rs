@@ -295,7 +295,36 @@ fn what_cannot_be_served_is_refused_before_it_listens() {
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
 }
 
-/// What the authority has revoked since the server began is read before the next connection; a file that is no list leaves the lists as they are.
+/// Who has the key of one SE says what it wants: what is no request of this SE is not written down.
+#[test]
+fn what_is_no_request_of_the_se_is_not_shown_to_an_authority() {
+    let (pki, folder) = (Pki::new(), tempfile::tempdir().unwrap());
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let of_an_authority = params.serialize_request(&key).unwrap().der().to_vec();
+    for (request, why) in [
+        (&of_an_authority[..], "its subject is not the secure element's"),
+        (b"hello world", "it is no PKCS #10 in DER"),
+        (b"", "it is no PKCS #10 in DER"),
+    ] {
+        let more = ["--once", "--json", "--renew", folder.path().to_str().unwrap()];
+        let server = Server::serve(&pki, &more);
+        let mut element = connect(&server, &pki, true);
+        hear(&mut element);
+        say(&mut element, &[0x90, 0]);
+        assert_eq!(hear(&mut element), [0, 0x47, 0x81, 0, 0, 0, 0]);
+        say(&mut element, &[request, &[0x90, 0]].concat());
+        assert_eq!(hear(&mut element), [0; 0]);
+        let (code, said, _) = server.ended();
+        assert_eq!(code, Some(1), "{said}");
+        let end = objects(&said).pop().unwrap();
+        assert!(end["renewed"].is_null() && said.contains(why), "{said}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+/// What the authority has revoked since the server began is read before the next connection; a file that is no list, or is empty, leaves the lists as they are.
 #[test]
 fn lists_of_what_is_revoked_are_read_again_when_they_change() {
     let pki = Pki::with_element(|params| params.serial_number = Some(5.into()));
@@ -310,6 +339,8 @@ fn lists_of_what_is_revoked_are_read_again_when_they_change() {
     let next = folder.path().join("next");
     std::fs::write(&next, pki.revoking(5)).unwrap();
     std::fs::rename(&next, &lists).unwrap();
+    assert_eq!(hear(&mut connect(&server, &pki, true)), [0; 0]);
+    std::fs::write(&lists, "").unwrap();
     assert_eq!(hear(&mut connect(&server, &pki, true)), [0; 0]);
     server.stop();
     let (code, _, said) = server.ended();

@@ -8,8 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, SignatureVerificationAlgorithm,
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, SignatureVerificationAlgorithm, UnixTime,
 };
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{Acceptor, NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
@@ -32,9 +33,9 @@ pub struct Credentials {
     pub key: Vec<u8>,
     /// Certificates of the authorities that certify SEs.
     pub authorities: Vec<u8>,
-    /// What they have revoked: their lists (CRL), until [`Gateway::revoke`] brings others; how old they are is not looked at. Without a list nothing is revoked; with one, no SE is taken
-    /// of an authority that has none here.
-    pub revoked: Vec<u8>,
+    /// What they have revoked: their lists (CRL), until [`Gateway::revoke`] brings others; how old they are is not looked at. With `None` nothing is revoked; else there is a list at
+    /// least, and no SE is taken of an authority that has none here.
+    pub revoked: Option<Vec<u8>>,
 }
 
 /// The key is never shown.
@@ -115,7 +116,7 @@ pub enum AcceptError {
 #[derive(Clone)]
 pub struct Gateway {
     credentials: Arc<Credentials>,
-    config: Arc<RwLock<Arc<ServerConfig>>>,
+    door: Arc<RwLock<Arc<Door>>>,
     settings: Settings,
     rooms: Rooms,
     sessions: Arc<Semaphore>,
@@ -131,9 +132,9 @@ impl Gateway {
             return Err(GatewayError::Record);
         }
         Ok(Self {
-            config: Arc::new(RwLock::new(Arc::new(config(credentials, &settings)?))),
+            door: Arc::new(RwLock::new(Arc::new(Door::new(credentials, &settings)?))),
             credentials: Arc::new(Credentials {
-                revoked: Vec::new(),
+                revoked: None,
                 ..credentials.clone()
             }),
             settings,
@@ -148,12 +149,27 @@ impl Gateway {
     /// [`GatewayError::Pem`], [`GatewayError::Certificates`]: the lists before hold.
     pub fn revoke(&self, revoked: Vec<u8>) -> Result<(), GatewayError> {
         let credentials = Credentials {
-            revoked,
+            revoked: Some(revoked),
             ..Credentials::clone(&self.credentials)
         };
-        let next = Arc::new(config(&credentials, &self.settings)?);
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = next;
+        let next = Arc::new(Door::new(&credentials, &self.settings)?);
+        *self.door.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(())
+    }
+
+    /// Whether a session with these certificates could come about now: vouched for by an authority, for a client, in their time, not revoked. DER, the SE's first.
+    ///
+    /// # Errors
+    /// [`GatewayError::Certificates`] says why not.
+    pub fn would_take(&self, chain: &[CertificateDer<'_>]) -> Result<(), GatewayError> {
+        let (first, others) = chain.split_first().ok_or_else(|| wrong(&"there is none"))?;
+        let door = self.door();
+        let taken = door.verifier.verify_client_cert(first, others, UnixTime::now());
+        taken.map(drop).map_err(|error| wrong(&error))
+    }
+
+    fn door(&self) -> Arc<Door> {
+        Arc::clone(&self.door.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The bounds.
@@ -196,41 +212,44 @@ impl Gateway {
     async fn handshake(&self, room: &Room, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         room.has_spoken();
-        let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
-        hello.into_stream(config).await
+        hello.into_stream(Arc::clone(&self.door().config)).await
     }
 }
 
-fn config(credentials: &Credentials, settings: &Settings) -> Result<ServerConfig, GatewayError> {
-    let certificates = |pem: &[u8], what| {
-        let read = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-        read.map_err(|_| GatewayError::Pem(what))
-    };
-    let wrong = |error: &dyn core::fmt::Display| GatewayError::Certificates(error.to_string());
+/// Who is let in, with the lists of what is revoked as they are now.
+struct Door {
+    config: Arc<ServerConfig>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Door {
+    fn new(credentials: &Credentials, settings: &Settings) -> Result<Self, GatewayError> {
+        let verifier = verifier(credentials)?;
+        Ok(Self {
+            config: Arc::new(config(credentials, settings, Arc::clone(&verifier))?),
+            verifier,
+        })
+    }
+}
+
+fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, GatewayError> {
+    let read: Result<_, _> = CertificateDer::pem_slice_iter(pem).collect();
+    read.map_err(|_| GatewayError::Pem(what))
+}
+
+fn wrong(error: &dyn core::fmt::Display) -> GatewayError {
+    GatewayError::Certificates(error.to_string())
+}
+
+fn config(
+    credentials: &Credentials,
+    settings: &Settings,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<ServerConfig, GatewayError> {
     let chain = certificates(&credentials.chain, "the server's certificate")?;
     let key = PrivateKeyDer::from_pem_slice(&credentials.key);
     let key = key.map_err(|_| GatewayError::Pem("the server's private key"))?;
-    let mut roots = RootCertStore::empty();
-    for authority in certificates(&credentials.authorities, "the authority's certificate")? {
-        roots.add(authority).map_err(|error| wrong(&error))?;
-    }
-    if roots.is_empty() {
-        return Err(GatewayError::NoAuthority);
-    }
-    let revoked = CertificateRevocationListDer::pem_slice_iter(&credentials.revoked);
-    let revoked = revoked.collect::<Result<Vec<_>, _>>();
-    let revoked = revoked.map_err(|_| GatewayError::Pem("the list of what is revoked"))?;
-    if revoked.is_empty() && !credentials.revoked.is_empty() {
-        return Err(GatewayError::Pem("the list of what is revoked"));
-    }
-    let provider = Arc::new(provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        // What an SE reads of it is the kind of certificate: names of authorities are bytes on a slow line.
-        .clear_root_hint_subjects()
-        .with_crls(revoked)
-        .build()
-        .map_err(|error| wrong(&error))?;
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(&error))?
         .with_client_cert_verifier(verifier)
@@ -245,6 +264,32 @@ fn config(credentials: &Credentials, settings: &Settings) -> Result<ServerConfig
         most => ServerSessionMemoryCache::new(most),
     };
     Ok(config)
+}
+
+fn verifier(credentials: &Credentials) -> Result<Arc<dyn ClientCertVerifier>, GatewayError> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(&credentials.authorities, "the authority's certificate")? {
+        roots.add(authority).map_err(|error| wrong(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(GatewayError::NoAuthority);
+    }
+    let revoked = match &credentials.revoked {
+        None => Vec::new(),
+        // An empty file is one that has been cut off, and no word that nothing is revoked.
+        Some(lists) => {
+            match CertificateRevocationListDer::pem_slice_iter(lists).collect::<Result<Vec<_>, _>>() {
+                Ok(lists) if !lists.is_empty() => lists,
+                _ => return Err(GatewayError::Pem("the list of what is revoked")),
+            }
+        }
+    };
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()))
+        // What an SE reads of it is the kind of certificate: names of authorities are bytes on a slow line.
+        .clear_root_hint_subjects()
+        .with_crls(revoked)
+        .build()
+        .map_err(|error| wrong(&error))
 }
 
 /// Content type, version and length of a record (RFC 8446, 5.1).

@@ -7,6 +7,7 @@
 //! * [`Gateway`]: certificates, bounds, and the door.
 //! * [`Session`]: an SE that has been proved; commands go in, answers come out.
 //! * [`Identity`]: who it is.
+//! * [`check_request`]: whether a request that comes out of a session may be certified.
 //! * [`Refusals`]: connections that became no session, counted by why.
 //!
 //! There is no store: who runs what on which SE is the caller's to know.
@@ -16,11 +17,13 @@
 mod gateway;
 mod identity;
 mod refusals;
+mod request;
 mod rooms;
 mod session;
 
 pub use gateway::{AcceptError, Credentials, Gateway, GatewayError, Settings};
 pub use identity::Identity;
 pub use refusals::{Reason, Refusals};
+pub use request::{RequestError, check_request};
 pub use rooms::Room;
 pub use session::{Counts, Lost, Outcome, SendError, Session};

@@ -37,7 +37,7 @@ fn both() -> (Gateway, TlsConnector) {
         chain: server.pem().into_bytes(),
         key: server_key.serialize_pem().into_bytes(),
         authorities: authority.pem().into_bytes(),
-        revoked: Vec::new(),
+        revoked: None,
     };
     let mut roots = RootCertStore::empty();
     roots.add(authority.der().clone()).unwrap();

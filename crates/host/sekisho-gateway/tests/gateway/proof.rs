@@ -81,10 +81,10 @@ async fn a_certificate_that_is_revoked_is_no_proof() {
     let mut world = World::new(Settings::DEFAULT).await;
     let other = authority();
     for (revoked, expected) in [
-        (list(&world.authority, SERIAL), Some(Reason::Certificate)),
-        (list(&world.authority, SERIAL + 1), None),
-        (list(&other, SERIAL + 1), Some(Reason::Other)),
-        (Vec::new(), None),
+        (Some(list(&world.authority, SERIAL)), Some(Reason::Certificate)),
+        (Some(list(&world.authority, SERIAL + 1)), None),
+        (Some(list(&other, SERIAL + 1)), Some(Reason::Other)),
+        (None, None),
     ] {
         let credentials = Credentials {
             revoked,
@@ -100,6 +100,8 @@ async fn a_certificate_that_is_revoked_is_no_proof() {
     let clone = world.gateway.clone();
     for wrong in [
         &b"a list"[..],
+        b"",
+        b"\n",
         b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
     ] {
         assert!(clone.revoke(wrong.to_vec()).is_err());
@@ -117,7 +119,7 @@ async fn a_certificate_that_is_revoked_is_no_proof() {
         tokio::join!(open.send(&[0, 0x10, 0, 0]), card).0.unwrap(),
         [0x6D, 0]
     );
-    clone.revoke(Vec::new()).unwrap();
+    clone.revoke(list(&world.authority, SERIAL + 1)).unwrap();
     assert!(world.both(Some(&world.element)).await.0.is_ok());
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn credentials(authority: &Issued) -> Credentials {
         chain: server.2.into_bytes(),
         key: server.1.serialize_pem().into_bytes(),
         authorities: authority.2.clone().into_bytes(),
-        revoked: Vec::new(),
+        revoked: None,
     }
 }
 
