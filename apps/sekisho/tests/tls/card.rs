@@ -54,6 +54,15 @@ fn a_script_reaches_the_file_system_of_a_card() {
     refused(&format!("tcp:{}", without.address), "1", "it has no TLS Manager");
 }
 
+/// A client's certificate of another key, valid until a year, PEM.
+fn client_until(pki: &Pki, year: i32) -> String {
+    let certified = pki.with_server(|params| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+    });
+    certified.server.pem
+}
+
 /// What a renewal refuses: a row without the right, a certificate of another key, a file that is none. Each is said, and the card has the key that it had.
 #[test]
 fn a_renewal_that_cannot_be_says_why() {
@@ -97,24 +106,12 @@ fn a_renewal_that_cannot_be_says_why() {
     );
     let certificate = request.with_extension("pem");
     // Nobody would take the SE with these: they are not sent.
-    let client = |usage, until| {
-        let certified = pki.with_server(|params| {
-            params.extended_key_usages = vec![usage];
-            params.not_after = rcgen::date_time_ymd(until, 1, 1);
-        });
-        certified.server.pem
-    };
+    let client = |until| client_until(&pki, until);
     for (text, why) in [
         (&pki.server.pem[..], "would not take it"),
         (&Pki::new().element.pem, "would not take it"),
-        (
-            &client(rcgen::ExtendedKeyUsagePurpose::ClientAuth, 2020),
-            "would not take it",
-        ),
-        (
-            &client(rcgen::ExtendedKeyUsagePurpose::ClientAuth, 2090),
-            "is of a key that the secure element has not",
-        ),
+        (&client(2020), "would not take it"),
+        (&client(2090), "is of a key that the secure element has not"),
         ("no certificate", "a chain has 1 to 992 bytes"),
         ("-----BEGIN CERTIFICATE-----\nAA\n", "is no PEM"),
     ] {
@@ -128,8 +125,15 @@ fn a_renewal_that_cannot_be_says_why() {
     let before = std::fs::read(&request).unwrap();
     assert_eq!(renewed(&card).0, Some(0));
     assert_eq!(std::fs::read(&request).unwrap(), before);
-    // A right that there is not is no row.
-    std::fs::write(row.join("rights"), "renew all\n").unwrap();
+}
+
+/// A right that there is not is no row.
+#[test]
+fn a_right_that_there_is_not_makes_no_card() {
+    let (pki, folder) = (Pki::new(), tempfile::tempdir().unwrap());
+    let made_with = folder.path().join("tls");
+    write_folder(&made_with, &pki);
+    std::fs::write(made_with.join("peers/0001/rights"), "renew all\n").unwrap();
     let refused = std::process::Command::new(crate::SEKISHO)
         .args(["card", "--listen", "127.0.0.1:0", "--flash"])
         .arg(folder.path().join("wrong"))
