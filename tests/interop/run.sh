@@ -264,47 +264,53 @@ wait "$first" || true
 check "and at once: scriptor on the contacts" test "$(grep -c "^< ${ids[1]} 90 00" "$work/contacts")" = 50
 check "scriptor on SPI" test "$(grep -c "^< ${ids[0]} 90 00" "$work/spi")" = 50
 
-# The characters of T=0 and T=1 themselves: libccid's driver for serial readers that carry TPDUs, with a reader in Python between it and the line.
+# The characters of T=0 and T=1 themselves: libccid's driver for serial readers that carry TPDUs, with a reader in Python between it and the line: of link records, and
+# of bare characters on a terminal.
 kill "$pcscd"
 wait "$pcscd" 2>/dev/null || true
 mkdir "$work/serial.d"
-number=0
-for protocol in t0 t1; do
-    port=$((9100 + number)) number=$((number + 1))
-    "$SEKISHO" card --flash "$work/$protocol.flash" --on "$protocol=tcp:127.0.0.1:$port" >"$work/$protocol.screen" 2>&1 &
+number=0 ins=()
+for line in t0-records t1-records t0-bare t1-bare; do
+    protocol=${line%-*} port=$((9100 + number)) number=$((number + 1))
+    case $line in *-records) endpoint=tcp:127.0.0.1:$port card=$port ;; *) card=$work/$line.card endpoint=pty:$card ;; esac
+    "$SEKISHO" card --flash "$work/$line.flash" --on "$protocol=$endpoint" >"$work/$line.screen" 2>&1 &
     pids+=($!)
-    within 15 grep -q 'It keeps its state' "$work/$protocol.screen" || true
-    mkfifo "$work/$protocol.in"
-    /usr/bin/python3 tests/interop/serial_reader.py "$work/$protocol.tty" "$protocol" "$port" <"$work/$protocol.in" >"$work/$protocol.out" 2>&1 &
+    within 15 grep -q 'It keeps its state' "$work/$line.screen" || true
+    mkfifo "$work/$line.in"
+    /usr/bin/python3 tests/interop/serial_reader.py "$work/$line.tty" "$protocol" "$card" <"$work/$line.in" >"$work/$line.out" 2>&1 &
     pids+=($!)
-    case $protocol in t0) exec 5>"$work/t0.in" ;; t1) exec 6>"$work/t1.in" ;; esac
-    within 10 grep -q ready "$work/$protocol.out" || true
+    exec {open}>"$work/$line.in"
+    ins+=("$open")
+    within 10 grep -q ready "$work/$line.out" || true
     printf 'FRIENDLYNAME "Serial %s"\nDEVICENAME %s:GemPCTwin\nLIBPATH /usr/lib/pcsc/drivers/serial/libccidtwin.so\nCHANNELID %d\n' \
-        "$protocol" "$work/$protocol.tty" "$number" >"$work/serial.d/$protocol"
+        "$line" "$work/$line.tty" "$number" >"$work/serial.d/$line"
 done
 pcscd --foreground --config "$work/serial.d" >"$work/serial.log" 2>&1 &
 pids+=($!)
-both_are_there() { [ "$(opensc-tool -l | grep -c 'Yes .*Serial')" = 2 ]; }
-within 20 both_are_there || true
+all_are_there() { [ "$(opensc-tool -l | grep -c 'Yes .*Serial')" = 4 ]; }
+within 20 all_are_there || true
 # On T=0 a host has no Le behind data, and fetches what 61XX and 6CXX tell of.
 {
     printf 'reset\n00 A4 04 00 07 F0 53 4B 4F 53 04 01\n00 20 00 01 04 31 32 33 34\n00 D6 9E 00 F0'
     printf ' 5A%.0s' $(seq 240)
     printf '\n00 A4 04 00 05 F0 11 22 33 44\n00 A4 04 00 08 A0 00 00 01 51 00 00 00\n00 CA 00 CF 0A\n80 CA DF 20 16\n'
 } >"$work/script"
-for reader in "Serial t0 00 00" "Serial t1 01 00"; do
-    id=$(sed -n 's/^ *SE-id *//p' "$work/${reader:7:2}.screen" | tr a-f A-F | sed 's/../& /g; s/ $//')
+for reader in "Serial t0-records 00 00" "Serial t1-records 01 00" "Serial t0-bare 02 00" "Serial t1-bare 03 00"; do
+    line=${reader#Serial } line=${line%% *}
+    id=$(sed -n 's/^ *SE-id *//p' "$work/$line.screen" | tr a-f A-F | sed 's/../& /g; s/ $//')
     check "libccid's serial driver: $reader: data, and as much as a short answer has" \
         shows '53 65 6B 69 73 68 6F 20 74 65 73 74' opensc-tool -r "$reader" -s 00A4040007$AID -s 00B09E0000
     check "$reader: scriptor, commands of each case" shows '^< 6A 82' scriptor -r "$reader" "$work/script"
     check "$reader: the loader's state" grep -q '^< DF 20 13' "$work/shown"
     check "$reader: the SE-id" grep -q "^< $id 90 00" "$work/shown"
 done
-echo >&5
-echo >&6
-within 5 grep -q characters "$work/t1.out" || true
-echo "on the line of T=0: $(tail -1 "$work/t0.out")"
-echo "on the line of T=1: $(tail -1 "$work/t1.out")"
-check "the driver spoke blocks, and chose a rate" grep -Eq 'pps=[1-9].* I=[1-9]' "$work/t1.out"
+for open in "${ins[@]}"; do echo >&"$open"; done
+for line in t0-records t1-records t0-bare t1-bare; do
+    within 5 grep -q characters "$work/$line.out" || true
+    echo "on the line $line: $(tail -1 "$work/$line.out")"
+done
+for kind in records bare; do
+    check "the driver spoke blocks, and chose a rate: $kind" grep -Eq 'pps=[1-9].* I=[1-9]' "$work/t1-$kind.out"
+done
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -1,10 +1,11 @@
-"""A serial smart card reader on a pty, as Debian's libccid knows it (GemPC Twin, which carries TPDUs), with a card behind it that speaks link records.
+"""A serial smart card reader on a pty, as Debian's libccid knows it (GemPC Twin, which carries TPDUs), with a card behind it that speaks link records on
+a TCP port, or bare characters on another terminal.
 
-    serial_reader.py LINK t0|t1 TCP-PORT
+    serial_reader.py LINK t0|t1 TCP-PORT|TERMINAL
 
 LINK becomes a symbolic link to the pty's device. For T=1 the driver of the host makes and reads the blocks itself; for T=0 it makes
 TPDUs, and this reader does the procedure bytes, as such readers do. Nothing here is the project's: it was written from the page on transports
-(LR1) and from what the driver sends. When anything comes on standard input it prints what has gone over the line: how many characters and NULLs, blocks of each kind.
+(LR1, and 7.2) and from what the driver sends. When anything comes on standard input it prints what has gone over the line: how many characters and NULLs, blocks of each kind.
 """
 
 import os
@@ -14,7 +15,7 @@ import socket
 import sys
 import tty
 
-LINK, PROTOCOL, PORT = sys.argv[1], sys.argv[2], int(sys.argv[3])
+LINK, PROTOCOL, CARD = sys.argv[1:4]
 SYNC, ACK = 0x03, 0x06
 
 
@@ -30,10 +31,13 @@ class Line:
 
     def on(self):
         if self.stream is None:
-            self.stream = socket.create_connection(("127.0.0.1", PORT))
+            self.stream = socket.create_connection(("127.0.0.1", int(CARD)))
             self.stream.settimeout(10)
         self.characters = b""
         self.record(1)
+        return self.atr()
+
+    def atr(self):
         atr = self.read(2)
         # Interface bytes, historical bytes, check byte.
         y, k, named = atr[1] >> 4, atr[1] & 15, 0
@@ -64,8 +68,14 @@ class Line:
             record, self.pieces = self.pieces[2:end], self.pieces[end:]
             if record[0] != 0:
                 raise ValueError(f"record of kind {record[0]}")
-            self.characters += record[1:]
-            self.seen["characters"] += len(record) - 1
+            self.take(record[1:])
+        return self.taken(n)
+
+    def take(self, characters):
+        self.characters += characters
+        self.seen["characters"] += len(characters)
+
+    def taken(self, n):
         taken, self.characters = self.characters[:n], self.characters[n:]
         return taken
 
@@ -105,13 +115,40 @@ class Line:
                 return answer + bytes([byte]) + self.read(1)
 
 
+class Terminal(Line):
+    """The same without records: opening is power on, closing power off."""
+
+    def on(self):
+        self.off()
+        self.stream, self.characters = os.open(CARD, os.O_RDWR | os.O_NOCTTY), b""
+        return self.atr()
+
+    def off(self):
+        if self.stream is not None:
+            os.close(self.stream)
+            self.stream = None
+
+    def write(self, characters):
+        os.write(self.stream, characters)
+
+    def read(self, n):
+        while len(self.characters) < n:
+            ready, _, _ = select.select([self.stream], [], [], 10)
+            more = os.read(self.stream, 4096) if ready else b""
+            if not more:
+                raise EOFError("the card is silent, or has gone")
+            self.take(more)
+        return self.taken(n)
+
+
 def main():
     master, slave = pty.openpty()
     tty.setraw(slave)
     if os.path.islink(LINK):
         os.remove(LINK)
     os.symlink(os.ttyname(slave), LINK)
-    line, powered, parameters, pending = Line(), False, b"\x11\x00\x00\x0a\x00", b""
+    line = Line() if CARD.isdigit() else Terminal()
+    powered, parameters, pending = False, b"\x11\x00\x00\x0a\x00", b""
     print("ready", flush=True)
 
     def answer(kind, seq, body=b"", last=0, error=0):

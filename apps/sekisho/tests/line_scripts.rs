@@ -171,11 +171,11 @@ impl Linked {
             fresh: *b"a script",
             tap: None,
         };
-        let listener = LinkListener::bind(&"tcp:127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut listener = LinkListener::bind(&"tcp:127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.address().unwrap();
         let stop = Stop::new();
         let stopped = stop.clone();
-        let thread = thread::spawn(move || serve_link(&listener, lines, &stopped, &mut |_| ()).unwrap());
+        let thread = thread::spawn(move || serve_link(&mut listener, lines, &stopped, &mut |_| ()).unwrap());
         let mut new = Self {
             card,
             line,

@@ -97,9 +97,15 @@ impl Line {
                 names.join(", ")
             ));
         };
+        let address: LinkAddress = address.parse()?;
+        if address.is_raw() && !line.is_characters() {
+            return Err(format!(
+                "{address}: a terminal carries characters, which t0 and t1 have, and {what} has not"
+            ));
+        }
         Ok(Self {
             protocols: carried(*line),
-            endpoint: Endpoint::Link(*line, address.parse()?),
+            endpoint: Endpoint::Link(*line, address),
         })
     }
 }
@@ -111,7 +117,7 @@ impl FromStr for Line {
         let Some((what, endpoint)) = text.split_once('=') else {
             return Err("write PROTOCOL=ENDPOINT, as t0=vpcd:127.0.0.1:35963".to_owned());
         };
-        if ["tcp:", "unix:"]
+        if ["tcp:", "unix:", "pty:"]
             .iter()
             .any(|scheme| endpoint.starts_with(scheme))
         {
@@ -130,7 +136,7 @@ impl FromStr for Line {
             )
         } else {
             return Err(format!(
-                "'{endpoint}' is no endpoint: write tcp:HOST:PORT or unix:PATH to listen for the protocol's own frames; for whole APDUs vpcd:HOST:PORT to connect to a reader, or vpcd+tcp:ADDRESS:PORT to listen for one"
+                "'{endpoint}' is no endpoint: write tcp:HOST:PORT or unix:PATH to listen for the protocol's own frames, pty:PATH for the characters of t0 or t1 on a pseudo terminal; for whole APDUs vpcd:HOST:PORT to connect to a reader, or vpcd+tcp:ADDRESS:PORT to listen for one"
             ));
         };
         Ok(Self::whole(*protocol, endpoint))
@@ -204,6 +210,9 @@ mod tests {
             ("t0=127.0.0.1:1", "no endpoint"),
             ("t0=tcp:127.0.0.1", "HOST:PORT"),
             ("t1=unix:", "unix:PATH"),
+            ("t1=pty:", "pty:PATH"),
+            ("spi=pty:tty", "t0 and t1 have"),
+            ("swp=pty:tty", "t0 and t1 have"),
             ("spi-ese=tcp:127.0.0.1:1", "wires are t0, t1, spi, i2c, swp"),
             ("spi=vpcd:a:1", "no protocol"),
             ("t0=vpcd:", "HOST:PORT"),

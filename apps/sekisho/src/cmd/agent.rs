@@ -61,7 +61,7 @@ pub(crate) struct Args {
     token_file: Option<PathBuf>,
 
     /// The secure element: `pcsc:READER` (part of the reader's name; `pcsc:` if there is one only), `tcp:HOST:PORT`, or a protocol's own frames as `t1=tcp:HOST:PORT` or
-    /// `spi=unix:PATH` (t0, t1, spi, spi-euicc, i2c, i2c-euicc, swp, swp-a, swp-b)
+    /// `spi=unix:PATH`, of t0 and t1 also `t1=pty:PATH` (t0, t1, spi, spi-euicc, i2c, i2c-euicc, swp, swp-a, swp-b)
     #[arg(long, value_name = "CARD", default_value = "pcsc:", value_parser = where_card_is)]
     pub(super) card: CardAt,
 
@@ -115,7 +115,13 @@ pub(super) fn where_card_is(text: &str) -> Result<CardAt, String> {
             let names: Vec<_> = DeviceLine::ALL.iter().map(|(name, _)| *name).collect();
             return Err(format!("'{name}' has no frames; there are {}", names.join(", ")));
         };
-        return Ok(CardAt::Link(line, address.parse()?));
+        let address: LinkAddress = address.parse()?;
+        if address.is_raw() && !line.is_characters() {
+            return Err(format!(
+                "{address}: a terminal carries characters, which t0 and t1 have, and {name} has not"
+            ));
+        }
+        return Ok(CardAt::Link(line, address));
     }
     match text.split_once(':') {
         Some(("pcsc", reader)) => Ok(CardAt::Pcsc(reader.to_owned())),

@@ -149,7 +149,7 @@ fn each(mut f: impl FnMut() -> Result<()>) -> Result<(f64, f64)> {
 }
 
 fn measure(speed: &Speed, se: &SharedSe<RamFlash>, address: &LinkAddress) -> Result<Vec<Figure>> {
-    let listener = LinkListener::bind(address)?;
+    let mut listener = LinkListener::bind(address)?;
     let side = |protocol: &Protocol| Box::new(se.on(*protocol)) as Box<dyn CardSide + Send>;
     let lines = Lines {
         line: speed.card,
@@ -159,7 +159,7 @@ fn measure(speed: &Speed, se: &SharedSe<RamFlash>, address: &LinkAddress) -> Res
     };
     let stop = Stop::new();
     let stopped = stop.clone();
-    let thread = thread::spawn(move || serve_link(&listener, lines, &stopped, &mut |_| ()));
+    let thread = thread::spawn(move || serve_link(&mut listener, lines, &stopped, &mut |_| ()));
     let count = Arc::new(Count::default());
     let figures = talk(speed, se, address, &count);
     stop.stop();

@@ -44,7 +44,7 @@ use crate::trace::{self, Trace};
 #[command(group(ArgGroup::new("readers").required(true).multiple(true).args(["on", "vpcd", "listen"])))]
 pub(crate) struct Args {
     /// A line, given as often as there are readers. With the protocol's own frames (link records), t0, t1, spi, i2c or swp=tcp:HOST:PORT or =unix:PATH, which listens, on TCP on loopback
-    /// alone, port 0 on a free one; spi and i2c carry spi-ese and spi-euicc, swp the apdu-gate, swp-a and swp-b. With whole APDUs, t0, t1, swp-a, swp-b, apdu-gate, spi-ese, spi-euicc=vpcd:HOST:PORT, which
+    /// alone, port 0 on a free one; t0 and t1 also as bare characters on a pseudo terminal, =pty:PATH; spi and i2c carry spi-ese and spi-euicc, swp the apdu-gate, swp-a and swp-b. With whole APDUs, t0, t1, swp-a, swp-b, apdu-gate, spi-ese, spi-euicc=vpcd:HOST:PORT, which
     /// connects to a virtual reader, or =vpcd+tcp:ADDRESS:PORT, which listens. t0 and t1 share an interface, so do swp-a and swp-b, and spi-ese and spi-euicc: the one powered last
     /// resets the other
     #[arg(long, value_name = "PROTOCOL=ENDPOINT")]
@@ -509,7 +509,7 @@ fn serve(lines: Vec<(Line, Door)>, side: &Side, traces: &[Trace]) -> Result<Exit
         let mut tell = move |event| tell(name, &event);
         threads.push(thread::spawn(move || {
             let result = match (door, &line.endpoint, sides.first_mut()) {
-                (Door::Link(wire, listener), ..) => {
+                (Door::Link(wire, mut listener), ..) => {
                     let mut fresh = [0; 8];
                     SystemRng.fill(&mut fresh);
                     let lines = Lines {
@@ -518,7 +518,7 @@ fn serve(lines: Vec<(Line, Door)>, side: &Side, traces: &[Trace]) -> Result<Exit
                         fresh,
                         tap,
                     };
-                    serve_link(&listener, lines, &stop, &mut tell)
+                    serve_link(&mut listener, lines, &stop, &mut tell)
                 }
                 (Door::Whole(listener), _, Some(side)) => {
                     serve_listener(&listener, &mut **side, &stop, &mut tell)

@@ -238,7 +238,7 @@ impl Wire {
             other => bail!("{} has no frames here", name(other)),
         };
         let (who, container) = (Arc::clone(&side.heeded.who), Arc::clone(&side.heeded.container));
-        let listener = LinkListener::bind(address).context("no socket for a wire")?;
+        let mut listener = LinkListener::bind(address).context("no socket for a wire")?;
         let mut fresh = [0; 8];
         SystemRng.fill(&mut fresh);
         let sides = [Some(side), other].into_iter().flatten();
@@ -251,7 +251,7 @@ impl Wire {
             tap: None,
         };
         let stop = stop.clone();
-        scope.spawn(move || serve_link(&listener, lines, &stop, &mut |_| ()));
+        scope.spawn(move || serve_link(&mut listener, lines, &stop, &mut |_| ()));
         let card = LinkCard::tapped(device, address, PATIENCE, trace::tap(traces, device.name()))
             .with_context(|| format!("{} does not begin", name(protocol)))?;
         Ok(Self {

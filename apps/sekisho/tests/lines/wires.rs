@@ -56,6 +56,7 @@ fn reaches_its_container(card: &CardProcess, ids: &[String], device: &str, wire:
 fn every_wire_has_its_line() {
     let directory = scratch();
     let socket = format!("swp=unix:{}/swp.socket", directory.path().display());
+    let terminal = format!("t1=pty:{}/t1.tty", directory.path().display());
     for (lines, bystander) in [
         (
             [
@@ -66,11 +67,7 @@ fn every_wire_has_its_line() {
             "apdu-gate",
         ),
         (
-            [
-                "t1=tcp:127.0.0.1:0",
-                "i2c=tcp:127.0.0.1:0",
-                "apdu-gate=vpcd+tcp:127.0.0.1:0",
-            ],
+            [&terminal, "i2c=tcp:127.0.0.1:0", "apdu-gate=vpcd+tcp:127.0.0.1:0"],
             "apdu-gate",
         ),
         (

@@ -1,5 +1,6 @@
 //! Links: each protocol's own frames over sockets, both ends of this crate, and each end against what no end should send.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -68,7 +69,7 @@ impl Served {
     }
 
     fn at(line: CardLine, takes: Duration, address: &LinkAddress) -> Self {
-        let listener = LinkListener::bind(address).unwrap();
+        let mut listener = LinkListener::bind(address).unwrap();
         let address = listener.address().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let side = |number: usize| -> Box<dyn CardSide + Send> {
@@ -87,7 +88,7 @@ impl Served {
         let stop = Stop::new();
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
-            serve_link(&listener, lines, &stopped, &mut |_| ()).unwrap();
+            serve_link(&mut listener, lines, &stopped, &mut |_| ()).unwrap();
         });
         Self {
             address,
@@ -140,8 +141,12 @@ fn mirrored(number: u8, capdu: &[u8]) -> Vec<u8> {
 /// Short and long commands and answers over every line: each once, each with the same answer, also after a reset and from a new connection.
 #[test]
 fn every_line_carries_every_command_once() {
-    for (device, line, number) in LINES {
-        let served = Served::new(line, Duration::ZERO);
+    let folder = tempfile::tempdir().unwrap();
+    let terminal = LinkAddress::Terminal(folder.path().join("tty"));
+    let ports = LINES.map(|line| (line, "tcp:127.0.0.1:0".parse().unwrap()));
+    let terminals = [LINES[0], LINES[1]].map(|line| (line, terminal.clone()));
+    for ((device, line, number), address) in ports.into_iter().chain(terminals) {
+        let served = Served::at(line, Duration::ZERO, &address);
         let mut sent = 0;
         for _ in 0..2 {
             let mut card = LinkCard::open(device, &served.address, PATIENCE).unwrap();
@@ -396,6 +401,85 @@ fn what_breaks_the_protocol_is_an_unknown_outcome() {
     let error = card.transmit(&[0, 0xE0, 0, 0]).unwrap_err();
     assert!(matches!(error, TransportError::NotRun(_)), "{error}");
     assert!(!error.is_outcome_unknown());
+}
+
+/// A terminal as a program knows it that has no part of this platform: it is raw before it is opened, opening it brings the ATR, and closing and opening at once is a reset that no device passes over. What one device has said and not read is not there for the next.
+#[test]
+fn a_terminal_opened_is_power_and_closed_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("card.tty");
+    let served = Served::at(CardLine::T1, Duration::ZERO, &LinkAddress::Terminal(path.clone()));
+    let open = || File::options().read(true).write(true).open(&path).unwrap();
+    let read = |mut tty: &File, len: usize| {
+        let mut bytes = vec![0; len];
+        tty.read_exact(&mut bytes).unwrap();
+        hex::encode_upper(bytes)
+    };
+    // T=1: NAD PCB LEN 00E00000 LRC; the carriage return, the interrupt and the end of file are characters as any other.
+    let block = [
+        &[0x00, 0x00, 0x08, 0x00, 0xE0, 0x00, 0x00, 0x03, 0x0D, 0x03, 0x04][..],
+        &[0xE1],
+    ]
+    .concat();
+    assert_eq!(block.iter().fold(0, |lrc, byte| lrc ^ byte), 0);
+    let mut ends = Vec::new();
+    for turn in 0..12 {
+        let mut tty = open();
+        let atr = read(&tty, 10);
+        assert!(atr.starts_with("3B92") && atr.contains("8031"), "{turn}: {atr}");
+        ends.push(atr);
+        tty.write_all(&block).unwrap();
+        if turn % 3 == 0 {
+            assert_eq!(read(&tty, 6), "000002900092");
+        }
+    }
+    assert!(ends.iter().all(|atr| *atr == ends[0]), "{ends:?}");
+    // One that says something and goes before the card has looked is nobody; one that is slow to read has the whole answer behind its ATR, and nothing else.
+    let mut tty = open();
+    tty.write_all(&block[..3]).unwrap();
+    drop(tty);
+    let mut tty = open();
+    read(&tty, 10);
+    tty.write_all(&block).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(read(&tty, 6), "000002900092");
+    let resets = |log: &[String]| log.iter().filter(|what| *what == "reset 0").count();
+    let log = served.log.lock().unwrap().clone();
+    assert!((13..=14).contains(&resets(&log)), "{log:?}");
+    drop(log);
+    drop(tty);
+    drop(served);
+    // The link goes with the card; one that leads nowhere is replaced, and nothing else is.
+    assert!(std::fs::symlink_metadata(&path).is_err());
+    std::os::unix::fs::symlink("/dev/pts/99999", &path).unwrap();
+    let address = LinkAddress::Terminal(path.clone());
+    let bound = LinkListener::bind(&address).unwrap();
+    let second = LinkListener::bind(&address).unwrap_err();
+    assert_eq!(second.kind(), std::io::ErrorKind::AlreadyExists);
+    drop(bound);
+    std::fs::write(&path, "a file").unwrap();
+    assert!(LinkListener::bind(&address).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), b"a file");
+}
+
+/// On a terminal too one device at a time: the second one's is hung up, and the first does not notice. A card that goes is a hang-up; one that is not there an error.
+#[test]
+fn a_second_device_at_a_terminal_is_hung_up_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = LinkAddress::Terminal(folder.path().join("card.tty"));
+    let missing = LinkCard::open(DeviceLine::T0, &address, PATIENCE);
+    assert!(matches!(missing, Err(TransportError::Io(_))));
+    let served = Served::at(CardLine::T0, Duration::ZERO, &address);
+    let mut first = LinkCard::open(DeviceLine::T0, &address, PATIENCE).unwrap();
+    let second = LinkCard::open(DeviceLine::T0, &address, PATIENCE);
+    assert!(matches!(second, Err(TransportError::Closed)));
+    assert_eq!(first.transmit(&[0, 0xE0, 0, 0]).unwrap(), [0x90, 0x00]);
+    drop(first);
+    let mut third = LinkCard::open(DeviceLine::T0, &address, PATIENCE).unwrap();
+    assert_eq!(third.transmit(&[0, 0xE0, 0, 0]).unwrap(), [0x90, 0x00]);
+    assert_eq!(served.ran(), 2);
+    drop(served);
+    assert!(third.transmit(&[0, 0xE0, 0, 0]).unwrap_err().is_outcome_unknown());
 }
 
 /// A wire: with power all of its sides are switched off; a reader that chooses the card resets the side of its type, and switches it off when the wire goes.

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::str::FromStr;
 use core::time::Duration;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,8 +15,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
+use super::terminal::{self, Terminals};
+
 /// How long a peer may refuse to read.
-const WRITE: Duration = Duration::from_secs(10);
+pub(super) const WRITE: Duration = Duration::from_secs(10);
 
 /// Where a link is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +27,16 @@ pub enum LinkAddress {
     Tcp(String),
     /// `unix:PATH`, a Unix socket.
     Unix(PathBuf),
+    /// `pty:PATH`, a pseudo terminal: a line's characters as they are, no records.
+    Terminal(PathBuf),
+}
+
+impl LinkAddress {
+    /// Whether it carries a line's characters alone, and so T=0 and T=1 alone.
+    #[must_use]
+    pub const fn is_raw(&self) -> bool {
+        matches!(self, Self::Terminal(_))
+    }
 }
 
 impl fmt::Display for LinkAddress {
@@ -31,6 +44,7 @@ impl fmt::Display for LinkAddress {
         match self {
             Self::Tcp(address) => write!(f, "tcp:{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Terminal(path) => write!(f, "pty:{}", path.display()),
         }
     }
 }
@@ -47,12 +61,13 @@ impl FromStr for LinkAddress {
                 _ => Err(format!("'{text}': write tcp:HOST:PORT")),
             },
             Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(path.into())),
-            _ => Err(format!("'{text}': write tcp:HOST:PORT or unix:PATH")),
+            Some(("pty", path)) if !path.is_empty() => Ok(Self::Terminal(path.into())),
+            _ => Err(format!("'{text}': write tcp:HOST:PORT, unix:PATH or pty:PATH")),
         }
     }
 }
 
-/// A listener for links. A Unix socket's file goes with it.
+/// A listener for links. The file of a Unix socket, and a terminal's link, go with it.
 #[derive(Debug)]
 pub struct LinkListener(Listens);
 
@@ -60,10 +75,11 @@ pub struct LinkListener(Listens);
 enum Listens {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),
+    Terminal(Terminals),
 }
 
 impl LinkListener {
-    /// Listens there; on a TCP port of this machine alone. The file of a Unix socket on which nobody listens any more is replaced.
+    /// Listens there; on a TCP port of this machine alone. The file of a Unix socket on which nobody listens any more is replaced, and so is a link to a terminal that is gone.
     ///
     /// # Errors
     /// When that cannot be, or the address is open to others.
@@ -86,6 +102,7 @@ impl LinkListener {
                 listener.set_nonblocking(true)?;
                 Listens::Unix(listener, path.clone())
             }
+            LinkAddress::Terminal(path) => Listens::Terminal(Terminals::bind(path)?),
         };
         Ok(Self(listener))
     }
@@ -98,14 +115,16 @@ impl LinkListener {
         Ok(match &self.0 {
             Listens::Tcp(listener) => LinkAddress::Tcp(listener.local_addr()?.to_string()),
             Listens::Unix(_, path) => LinkAddress::Unix(path.clone()),
+            Listens::Terminal(terminals) => LinkAddress::Terminal(terminals.path().to_owned()),
         })
     }
 
     /// Whoever has come, without waiting.
-    pub(super) fn accept(&self) -> Option<Stream> {
-        let stream = match &self.0 {
+    pub(super) fn accept(&mut self) -> Option<Stream> {
+        let stream = match &mut self.0 {
             Listens::Tcp(listener) => Stream::Tcp(listener.accept().ok()?.0),
             Listens::Unix(listener, _) => Stream::Unix(listener.accept().ok()?.0),
+            Listens::Terminal(terminals) => Stream::Terminal(terminals.accept()?),
         };
         stream.prepared().ok()
     }
@@ -116,6 +135,7 @@ impl AsFd for LinkListener {
         match &self.0 {
             Listens::Tcp(listener) => listener.as_fd(),
             Listens::Unix(listener, _) => listener.as_fd(),
+            Listens::Terminal(terminals) => terminals.as_fd(),
         }
     }
 }
@@ -144,6 +164,7 @@ fn remove_if_dead(path: &Path) -> io::Result<()> {
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Terminal(File),
 }
 
 impl Stream {
@@ -151,6 +172,7 @@ impl Stream {
         match address {
             LinkAddress::Tcp(address) => Self::Tcp(crate::stream::connect(address, patience)?),
             LinkAddress::Unix(path) => Self::Unix(UnixStream::connect(path)?),
+            LinkAddress::Terminal(path) => Self::Terminal(terminal::open(path)?),
         }
         .prepared()
     }
@@ -167,14 +189,21 @@ impl Stream {
                 stream.set_nonblocking(false)?;
                 stream.set_write_timeout(Some(WRITE))?;
             }
+            Self::Terminal(_) => {}
         }
         Ok(self)
+    }
+
+    /// Whether it carries characters alone: power is its beginning and its end.
+    pub(super) const fn is_raw(&self) -> bool {
+        matches!(self, Self::Terminal(_))
     }
 
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.write_all(bytes),
             Self::Unix(stream) => stream.write_all(bytes),
+            Self::Terminal(file) => terminal::send(file, bytes),
         }
     }
 
@@ -183,6 +212,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.read(into),
             Self::Unix(stream) => stream.read(into),
+            Self::Terminal(file) => terminal::receive(file, into),
         }
     }
 
@@ -191,7 +221,7 @@ impl Stream {
             Self::Tcp(stream) => stream
                 .peer_addr()
                 .map_or_else(|_| "somebody".to_owned(), |peer| peer.to_string()),
-            Self::Unix(_) => "a local one".to_owned(),
+            Self::Unix(_) | Self::Terminal(_) => "a local one".to_owned(),
         }
     }
 }
@@ -201,6 +231,7 @@ impl AsFd for Stream {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
+            Self::Terminal(file) => file.as_fd(),
         }
     }
 }

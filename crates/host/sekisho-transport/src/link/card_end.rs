@@ -33,6 +33,12 @@ impl CardLine {
         ("swp", Self::Swp),
     ];
 
+    /// Whether it is a line of characters, which may go without records.
+    #[must_use]
+    pub const fn is_characters(self) -> bool {
+        matches!(self, Self::T0 | Self::T1)
+    }
+
     /// How many sides of the secure element it carries.
     #[must_use]
     pub const fn sides(self) -> usize {

@@ -30,8 +30,14 @@ pub struct LinkCard {
 }
 
 struct Connection {
-    stream: Stream,
-    reader: Box<Reader<RECORD>>,
+    /// None once the card has been switched off by closing it.
+    stream: Option<Stream>,
+    /// None where characters go as they are.
+    reader: Option<Box<Reader<RECORD>>>,
+    /// Where that is, for opening it again: the only reset of such a line.
+    address: LinkAddress,
+    /// The card has been switched on.
+    is_on: bool,
     chunk: Box<[u8]>,
     since: Instant,
     tap: Option<Tap>,
@@ -45,10 +51,31 @@ impl Connection {
     /// Sends one record with one write.
     fn send(&mut self, record: &Record<'_>) -> Result<(), TransportError> {
         tell(self.tap.as_ref(), Seen::Record(From::Device, *record));
+        if self.reader.is_none() {
+            return self.send_raw(record);
+        }
         let len = record.write(&mut self.chunk).ok_or(TransportError::Closed)?;
-        let sent = self.stream.send(&self.chunk[..len]);
+        let sent = self.stream.as_mut().map(|stream| stream.send(&self.chunk[..len]));
         self.chunk[..len].zeroize();
-        sent.map_err(hang_up)
+        sent.ok_or(TransportError::Closed)?.map_err(hang_up)
+    }
+
+    /// Opening the line is power on, and closing it is power off: a reset is both.
+    fn send_raw(&mut self, record: &Record<'_>) -> Result<(), TransportError> {
+        match record {
+            Record::Data(characters) => {
+                let stream = self.stream.as_mut().ok_or(TransportError::Closed)?;
+                stream.send(characters).map_err(hang_up)?;
+            }
+            Record::On | Record::Reset => {
+                if core::mem::replace(&mut self.is_on, true) {
+                    self.stream = None;
+                    self.stream = Some(Stream::connect(&self.address, Duration::ZERO)?);
+                }
+            }
+            _ => self.stream = None,
+        }
+        Ok(())
     }
 
     /// What is due happens, and what is to be said is sent.
@@ -71,11 +98,12 @@ impl Connection {
     fn listen(&mut self, end: &mut dyn DeviceEnd, until: Micros) -> Result<(), TransportError> {
         let at = end.deadline().map_or(until, |at| at.min(until));
         let micros = at.0.saturating_sub(self.now().0);
-        let [readable] = wait([Some(self.stream.as_fd())], micros)?;
+        let stream = self.stream.as_mut().ok_or(TransportError::Closed)?;
+        let [readable] = wait([Some(stream.as_fd())], micros)?;
         if !readable {
             return Ok(());
         }
-        let n = match self.stream.receive(&mut self.chunk) {
+        let n = match stream.receive(&mut self.chunk) {
             Ok(0) => return Err(TransportError::Closed),
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -83,8 +111,19 @@ impl Connection {
         };
         let now = self.now();
         let mut bytes = &self.chunk[..n];
+        let Some(reader) = &mut self.reader else {
+            let record = Record::Data(bytes);
+            tell(self.tap.as_ref(), Seen::Record(From::Card, record));
+            let heard = end.hear(now, record);
+            self.chunk[..n].zeroize();
+            return if heard {
+                Ok(())
+            } else {
+                Err(TransportError::Closed)
+            };
+        };
         loop {
-            match self.reader.read(&mut bytes) {
+            match reader.read(&mut bytes) {
                 Ok(Some(record)) => {
                     tell(self.tap.as_ref(), Seen::Record(From::Card, record));
                     if !end.hear(now, record) {
@@ -183,9 +222,12 @@ impl LinkCard {
     fn connect(&mut self) -> Result<(), TransportError> {
         let stream = Stream::connect(&self.address, self.timeout)?;
         self.end = self.line.end();
+        let reader = || Box::new(Reader::new(self.line.records(), From::Card));
         self.connection = Some(Connection {
-            stream,
-            reader: Box::new(Reader::new(self.line.records(), From::Card)),
+            reader: (!stream.is_raw()).then(reader),
+            stream: Some(stream),
+            address: self.address.clone(),
+            is_on: false,
             chunk: vec![0; RECORD + 8].into_boxed_slice(),
             since: now(),
             tap: self.tap.clone(),

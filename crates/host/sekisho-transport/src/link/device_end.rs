@@ -67,6 +67,12 @@ impl DeviceLine {
         found.map(|(_, line)| *line)
     }
 
+    /// Whether it is a line of characters, which may go without records.
+    #[must_use]
+    pub const fn is_characters(self) -> bool {
+        matches!(self, Self::T0 | Self::T1)
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -1,4 +1,4 @@
-//! Links: a protocol's own frames over a stream, by link records (LR1, `docs/spec/transports.md`, 7). [`LinkCard`] is the reader's end, [`serve_link`] the secure element's.
+//! Links: a protocol's own frames over a stream, by link records (LR1, `docs/spec/transports.md`, 7), or on a pseudo terminal a line's characters as they are. [`LinkCard`] is the reader's end, [`serve_link`] the secure element's.
 //!
 //! Both ends are the state machines of `sekisho-block`; here are streams, the clock and the thread that runs commands.
 
@@ -10,6 +10,7 @@ mod device;
 mod device_end;
 mod serve;
 mod tap;
+mod terminal;
 mod wire;
 
 pub use address::{LinkAddress, LinkListener};

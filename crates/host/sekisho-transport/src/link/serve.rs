@@ -56,7 +56,7 @@ type Answered = (u32, usize, Zeroizing<Vec<u8>>);
 /// # Errors
 /// When the listener fails.
 pub fn serve_link(
-    listener: &LinkListener,
+    listener: &mut LinkListener,
     lines: Lines,
     stop: &Stop,
     tell: &mut dyn FnMut(Served),
@@ -147,12 +147,19 @@ impl Clock {
 
 struct Connection {
     stream: Stream,
-    reader: Box<Reader<RECORD>>,
+    /// None where characters come as they are.
+    reader: Option<Box<Reader<RECORD>>>,
     chunk: Box<[u8]>,
 }
 
 impl Connection {
     fn send(&mut self, record: &Record<'_>) -> Result<(), TransportError> {
+        if self.reader.is_none() {
+            let Record::Data(characters) = record else {
+                return Err(TransportError::Link);
+            };
+            return Ok(self.stream.send(characters)?);
+        }
         let len = record.write(&mut self.chunk).ok_or(TransportError::Closed)?;
         let sent = self.stream.send(&self.chunk[..len]);
         self.chunk[..len].zeroize();
@@ -193,7 +200,7 @@ impl Serving {
 
     fn run(
         &mut self,
-        listener: &LinkListener,
+        listener: &mut LinkListener,
         stop: &Stop,
         tell: &mut dyn FnMut(Served),
     ) -> Result<(), TransportError> {
@@ -211,7 +218,9 @@ impl Serving {
             if let Err(error) = self.turn(heard) {
                 self.hang_up(Some(error), tell);
             }
-            self.door(tell);
+            if let Err(error) = self.door(tell) {
+                self.hang_up(Some(error), tell);
+            }
         }
         Ok(())
     }
@@ -226,22 +235,29 @@ impl Serving {
     }
 
     /// Whoever waits is served when nobody is there any more, and sent away when that one stays.
-    fn door(&mut self, tell: &mut dyn FnMut(Served)) {
+    fn door(&mut self, tell: &mut dyn FnMut(Served)) -> Result<(), TransportError> {
         if let Some((stream, since)) = self.waiting.take() {
             if self.connection.is_none() {
                 tell(Served::Linked(stream.peer()));
                 self.clock = Clock::Real(now());
+                let is_raw = stream.is_raw();
+                let reader = || Box::new(Reader::new(self.line.records(), From::Device));
                 self.connection = Some(Connection {
                     stream,
-                    reader: Box::new(Reader::new(self.line.records(), From::Device)),
+                    reader: (!is_raw).then(reader),
                     chunk: vec![0; RECORD + 8].into_boxed_slice(),
                 });
+                if is_raw {
+                    self.tell(Seen::Record(From::Device, Record::On));
+                    self.hear(Heard::Power)?;
+                }
             } else if since.elapsed() >= POLL {
                 tell(Served::Unlinked(stream.peer()));
             } else {
                 self.waiting = Some((stream, since));
             }
         }
+        Ok(())
     }
 
     /// The stream's end is power off.
@@ -283,11 +299,17 @@ impl Serving {
         };
         let mut records = VecDeque::new();
         let mut bytes = &connection.chunk[..n];
-        while let Some(record) = connection
-            .reader
-            .read(&mut bytes)
-            .map_err(|_| TransportError::Link)?
-        {
+        let Some(reader) = &mut connection.reader else {
+            if n > 0 {
+                if let Some(tap) = &self.tap {
+                    tap(Seen::Record(From::Device, Record::Data(bytes)));
+                }
+                records.push_back(Heard::Data(Zeroizing::new(bytes.to_vec())));
+                connection.chunk[..n].zeroize();
+            }
+            return Ok(records);
+        };
+        while let Some(record) = reader.read(&mut bytes).map_err(|_| TransportError::Link)? {
             if let Some(tap) = &self.tap {
                 tap(Seen::Record(From::Device, record));
             }
