@@ -58,7 +58,7 @@ pub(crate) struct Args {
     /// Plug the modem into SPI and the TEE into the contacts: what it looks like when the wrong container answers
     #[arg(long)]
     crossed: bool,
-    /// Write down what goes over the wires of modem, TEE and rich OS: as a person reads it, or as pcapng for Wireshark where the name ends with .pcapng; - for standard error. May be given
+    /// Write down what goes over the wires of modem, TEE, and rich OS with NFC reader: as a person reads it, or as pcapng for Wireshark where the name ends with .pcapng; - for standard error. May be given
     /// several times
     #[arg(long, value_name = "FILE")]
     trace: Vec<PathBuf>,
@@ -188,7 +188,7 @@ fn nfc_reader(known: &Known, wires: &mut [Wire; 2]) -> Said {
         // Nobody writes there.
         let read = messaging.read(wire, 64)?;
         ensure!(read == [0; 8], "{read:02X?} was read where nobody writes");
-        wire.power_off();
+        wire.leave()?;
         Ok(())
     })
 }
@@ -271,14 +271,20 @@ fn talk_at_once(args: &Args, system: &System) -> Result<Report> {
         let frames = |protocol, who, name| {
             // The eUICC's node address is on the same bus.
             let other = (protocol == Protocol::SpiEse).then(|| side(Protocol::SpiEuicc, who));
-            let sides = (side(protocol, who), other);
-            Wire::frames(scope, sides, &address(name), &traces, &stop)
+            let sides = [Some(side(protocol, who)), other].into_iter().flatten();
+            Wire::frames(scope, sides.collect(), &address(name), &traces, &stop)
         };
+        let swp = [
+            side(Protocol::ApduGate, Who::RichOs),
+            side(Protocol::SwpA, Who::NfcReader),
+            side(Protocol::SwpB, Who::NfcReader),
+        ];
+        let (gate, readers) = Wire::front_end(scope, swp, &address("swp"), &traces, &stop)?;
         let mut wires = (
             frames(contacts, Who::Modem, "modem")?,
             frames(spi, Who::Tee, "tee")?,
-            frames(Protocol::ApduGate, Who::RichOs, "rich-os")?,
-            [Protocol::SwpA, Protocol::SwpB].map(|protocol| Wire::whole(side(protocol, Who::NfcReader))),
+            gate,
+            readers,
         );
         let known = &known;
         let modem = scope.spawn(move || modem(known, &mut wires.0));

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use core::time::Duration;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
 use anyhow::{Context as _, Result, bail};
@@ -23,8 +23,6 @@ use crate::card::ram_flash::RamFlash;
 use crate::card::side::OnLine;
 use crate::trace::{self, Trace};
 
-/// The longest R-APDU.
-const RAPDU_MAX: usize = 65_538;
 /// How long an answer may take while all others talk.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -150,6 +148,13 @@ pub(super) struct Side {
     heeded: Heeded,
 }
 
+impl Side {
+    /// Who speaks there, and which container has said last who it is.
+    fn known(&self) -> (Arc<AtomicUsize>, Arc<AtomicU8>) {
+        (Arc::clone(&self.heeded.who), Arc::clone(&self.heeded.container))
+    }
+}
+
 impl CardSide for Side {
     fn atr(&mut self) -> Vec<u8> {
         self.line.atr()
@@ -177,17 +182,11 @@ impl CardSide for Side {
     }
 }
 
-/// How commands come to the secure element.
-enum Way {
-    /// By the protocol's own frames.
-    Frames(LinkCard),
-    /// Whole: contactless commands, whose frames are the reader's and the front end's.
-    Whole(Side, Vec<u8>),
-}
-
-/// A wire on one protocol.
+/// A wire on one protocol, by its own frames.
 pub(super) struct Wire {
-    way: Way,
+    card: Arc<Mutex<LinkCard>>,
+    /// The end of a wire that has several, and whose other ends must not notice a reset.
+    end: Option<DeviceLine>,
     protocol: Protocol,
     who: Arc<AtomicUsize>,
     container: Arc<AtomicU8>,
@@ -212,36 +211,26 @@ pub(super) fn side(
 }
 
 impl Wire {
-    /// Commands go over as they are.
-    pub(super) fn whole(side: Side) -> Self {
-        Self {
-            protocol: side.heeded.protocol,
-            who: Arc::clone(&side.heeded.who),
-            container: Arc::clone(&side.heeded.container),
-            way: Way::Whole(side, vec![0; RAPDU_MAX]),
-        }
-    }
-
-    /// Commands go over by the protocol's own frames: the secure element listens at this address until it is stopped, in a thread of the scope.
+    /// The secure element listens at this address until it is stopped, in a thread of the scope; its sides are on one wire, the first one is spoken to by one that is alone there.
     pub(super) fn frames<'s>(
         scope: &'s Scope<'s, '_>,
-        (side, other): (Side, Option<Side>),
+        sides: Vec<Side>,
         address: &LinkAddress,
         traces: &[Trace],
         stop: &Stop,
     ) -> Result<Self> {
-        let protocol = side.heeded.protocol;
+        let protocol = sides.first().map_or(Protocol::T0, |side| side.heeded.protocol);
         let (wire, device) = match protocol {
             Protocol::T0 => (CardLine::T0, DeviceLine::T0),
             Protocol::SpiEse => (CardLine::Spi, DeviceLine::Spi(NodeAddress::Ese)),
             Protocol::ApduGate => (CardLine::Swp, DeviceLine::ApduGate),
-            other => bail!("{} has no frames here", name(other)),
+            other => bail!("{} has no wire of its own", name(other)),
         };
-        let (who, container) = (Arc::clone(&side.heeded.who), Arc::clone(&side.heeded.container));
+        let (who, container) = sides.first().map_or_else(Default::default, Side::known);
         let mut listener = LinkListener::bind(address).context("no socket for a wire")?;
         let mut fresh = [0; 8];
         SystemRng.fill(&mut fresh);
-        let sides = [Some(side), other].into_iter().flatten();
+        let sides = sides.into_iter();
         let lines = Lines {
             line: wire,
             sides: sides
@@ -255,11 +244,38 @@ impl Wire {
         let card = LinkCard::tapped(device, address, PATIENCE, trace::tap(traces, device.name()))
             .with_context(|| format!("{} does not begin", name(protocol)))?;
         Ok(Self {
-            way: Way::Frames(card),
+            card: Arc::new(Mutex::new(card)),
+            end: None,
             protocol,
             who,
             container,
         })
+    }
+
+    /// The wire between the contactless front end and the secure element: the rich operating system on the APDU gate, and a reader of type A and of type B, take turns on it.
+    pub(super) fn front_end<'s>(
+        scope: &'s Scope<'s, '_>,
+        sides: [Side; 3],
+        address: &LinkAddress,
+        traces: &[Trace],
+        stop: &Stop,
+    ) -> Result<(Self, [Self; 2])> {
+        let known = sides.each_ref().map(Side::known);
+        let [_, a, b] = known;
+        let mut gate = Self::frames(scope, sides.into(), address, traces, stop)?;
+        let reader = |(end, protocol), (who, container)| Self {
+            card: Arc::clone(&gate.card),
+            end: Some(end),
+            protocol,
+            who,
+            container,
+        };
+        let readers = [
+            reader((DeviceLine::SwpA, Protocol::SwpA), a),
+            reader((DeviceLine::SwpB, Protocol::SwpB), b),
+        ];
+        gate.end = Some(DeviceLine::ApduGate);
+        Ok((gate, readers))
     }
 
     /// Who speaks from now on.
@@ -284,36 +300,31 @@ impl Wire {
         name(self.protocol)
     }
 
-    /// The field is gone.
-    pub(super) fn power_off(&mut self) {
-        if let Way::Whole(side, _) = &mut self.way {
-            side.power_off();
+    fn lock(&self) -> Result<MutexGuard<'_, LinkCard>, TransportError> {
+        let mut card = self.card.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(end) = self.end {
+            card.turn_to(end)?;
         }
+        Ok(card)
+    }
+
+    /// A reader's field is gone.
+    pub(super) fn leave(&mut self) -> Result<(), TransportError> {
+        self.lock()?.renew()
     }
 }
 
 impl Card for Wire {
     fn transmit(&mut self, capdu: &[u8]) -> Result<Vec<u8>, TransportError> {
-        match &mut self.way {
-            Way::Frames(card) => card.transmit(capdu),
-            Way::Whole(side, out) => {
-                let len = side.transmit(capdu, out);
-                let rapdu = out.get(..len).unwrap_or_default().to_vec();
-                if len < 2 {
-                    return Err(TransportError::ShortResponse(len));
-                }
-                Ok(rapdu)
-            }
-        }
+        self.lock()?.transmit(capdu)
     }
 
     fn reset(&mut self) -> Result<Vec<u8>, TransportError> {
-        match &mut self.way {
-            Way::Frames(card) => card.reset(),
-            Way::Whole(side, _) => {
-                side.reset();
-                Ok(side.atr())
-            }
+        let mut card = self.lock()?;
+        if self.end.is_some() {
+            card.renew()?;
+            return Ok(Vec::new());
         }
+        card.reset()
     }
 }

@@ -462,6 +462,38 @@ fn a_terminal_opened_is_power_and_closed_is_none() {
     assert_eq!(std::fs::read(&path).unwrap(), b"a file");
 }
 
+/// The ends of one wire take turns on one link: what one has begun stands while the others speak, and what it ends is nobody else's.
+#[test]
+fn ends_of_one_wire_take_turns() {
+    let served = Served::new(CardLine::Swp, Duration::ZERO);
+    let mut card = LinkCard::open(DeviceLine::ApduGate, &served.address, PATIENCE).unwrap();
+    let run = |line: DeviceLine, card: &mut LinkCard| {
+        card.turn_to(line).unwrap();
+        assert_eq!(card.transmit(&[0, 0xE0, 0, 0]).unwrap(), [0x90, 0x00]);
+    };
+    let [gate, a, b] = [DeviceLine::ApduGate, DeviceLine::SwpA, DeviceLine::SwpB];
+    for line in [gate, a, gate, a] {
+        run(line, &mut card);
+    }
+    card.renew().unwrap();
+    run(gate, &mut card);
+    run(b, &mut card);
+    card.turn_to(gate).unwrap();
+    card.renew().unwrap();
+    run(b, &mut card);
+    run(gate, &mut card);
+    assert!(card.turn_to(DeviceLine::T0).is_err());
+    let done = served.log.lock().unwrap().clone();
+    // Behind power, which switches all three off.
+    assert_eq!(
+        done[3..],
+        [
+            "run 0", "reset 1", "run 1", "run 0", "run 1", "off 1", "run 0", "reset 2", "run 2", "run 2",
+            "reset 0", "run 0"
+        ]
+    );
+}
+
 /// On a terminal too one device at a time: the second one's is hung up, and the first does not notice. A card that goes is a hang-up; one that is not there an error.
 #[test]
 fn a_second_device_at_a_terminal_is_hung_up_on() {

@@ -187,6 +187,31 @@ impl LinkCard {
         Ok(card)
     }
 
+    /// On a wire with several ends (SWP: the device itself on the APDU gate, readers of type A and B) another one speaks from here on. What the others have begun stands.
+    ///
+    /// # Errors
+    /// When this wire has no such end, or its card does not let it in.
+    pub fn turn_to(&mut self, line: DeviceLine) -> Result<(), TransportError> {
+        if !self.end.turn_to(line) {
+            return Err(TransportError::GivenUp);
+        }
+        self.line = line;
+        self.opened().map(drop)
+    }
+
+    /// What the end that speaks has begun is over, and the others on its wire do not notice: the application layer of the APDU gate is reset before its next command (EVT_ABORT), a reader goes out of the field and comes again with its next command.
+    ///
+    /// # Errors
+    /// When this wire has no other ends, or the connection breaks.
+    pub fn renew(&mut self) -> Result<(), TransportError> {
+        let connection = self.connection.as_mut().ok_or(TransportError::GivenUp)?;
+        let now = connection.now();
+        if !self.end.renew(now) {
+            return Err(TransportError::GivenUp);
+        }
+        connection.act(&mut *self.end)
+    }
+
     /// Goes on until something holds; the connection is given up where it does not within the time, or breaks.
     fn until(&mut self, done: impl Fn(&dyn DeviceEnd) -> bool) -> Result<(), TransportError> {
         let connection = self.connection.as_mut().ok_or(TransportError::GivenUp)?;

@@ -122,4 +122,12 @@ pub(super) trait DeviceEnd: Send {
     fn ended(&self) -> Option<Ended<'_>>;
     /// Resets the card.
     fn reset(&mut self, now: Micros);
+    /// Another end of the same wire speaks from here on; false where there is none.
+    fn turn_to(&mut self, _: DeviceLine) -> bool {
+        false
+    }
+    /// What the end that speaks has begun is over, and nobody else's on the wire; false where it is alone.
+    fn renew(&mut self, _: Micros) -> bool {
+        false
+    }
 }

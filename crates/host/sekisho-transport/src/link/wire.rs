@@ -8,7 +8,7 @@ use sekisho_block::{Ended, Fault, Micros, Power};
 
 use super::APDU;
 use super::card_end::CardEnd;
-use super::device_end::DeviceEnd;
+use super::device_end::{DeviceEnd, DeviceLine};
 
 /// A header before it, and behind it what the field says of it.
 const LEN: usize = APDU + 2;
@@ -153,6 +153,25 @@ impl DeviceEnd for WireDevice {
         self.hci.linked(now);
         self.link = None;
         self.power = Some(Power::Reset);
+    }
+
+    fn turn_to(&mut self, line: DeviceLine) -> bool {
+        let face = match line {
+            DeviceLine::ApduGate => Face::ApduGate,
+            DeviceLine::SwpA => Face::Reader(Technology::A),
+            DeviceLine::SwpB => Face::Reader(Technology::B),
+            _ => return false,
+        };
+        self.face = face;
+        true
+    }
+
+    fn renew(&mut self, now: Micros) -> bool {
+        match self.face {
+            Face::ApduGate => self.hci.renew(),
+            Face::Reader(_) => self.hci.leave_reader(now),
+        }
+        true
     }
 }
 

@@ -159,6 +159,12 @@ impl<const LEN: usize> Device<LEN> {
         true
     }
 
+    /// The card's application layer begins anew with the next command: EVT_ABORT goes before it. An exchange that is under way ends as not run, or unknown. Unlike a reset of the link, a reader does not notice.
+    pub fn renew(&mut self) {
+        self.fail(Fault::Reset);
+        self.out_of_step = true;
+    }
+
     fn abort(&mut self, now: Micros) {
         self.state = State::Aborting;
         self.out.put(self.pipe, Kind::Event.header(EVT_ABORT), &[]);
