@@ -35,11 +35,13 @@ pub(crate) fn outlive_file_limit() -> io::Result<()> {
     signal(SignalKind::from_raw(nix::sys::signal::Signal::SIGXFSZ as i32)).map(drop)
 }
 
-/// Takes a folder for this process alone, as long as what it gives is kept: two servers would each hand out what the other counts.
+/// Takes a folder, which is made if need be, for this process alone, as long as what it gives is kept: two servers of whichever kind would each hand out
+/// what the other counts. What is in the folder is not touched.
 ///
 /// # Errors
 /// Another process has it.
 pub(crate) fn alone_in(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let path = folder.join("server.lock");
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     match file.try_lock() {

@@ -6,6 +6,7 @@ mod gateway;
 use crate::process;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -317,6 +318,42 @@ fn what_has_no_end_is_refused(mut local: Local, folder: &Path) {
     std::fs::write(&messages, kept).unwrap();
 }
 
+/// A folder has one server, of whichever kind: who comes second ends in words, and has touched nothing.
+fn a_second_server_is_refused(folder: &Path) {
+    let certificate = folder.join("sekisho-server/certificate.pem");
+    let mode = || std::fs::metadata(&certificate).unwrap().mode() & 0o777;
+    let before = mode();
+    let mut second = Command::new(SEKISHO);
+    second
+        .args([
+            "paging",
+            "--paging-address",
+            "127.0.0.1:0",
+            "--paging-node",
+            "second",
+        ])
+        .args(["--folder", "sekisho-server"])
+        .current_dir(folder)
+        .env("SEKISHO_PASSPHRASE", "a passphrase of the test");
+    for (mut second, name) in [(Local::command(folder), "edge"), (second, "sekisho-server")] {
+        let mut child = Guarded(
+            second
+                .stdin(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
+        let mut said = String::new();
+        // A server that came up would say where it listens, and not end.
+        BufReader::new(child.0.stderr.take().unwrap())
+            .read_line(&mut said)
+            .unwrap();
+        assert!(said.contains(&format!("another server runs in {name}")), "{said}");
+        assert_eq!(child.0.wait().unwrap().code(), Some(1));
+    }
+    assert_eq!(mode(), before);
+}
+
 #[test]
 fn a_local_server_takes_a_device_over_triggers_it_and_gives_it_back() {
     let system = System::start();
@@ -347,6 +384,7 @@ fn a_local_server_takes_a_device_over_triggers_it_and_gives_it_back() {
     assert_eq!(here(&system), (9.into(), 2.into()));
     assert_eq!(result(system.agent_at(&local.address, &card, &token)), "nothing");
 
+    a_second_server_is_refused(folder);
     let said = local.send("poll-every 7");
     assert!(said.starts_with("message "), "{said}");
     assert!(local.send("nonsense").contains("there are update"));

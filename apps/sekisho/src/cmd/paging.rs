@@ -142,6 +142,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let hsm = secret::keystore(&args.keystore, &args.passphrase.read()?)?;
     crate::log::to_stderr().or_usage()?;
+    let _alone = files::alone_in(&folder)?;
     files::private_folder(&folder, &[])?;
     if let Some(database) = config.database.strip_prefix("sqlite:") {
         files::close(Path::new(database));

@@ -245,6 +245,7 @@ pub(super) fn run(
         .with_context(|| format!("{} does not open", file.display()))?;
     let delegation: Delegation = serde_json::from_slice(&content).context("this is no delegation")?;
     files::close_known(file);
+    let _alone = files::alone_in(folder)?;
     files::private_folder(folder, &[])?;
     let engine = Arc::new(start(&delegation, config)?);
     let mut messages = Messages::open(&folder.join("messages"), &delegation, &engine)?;

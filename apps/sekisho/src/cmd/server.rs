@@ -104,8 +104,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     log::to_stderr().or_usage()?;
-    files::private_folder(&folder, &PUBLIC)?;
     let _alone = files::alone_in(&folder)?;
+    files::private_folder(&folder, &PUBLIC)?;
     // Devices find there what they pin.
     files::publish(&folder)?;
     let config = Config {
