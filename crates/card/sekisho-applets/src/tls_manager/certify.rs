@@ -7,8 +7,8 @@ use sekisho_os::{Context, Refusal};
 use sekisho_tls::{Subject, is_certificate, public_key, request};
 
 use super::objects::{
-    CHAIN_RECORD, KEY_PAIR, OBJECT_MAX, Object, PENDING_RECORD, REQUEST_MAX, REQUEST_RECORD, Rights, Row,
-    chain, is_name, row_record,
+    CHAIN, CHAIN_RECORD, KEY, KEY_PAIR, OBJECT_MAX, Object, PENDING_RECORD, REQUEST_MAX, REQUEST_RECORD, ROW,
+    Rights, Row, SUBJECT, TIME, chain, is_name, row_record,
 };
 use super::{NOT_ALLOWED, WRONG_DATA, time};
 
@@ -35,6 +35,20 @@ impl Author {
         let mut bytes = [0; OBJECT_MAX];
         let found = read_row(context, row, &mut bytes)?;
         Ok(Self::Peer(row, found.ok_or(NOT_ALLOWED)?.0.rights))
+    }
+
+    /// Whether the blocks of an object may begin, this its number: what is not a peer's to write takes no room of another peer's.
+    ///
+    /// # Errors
+    /// 6985 when it is not; 6A80 for a number that there is not.
+    pub(super) const fn begins(self, number: Option<&u8>) -> Result<(), Refusal> {
+        match (self, number) {
+            (Self::Root, _) => Ok(()),
+            (Self::Peer(..), Some(&CHAIN)) => self.needs(Rights::RENEW),
+            (Self::Peer(..), Some(&ROW)) => self.needs(Rights::ANCHOR),
+            (Self::Peer(..), Some(&(KEY | TIME | SUBJECT))) => Err(NOT_ALLOWED),
+            (Self::Peer(..), _) => Err(WRONG_DATA),
+        }
     }
 
     /// # Errors
@@ -153,7 +167,13 @@ fn only_the_anchor(context: &mut Context<'_>, row: u16, value: &[u8]) -> Result<
 /// # Errors
 /// 6A80 for what is no certificate of such a key; 6A88 when the SE has not its key.
 fn belongs(context: &mut Context<'_>, bytes: &[u8]) -> Result<(), Refusal> {
+    // An OPEN with what is no certificate behind the first would fail, whatever the row.
+    let (certificates, count) = chain(bytes).ok_or(WRONG_DATA)?;
+    let mut all = certificates.iter().take(count);
     let key = first(bytes).and_then(public_key).ok_or(WRONG_DATA)?;
+    all.all(|one| is_certificate(one))
+        .then_some(())
+        .ok_or(WRONG_DATA)?;
     let no_key = Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND);
     let or_none = |found: Result<_, Refusal>| match found {
         Err(refusal) if refusal == no_key => Ok(None),

@@ -108,9 +108,15 @@ impl Application for TlsManager {
         match capdu.ins {
             ins::STORE_DATA => {
                 let author = Author::of(context)?;
+                if (capdu.p1 & !LAST_BLOCK, capdu.p2) == (0, 0) {
+                    author.begins(capdu.data.first())?;
+                }
+                let from = (context.place(), context.session());
                 let done = self.block(context, author, capdu);
                 if done.is_err() || capdu.p1 == LAST_BLOCK {
-                    *self.incoming(author) = None;
+                    // Another's stays.
+                    let incoming = self.incoming(author);
+                    incoming.take_if(|incoming| incoming.is_from(from));
                 }
                 done?;
             }
@@ -140,6 +146,10 @@ impl Incoming {
             bytes: Zeroizing::new(Vec::with_capacity(objects::INCOMING_MAX)),
             next: (Some(0), place, session),
         }
+    }
+
+    fn is_from(&self, from: (Place, u32)) -> bool {
+        (self.next.1, self.next.2) == from
     }
 
     /// Whether the object that comes is the private key, or has one made.

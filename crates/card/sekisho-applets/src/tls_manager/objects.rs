@@ -6,8 +6,12 @@ use sekisho_os::{KeyPair, REACH_MAX};
 
 /// Number of the object that is the private key.
 pub(super) const KEY: u8 = 1;
+/// Of the certificate chain.
+pub(super) const CHAIN: u8 = 2;
 /// Of a peer's row; the number of the row stands behind it.
-const ROW: u8 = 3;
+pub(super) const ROW: u8 = 3;
+/// Of the time floor of all rows.
+pub(super) const TIME: u8 = 4;
 /// Of the subject of a request.
 pub(super) const SUBJECT: u8 = 5;
 /// Record of the private key.
@@ -65,14 +69,14 @@ impl<'a> Object<'a> {
         let (number, rest) = bytes.split_first()?;
         match number {
             &KEY => (rest.is_empty() || key(rest).is_some()).then_some(Self::Key(rest)),
-            2 => (rest.is_empty() || is_chain(rest)).then_some(Self::Chain(rest)),
+            &CHAIN => (rest.is_empty() || is_chain(rest)).then_some(Self::Chain(rest)),
             &ROW => {
                 let (row, value) = rest.split_first_chunk()?;
                 let row = u16::from_be_bytes(*row);
                 row_record(row)?;
                 (value.is_empty() || is_row(value)).then_some(Self::Row(row, value))
             }
-            4 => (rest.is_empty() || rest.len() == 8).then_some(Self::Time(rest)),
+            &TIME => (rest.is_empty() || rest.len() == 8).then_some(Self::Time(rest)),
             &SUBJECT => (rest.is_empty() || is_name(rest)).then_some(Self::Subject(rest)),
             _ => None,
         }

@@ -239,9 +239,26 @@ fn the_root_has_a_key_made_in_an_se_that_has_none() {
     for (len, said) in [(1000, 0x6A84), (993, 0x6A84), (992, 0x9000)] {
         let own = chain_of(&[&new]);
         let behind = len - own.len() - 2;
-        let head = u16::try_from(behind).unwrap().to_be_bytes();
-        let long = [&own, &head[..], &vec![0x30; behind]].concat();
+        let long = chain_of(&[&new, &certificate_as_long(&pki, behind)]);
         assert_eq!(store(&mut se, &[2], &long), said, "{len}");
+    }
+}
+
+/// A certificate of so many bytes. Signatures differ by some in their length.
+fn certificate_as_long(pki: &Pki, len: usize) -> Vec<u8> {
+    let mut filling = 1;
+    loop {
+        let content = vec![0; filling];
+        let made = pki.with_server(|params| {
+            let filling = rcgen::CustomExtension::from_oid_content(&[1, 2, 3], content);
+            params.custom_extensions.push(filling);
+        });
+        let made = made.server.certificate;
+        match len.checked_signed_diff(made.len()) {
+            Some(0) => return made,
+            Some(off) => filling = filling.saturating_add_signed(off).max(1),
+            None => panic!("{len}"),
+        }
     }
 }
 
@@ -335,6 +352,7 @@ fn what_is_nearly_right_changes_nothing() {
         let compressed = pki.certify("element.example", &point[..33]);
         refused(talk, &stored(&[2], &chain_of(&[&compressed])));
         refused(talk, &stored(&[2], &chain_of(&[&pki.server.certificate, &new])));
+        refused(talk, &stored(&[2], &chain_of(&[&new, &[0x30, 3, 1, 1, 2]])));
         println!("refused: {outcomes:?}");
         assert!(
             outcomes.keys().all(|sw| [0x6A80, 0x6A88].contains(sw)),

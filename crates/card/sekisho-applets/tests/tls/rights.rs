@@ -37,14 +37,16 @@ impl Attempts<'_> {
         let own = chain(&[&self.pki.element]);
         assert_eq!(ask(&generate(&[])), may);
         assert_eq!(ask(&stored(&[2], &own)), may);
-        // In blocks, as the root's come; the first that is refused ends it.
+        // In blocks, as the root's come.
         let whole = [&[2][..], &own].concat();
         let blocks: Vec<_> = whole.chunks(200).collect();
         for (number, block) in blocks.iter().enumerate() {
             let p1 = if number + 1 == blocks.len() { 0x80 } else { 0 };
-            let [number, len] = [number, block.len()].map(|it| u8::try_from(it).unwrap());
-            let said = ask(&[&[0x80, 0xE2, p1, number, len][..], block].concat());
-            assert!(said == 0x9000 || (may, p1) == (0x6985, 0x80) && said == may);
+            let [at, len] = [number, block.len()].map(|it| u8::try_from(it).unwrap());
+            let said = ask(&[&[0x80, 0xE2, p1, at, len][..], block].concat());
+            // Where it may not, nothing begins.
+            let none = if number == 0 { may } else { 0x6A86 };
+            assert_eq!(said, if may == 0x9000 { may } else { none });
         }
     }
 
@@ -71,6 +73,7 @@ impl Attempts<'_> {
     /// What is nobody's but the root's, and what there is not.
     fn others(&self, ask: &mut dyn FnMut(&[u8]) -> u16) {
         let right = self.own_row(self.rights, "localhost", REACH);
+        let or = |right, sw| if self.may(right) == 0x9000 { sw } else { 0x6985 };
         for (command, sw) in [
             (stored(&[1], &self.pki.element.scalar()), 0x6985),
             (stored(&[1], &[]), 0x6985),
@@ -81,8 +84,8 @@ impl Attempts<'_> {
             (stored(&[5], NO_SUBJECT), 0x6985),
             (stored(&[5], &[]), 0x6985),
             (stored(&[6], &[1]), 0x6A80),
-            (stored(&[3, 0, 0x11], &right), 0x6A80),
-            (stored(&[2], &[0; 1200]), 0x6A84),
+            (stored(&[3, 0, 0x11], &right), or(ANCHOR, 0x6A80)),
+            (stored(&[2], &[0; 1200]), or(RENEW, 0x6A84)),
             (vec![0x80, 0xE2, 0x80, 1, 1, 2], 0x6A86),
             (vec![0x80, 0xE2, 0x40, 0, 1, 2], 0x6A86),
             (vec![0, 0x47, 0x82, 0, 0], 0x6A86),
@@ -202,6 +205,9 @@ fn an_anchor_that_is_replaced_ends_the_other_sessions_of_its_row() {
 fn blocks_of_a_peer_and_of_the_root_do_not_meet() {
     let pki = Pki::new();
     let mut se = with_rights(&pki, RENEW);
+    let without = row("localhost", &[MANAGER], &pki.authority.certificate);
+    assert_eq!(store(&mut se, &[3, 0, 2], &without), 0x9000);
+    assert_eq!(send_on(&mut *se, PORT, &[0, 0x70, 0, 0, 1]), [1, 0x90, 0]);
     let whole = [&[2][..], &chain(&[&pki.element])].concat();
     let (beginning, end) = whole.split_at(200);
     let block = |p1: u8, p2: u8, bytes: &[u8]| {
@@ -218,6 +224,25 @@ fn blocks_of_a_peer_and_of_the_root_do_not_meet() {
         assert_eq!(sw(&host.send(talk.se(), &block(0, 0, &time[..4]))), 0x9000);
         assert_eq!(talk.ask(&block(0x80, 1, end)), Ok(vec![0x90, 0]));
         assert_eq!(sw(&host.send(talk.se(), &block(0x80, 1, &time[4..]))), 0x9000);
+        // Nor is a peer's whose row gives it no right to begin, or go on.
+        assert_eq!(talk.ask(&block(0, 0, beginning)), Ok(vec![0x90, 0]));
+        let mut other = server(&pki, Version::Tls13);
+        talking_at(
+            talk.se(),
+            &mut other,
+            (1, 2, Some(NOW)),
+            &mut honest,
+            |stranger| {
+                assert_eq!(
+                    stranger.ask(&select(MANAGER)).map(|answer| sw(&answer)),
+                    Ok(0x9000)
+                );
+                assert_eq!(stranger.ask(&block(0, 0, beginning)), Ok(vec![0x69, 0x85]));
+                assert_eq!(stranger.ask(&block(0x80, 1, end)), Ok(vec![0x6A, 0x86]));
+                assert_eq!(stranger.ask(&block(0, 0, &[])), Ok(vec![0x6A, 0x80]));
+            },
+        );
+        assert_eq!(talk.ask(&block(0x80, 1, end)), Ok(vec![0x90, 0]));
         // What a session has begun is gone with it.
         assert_eq!(talk.ask(&block(0, 0, beginning)), Ok(vec![0x90, 0]));
         assert_eq!(talk.close(), Ended::BySe);
