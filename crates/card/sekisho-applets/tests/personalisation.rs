@@ -157,3 +157,54 @@ fn what_is_extradited_in_the_middle_is_not_personalised() {
     assert_eq!(sw(&host.send(&mut card, &store(0x80, 1, "42030A0B0C"))), 0x6985);
     assert_eq!(told(&mut card), bytes("4711"));
 }
+
+/// A domain puts one sequence of blocks together: who begins another on another interface waits, and what the first has sent is neither lost nor mixed. What comes in one block needs no place.
+#[test]
+fn who_stores_in_blocks_is_not_displaced() {
+    let mut card = boot(made());
+    let mut host = issuer(&mut card);
+    select_on(&mut card, (GATE, 0), "A000000151000000");
+    let mut other = try_open(&mut card, (GATE, 0), &keys_of(1)).unwrap();
+    ok(&mut host, &mut card, &store(0x10, 0, "4203"));
+    for (p1, p2, data, answer) in [
+        (0x10, 0, "4501", 0x6985),
+        (0x90, 1, "AABBCC", 0x6A86),
+        (0x90, 0, "450199", 0x9000),
+        (0x10, 0, "4501", 0x6985),
+    ] {
+        assert_eq!(
+            sw(&other.send(&mut card, &store(p1, p2, data))),
+            answer,
+            "{p2} {data}"
+        );
+    }
+    ok(&mut host, &mut card, &store(0x90, 1, "0A0B0C"));
+    assert!(
+        other
+            .send(&mut card, &bytes("80CA004200"))
+            .starts_with(&bytes("42030A0B0C"))
+    );
+    assert!(
+        host.send(&mut card, &bytes("80CA004500"))
+            .starts_with(&bytes("450199"))
+    );
+    // The place is free behind its end, and behind what ends it: another command, and a reset.
+    ok(&mut other, &mut card, &store(0x10, 0, "4203"));
+    assert_eq!(sw(&host.send(&mut card, &store(0x10, 0, "4203"))), 0x6985);
+    assert_eq!(sw(&other.send(&mut card, &bytes("80CA00E000"))), 0x9000);
+    ok(&mut host, &mut card, &store(0x10, 0, "4203"));
+    card.reset(CONTACT);
+    ok(&mut other, &mut card, &store(0x10, 0, "4203"));
+    // Whose key set is replaced has lost its place with its channel.
+    let mut host = issuer(&mut card);
+    let mut replaced = put_keys(0x30, &keys_of(5), &keys_of(1));
+    replaced[2] = 0x30;
+    ok(&mut host, &mut card, &replaced);
+    ok(&mut host, &mut card, &store(0x10, 0, "4203"));
+    ok(&mut host, &mut card, &store(0x90, 1, "010203"));
+    assert_eq!(sw(&other.send(&mut card, &store(0x90, 1, "0A0B0C"))), 0x6982);
+    assert!(
+        host.send(&mut card, &bytes("80CA004200"))
+            .starts_with(&bytes("4203010203"))
+    );
+}

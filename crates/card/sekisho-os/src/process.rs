@@ -277,6 +277,7 @@ impl<P: Platform> Core<P> {
                 }
                 while let Some(other) = self.interfaces.secure.opened_with(*key, place) {
                     self.end_secure(|p| p == other);
+                    self.renew(other);
                 }
             }
         }

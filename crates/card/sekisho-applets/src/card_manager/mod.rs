@@ -14,8 +14,8 @@ use store_data::Blocks;
 use sekisho_apdu::gp::{ins, purpose};
 use sekisho_apdu::{CApdu, Cla, StatusWord, Writer};
 use sekisho_os::{
-    Application, Context, EntryId, Next, Outcome, Place, PlatformServices, Refusal, Resume, SecurityDomain,
-    State,
+    Application, Context, EntryId, Interface, Next, Outcome, Place, PlatformServices, Refusal, Resume,
+    SecurityDomain, State,
 };
 
 pub(crate) const fn wrong_data() -> Refusal {
@@ -29,7 +29,7 @@ pub(crate) const fn wrong_p1p2() -> Refusal {
 /// The card manager. All it remembers between commands is how far GET STATUS and STORE DATA have come, and whom STORE DATA is for.
 #[derive(Debug)]
 pub struct CardManager {
-    cursor: Option<Cursor>,
+    cursors: [Cursor; Interface::COUNT],
     blocks: Blocks,
     personalising: Option<Personalising>,
 }
@@ -41,13 +41,22 @@ struct Personalising {
     application: EntryId,
 }
 
-/// Where GET STATUS [get next occurrence] goes on.
+/// Where GET STATUS [get next occurrence] goes on, on one interface.
 #[derive(Clone, Copy, Debug)]
 struct Cursor {
-    place: Place,
+    logical_channel: u8,
+    /// What is shown; of none 00, which shows nothing.
     p1: u8,
     /// Registry index of the first entry that has not been shown.
     next: u8,
+}
+
+impl Cursor {
+    const NONE: Self = Self {
+        logical_channel: 0,
+        p1: 0,
+        next: 0,
+    };
 }
 
 fn domain<'c, 'a>(context: &'c mut Context<'a>) -> Result<SecurityDomain<'c, 'a>, Refusal> {
@@ -64,7 +73,7 @@ fn platform<'c, 'a>(domain: &'c mut SecurityDomain<'_, 'a>) -> Result<PlatformSe
 
 impl State for CardManager {
     const NEW: Self = Self {
-        cursor: None,
+        cursors: [Cursor::NONE; Interface::COUNT],
         blocks: Blocks::new(),
         personalising: None,
     };
@@ -103,7 +112,7 @@ impl Application for CardManager {
         };
         let place = context.place();
         let session = context.session();
-        if capdu.ins != ins::STORE_DATA {
+        if capdu.ins != ins::STORE_DATA || matches!(came, Came::Clear) {
             self.blocks.end(place);
         }
         if matches!(capdu.ins, ins::GET_DATA | ins::GET_STATUS) {
@@ -206,6 +215,10 @@ impl CardManager {
         Ok(Some(now.application))
     }
 
+    fn cursor(&mut self, interface: Interface) -> Option<&mut Cursor> {
+        self.cursors.get_mut(interface.index())
+    }
+
     fn end_personalising(&mut self, place: Place) {
         if self
             .personalising
@@ -217,8 +230,10 @@ impl CardManager {
 
     fn forget(&mut self, place: Place) {
         self.end_personalising(place);
-        if self.cursor.is_some_and(|cursor| cursor.place == place) {
-            self.cursor = None;
+        if let Some(cursor) = self.cursor(place.interface)
+            && cursor.logical_channel == place.logical_channel
+        {
+            *cursor = Cursor::NONE;
         }
         self.blocks.end(place);
     }

@@ -44,9 +44,11 @@ impl CardManager {
         ) {
             return Err(wrong_p1p2());
         }
-        let start = self.start(place, p1, capdu.p2)?;
+        let mut nowhere = Cursor::NONE;
+        let cursor = self.cursor(place.interface).unwrap_or(&mut nowhere);
+        let start = start(*cursor, place, p1, capdu.p2)?;
         let (wanted, tags) = criteria(capdu.data)?;
-        self.cursor = None;
+        *cursor = Cursor::NONE;
         // The search criterion does not count for the issuer security domain (GPC 11.4.2.1).
         let fits = |entry: &Entry| p1 == ISSUER_SECURITY_DOMAIN || entry.aid.matches_partial(&wanted);
         for (index, entry) in registry.iter().filter(|(index, _)| *index >= start) {
@@ -68,11 +70,11 @@ impl CardManager {
             show((registry, life_cycle), p1, (index, entry), (tags, shown), out)?;
             if out.len() > ANSWER_MAX {
                 out.truncate(before);
-                self.cursor = Some(Cursor {
-                    place,
+                *cursor = Cursor {
+                    logical_channel: place.logical_channel,
                     p1,
                     next: index,
-                });
+                };
                 return Ok(StatusWord::MORE_DATA_AVAILABLE);
             }
         }
@@ -81,20 +83,20 @@ impl CardManager {
         }
         Ok(StatusWord::NO_ERROR)
     }
+}
 
-    /// The registry index from which to look: 00 for the first occurrence, the cursor's for the next one.
-    fn start(&self, place: Place, p1: u8, p2: u8) -> Result<u8, Refusal> {
-        match p2 & (TAGGED | GET_NEXT) {
-            TAGGED => Ok(0),
-            p2 if p2 == TAGGED | GET_NEXT && p1 != ISSUER_SECURITY_DOMAIN => {
-                let cursor = self
-                    .cursor
-                    .filter(|cursor| cursor.place == place && cursor.p1 == p1);
-                let next = cursor.map(|cursor| cursor.next);
-                next.ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
+/// The registry index from which to look: 00 for the first occurrence, the cursor's for the next one.
+fn start(cursor: Cursor, place: Place, p1: u8, p2: u8) -> Result<u8, Refusal> {
+    match p2 & (TAGGED | GET_NEXT) {
+        TAGGED => Ok(0),
+        p2 if p2 == TAGGED | GET_NEXT && p1 != ISSUER_SECURITY_DOMAIN => {
+            if (cursor.logical_channel, cursor.p1) == (place.logical_channel, p1) {
+                Ok(cursor.next)
+            } else {
+                Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))
             }
-            _ => Err(wrong_p1p2()),
         }
+        _ => Err(wrong_p1p2()),
     }
 }
 
@@ -256,6 +258,35 @@ mod tests {
         assert!(pieces > 2);
         // There is no next one behind the last.
         assert_eq!(ask(&mut manager, PLACE, &registry, TAGGED | GET_NEXT).1, 0x6985);
+    }
+
+    /// Four hosts, one on each interface, page at once, and each gets all of it.
+    #[test]
+    fn no_interface_disturbs_anothers_going_on() {
+        let registry = full_registry();
+        let mut manager = <CardManager as sekisho_os::State>::NEW;
+        let places = Interface::ALL.map(|interface| Place { interface, ..PLACE });
+        let mut seen = places.map(|_| Vec::new());
+        while seen[0].last().is_none_or(|(_, sw)| *sw == 0x6310) {
+            for (place, seen) in places.into_iter().zip(&mut seen) {
+                let p2 = if seen.is_empty() {
+                    TAGGED
+                } else {
+                    TAGGED | GET_NEXT
+                };
+                seen.push(ask(&mut manager, place, &registry, p2));
+            }
+        }
+        assert!(seen[0].len() > 2 && seen.iter().all(|of| *of == seen[0]));
+        // Who asks for something else, or begins again, on one of them does so there alone.
+        for place in places {
+            ask(&mut manager, place, &registry, TAGGED);
+        }
+        manager.forget(places[1]);
+        assert_eq!(
+            places.map(|place| ask(&mut manager, place, &registry, TAGGED | GET_NEXT).1),
+            [0x6310, 0x6985, 0x6310, 0x6310]
+        );
     }
 
     #[test]

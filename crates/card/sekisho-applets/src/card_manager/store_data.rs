@@ -60,10 +60,13 @@ impl Blocks {
         self.owner = None;
     }
 
-    /// Takes a block: block 00 begins a sequence, every other continues one.
+    /// Takes a block: block 00 begins a sequence, every other continues one. Somebody else's is not disturbed.
     fn accept(&mut self, owner: (Place, u32), capdu: &CApdu<'_>) -> Result<(), Refusal> {
         let p1 = capdu.p1 & !LAST_BLOCK;
         if capdu.p2 == 0 {
+            if self.owner.is_some_and(|(place, _)| place != owner.0) {
+                return Err(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED));
+            }
             self.clear();
             (self.owner, self.p1, self.next) = (Some(owner), p1, Some(0));
         }
