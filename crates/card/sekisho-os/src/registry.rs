@@ -438,6 +438,12 @@ impl Registry {
         index != ISD_INDEX && self.above(index).any(|(_, entry)| entry.secure_only)
     }
 
+    /// Whether there is a TLS Manager, inside whose sessions what is secure-only is reached.
+    pub(crate) fn has_tls_manager(&self) -> bool {
+        self.applications()
+            .any(|(_, entry)| entry.module == Module::TLS_MANAGER)
+    }
+
     /// Whether there is, for whoever is at a place, an application at an index: a secure-only one is there inside TLS sessions alone.
     pub(crate) fn shows(&self, index: u8, place: Place) -> bool {
         place.is_inside() || !self.is_secure_only(index)

@@ -163,7 +163,8 @@ impl Applications for All {
 
     fn get(&mut self, module: Module, instance: Instance) -> Option<&mut dyn Application> {
         match module {
-            WHERE => Some(self.wheres.get(instance)?),
+            // What stands in for a TLS Manager is one by its entry alone.
+            WHERE | Module::TLS_MANAGER => Some(self.wheres.get(instance)?),
             Module::CARD_MANAGER => Some(self.domains.get(instance)?),
             Module::FILE_SYSTEM => Some(self.files.get(instance)?),
             _ => None,
@@ -172,7 +173,7 @@ impl Applications for All {
 
     fn release(&mut self, module: Module, instance: Instance) {
         match module {
-            WHERE => self.wheres.release(instance),
+            WHERE | Module::TLS_MANAGER => self.wheres.release(instance),
             Module::CARD_MANAGER => self.domains.release(instance),
             Module::FILE_SYSTEM => self.files.release(instance),
             _ => {}

@@ -3,7 +3,7 @@
 use sekisho_apdu::tlv::{TlvReader, find};
 use sekisho_messaging::schedule::Lanes;
 use sekisho_messaging::setup::Mode;
-use sekisho_os::{ContainerId, Interface, Pairing, Protocol};
+use sekisho_os::{ContainerId, FactoryApplication, Interface, Module, Pairing, Protocol};
 use sekisho_scp::{MacMode, SecurityLevel};
 
 use crate::common::files::Reader;
@@ -119,10 +119,69 @@ fn select_answers_as_if_the_aid_were_absent() {
     assert_eq!(twice.map_err(|sw| sw.0), Err(0x6A88));
 }
 
+/// AID of what stands in for a TLS Manager.
+const MANAGER: &[u8] = b"\xF0SKTLS\x01";
+
+/// A card with a TLS Manager in its first container: without one nothing is made secure-only by command.
+fn card_with_manager() -> Card {
+    let mut card = se::card();
+    let manager = FactoryApplication {
+        load_file: se::aid(b"\xF0SKTLS"),
+        module: Module::TLS_MANAGER,
+        ..se::application(MANAGER)
+    };
+    card.install(se::id(1), &manager).unwrap();
+    card
+}
+
+/// Nothing could reach it: neither INSTALL nor STORE DATA makes secure-only where there is no TLS Manager, and what is refused changes nothing.
+#[test]
+fn without_a_tls_manager_nothing_becomes_secure_only() {
+    let (mut card, swp) = (se::card(), Interface::Swp);
+    let mut root = host_at_root(&mut card, swp);
+    let (file, module) = (
+        hex::decode("A0000001515350").unwrap(),
+        hex::decode("A000000151535041").unwrap(),
+    );
+    let mark = hex::decode("EF04DF530101").unwrap();
+    let domain = install(0x0C, &file, &module, b"\xF0NEW1", &[0x80], &mark);
+    for command in [&domain[..], MARK] {
+        assert_eq!(sw(&root.send(&mut card, command)), 0x6985);
+    }
+    assert!(marked(&mut card, &mut root).is_empty());
+    for aid in [EVERYWHERE, IN[0], AM_SD] {
+        assert_eq!(se::select(&mut card, SPI, aid), 0x9000);
+    }
+    // That of another container is none here.
+    let mut card = card_with_manager();
+    let mut other = {
+        let keys = se::keys_of(2);
+        let level = SecurityLevel::FULL;
+        Host::open_on(
+            &mut card,
+            Interface::Iso7816Contact,
+            0,
+            0x30,
+            &keys,
+            level,
+            MacMode::S8,
+        )
+        .unwrap()
+    };
+    assert_eq!(sw(&other.send(&mut card, MARK)), 0x6985);
+    let mut root = host_at_root(&mut card, swp);
+    assert_eq!(sw(&root.send(&mut card, &domain)), 0x9000);
+}
+
 /// A domain makes all that is within it secure-only, while it is in use everywhere: selected, with a chain begun, an answer waiting, secure channels open.
 #[test]
 fn what_becomes_secure_only_is_left_wherever_it_is() {
-    let (mut card, spi, gate, swp) = (se::card(), Interface::Spi, Interface::ApduGate, Interface::Swp);
+    let (mut card, spi, gate, swp) = (
+        card_with_manager(),
+        Interface::Spi,
+        Interface::ApduGate,
+        Interface::Swp,
+    );
     let mut root = host(&mut card, swp, 0, 0x30);
     assert!(marked(&mut card, &mut root).is_empty());
     for aid in [IN[0], EVERYWHERE] {
@@ -218,7 +277,7 @@ fn nobody_is_personalised_who_is_secure_only() {
 /// INSTALL says it from the first moment; nothing takes it back.
 #[test]
 fn an_application_is_installed_so_and_stays_so() {
-    let (mut card, swp) = (se::card(), Interface::Swp);
+    let (mut card, swp) = (card_with_manager(), Interface::Swp);
     let mut root = host_at_root(&mut card, swp);
     let domain = |parameters: &[u8]| {
         let (file, module) = (hex::decode("A0000001515350"), hex::decode("A000000151535041"));
@@ -259,7 +318,7 @@ fn an_application_is_installed_so_and_stays_so() {
     assert_eq!(se::select(&mut card, SPI, &se::COMMON), 0x9000);
     let shown = root.send(&mut card, &[0x80, 0xF2, 0x80, 2, 2, 0x4F, 0, 0]);
     assert!(shown.windows(4).any(|bytes| bytes == [0xDF, 0x53, 1, 1]));
-    assert_eq!(marked(&mut card, &mut root).len(), 5);
+    assert_eq!(marked(&mut card, &mut root).len(), 6);
 }
 
 /// The page's exchange.
@@ -267,7 +326,7 @@ fn an_application_is_installed_so_and_stays_so() {
 fn the_page_s_example_is_answered_as_it_says() {
     let page = include_str!("../../../../../docs/spec/tls-manager.md");
     let block = page.split("```secure-only\n").nth(1).unwrap();
-    let (mut card, swp) = (se::card(), Interface::Swp);
+    let (mut card, swp) = (card_with_manager(), Interface::Swp);
     let mut root = host_at_root(&mut card, swp);
     let mut said = Vec::new();
     for line in block.split("```").next().unwrap().lines() {

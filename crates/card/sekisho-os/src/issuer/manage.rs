@@ -224,12 +224,13 @@ impl SecurityDomain<'_, '_> {
     /// Makes the security domain and all that is within it secure-only, for ever: of the issuer security domain all but itself.
     ///
     /// # Errors
-    /// 6982 unless the command came through the domain's secure channel, with a C-MAC.
+    /// 6982 unless the command came through the domain's secure channel, with a C-MAC; 6985 in a container without a TLS Manager, where nothing would reach it.
     pub fn make_secure_only(&mut self) -> Result<(), Refusal> {
         let context = &mut *self.context;
         proved(context.authenticated(), context.system.container, context.entry)?;
-        let found = context.system.container.registry.entry(context.entry.id);
-        let (index, entry) = found.ok_or(refused())?;
+        let registry = &context.system.container.registry;
+        let found = registry.entry(context.entry.id);
+        let (index, entry) = found.filter(|_| registry.has_tls_manager()).ok_or(refused())?;
         let marked = Entry {
             secure_only: true,
             ..*entry
@@ -445,7 +446,7 @@ impl ContentManagement<'_, '_> {
     ///
     /// # Errors
     /// 6A88 when there is no such load file within the domain, or no such module in it; 6A80 for an AID that is there already or is none, and for privileges that
-    /// the module cannot have; 6985 for the OS part, of which there is one, and where another application is selected without being named already. Then, and with the command's status word: 6A84 when the registry, the memory of
+    /// the module cannot have; 6985 for the OS part, of which there is one, where another application is selected without being named already, and for secure-only in a container without a TLS Manager. Then, and with the command's status word: 6A84 when the registry, the memory of
     /// instances or NVM have no room; what the application [refuses](crate::Application::install).
     pub fn install(&mut self, new: &NewApplication<'_>) -> Result<(), Refusal> {
         let wrong = Refusal(StatusWord::INCORRECT_DATA);
@@ -462,8 +463,8 @@ impl ContentManagement<'_, '_> {
         if !may_have(file.module, new.privileges) || registry.iter().any(|(_, entry)| entry.aid == aid) {
             return Err(wrong);
         }
-        // No entry has this index.
-        if registry.is_taken(u8::MAX, new.implicit) {
+        // No entry has this index. What nothing reaches is not installed.
+        if registry.is_taken(u8::MAX, new.implicit) || new.secure_only && !registry.has_tls_manager() {
             return Err(refused());
         }
         self.context.system.effects.order = Some(Order::Install {
