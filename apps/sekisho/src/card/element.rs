@@ -41,7 +41,7 @@ pub(crate) struct CardPlatform<F>(PhantomData<F>);
 impl<F: Flash> Platform for CardPlatform<F> {
     type Flash = F;
     type Rng = SystemRng;
-    type Applications = WithTls<Standard<CONTAINERS_MAX, LOADED, { DOMAINS + 1 }>>;
+    type Applications = WithTls<Standard<CONTAINERS_MAX, LOADED, { CONTAINERS_MAX * DOMAINS }>>;
     type Interfaces = InterfacesWithTls<AllInterfaces>;
     type Containers = Containers<CONTAINERS_MAX>;
     type Index = Ram<256, 16, 32>;
@@ -50,8 +50,8 @@ impl<F: Flash> Platform for CardPlatform<F> {
 /// Containers that a card has room for.
 pub(crate) const CONTAINERS_MAX: usize = 2;
 
-/// Applications of load files that a card has memory for, in all its containers.
-const LOADED: usize = 4;
+/// Applications of load files that a card has memory for, in all its containers: four in each of two.
+const LOADED: usize = 8;
 
 /// A virtual secure element with up to [`CONTAINERS_MAX`] containers.
 pub(crate) type CardSe<F> = SecureElement<CardPlatform<F>>;

@@ -91,6 +91,17 @@ impl<const CONTAINERS: usize, const LOADED: usize, const DOMAINS: usize> Applica
         }
     }
 
+    fn places(&self, module: Module) -> usize {
+        match module {
+            Module::CARD_MANAGER => self.card_managers.places(),
+            Module::OS_PART => self.os_parts.places(),
+            Module::SEC_APP => self.sec_apps.places(),
+            Module::FILE_SYSTEM => self.file_systems.places(),
+            Module::LOADED => self.loaded.places(),
+            _ => 0,
+        }
+    }
+
     fn loading(&mut self, container: ContainerId) -> Option<&mut Loading> {
         self.loadings
             .get_mut(usize::from(container.number()).checked_sub(1)?)

@@ -31,6 +31,13 @@ impl<A: Applications> Applications for WithTls<A> {
         }
     }
 
+    fn places(&self, module: Module) -> usize {
+        match module {
+            Module::TLS_MANAGER => self.tls_managers.places(),
+            _ => self.others.places(module),
+        }
+    }
+
     fn loading(&mut self, container: ContainerId) -> Option<&mut Loading> {
         self.others.loading(container)
     }

@@ -129,6 +129,12 @@ pub trait Applications: Sized {
     /// An instance has gone: its memory is as at power-on, and another one's to take.
     fn release(&mut self, module: Module, instance: Instance);
 
+    /// For how many instances of this module it has memory, in all containers: each container has its part of them. More than there can be where the product does not count them.
+    fn places(&self, module: Module) -> usize {
+        let _ = module;
+        usize::MAX
+    }
+
     /// Room for a load file that comes into a container by command; `None` when the product has none for that container.
     fn loading(&mut self, container: ContainerId) -> Option<&mut Loading> {
         let _ = container;

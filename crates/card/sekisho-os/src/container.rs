@@ -234,6 +234,18 @@ impl<C: ContainerMemory> ContainerParts<C> {
         })
     }
 
+    /// Whether a container may have one more instance of a module for which there is memory `in_all`. Each has its part of that, whatever the others have; what cannot be divided is whose comes first.
+    pub(crate) fn has_place(&self, id: ContainerId, module: Module, in_all: usize) -> bool {
+        let made = || self.table.all().iter().filter(|one| one.id.number() > 0);
+        let instances = |of| self.instances_of(module).filter(move |one| one.container == of);
+        let part = in_all / made().count().max(1);
+        if instances(id).count() < part {
+            return true;
+        }
+        let with_new = |of| instances(of).count() + usize::from(of == id);
+        made().map(|one| with_new(one.id).max(part)).sum::<usize>() <= in_all
+    }
+
     /// Reads a container again, after a commit that touched it.
     pub(crate) fn reload(&mut self, records: &mut Records<'_>, id: ContainerId) -> Result<(), Refusal> {
         let failed = Refusal(StatusWord::MEMORY_FAILURE);

@@ -400,12 +400,17 @@ impl<P: Platform> Core<P> {
             secure_only: new.secure_only,
             ..Entry::application(id, new.aid, new.module, new.privileges, file_index, domain)
         };
+        let full = Refusal(StatusWord::NOT_ENOUGH_MEMORY);
+        let in_all = self.platform.applications.places(new.module);
+        if !self.containers.has_place(container, new.module, in_all) {
+            return Err(full);
+        }
         // Those that are there have theirs before it, whether they have been used or not.
         for instance in self.containers.instances_of(new.module) {
             self.platform.applications.get(new.module, instance);
         }
         if self.platform.applications.get(new.module, instance).is_none() {
-            return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
+            return Err(full);
         }
         let written = self.write_application(by, index, &entry, new_file, new, staged);
         staged.clear();

@@ -31,6 +31,11 @@ impl<T: State, const N: usize> State for Pool<T, N> {
 }
 
 impl<T: State, const N: usize> Pool<T, N> {
+    /// How many instances it has memory for.
+    pub const fn places(&self) -> usize {
+        N
+    }
+
     /// The memory of an instance, as at power-on when it is asked for the first time; `None` when there are more instances than memories.
     pub fn get(&mut self, instance: Instance) -> Option<&mut T> {
         let at = self

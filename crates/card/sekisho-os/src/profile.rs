@@ -70,7 +70,7 @@ pub struct Profile {
     pub area_bytes: usize,
     /// Flash of the area that one application may have, in bytes; rounded down to whole pages.
     pub area_quota: usize,
-    /// Flash of the area that all those in one container may have, in bytes; rounded down to whole pages.
+    /// Flash of the area that each container has for itself, in bytes; rounded down to whole pages (docs/spec/content.md, 7).
     pub container_area_quota: usize,
     /// Room of the store that all records of one container may take, in bytes (docs/spec/content.md, 7).
     pub container_quota: usize,

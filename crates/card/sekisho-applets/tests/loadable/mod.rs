@@ -74,7 +74,7 @@ pub fn card_with(profile: &Profile, data_objects: &[(u16, &[u8])]) -> Card {
         data_objects,
         ..personalisation(0xFF, &keys, &k_aut)
     };
-    let flash = RamFlash::strict(PAGE, BEFORE + AREA);
+    let flash = RamFlash::strict(PAGE, BEFORE + profile.area_bytes / PAGE);
     Card::made_all(flash, SeededRng(1), profile, &[&first, &second]).unwrap()
 }
 

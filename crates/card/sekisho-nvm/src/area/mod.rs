@@ -54,7 +54,7 @@
 //! # Room, RAM, wear, time
 //!
 //! Room is first fit, in pages side by side; nothing is moved. Sealed and unfinished runs leave gaps: with `u` runs and `f` free pages a run of `k` pages surely fits if `f > (u + 1) (k - 1)`, and may not if there is less. [`Area::largest`] says
-//! what fits. Each owner has a quota in pages, which [`Area::begin`] is given, and which counts what is unfinished. A replacement needs room beside what it replaces. One owner writes one run at a time: beginning another releases the unfinished one.
+//! what fits. [`Area::begin`] is given what the owner may have ([`Part`]): a quota in pages, which counts what is unfinished, and among which pages and places. Who has other ones cannot be kept from his, by gaps neither. A replacement needs room beside what it replaces. One owner writes one run at a time: beginning another releases the unfinished one.
 //!
 //! `Area<[Run; N]>` takes 12 bytes for each of N runs and 24 for itself on a machine of 64 bits; a [`Writing`] takes 20, writing and reading 64 bytes of stack.
 //!
@@ -150,6 +150,26 @@ impl<R: Runs> Area<R> {
     }
 }
 
+/// What of an area an owner may have. Parts that do not overlap take nothing from each other, gaps and places included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Pages in all.
+    pub quota: usize,
+    /// Where, counted from the area's first one.
+    pub pages: Range<usize>,
+    /// Which of the runs that there is memory for.
+    pub places: Range<usize>,
+}
+
+impl Part {
+    /// All of it.
+    pub const ALL: Self = Self {
+        quota: usize::MAX,
+        pages: 0..usize::MAX,
+        places: 0..usize::MAX,
+    };
+}
+
 /// Result of an operation of the area.
 type Done<T, F> = Result<T, AreaError<<F as Flash>::Error>>;
 
@@ -230,9 +250,15 @@ impl Area {
         self.gaps().map(|gap| gap.len()).sum()
     }
 
-    /// Pages of the longest run that can be begun.
-    pub fn largest(&self) -> usize {
-        self.gaps().map(|gap| gap.len()).max().unwrap_or(0)
+    /// The gaps in some of its pages.
+    fn gaps_in(&self, pages: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let clipped = |gap: Range<usize>| gap.start.max(pages.start)..gap.end.min(pages.end);
+        self.gaps().map(clipped)
+    }
+
+    /// Pages of the longest run that can be begun in a part.
+    pub fn largest(&self, part: &Part) -> usize {
+        self.gaps_in(&part.pages).map(|gap| gap.len()).max().unwrap_or(0)
     }
 
     /// Pages of the area.
@@ -245,11 +271,11 @@ impl Area {
         u8::try_from(self.runs.len()).unwrap_or(u8::MAX)
     }
 
-    /// Begins a run of `length` bytes, in the first gap that holds it; the owner's unfinished run is released. No flash operation yet. `quota`: pages that the owner may have in all.
+    /// Begins a run of `length` bytes, in the first gap of the owner's part that holds it; the owner's unfinished run is released. No flash operation yet.
     ///
     /// # Errors
     /// [`AreaError::Full`], [`AreaError::Length`] for none, [`AreaError::NotSwept`]: nothing has changed.
-    pub fn begin<F: Flash>(&mut self, flash: &F, owner: u16, length: u32, quota: usize) -> Done<Writing, F> {
+    pub fn begin<F: Flash>(&mut self, flash: &F, owner: u16, length: u32, part: &Part) -> Done<Writing, F> {
         if !self.is_swept {
             return Err(AreaError::NotSwept);
         }
@@ -260,16 +286,19 @@ impl Area {
         let is_unfinished = |run: &Run| run.owner == owner && run.state == State::Writing;
         let unfinished = self.runs.iter().filter(|run| is_unfinished(run));
         let unfinished: usize = unfinished.map(|run| usize::from(run.pages)).sum();
-        let gap = self.gaps().find(|gap| gap.len() >= usize::from(pages));
-        let place = self.runs.iter().position(|run| run.state == State::Free);
+        let gap = self
+            .gaps_in(&part.pages)
+            .find(|gap| gap.len() >= usize::from(pages));
+        let is_free = |place: usize, run: &Run| part.places.contains(&place) && run.state == State::Free;
+        let place = (0..).zip(&self.runs).find(|(place, run)| is_free(*place, run));
         let first = gap.and_then(|gap| u16::try_from(gap.start).ok());
-        let (Some(first), Some(place)) = (first, place) else {
+        let (Some(first), Some((place, _))) = (first, place) else {
             return Err(AreaError::Full);
         };
         let serial = self.serial.checked_add(1).ok_or(AreaError::Full)?;
         let own = self.used(owner) - unfinished;
         let number = u8::try_from(place).map_err(|_| AreaError::Full)?;
-        if own + usize::from(pages) > quota {
+        if own + usize::from(pages) > part.quota {
             return Err(AreaError::Full);
         }
         self.serial = serial;

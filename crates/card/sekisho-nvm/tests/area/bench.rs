@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sekisho_nvm::area::{AreaError, Run, Seal, Writing};
+use sekisho_nvm::area::{AreaError, Part, Run, Seal, Writing};
 use sekisho_nvm::ram::{RamError, RamFlash};
 use sekisho_nvm::{Error, Key, Op, Ram};
 
@@ -103,7 +103,7 @@ impl Bench {
         piece: usize,
     ) -> Result<Writing, AreaError<RamError>> {
         let length = u32::try_from(bytes.len()).unwrap();
-        let mut writing = self.area.begin(&self.flash, owner, length, ANY)?;
+        let mut writing = self.area.begin(&self.flash, owner, length, &Part::ALL)?;
         for piece in bytes.chunks(piece) {
             self.area.write(&mut self.flash, &mut writing, piece)?;
         }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use sekisho_nvm::Op;
+use sekisho_nvm::area::Part;
 use sekisho_nvm::ram::RamError;
 
 use crate::bench::{ANY, AREA, Bench, Model, PAGE, PLACES, assert_wiped, content, digest, key};
@@ -152,17 +153,17 @@ proptest! {
         let mut bench = Bench::new();
         let owners = (1_u16..).zip(&lengths);
         let begun: Vec<_> = owners
-            .map(|(owner, pages)| bench.area.begin(&bench.flash, owner, u32::try_from(pages * PAGE).unwrap(), ANY))
+            .map(|(owner, pages)| bench.area.begin(&bench.flash, owner, u32::try_from(pages * PAGE).unwrap(), &Part::ALL))
             .collect();
         for (writing, _) in begun.iter().flatten().zip(&kept).filter(|(_, kept)| !**kept) {
             bench.area.release(writing);
         }
         bench.area.tidy(&mut bench.flash, ANY).unwrap();
         let runs = begun.iter().zip(&kept).filter(|(run, kept)| run.is_ok() && **kept).count();
-        let (free, largest) = (bench.area.free(), bench.area.largest());
+        let (free, largest) = (bench.area.free(), bench.area.largest(&Part::ALL));
         prop_assert!(largest <= free);
         prop_assert!(free <= (runs + 1) * (k - 1) || largest >= k);
-        let begins = bench.area.begin(&bench.flash, 99, u32::try_from(k * PAGE).unwrap(), ANY).is_ok();
+        let begins = bench.area.begin(&bench.flash, 99, u32::try_from(k * PAGE).unwrap(), &Part::ALL).is_ok();
         prop_assert_eq!(begins, largest >= k && runs < PLACES);
     }
 }

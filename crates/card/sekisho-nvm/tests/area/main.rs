@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 use bench::*;
 use sekisho_nvm::Op;
-use sekisho_nvm::area::{AreaError, Run, Seal, Writing};
+use sekisho_nvm::area::{AreaError, Part, Run, Seal, Writing};
 use sekisho_nvm::ram::{RamError, RamFlash};
 
 #[test]
@@ -120,7 +120,7 @@ fn a_piece_costs_at_most_one_erasure() {
             let mut bench = Bench::new();
             let bytes = content(serial, 4 * PAGE + 3);
             let length = u32::try_from(bytes.len()).unwrap();
-            let mut writing = bench.area.begin(&bench.flash, 1, length, ANY).unwrap();
+            let mut writing = bench.area.begin(&bench.flash, 1, length, &Part::ALL).unwrap();
             let (head, rest) = bytes.split_at(first);
             for piece in core::iter::once(head).chain(rest.chunks(piece)) {
                 let before: u32 = bench.flash.erasures().iter().sum();
@@ -145,7 +145,7 @@ fn nobody_reads_or_writes_what_is_not_his_own() {
     let mut bench = Bench::new();
     let mut byte = [0];
     let gone = Err(AreaError::Gone);
-    let mut writing = bench.area.begin(&bench.flash, 1, 100, ANY).unwrap();
+    let mut writing = bench.area.begin(&bench.flash, 1, 100, &Part::ALL).unwrap();
     bench
         .area
         .write(&mut bench.flash, &mut writing, &mine[..98])
@@ -234,6 +234,43 @@ fn what_was_his_own_is_not_his_when_it_is_anothers() {
     assert_eq!(bench.contents()[&place], (2, yours));
 }
 
+/// Who has some pages and places finds them, however others lie in theirs; none lies in another's.
+#[test]
+fn a_part_is_whole_whatever_is_done_in_the_others() {
+    let mut bench = Bench::new();
+    let half = AREA / 2;
+    let part = |at: usize| Part {
+        pages: at * half..(at + 1) * half,
+        places: at * PLACES / 2..(at + 1) * PLACES / 2,
+        ..Part::ALL
+    };
+    let length = |pages: usize| u32::try_from(pages * PAGE).unwrap();
+    let full = |result: Result<Writing, AreaError<RamError>>| matches!(result, Err(AreaError::Full));
+    // In the first part everything that there is, page by page, and again with gaps.
+    for owner in 1..=u16::try_from(PLACES / 2).unwrap() {
+        bench.area.begin(&bench.flash, owner, 1, &part(0)).unwrap();
+    }
+    assert!(full(bench.area.begin(&bench.flash, 99, 1, &part(0))), "no place");
+    bench.area.release_owner(1);
+    bench.area.tidy(&mut bench.flash, ANY).unwrap();
+    assert!(full(bench.area.begin(&bench.flash, 99, length(half), &part(0))));
+    assert_eq!(bench.area.largest(&part(1)), half);
+    let whole = bench
+        .area
+        .begin(&bench.flash, 98, length(half), &part(1))
+        .unwrap();
+    assert!(full(bench.area.begin(&bench.flash, 97, 1, &part(1))), "no page");
+    assert_eq!(bench.area.largest(&part(1)), 0);
+    // Pages of the first are free, and are not its own.
+    assert!(bench.area.free() > 0);
+    bench.area.release(&whole);
+    bench.area.tidy(&mut bench.flash, ANY).unwrap();
+    for owner in 50..50 + u16::try_from(PLACES - PLACES / 2).unwrap() {
+        bench.area.begin(&bench.flash, owner, 1, &part(1)).unwrap();
+    }
+    assert!(full(bench.area.begin(&bench.flash, 97, 1, &part(1))), "no place");
+}
+
 /// One run is written at a time by an owner, and quotas count it; what is refused changes nothing.
 #[test]
 fn quota_room_and_places() {
@@ -241,7 +278,9 @@ fn quota_room_and_places() {
     let full = |result: Result<Writing, AreaError<RamError>>| matches!(result, Err(AreaError::Full));
     let mut begin = |owner, pages: usize, quota| {
         let length = u32::try_from(pages * PAGE).unwrap();
-        bench.area.begin(&bench.flash, owner, length, quota)
+        bench
+            .area
+            .begin(&bench.flash, owner, length, &Part { quota, ..Part::ALL })
     };
     assert!(matches!(begin(1, 0, ANY), Err(AreaError::Length)));
     assert!(full(begin(1, AREA + 1, ANY)));
@@ -256,7 +295,11 @@ fn quota_room_and_places() {
     assert_eq!((bench.area.used(1), bench.area.free()), (2, AREA - 5));
     assert_eq!(bench.area.tidy(&mut bench.flash, ANY), Ok(true));
     assert_eq!(
-        (bench.area.used(1), bench.area.free(), bench.area.largest()),
+        (
+            bench.area.used(1),
+            bench.area.free(),
+            bench.area.largest(&Part::ALL)
+        ),
         (2, AREA - 2, AREA - 5)
     );
     // First fit: the gap in front, if it is long enough.
@@ -267,10 +310,10 @@ fn quota_room_and_places() {
     bench.area.release(&third);
     bench.area.settle(0, None);
     bench.area.tidy(&mut bench.flash, ANY).unwrap();
-    let mut stale = bench.area.begin(&bench.flash, 2, 3, ANY).unwrap();
+    let mut stale = bench.area.begin(&bench.flash, 2, 3, &Part::ALL).unwrap();
     bench.area.release(&stale);
     bench.area.tidy(&mut bench.flash, ANY).unwrap();
-    let other = bench.area.begin(&bench.flash, 7, 3, ANY).unwrap();
+    let other = bench.area.begin(&bench.flash, 7, 3, &Part::ALL).unwrap();
     let write = bench.area.write(&mut bench.flash, &mut stale, &[1, 2, 3]);
     assert_eq!(write, Err(AreaError::Gone));
     assert_eq!((other.missing(), stale.missing()), (3, 3));
@@ -278,10 +321,10 @@ fn quota_room_and_places() {
     assert_eq!(bench.area.used(7), 1);
     // As many runs as there are places, then none.
     for owner in 3..=5 {
-        bench.area.begin(&bench.flash, owner, 1, ANY).unwrap();
+        bench.area.begin(&bench.flash, owner, 1, &Part::ALL).unwrap();
     }
     assert!(bench.area.free() > 0);
-    assert!(full(bench.area.begin(&bench.flash, 6, 1, ANY)));
+    assert!(full(bench.area.begin(&bench.flash, 6, 1, &Part::ALL)));
     assert_eq!(
         bench.area.written(&bench.flash, &second, 0, &mut []),
         Ok(()),
@@ -289,15 +332,15 @@ fn quota_room_and_places() {
     );
     bench.area.release_owner(3);
     assert!(
-        full(bench.area.begin(&bench.flash, 6, 1, ANY)),
+        full(bench.area.begin(&bench.flash, 6, 1, &Part::ALL)),
         "not before it is wiped"
     );
     bench.area.tidy(&mut bench.flash, ANY).unwrap();
-    bench.area.begin(&bench.flash, 6, 1, ANY).unwrap();
+    bench.area.begin(&bench.flash, 6, 1, &Part::ALL).unwrap();
     // Before the sweep nobody knows what may be written over.
     let mut blind = Area::new(STORE..STORE + AREA);
     assert!(matches!(
-        blind.begin(&bench.flash, 1, 1, ANY),
+        blind.begin(&bench.flash, 1, 1, &Part::ALL),
         Err(AreaError::NotSwept)
     ));
 }

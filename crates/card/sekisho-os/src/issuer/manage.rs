@@ -603,7 +603,7 @@ impl ContentManagement<'_, '_> {
             return Err(Refusal(StatusWord::INCORRECT_DATA));
         }
         let nvm = &self.context.records.nvm;
-        let largest = nvm.area.largest().min(nvm.layout.area_quota) * nvm.flash.page_size();
+        let largest = nvm.largest_bulk(self.context.system.container.id) * nvm.flash.page_size();
         if usize::try_from(new.code).is_ok_and(|code| code > largest) {
             return Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY));
         }

@@ -27,7 +27,7 @@ pub struct Layout {
     pub area: Range<usize>,
     /// Pages of it that one application may have.
     pub area_quota: usize,
-    /// Pages of it that all those in one container may have.
+    /// Pages of it that each container has, side by side, by number from 1.
     pub container_area_quota: usize,
     /// Bytes of the store's room that a container may have.
     pub container_quota: usize,
@@ -110,10 +110,10 @@ impl Nvm<'_> {
     /// Begins a bulk of `length` bytes for an owner, in the place of its unfinished one.
     ///
     /// # Errors
-    /// 6A84 when there is no room, or the quota of the owner or its container is used up; 6A80 for no bytes.
+    /// 6A84 when there is no room in what is the container's, or the quota of the owner is used up; 6A80 for no bytes.
     pub(crate) fn begin_bulk(&mut self, owner: EntryId, length: u32) -> Result<Writing, Refusal> {
-        let quota = self.bulk_quota(owner);
-        match self.area.begin(&self.flash, owner.number(), length, quota) {
+        let part = self.bulk_part(owner);
+        match self.area.begin(&self.flash, owner.number(), length, &part) {
             // A product without an area.
             Err(AreaError::NotSwept) => Err(Refusal(StatusWord::NOT_ENOUGH_MEMORY)),
             begun => Ok(begun?),

@@ -7,6 +7,7 @@ use core::iter;
 
 use sekisho_apdu::tlv::find;
 use sekisho_apdu::{DecodeError, Reader, StatusWord};
+use sekisho_nvm::area::Part;
 use sekisho_nvm::{Op, WORD};
 
 use super::{Nvm, RESERVE};
@@ -164,16 +165,34 @@ impl Nvm<'_> {
             .get_mut(usize::from(container.number()).wrapping_sub(1))
     }
 
-    /// Pages of the area that an owner may have in all: its quota, or less if the others of its container leave less.
-    pub(crate) fn bulk_quota(&self, owner: EntryId) -> usize {
-        let who = |room: &&Room| room.of_bulk().any(|id| id == owner);
-        let Some(room) = self.rooms.iter().find(who) else {
-            return self.layout.area_quota;
+    /// What of the area an owner may have: up to its quota, of what is its container's.
+    pub(crate) fn bulk_part(&self, owner: EntryId) -> Part {
+        let who = |room: &Room| room.of_bulk().any(|id| id == owner);
+        self.part(self.rooms.iter().position(who).unwrap_or(0))
+    }
+
+    /// Pages of the longest bulk that can be begun in a container.
+    pub(crate) fn largest_bulk(&self, container: ContainerId) -> usize {
+        let part = self.part(usize::from(container.number()).saturating_sub(1));
+        self.area.largest(&part).min(part.quota)
+    }
+
+    /// What an owner in the container at a position may have: as many pages side by side as a container has, and as many bulks as there are for each that has so many. Where all of them are more than
+    /// there is, the last ones share.
+    fn part(&self, at: usize) -> Part {
+        let all = self.area.pages();
+        let pages = self.layout.container_area_quota.min(all);
+        let bulks = usize::from(self.area.places());
+        let places = bulks.checked_div(all / pages.max(1)).unwrap_or(bulks).max(1);
+        let range = |each: usize, of: usize| {
+            let start = (at * each).min(of - each);
+            start..start + each
         };
-        let others = room.of_bulk().filter(|id| *id != owner);
-        let used: usize = others.map(|id| self.area.used(id.number())).sum();
-        let left = self.layout.container_area_quota.saturating_sub(used);
-        self.layout.area_quota.min(left)
+        Part {
+            quota: self.layout.area_quota,
+            pages: range(pages, all),
+            places: range(places, bulks),
+        }
     }
 
     /// Commits, all or nothing, what leaves the [`RESERVE`] and what is kept for others alone, within what each owner and each container may have. What
