@@ -3,6 +3,7 @@
 
 use sekisho_os::Interface;
 
+use crate::common::host::Host;
 use crate::common::sw;
 use crate::content_power::{FROM_ABOVE, ISD, cut_everywhere, open_as, outcomes};
 use crate::notes::*;
@@ -116,9 +117,9 @@ fn one_application_for_one_place() {
         (note(SECOND, "CF01C1"), 0x6985),
         (note(SECOND, "CF00"), 0x6A80),
         (note(SECOND, "CF024142"), 0x6A80),
-        (note(SECOND, "CF0142CF0143"), 0x6A80),
+        (note(SECOND, "CF0142CF01C2"), 0x6A80),
         (update(ISD, "CF0142"), 0x6985),
-        (update(FIRST, "CF0142CF0143"), 0x6A80),
+        (update(FIRST, "CF0142CF0142"), 0x6A80),
         // It is selectable already.
         (make_selectable(FIRST, "CF0142"), 0x6985),
         (note(SECOND, "CF0142"), 0x9000),
@@ -133,6 +134,60 @@ fn one_application_for_one_place() {
     }
 }
 
+/// Up to four data objects, in each of the three commands; those of a command take the place of all before.
+#[test]
+fn one_application_in_several_places() {
+    let mut card = boot(made());
+    let mut host = issuer(&mut card);
+    let shown = |card: &mut Card, host: &mut Host, aid| {
+        host.send(card, &command("80F24002", &format!("4F{} 5C01CF", lv(aid))))
+    };
+    let there = |card: &mut Card, on| {
+        card.reset(on);
+        let basic = is_note(card, on, 0);
+        let others = [1, 2, 3].map(|channel| {
+            assert_eq!(sw(&said(card, on, &[0, 0x70, 0, channel])), 0x9000);
+            is_note(card, on, channel)
+        });
+        [basic, others[0], others[1], others[2]]
+    };
+    // On contacts' kind on channels 0 and 3, over SWP on 1, on both on 2.
+    ok(&mut host, &mut card, &update(FIRST, "CF0140 CF0181 CF01C2 CF0143"));
+    for round in 0..2 {
+        assert_eq!(there(&mut card, GATE), [true, false, true, true], "{round}");
+        assert_eq!(there(&mut card, SWP), [false, true, true, false], "{round}");
+        card = boot(card.into_flash());
+        host = issuer(&mut card);
+    }
+    let all = shown(&mut card, &mut host, FIRST);
+    assert_eq!(all, bytes("E30C CF0140 CF0181 CF01C2 CF0143 9000"));
+    // A fifth, one of them again, and for others each of them; nothing has changed then.
+    for (what, expected) in [
+        (update(FIRST, "CF0140 CF0141 CF0142 CF0143 CF0144"), 0x6A80),
+        (update(FIRST, "CF0140 CF01C0"), 0x6A80),
+        (note(SECOND, "CF0141 CF0182"), 0x6985),
+        (note(SECOND, "CF0144 CF0145 CF0146 CF0143"), 0x6985),
+        (note(SECOND, "CF0141 CF0180"), 0x9000),
+        (update(SECOND, "CF0141 CF0140"), 0x6985),
+    ] {
+        assert_eq!(sw(&host.send(&mut card, &what)), expected, "{what:02X?}");
+        assert_eq!(shown(&mut card, &mut host, FIRST), all);
+    }
+    assert_eq!(shown(&mut card, &mut host, SECOND), bytes("E306 CF0141 CF0180 9000"));
+    // One that is left is all that it has, and the others are free.
+    ok(&mut host, &mut card, &update(FIRST, "CF01C2"));
+    ok(&mut host, &mut card, &update(SECOND, "CF0100 CF0140 CF0143"));
+    assert_eq!(shown(&mut card, &mut host, SECOND), bytes("E306 CF0140 CF0143 9000"));
+    assert_eq!(there(&mut card, GATE), [true, false, true, true]);
+    ok(&mut host, &mut card, &update(SECOND, "CF0100"));
+    assert_eq!(there(&mut card, GATE), [false, false, true, false]);
+    let alone = format!("{FILE} {MODULE} {} 00 {} 00", lv(THIRD), lv("EF06CF0141CF0143"));
+    ok(&mut host, &mut card, &command("80E60400", &alone));
+    ok(&mut host, &mut card, &make_selectable(THIRD, "CF0140 CF0144"));
+    assert_eq!(shown(&mut card, &mut host, THIRD), bytes("E306 CF0140 CF0144 9000"));
+    assert_eq!(there(&mut card, GATE), [true, false, true, false]);
+}
+
 /// INSTALL for make selectable says it as well, in the step that makes the application selectable; where another has the place neither happens.
 #[test]
 fn making_selectable_says_it_too() {
@@ -145,7 +200,7 @@ fn making_selectable_says_it_too() {
         ("CF0140", 0x6985),
         ("CF0120", 0x6A80),
         ("CF024041", 0x6A80),
-        ("CF0142CF0143", 0x6A80),
+        ("CF0142CF0142", 0x6A80),
         ("A005A5038201C0", 0x6A80),
     ] {
         let answer = host.send(&mut card, &make_selectable(SECOND, system));

@@ -17,7 +17,7 @@ pub(crate) const ISD_INDEX: u8 = 0;
 /// Most entries of a container's registry.
 pub const ENTRIES_MAX: usize = 16;
 
-/// Longest record of an entry: fourteen bytes, an AID and a module's AID.
+/// Longest record of an entry: fourteen bytes, an AID and a module's AID, of a load file. That of an application is shorter.
 pub(crate) const ENTRY_RECORD_MAX: usize = 14 + 16 + 16;
 
 /// Format of an entry's record.
@@ -26,6 +26,8 @@ const FORMAT: u8 = 2;
 const FORMAT_WITH_ACCESS: u8 = 3;
 /// The same with the byte of its implicit selection behind that, where it has one.
 const FORMAT_WITH_IMPLICIT: u8 = 4;
+/// The same with four of these, filled up with 00, where it has several.
+const FORMAT_WITH_SEVERAL: u8 = 5;
 /// The format of version 0.1, which has no identity: that is [by registry index](EntryId::of_0_1).
 const FORMAT_BY_INDEX: u8 = 1;
 
@@ -110,44 +112,51 @@ impl InterfaceAccess {
     }
 }
 
-/// Where an application is selected without being named (GPC 11.5.2.3.7, data object CF): on contacts, over SWP or on both, on one logical channel.
+/// Where an application is selected without being named (GPC 11.5.2.3.7, data objects CF): each byte says on contacts, over SWP or on both, on one logical channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ImplicitSelection(u8);
+pub struct ImplicitSelection([u8; Self::MAX]);
 
 impl ImplicitSelection {
+    /// Most data objects.
+    pub const MAX: usize = 4;
     /// Nowhere: it is named.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self([0; Self::MAX]);
     const CONTACTLESS: u8 = 0x80;
     const CONTACT: u8 = 0x40;
     const CHANNEL: u8 = 0x1F;
 
-    /// The byte of the data object; `None` for a logical channel that there is not, and for one without an interface, but for 00.
-    pub const fn from_byte(byte: u8) -> Option<Self> {
+    /// The same, and what the byte of one more data object says; `None` for a logical channel that there is not, one without an interface, but for 00, which adds nothing, for a place that is said already, and for
+    /// more than [`Self::MAX`].
+    pub fn with(mut self, byte: u8) -> Option<Self> {
         match (byte & !Self::CHANNEL, byte & Self::CHANNEL) {
-            (0, 0) => Some(Self::NONE),
-            (0x40 | 0x80 | 0xC0, 0..=19) => Some(Self(byte)),
-            _ => None,
+            (0, 0) => return Some(self),
+            (0x40 | 0x80 | 0xC0, 0..=19) if !self.meets(byte) => {}
+            _ => return None,
         }
+        *self.0.iter_mut().find(|one| **one == 0)? = byte;
+        Some(self)
     }
 
-    /// The byte.
-    pub const fn to_byte(self) -> u8 {
-        self.0
+    /// The bytes of the data objects, as they came.
+    pub fn bytes(&self) -> &[u8] {
+        let len = self.0.iter().take_while(|one| **one != 0).count();
+        self.0.get(..len).unwrap_or_default()
     }
 
     /// Whether a place is one of them.
-    fn is_at(self, place: Place) -> bool {
+    fn is_at(&self, place: Place) -> bool {
         let kind = if place.interface.is_contactless() {
             Self::CONTACTLESS
         } else {
             Self::CONTACT
         };
-        self.0 & kind != 0 && self.0 & Self::CHANNEL == place.logical_channel
+        self.meets(kind | place.logical_channel)
     }
 
-    /// Whether there is a place that is one of both.
-    const fn meets(self, other: Self) -> bool {
-        self.0 & other.0 & !Self::CHANNEL != 0 && (self.0 ^ other.0) & Self::CHANNEL == 0
+    /// Whether a place that this byte says is one of them.
+    fn meets(&self, byte: u8) -> bool {
+        let is_same = |one: &u8| one & byte & !Self::CHANNEL != 0 && (one ^ byte) & Self::CHANNEL == 0;
+        self.0.iter().any(is_same)
     }
 }
 
@@ -252,10 +261,11 @@ impl Entry {
             EntryKind::Application => (0, None),
             EntryKind::ExecutableLoadFile { module_aid } => (1, Some(module_aid)),
         };
-        let format = match (self.access, self.implicit) {
-            (InterfaceAccess::ALL, ImplicitSelection::NONE) => FORMAT,
-            (_, ImplicitSelection::NONE) => FORMAT_WITH_ACCESS,
-            _ => FORMAT_WITH_IMPLICIT,
+        let (format, implicit) = match (self.implicit.bytes(), self.access) {
+            ([], InterfaceAccess::ALL) => (FORMAT, &[][..]),
+            ([], _) => (FORMAT_WITH_ACCESS, &[][..]),
+            (one @ [_], _) => (FORMAT_WITH_IMPLICIT, one),
+            _ => (FORMAT_WITH_SEVERAL, &self.implicit.0[..]),
         };
         let mark = if self.secure_only { SECURE_ONLY } else { 0 };
         w.bytes(&[format, kind | mark, self.module.0, self.life_cycle])?;
@@ -266,9 +276,7 @@ impl Entry {
         if format >= FORMAT_WITH_ACCESS {
             w.u8(self.access.to_byte())?;
         }
-        if format >= FORMAT_WITH_IMPLICIT {
-            w.u8(self.implicit.to_byte())?;
-        }
+        w.bytes(implicit)?;
         let aid = self.aid.as_bytes();
         w.u8(u8::try_from(aid.len()).unwrap_or_default())?;
         w.bytes(aid)?;
@@ -286,19 +294,23 @@ impl Entry {
         let [load_file, security_domain] = r.array()?;
         let id = match format {
             FORMAT_BY_INDEX => EntryId::of_0_1(index),
-            FORMAT..=FORMAT_WITH_IMPLICIT => EntryId::new(r.u16()?).ok_or(DecodeError::Value)?,
+            FORMAT..=FORMAT_WITH_SEVERAL => EntryId::new(r.u16()?).ok_or(DecodeError::Value)?,
             _ => return Err(DecodeError::Value),
         };
         let access = match format {
-            FORMAT_WITH_ACCESS | FORMAT_WITH_IMPLICIT => {
+            FORMAT_WITH_ACCESS..=FORMAT_WITH_SEVERAL => {
                 InterfaceAccess::from_byte(r.u8()?).ok_or(DecodeError::Value)?
             }
             _ => InterfaceAccess::ALL,
         };
-        let implicit = match format {
-            FORMAT_WITH_IMPLICIT => ImplicitSelection::from_byte(r.u8()?).ok_or(DecodeError::Value)?,
-            _ => ImplicitSelection::NONE,
+        let places = match format {
+            FORMAT_WITH_IMPLICIT => r.take(1)?,
+            FORMAT_WITH_SEVERAL => r.take(ImplicitSelection::MAX)?,
+            _ => &[],
         };
+        let mut places = places.iter();
+        let implicit = places.try_fold(ImplicitSelection::NONE, |all, byte| all.with(*byte));
+        let implicit = implicit.ok_or(DecodeError::Value)?;
         let index = |n: u8| (n != NO_INDEX).then_some(n);
         let len = r.u8()?;
         let aid = |bytes: &[u8]| Aid::try_from(bytes).map_err(|_| DecodeError::Value);
@@ -491,7 +503,7 @@ impl Registry {
     /// Whether an application but the one at `index` is selected without being named where this says.
     pub(crate) fn is_taken(&self, index: u8, implicit: ImplicitSelection) -> bool {
         self.applications()
-            .any(|(of, entry)| of != index && entry.implicit.meets(implicit))
+            .any(|(of, entry)| of != index && implicit.bytes().iter().any(|one| entry.implicit.meets(*one)))
     }
 
     /// Who loses the privilege Card Reset to what is to be the entry at an index, without it.

@@ -228,13 +228,20 @@ fn access(system: &[u8]) -> Result<Option<InterfaceAccess>, Refusal> {
     }
 }
 
-/// Where the parameters say that the application is selected without being named.
+/// Where the parameters say that the application is selected without being named: all places, of however many data objects.
 fn implicit(system: &[u8]) -> Result<Option<ImplicitSelection>, Refusal> {
-    match once(system, tag::IMPLICIT_SELECTION)? {
-        None => Ok(None),
-        Some([byte]) => Ok(Some(ImplicitSelection::from_byte(*byte).ok_or(wrong_data())?)),
-        Some(_) => Err(wrong_data()),
+    let mut found = None;
+    for object in TlvReader::new(system) {
+        let object = object?;
+        if object.tag.0 == tag::IMPLICIT_SELECTION {
+            let [byte] = object.value else {
+                return Err(wrong_data());
+            };
+            let before = found.unwrap_or(ImplicitSelection::NONE);
+            found = Some(before.with(*byte).ok_or(wrong_data())?);
+        }
     }
+    Ok(found)
 }
 
 /// The value of a data object that may be there once.

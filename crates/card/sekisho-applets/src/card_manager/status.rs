@@ -4,7 +4,7 @@ use sekisho_apdu::gp::{CardLifeCycle, RegistryEntry, TagList, tag};
 use sekisho_apdu::tlv::TlvReader;
 use sekisho_apdu::{CApdu, PartialAid, StatusWord, Writer};
 use sekisho_os::{
-    Entry, EntryKind, ImplicitSelection, Module, Outcome, Place, Refusal, RegistryView, SecurityDomain,
+    Entry, EntryKind, Module, Outcome, Place, Refusal, RegistryView, SecurityDomain,
 };
 
 use super::{CardManager, Cursor, wrong_data, wrong_p1p2};
@@ -137,7 +137,6 @@ fn show(
     out: &mut Writer<'_>,
 ) -> Result<(), Refusal> {
     let mut shown = RegistryEntry::new(entry.aid, entry.life_cycle);
-    let implicit = [entry.implicit.to_byte()];
     match &entry.kind {
         EntryKind::Application => {
             if p1 == ISSUER_SECURITY_DOMAIN {
@@ -147,9 +146,7 @@ fn show(
             shown.privileges = Some(entry.privileges);
             shown.secure_only = registry.is_secure_only(index);
             shown.access = Some(entry.access.to_byte());
-            if entry.implicit != ImplicitSelection::NONE {
-                shown.implicit_selection = &implicit;
-            }
+            shown.implicit_selection = entry.implicit.bytes();
             shown.executable_load_file = registry.aid_of(entry.load_file);
         }
         EntryKind::ExecutableLoadFile { module_aid } if p1 == LOAD_FILES_AND_MODULES => {
@@ -181,7 +178,7 @@ mod tests {
     use super::*;
     use sekisho_apdu::gp::{ApplicationLifeCycle, Privileges};
     use sekisho_apdu::{Aid, Cla};
-    use sekisho_os::{ENTRIES_MAX, EntryId, Interface, InterfaceAccess, Registry};
+    use sekisho_os::{ENTRIES_MAX, EntryId, ImplicitSelection, Interface, InterfaceAccess, Registry};
     use std::vec::Vec;
 
     const PLACE: Place = Place {

@@ -42,14 +42,13 @@ fn the_records_of_the_page() {
         .next()
         .unwrap();
     let none = ImplicitSelection::NONE;
+    let at = |bytes: &[u8]| bytes.iter().fold(none, |all, one| all.with(*one).unwrap());
     let kinds = [
         (InterfaceAccess::CONTACT, none),
         (InterfaceAccess::CONTACTLESS, none),
         (InterfaceAccess::ALL, none),
-        (
-            InterfaceAccess::CONTACT,
-            ImplicitSelection::from_byte(0x40).unwrap(),
-        ),
+        (InterfaceAccess::CONTACT, at(&[0x40])),
+        (InterfaceAccess::ALL, at(&[0x41, 0x40, 0xC2])),
     ];
     assert_eq!(records.lines().count(), kinds.len());
     for (line, (access, implicit)) in records.lines().zip(kinds) {
