@@ -236,6 +236,10 @@ impl<C: ContainerMemory> ContainerParts<C> {
 
     /// Whether a container may have one more instance of a module for which there is memory `in_all`. Each has its part of that, whatever the others have; what cannot be divided is whose comes first.
     pub(crate) fn has_place(&self, id: ContainerId, module: Module, in_all: usize) -> bool {
+        // A product with one container has nobody to keep anything for.
+        if self.table.all().len() < 2 {
+            return true;
+        }
         let made = || self.table.all().iter().filter(|one| one.id.number() > 0);
         let instances = |of| self.instances_of(module).filter(move |one| one.container == of);
         let part = in_all / made().count().max(1);

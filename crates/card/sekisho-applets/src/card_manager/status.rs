@@ -3,9 +3,7 @@
 use sekisho_apdu::gp::{CardLifeCycle, RegistryEntry, TagList, tag};
 use sekisho_apdu::tlv::TlvReader;
 use sekisho_apdu::{CApdu, PartialAid, StatusWord, Writer};
-use sekisho_os::{
-    Entry, EntryKind, Module, Outcome, Place, Refusal, RegistryView, SecurityDomain,
-};
+use sekisho_os::{Entry, EntryKind, Module, Outcome, Place, Refusal, RegistryView, SecurityDomain};
 
 use super::{CardManager, Cursor, wrong_data, wrong_p1p2};
 
