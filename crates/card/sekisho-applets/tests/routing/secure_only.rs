@@ -176,12 +176,8 @@ fn without_a_tls_manager_nothing_becomes_secure_only() {
 /// A domain makes all that is within it secure-only, while it is in use everywhere: selected, with a chain begun, an answer waiting, secure channels open.
 #[test]
 fn what_becomes_secure_only_is_left_wherever_it_is() {
-    let (mut card, spi, gate, swp) = (
-        card_with_manager(),
-        Interface::Spi,
-        Interface::ApduGate,
-        Interface::Swp,
-    );
+    let mut card = card_with_manager();
+    let (spi, gate, swp) = (Interface::Spi, Interface::ApduGate, Interface::Swp);
     let mut root = host(&mut card, swp, 0, 0x30);
     assert!(marked(&mut card, &mut root).is_empty());
     for aid in [IN[0], EVERYWHERE] {

@@ -278,9 +278,8 @@ fn quota_room_and_places() {
     let full = |result: Result<Writing, AreaError<RamError>>| matches!(result, Err(AreaError::Full));
     let mut begin = |owner, pages: usize, quota| {
         let length = u32::try_from(pages * PAGE).unwrap();
-        bench
-            .area
-            .begin(&bench.flash, owner, length, &Part { quota, ..Part::ALL })
+        let part = Part { quota, ..Part::ALL };
+        bench.area.begin(&bench.flash, owner, length, &part)
     };
     assert!(matches!(begin(1, 0, ANY), Err(AreaError::Length)));
     assert!(full(begin(1, AREA + 1, ANY)));
