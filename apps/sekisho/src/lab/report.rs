@@ -267,7 +267,7 @@ impl Report {
             *proved += u64::from(refused.proved);
         }
         if !faults.is_empty() {
-            println!("\n  given up                        SEs   proved by them");
+            println!("\n  given up                        SEs  refused by them");
         }
         for (fault, (all, proved)) in faults {
             println!("  {fault:<30}{all:>5}{proved:>17}");

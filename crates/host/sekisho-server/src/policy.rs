@@ -45,7 +45,7 @@ pub fn step(campaign: &CampaignRow, counts: &Counts) -> Step {
     if failed >= u64::from(campaign.error_threshold) {
         let proved = counts.canary.failed_proved + counts.rest.failed_proved;
         return Step::Pause(format!(
-            "{failed} failed ({proved} proved by their SEs), {} is the limit",
+            "{failed} failed ({proved} for what speaks against their SEs), {} is the limit",
             campaign.error_threshold
         ));
     }

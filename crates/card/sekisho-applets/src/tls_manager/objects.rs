@@ -67,17 +67,17 @@ impl<'a> Object<'a> {
     /// What the blocks of a sequence say; `None` for what is none.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (number, rest) = bytes.split_first()?;
-        match number {
-            &KEY => (rest.is_empty() || key(rest).is_some()).then_some(Self::Key(rest)),
-            &CHAIN => (rest.is_empty() || is_chain(rest)).then_some(Self::Chain(rest)),
-            &ROW => {
+        match *number {
+            KEY => (rest.is_empty() || key(rest).is_some()).then_some(Self::Key(rest)),
+            CHAIN => (rest.is_empty() || is_chain(rest)).then_some(Self::Chain(rest)),
+            ROW => {
                 let (row, value) = rest.split_first_chunk()?;
                 let row = u16::from_be_bytes(*row);
                 row_record(row)?;
                 (value.is_empty() || is_row(value)).then_some(Self::Row(row, value))
             }
-            &TIME => (rest.is_empty() || rest.len() == 8).then_some(Self::Time(rest)),
-            &SUBJECT => (rest.is_empty() || is_name(rest)).then_some(Self::Subject(rest)),
+            TIME => (rest.is_empty() || rest.len() == 8).then_some(Self::Time(rest)),
+            SUBJECT => (rest.is_empty() || is_name(rest)).then_some(Self::Subject(rest)),
             _ => None,
         }
     }
