@@ -2,6 +2,8 @@
 
 use ::p256::ecdsa::signature::{MultipartSigner as _, MultipartVerifier as _};
 use ::p256::ecdsa::{Signature, SigningKey, VerifyingKey};
+use ::p256::elliptic_curve::point::AffineCoordinates as _;
+use ::p256::{AffinePoint, FieldBytes};
 use zeroize::Zeroizing;
 
 /// Erased when dropped.
@@ -41,7 +43,14 @@ pub(crate) struct PublicKey(VerifyingKey);
 impl PublicKey {
     /// `None` unless the bytes are an uncompressed point of the curve.
     pub(crate) fn new(point: &[u8; 65]) -> Option<Self> {
-        VerifyingKey::from_sec1_bytes(point).ok().map(Self)
+        // By its coordinates: what reads a point in any encoding takes square roots, 2 KB of a chip's flash that nothing here needs.
+        let (0x04, coordinates) = point.split_first().map(|(tag, rest)| (*tag, rest))? else {
+            return None;
+        };
+        let (x, y) = coordinates.split_at_checked(32)?;
+        let [x, y] = [x, y].map(|coordinate| FieldBytes::try_from(coordinate).ok());
+        let point: Option<AffinePoint> = AffinePoint::from_coordinates(&x?, &y?).into();
+        VerifyingKey::from_affine(point?).ok().map(Self)
     }
 
     pub(crate) fn to_sec1(self) -> [u8; 65] {
