@@ -11,12 +11,9 @@ use std::process::Command;
 const TARGET: &str = "thumbv7em-none-eabihf";
 const BINARY: &str = "sekisho-mps2";
 
-/// The images, with their features: a product without modules, one with, and what conversations are compared with.
-const IMAGES: [(&str, &str); 3] = [
-    ("chip", ""),
-    ("modules", "modules"),
-    ("bench", "modules,all-interfaces"),
-];
+/// The images, with their features: the small product, and the one with all there is, which conversations are compared with.
+const IMAGES: [(&str, &str); 2] = [("chip", ""), (PLAYED, "modules,all-interfaces")];
+const PLAYED: &str = "modules";
 
 /// Of SHA-256 in software the implementation with loops: 6 KB less than with everything unrolled.
 const COMPACT: &str = "--cfg=sha2_backend_soft=\"compact\"";
@@ -42,6 +39,8 @@ pub(crate) enum What {
         #[arg(long)]
         long: bool,
     },
+    /// Builds what `tests/skips` leaves instructions out of into firmware/target/images.
+    Skips,
     /// Builds an image in two folders: every bit is the same.
     Twice,
     /// Budget, and Play.
@@ -53,6 +52,7 @@ pub(crate) fn run(root: &Path, what: What) -> Result<()> {
         What::Build => build_all(root),
         What::Budget => budget(root),
         What::Play { long } => play(root, long),
+        What::Skips => put(root, "skips", &build(root, "image", "")?),
         What::Twice => twice(root),
         What::All => budget(root).and_then(|()| play(root, false)),
     }
@@ -64,16 +64,22 @@ fn image(root: &Path, name: &str) -> PathBuf {
 
 fn build_all(root: &Path) -> Result<()> {
     for (name, features) in IMAGES {
-        let path = image(root, name);
-        std::fs::create_dir_all(path.parent().unwrap_or(root))?;
-        std::fs::copy(build(root, features)?, &path)?;
-        println!("firmware: {}", path.strip_prefix(root).unwrap_or(&path).display());
+        put(root, name, &build(root, BINARY, features)?)?;
     }
     Ok(())
 }
 
-/// Builds an image in `root`'s own target folder. No path of this machine goes into it.
-fn build(root: &Path, features: &str) -> Result<PathBuf> {
+/// Keeps an image under its name.
+fn put(root: &Path, name: &str, built: &Path) -> Result<()> {
+    let path = image(root, name);
+    std::fs::create_dir_all(path.parent().unwrap_or(root))?;
+    std::fs::copy(built, &path)?;
+    println!("firmware: {}", path.strip_prefix(root).unwrap_or(&path).display());
+    Ok(())
+}
+
+/// Builds a package's image in `root`'s own target folder. No path of this machine goes into it.
+fn build(root: &Path, package: &str, features: &str) -> Result<PathBuf> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
     let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
@@ -81,14 +87,14 @@ fn build(root: &Path, features: &str) -> Result<PathBuf> {
     flags.extend(home.map(|home| remap(&home, "/cargo")));
     flags.push(COMPACT.to_owned());
     let target = root.join("firmware/target");
-    let status = Command::new("cargo")
+    let status = crate::cargo()
         .args([
             "build",
             "--quiet",
             "--locked",
             "--release",
             "--package",
-            BINARY,
+            package,
             "--target",
             TARGET,
         ])
@@ -103,7 +109,7 @@ fn build(root: &Path, features: &str) -> Result<PathBuf> {
     if !status.success() {
         bail!("the firmware does not build");
     }
-    Ok(target.join(TARGET).join("release").join(BINARY))
+    Ok(target.join(TARGET).join("release").join(package))
 }
 
 /// A clone elsewhere gives the same image, bit for bit.
@@ -126,8 +132,8 @@ fn twice(root: &Path) -> Result<()> {
         bail!("commit first: the second build is of what is committed");
     }
     let (_, features) = IMAGES[0];
-    let ours = std::fs::read(build(root, features)?)?;
-    let theirs = std::fs::read(build(&folder, features)?)?;
+    let ours = std::fs::read(build(root, BINARY, features)?)?;
+    let theirs = std::fs::read(build(&folder, BINARY, features)?)?;
     if ours != theirs {
         let same = ours
             .iter()
@@ -225,7 +231,7 @@ fn told(root: &Path) -> Result<()> {
     for page in TOLD {
         let text = std::fs::read_to_string(root.join(page)).context(page)?;
         for limit in &budget.limit {
-            let Some(debt) = limit.debt.filter(|_| limit.image != "bench") else {
+            let Some(debt) = limit.debt.filter(|_| !is_of_a_command(&limit.figure)) else {
                 continue;
             };
             let (image, figure, kilobytes) = (&limit.image, &limit.figure, debt.div_ceil(1000));
@@ -320,28 +326,35 @@ fn tool(name: &str, arguments: &[&str], image: &Path) -> Result<String> {
 
 /// Each suite has compared something, or it has not run on the chip at all.
 fn play(root: &Path, long: bool) -> Result<()> {
-    let bench = image(root, "bench");
-    if !bench.exists() {
+    let played = image(root, PLAYED);
+    if !played.exists() {
         build_all(root)?;
     }
     let log = root.join("firmware/target/compared");
     let mut total = Compared::default();
     for suite in SUITES.iter().chain(LONG_SUITES.iter().filter(|_| long)) {
         let _ = std::fs::remove_file(&log);
-        let mut cargo = Command::new("cargo");
+        let mut cargo = crate::cargo();
         cargo
             .args(["test", "--quiet", "--locked", "--workspace"])
             .args(["--test", suite, "--", "--test-threads", "2"])
-            .env("SEKISHO_FIRMWARE", &bench)
+            .env("SEKISHO_FIRMWARE", &played)
             .env("SEKISHO_FIRMWARE_LOG", &log)
             .current_dir(root);
+        if long {
+            cargo.env("SEKISHO_FIRMWARE_SWEEPS", "all");
+        }
         if STACK_SUITES.contains(suite) {
             cargo.env("SEKISHO_FIRMWARE_STACK", "1");
         }
         if !cargo.status()?.success() {
             bail!("{suite} differs on the chip");
         }
-        let compared = Compared::of(&std::fs::read_to_string(&log).unwrap_or_default());
+        let lines = std::fs::read_to_string(&log).unwrap_or_default();
+        for sweep in lines.lines().filter_map(|line| line.strip_prefix("sweep ")) {
+            println!("firmware: {suite}: {sweep}");
+        }
+        let compared = Compared::of(&lines);
         println!(
             "firmware: {suite}: {} answers and {} flash images compared, {} times the chip was left out",
             compared.answers, compared.images, compared.left_out
@@ -351,19 +364,19 @@ fn play(root: &Path, long: bool) -> Result<()> {
         }
         total = total.and(compared);
     }
-    let stack = BTreeMap::from([(("bench".to_owned(), STACK.to_owned()), total.stack)]);
+    let stack = BTreeMap::from([((PLAYED.to_owned(), STACK.to_owned()), total.stack)]);
     hold(root, &stack, |figure| figure == STACK)?;
     let costs = root.join("firmware/target/costs");
     let _ = std::fs::remove_file(&costs);
-    for (test, variable, image) in [
-        ("board", "SEKISHO_FIRMWARE", bench),
-        ("card_board", "SEKISHO_FIRMWARE_PRODUCT", image(root, "modules")),
+    for (test, variable) in [
+        ("board", "SEKISHO_FIRMWARE"),
+        ("card_board", "SEKISHO_FIRMWARE_PRODUCT"),
     ] {
-        let status = Command::new("cargo")
+        let status = crate::cargo()
             .args(["test", "--quiet", "--locked", "--workspace", "--test", test])
             // They say how often the power went.
             .args(["--", "--nocapture"])
-            .env(variable, image)
+            .env(variable, &played)
             .env("SEKISHO_FIRMWARE_FIGURES", &costs)
             .current_dir(root)
             .status()?;
@@ -382,7 +395,7 @@ fn play(root: &Path, long: bool) -> Result<()> {
 fn costs_of_commands(lines: &str) -> BTreeMap<(String, String), u64> {
     let costs = lines.lines().filter_map(|line| line.split_once('\t'));
     costs
-        .filter_map(|(figure, value)| Some((("bench".to_owned(), figure.to_owned()), value.parse().ok()?)))
+        .filter_map(|(figure, value)| Some(((PLAYED.to_owned(), figure.to_owned()), value.parse().ok()?)))
         .collect()
 }
 
@@ -399,7 +412,8 @@ struct Compared {
 impl Compared {
     /// Of the log's lines: `answers N images M left-out K stack L`.
     fn of(log: &str) -> Self {
-        log.lines().fold(Self::default(), |so_far, line| {
+        let lines = log.lines().filter(|line| line.starts_with("answers "));
+        lines.fold(Self::default(), |so_far, line| {
             let numbers: Vec<u64> = line
                 .split_whitespace()
                 .filter_map(|word| word.parse().ok())
@@ -466,7 +480,7 @@ mod tests {
     #[test]
     fn what_commands_cost_is_read() {
         let costs = costs_of_commands("SELECT, heap\t0\nINITIALIZE UPDATE, instructions\t17914\nelse\n");
-        let key = |figure: &str| ("bench".to_owned(), figure.to_owned());
+        let key = |figure: &str| (PLAYED.to_owned(), figure.to_owned());
         assert_eq!(costs.len(), 2);
         assert_eq!(costs[&key("INITIALIZE UPDATE, instructions")], 17_914);
         assert_eq!(costs[&key("SELECT, heap")], 0);
@@ -489,7 +503,8 @@ mod tests {
             } = Compared::of(log);
             [answers, images, left_out, stack]
         };
-        let log = "answers 3 images 2 left-out 1 stack 90\nanswers 4 images 1 left-out 0 stack 70\n";
+        let log =
+            "answers 3 images 2 left-out 1 stack 90\nsweep 1 2 3 4\nanswers 4 images 1 left-out 0 stack 70\n";
         assert_eq!(sums(log), [7, 3, 1, 90]);
         assert_eq!(sums(""), [0; 4]);
     }

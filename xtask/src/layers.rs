@@ -4,7 +4,6 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 /// Features of packages of this workspace that exist for tests: keys that can be looked at, flash that can be cut, ciphers that no new card has.
 const TEST_FEATURES: [&str; 3] = ["expose-secrets", "test-support", "legacy-tdes"];
@@ -59,7 +58,12 @@ impl Ring {
         let ring = match path {
             p if p.starts_with("crates/wire/") => Self::Wire,
             p if p.starts_with("crates/proto/") => Self::Proto,
-            p if p.starts_with("crates/card/") => Self::Card,
+            p if ["crates/card/", "firmware/core/"]
+                .iter()
+                .any(|card| p.starts_with(card)) =>
+            {
+                Self::Card
+            }
             p if p.starts_with("crates/host/") => Self::Host,
             p if p.starts_with("tests/card/") => Self::Tests,
             p if ["apps/", "xtask/"].iter().any(|top| p.starts_with(top)) => Self::Top,
@@ -84,7 +88,7 @@ impl Ring {
 
 /// Runs `cargo metadata` and checks every edge between two packages of the workspace.
 pub(crate) fn check(root: &Path) -> Result<()> {
-    let output = Command::new("cargo")
+    let output = crate::cargo()
         .args(["metadata", "--no-deps", "--format-version", "1", "--locked"])
         .current_dir(root)
         .output()

@@ -12,7 +12,9 @@ mod unsafe_code;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::Command;
 
 #[derive(Parser)]
 #[command(name = "xtask", about = "Developer tasks of the Sekisho workspace")]
@@ -48,6 +50,22 @@ fn root() -> PathBuf {
         std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()),
     );
     manifest.parent().map(PathBuf::from).unwrap_or(manifest)
+}
+
+/// Cargo, in the environment in which this program was started itself. `cargo run` has added what package it runs, and there are build scripts that are run again where that is
+/// another (ring's): half of the workspace would be compiled anew for it, and once more for who comes next.
+fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    let of_the_package = |name: &OsString| {
+        let name = name.to_string_lossy();
+        ["CARGO_PKG_", "CARGO_MANIFEST_"]
+            .iter()
+            .any(|begin| name.starts_with(begin))
+    };
+    for (name, _) in std::env::vars_os().filter(|(name, _)| of_the_package(name)) {
+        cargo.env_remove(name);
+    }
+    cargo
 }
 
 fn main() -> Result<()> {

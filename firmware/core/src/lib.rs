@@ -9,6 +9,7 @@
 //! `docs/guide/firmware.md` says what a port must guarantee.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 mod entropy;
 mod frames;

@@ -187,6 +187,25 @@ pub fn firmware() -> Option<PathBuf> {
     std::env::var_os("SEKISHO_FIRMWARE").map(PathBuf::from)
 }
 
+/// Of how many cases of a sweep a test takes one: of `sample` where each of them starts a chip too, unless `SEKISHO_FIRMWARE_SWEEPS=all` (`scripts/nightly`); all of them in this
+/// process alone.
+pub fn one_of(sample: usize) -> usize {
+    let takes_all = std::env::var_os("SEKISHO_FIRMWARE_SWEEPS").is_some_and(|value| value == "all");
+    match firmware() {
+        Some(_) if !takes_all => sample,
+        _ => 1,
+    }
+}
+
+/// Appends a line to `SEKISHO_FIRMWARE_LOG`, if there is a chip: what cards have compared, and how much of a sweep a test took.
+pub fn note(line: &str) {
+    if let Some(log) = std::env::var_os("SEKISHO_FIRMWARE_LOG").filter(|_| firmware().is_some()) {
+        let mut log = OpenOptions::new().append(true).create(true).open(log).unwrap();
+        // In one write, as other tests write too.
+        log.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+}
+
 /// What has been compared.
 #[derive(Default)]
 struct Compared {
@@ -426,8 +445,9 @@ impl Card {
         let theirs = BoardFlash::open(&board.flash).unwrap().unwrap().image().unwrap();
         let ours = self.se().flash().image();
         assert_eq!(ours.len(), theirs.len());
-        if let Some(at) = (0..ours.len()).find(|at| ours[*at] != theirs[*at]) {
-            panic!("the flash of the chip differs from that of this process from {at:06X} on");
+        if ours != theirs {
+            let at = (0..ours.len()).find(|at| ours[*at] != theirs[*at]);
+            panic!("the flash of the chip differs from that of this process from {at:06X?} on");
         }
         self.compared.images += 1;
     }
@@ -496,18 +516,15 @@ impl Card {
         self.measure();
         self.board = None;
         let compared = std::mem::take(&mut self.compared);
-        if let Some(log) = std::env::var_os("SEKISHO_FIRMWARE_LOG").filter(|_| firmware().is_some()) {
-            let mut log = OpenOptions::new().append(true).create(true).open(log).unwrap();
-            let Compared {
-                answers,
-                images,
-                left_out,
-                stack,
-            } = compared;
-            // In one write, as other tests write too.
-            let line = format!("answers {answers} images {images} left-out {left_out} stack {stack}\n");
-            log.write_all(line.as_bytes()).unwrap();
-        }
+        let Compared {
+            answers,
+            images,
+            left_out,
+            stack,
+        } = compared;
+        note(&format!(
+            "answers {answers} images {images} left-out {left_out} stack {stack}"
+        ));
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
+use std::sync::LazyLock;
+
 use common::ByValue as _;
 use common::host::Host;
 use common::{
@@ -267,13 +269,16 @@ fn the_page_says_how_much_ram_each_thing_takes() {
     assert!(page.contains(&row), "{row}");
 }
 
+/// The flash of a new card.
+static MADE: LazyLock<Vec<u8>> = LazyLock::new(|| new_card().into_flash().image());
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A flash with any damage starts or is refused; what starts answers.
     #[test]
     fn damaged_flash_never_crashes(damage in prop::collection::vec((0usize..8 * PAGE, any::<u8>()), 1..8)) {
-        let mut image = new_card().into_flash().image();
+        let mut image = MADE.clone();
         for (at, byte) in damage {
             // Where records stand is where damage tells.
             let at = if byte & 1 == 0 { at % 1024 } else { at };

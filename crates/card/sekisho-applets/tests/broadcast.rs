@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // test support
 
 use common::ByValue as _;
+use common::board::{note, one_of};
 use common::host::Host;
 use common::update::{Broadcast, CAMPAIGN, Custody, Keys, Plan, V2, manifest, update_state};
 use common::{Card, PAGE, SE_ID, SeededRng, flash, personalisation, profile, send, send_on, sw};
@@ -448,9 +449,12 @@ fn power_cuts_in_an_update() {
     let broadcast = Broadcast::new(&keys, Custody::Hsm, &manifest(2, 1, V2), V2, 300);
     let made = keys.card(RamFlash::strict(PAGE, 6), &profile).into_flash();
     let boot = |flash| Card::booted(flash, SeededRng(5), &profile).unwrap();
-    let mut resumed = 0;
+    let (mut resumed, mut cuts) = (0, 0);
+    let step = one_of(8);
     for seed in 0..2 {
-        for cut in 0.. {
+        // Other ones with the other seed, where they are not all.
+        let first = seed * u64::try_from(step / 2).unwrap();
+        for cut in (first..).step_by(step) {
             let mut flash = made.clone();
             flash.cut_after(cut, seed);
             let mut card = boot(flash);
@@ -468,6 +472,7 @@ fn power_cuts_in_an_update() {
             if !was_cut {
                 break;
             }
+            cuts += 1;
             resumed += usize::from(next > 0);
             if version == 1 {
                 update(&keys, &mut card, &broadcast, next.into());
@@ -480,6 +485,9 @@ fn power_cuts_in_an_update() {
             assert_eq!(meter(&mut card, &[0x80, 0x10, 0, 0, 0]), [0, 0, 0, 2, 0x90, 0]);
         }
     }
+    note(&format!(
+        "sweep {cuts} power cuts in an update, behind {resumed} of which it goes on"
+    ));
     assert!(resumed > 0, "no cut led to a resumption");
 }
 

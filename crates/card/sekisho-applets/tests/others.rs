@@ -7,4 +7,5 @@ mod data_objects;
 mod limits;
 mod load_tables;
 mod sec_app;
+mod skips;
 mod status_tables;

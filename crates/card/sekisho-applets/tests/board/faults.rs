@@ -21,8 +21,8 @@ use sekisho_scp::ScpParameter;
 /// Registers of the debugger's protocol.
 const SP: u32 = 13;
 const PC: u32 = 15;
-/// Random bytes before a source fails.
-const LATER: usize = 4096;
+/// Random bytes before a source fails: eight windows of its tests.
+const LATER: usize = 1024;
 /// An address at which nothing is.
 const NOWHERE: u32 = 0xE800_0000;
 /// Hardly any stack (`firmware/mps2/memory.x`).
