@@ -1,4 +1,4 @@
-//! `sekisho card --board`: the card on an emulated chip, where `SEKISHO_FIRMWARE_PRODUCT` names its image (`cargo xtask firmware play`).
+//! `sekisho card --board` and `sekisho lab --firmware`: the card on an emulated chip, where `SEKISHO_FIRMWARE_PRODUCT` names its image (`cargo xtask firmware play`).
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // test support
 
 use std::io::{BufRead as _, BufReader};
@@ -55,5 +55,37 @@ fn what_a_reader_writes_survives_kills() {
         assert!(text.contains(&written), "{text}");
         assert!(text.contains(&last), "{last} is lost: {text}");
         last = written;
+    }
+}
+
+/// A campaign with a chip among its devices: it is updated as the others are, over the same server, and so it is when its power goes in the middle.
+#[test]
+fn a_campaign_has_a_chip_among_its_devices() {
+    let Some(firmware) = std::env::var_os("SEKISHO_FIRMWARE_PRODUCT") else {
+        return;
+    };
+    for faults in [&[][..], &["--faults"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_sekisho"))
+            .args(["lab", "--devices", "3", "--sessions", "0", "--image-kib", "4"])
+            .args(["--once", "--json", "--firmware"])
+            .arg(&firmware)
+            .args(faults)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["chip"]["version"], 2, "{report}");
+        assert_eq!(report["chip"]["se_id"], "5ec15400000000000002", "{report}");
+        if faults.is_empty() {
+            assert_eq!(report["updated"], 3, "{report}");
+        } else {
+            // Behind the cut it goes on where it was.
+            assert!(report["resumed"].as_u64().unwrap() >= 1, "{report}");
+            assert!(
+                report["recovered"]["power cut in mid-write"].as_u64().unwrap() >= 1,
+                "{report}"
+            );
+        }
     }
 }

@@ -121,6 +121,13 @@ impl Board {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes the power away while this command comes on an interface; the next reset gives it back.
+    pub(crate) fn cut_power(&self, interface: Interface, capdu: &[u8]) {
+        let mut chip = self.lock();
+        chip.with(|chip| chip.send(port(interface), capdu));
+        chip.emulator = None;
+    }
+
     /// The chip as seen on one of its interfaces.
     pub(crate) fn on(&self, interface: Interface) -> OnBoard {
         OnBoard {

@@ -20,7 +20,7 @@ use crate::card::ram_flash::RamFlash;
 use crate::cmd::agent_beside::Beside;
 
 /// An R-APDU with the most data that a short command can ask for.
-const ANSWER_MAX: usize = 4096;
+pub(super) const ANSWER_MAX: usize = 4096;
 /// How often a device that waits for a datagram looks for it.
 const LOOK: Duration = Duration::from_millis(20);
 /// Files without which nothing goes on: the server's own and the databases', and the connections of the workers with both of their ends.
@@ -45,6 +45,31 @@ pub(super) struct Socket {
 }
 
 impl Socket {
+    /// Makes the SE.
+    pub(super) fn new(
+        personalisation: &Personalisation<'_>,
+        profile: &Profile,
+        fault: Option<Fault>,
+    ) -> Result<Self> {
+        let flash = RamFlash::for_profile(profile);
+        let (mut se, _): (FleetSe<_>, _) = element::start_as(flash, profile, &[personalisation])?;
+        if fault == Some(Fault::PowerCut) {
+            // Somewhere among the pages of the update; which one, and how it tears, is the SE's own number.
+            let number = u64::from(personalisation.se_id[9]);
+            let mut flash = se.into_flash();
+            flash.cut_after(12 + number % 90, number);
+            se = FleetSe::new(flash, element::SystemRng);
+            se.boot(profile)?;
+        }
+        Ok(Self {
+            se: Some(se),
+            profile: profile.clone(),
+            fault,
+            commands: 0,
+            answer: vec![0; ANSWER_MAX],
+        })
+    }
+
     /// A power cycle: what stands in RAM is gone.
     fn power_cycle(&mut self) -> Result<(), TransportError> {
         let Some(se) = self.se.take() else {
@@ -74,7 +99,7 @@ impl Socket {
     }
 }
 
-fn lost(why: &str) -> TransportError {
+pub(super) fn lost(why: &str) -> TransportError {
     TransportError::Io(std::io::Error::other(why.to_owned()))
 }
 
@@ -188,38 +213,22 @@ pub(super) struct Device {
 
 impl Device {
     pub(super) fn new(
-        personalisation: &Personalisation<'_>,
-        profile: &Profile,
+        se_id: SeId,
+        socket: Box<dyn Card + Send>,
         fault: Option<Fault>,
         server: &Reach,
         token: &str,
         beside: (Beside, Arc<AtomicBool>),
     ) -> Result<Self> {
-        let flash = RamFlash::for_profile(profile);
-        let (mut se, _): (FleetSe<_>, _) = element::start_as(flash, profile, &[personalisation])?;
-        if fault == Some(Fault::PowerCut) {
-            // Somewhere among the pages of the update; which one, and how it tears, is the SE's own number.
-            let number = u64::from(personalisation.se_id[9]);
-            let mut flash = se.into_flash();
-            flash.cut_after(12 + number % 90, number);
-            se = FleetSe::new(flash, element::SystemRng);
-            se.boot(profile)?;
-        }
         let token =
             LinkToken::new(token).ok_or_else(|| anyhow!("the server gave a link token that is none"))?;
         #[allow(clippy::disallowed_methods, reason = "the lab is where devices wait")]
         let started = Instant::now();
         let backend = server.https.shared_with(&token);
         Ok(Self {
-            se_id: SeId(personalisation.se_id),
+            se_id,
             fault,
-            reader: SharedCard::new(Box::new(Socket {
-                se: Some(se),
-                profile: profile.clone(),
-                fault,
-                commands: 0,
-                answer: vec![0; ANSWER_MAX],
-            })),
+            reader: SharedCard::new(socket),
             beside: beside.0,
             is_updating: beside.1,
             agent: Agent::new(

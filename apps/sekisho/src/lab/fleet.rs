@@ -8,13 +8,15 @@ use sekisho_hsm::{Hsm, KVN_SCP};
 use sekisho_link::SeId;
 use sekisho_os::{Personalisation, Profile};
 use sekisho_store::OpenFiles;
+use sekisho_transport::Card;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::Args;
-use super::device::{Device, Next, Reach, Sockets};
+use super::chip;
+use super::device::{Device, Next, Reach, Socket, Sockets};
 use super::faults::Fault;
 use super::gateway::{Counts, Office, SENSOR_FCP, SENSOR_FILE, reading_of};
 use super::system::System;
@@ -33,6 +35,8 @@ const EVERY: Duration = Duration::from_secs(2);
 /// The devices.
 pub(super) struct Fleet {
     pub(super) devices: Vec<Device>,
+    /// Whether the last one's SE is on an emulated chip.
+    has_chip: bool,
 }
 
 fn se_id(index: u32) -> SeId {
@@ -85,6 +89,28 @@ fn count(counts: &Counts, happening: &Happening) {
         Happening::Reading(_, Some(_)) => (&counts.wrong, 1),
     };
     count.fetch_add(more, Ordering::Relaxed);
+}
+
+/// The SE of a device, and what goes wrong with it: the last one's is on an emulated chip, where there is one.
+fn socket(
+    args: &Args,
+    system: &System,
+    index: u32,
+    personalisation: &Personalisation<'_>,
+    profile: &Profile,
+) -> Result<(Box<dyn Card + Send>, Option<Fault>)> {
+    match args.firmware.as_deref().filter(|_| index + 1 == args.devices) {
+        Some(firmware) => {
+            let fault = args.faults.then_some(Fault::PowerCut);
+            let chip = (firmware, system.folder());
+            let socket = chip::Socket::new(personalisation, profile, fault, chip)?;
+            Ok((Box::new(socket), fault))
+        }
+        None => {
+            let fault = args.faults.then(|| Fault::of(index, args.seed)).flatten();
+            Ok((Box::new(Socket::new(personalisation, profile, fault)?), fault))
+        }
+    }
 }
 
 impl Fleet {
@@ -142,21 +168,26 @@ impl Fleet {
                 data_objects: &[],
                 life_cycle: CardLifeCycle::Secured,
             };
-            let fault = args.faults.then(|| Fault::of(index, args.seed)).flatten();
-            devices.push(
-                Device::new(
-                    &personalisation,
-                    &profile,
-                    fault,
-                    &reach,
-                    token,
-                    (beside, is_updating),
-                )
-                .with_context(|| format!("SE {id}"))?,
-            );
+            let (socket, fault) = socket(args, system, index, &personalisation, &profile)
+                .with_context(|| format!("SE {id}"))?;
+            devices.push(Device::new(
+                *id,
+                socket,
+                fault,
+                &reach,
+                token,
+                (beside, is_updating),
+            )?);
             each();
         }
-        Ok(Self { devices })
+        let has_chip = args.firmware.is_some();
+        Ok(Self { devices, has_chip })
+    }
+
+    /// The SE on the emulated chip, if there is one, and the version that it runs, as it says and does.
+    pub(super) fn chip(&mut self) -> Option<(SeId, u32)> {
+        let device = self.devices.last_mut().filter(|_| self.has_chip)?;
+        Some((device.se_id, device.version()))
     }
 
     /// Ends what devices do beside their updates.

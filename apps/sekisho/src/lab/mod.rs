@@ -3,6 +3,7 @@
 //! Real parts throughout: the server on loopback with its own database, agents that reach it over HTTPS, secure elements that run the
 //! operating system of the microcontroller on a flash in memory.
 
+mod chip;
 mod device;
 mod faults;
 mod fleet;
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use sekisho_store::OpenFiles;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -41,6 +43,9 @@ pub(crate) struct Args {
     /// How many SEs have a TLS session of their own beside the update, in which a gateway reads what a sensor of the device says [default: one in ten, as far as there are open files for them]
     #[arg(long, value_name = "N")]
     sessions: Option<u32>,
+    /// The last device's SE is on an emulated chip: the firmware, as `cargo xtask firmware build` makes it. It has no TLS session; with --faults its power goes in mid-write
+    #[arg(long, value_name = "PATH")]
+    firmware: Option<PathBuf>,
     /// Decides which device has which fault
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -147,6 +152,7 @@ fn campaign(args: &Args, runtime: &tokio::runtime::Runtime, system: &System) -> 
     let unicast = unicast::measure(&system.image, 16)?;
     let report = Report::new(args, system, &id, &fleet, versions_before, unicast, seconds)?
         .with_sessions(sessions)
+        .with_chip(fleet.chip())
         .heard(&fleet.versions());
     if report.updated + report.failed != u64::from(args.devices) {
         bail!(
@@ -163,6 +169,9 @@ fn sessions(args: &Args) -> Result<usize> {
     let most = device::sessions_at_most(OpenFiles::count().context("counting open files")?);
     let wanted = args.sessions.unwrap_or(args.devices / 10);
     let wanted = usize::try_from(wanted.min(args.devices))?;
+    if args.firmware.is_some() && wanted == usize::try_from(args.devices)? {
+        bail!("the SE on the emulated chip has no TLS sessions: fewer --sessions than --devices");
+    }
     if args.sessions.is_some() && wanted > most {
         bail!("there are open files for {most} sessions at most (ulimit -n)");
     }

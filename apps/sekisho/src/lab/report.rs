@@ -1,6 +1,7 @@
 //! The lab's report: a table for people, one JSON object for machines.
 
 use anyhow::{Context, Result};
+use sekisho_link::SeId;
 use sekisho_server::SE_REFUSED;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -94,6 +95,8 @@ pub(super) struct Report {
     running_new: u64,
     recovered: BTreeMap<&'static str, u64>,
     sessions: Option<Sessions>,
+    /// The SE on the emulated chip, and the version that it runs.
+    chip: Option<(SeId, u32)>,
 }
 
 impl Report {
@@ -160,11 +163,17 @@ impl Report {
             running_new: 0,
             recovered,
             sessions: None,
+            chip: None,
         })
     }
 
     pub(super) fn with_sessions(mut self, sessions: Option<Sessions>) -> Self {
         self.sessions = sessions;
+        self
+    }
+
+    pub(super) const fn with_chip(mut self, chip: Option<(SeId, u32)>) -> Self {
+        self.chip = chip;
         self
     }
 
@@ -205,6 +214,7 @@ impl Report {
             "version_before": self.version_before, "version_after": self.version_after,
             "seconds": rounded(self.seconds), "recovered": self.recovered, "refused": refused,
             "sessions": self.sessions.as_ref().map(Sessions::json),
+            "chip": self.chip.map(|(id, version)| json!({ "se_id": id.to_string(), "version": version })),
         })
     }
 
@@ -222,6 +232,9 @@ impl Report {
             "  updated  {:>8}   (the SEs themselves: {})",
             self.updated, self.running_new
         );
+        if let Some((id, version)) = self.chip {
+            println!("  of them  {id} on an emulated chip, version {version}");
+        }
         println!("  failed   {:>8}", self.failed);
         println!("  resumed  {:>8}", self.resumed);
         let (micros, bytes) = (

@@ -10,6 +10,7 @@ use sekisho_server::paging::{Paging, PagingConfig, Scheme};
 use sekisho_server::{Certificate, Config, Server};
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
@@ -39,7 +40,7 @@ pub(crate) struct System {
     pub(crate) admin: AdminClient,
     /// The update in the clear, as the rival ways would have to send it.
     pub(crate) image: Vec<u8>,
-    _folder: Folder,
+    folder: Folder,
 }
 
 /// How many of the devices go first.
@@ -81,8 +82,13 @@ impl System {
             server,
             admin,
             image: filled_up(NEXT_PART, size),
-            _folder: folder,
+            folder,
         })
+    }
+
+    /// A folder that goes with the lab.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn page(&self) -> String {
