@@ -33,7 +33,7 @@ check "no answer is another's, and none is lost" 'r["sessions"]["wrong_answers"]
 report=$(lab --devices 100 --faults --sessions 0)
 check "with faults every SE recovers or is refused by name" 'r["updated"] + r["failed"] == 100 and r["resumed"] > 0 and r["failed"] == len(r["refused"])' "$report"
 # What an SE refuses in broadcast mode it proves; a changed authorisation no SE takes for one, and what is no command of anybody's it says nothing of.
-check "a bulk that is tampered with is refused by SEs that prove it" 'all(x["proved_by_se"] == (x["fault"] == "bulk tampered with") for x in r["refused"]) and any(x["proved_by_se"] for x in r["refused"])' "$report"
+check "a bulk that is tampered with is refused by SEs that say so" 'all(x["said_by_se"] == (x["fault"] == "bulk tampered with") for x in r["refused"]) and any(x["said_by_se"] for x in r["refused"])' "$report"
 
 report=$(lab --devices 10 --faults --sessions 10)
 check "sessions, faults and updates in the same SEs" 'r["updated"] + r["failed"] == 10 and r["sessions"]["begun"] >= 10 and r["sessions"]["wrong_answers"] == 0' "$report"

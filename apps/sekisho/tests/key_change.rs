@@ -183,21 +183,10 @@ impl Fleet {
             .collect()
     }
 
-    /// The SE refuses, and proves it; the campaign ends then.
-    fn refuses(&self, number: usize, campaign: &str, sw: &str) {
-        let (code, result) = self.turn(number);
-        assert_eq!(
-            (code, &result["result"], &result["sw"], &result["proved"]),
-            (75, &json!("refused"), &json!(sw), &json!(true)),
-            "{result}"
-        );
+    /// How many targets of a campaign are pending, set aside and given up.
+    fn stands(&self, campaign: &str) -> [Value; 3] {
         let shown = self.fleet(&["show", campaign]);
-        assert_eq!(
-            (&shown["rest"]["refusals"], &shown["rest"]["reports"]),
-            (&json!(1), &json!(0)),
-            "{shown}"
-        );
-        self.fleet(&["do", "abort", campaign]);
+        ["pending", "aside", "failed"].map(|what| shown["rest"][what].clone())
     }
 }
 
@@ -260,14 +249,26 @@ fn keys_change_for_one_se_and_then_for_all() {
     // An update by the new designer reaches it, and not the one that still obeys the old keys.
     let update = fleet.campaign(&fleet.pack(next, "2"), &new, &SES);
     activated(&fleet.turn(0), 1, 2);
-    fleet.refuses(1, &update, "9501");
-    // One by the old designer does not.
-    let update = fleet.campaign(&fleet.pack(present, "3"), &old, &SES[..1]);
-    fleet.refuses(0, &update, "9501");
+    // It waits for its keys, and is asked no more.
+    let waits = fleet.turn(1);
+    assert_eq!(
+        (waits.0, &waits.1["result"]),
+        (75, &json!("not_yet")),
+        "{}",
+        waits.1
+    );
+    assert_eq!(fleet.turn(1).1["result"], "nothing");
+    assert_eq!(fleet.stands(&update), [1, 0, 0].map(Value::from));
+    // One by the old designer does not reach it, and is nobody's failure.
+    let older = fleet.campaign(&fleet.pack(present, "3"), &old, &SES[..1]);
+    assert_eq!(fleet.turn(0).1["result"], "nothing");
+    assert_eq!(fleet.stands(&older), [0, 1, 0].map(Value::from));
 
     // The rest of the fleet follows; who has changed already is none of the targets.
     fleet.campaign("keys.skpk", &old, &SES[1..]);
     activated(&fleet.turn(1), 2, 2);
+    // What has waited comes now.
+    activated(&fleet.turn(1), 1, 2);
     assert_eq!((fleet.obey("1").len(), fleet.obey("2").len()), (0, 2));
     let devices = fleet.fleet(&["devices"]);
     assert_eq!(

@@ -63,6 +63,9 @@ enum Command {
         /// The designer's public key, 130 hexadecimal digits
         #[arg(long)]
         designer: String,
+        /// Version of the design system's keys that SEs obey which take it, where it is another than the server would say
+        #[arg(long, value_name = "N")]
+        key_version: Option<u32>,
     },
     /// Make a campaign for all devices, or some
     Create {
@@ -271,8 +274,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let wanted = json!({ "kvn": kvn.0 });
             client.post(&format!("devices/{se_id}/key-set"), wanted.to_string().as_bytes())?
         }
-        Command::Upload { package, designer } => {
-            client.post(&format!("packages?designer={designer}"), &files::read(package)?)?
+        Command::Upload {
+            package,
+            designer,
+            key_version,
+        } => {
+            let key_version = key_version.map(|version| format!("&key_version={version}"));
+            let which = format!("packages?designer={designer}{}", key_version.unwrap_or_default());
+            client.post(&which, &files::read(package)?)?
         }
         Command::Create {
             name,

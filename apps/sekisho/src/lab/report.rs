@@ -20,8 +20,8 @@ struct Refused {
     fault: &'static str,
     /// The server's words.
     detail: String,
-    /// Whether the SE itself has proved that it refused.
-    proved: bool,
+    /// Whether the SE itself has said, under its key, that it refused.
+    said_by_se: bool,
 }
 
 /// What came of the sessions beside the update.
@@ -130,7 +130,7 @@ impl Report {
                 let detail = failure["detail"].as_str().unwrap_or_default().to_owned();
                 Refused {
                     fault: fault_of.get(&id).copied().unwrap_or("no fault was planned"),
-                    proved: detail.starts_with(SE_REFUSED),
+                    said_by_se: detail.starts_with(SE_REFUSED),
                     id,
                     detail,
                 }
@@ -201,7 +201,7 @@ impl Report {
             .iter()
             .map(|refused| {
                 json!({
-                    "se_id": refused.id, "fault": refused.fault, "detail": refused.detail, "proved_by_se": refused.proved,
+                    "se_id": refused.id, "fault": refused.fault, "detail": refused.detail, "said_by_se": refused.said_by_se,
                 })
             })
             .collect();
@@ -270,20 +270,20 @@ impl Report {
 }
 
 impl Report {
-    /// Who was given up for which fault, and whether the SE has proved it.
+    /// Who was given up for which fault, and whether the SE has said so itself.
     #[allow(clippy::print_stdout, reason = "the report is what the command is for")]
     fn print_refused(&self) {
         let mut faults: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for refused in &self.refused {
-            let (all, proved) = faults.entry(refused.fault).or_default();
+            let (all, said) = faults.entry(refused.fault).or_default();
             *all += 1;
-            *proved += u64::from(refused.proved);
+            *said += u64::from(refused.said_by_se);
         }
         if !faults.is_empty() {
-            println!("\n  given up                        SEs  refused by them");
+            println!("\n  given up                        SEs     said by them");
         }
-        for (fault, (all, proved)) in faults {
-            println!("  {fault:<30}{all:>5}{proved:>17}");
+        for (fault, (all, said)) in faults {
+            println!("  {fault:<30}{all:>5}{said:>17}");
         }
         for refused in &self.refused {
             println!("  {}: {}", refused.id, refused.detail);

@@ -14,12 +14,14 @@ use sekisho_link::{
 };
 use sekisho_store::{
     CampaignRow, CohortCounts, Counts, DeviceRow, NewCampaign, NewPackage, State as CampaignState,
+    TargetState,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 use crate::app::{App, now};
+use crate::policy;
 use crate::problem::Problem;
 
 type Shared = State<Arc<App>>;
@@ -33,6 +35,9 @@ const NAME_MAX: usize = 100;
 
 /// How many campaigns an answer lists.
 const LISTED: u32 = 100;
+
+/// How many targets that were given up, or set aside, an answer lists.
+const LISTED_TARGETS: u32 = 1000;
 
 /// The routes.
 pub(crate) fn routes(app: Arc<App>) -> Router {
@@ -181,6 +186,8 @@ async fn key_set(State(app): Shared, Path(id): Path<String>, bytes: Bytes) -> An
 struct Designer {
     /// The designer's public key, uncompressed, in hex: packages signed by another are refused.
     designer: String,
+    /// Version of the design system's keys that the package is for; what the server makes of the designer if it is left out.
+    key_version: Option<u32>,
 }
 
 async fn upload(State(app): Shared, Query(query): Query<Designer>, bytes: Bytes) -> Answer {
@@ -221,18 +228,27 @@ async fn upload(State(app): Shared, Query(query): Query<Designer>, bytes: Bytes)
             manifest.target
         )));
     }
+    let is_led_to =
+        manifest.target == Manifest::KEYS && query.key_version.is_some_and(|of| of >= manifest.version);
+    if query.key_version == Some(0) || is_led_to {
+        return Err(Problem::bad_request(
+            "key_version: of the keys that an SE obeys before it takes the package, 1 or more, and below what a key change leads to",
+        ));
+    }
     let kept = NewPackage {
         package_id: manifest.package_id,
         target: manifest.target,
         version: manifest.version,
         custody: package.source.custody(),
+        designer: key.to_sec1(),
+        key_version: query.key_version,
         bytes: &bytes,
     };
-    app.store.add_package(&kept, now()).await?;
+    let key_version = app.store.add_package(&kept, now()).await?;
     let id = hex::encode(manifest.package_id);
     Ok(json_answer(
         StatusCode::CREATED,
-        &json!({ "package_id": id, "target": manifest.target, "version": manifest.version }),
+        &json!({ "package_id": id, "target": manifest.target, "version": manifest.version, "key_version": known_keys(key_version) }),
     ))
 }
 
@@ -359,10 +375,15 @@ fn delivery(app: &App, campaign: Campaign, package: &[u8], p_mob: &[u8]) -> Resu
     Ok(delivery)
 }
 
+/// For which keys a package is, if it is known.
+fn known_keys(version: u32) -> Option<u32> {
+    (version > 0).then_some(version)
+}
+
 fn cohort(counts: &CohortCounts) -> Value {
     json!({
         "total": counts.total(), "pending": counts.pending, "authorised": counts.authorised,
-        "updated": counts.updated, "failed": counts.failed, "failed_proved": counts.failed_proved,
+        "updated": counts.updated, "failed": counts.failed, "aside": counts.aside, "failed_proved": counts.failed_proved,
         "refusals": counts.refusals, "reports": counts.reports, "resumed": counts.resumed,
     })
 }
@@ -370,6 +391,7 @@ fn cohort(counts: &CohortCounts) -> Value {
 fn describe(row: &CampaignRow, counts: &Counts) -> Value {
     json!({
         "id": row.id.to_string(), "name": row.name, "package_id": hex::encode(row.package_id), "target": row.target, "version": row.version,
+        "key_version": known_keys(row.key_version),
         "custody": row.custody as u8, "state": row.state.as_str(), "reason": row.reason, "rest_open": row.rest_open,
         "success_threshold": row.success_threshold, "error_threshold": row.error_threshold, "attempts_max": row.attempts_max,
         "delivery_bytes": row.delivery_bytes, "canary": cohort(&counts.canary), "rest": cohort(&counts.rest),
@@ -392,7 +414,10 @@ async fn campaigns(State(app): Shared) -> Answer {
 async fn campaign(State(app): Shared, Path(id): Path<String>) -> Answer {
     let id = campaign_id(&id)?;
     let mut value = describe(&app.store.campaign(id).await?, &app.store.counts(id).await?);
-    let failures = app.store.failures(id, 1000).await?;
+    let failures = app
+        .store
+        .failures(id, TargetState::Failed, LISTED_TARGETS)
+        .await?;
     value["failures"] = failures
         .iter()
         .map(|failure| {
@@ -401,6 +426,11 @@ async fn campaign(State(app): Shared, Path(id): Path<String>) -> Answer {
                 "refusals": failure.refusals, "reports": failure.reports,
             })
         })
+        .collect();
+    let aside = app.store.failures(id, TargetState::Aside, LISTED_TARGETS).await?;
+    value["set_aside"] = aside
+        .iter()
+        .map(|aside| json!({ "se_id": aside.se_id.to_string(), "detail": aside.detail }))
         .collect();
     Ok(json_answer(StatusCode::OK, &value))
 }
@@ -414,7 +444,12 @@ async fn act(State(app): Shared, Path((id, verb)): Path<(String, String)>) -> An
         "pause" => (&[Running], Paused),
         "resume" => {
             // A person has looked at the failures so far: the limit counts from here.
-            let counts = app.store.counts(id).await?;
+            let (row, counts) = (app.store.campaign(id).await?, app.store.counts(id).await?);
+            if let Some(reason) = policy::stays_paused(row, &counts) {
+                return Err(Problem::conflict(format!(
+                    "it would pause itself again, {reason}: retry gives those that were given up another try"
+                )));
+            }
             app.store
                 .tolerate(id, counts.canary.failed + counts.rest.failed)
                 .await?;
@@ -422,11 +457,19 @@ async fn act(State(app): Shared, Path((id, verb)): Path<(String, String)>) -> An
         }
         "abort" => (&[Draft, Running, Paused], Aborted),
         "retry" => {
+            let row = app.store.campaign(id).await?;
+            // What a person has paused goes on when a person says so: a pause of the campaign's own has a reason.
+            let is_paused = row.state == Paused && row.reason.is_empty();
+            let to = if is_paused { Paused } else { Running };
             app.store
-                .set_campaign_state(id, &[Running, Paused, Done], Running, "", now())
+                .set_campaign_state(id, &[Running, Paused, Done], to, "", now())
                 .await?;
             app.store.retry_failed(id).await?;
-            (&[Running], Running)
+            if is_paused {
+                (&[Paused], Paused)
+            } else {
+                (&[Running], Running)
+            }
         }
         _ => {
             return Err(Problem::bad_request(
@@ -435,6 +478,9 @@ async fn act(State(app): Shared, Path((id, verb)): Path<(String, String)>) -> An
         }
     };
     app.store.set_campaign_state(id, from, to, "", now()).await?;
+    if to == Running {
+        app.store.settle_campaign(id, now()).await?;
+    }
     app.judge(id).await?;
     let row = app.store.campaign(id).await?;
     Ok(json_answer(

@@ -171,6 +171,14 @@ impl App {
         }
     }
 
+    /// An SE has proved a version: what that means to other campaigns.
+    pub(crate) async fn settle(&self, se_id: SeId) -> Result<(), Problem> {
+        for campaign in self.store.settle_device(se_id, now()).await? {
+            self.judge(campaign).await?;
+        }
+        Ok(())
+    }
+
     /// Something has changed: judges the campaign, and wakes the live page.
     pub(crate) async fn judge(&self, id: Campaign) -> Result<(), Problem> {
         let campaign = self.store.campaign(id).await?;

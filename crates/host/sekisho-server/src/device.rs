@@ -3,20 +3,22 @@
 use axum::Router;
 use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use sekisho_apdu::Writer;
 use sekisho_hsm::{AuthoriseRequest, HsmError, authorise};
 use sekisho_link::{Campaign, Equ, LoaderState, Manifest, Offer, Package, SeId, Staging, Version, Wants};
 use sekisho_store::{
-    Access as DeviceAccess, Grant, Issue, Issued, Report, State as CampaignState, Target, TargetState, Word,
+    Access as DeviceAccess, CampaignRow, DeviceRow, Grant, Issue, Issued, Report, State as CampaignState,
+    Target, TargetState, Word,
 };
 use std::sync::Arc;
 
 use crate::app::{App, now};
 use crate::device_status;
 use crate::metrics::Metrics;
+use crate::policy::{self, Keys};
 use crate::problem::Problem;
 use crate::ranges;
 
@@ -117,8 +119,13 @@ async fn offer(
 async fn delivery(
     State(app): Shared,
     Path(campaign): Path<String>,
-    headers: HeaderMap,
+    method: Method,
+    mut headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    // Of other methods than GET a range is passed over (RFC 9110, 14.2).
+    if method != Method::GET {
+        headers.remove(header::RANGE);
+    }
     let campaign: Campaign = campaign
         .parse()
         .map_err(|_| Problem::bad_request("a campaign has 16 hexadecimal digits"))?;
@@ -133,7 +140,12 @@ async fn delivery(
 }
 
 /// May this SE have an authorisation of this campaign now?
-async fn admit(app: &App, version: Version, campaign: Campaign, se_id: SeId) -> Result<u8, Problem> {
+async fn admit(
+    app: &App,
+    version: Version,
+    campaign: Campaign,
+    se_id: SeId,
+) -> Result<(DeviceRow, CampaignRow), Problem> {
     let device = app.store.device(se_id).await?;
     if device.access == DeviceAccess::Blocked {
         return Err(Problem::forbidden(
@@ -161,11 +173,11 @@ async fn admit(app: &App, version: Version, campaign: Campaign, se_id: SeId) -> 
         | (
             _,
             Target {
-                state: TargetState::Updated | TargetState::Failed,
+                state: TargetState::Updated | TargetState::Failed | TargetState::Aside,
                 ..
             },
         ) => Err(Problem::forbidden("the campaign is over for this SE")),
-        (CampaignState::Running, target) if target.is_canary || row.rest_open => Ok(device.kvn),
+        (CampaignState::Running, target) if target.is_canary || row.rest_open => Ok((device, row)),
         _ => Err(Problem::not_yet(30, "the campaign is not open for this SE yet")),
     }
 }
@@ -241,8 +253,8 @@ async fn equ(version: Version, app: Arc<App>, se_id: String, request: Request) -
     let equ = Equ::decode(&body).map_err(|error| Problem::bad_request(format!("this is no EQU: {error}")))?;
     of_url((equ.version, equ.se_id), (version, se_id))?;
     check_wants(&equ)?;
-    let kvn = admit(&app, version, equ.campaign, se_id).await?;
-    let issue = make(&app, &equ, kvn).await?;
+    let (device, row) = admit(&app, version, equ.campaign, se_id).await?;
+    let issue = make(&app, &equ, &device, &row).await?;
     let campaign = issue.campaign;
     match app.store.issue(issue).await? {
         Issued::Leaves(bytes) => {
@@ -260,6 +272,23 @@ async fn equ(version: Version, app: Arc<App>, se_id: String, request: Request) -
     }
 }
 
+/// Ends a campaign for an SE that asks: what has become of the target, and what its device is told.
+async fn over(app: &App, equ: &Equ<'_>, word: Word, detail: String) -> Result<Problem, Problem> {
+    let report = Report {
+        se_id: equ.se_id,
+        campaign: equ.campaign,
+        word,
+        attempts_max: app.store.campaign(equ.campaign).await?.attempts_max,
+        detail: detail.clone(),
+        at: now(),
+    };
+    app.store.report(report).await?;
+    app.judge(equ.campaign).await?;
+    Ok(Problem::forbidden(format!(
+        "{detail}: the campaign is over for it"
+    )))
+}
+
 /// What the SE says of the package's target. One that says nothing of it does not have it: its target is given up, and nobody is blocked for it.
 async fn state_of(app: &App, equ: &Equ<'_>, target: u8) -> Result<LoaderState, Problem> {
     if let Some(state) = equ.states.of(target) {
@@ -270,20 +299,39 @@ async fn state_of(app: &App, equ: &Equ<'_>, target: u8) -> Result<LoaderState, P
             "the state is of another target than the package",
         ));
     }
-    let detail = format!("the SE says nothing of target {target:02X}");
-    let report = Report {
-        se_id: equ.se_id,
-        campaign: equ.campaign,
-        word: Word::Unfit,
-        attempts_max: app.store.campaign(equ.campaign).await?.attempts_max,
-        detail: detail.clone(),
-        at: now(),
+    let detail = format!("the SE says nothing of target {target:02X}, which this campaign is of");
+    Err(over(app, equ, Word::Unfit, detail).await?)
+}
+
+/// Nothing leaves that the SE would be right to refuse. Its target is set aside, or updated where it has proved to have this very package; one for keys
+/// that the SE does not obey yet waits for them.
+async fn check_fit(
+    app: &App,
+    equ: &Equ<'_>,
+    (device, row): (&DeviceRow, &CampaignRow),
+    manifest: &Manifest,
+    said: u32,
+) -> Result<(), Problem> {
+    // An SE that does not say it has not changed its keys yet.
+    let keys_state = equ.states.of(Manifest::KEYS);
+    let keys_said = keys_state.map_or(Manifest::FIRST_KEY_VERSION, |state| state.version);
+    let proved = device.proved_version(manifest.target);
+    let detail = match (
+        policy::right_to_refuse(manifest, proved, said),
+        policy::keys(row.key_version, device.key_version, keys_said),
+    ) {
+        (None, Keys::Right) => return Ok(()),
+        (None, Keys::Later(why)) => {
+            app.store.note_key_version(equ.se_id, keys_said).await?;
+            return Err(Problem::not_yet(30, why));
+        }
+        (Some(why), _) | (None, Keys::Gone(why)) => why,
     };
-    app.store.report(report).await?;
-    app.judge(equ.campaign).await?;
-    Err(Problem::forbidden(format!(
-        "{detail}, which this campaign is of: it is over for it"
-    )))
+    if keys_state.is_some() {
+        app.store.note_key_version(equ.se_id, keys_said).await?;
+    }
+    app.settle(equ.se_id).await?;
+    Err(over(app, equ, Word::Aside, detail).await?)
 }
 
 /// What is granted. A device of version 1 asks for both and is given what is left to be done.
@@ -325,7 +373,8 @@ async fn other_key_set(app: &App, equ: &Equ<'_>, known: u8) -> Result<Problem, P
 }
 
 /// Makes the authorisation, which does not leave before it is durable.
-async fn make(app: &App, equ: &Equ<'_>, kvn: u8) -> Result<Issue, Problem> {
+async fn make(app: &App, equ: &Equ<'_>, device: &DeviceRow, row: &CampaignRow) -> Result<Issue, Problem> {
+    let kvn = device.kvn;
     if equ.kvn != kvn {
         return Err(other_key_set(app, equ, kvn).await?);
     }
@@ -339,6 +388,7 @@ async fn make(app: &App, equ: &Equ<'_>, kvn: u8) -> Result<Issue, Problem> {
     let package = stored(&bulk.package)?;
     let manifest = &package.source.manifest;
     let state = state_of(app, equ, manifest.target).await?;
+    check_fit(app, equ, (device, row), manifest, state.version).await?;
     let grant = grant(equ, state)?;
     let request = AuthoriseRequest {
         version: grant.version,

@@ -27,8 +27,12 @@ pub(crate) async fn status(
     of_url((status.version, status.se_id), (version, se_id))?;
     let target = app.store.target(status.campaign, se_id).await?;
     let report = judge(&app, &status, target).await?;
+    let proves_version = matches!(report.word, Word::Updated { .. });
     let standing = app.store.report(report).await?;
     app.judge(status.campaign).await?;
+    if proves_version {
+        app.settle(se_id).await?;
+    }
     let verdict = policy::verdict(&standing);
     Ok(encoded::<{ Verdict::LEN }>(|out| verdict.encode(out)))
 }
@@ -47,7 +51,7 @@ fn said(status: &Status) -> String {
     }
 }
 
-/// How the words begin that say what an SE has proved to have refused.
+/// How the words begin that say what an SE has refused, as it says itself under its key.
 pub const SE_REFUSED: &str = "its SE refused";
 
 /// What the SE refused, in words.
@@ -59,7 +63,7 @@ fn refused(refusal: &Refusal, speaks_against_se: bool) -> String {
     let proved = if speaks_against_se {
         "proved"
     } else {
-        "proved, and brought about by its device or on the way"
+        "it says so itself, and its device, the way or a package for other keys can have brought it about"
     };
     format!(
         "{SE_REFUSED} {what} with {}, {}; {proved}",
@@ -183,6 +187,7 @@ async fn verify_refusal(
         campaign: status.campaign,
         manifest,
         commands: commands(&bulk.delivery)?,
+        has_the_keys: app.store.has_the_keys(status.se_id, status.campaign).await?,
     };
     Ok(receipts::check_refusal(refusal, &expected, issued))
 }

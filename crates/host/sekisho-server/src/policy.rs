@@ -1,6 +1,6 @@
 //! When a campaign goes on, pauses itself or is done, and what a device is told: rules without clock or database.
 
-use sekisho_link::{Access, Verdict};
+use sekisho_link::{Access, Manifest, Verdict};
 use sekisho_store::{Access as DeviceAccess, CampaignRow, Counts, Standing, State, TargetState};
 
 /// Seconds before the first repetition; it doubles with each failure.
@@ -17,7 +17,7 @@ pub enum Step {
     OpenRest,
     /// Too many failures: pause, for a person to look at it.
     Pause(String),
-    /// Every target is updated or given up.
+    /// Every target is updated, given up or set aside.
     Finish,
 }
 
@@ -29,17 +29,16 @@ pub fn step(campaign: &CampaignRow, counts: &Counts) -> Step {
     let failed = counts.canary.failed + counts.rest.failed;
     let open = counts.canary.pending + counts.canary.authorised;
     let total = counts.canary.total() + counts.rest.total();
-    if open == 0
-        && counts.canary.updated * 100 < counts.canary.total() * u64::from(campaign.success_threshold)
-    {
+    let aside = counts.canary.aside + counts.rest.aside;
+    // Who was set aside has tried nothing, and failed nothing.
+    let canaries = counts.canary.total() - counts.canary.aside;
+    if open == 0 && counts.canary.updated * 100 < canaries * u64::from(campaign.success_threshold) {
         return Step::Pause(format!(
             "canary cohort: {} of {} updated, {} % wanted",
-            counts.canary.updated,
-            counts.canary.total(),
-            campaign.success_threshold
+            counts.canary.updated, canaries, campaign.success_threshold
         ));
     }
-    if counts.canary.updated + counts.rest.updated + failed == total {
+    if counts.canary.updated + counts.rest.updated + failed + aside == total {
         return Step::Finish;
     }
     if failed >= u64::from(campaign.error_threshold) {
@@ -57,11 +56,78 @@ pub fn step(campaign: &CampaignRow, counts: &Counts) -> Step {
     }
 }
 
+/// Why a paused campaign would pause itself again as soon as it goes on, whatever failures are tolerated.
+pub(crate) fn stays_paused(campaign: CampaignRow, counts: &Counts) -> Option<String> {
+    if campaign.state != State::Paused {
+        return None;
+    }
+    let going_on = CampaignRow {
+        state: State::Running,
+        error_threshold: u32::MAX,
+        ..campaign
+    };
+    match step(&going_on, counts) {
+        Step::Pause(reason) => Some(reason),
+        Step::Stay | Step::OpenRest | Step::Finish => None,
+    }
+}
+
+/// Whether a package is for the keys of the design system that an SE obeys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// It is, as far as is known.
+    Right,
+    /// It is for later ones: the SE may take it when it has changed its keys.
+    Later(String),
+    /// It is for earlier ones, to which no SE comes back.
+    Gone(String),
+}
+
+/// Compares the keys that a package is for (0: not known) with those that the SE has proved to obey (0: it has proved none) and those that its device
+/// says. Nobody goes back: the higher version holds.
+pub(crate) fn keys(of_package: u32, proved: u32, said: u32) -> Keys {
+    let obeyed = proved.max(said);
+    let whose = if proved == obeyed {
+        "its SE has proved to obey"
+    } else {
+        "its device says that the SE obeys"
+    };
+    let words =
+        || format!("{whose} keys of version {obeyed}, the package is for those of version {of_package}");
+    match of_package {
+        0 => Keys::Right,
+        of_package if of_package == obeyed => Keys::Right,
+        of_package if of_package > obeyed => Keys::Later(words()),
+        _ => Keys::Gone(words()),
+    }
+}
+
+/// Why an SE would be right to refuse a package, by the version that it has of the package's part; `None`: it may take it. What it has proved goes
+/// before what its device says, where that is less.
+pub(crate) fn right_to_refuse(manifest: &Manifest, proved: Option<u32>, said: u32) -> Option<String> {
+    let version = proved.map_or(said, |proved| proved.max(said));
+    let whose = if proved == Some(version) {
+        "its SE has proved version"
+    } else {
+        "its device says that the SE has version"
+    };
+    let why = if version >= manifest.version {
+        format!("the package's is {}", manifest.version)
+    } else if version < manifest.min_previous {
+        format!("the package replaces {} and above", manifest.min_previous)
+    } else {
+        return None;
+    };
+    Some(format!("{whose} {version}, {why}"))
+}
+
 /// What a device is told once its report is durable. Who is given up without a proof of its SE is not blocked: its campaign is over, no more.
 pub fn verdict(standing: &Standing) -> Verdict {
     let of = |access, retry_after| Verdict { access, retry_after };
     match (standing.access, standing.state) {
-        (_, TargetState::Updated) | (DeviceAccess::Allowed, TargetState::Failed) => of(Access::Allowed, 0),
+        (_, TargetState::Updated) | (DeviceAccess::Allowed, TargetState::Failed | TargetState::Aside) => {
+            of(Access::Allowed, 0)
+        }
         (DeviceAccess::Blocked, _) => of(Access::Blocked, 0),
         (DeviceAccess::Allowed, TargetState::Pending | TargetState::Authorised) => {
             let failures = standing.reports.max(standing.refusals);
@@ -91,6 +157,7 @@ mod tests {
             success_threshold: 75,
             error_threshold: 3,
             attempts_max: 3,
+            key_version: 1,
             delivery_bytes: 0,
             delivery_sha256: [0; 32],
             announced: None,

@@ -65,6 +65,7 @@ impl From<StoreError> for Problem {
                 format!("there is no such {what}"),
             ),
             StoreError::Conflict(why) => Self::conflict(why),
+            StoreError::Target(..) => Self::bad_request(error.to_string()),
             error => {
                 tracing::error!(%error, "store");
                 Self::new(

@@ -4,13 +4,24 @@ use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http_range_header::RangeUnsatisfiableError;
+use http_range_header::{EndPosition, RangeUnsatisfiableError, StartPosition, SyntacticallyCorrectRange};
+
+/// A tag of If-None-Match, which compares weakly (13.1.2).
+fn weak(tag: &str) -> &str {
+    let tag = tag.trim();
+    tag.strip_prefix("W/").unwrap_or(tag)
+}
+
+/// A range that ends before it begins is none (14.1.1).
+const fn is_none(range: &SyntacticallyCorrectRange) -> bool {
+    matches!((range.start, range.end), (StartPosition::Index(start), EndPosition::Index(end)) if end < start)
+}
 
 /// The whole, one range of it, 304 or 416. Several ranges at once are answered with the whole, which is always allowed.
 pub(crate) fn respond(headers: &HeaderMap, etag: &str, content: &Bytes) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if text(header::IF_NONE_MATCH)
-        .is_some_and(|tags| tags == "*" || tags.split(',').any(|tag| tag.trim() == etag))
+        .is_some_and(|tags| tags == "*" || tags.split(',').any(|tag| weak(tag) == etag))
     {
         return answer(StatusCode::NOT_MODIFIED, etag, Bytes::new(), None);
     }
@@ -20,11 +31,15 @@ pub(crate) fn respond(headers: &HeaderMap, etag: &str, content: &Bytes) -> Respo
         return answer(StatusCode::OK, etag, content.clone(), None);
     };
     // Of several, whether they overlap or not, none is looked at.
-    let parsed = http_range_header::parse_range_header(range).ok();
-    let Some(parsed) = parsed.filter(|parsed| parsed.ranges.len() == 1) else {
+    let total = u64::try_from(content.len()).unwrap_or(u64::MAX);
+    let parsed = match http_range_header::parse_range_header(range) {
+        // The last none of its bytes: right, and not to be had (14.1.2).
+        Err(RangeUnsatisfiableError::ZeroSuffix) => return unsatisfiable(etag, total),
+        parsed => parsed.ok(),
+    };
+    let Some(parsed) = parsed.filter(|parsed| matches!(&parsed.ranges[..], [one] if !is_none(one))) else {
         return answer(StatusCode::OK, etag, content.clone(), None);
     };
-    let total = u64::try_from(content.len()).unwrap_or(u64::MAX);
     let valid = match parsed.validate(total) {
         // More than there is, counted from the end: all there is (14.1.2).
         Err(RangeUnsatisfiableError::FileSuffixOutOfBounds) if total > 0 => Ok(vec![0..=total - 1]),
@@ -48,13 +63,18 @@ pub(crate) fn respond(headers: &HeaderMap, etag: &str, content: &Bytes) -> Respo
             )
         }
         Ok(_) => answer(StatusCode::OK, etag, content.clone(), None),
-        Err(_) => answer(
-            StatusCode::RANGE_NOT_SATISFIABLE,
-            etag,
-            Bytes::new(),
-            Some(format!("bytes */{total}")),
-        ),
+        Err(_) => unsatisfiable(etag, total),
     }
+}
+
+fn unsatisfiable(etag: &str, total: u64) -> Response {
+    let extent = format!("bytes */{total}");
+    answer(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        etag,
+        Bytes::new(),
+        Some(extent),
+    )
 }
 
 fn answer(status: StatusCode, etag: &str, content: Bytes, extent: Option<String>) -> Response {
@@ -104,6 +124,11 @@ mod tests {
             ask(&[(header::RANGE, "bytes=3-")]),
             (206, "bytes 3-9/10".into(), 7)
         );
+        assert_eq!(ask(&[(header::RANGE, "bytes=5-2")]), (200, String::new(), 10));
+        assert_eq!(ask(&[(header::RANGE, "bytes=-0")]), (416, "bytes */10".into(), 0));
+        for (tags, status) in [("W/\"tag\"", 304), ("\"x\", W/\"tag\"", 304), ("W/\"x\"", 200)] {
+            assert_eq!(ask(&[(header::IF_NONE_MATCH, tags)]).0, status, "{tags}");
+        }
         assert_eq!(
             ask(&[(header::RANGE, "bytes=-2")]),
             (206, "bytes 8-9/10".into(), 2)

@@ -62,6 +62,10 @@ pub(crate) fn check(receipt: &Receipt, expected: &Expected<'_>) -> Result<(), &'
 /// about: by a changed byte or an unprotected command (6982, 6700, 6A86), or by an EQU that says of the SE what is not so (6985, 9504, 9506).
 const OF_THE_SE: [u16; 7] = [0x6A80, 0x6A84, 0x6A88, 0x9501, 0x9502, 0x9503, 0x9505];
 
+/// Those of them that come as well where the package is of other keys than the SE's: its signature, what its Kos opens, what its codes are made with.
+/// Whose campaigns they are brings them about.
+const OF_THE_KEYS: [u16; 3] = [0x6A80, 0x9501, 0x9503];
+
 /// What is known before a refusal comes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExpectedRefusal<'a> {
@@ -71,6 +75,8 @@ pub(crate) struct ExpectedRefusal<'a> {
     pub(crate) manifest: &'a Manifest,
     /// Commands of the bulk: its blocks, and the way back, whose number is the next block of one who has all of them.
     pub(crate) commands: usize,
+    /// Whether it is known that the package is for the keys that the SE obeys.
+    pub(crate) has_the_keys: bool,
 }
 
 /// Compares a refusal whose MAC is right, and says whether it speaks against the SE. `issued` is what the authorisation of its sequence counter was
@@ -87,6 +93,7 @@ pub(crate) fn check_refusal(
         campaign: of_campaign,
         manifest,
         commands,
+        has_the_keys,
     } = *expected;
     // No `..`: a new field does not stay unread. The counter is in `issued`.
     let Refusal {
@@ -136,7 +143,8 @@ pub(crate) fn check_refusal(
     }
     // An SE that has a version which the package may not replace is right to refuse: its device said another one when it asked.
     let may_be_replaced = manifest.min_previous..manifest.version;
-    Ok(OF_THE_SE.contains(&sw.0) && (!says_target || may_be_replaced.contains(version)))
+    let can_be_its_own = OF_THE_SE.contains(&sw.0) && (has_the_keys || !OF_THE_KEYS.contains(&sw.0));
+    Ok(can_be_its_own && (!says_target || may_be_replaced.contains(version)))
 }
 
 #[cfg(test)]
@@ -277,6 +285,7 @@ mod tests {
             campaign: Campaign(7),
             manifest: &MANIFEST,
             commands: 7,
+            has_the_keys: true,
         };
         check_refusal(refusal, &expected, issued)
     }
@@ -340,6 +349,17 @@ mod tests {
             .filter(|sw| of(changed(|r| r.sw = StatusWord(*sw))))
             .collect();
         assert_eq!(against, OF_THE_SE);
+        let with_other_keys = ExpectedRefusal {
+            campaign: Campaign(7),
+            manifest: &MANIFEST,
+            commands: 7,
+            has_the_keys: false,
+        };
+        let against = OF_THE_SE.into_iter().filter(|sw| {
+            let refusal = changed(|r| r.sw = StatusWord(*sw));
+            check_refusal(&refusal, &with_other_keys, granted(Wants::BOTH)).unwrap()
+        });
+        assert_eq!(against.collect::<Vec<_>>(), [0x6A84, 0x6A88, 0x9502, 0x9505]);
         let with_version = |version| of(changed(|r| r.version = version));
         assert_eq!(
             [0, 1, 2, 4, 5, 6].map(with_version),

@@ -352,3 +352,75 @@ async fn what_runs_is_on_the_page_however_many_campaigns_came_behind_it() {
     assert_eq!(listed["campaigns"][13]["canary"]["pending"], 1);
     f.server.stop().await;
 }
+
+/// A target that is named twice, in whichever case, or that nobody has registered, is said by its id, and there is no campaign.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaigns_targets_are_devices_each_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = Fixture::start(folder.path(), &Arc::new(SoftHsm::generate().unwrap())).await;
+    let id = start_campaign(&f);
+    let made = f.read(&format!("/api/v1/campaigns/{id}"));
+    let (se, unknown) = (SE.to_string(), SeId([7; 10]).to_string());
+    for (targets, why) in [
+        ([&se, &se], format!("{se} is named twice")),
+        ([&se, &se.to_uppercase()], format!("{se} is named twice")),
+        ([&se, &unknown], format!("{unknown} is not registered")),
+        ([&unknown, &unknown], format!("{unknown} is not registered")),
+    ] {
+        let wanted = json!({ "name": "test", "package_id": made["package_id"], "targets": targets });
+        let wanted = wanted.to_string();
+        let answer = f.post("/api/v1/campaigns", &f.server.admin_token, wanted.as_bytes());
+        assert_problem(&why, &answer, 400);
+        assert!(String::from_utf8_lossy(&answer.2).contains(&why), "{answer:?}");
+    }
+    let campaigns = f.read("/api/v1/campaigns");
+    assert_eq!(campaigns["campaigns"].as_array().unwrap().len(), 1);
+    f.server.stop().await;
+}
+
+/// What a person has paused goes on when a person says so; what would pause itself at once does not go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn verbs_do_what_they_say_or_say_why_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = Fixture::start(folder.path(), &Arc::new(SoftHsm::generate().unwrap())).await;
+    let id = start_campaign(&f);
+    let act = |verb: &str| {
+        f.post(
+            &format!("/api/v1/campaigns/{id}/{verb}"),
+            &f.server.admin_token,
+            b"",
+        )
+    };
+    let state = || f.read(&format!("/api/v1/campaigns/{id}"))["state"].clone();
+    assert_eq!((act("pause").0, state()), (200, json!("paused")));
+    assert_eq!((act("retry").0, state()), (200, json!("paused")));
+    assert_eq!((act("resume").0, state()), (200, json!("running")));
+    // The only canary fails.
+    let link = f.link_token(SE);
+    assert_eq!(f.post(&format!("/device/v1/{SE}/equ"), &link, &equ(id, 0)).0, 200);
+    let status = format!("534b535401{SE}{id}0200000000");
+    for _ in 0..2 {
+        let path = format!("/device/v1/{SE}/status");
+        assert_eq!(f.post(&path, &link, &hex::decode(&status).unwrap()).0, 200);
+    }
+    assert_eq!(state(), "paused");
+    let events = f.read("/api/v1/events").to_string();
+    let answer = act("resume");
+    assert_problem("resume", &answer, 409);
+    assert!(
+        String::from_utf8_lossy(&answer.2).contains("0 of 1 updated"),
+        "{answer:?}"
+    );
+    assert_eq!(
+        (state(), f.read("/api/v1/events").to_string()),
+        (json!("paused"), events)
+    );
+    assert_eq!((act("retry").0, state()), (200, json!("running")));
+    // A range of HEAD is passed over.
+    let url = f.url(&format!("/device/v2/deliveries/{id}"));
+    let whole = f.get(&format!("/device/v2/deliveries/{id}"), "", None).2.len();
+    let head = f.http.head(url).header("Range", "bytes=0-4").call().unwrap();
+    let length = head.headers()["content-length"].to_str().unwrap().to_owned();
+    assert_eq!((head.status().as_u16(), length), (200, whole.to_string()));
+    f.server.stop().await;
+}

@@ -242,12 +242,10 @@ async fn the_previous_version_is_the_one_that_the_last_receipt_proved() {
         f.report(second, right(second, &manifest, 5)).access,
         Access::Retry
     );
-    // A request after the update says nothing of the version before it.
-    assert_eq!(f.ask(second, 1, 0x70, 9).0, 200);
-    assert_eq!(
-        f.report(second, right(second, &manifest, 9)).access,
-        Access::Retry
-    );
+    // A request after the update is granted nothing, and says nothing of the version before it.
+    assert_eq!(f.ask(second, 1, 0x70, 9).0, 403);
+    f.report(second, right(second, &manifest, 9));
+    assert_eq!(f.known(second), (0, 5));
     assert_eq!(
         f.report(second, right(second, &manifest, 6)).access,
         Access::Allowed

@@ -220,20 +220,25 @@ async fn walk_broadcast_update(page: &str) -> (usize, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let f = Fixture::start(folder.path(), &Arc::new(SoftHsm::generate().unwrap())).await;
     let ceremony = Ceremony::generate().unwrap();
-    let options = PackOptions {
-        version: 2,
-        min_previous: 1,
-        custody: Custody::Hsm,
-    };
-    let package = ceremony
-        .pack(&block(BROADCAST_UPDATE, "module"), options)
-        .unwrap();
-    let manifest = Package::decode(&package).unwrap().source.manifest;
+    let [package, package_3] = [2, 3].map(|version| {
+        let options = PackOptions {
+            version,
+            min_previous: 1,
+            custody: Custody::Hsm,
+        };
+        ceremony
+            .pack(&block(BROADCAST_UPDATE, "module"), options)
+            .unwrap()
+    });
+    let [manifest, manifest_3] =
+        [&package, &package_3].map(|package| Package::decode(package).unwrap().source.manifest);
     let register = |se_id: SeId| json!([{ "se_id": se_id.to_string(), "kvn": 0x30 }]).to_string();
     f.admin("/api/v1/devices", register(SES[0]).as_bytes());
     let designer = hex::encode(ceremony.designer_public());
-    let uploaded = f.admin(&format!("/api/v1/packages?designer={designer}"), &package);
-    let [first, second, third] = [(); 3].map(|()| campaign(&f, &uploaded["package_id"]));
+    let [first, second, third, fourth] = [&package, &package, &package_3, &package].map(|package| {
+        let uploaded = f.admin(&format!("/api/v1/packages?designer={designer}"), package);
+        campaign(&f, &uploaded["package_id"])
+    });
     let (keys, key_manifest, signer) = package_of(2, 2, 1);
     let path = format!("/api/v1/packages?designer={}", public(&signer));
     let uploaded = f.admin(&path, &keys);
@@ -249,6 +254,7 @@ async fn walk_broadcast_update(page: &str) -> (usize, Vec<String>) {
         ("CAMPAIGN", first.to_string().to_uppercase()),
         ("campaign-2", second.to_string()),
         ("campaign-3", third.to_string()),
+        ("campaign-4", fourth.to_string()),
         ("key-campaign", key_change.to_string()),
         ("key-campaign-2", another.to_string()),
         ("delivery-bytes", format!("{:08x}", delivery(first).len())),
@@ -263,14 +269,18 @@ async fn walk_broadcast_update(page: &str) -> (usize, Vec<String>) {
             "key-receipt",
             hex::encode(receipt(&f.hsm, &key_manifest, key_change).encode()),
         ),
-        ("refusal-8", refusal(&f.hsm, &manifest, third, 8)),
-        ("refusal-9", refusal(&f.hsm, &manifest, third, 9)),
+        ("refusal-8", refusal(&f.hsm, &manifest_3, third, 8)),
+        ("refusal-9", refusal(&f.hsm, &manifest_3, third, 9)),
         ("designer", public(&signer)),
         ("package-of-two-parts", later(&keys, &signer, 6)),
         ("package-with-p-mob", later(&keys, &signer, 7 + 64 + 64 + 16 + 3)),
         ("package-of-target-03", hex::encode(package_of(3, 2, 1).0)),
         ("state", state(&manifest, 0, Campaign(0), 0)),
         ("staged", state(&manifest, 2, first, 2)),
+        (
+            "state-2",
+            state(&manifest, 0, Campaign(0), 0).replacen("00000001", "00000002", 1),
+        ),
         ("receipt", hex::encode(receipt(&f.hsm, &manifest, first).encode())),
         ("register-2", hex::encode(register(SES[1]))),
     ];

@@ -9,6 +9,7 @@
     reason = "helpers of tests are tests"
 )]
 
+mod already_there;
 mod announced;
 mod bad_input;
 mod device_word;

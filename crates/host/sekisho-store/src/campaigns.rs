@@ -1,6 +1,6 @@
 //! Campaigns, their targets, and the event log.
 
-use sekisho_link::{Campaign, Custody, SeId, Version, Wants};
+use sekisho_link::{Campaign, Custody, Manifest, SeId, Version, Wants};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -11,7 +11,7 @@ use crate::model::{
 };
 use crate::{Result, Store, StoreError};
 
-const CAMPAIGN: &str = "SELECT c.id, c.name, c.package_id, p.target, p.version, p.custody, c.state, c.reason, c.rest_open, c.success_threshold, \
+const CAMPAIGN: &str = "SELECT c.id, c.name, c.package_id, p.target, p.version, p.key_version, p.custody, c.state, c.reason, c.rest_open, c.success_threshold, \
      c.error_threshold, c.attempts_max, length(c.delivery) AS delivery_bytes, c.delivery_sha256, COALESCE(c.announced_order, 0) AS announced_order, c.announced_until \
      FROM campaigns c JOIN packages p ON p.package_id = c.package_id";
 
@@ -33,6 +33,7 @@ fn campaign(row: &SqliteRow) -> Result<CampaignRow> {
         package_id: unhex(package_id).ok_or(StoreError::Unreadable("package_id"))?,
         target: number(row, "target")?,
         version: number(row, "version")?,
+        key_version: number(row, "key_version")?,
         custody: Custody::try_from(custody).map_err(|_| StoreError::Unreadable("custody"))?,
         state: parsed(row, "state")?,
         reason: row.try_get("reason")?,
@@ -59,7 +60,7 @@ impl Store {
     /// Makes a campaign with its targets, all or nothing.
     ///
     /// # Errors
-    /// [`StoreError::Database`], also when a target is no registered device.
+    /// [`StoreError::Target`], [`StoreError::Database`].
     pub async fn create_campaign(&self, new: &NewCampaign, at: u64) -> Result<()> {
         let id = new.id.to_string();
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
@@ -81,13 +82,24 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         for (index, se_id) in new.targets.iter().enumerate() {
-            sqlx::query("INSERT INTO targets (campaign, se_id, cohort, state) VALUES ($1, $2, $3, $4)")
-                .bind(&id)
-                .bind(se_id.to_string())
-                .bind(i64::from(index >= new.canary))
-                .bind(TargetState::Pending.as_str())
-                .execute(&mut *transaction)
-                .await?;
+            let made = sqlx::query(
+                "INSERT INTO targets (campaign, se_id, cohort, state) SELECT $1, se_id, $3, $4 FROM devices WHERE se_id = $2 ON CONFLICT DO NOTHING",
+            )
+            .bind(&id)
+            .bind(se_id.to_string())
+            .bind(i64::from(index >= new.canary))
+            .bind(TargetState::Pending.as_str())
+            .execute(&mut *transaction)
+            .await?;
+            if made.rows_affected() == 0 {
+                let is_twice = new.targets[..index].contains(se_id);
+                let why = if is_twice {
+                    "is named twice"
+                } else {
+                    "is not registered"
+                };
+                return Err(StoreError::Target(*se_id, why));
+            }
         }
         Ok(transaction.commit().await?)
     }
@@ -247,7 +259,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives failed targets another try.
+    /// Gives another try to what was given up or set aside, and asks all that are not updated again which keys they obey.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -257,8 +269,12 @@ impl Store {
             .bind(id.to_string())
             .execute(&mut *transaction)
             .await?;
+        sqlx::query("UPDATE devices SET key_version_said = 0 WHERE se_id IN (SELECT se_id FROM targets WHERE campaign = $1 AND state <> 'updated')")
+            .bind(id.to_string())
+            .execute(&mut *transaction)
+            .await?;
         let result = sqlx::query(
-            "UPDATE targets SET state = 'pending', attempts = 0, refusals = 0 WHERE campaign = $1 AND state = 'failed'",
+            "UPDATE targets SET state = 'pending', attempts = 0, refusals = 0 WHERE campaign = $1 AND state IN ('failed', 'aside')",
         )
         .bind(id.to_string())
         .execute(&mut *transaction)
@@ -267,14 +283,16 @@ impl Store {
         Ok(result.rows_affected())
     }
 
-    /// The oldest running campaign that wants to update this SE now, of any target or of this one.
+    /// The oldest running campaign that wants to update this SE now, of any target or of this one. One for later keys of the design system than those
+    /// that it obeys, as its receipts or its device have said, waits for these.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn offer(&self, se_id: SeId, target: Option<u8>) -> Result<Option<Campaign>> {
         let id: Option<String> = sqlx::query_scalar(
-            "SELECT c.id FROM targets t JOIN campaigns c ON c.id = t.campaign JOIN packages p ON p.package_id = c.package_id \
+            "SELECT c.id FROM targets t JOIN campaigns c ON c.id = t.campaign JOIN packages p ON p.package_id = c.package_id JOIN devices d ON d.se_id = t.se_id \
              WHERE t.se_id = $1 AND t.state IN ('pending', 'authorised') AND c.state = 'running' AND (t.cohort = 0 OR c.rest_open) \
+             AND (MAX(d.key_version, d.key_version_said) = 0 OR MAX(d.key_version, d.key_version_said) >= p.key_version) \
              AND ($2 IS NULL OR p.target = $2) ORDER BY c.created_at, c.rowid LIMIT 1",
         )
         .bind(se_id.to_string())
@@ -343,6 +361,29 @@ impl Store {
         row.as_ref().map(grant).transpose()
     }
 
+    /// Whether an SE's refusal for want of the right keys can be its own fault: the package is for the keys that it obeys, no authorisation has left
+    /// that would have changed them since, and another SE has proved this very package.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Database`].
+    pub async fn has_the_keys(&self, se_id: SeId, campaign: Campaign) -> Result<bool> {
+        sqlx::query_scalar(
+            "SELECT (p.key_version = MAX(d.key_version, $3) OR (p.key_version = 0 AND NOT EXISTS (SELECT 1 FROM packages WHERE target = $4))) \
+             AND NOT EXISTS (SELECT 1 FROM authorisations a JOIN campaigns ac ON ac.id = a.campaign JOIN packages ap ON ap.package_id = ac.package_id \
+             WHERE a.se_id = d.se_id AND ap.target = $4 AND ap.version > p.key_version) \
+             AND EXISTS (SELECT 1 FROM campaigns oc JOIN targets o ON o.campaign = oc.id \
+             WHERE oc.package_id = p.package_id AND o.state = 'updated' AND o.se_id <> d.se_id) \
+             FROM campaigns c JOIN packages p ON p.package_id = c.package_id JOIN devices d ON d.se_id = $2 WHERE c.id = $1",
+        )
+        .bind(campaign.to_string())
+        .bind(se_id.to_string())
+        .bind(i64::from(Manifest::FIRST_KEY_VERSION))
+        .bind(i64::from(Manifest::KEYS))
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::NotFound("campaign"))
+    }
+
     /// Counts a campaign's targets.
     ///
     /// # Errors
@@ -378,24 +419,26 @@ impl Store {
                     cohort.failed = targets;
                     cohort.failed_proved = number(row, "proved")?;
                 }
+                TargetState::Aside => cohort.aside = targets,
             }
         }
         Ok(counts)
     }
 
-    /// Up to `limit` failed targets of a campaign with what was last said of them.
+    /// Up to `limit` targets of a campaign that were given up, or that were set aside, with what was last said of them.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn failures(&self, id: Campaign, limit: u32) -> Result<Vec<Failure>> {
+    pub async fn failures(&self, id: Campaign, state: TargetState, limit: u32) -> Result<Vec<Failure>> {
         let rows = sqlx::query(
             "SELECT t.se_id, t.attempts, t.refusals, t.refusals >= c.attempts_max AS proved, COALESCE((SELECT e.detail FROM events e \
              WHERE e.campaign = t.campaign AND e.se_id = t.se_id ORDER BY e.seq DESC LIMIT 1), '') AS detail \
              FROM targets t JOIN campaigns c ON c.id = t.campaign \
-             WHERE t.campaign = $1 AND t.state = 'failed' ORDER BY t.se_id LIMIT $2",
+             WHERE t.campaign = $1 AND t.state = $3 ORDER BY t.se_id LIMIT $2",
         )
         .bind(id.to_string())
         .bind(i64::from(limit))
+        .bind(state.as_str())
         .fetch_all(&self.pool)
         .await?;
         let failure = |row: &SqliteRow| {

@@ -3,7 +3,7 @@
 use sekisho_link::{Campaign, Manifest, SeId};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Row, Sqlite};
+use sqlx::{Row, Sqlite, Transaction};
 
 use crate::model::{Access, DeviceRow, NewPackage};
 use crate::writer::log;
@@ -164,34 +164,68 @@ impl Store {
         }
     }
 
-    /// Keeps a package. One that is there already stays.
+    /// Keeps a package. One that is there already stays, but for what is said of its keys. Gives the version of the design system's keys that it is taken
+    /// to be for: what is said; else that of the designer's last package; else, of a key change, the version before its own; else, of a designer of whom
+    /// nobody knows, what the highest key change leads to; 0, if there is none. What the designer of a key change has signed before is for its keys too.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when another package has its id; [`StoreError::Database`].
-    pub async fn add_package(&self, package: &NewPackage<'_>, at: u64) -> Result<()> {
+    pub async fn add_package(&self, package: &NewPackage<'_>, at: u64) -> Result<u32> {
         let id = hex(&package.package_id);
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let known: Option<Vec<u8>> = sqlx::query_scalar("SELECT bytes FROM packages WHERE package_id = $1")
+        let known = sqlx::query("SELECT bytes, key_version FROM packages WHERE package_id = $1")
             .bind(&id)
             .fetch_optional(&mut *transaction)
             .await?;
-        match known {
-            Some(known) if known == package.bytes => return Ok(()),
+        let known = match known {
+            Some(row) if row.try_get::<&[u8], _>("bytes")? == package.bytes => number(&row, "key_version")?,
             Some(_) => return Err(StoreError::Conflict("another package has this package-id")),
-            None => {}
+            None => {
+                sqlx::query(
+                    "INSERT INTO packages (package_id, target, version, custody, bytes, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+                )
+                .bind(&id)
+                .bind(i64::from(package.target))
+                .bind(i64::from(package.version))
+                .bind(package.custody as i64)
+                .bind(package.bytes)
+                .bind(at.cast_signed())
+                .execute(&mut *transaction)
+                .await?;
+                0
+            }
+        };
+        let key_version = match package.key_version {
+            Some(said) => said,
+            None if known > 0 => known,
+            None => probable_key_version(&mut transaction, package).await?,
+        };
+        sqlx::query("UPDATE packages SET designer = $1, key_version = $2 WHERE package_id = $3")
+            .bind(hex(&package.designer))
+            .bind(i64::from(key_version))
+            .bind(&id)
+            .execute(&mut *transaction)
+            .await?;
+        if package.target == Manifest::KEYS {
+            // Whoever has signed it is the designer of the keys that it is for.
+            sqlx::query("UPDATE packages SET key_version = $1 WHERE designer = $2 AND key_version = 0")
+                .bind(i64::from(key_version))
+                .bind(hex(&package.designer))
+                .execute(&mut *transaction)
+                .await?;
         }
-        sqlx::query(
-            "INSERT INTO packages (package_id, target, version, custody, bytes, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(&id)
-        .bind(i64::from(package.target))
-        .bind(i64::from(package.version))
-        .bind(package.custody as i64)
-        .bind(package.bytes)
-        .bind(at.cast_signed())
-        .execute(&mut *transaction)
-        .await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        Ok(key_version)
+    }
+
+    /// Notes which of the design system's keys a device says that its SE obeys.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Database`].
+    pub async fn note_key_version(&self, se_id: SeId, said: u32) -> Result<()> {
+        let query =
+            sqlx::query("UPDATE devices SET key_version_said = $1 WHERE se_id = $2").bind(i64::from(said));
+        self.change_device(query, se_id).await
     }
 
     /// A package's bytes.
@@ -206,6 +240,39 @@ impl Store {
             .await?
             .ok_or(StoreError::NotFound("package"))
     }
+}
+
+/// For which keys a package is, if nobody says it; 0: nobody knows ([`Store::add_package`]).
+async fn probable_key_version(
+    transaction: &mut Transaction<'_, Sqlite>,
+    package: &NewPackage<'_>,
+) -> Result<u32> {
+    let below = if package.target == Manifest::KEYS {
+        package.version
+    } else {
+        u32::MAX
+    };
+    let of_designer = sqlx::query_scalar(
+        "SELECT key_version FROM packages WHERE designer = $1 AND key_version BETWEEN 1 AND $2 - 1 ORDER BY created_at DESC, rowid DESC LIMIT 1",
+    );
+    let of_designer: Option<i64> = of_designer
+        .bind(hex(&package.designer))
+        .bind(i64::from(below))
+        .fetch_optional(&mut **transaction)
+        .await?;
+    let of_designer = of_designer
+        .map(u32::try_from)
+        .transpose()
+        .map_err(|_| StoreError::Unreadable("key_version"))?;
+    if package.target != Manifest::KEYS {
+        let led_to: Option<i64> = sqlx::query_scalar("SELECT MAX(version) FROM packages WHERE target = $1")
+            .bind(i64::from(Manifest::KEYS))
+            .fetch_one(&mut **transaction)
+            .await?;
+        let led_to = u32::try_from(led_to.unwrap_or(0)).map_err(|_| StoreError::Unreadable("version"))?;
+        return Ok(of_designer.unwrap_or(led_to));
+    }
+    Ok(of_designer.unwrap_or_else(|| below.saturating_sub(1).max(Manifest::FIRST_KEY_VERSION)))
 }
 
 /// Lower-case hex.

@@ -13,6 +13,7 @@ mod files;
 mod model;
 pub mod paging;
 mod schema;
+mod settle;
 mod writer;
 
 pub use files::{OpenFiles, files_ran_out};
@@ -22,6 +23,7 @@ pub use model::{
 };
 
 use nix::fcntl::posix_fallocate;
+use sekisho_link::SeId;
 use sqlx::Connection as _;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -50,6 +52,9 @@ pub enum StoreError {
     /// There is no such thing.
     #[error("no such {0}")]
     NotFound(&'static str),
+    /// A target that a campaign cannot have.
+    #[error("target {0} {1}")]
+    Target(SeId, &'static str),
     /// It contradicts what is there.
     #[error("{0}")]
     Conflict(&'static str),

@@ -65,6 +65,8 @@ words! {
         Updated = "updated",
         /// Given up.
         Failed = "failed",
+        /// Its SE would refuse the package, and is right to: nothing leaves for it, and it is no failure.
+        Aside = "aside",
     }
 }
 
@@ -116,6 +118,10 @@ pub struct NewPackage<'a> {
     pub version: u32,
     /// Who makes the broadcast key set.
     pub custody: Custody,
+    /// The public key of the designer who has signed it.
+    pub designer: [u8; 65],
+    /// Version of the design system's keys that SEs obey which take it, if somebody has said it.
+    pub key_version: Option<u32>,
     /// All of it.
     pub bytes: &'a [u8],
 }
@@ -158,6 +164,8 @@ pub struct CampaignRow {
     pub target: u8,
     /// Version of the package.
     pub version: u32,
+    /// Version of the design system's keys that SEs obey which take it; 0: not known.
+    pub key_version: u32,
     /// Who makes the broadcast key set.
     pub custody: Custody,
     /// Its state.
@@ -200,6 +208,8 @@ pub struct CohortCounts {
     pub updated: u64,
     /// Given up.
     pub failed: u64,
+    /// Set aside: their SEs would be right to refuse the package.
+    pub aside: u64,
     /// Of those given up, how many for what their SEs have proved.
     pub failed_proved: u64,
     /// Refusals that SEs have proved and that speak against them.
@@ -213,7 +223,7 @@ pub struct CohortCounts {
 impl CohortCounts {
     /// All targets of the cohort.
     pub const fn total(&self) -> u64 {
-        self.pending + self.authorised + self.updated + self.failed
+        self.pending + self.authorised + self.updated + self.failed + self.aside
     }
 }
 
@@ -307,6 +317,8 @@ pub enum Word {
     Failed,
     /// The SE has no such part: the target is given up.
     Unfit,
+    /// The SE would be right to refuse the package: the target is set aside.
+    Aside,
     /// Nothing that counts.
     Nothing,
 }
@@ -341,7 +353,7 @@ pub struct Standing {
     pub access: Access,
 }
 
-/// A target that was given up.
+/// A target that was given up, or set aside.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// The SE.

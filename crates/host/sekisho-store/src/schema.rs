@@ -5,7 +5,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Number, name and text of each step. What is written here stays: a database keeps the hash of every step that it has taken, and is refused by a program that
 /// has another one.
-const STEPS: [(i64, &str, &str); 5] = [
+const STEPS: [(i64, &str, &str); 6] = [
     (1, "fleet", include_str!("../migrations/0001_fleet.sql")),
     (
         2,
@@ -23,6 +23,11 @@ const STEPS: [(i64, &str, &str); 5] = [
         include_str!("../migrations/0004_key_versions.sql"),
     ),
     (5, "announced", include_str!("../migrations/0005_announced.sql")),
+    (
+        6,
+        "package keys",
+        include_str!("../migrations/0006_package_keys.sql"),
+    ),
 ];
 
 /// The steps as sqlx takes them. Its macro would read the folder when it is compiled, and for that is compiled with the drivers of all databases once more.

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::devices::{number, parsed};
 use crate::model::{Access, Grant, Issue, Issued, Report, Standing, State, TargetState, Word};
+use crate::settle::replace_canary;
 use crate::{Result, Store, StoreError};
 
 /// Writes in one transaction at most.
@@ -238,7 +239,7 @@ async fn judged(
     report: &Report,
     before: Standing,
 ) -> Result<(Standing, &'static str)> {
-    use TargetState::{Authorised, Failed, Pending, Updated};
+    use TargetState::{Aside, Authorised, Failed, Pending, Updated};
     let given_up = |failures: u32| failures >= report.attempts_max;
     let state = |failures| if given_up(failures) { Failed } else { Authorised };
     Ok(match (report.word, before.state) {
@@ -252,8 +253,15 @@ async fn judged(
             };
             (now, "updated")
         }
-        // So does what was given up, until somebody gives it another try.
-        (_, Failed) => (before, "repeated"),
+        // So does what was given up or set aside, until somebody gives it another try.
+        (_, Failed | Aside) => (before, "repeated"),
+        (Word::Aside, _) => {
+            let now = Standing {
+                state: Aside,
+                ..before
+            };
+            (now, "set aside")
+        }
         (Word::Nothing, _) | (Word::Failed, Pending) => (before, "unasked"),
         (Word::Refused { sequence_counter, .. }, _)
             if !count_refusal(transaction, report, sequence_counter).await? =>
@@ -323,7 +331,8 @@ async fn report_one(transaction: &mut Transaction<'_, Sqlite>, report: &Report) 
         } else {
             "version"
         };
-        let query = format!("UPDATE devices SET {column} = $1 WHERE se_id = $2");
+        // An SE never goes back: a receipt that comes late does not either.
+        let query = format!("UPDATE devices SET {column} = MAX({column}, $1) WHERE se_id = $2");
         sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(i64::from(version))
             .bind(&se_id)
@@ -339,6 +348,9 @@ async fn report_one(transaction: &mut Transaction<'_, Sqlite>, report: &Report) 
         &report.detail,
     )
     .await?;
+    if kind == "set aside" {
+        replace_canary(transaction, report.campaign, report.se_id, report.at).await?;
+    }
     Ok(now)
 }
 

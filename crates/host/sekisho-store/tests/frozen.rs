@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use sekisho_link::{Campaign, SeId, Version, Wants};
-use sekisho_store::{Access, Grant, Issue, Issued, Report, Standing, Store, TargetState, Word};
+use sekisho_store::{Access, Grant, Issue, Issued, NewPackage, Report, Standing, Store, TargetState, Word};
 
 /// SE n of the frozen fleet, and its campaign of custody 04.
 const fn se(number: u8) -> SeId {
@@ -70,7 +70,23 @@ async fn what_has_left_leaves_again_as_it_was() {
 async fn what_came_later_begins_at_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = copy(folder.path()).await;
-    assert_eq!(store.campaign(CAMPAIGN).await.unwrap().target, 1);
+    let campaign = store.campaign(CAMPAIGN).await.unwrap();
+    assert_eq!((campaign.target, campaign.key_version), (1, 0));
+    // For which keys a package of then is can be said by uploading it again.
+    let bytes = store.package(campaign.package_id).await.unwrap();
+    for (said, is_for) in [(None, 0), (Some(1), 1), (None, 1)] {
+        let again = NewPackage {
+            package_id: campaign.package_id,
+            target: 1,
+            version: campaign.version,
+            custody: campaign.custody,
+            designer: [4; 65],
+            key_version: said,
+            bytes: &bytes,
+        };
+        assert_eq!(store.add_package(&again, 1).await.unwrap(), is_for);
+        assert_eq!(store.campaign(CAMPAIGN).await.unwrap().key_version, is_for);
+    }
     assert_eq!(store.key_versions().await.unwrap(), [(1, 6)]);
     let devices = store.devices(None, Some(1), 100).await.unwrap();
     let known: Vec<_> = devices

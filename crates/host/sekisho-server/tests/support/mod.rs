@@ -136,6 +136,16 @@ pub fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
 /// A package of version 2, whatever its target, and the key with which it is signed. Its image is of no use to any SE.
 pub fn package_of(target: u8, version: u32, min_previous: u32) -> (Vec<u8>, Manifest, SigningKey) {
     let designer = SigningKey::from_bytes(&[0x42; 32]).unwrap();
+    package_by(&designer, target, version, min_previous)
+}
+
+/// The same by this designer.
+pub fn package_by(
+    designer: &SigningKey,
+    target: u8,
+    version: u32,
+    min_previous: u32,
+) -> (Vec<u8>, Manifest, SigningKey) {
     let ciphertext = [target; 100];
     let manifest = Manifest {
         target,
@@ -164,7 +174,7 @@ pub fn package_of(target: u8, version: u32, min_previous: u32) -> (Vec<u8>, Mani
     let mut out = Writer::new(&mut bytes);
     source.encode_unsigned(&mut out).unwrap();
     let unsigned = out.written().to_vec();
-    (signed(&unsigned, &designer), manifest, designer)
+    (signed(&unsigned, designer), manifest, designer.clone())
 }
 
 /// A package of version 2 with the designer's signature over it.
