@@ -3,7 +3,7 @@
 
     skips.py IMAGE SCENARIOS.json [--occurrences N] [--at-most N] [--only NAME] [--without NAME] [--in FUNCTION]
 
-A decision is a command that must be refused (scenarios/src/main.rs). It is played once to see each instruction that it runs; then, for each of
+A decision is a command that must be refused (crates/card/sekisho-applets/tests/skips.rs). It is played once to see each instruction that it runs; then, for each of
 them (an address that runs often: its first and last N times), once more with that one instruction left out. What comes of it:
 
     same     the answer and everything behind it are as they were
