@@ -318,6 +318,40 @@ fn what_has_no_end_is_refused(mut local: Local, folder: &Path) {
     std::fs::write(&messages, kept).unwrap();
 }
 
+/// A folder that is lost: the device is done with orders that are given out again, which its polls say.
+fn a_lost_folder_is_noticed(folder: &Path, agent: impl Fn(&str) -> Value) {
+    std::fs::rename(folder.join("edge"), folder.join("lost")).unwrap();
+    let mut local = Local::start(folder);
+    local.send("poll-every 21");
+    assert_eq!(agent(&local.address)["result"], "nothing");
+    let said = local.says.next().unwrap().unwrap();
+    assert!(said.contains("this folder is older than its devices"), "{said}");
+    let heard = agent(&local.address);
+    assert!(
+        heard["detail"].as_str().unwrap().ends_with("poll every 21 s"),
+        "{heard}"
+    );
+    // The jump outlives a kill, and nothing is heard twice.
+    drop(local);
+    let mut local = Local::start(folder);
+    assert_eq!(agent(&local.address)["result"], "nothing");
+    local.send("poll-every 22");
+    let heard = agent(&local.address);
+    assert!(
+        heard["detail"].as_str().unwrap().ends_with("poll every 22 s"),
+        "{heard}"
+    );
+    drop(local);
+    // The folder is this file's alone.
+    std::fs::write(folder.join("edge/messages"), "orders 1 2\npoll-every 3\n").unwrap();
+    let output = Local::command(folder).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && error.contains("a folder of its own"),
+        "{error}"
+    );
+}
+
 /// A folder has one server, of whichever kind: who comes second ends in words, and has touched nothing.
 fn a_second_server_is_refused(folder: &Path) {
     let certificate = folder.join("sekisho-server/certificate.pem");
@@ -401,6 +435,9 @@ fn a_local_server_takes_a_device_over_triggers_it_and_gives_it_back() {
     assert_eq!(order(&local.send("poll-every 8")), order(&said) + 1);
     system.agent_at(&local.address, &card, &token);
     what_has_no_end_is_refused(local, folder);
+    a_lost_folder_is_noticed(folder, |address| {
+        system.agent_at(address, &card, &token)[0].clone()
+    });
 
     assert_eq!(system.fleet(&["paging", "recall", SE_ID])["recalled"], 1);
     system.agent(&card, &token);

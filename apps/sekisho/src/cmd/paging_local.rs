@@ -8,15 +8,17 @@ use sekisho_link::SeId;
 use sekisho_pager::{Engine, Intent, Registration, RootKeys, Scheme, Settings, Target};
 use sekisho_paging::keys::{Keyspace, PollKey, Root};
 use sekisho_paging::message::{Action, NoAction};
+use sekisho_paging::orders::Reach;
 use sekisho_paging::ticket::{Ring, TicketKey};
 use sekisho_server::paging::{PagingConfig, open_sealed};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -151,14 +153,37 @@ impl RootKeys for NoRoots {
     }
 }
 
-/// Messages of the local server: one line each, in a file that outlives it, so that none is forgotten and no order is used twice.
+/// Messages of the local server: one line each, in a file that outlives it, so that none is forgotten and no order is used twice. Its first line says
+/// whose orders they have; `jump INDEX ORDER` stands where the orders went on above ORDER for the device INDEX.
 struct Messages {
     file: File,
     next: u32,
     last: u32,
+    reach: Reach,
+    /// What has been sent, for what has to be given anew.
+    sent: Vec<Action>,
+    /// How many steps were whose.
+    steps: HashMap<u32, u32>,
 }
 
 impl Messages {
+    /// A folder belongs to one file of `delegate`: under another block of orders its messages would all be new ones.
+    fn check(path: &Path, delegation: &Delegation) -> Result<()> {
+        let text = if path.exists() {
+            files::read_text(path)?
+        } else {
+            String::new()
+        };
+        let whose = text.lines().next().filter(|line| line.starts_with(ORDERS));
+        if whose.is_some_and(|line| line != orders_line(delegation)) {
+            bail!(
+                "{} has the messages of another file of `sekisho fleet paging delegate`: give this one a folder of its own",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+
     /// Reads what has been sent, and sends it again: devices that are done with it are not told twice.
     fn open(path: &Path, delegation: &Delegation, engine: &Engine) -> Result<Self> {
         let mut messages = Self {
@@ -169,37 +194,121 @@ impl Messages {
                 .with_context(|| format!("cannot write {}", path.display()))?,
             next: delegation.first_order,
             last: delegation.last_order,
+            reach: Reach::local(delegation.first_order, delegation.last_order),
+            sent: Vec::new(),
+            steps: HashMap::new(),
         };
-        for line in files::read_text(path)?.lines() {
+        let text = files::read_text(path)?;
+        if text.is_empty() {
+            messages.write(&orders_line(delegation))?;
+        }
+        for line in text.lines().filter(|line| !line.starts_with(ORDERS)) {
             messages
-                .post(line, engine)
+                .read(line, engine)
                 .with_context(|| format!("{}: {line}", path.display()))?;
         }
+        engine.set_given(messages.next.saturating_sub(1));
         Ok(messages)
     }
 
+    fn write(&mut self, line: &str) -> Result<()> {
+        Ok(writeln!(self.file, "{line}").and_then(|()| self.file.sync_all())?)
+    }
+
+    fn read(&mut self, line: &str, engine: &Engine) -> Result<()> {
+        let Some(jump) = line.strip_prefix(JUMP) else {
+            return self.post(action(line)?, engine).map(drop);
+        };
+        let (index, upto) = jump.split_once(' ').context("whose jump, and to where?")?;
+        self.jump(index.parse()?, upto.parse()?, engine);
+        Ok(())
+    }
+
     /// Numbers a message and gives it to the engine.
-    fn post(&mut self, line: &str, engine: &Engine) -> Result<u32> {
+    fn post(&mut self, action: Action, engine: &Engine) -> Result<u32> {
         if self.next > self.last {
             bail!("no order is left for a message: delegate the devices anew");
         }
         let order = self.next;
-        engine.post(Intent {
-            order,
-            to: Target::Everybody,
-            action: action(line)?,
-            not_before: None,
-            expires: None,
-        });
+        engine.post(intent(order, action, None));
         self.next += 1;
+        self.sent.push(action);
         Ok(order)
     }
 
-    /// A new message: durable before a device can hear of it.
+    /// A new message: durable before a device can hear of it, and above all that devices have said.
     fn send(&mut self, line: &str, engine: &Engine) -> Result<u32> {
-        action(line)?;
-        writeln!(self.file, "{line}").and_then(|()| self.file.sync_all())?;
-        self.post(line, engine)
+        let action = action(line)?;
+        self.follow(engine);
+        self.write(line)?;
+        let order = self.post(action, engine)?;
+        engine.set_given(order);
+        Ok(order)
+    }
+
+    /// Orders go on above `upto`. What has been sent is given anew to devices that are done with an order between, which nobody here has given.
+    fn jump(&mut self, index: u32, upto: u32, engine: &Engine) {
+        let past = self.next.saturating_sub(1);
+        *self.steps.entry(index).or_default() += upto.saturating_sub(past) / self.reach.step;
+        self.next = upto.saturating_add(1);
+        for action in &self.sent {
+            engine.post(intent(self.next, *action, Some(past)));
+            self.next = self.next.saturating_add(1);
+        }
+    }
+
+    /// Follows devices that are done with an order of the block that was not given: this folder is older than they are, or a new one.
+    #[allow(clippy::print_stderr)]
+    fn follow(&mut self, engine: &Engine) {
+        let mut devices = engine.ahead();
+        devices.sort_unstable_by_key(|device| std::cmp::Reverse(device.order));
+        for device in devices.iter().filter(|device| !device.refused) {
+            let (last, order) = (self.next.saturating_sub(1), device.order);
+            let used = self.steps.get(&device.index).copied().unwrap_or(0);
+            let upto = match self.reach.steps(last, order, used) {
+                Some(0) => continue,
+                Some(steps) => last + steps * self.reach.step,
+                None => u32::MAX,
+            };
+            let known = engine.device(device.index);
+            let se_id = known.map(|known| hex::encode(known.se_id)).unwrap_or_default();
+            let anew = u32::try_from(self.sent.len()).unwrap_or(u32::MAX);
+            let is_room = upto.saturating_add(anew) <= self.reach.ceiling;
+            if is_room && self.write(&format!("{JUMP}{} {upto}", device.index)).is_ok() {
+                self.jump(device.index, upto, engine);
+                engine.set_given(self.next - 1);
+                eprintln!(
+                    "device {se_id} is done with order {order}, {last} was the last given here: this folder is older than its devices; orders go on above {upto}"
+                );
+            } else {
+                engine.refuse(device.index, true);
+                eprintln!(
+                    "device {se_id} is done with order {order}, which this server follows no more: it hears of nothing below; delegate the devices anew"
+                );
+            }
+        }
+    }
+}
+
+/// Begins the first line of a file of messages.
+const ORDERS: &str = "orders ";
+/// Begins a line of it that is a jump.
+const JUMP: &str = "jump ";
+/// How often it is looked whether a device is ahead.
+const LOOK: Duration = Duration::from_millis(500);
+
+fn orders_line(delegation: &Delegation) -> String {
+    format!("{ORDERS}{} {}", delegation.first_order, delegation.last_order)
+}
+
+const fn intent(order: u32, action: Action, past: Option<u32>) -> Intent {
+    Intent {
+        order,
+        to: Target::Everybody,
+        action,
+        not_before: None,
+        expires: None,
+        past,
     }
 }
 
@@ -233,6 +342,10 @@ fn message_line(stream: &mut impl BufRead) -> Option<String> {
     (len > 0).then(|| String::from_utf8_lossy(&line).into_owned())
 }
 
+fn held(messages: &Mutex<Messages>) -> MutexGuard<'_, Messages> {
+    messages.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs a local server until it is stopped. Each line on standard input is a message to all of its devices.
 #[allow(clippy::print_stderr)]
 pub(super) fn run(
@@ -247,18 +360,28 @@ pub(super) fn run(
     files::close_known(file);
     let _alone = files::alone_in(folder)?;
     files::private_folder(folder, &[])?;
+    let path = folder.join("messages");
+    Messages::check(&path, &delegation)?;
     let engine = Arc::new(start(&delegation, config)?);
-    let mut messages = Messages::open(&folder.join("messages"), &delegation, &engine)?;
+    let messages = Arc::new(Mutex::new(Messages::open(&path, &delegation, &engine)?));
     eprintln!("paging         udp {}", engine.local_addr());
     eprintln!(
         "local server of domain {} for {} devices; a line on standard input is a message to them, as: update 60",
         delegation.domain,
         delegation.devices.len()
     );
+    let (heard, looked) = (Arc::clone(&engine), Arc::clone(&messages));
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(LOOK);
+            held(&looked).follow(&heard);
+        }
+    });
     let heard = Arc::clone(&engine);
     std::thread::spawn(move || {
         while let Some(line) = message_line(&mut std::io::stdin().lock()) {
-            match messages.send(line.trim(), &heard) {
+            let sent = held(&messages).send(line.trim(), &heard);
+            match sent {
                 Ok(order) => eprintln!("message {order}: {}", shown(line.trim())),
                 Err(error) => eprintln!("{}: {}", shown(line.trim()), shown(&super::in_a_line(&error))),
             }

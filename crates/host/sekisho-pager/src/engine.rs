@@ -15,6 +15,7 @@ use sekisho_paging::recovery::{GRANT, Grant, REQUEST, Request};
 use sekisho_paging::server::{Checkpoint, RandomRecord, TicketRecord};
 use sekisho_paging::ticket::Ring;
 
+use crate::ahead::Ahead;
 use crate::alarms::{Alarm, Network};
 use crate::intents::{Intent, Intents};
 use crate::journal::{self, Journal};
@@ -244,6 +245,29 @@ impl Engine {
             change(&mut intents);
             intents
         });
+    }
+
+    /// The last order that was given. Devices that are done with a higher one are ahead of the store; at first those are among them that the snapshot
+    /// knows.
+    pub fn set_given(&self, order: u32) {
+        if self.shared.ahead.set_given(order) != u32::MAX {
+            return;
+        }
+        self.shared.table.each(|index, _, slot| {
+            if slot.flags & BLOCKED == 0 {
+                self.shared.ahead.hear(index, slot.order);
+            }
+        });
+    }
+
+    /// Devices that are done with an order that was not given: of at most so many as are told apart.
+    pub fn ahead(&self) -> Vec<Ahead> {
+        self.shared.ahead.devices()
+    }
+
+    /// Says that such a device is not followed, or that it may be again.
+    pub fn refuse(&self, index: u32, refused: bool) {
+        self.shared.ahead.refuse(index, refused);
     }
 
     /// How many messages wait.

@@ -28,6 +28,8 @@ pub struct Intent {
     pub not_before: Option<u64>,
     /// Until when.
     pub expires: Option<u64>,
+    /// Given anew, to devices alone that are done with an order above this one: no device that heard this server was ever told such an order.
+    pub past: Option<u32>,
 }
 
 impl Intent {
@@ -88,7 +90,9 @@ impl Intents {
             .filter_map(|target| {
                 let list = self.targets.get(target)?;
                 let from = list.partition_point(|held| held.order <= order);
-                list.get(from..)?.iter().find(|held| held.is_live(now))
+                let is_meant =
+                    |held: &&Intent| held.is_live(now) && held.past.is_none_or(|past| order > past);
+                list.get(from..)?.iter().find(is_meant)
             })
             .min_by_key(|intent| intent.order)
             .map_or(Message::NOTHING, |intent| Message {
@@ -97,8 +101,13 @@ impl Intents {
             })
     }
 
+    /// How many there are; what is given anew counts once.
     pub(crate) fn len(&self) -> usize {
-        self.targets.values().map(Vec::len).sum()
+        self.targets
+            .values()
+            .flatten()
+            .filter(|held| held.past.is_none())
+            .count()
     }
 }
 
@@ -113,7 +122,33 @@ mod tests {
             action: Action::Update(order),
             not_before: None,
             expires: None,
+            past: None,
         }
+    }
+
+    /// Orders to 4 were given when a device named 9: whoever names 5 to 19 hears the second message anew as 20, and nobody else does.
+    #[test]
+    fn what_is_given_anew_is_for_devices_from_another_life_of_the_store_alone() {
+        let mut intents = Intents::default();
+        intents.post(intent(4, Target::Everybody));
+        intents.post(Intent {
+            past: Some(4),
+            ..intent(20, Target::Everybody)
+        });
+        intents.post(intent(21, Target::Group(1)));
+        for (above, order) in [
+            (0, 4),
+            (3, 4),
+            (4, 21),
+            (5, 20),
+            (9, 20),
+            (19, 20),
+            (20, 21),
+            (21, 0),
+        ] {
+            assert_eq!(intents.next(1, 1, above, 0).order, order, "{above}");
+        }
+        assert_eq!(intents.len(), 2);
     }
 
     #[test]

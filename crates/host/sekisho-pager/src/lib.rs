@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 pub mod alarms;
 mod engine;
 mod intents;
@@ -29,6 +30,7 @@ pub mod socket;
 mod table;
 mod worker;
 
+pub use ahead::Ahead;
 pub use engine::{DeviceView, Engine, Quality, RecoverError, StartError};
 pub use intents::{Intent, Target};
 pub use settings::{Registration, RootKeys, Scheme, Settings};

@@ -14,6 +14,7 @@ use sekisho_paging::server::{Entry, Loss, RandomRecord, Reject, Reply, Standing,
 use sekisho_paging::ticket::Ring;
 use sekisho_paging::{DATAGRAM, Message, Uid};
 
+use crate::ahead;
 use crate::alarms::{Network, Watch};
 use crate::intents::Intents;
 use crate::journal::Journal;
@@ -99,6 +100,7 @@ pub(crate) struct Shared {
     pub(crate) table: Table,
     pub(crate) ring: ArcSwap<Ring>,
     pub(crate) intents: ArcSwap<Intents>,
+    pub(crate) ahead: ahead::Watch,
     pub(crate) index: Index,
     pub(crate) sequence: AtomicU64,
     /// Of the journals.
@@ -128,6 +130,7 @@ impl Shared {
             table: Table::default(),
             ring: ArcSwap::from_pointee(ring),
             intents: ArcSwap::default(),
+            ahead: ahead::Watch::default(),
             index: Index::new(),
             sequence: AtomicU64::new(1),
             generation: AtomicU64::new(0),
@@ -402,7 +405,14 @@ impl Poll<'_> {
             .receive(self.ring, &ticket, self.datagram, key_of)
             .map_err(signal_of)?;
         let (standing, loss, promoted) = (received.standing(), received.loss(), received.promoted());
-        let message = self.note(&mut slot, ticket.index, standing, loss, received.poll().order);
+        let message = self.note(
+            shared,
+            &mut slot,
+            ticket.index,
+            standing,
+            loss,
+            received.poll().order,
+        );
         let answer = match message {
             Ok(message) => Some(received.answer(self.ring, message).map_err(signal_of)?),
             Err(_) => None,
@@ -442,7 +452,7 @@ impl Poll<'_> {
         let had = record.next();
         let received = record.receive(self.datagram).map_err(signal_of)?;
         let (standing, loss, left) = (received.standing(), received.loss(), received.left());
-        let message = self.note(slot, index, standing, loss, received.poll().order);
+        let message = self.note(shared, slot, index, standing, loss, received.poll().order);
         let answer = match message {
             Ok(message) => {
                 let reply = received.answer(message, || random.next(), |uid| shared.index.get(uid).is_some());
@@ -471,6 +481,7 @@ impl Poll<'_> {
     /// Writes down what an authentic poll says, and finds what it is told; or why it is told nothing at all.
     fn note(
         &self,
+        shared: &Shared,
         slot: &mut Slot,
         index: u32,
         standing: Standing,
@@ -488,6 +499,7 @@ impl Poll<'_> {
         if slot.flags & BLOCKED != 0 {
             return Err(Signal::Blocked);
         }
+        shared.ahead.hear(index, order);
         if slot.repeats > REPEATS_MAX {
             return Err(Signal::Limited);
         }

@@ -179,6 +179,7 @@ fn messages_reach_their_devices_until_they_are_done() {
         action,
         not_before: None,
         expires: None,
+        past: None,
     };
     engine.post(intent(4, Target::Device(1), Action::Update(9)));
     engine.post(intent(5, Target::Everybody, Action::PollEvery(77)));
@@ -312,6 +313,7 @@ fn move_to(domain: u8, order: u32) -> Intent {
         }),
         not_before: None,
         expires: None,
+        past: None,
     }
 }
 

@@ -108,11 +108,16 @@ pub(crate) async fn overview_value(paging: &Paging) -> Result<Value, Problem> {
         .iter()
         .map(|node| json!({ "name": node.name, "domain": node.domain, "seen": node.seen, "change": node.change }))
         .collect();
+    let orders = paging.orders().await?;
+    let jumps = orders.jumps.iter().map(|jump| {
+        json!({ "device": jump.index, "said": jump.said, "from": jump.past, "to": jump.upto, "at": jump.at })
+    });
+    let orders = json!({ "last": orders.last, "ahead": orders.ahead, "jumps": jumps.collect::<Vec<_>>() });
     Ok(json!({
         "address": paging.engine().local_addr().to_string(), "signals": signals, "answered": totals.answered,
         "identities_changed": totals.promoted, "messages": totals.messages, "lost_polls": totals.lost_polls,
         "lost_answers": totals.lost_answers, "messages_waiting": paging.engine().intents(),
-        "groups": groups, "networks": networks, "alarms": alarms, "nodes": nodes,
+        "groups": groups, "networks": networks, "alarms": alarms, "nodes": nodes, "orders": orders,
     }))
 }
 

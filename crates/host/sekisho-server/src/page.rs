@@ -60,6 +60,7 @@ struct PagingFigures {
     lost: u64,
     linkable: u64,
     alarms: Vec<String>,
+    older: Option<String>,
     address: String,
 }
 
@@ -122,6 +123,7 @@ async fn metrics(State(app): Shared) -> Response {
     let mut text = app.metrics.render();
     if let Some(paging) = &app.paging {
         text += &paging.engine().totals().to_prometheus();
+        text += &paging.orders_prometheus();
     }
     (
         [(
@@ -221,6 +223,7 @@ fn paging_figures(paging: &crate::paging::Paging) -> PagingFigures {
         // A poll under an identity that has been on the wire before. No other poll has anything in common with an earlier one.
         linkable: totals.of(Signal::Resend) + totals.of(Signal::Repeat),
         alarms: engine.alarms().iter().take(5).map(alarm).collect(),
+        older: paging.older(),
         address: engine.local_addr().to_string(),
     }
 }

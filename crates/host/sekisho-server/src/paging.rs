@@ -8,6 +8,9 @@
 //!
 //! The database is not in the path of a poll. When it is away, polls go on with what is known.
 
+mod ahead;
+mod domains;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +32,9 @@ use sekisho_store::paging::{Changes, Device, Intent, Node, PagingStore, Target};
 use sekisho_store::{Announced, Result as StoreResult, StoreError};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
+
+pub use ahead::Orders;
+pub use domains::GivenDomain;
 
 /// How often a node looks for changes.
 const LOOK: Duration = Duration::from_millis(500);
@@ -114,18 +120,6 @@ pub fn open_sealed(seal_key: &[u8; 32], sealed: &[u8]) -> Option<Zeroizing<Vec<u
     Some(plain)
 }
 
-/// What a local server gets of a domain.
-#[derive(Debug)]
-pub struct GivenDomain {
-    /// Epoch of its ticket key.
-    pub epoch: u32,
-    /// The ticket key, for [`open_sealed`].
-    pub sealed: Vec<u8>,
-}
-
-/// Orders that a local server gets at a time.
-const ORDERS_GIVEN: u32 = 10_000;
-
 /// A running paging server.
 pub struct Paging {
     engine: Engine,
@@ -137,6 +131,8 @@ pub struct Paging {
     read: Mutex<u64>,
     /// Whether the last regular look found no database.
     away: AtomicBool,
+    /// Jumps of the orders.
+    jumped: ahead::Jumped,
 }
 
 impl std::fmt::Debug for Paging {
@@ -175,6 +171,7 @@ impl Paging {
             config,
             read: Mutex::new(0),
             away: AtomicBool::new(false),
+            jumped: ahead::Jumped::default(),
         };
         let held = paging.store.keys().await?;
         if !held.iter().any(|key| key.domain == paging.config.domain) {
@@ -213,7 +210,30 @@ impl Paging {
     /// [`PagingError`].
     pub async fn look(&self, now: u64) -> Result<()> {
         let mut read = self.read.lock().await;
-        let changes = if heard(SILENCE, self.store.latest()).await? > *read {
+        self.take(&mut read).await?;
+        if self.follow().await? {
+            self.take(&mut read).await?;
+        }
+        if now != 0 {
+            let node = Node {
+                name: self.config.node.clone(),
+                domain: self.config.domain,
+                seen: now,
+                change: *read,
+            };
+            heard(SILENCE, self.store.see(&node)).await?;
+            heard(SILENCE, self.store.issue_ready(now)).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&self, read: &mut u64) -> Result<()> {
+        let (change, order) = heard(SILENCE, self.store.latest()).await?;
+        if change < *read {
+            tracing::warn!("paging: the database is an older one than it was; it is read anew");
+            *read = 0;
+        }
+        let changes = if change > *read {
             heard(READING, self.store.changes(*read)).await?
         } else {
             Changes {
@@ -241,16 +261,7 @@ impl Paging {
             }
         }
         *read = changes.upto;
-        if now != 0 {
-            let node = Node {
-                name: self.config.node.clone(),
-                domain: self.config.domain,
-                seen: now,
-                change: *read,
-            };
-            heard(SILENCE, self.store.see(&node)).await?;
-            heard(SILENCE, self.store.issue_ready(now)).await?;
-        }
+        self.engine.set_given(order);
         Ok(())
     }
 
@@ -392,6 +403,7 @@ impl Paging {
         not_before: Option<u64>,
         expires: Option<u64>,
     ) -> Result<u32> {
+        self.catch_up().await?;
         let (kind, argument) = action.parts();
         let order = self
             .store
@@ -403,6 +415,7 @@ impl Paging {
                 not_before,
                 expires,
                 withdrawn: false,
+                past: None,
             })
             .await?;
         self.look(0).await?;
@@ -434,40 +447,6 @@ impl Paging {
         let mut key = Zeroizing::new([0; 16]);
         self.hsm.random(key.as_mut())?;
         Ok(self.store.add_key(domain, &self.seal(key.as_ref())?).await?)
-    }
-
-    /// What a local server needs for a domain, whose first ticket key is made if there is none; all servers accept it from then on.
-    ///
-    /// # Errors
-    /// [`PagingError`].
-    pub async fn give_domain(&self, domain: u8) -> Result<GivenDomain> {
-        if !self.has_key(domain).await? {
-            self.rotate(domain).await?;
-        }
-        let keys = self.store.keys().await?;
-        let newest = keys.into_iter().rfind(|key| key.domain == domain && key.issues);
-        let newest = newest.ok_or(PagingError::Ring)?;
-        self.look(0).await?;
-        Ok(GivenDomain {
-            epoch: newest.epoch,
-            sealed: newest.sealed,
-        })
-    }
-
-    /// Orders for the messages of a local server, above all that have been given so far: the first and the last.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when there are none left.
-    pub async fn give_orders(&self) -> StoreResult<(u32, u32)> {
-        self.store.reserve_orders(ORDERS_GIVEN).await
-    }
-
-    /// Whether a domain has a ticket key, so that devices can be moved there.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn has_key(&self, domain: u8) -> StoreResult<bool> {
-        Ok(self.store.keys().await?.iter().any(|key| key.domain == domain))
     }
 
     /// Retires a ticket key.
@@ -585,5 +564,6 @@ fn message(intent: &Intent) -> sekisho_pager::Intent {
         action: Action::from_parts(intent.kind, intent.argument),
         not_before: intent.not_before,
         expires: intent.expires,
+        past: intent.past,
     }
 }

@@ -16,6 +16,7 @@ mod device_word;
 mod http_tables;
 mod paging_lost;
 mod paging_nodes;
+mod paging_older;
 #[path = "../../sekisho-store/tests/postgres/mod.rs"]
 mod postgres;
 mod second_version;

@@ -4,6 +4,7 @@
 //! reads once what there is, and then what has changed ([`PagingStore::changes`]). Every change has a number from one ascending sequence, which is taken
 //! inside the transaction that makes it: no reader sees a number before all lower ones.
 
+mod ahead;
 mod messages;
 
 use std::sync::Once;
@@ -13,6 +14,7 @@ use sekisho_link::SeId;
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::{Any, AnyPool, AssertSqlSafe, Connection as _, Row, Transaction};
 
+pub use ahead::{Followed, Jump};
 pub use messages::{Intent, Target};
 
 use crate::{Result, StoreError};
@@ -25,7 +27,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub const NODE_GONE: u64 = 60;
 
 /// Binary values are hexadecimal text, so that the statements are the same for both databases.
-const SCHEMA: [&str; 6] = [
+const SCHEMA: [&str; 8] = [
     "CREATE TABLE IF NOT EXISTS paging_sequence (name TEXT PRIMARY KEY, value BIGINT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS paging_device (idx BIGINT PRIMARY KEY, se_id TEXT NOT NULL UNIQUE, grp BIGINT NOT NULL, \
      domain BIGINT NOT NULL, generation BIGINT NOT NULL, rolling BIGINT NOT NULL, blocked BIGINT NOT NULL, \
@@ -38,6 +40,11 @@ const SCHEMA: [&str; 6] = [
      changed BIGINT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS paging_node (name TEXT PRIMARY KEY, domain BIGINT NOT NULL, seen BIGINT NOT NULL, \
      change BIGINT NOT NULL)",
+    // How often, from where to where and for which device the orders have jumped: `steps` of `orders::GLOBAL`.
+    "CREATE TABLE IF NOT EXISTS paging_jump (past BIGINT PRIMARY KEY, upto BIGINT NOT NULL, idx BIGINT NOT NULL, said BIGINT NOT NULL, \
+     steps BIGINT NOT NULL, at BIGINT NOT NULL)",
+    // Messages that are given anew, with a higher order, to devices alone that are done with an order above `past`.
+    "CREATE TABLE IF NOT EXISTS paging_again (ord BIGINT PRIMARY KEY, original BIGINT NOT NULL, past BIGINT NOT NULL, changed BIGINT NOT NULL)",
 ];
 
 /// A device of the registry.
@@ -96,7 +103,7 @@ pub struct Changes {
     pub devices: Vec<Device>,
     /// All ticket keys, if one has changed; empty otherwise.
     pub keys: Vec<TicketKey>,
-    /// Messages.
+    /// Messages, those also that are given anew.
     pub intents: Vec<Intent>,
     /// The change up to which this is all.
     pub upto: u64,
@@ -408,15 +415,15 @@ impl PagingStore {
         rows.iter().map(key).collect()
     }
 
-    /// The last change there is.
+    /// The last change there is, and the last order that has been given.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn latest(&self) -> Result<u64> {
-        let row = sqlx::query("SELECT value FROM paging_sequence WHERE name = 'change'")
-            .fetch_one(&self.pool)
-            .await?;
-        number(&row, "value")
+    pub async fn latest(&self) -> Result<(u64, u32)> {
+        let statement = "SELECT c.value AS change, o.value AS ord FROM paging_sequence c, paging_sequence o \
+                         WHERE c.name = 'change' AND o.name = 'order'";
+        let row = sqlx::query(statement).fetch_one(&self.pool).await?;
+        Ok((number(&row, "change")?, number(&row, "ord")?))
     }
 
     /// What has changed after a change; 0 for everything. Devices come in pieces: call again until there are none.
@@ -443,6 +450,7 @@ impl PagingStore {
         let intents = rows("SELECT * FROM paging_intent WHERE changed > $1 AND changed <= $2 ORDER BY ord")
             .fetch_all(&mut *tx)
             .await?;
+        let again = rows(ahead::CHANGED).fetch_all(&mut *tx).await?;
         let news = rows("SELECT epoch FROM paging_key WHERE changed > $1 AND changed <= $2 LIMIT 1")
             .fetch_optional(&mut *tx)
             .await?;
@@ -457,7 +465,11 @@ impl PagingStore {
         Ok(Changes {
             devices: devices.iter().map(device).collect::<Result<_>>()?,
             keys: keys.iter().map(key).collect::<Result<_>>()?,
-            intents: intents.iter().map(messages::intent).collect::<Result<_>>()?,
+            intents: intents
+                .iter()
+                .map(messages::intent)
+                .chain(again.iter().map(ahead::again))
+                .collect::<Result<_>>()?,
             upto: u64::try_from(upto).unwrap_or(0),
         })
     }

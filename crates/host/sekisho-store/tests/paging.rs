@@ -3,8 +3,9 @@
 use crate::postgres;
 use postgres::Postgres;
 use sekisho_link::SeId;
+use sekisho_paging::orders::GLOBAL;
 use sekisho_store::StoreError;
-use sekisho_store::paging::{Intent, Node, PagingStore, Target};
+use sekisho_store::paging::{Followed, Intent, Jump, Node, PagingStore, Target};
 
 fn se_id(n: u32) -> SeId {
     let mut id = [0; 10];
@@ -21,6 +22,7 @@ fn intent(to: Target) -> Intent {
         not_before: None,
         expires: Some(4_000_000_000),
         withdrawn: false,
+        past: None,
     }
 }
 
@@ -64,8 +66,61 @@ async fn everything(store: PagingStore) {
         [false, true, false]
     );
     assert_eq!(changes.intents[2].to, orders[2]);
+    orders_jump(&store, changes.upto).await;
     rotation(&store).await;
     store.close().await;
+}
+
+/// Orders 1 to 3 were given, 2 is taken back; a device is done with order 9. What waits is given anew, and taken back with its original; whoever lies
+/// moves the orders by so much and no more.
+async fn orders_jump(store: &PagingStore, upto: u64) {
+    let follow = |index, said| store.follow(index, said, 100);
+    assert_eq!(follow(5, 3).await.unwrap(), Followed::Given);
+    let jump = Jump {
+        past: 3,
+        upto: 3 + GLOBAL.step,
+        index: 5,
+        said: 9,
+        at: 100,
+    };
+    assert_eq!(follow(5, 9).await.unwrap(), Followed::Jumped(jump));
+    assert_eq!(follow(6, 9).await.unwrap(), Followed::Given);
+    let changes = store.changes(upto).await.unwrap();
+    let anew: Vec<_> = changes
+        .intents
+        .iter()
+        .map(|held| (held.order, held.past))
+        .collect();
+    let first = jump.upto + 1;
+    assert_eq!(anew, [(first, Some(3)), (first + 1, Some(3))]);
+    assert_eq!(
+        changes.intents[1].to,
+        Target::Device(store.device(se_id(3)).await.unwrap().index)
+    );
+    assert_eq!(store.post(intent(Target::Everybody)).await.unwrap(), first + 2);
+    store.withdraw(1).await.unwrap();
+    let after = store.changes(changes.upto).await.unwrap().intents;
+    let told: Vec<_> = after.iter().map(|held| (held.order, held.withdrawn)).collect();
+    assert_eq!(told, [(1, true), (first + 2, false), (first, true)]);
+    // A liar, from here on: eight steps in its life, and nothing for what is beyond.
+    for said in [u32::MAX, first + 3 + 8 * GLOBAL.step] {
+        assert_eq!(follow(7, said).await.unwrap(), Followed::Refused);
+    }
+    for step in 0..8 {
+        let said = store.latest().await.unwrap().1 + 1;
+        assert!(
+            matches!(follow(7, said).await.unwrap(), Followed::Jumped(_)),
+            "{step}"
+        );
+    }
+    let before = store.latest().await.unwrap();
+    assert_eq!(follow(7, before.1 + 1).await.unwrap(), Followed::Refused);
+    assert_eq!(store.latest().await.unwrap(), before);
+    assert_eq!(store.jumps().await.unwrap().len(), 9);
+    assert!(matches!(
+        follow(8, before.1 + 1).await.unwrap(),
+        Followed::Jumped(_)
+    ));
 }
 
 /// A new epoch issues when every live node has read it, and not before.

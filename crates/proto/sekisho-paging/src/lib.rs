@@ -17,6 +17,7 @@
 //! * [`ticket`]: identities that carry the device's number, encrypted under the server's ticket keys.
 //! * [`device`]: the device's state machine and its one record.
 //! * [`server`]: the server's half, per device: scheme `ticket` and scheme `random`.
+//! * [`orders`]: how far a device is followed that names an order which nobody has given.
 //! * [`recovery`]: the way back for a device whose identity nobody knows, over HTTPS.
 //!
 //! What never happens, whatever is lost, repeated, replayed or killed: a device whose current identity the server cannot answer; an answer
@@ -34,6 +35,7 @@ pub mod datagram;
 pub mod device;
 pub mod keys;
 pub mod message;
+pub mod orders;
 pub mod recovery;
 pub mod server;
 pub mod ticket;

@@ -33,6 +33,8 @@ pub struct Intent {
     pub expires: Option<u64>,
     /// Taken back.
     pub withdrawn: bool,
+    /// Given anew, to devices alone that are done with an order above this one.
+    pub past: Option<u32>,
 }
 
 pub(super) fn intent(row: &AnyRow) -> Result<Intent> {
@@ -50,6 +52,7 @@ pub(super) fn intent(row: &AnyRow) -> Result<Intent> {
         not_before: optional(row, "not_before")?,
         expires: optional(row, "expires")?,
         withdrawn: number::<u8>(row, "withdrawn")? != 0,
+        past: None,
     })
 }
 
@@ -78,8 +81,10 @@ impl PagingStore {
             .bind(changed)
             .execute(&mut *tx)
             .await?;
+        let order =
+            u32::try_from(order).map_err(|_| StoreError::Conflict("there is no order left for a message"))?;
         tx.commit().await?;
-        u32::try_from(order).map_err(|_| StoreError::Conflict("there is no order left for a message"))
+        Ok(order)
     }
 
     /// Sets orders aside for a local server, which numbers messages of its own with them: the first and the last.
