@@ -395,27 +395,55 @@ fn a_local_server_takes_a_device_over_triggers_it_and_gives_it_back() {
     let (card, token) = system.card();
     system.agent(&card, &token);
     std::fs::write(folder.join("edge-passphrase"), "a passphrase of the edge\n").unwrap();
-    let delegate = [
-        "paging",
-        "delegate",
-        SE_ID,
-        "--domain",
-        "9",
-        "--local-passphrase-file",
-        "edge-passphrase",
-    ];
-    assert_eq!(system.fleet(&delegate)["devices"], 1);
+    let delegate = |domain: &str, out: &str| {
+        let all = [
+            "fleet",
+            "--server",
+            &system.admin,
+            "paging",
+            "delegate",
+            SE_ID,
+            "--domain",
+            domain,
+        ];
+        let file = ["--local-passphrase-file", "edge-passphrase", "--out", out];
+        sekisho(folder, &[&all[..], &file[..]].concat())
+    };
+    let given = || {
+        let device = system.fleet(&["paging", "device", SE_ID]);
+        (
+            device["given"]["domain"].clone(),
+            device["given"]["generation"].as_u64().unwrap(),
+        )
+    };
+    // The device has not polled since: a file is made anew with the same keys, and no other domain's is made before the device is taken back.
+    assert!(delegate("9", "stolen.sealed").status.success());
+    let stolen = given();
+    assert_eq!(stolen.0, 9);
+    assert!(delegate("9", "renewed.sealed").status.success());
+    assert_eq!(given(), stolen);
+    let refused = String::from_utf8_lossy(&delegate("11", "other.sealed").stderr).into_owned();
+    assert!(
+        refused.contains(SE_ID) && refused.contains("recall it first"),
+        "{refused}"
+    );
+    assert!(!folder.join("other.sealed").exists());
+    // Behind a recall the keys are others, also before the device has heard of it.
+    assert_eq!(system.fleet(&["paging", "recall", SE_ID])["recalled"], 1);
+    assert!(delegate("9", "local.sealed").status.success());
+    let replaced = given();
+    assert!(replaced.1 > stolen.1, "{replaced:?}");
     let mut local = Local::start(folder);
     // Until the device has heard of it, the local server does not know its identity; then both answer.
     system.agent(&card, &token);
     let here = |system: &System| {
         let device = system.fleet(&["paging", "device", SE_ID]);
-        (device["domain"].clone(), device["generation"].clone())
+        (device["domain"].clone(), device["generation"].as_u64().unwrap())
     };
     let result = |heard: Vec<Value>| heard[0]["result"].clone();
     assert_eq!(result(system.agent_at(&local.address, &card, &token)), "nothing");
     assert_eq!(result(system.agent(&card, &token)), "nothing");
-    assert_eq!(here(&system), (9.into(), 2.into()));
+    assert_eq!(here(&system), replaced);
     assert_eq!(result(system.agent_at(&local.address, &card, &token)), "nothing");
 
     a_second_server_is_refused(folder);
@@ -442,7 +470,8 @@ fn a_local_server_takes_a_device_over_triggers_it_and_gives_it_back() {
     assert_eq!(system.fleet(&["paging", "recall", SE_ID])["recalled"], 1);
     system.agent(&card, &token);
     assert_eq!(result(system.agent(&card, &token)), "nothing");
-    assert_eq!(here(&system), (0.into(), 3.into()));
+    let home = here(&system);
+    assert!(home.0 == 0 && home.1 > replaced.1, "{home:?}");
     // Messages of the operator still arrive, and have higher orders.
     system.fleet(&["paging", "send", "poll-every", "9", "--to", SE_ID]);
     let heard = system.agent(&card, &token);

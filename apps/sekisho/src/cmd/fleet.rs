@@ -232,9 +232,7 @@ fn paging(client: &AdminClient, command: &Paging) -> Result<Value> {
         }
         Paging::Delegate { se_ids, domain, file } => super::paging_local::give(client, se_ids, *domain, file),
         Paging::Recall { se_ids } => {
-            for se_id in se_ids {
-                super::paging_local::move_to(client, *se_id, 0)?;
-            }
+            super::paging_local::move_to(client, se_ids, 0)?;
             Ok(json!({ "recalled": se_ids.len() }))
         }
         Paging::Withdraw { order } => client.delete(&format!("paging/messages/{order}")),

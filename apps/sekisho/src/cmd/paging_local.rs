@@ -77,12 +77,14 @@ fn number<T: TryFrom<u64>>(value: &Value, name: &str) -> Result<T> {
     number.with_context(|| format!("the server says nothing of {name}"))
 }
 
-/// Tells a device to move.
-pub(super) fn move_to(client: &AdminClient, se_id: SeId, domain: u8) -> Result<()> {
-    let wanted = json!({ "se_id": se_id.to_string(), "action": "move", "argument": domain });
-    client
-        .post("paging/messages", wanted.to_string().as_bytes())
-        .map(drop)
+/// Gives devices to a domain, 0 to take them back, and sends them there.
+pub(super) fn move_to(client: &AdminClient, se_ids: &[SeId], domain: u8) -> Result<Value> {
+    let ids: Vec<_> = se_ids.iter().map(SeId::to_string).collect();
+    let wanted = json!({ "se_ids": ids });
+    client.post(
+        &format!("paging/domains/{domain}/devices"),
+        wanted.to_string().as_bytes(),
+    )
 }
 
 /// Sends the devices to the domain, which this server answers for as well, and writes the file. The local server's orders come last: they are above
@@ -104,14 +106,18 @@ pub(super) fn give(client: &AdminClient, se_ids: &[SeId], domain: u8, file: &Giv
         devices: Vec::with_capacity(se_ids.len()),
     };
     hsm.random(&mut delegation.seal_key)?;
-    for se_id in se_ids {
+    new_file::check(&file.out)?;
+    let given = move_to(client, se_ids, domain)?;
+    for (se_id, given) in se_ids
+        .iter()
+        .zip(given["devices"].as_array().into_iter().flatten())
+    {
         delegation
             .devices
-            .push(given_device(client, &hsm, *se_id, domain)?);
+            .push(given_device(&hsm, *se_id, domain, given)?);
     }
-    new_file::check(&file.out)?;
-    for se_id in se_ids {
-        move_to(client, *se_id, domain)?;
+    if delegation.devices.len() != se_ids.len() {
+        bail!("the server has not given all devices");
     }
     let orders = client.post("paging/orders", b"")?;
     delegation.first_order = number(&orders, "first")?;
@@ -121,24 +127,16 @@ pub(super) fn give(client: &AdminClient, se_ids: &[SeId], domain: u8, file: &Giv
     Ok(json!({ "domain": domain, "devices": se_ids.len(), "file": file.out.display().to_string() }))
 }
 
-fn given_device(client: &AdminClient, hsm: &SoftHsm, se_id: SeId, domain: u8) -> Result<GivenDevice> {
-    let view = client.get(&format!("paging/devices/{se_id}"))?;
-    if view["rolling"] == true {
-        bail!("{se_id}: a device whose key rolls cannot be given away");
-    }
-    let here = Keyspace {
-        domain: number(&view, "domain")?,
-        generation: number(&view, "generation")?,
+fn given_device(hsm: &SoftHsm, se_id: SeId, domain: u8, given: &Value) -> Result<GivenDevice> {
+    let there = Keyspace {
+        domain,
+        generation: number(given, "generation")?,
     };
-    if here.domain != 0 {
-        bail!("{se_id}: domain {} has it; recall it first", here.domain);
-    }
-    let there = here.next(domain).context("the device has no generation left")?;
     let key = Root::new(hsm.paging_root(se_id)?).poll_key(there);
     Ok(GivenDevice {
-        index: number(&view, "index")?,
+        index: number(given, "index")?,
         se_id: se_id.0,
-        group: number(&view, "group")?,
+        group: number(given, "group")?,
         generation: there.generation,
         key: *key.as_bytes(),
     })

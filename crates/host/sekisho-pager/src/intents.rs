@@ -36,6 +36,14 @@ impl Intent {
     fn is_live(&self, now: u64) -> bool {
         self.not_before.is_none_or(|from| from <= now) && self.expires.is_none_or(|until| now < until)
     }
+
+    /// Whether it is for a device that is done with this order and of this generation. A keyspace that the device has reached or left behind is
+    /// nothing to move to.
+    fn is_meant(&self, order: u32, generation: u32) -> bool {
+        let is_behind =
+            matches!(self.action, Action::MoveTo(to) if to.generation > 0 && to.generation <= generation);
+        !is_behind && self.past.is_none_or(|past| order > past)
+    }
 }
 
 /// All of them, ascending by order within each target.
@@ -80,8 +88,8 @@ impl Intents {
             .unwrap_or(0);
     }
 
-    /// The first live message above `order`.
-    pub(crate) fn next(&self, index: u32, group: u16, order: u32, now: u64) -> Message {
+    /// The first live message above `order`, for a device of this generation.
+    pub(crate) fn next(&self, index: u32, group: u16, (order, generation): (u32, u32), now: u64) -> Message {
         if order >= self.shared_top && !self.has_device {
             return Message::NOTHING;
         }
@@ -90,9 +98,8 @@ impl Intents {
             .filter_map(|target| {
                 let list = self.targets.get(target)?;
                 let from = list.partition_point(|held| held.order <= order);
-                let is_meant =
-                    |held: &&Intent| held.is_live(now) && held.past.is_none_or(|past| order > past);
-                list.get(from..)?.iter().find(is_meant)
+                let is_next = |held: &&Intent| held.is_live(now) && held.is_meant(order, generation);
+                list.get(from..)?.iter().find(is_next)
             })
             .min_by_key(|intent| intent.order)
             .map_or(Message::NOTHING, |intent| Message {
@@ -113,6 +120,8 @@ impl Intents {
 
 #[cfg(test)]
 mod tests {
+    use sekisho_paging::keys::Keyspace;
+
     use super::*;
 
     fn intent(order: u32, to: Target) -> Intent {
@@ -146,15 +155,44 @@ mod tests {
             (20, 21),
             (21, 0),
         ] {
-            assert_eq!(intents.next(1, 1, above, 0).order, order, "{above}");
+            assert_eq!(intents.next(1, 1, (above, 0), 0).order, order, "{above}");
         }
         assert_eq!(intents.len(), 2);
+    }
+
+    /// A move to a keyspace that was given beforehand is over when the device is there, or beyond.
+    #[test]
+    fn a_move_is_for_devices_below_its_generation() {
+        let mut intents = Intents::default();
+        let to = |generation| {
+            Action::MoveTo(Keyspace {
+                domain: 9,
+                generation,
+            })
+        };
+        intents.post(Intent {
+            action: to(300),
+            ..intent(4, Target::Device(1))
+        });
+        intents.post(intent(5, Target::Everybody));
+        for (generation, order) in [(0, 4), (299, 4), (300, 5), (301, 5)] {
+            assert_eq!(
+                intents.next(1, 1, (0, generation), 0).order,
+                order,
+                "{generation}"
+            );
+        }
+        intents.post(Intent {
+            action: to(0),
+            ..intent(4, Target::Device(1))
+        });
+        assert_eq!(intents.next(1, 1, (0, 300), 0).order, 4);
     }
 
     #[test]
     fn property_19_the_first_live_message_above_the_order() {
         let mut intents = Intents::default();
-        assert_eq!(intents.next(1, 1, 0, 100), Message::NOTHING);
+        assert_eq!(intents.next(1, 1, (0, 0), 100), Message::NOTHING);
         intents.post(intent(7, Target::Everybody));
         intents.post(intent(5, Target::Group(1)));
         intents.post(intent(6, Target::Device(9)));
@@ -166,7 +204,7 @@ mod tests {
             not_before: Some(500),
             ..intent(2, Target::Everybody)
         });
-        let order = |index, group, above, now| intents.next(index, group, above, now).order;
+        let order = |index, group, above, now| intents.next(index, group, (above, 0), now).order;
         assert_eq!(order(9, 1, 0, 100), 5);
         assert_eq!(order(9, 1, 5, 100), 6);
         assert_eq!(order(9, 1, 6, 100), 7);
@@ -175,6 +213,6 @@ mod tests {
         assert_eq!(order(8, 2, 0, 49), 1);
         assert_eq!(order(8, 2, 0, 500), 2);
         intents.withdraw(7);
-        assert_eq!(intents.next(8, 2, 0, 100), Message::NOTHING);
+        assert_eq!(intents.next(8, 2, (0, 0), 100), Message::NOTHING);
     }
 }

@@ -405,14 +405,8 @@ impl Poll<'_> {
             .receive(self.ring, &ticket, self.datagram, key_of)
             .map_err(signal_of)?;
         let (standing, loss, promoted) = (received.standing(), received.loss(), received.promoted());
-        let message = self.note(
-            shared,
-            &mut slot,
-            ticket.index,
-            standing,
-            loss,
-            received.poll().order,
-        );
+        let said = (received.poll().order, ticket.keyspace.generation);
+        let message = self.note(shared, &mut slot, ticket.index, standing, loss, said);
         let answer = match message {
             Ok(message) => Some(received.answer(self.ring, message).map_err(signal_of)?),
             Err(_) => None,
@@ -452,7 +446,8 @@ impl Poll<'_> {
         let had = record.next();
         let received = record.receive(self.datagram).map_err(signal_of)?;
         let (standing, loss, left) = (received.standing(), received.loss(), received.left());
-        let message = self.note(shared, slot, index, standing, loss, received.poll().order);
+        let at = (received.poll().order, 0);
+        let message = self.note(shared, slot, index, standing, loss, at);
         let answer = match message {
             Ok(message) => {
                 let reply = received.answer(message, || random.next(), |uid| shared.index.get(uid).is_some());
@@ -486,7 +481,7 @@ impl Poll<'_> {
         index: u32,
         standing: Standing,
         loss: Loss,
-        order: u32,
+        (order, generation): (u32, u32),
     ) -> Result<Message, Signal> {
         slot.order = slot.order.max(order);
         slot.seen = u32::try_from(self.now).unwrap_or(u32::MAX);
@@ -503,7 +498,9 @@ impl Poll<'_> {
         if slot.repeats > REPEATS_MAX {
             return Err(Signal::Limited);
         }
-        Ok(self.intents.next(index, slot.group, order, self.now))
+        Ok(self
+            .intents
+            .next(index, slot.group, (order, generation), self.now))
     }
 }
 

@@ -51,6 +51,7 @@ pub(crate) fn admin_routes() -> Router<Arc<App>> {
         .route("/api/v1/paging/messages/{order}", axum::routing::delete(withdraw))
         .route("/api/v1/paging/ticket-keys", post(rotate))
         .route("/api/v1/paging/domains/{domain}", post(give_domain))
+        .route("/api/v1/paging/domains/{domain}/devices", post(give))
         .route("/api/v1/paging/orders", post(give_orders))
         .route(
             "/api/v1/paging/ticket-keys/{domain}/{epoch}",
@@ -152,6 +153,9 @@ async fn device(State(app): Shared, Path(id): Path<String>) -> Answer {
     let row = paging.device(id).await?;
     let view = paging.engine().device(row.index);
     let mut value = json!({ "se_id": id.to_string(), "index": row.index, "group": row.group, "rolling": row.rolling, "blocked": row.blocked });
+    if let Some((domain, generation)) = paging.given(row.index).await? {
+        value["given"] = json!({ "domain": domain, "generation": generation });
+    }
     if let Some(view) = view {
         value["domain"] = json!(view.at.map(|(keyspace, _)| keyspace.domain));
         value["generation"] = json!(view.at.map(|(keyspace, _)| keyspace.generation));
@@ -180,7 +184,7 @@ struct Send {
     /// To this SE; or to `group`; without either to everybody.
     se_id: Option<String>,
     group: Option<u16>,
-    /// update, open-https, poll-every, generate-keys, transport-identity, move.
+    /// update, open-https, poll-every, generate-keys, transport-identity.
     action: String,
     #[serde(default)]
     argument: u32,
@@ -199,11 +203,9 @@ async fn send(State(app): Shared, bytes: Bytes) -> Answer {
     };
     let action = Action::named(&wanted.action, wanted.argument)
         .map_err(|error| Problem::bad_request(error.to_string()))?;
-    if let Action::MoveTo(to) = action
-        && !paging.has_key(to.domain).await?
-    {
+    if matches!(action, Action::MoveTo(_)) {
         return Err(Problem::bad_request(
-            "nobody has been given this domain; sekisho fleet paging delegate gives it to a local server",
+            "devices are moved by sekisho fleet paging delegate and recall",
         ));
     }
     let order = paging.post(to, action, wanted.not_before, wanted.expires).await?;
@@ -235,6 +237,27 @@ async fn give_domain(State(app): Shared, Path(domain): Path<u8>) -> Answer {
     Ok(json_answer(
         StatusCode::OK,
         &json!({ "domain": domain, "epoch": given.epoch, "sealed": hex::encode(given.sealed) }),
+    ))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Give {
+    se_ids: Vec<String>,
+}
+
+async fn give(State(app): Shared, Path(domain): Path<u8>, bytes: Bytes) -> Answer {
+    let wanted: Give = body(&bytes)?;
+    let ids = wanted.se_ids.iter().map(|id| se_id(id));
+    let ids = ids.collect::<Result<Vec<_>, _>>()?;
+    let given = paging(&app)?.give(&ids, domain).await?;
+    let devices = given.iter().map(|device| {
+        json!({ "se_id": device.se_id.to_string(), "index": device.index, "group": device.group, "generation": device.generation })
+    });
+    let devices: Vec<_> = devices.collect();
+    Ok(json_answer(
+        StatusCode::CREATED,
+        &json!({ "domain": domain, "devices": devices }),
     ))
 }
 

@@ -66,6 +66,7 @@ impl From<StoreError> for Problem {
             ),
             StoreError::Conflict(why) => Self::conflict(why),
             StoreError::Target(..) => Self::bad_request(error.to_string()),
+            StoreError::Device(se_id, why) => Self::conflict(format!("{se_id}: {why}")),
             error => {
                 tracing::error!(%error, "store");
                 Self::new(

@@ -5,6 +5,7 @@
 //! inside the transaction that makes it: no reader sees a number before all lower ones.
 
 mod ahead;
+mod given;
 mod messages;
 
 use std::sync::Once;
@@ -15,6 +16,7 @@ use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::{Any, AnyPool, AssertSqlSafe, Connection as _, Row, Transaction};
 
 pub use ahead::{Followed, Jump};
+pub use given::{Give, Given};
 pub use messages::{Intent, Target};
 
 use crate::{Result, StoreError};
@@ -27,7 +29,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub const NODE_GONE: u64 = 60;
 
 /// Binary values are hexadecimal text, so that the statements are the same for both databases.
-const SCHEMA: [&str; 8] = [
+const SCHEMA: [&str; 10] = [
     "CREATE TABLE IF NOT EXISTS paging_sequence (name TEXT PRIMARY KEY, value BIGINT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS paging_device (idx BIGINT PRIMARY KEY, se_id TEXT NOT NULL UNIQUE, grp BIGINT NOT NULL, \
      domain BIGINT NOT NULL, generation BIGINT NOT NULL, rolling BIGINT NOT NULL, blocked BIGINT NOT NULL, \
@@ -45,6 +47,9 @@ const SCHEMA: [&str; 8] = [
      steps BIGINT NOT NULL, at BIGINT NOT NULL)",
     // Messages that are given anew, with a higher order, to devices alone that are done with an order above `past`.
     "CREATE TABLE IF NOT EXISTS paging_again (ord BIGINT PRIMARY KEY, original BIGINT NOT NULL, past BIGINT NOT NULL, changed BIGINT NOT NULL)",
+    // The keyspace that a device was given last, by delegating or recalling it, and the message that moves it there.
+    "CREATE TABLE IF NOT EXISTS paging_given (idx BIGINT PRIMARY KEY, domain BIGINT NOT NULL, generation BIGINT NOT NULL, ord BIGINT NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS paging_intent_target ON paging_intent (target_kind, target)",
 ];
 
 /// A device of the registry.

@@ -5,7 +5,7 @@ use postgres::Postgres;
 use sekisho_link::SeId;
 use sekisho_paging::orders::GLOBAL;
 use sekisho_store::StoreError;
-use sekisho_store::paging::{Followed, Intent, Jump, Node, PagingStore, Target};
+use sekisho_store::paging::{Followed, Give, Intent, Jump, Node, PagingStore, Target};
 
 fn se_id(n: u32) -> SeId {
     let mut id = [0; 10];
@@ -67,6 +67,7 @@ async fn everything(store: PagingStore) {
     );
     assert_eq!(changes.intents[2].to, orders[2]);
     orders_jump(&store, changes.upto).await;
+    keyspaces_are_given_once(&store).await;
     rotation(&store).await;
     store.close().await;
 }
@@ -121,6 +122,62 @@ async fn orders_jump(store: &PagingStore, upto: u64) {
         follow(8, before.1 + 1).await.unwrap(),
         Followed::Jumped(_)
     ));
+}
+
+/// What a device was given counts like what was seen of it; one message at a time moves it.
+async fn keyspaces_are_given_once(store: &PagingStore) {
+    let from = store.latest().await.unwrap().0;
+    let give = |domain, seen: (u8, u32)| async move {
+        let device = Give {
+            se_id: se_id(20),
+            seen: Some(seen),
+            step: 300,
+        };
+        let given = store.give(&[device], domain).await;
+        given.map(|given| given[0].generation)
+    };
+    // The device is not seen again: at a local server alone, or asleep.
+    assert_eq!(give(9, (0, 1)).await.unwrap(), 301);
+    assert_eq!(give(9, (0, 1)).await.unwrap(), 301);
+    let refused = give(11, (0, 1)).await.unwrap_err().to_string();
+    assert!(
+        refused.contains(&se_id(20).to_string()) && refused.contains("recall"),
+        "{refused}"
+    );
+    assert_eq!(give(0, (0, 1)).await.unwrap(), 601);
+    assert_eq!(give(0, (0, 1)).await.unwrap(), 601);
+    assert_eq!(give(9, (0, 1)).await.unwrap(), 901);
+    let index = store.device(se_id(20)).await.unwrap().index;
+    assert_eq!(store.given(index).await.unwrap(), Some((9, 901)));
+    let moves = store.changes(from).await.unwrap().intents;
+    let moves: Vec<_> = moves.iter().map(|held| (held.argument, held.withdrawn)).collect();
+    let at = |domain: u32, generation, withdrawn| (domain << 24 | generation, withdrawn);
+    assert_eq!(moves, [at(9, 301, true), at(0, 601, true), at(9, 901, false)]);
+    // It has come home by recovery, beyond what it was given.
+    assert_eq!(give(11, (0, 902)).await.unwrap(), 1202);
+    // It is somewhere that this database does not know of.
+    for (domain, seen) in [(11, (9, 2000)), (9, (9, 2000))] {
+        assert!(matches!(give(domain, seen).await, Err(StoreError::Device(..))));
+    }
+    assert_eq!(give(0, (9, 2000)).await.unwrap(), 2300);
+    // A message that was taken back is sent again.
+    let last = store.latest().await.unwrap();
+    store.withdraw(last.1).await.unwrap();
+    assert_eq!(give(0, (9, 2000)).await.unwrap(), 2300);
+    assert_eq!(store.latest().await.unwrap().1, last.1 + 1);
+    assert!(give(9, (0, 0x00FF_FFFE)).await.is_err());
+    // All of them or none.
+    let unknown = [se_id(21), se_id(9999)].map(|se_id| Give {
+        se_id,
+        seen: Some((0, 1)),
+        step: 300,
+    });
+    assert!(matches!(
+        store.give(&unknown, 9).await,
+        Err(StoreError::NotFound(_))
+    ));
+    let index = store.device(se_id(21)).await.unwrap().index;
+    assert_eq!(store.given(index).await.unwrap(), None);
 }
 
 /// A new epoch issues when every live node has read it, and not before.

@@ -1,6 +1,8 @@
 //! What local servers are given.
 
-use sekisho_store::Result as StoreResult;
+use sekisho_link::SeId;
+use sekisho_store::paging::{Give, Given};
+use sekisho_store::{Result as StoreResult, StoreError};
 
 use super::{Paging, PagingError, Result};
 
@@ -16,7 +18,50 @@ pub struct GivenDomain {
 /// Orders that a local server gets at a time.
 const ORDERS_GIVEN: u32 = 10_000;
 
+/// The least that a new generation is above all that is known of a device: its recoveries, of which this server may not know, take one each.
+const STEP: u32 = 256;
+
 impl Paging {
+    /// Gives devices to a domain that has a ticket key, 0 to take them back: stored, and the message that moves each on its way, when this returns. The
+    /// generations are drawn at random above all that is known, so that a database that is older than its fleet does not give one again.
+    ///
+    /// # Errors
+    /// [`PagingError`]; [`StoreError::Device`] for a device that another domain has.
+    pub async fn give(&self, se_ids: &[SeId], domain: u8) -> Result<Vec<Given>> {
+        if !self.has_key(domain).await? {
+            return Err(StoreError::NotFound("domain").into());
+        }
+        self.look(0).await?;
+        let mut devices = Vec::with_capacity(se_ids.len());
+        for se_id in se_ids {
+            let row = self.store.device(*se_id).await?;
+            let at = match self.engine.device(row.index) {
+                Some(view) => view
+                    .at
+                    .map(|(keyspace, _)| (keyspace.domain, keyspace.generation)),
+                None => Some((row.domain, row.generation)),
+            };
+            let mut random = [0; 2];
+            self.hsm.random(&mut random)?;
+            devices.push(Give {
+                se_id: *se_id,
+                seen: at,
+                step: STEP + u32::from(u16::from_be_bytes(random) >> 4),
+            });
+        }
+        let given = self.store.give(&devices, domain).await?;
+        self.look(0).await?;
+        Ok(given)
+    }
+
+    /// The domain and generation that a device was given last.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn given(&self, index: u32) -> StoreResult<Option<(u8, u32)>> {
+        self.store.given(index).await
+    }
+
     /// What a local server needs for a domain, whose first ticket key is made if there is none; all servers accept it from then on.
     ///
     /// # Errors

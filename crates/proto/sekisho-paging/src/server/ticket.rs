@@ -310,21 +310,24 @@ impl TicketReceived {
         self.promoted
     }
 
-    /// The answer. A message that moves the device names the domain; the generation is the device's next one. At the last counter of a
-    /// generation the device is moved to the next one of its own domain, and the message waits.
+    /// The answer. A message that moves the device names the keyspace; with generation 0, the domain alone: the generation is the device's next one.
+    /// At the last counter of a generation the device is moved to the next one of its own domain, and the message waits.
     ///
     /// # Errors
-    /// [`Reject::Exhausted`] when there is no next identity, [`Reject::Unknown`] when this server has no ticket key of the domain.
+    /// [`Reject::Exhausted`] when there is no next identity, or the message names a generation that the device has left behind;
+    /// [`Reject::Unknown`] when this server has no ticket key of the domain.
     pub fn answer(mut self, ring: &Ring, message: Message) -> Result<[u8; DATAGRAM], Reject> {
         let at = self.ticket;
         let moves_to = match message.action {
-            Action::MoveTo(to) => Some(to.domain),
-            _ if at.counter == u32::MAX => Some(at.keyspace.domain),
+            Action::MoveTo(to) if to.generation > at.keyspace.generation => Some(Some(to)),
+            Action::MoveTo(to) if to.generation > 0 => Some(None),
+            Action::MoveTo(to) => Some(at.keyspace.next(to.domain)),
+            _ if at.counter == u32::MAX => Some(at.keyspace.next(at.keyspace.domain)),
             _ => None,
         };
         let (keyspace, counter, message) = match moves_to {
-            Some(domain) => {
-                let keyspace = at.keyspace.next(domain).ok_or(Reject::Exhausted)?;
+            Some(keyspace) => {
+                let keyspace = keyspace.ok_or(Reject::Exhausted)?;
                 let order = match message.action {
                     Action::MoveTo(_) => message.order,
                     _ => 0,
