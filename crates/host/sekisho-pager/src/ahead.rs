@@ -1,7 +1,7 @@
 //! Devices that are done with an order which nobody has given: the store is older than its fleet, or the device lies.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
@@ -24,7 +24,10 @@ pub struct Ahead {
 pub(crate) struct Watch {
     /// The last order that was given; until it is known nobody is ahead of it.
     given: AtomicU32,
+    /// Order and whether it is refused.
     devices: Mutex<HashMap<u32, (u32, bool)>>,
+    /// Whether there are any.
+    any: AtomicBool,
 }
 
 impl Default for Watch {
@@ -32,6 +35,7 @@ impl Default for Watch {
         Self {
             given: AtomicU32::new(u32::MAX),
             devices: Mutex::default(),
+            any: AtomicBool::new(false),
         }
     }
 }
@@ -40,17 +44,24 @@ impl Watch {
     /// Hears what an authentic poll says: one comparison, for a device that is not ahead.
     pub(crate) fn hear(&self, index: u32, order: u32) {
         if order <= self.given.load(Ordering::Relaxed) {
+            if self.any.load(Ordering::Relaxed) {
+                self.devices.lock().remove(&index);
+            }
             return;
         }
         let mut devices = self.devices.lock();
         if devices.len() < DEVICES_MAX || devices.contains_key(&index) {
             devices.entry(index).or_insert((order, false)).0 = order;
+            self.any.store(true, Ordering::Relaxed);
         }
     }
 
     /// The last order that was given. Gives what it was held to be.
     pub(crate) fn set_given(&self, order: u32) -> u32 {
-        self.devices.lock().retain(|_, (said, _)| *said > order);
+        let mut devices = self.devices.lock();
+        devices.retain(|_, (said, _)| *said > order);
+        self.any.store(!devices.is_empty(), Ordering::Relaxed);
+        drop(devices);
         self.given.swap(order, Ordering::Relaxed)
     }
 
@@ -94,6 +105,11 @@ mod tests {
         };
         assert_eq!(watch.devices(), [ahead(6, true)]);
         watch.refuse(1, false);
+        assert_eq!(watch.devices(), [ahead(6, false)]);
+        // Its own later word counts, when somebody else has spoken for it.
+        watch.hear(1, 4);
+        assert_eq!(watch.devices(), []);
+        watch.hear(1, 6);
         assert_eq!(watch.devices(), [ahead(6, false)]);
         assert_eq!(watch.set_given(6), 4);
         assert_eq!(watch.devices(), []);

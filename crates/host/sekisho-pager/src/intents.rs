@@ -108,6 +108,13 @@ impl Intents {
             })
     }
 
+    /// Whether a device of this generation is sent to another keyspace, by a message of its own that names it.
+    pub(crate) fn is_recalled(&self, index: u32, generation: u32, now: u64) -> bool {
+        let own = self.targets.get(&Target::Device(index)).into_iter().flatten();
+        own.filter(|held| held.is_live(now))
+            .any(|held| matches!(held.action, Action::MoveTo(to) if to.generation > generation))
+    }
+
     /// How many there are; what is given anew counts once.
     pub(crate) fn len(&self) -> usize {
         self.targets

@@ -401,11 +401,21 @@ impl Poll<'_> {
             let se_id = table::se_id(self.chunks, ticket.index)?;
             shared.key_of(ticket.index, &se_id, rolling, keyspace)
         };
-        let received = record
-            .receive(self.ring, &ticket, self.datagram, key_of)
-            .map_err(signal_of)?;
+        let at = ticket.keyspace;
+        let recall = at.domain != shared.settings.domain
+            && self.intents.is_recalled(ticket.index, at.generation, self.now);
+        let received = if recall {
+            record.receive_recalled(self.ring, &ticket, self.datagram, key_of)
+        } else {
+            record.receive(self.ring, &ticket, self.datagram, key_of)
+        }
+        .map_err(signal_of)?;
         let (standing, loss, promoted) = (received.standing(), received.loss(), received.promoted());
-        let said = (received.poll().order, ticket.keyspace.generation);
+        if promoted {
+            // The newest word is the device's, lower as it may be: who had the key of a keyspace that it has left could say anything.
+            slot.order = 0;
+        }
+        let said = (received.poll().order, at.generation);
         let message = self.note(shared, &mut slot, ticket.index, standing, loss, said);
         let answer = match message {
             Ok(message) => Some(received.answer(self.ring, message).map_err(signal_of)?),

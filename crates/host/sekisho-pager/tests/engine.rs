@@ -381,6 +381,61 @@ fn property_18_a_local_server_takes_over_and_gives_back() {
     assert_eq!(to_local.ask(&poll), None);
 }
 
+/// A local server's file is stolen, and the thief polls at the global server as if he were the device: far ahead of it, done with every order.
+#[test]
+fn a_recall_reaches_a_device_whose_domain_was_stolen() {
+    let key = TicketKey::new(9, 1, &[6; 16], true);
+    let engine = start(Scheme::Ticket, None);
+    let mut both = ring();
+    both.add(key.clone()).unwrap();
+    engine.set_ring(both);
+    engine.set_given(100);
+    engine.register(&[registration(1, false, Scheme::Ticket)]);
+    let mut client = Client::new(&engine);
+    let mut one = device(1, false, Scheme::Ticket);
+    engine.post(move_to(9, 1));
+    client.poll(&mut one);
+    client.poll(&mut one);
+    let mut thief = Device::new(State {
+        uid: key.seal(1, 1, 1000),
+        order: u32::MAX,
+        ..one.state().clone()
+    });
+    client.poll(&mut thief);
+    let view = || engine.device(1).unwrap();
+    assert_eq!((view().at.unwrap().1, view().order), (1000, u32::MAX));
+    // The device is behind what the thief has proved, and gets no answer until it is recalled.
+    client
+        .0
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    assert_eq!(client.ask(&one.poll(Reason::Periodic, [1; 4])), None);
+    client.0.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let home = Keyspace {
+        domain: 0,
+        generation: 300,
+    };
+    engine.post(Intent {
+        to: Target::Device(1),
+        action: Action::MoveTo(home),
+        ..move_to(0, 5)
+    });
+    client.poll(&mut one);
+    assert_eq!(one.state().keyspace, home);
+    // At home its own word counts, and the thief is the one who gets no answer.
+    client.poll(&mut one);
+    assert_eq!((view().at.unwrap().0, view().order), (home, 5));
+    assert_eq!(engine.ahead(), []);
+    let stale = || engine.totals().of(Signal::Stale);
+    let before = stale();
+    client
+        .0
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    assert_eq!(client.ask(&thief.poll(Reason::Periodic, [2; 4])), None);
+    wait_for(|| stale() > before);
+}
+
 /// Property 16: a flood from an address takes nothing from the devices behind the same address.
 #[test]
 fn property_16_good_devices_behind_a_flooding_address_are_served() {

@@ -86,6 +86,11 @@ pub enum PagingError {
     /// More ticket keys than a ring holds.
     #[error("the database holds more live ticket keys than there may be; retire some")]
     Ring,
+    /// A living server has the name.
+    #[error(
+        "another server runs under the name {0} on this database; give this one a name of its own (--paging-node)"
+    )]
+    Name(String),
     /// The database says nothing.
     #[error("the database says nothing")]
     Silent,
@@ -173,6 +178,9 @@ impl Paging {
             away: AtomicBool::new(false),
             jumped: ahead::Jumped::default(),
         };
+        if !paging.config.database.starts_with("sqlite:") {
+            paging.check_name().await?;
+        }
         let held = paging.store.keys().await?;
         if !held.iter().any(|key| key.domain == paging.config.domain) {
             paging.rotate(paging.config.domain).await?;
@@ -470,6 +478,10 @@ impl Paging {
             Err(StoreError::NotFound(_)) => return Err(RecoverError::NotAuthentic.into()),
             device => device?,
         };
+        // Nothing but a ticket can be granted: no server would know what it grants, and the device would have given up what is known.
+        if self.config.scheme == Scheme::Random {
+            return Err(RecoverError::NoIdentity.into());
+        }
         if !device.rolling {
             return Ok(self.engine.recover(device.index, request)?);
         }

@@ -19,7 +19,12 @@ fn se_id(n: u8) -> SeId {
 }
 
 async fn node(database: &str, name: &str, hsm: &Arc<dyn Hsm>, directory: &std::path::Path) -> Arc<Paging> {
-    let config = PagingConfig {
+    let config = config(database, name, directory);
+    Arc::new(Paging::start(config, Arc::clone(hsm)).await.unwrap())
+}
+
+fn config(database: &str, name: &str, directory: &std::path::Path) -> PagingConfig {
+    PagingConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         threads: 1,
         scheme: Scheme::Ticket,
@@ -27,8 +32,7 @@ async fn node(database: &str, name: &str, hsm: &Arc<dyn Hsm>, directory: &std::p
         directory: Some(directory.join(name)),
         domain: 0,
         node: name.to_owned(),
-    };
-    Arc::new(Paging::start(config, Arc::clone(hsm)).await.unwrap())
+    }
 }
 
 struct Client(UdpSocket, u32);
@@ -125,6 +129,19 @@ async fn nodes_answer_for_each_other() {
     };
     assert_eq!((done(0..10), done(10..20)), (10, 0));
     assert_eq!(a.nodes().await.unwrap().len(), 2);
+    // A name that is alive is nobody else's; one whose server has ended is taken at once.
+    let running = tokio::spawn(Arc::clone(&a).run());
+    while a.nodes().await.unwrap()[0].seen == 103 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let second = config(&url, "a", &folder.path().join("second"));
+    let refused = Paging::start(second.clone(), Arc::clone(&hsm))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("under the name a"), "{refused}");
+    running.abort();
+    assert!(Paging::start(second, Arc::clone(&hsm)).await.is_ok());
     a.stop().await;
     b.stop().await;
 }

@@ -11,14 +11,19 @@ use sekisho_paging::datagram::Reason;
 use sekisho_paging::device::{Device, State};
 use sekisho_paging::message::Action;
 use sekisho_paging::orders::GLOBAL;
+use sekisho_paging::recovery::Request;
 use sekisho_server::paging::{Paging, PagingConfig, Scheme};
 use sekisho_store::paging::Target;
 
 async fn start(folder: &Path, hsm: &Arc<dyn Hsm>) -> Arc<Paging> {
+    start_as(folder, hsm, Scheme::Ticket).await
+}
+
+async fn start_as(folder: &Path, hsm: &Arc<dyn Hsm>, scheme: Scheme) -> Arc<Paging> {
     let config = PagingConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         threads: 1,
-        scheme: Scheme::Ticket,
+        scheme,
         database: format!("sqlite:{}", folder.join("paging.sqlite").display()),
         directory: Some(folder.join("paging")),
         domain: 0,
@@ -127,6 +132,30 @@ async fn a_restored_server_is_heard_by_all_its_fleet_and_by_nobody_twice() {
     for device in [one, two] {
         poll(device, &paging);
         assert_eq!(device.state().interval, 301);
+    }
+    paging.stop().await;
+}
+
+/// Under scheme `random` nothing can be granted that a server would know: whoever asks is refused, and stays what it was.
+#[tokio::test]
+async fn nobody_is_granted_an_identity_that_no_server_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let hsm: Arc<dyn Hsm> = Arc::new(SoftHsm::generate().unwrap());
+    let paging = start_as(folder.path(), &hsm, Scheme::Random).await;
+    for (n, rolling) in [(0, false), (1, true)] {
+        let se_id = SeId([0x5E, 0, 0, 0, 0, 0, 0, 0, 0, n]);
+        paging.register(&[se_id], 1, rolling).await.unwrap();
+        let (state, key) = paging.provision_all(&[se_id], 60).await.unwrap().remove(0);
+        let mut device = Device::new(state);
+        poll(&mut device, &paging);
+        let request = Request {
+            se_id: se_id.0,
+            keyspace: device.state().keyspace,
+            nonce: [7; 16],
+        };
+        let refused = paging.recover(&request.seal(&key)).await.unwrap_err().to_string();
+        assert!(refused.contains("no identity to give"), "{refused}");
+        poll(&mut device, &paging);
     }
     paging.stop().await;
 }

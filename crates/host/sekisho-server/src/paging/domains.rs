@@ -1,5 +1,7 @@
 //! What local servers are given.
 
+use std::time::Duration;
+
 use sekisho_link::SeId;
 use sekisho_store::paging::{Give, Given};
 use sekisho_store::{Result as StoreResult, StoreError};
@@ -20,6 +22,11 @@ const ORDERS_GIVEN: u32 = 10_000;
 
 /// The least that a new generation is above all that is known of a device: its recoveries, of which this server may not know, take one each.
 const STEP: u32 = 256;
+
+/// A server that was seen this long ago, in seconds, may be alive: it says so every half second.
+const JUST_NOW: u64 = 10;
+/// How long it is listened to: it may be slow, and its time is in whole seconds.
+const LISTEN: Duration = Duration::from_millis(2500);
 
 impl Paging {
     /// Gives devices to a domain that has a ticket key, 0 to take them back: stored, and the message that moves each on its way, when this returns. The
@@ -52,6 +59,26 @@ impl Paging {
         let given = self.store.give(&devices, domain).await?;
         self.look(0).await?;
         Ok(given)
+    }
+
+    /// Two servers under one name would be one to a rotation, which issues when one of them has read the key. A server that has just been killed has the name
+    /// as well, and says no more.
+    pub(super) async fn check_name(&self) -> Result<()> {
+        let named = || async {
+            let nodes = self.store.nodes().await?;
+            Ok::<_, StoreError>(nodes.into_iter().find(|node| node.name == self.config.node))
+        };
+        let Some(before) = named().await? else {
+            return Ok(());
+        };
+        if before.seen + JUST_NOW < crate::app::now() {
+            return Ok(());
+        }
+        tokio::time::sleep(LISTEN).await;
+        if named().await?.is_some_and(|after| after.seen != before.seen) {
+            return Err(PagingError::Name(before.name));
+        }
+        Ok(())
     }
 
     /// The domain and generation that a device was given last.

@@ -150,8 +150,34 @@ impl TicketRecord {
         datagram: &[u8],
         key_of: impl FnOnce(Keyspace) -> Option<PollKey>,
     ) -> Result<TicketReceived, Reject> {
+        self.receive_at(ring, ticket, datagram, false, key_of)
+    }
+
+    /// The same of a device that is to leave its keyspace, a fixed key of which somebody else has. A position in it proves nothing about the device then,
+    /// so that it is answered at any of them, and hears that it is to go.
+    ///
+    /// # Errors
+    /// [`Reject`]; the record is as it was.
+    pub fn receive_recalled(
+        &mut self,
+        ring: &Ring,
+        ticket: &Ticket,
+        datagram: &[u8],
+        key_of: impl FnOnce(Keyspace) -> Option<PollKey>,
+    ) -> Result<TicketReceived, Reject> {
+        self.receive_at(ring, ticket, datagram, true, key_of)
+    }
+
+    fn receive_at(
+        &mut self,
+        ring: &Ring,
+        ticket: &Ticket,
+        datagram: &[u8],
+        recall: bool,
+        key_of: impl FnOnce(Keyspace) -> Option<PollKey>,
+    ) -> Result<TicketReceived, Reject> {
         let position = ticket.position();
-        if position < self.position() {
+        if position < self.position() && !(recall && self.is_here(ticket)) {
             return Err(Reject::Stale);
         }
         let uid = Uid::of(datagram).ok_or(Reject::Unknown)?;
@@ -183,6 +209,12 @@ impl TicketRecord {
             }
         };
         self.verify(ticket, datagram, keys, rolled)
+    }
+
+    const fn is_here(&self, ticket: &Ticket) -> bool {
+        ticket.keyspace.domain == self.domain
+            && ticket.keyspace.generation == self.generation
+            && matches!(self.secret, Secret::Fixed(_))
     }
 
     /// Takes a poll under a rolling key: brings the key forward to the identity that came, which is the proof.
