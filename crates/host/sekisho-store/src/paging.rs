@@ -29,12 +29,11 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub const NODE_GONE: u64 = 60;
 
 /// Binary values are hexadecimal text, so that the statements are the same for both databases.
-const SCHEMA: [&str; 10] = [
+const SCHEMA: [&str; 8] = [
     "CREATE TABLE IF NOT EXISTS paging_sequence (name TEXT PRIMARY KEY, value BIGINT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS paging_device (idx BIGINT PRIMARY KEY, se_id TEXT NOT NULL UNIQUE, grp BIGINT NOT NULL, \
      domain BIGINT NOT NULL, generation BIGINT NOT NULL, rolling BIGINT NOT NULL, blocked BIGINT NOT NULL, \
      start_key TEXT NOT NULL, changed BIGINT NOT NULL)",
-    "CREATE INDEX IF NOT EXISTS paging_device_changed ON paging_device (changed)",
     "CREATE TABLE IF NOT EXISTS paging_key (domain BIGINT NOT NULL, epoch BIGINT NOT NULL, sealed TEXT NOT NULL, \
      issues BIGINT NOT NULL, retired BIGINT NOT NULL, changed BIGINT NOT NULL, PRIMARY KEY (domain, epoch))",
     "CREATE TABLE IF NOT EXISTS paging_intent (ord BIGINT PRIMARY KEY, target BIGINT NOT NULL, target_kind BIGINT NOT NULL, \
@@ -49,6 +48,10 @@ const SCHEMA: [&str; 10] = [
     "CREATE TABLE IF NOT EXISTS paging_again (ord BIGINT PRIMARY KEY, original BIGINT NOT NULL, past BIGINT NOT NULL, changed BIGINT NOT NULL)",
     // The keyspace that a device was given last, by delegating or recalling it, and the message that moves it there.
     "CREATE TABLE IF NOT EXISTS paging_given (idx BIGINT PRIMARY KEY, domain BIGINT NOT NULL, generation BIGINT NOT NULL, ord BIGINT NOT NULL)",
+];
+
+const INDEXES: [&str; 2] = [
+    "CREATE INDEX IF NOT EXISTS paging_device_changed ON paging_device (changed)",
     "CREATE INDEX IF NOT EXISTS paging_intent_target ON paging_intent (target_kind, target)",
 ];
 
@@ -233,6 +236,11 @@ impl PagingStore {
             let statement =
                 "INSERT INTO paging_sequence (name, value) VALUES ($1, 0) ON CONFLICT (name) DO NOTHING";
             sqlx::query(statement).bind(name).execute(&mut *tx).await?;
+        }
+        // An index locks its table, also where it is there. Whoever writes has this row first: the other way round they would wait for each other.
+        advance(&mut tx, "change", 0).await?;
+        for statement in INDEXES {
+            sqlx::query(statement).execute(&mut *tx).await?;
         }
         Ok(tx.commit().await?)
     }
