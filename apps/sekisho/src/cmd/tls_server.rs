@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     client_ca: PathBuf,
 
-    /// What that authority has revoked: its lists (CRL, PEM), read when the server starts and again when the file has changed and somebody connects; without this nothing is. A file that cannot be used is said, and the lists before hold
+    /// What that authority has revoked: its lists (CRL, PEM), read when the server starts and again when the file has changed and somebody connects or answers; without this nothing is. A file that cannot be used is said, and the lists before hold
     #[arg(long, value_name = "FILE")]
     revoked: Option<PathBuf>,
 
@@ -403,6 +403,7 @@ async fn play(
     let before = played.outcomes.len();
     let mut objection = None;
     let as_expected = |at: usize, answer: &[u8]| {
+        shared.renewed();
         let command = script.get(at);
         if let Some(command) = command.filter(|_| shared.is_json) {
             let mut line = command_line(&command.bytes, &Outcome::Done(answer.to_vec()));

@@ -353,3 +353,31 @@ fn lists_of_what_is_revoked_are_read_again_when_they_change() {
         assert!(said.contains(words), "{words}: {said}");
     }
 }
+
+/// A session that is open when its SE is revoked gets no further command.
+#[test]
+fn an_open_session_of_an_se_that_is_revoked_ends() {
+    let pki = Pki::with_element(|params| params.serial_number = Some(5.into()));
+    let folder = tempfile::tempdir().unwrap();
+    let lists = folder.path().join("lists.pem");
+    std::fs::write(&lists, pki.revoking(4)).unwrap();
+    let more = ["--once", "--json", "--revoked", lists.to_str().unwrap()];
+    let server = Server::start(&pki, SCRIPT, &more);
+    let mut element = connect(&server, &pki, true);
+    assert_eq!(hear(&mut element), SELECT);
+    let next = folder.path().join("next");
+    std::fs::write(&next, pki.revoking(5)).unwrap();
+    std::fs::rename(&next, &lists).unwrap();
+    say(&mut element, &[0x6F, 0, 0x90, 0]);
+    assert_eq!(hear(&mut element), [0; 0]);
+    element.conn.send_close_notify();
+    let _ = element.flush();
+    let (code, said, errors) = server.ended();
+    let session = &objects(&said)[0];
+    assert_eq!(
+        (code, &session["why"]),
+        (Some(1), &"revoked".into()),
+        "{said}{errors}"
+    );
+    assert_eq!(outcomes(session), ["done", "not sent", "not sent"]);
+}

@@ -15,7 +15,7 @@ use rustls::server::{Acceptor, NoServerSessionStorage, ServerSessionMemoryCache,
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio::select;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -117,6 +117,8 @@ pub enum AcceptError {
 pub struct Gateway {
     credentials: Arc<Credentials>,
     door: Arc<RwLock<Arc<Door>>>,
+    /// Who verifies certificates now; sessions that are open are told of another one.
+    verifier: Arc<watch::Sender<Verifier>>,
     settings: Settings,
     rooms: Rooms,
     sessions: Arc<Semaphore>,
@@ -131,8 +133,10 @@ impl Gateway {
         if !(32..=16_384).contains(&settings.record) {
             return Err(GatewayError::Record);
         }
+        let door = Door::new(credentials, &settings)?;
         Ok(Self {
-            door: Arc::new(RwLock::new(Arc::new(Door::new(credentials, &settings)?))),
+            verifier: Arc::new(watch::Sender::new(Arc::clone(&door.verifier))),
+            door: Arc::new(RwLock::new(Arc::new(door))),
             credentials: Arc::new(Credentials {
                 revoked: None,
                 ..credentials.clone()
@@ -143,7 +147,8 @@ impl Gateway {
         })
     }
 
-    /// Other lists of what is revoked, in the place of those before, for whoever connects from now on. Sessions that are open go on.
+    /// Other lists of what is revoked, in the place of those before: for whoever connects from now on, and for sessions that are open, which give an SE that is revoked now no further command
+    /// ([`Lost::Revoked`](crate::Lost::Revoked)).
     ///
     /// # Errors
     /// [`GatewayError::Pem`], [`GatewayError::Certificates`]: the lists before hold.
@@ -153,7 +158,9 @@ impl Gateway {
             ..Credentials::clone(&self.credentials)
         };
         let next = Arc::new(Door::new(&credentials, &self.settings)?);
+        let verifier = Arc::clone(&next.verifier);
         *self.door.write().unwrap_or_else(PoisonError::into_inner) = next;
+        self.verifier.send_replace(verifier);
         Ok(())
     }
 
@@ -190,6 +197,8 @@ impl Gateway {
     /// # Errors
     /// [`AcceptError`]; the connection is closed.
     pub async fn accept(&self, room: Room, stream: TcpStream) -> Result<Session, AcceptError> {
+        // Before the handshake asks who is revoked: what changes from here on the session looks at again.
+        let verifier = self.verifier.subscribe();
         // What goes out is small and waited for.
         let _ = stream.set_nodelay(true);
         let tls = select! {
@@ -206,7 +215,7 @@ impl Gateway {
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
         let identity = chain.first().and_then(Identity::of);
         let identity = identity.ok_or(AcceptError::Certificate)?;
-        Ok(Session::new(tls, identity, self.settings, permit))
+        Ok(Session::new(tls, identity, self.settings, (permit, verifier)))
     }
 
     async fn handshake(&self, room: &Room, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
@@ -216,10 +225,13 @@ impl Gateway {
     }
 }
 
+/// Who says whether an SE's certificates are vouched for.
+pub(crate) type Verifier = Arc<dyn ClientCertVerifier>;
+
 /// Who is let in, with the lists of what is revoked as they are now.
 struct Door {
     config: Arc<ServerConfig>,
-    verifier: Arc<dyn ClientCertVerifier>,
+    verifier: Verifier,
 }
 
 impl Door {
@@ -244,7 +256,7 @@ fn wrong(error: &dyn core::fmt::Display) -> GatewayError {
 fn config(
     credentials: &Credentials,
     settings: &Settings,
-    verifier: Arc<dyn ClientCertVerifier>,
+    verifier: Verifier,
 ) -> Result<ServerConfig, GatewayError> {
     let chain = certificates(&credentials.chain, "the server's certificate")?;
     let key = PrivateKeyDer::from_pem_slice(&credentials.key);
@@ -266,7 +278,7 @@ fn config(
     Ok(config)
 }
 
-fn verifier(credentials: &Credentials) -> Result<Arc<dyn ClientCertVerifier>, GatewayError> {
+fn verifier(credentials: &Credentials) -> Result<Verifier, GatewayError> {
     let mut roots = RootCertStore::empty();
     for authority in certificates(&credentials.authorities, "the authority's certificate")? {
         roots.add(authority).map_err(|error| wrong(&error))?;

@@ -7,14 +7,15 @@ use core::task::Poll;
 use std::io;
 use std::net::SocketAddr;
 
+use rustls::pki_types::UnixTime;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::select;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
-use crate::gateway::Settings;
+use crate::gateway::{Settings, Verifier};
 use crate::identity::Identity;
 
 /// Why a session is over, or a command not taken.
@@ -41,6 +42,9 @@ pub enum Lost {
     /// Whoever gives the commands was stopped.
     #[error("this server was stopped")]
     Stopped,
+    /// The lists of what is revoked are others since the session began, and its SE is not vouched for any more.
+    #[error("the secure element's certificate is revoked")]
+    Revoked,
     /// An earlier command ended it, or was given up before its answer came.
     #[error("the session was over")]
     Over,
@@ -71,6 +75,7 @@ impl Lost {
             Self::NoAnswer => "no answer",
             Self::Unasked => "unasked",
             Self::Stopped => "stopped",
+            Self::Revoked => "revoked",
             Self::Over => "over",
             Self::TooLong(..) => "too long",
         }
@@ -106,15 +111,16 @@ pub struct Session {
     settings: Settings,
     counts: Counts,
     is_over: bool,
+    verifier: watch::Receiver<Verifier>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Session {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         tls: TlsStream<TcpStream>,
         identity: Identity,
         settings: Settings,
-        permit: OwnedSemaphorePermit,
+        (permit, verifier): (OwnedSemaphorePermit, watch::Receiver<Verifier>),
     ) -> Self {
         Self {
             tls,
@@ -126,6 +132,7 @@ impl Session {
                 received: 0,
             },
             is_over: false,
+            verifier,
             _permit: permit,
         }
     }
@@ -168,6 +175,9 @@ impl Session {
         }
         if mem::replace(&mut self.is_over, true) {
             return Err(not_sent(Lost::Over));
+        }
+        if !self.is_vouched_for() {
+            return Err(not_sent(Lost::Revoked));
         }
         if let Some(why) = self.said_unasked().await {
             return Err(not_sent(why));
@@ -255,6 +265,19 @@ impl Session {
         };
         // It is over in any case.
         let _ = timeout(self.settings.answer, goodbye).await;
+    }
+
+    /// Whether its SE is vouched for by the lists as they are; looked at when they have changed.
+    fn is_vouched_for(&mut self) -> bool {
+        if !self.verifier.has_changed().unwrap_or(false) {
+            return true;
+        }
+        let verifier = Verifier::clone(&self.verifier.borrow_and_update());
+        let chain = self.tls.get_ref().1.peer_certificates().unwrap_or_default();
+        let Some((own, behind)) = chain.split_first() else {
+            return false;
+        };
+        verifier.verify_client_cert(own, behind, UnixTime::now()).is_ok()
     }
 
     /// What has come before anything was asked, if something has; does not wait.

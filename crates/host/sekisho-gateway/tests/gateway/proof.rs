@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 use rustls::HandshakeKind;
-use sekisho_gateway::{AcceptError, Credentials, Gateway, Reason, Session, Settings};
+use sekisho_gateway::{AcceptError, Credentials, Gateway, Lost, Reason, Session, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::world::*;
@@ -94,8 +94,17 @@ async fn a_certificate_that_is_revoked_is_no_proof() {
         let (session, _element) = world.both(Some(&world.element)).await;
         assert_eq!(session.err().map(|error| error.reason()), expected);
     }
-    // The same of one gateway whose lists change; what is no list changes nothing, and open sessions go on.
+    // The same of one gateway whose lists change; what is no list changes nothing. A session that is open gets no further command, and one whose SE is not revoked goes on.
     let (mut open, mut element) = world.session().await;
+    let card = async {
+        command(&mut element).await;
+        answer(&mut element, &[0x6D, 0]).await;
+    };
+    world.gateway.revoke(list(&world.authority, SERIAL + 1)).unwrap();
+    assert_eq!(
+        tokio::join!(open.send(&[0, 0x10, 0, 0]), card).0.unwrap(),
+        [0x6D, 0]
+    );
     world.gateway.revoke(list(&world.authority, SERIAL)).unwrap();
     let clone = world.gateway.clone();
     for wrong in [
@@ -111,14 +120,13 @@ async fn a_certificate_that_is_revoked_is_no_proof() {
         session.err().map(|error| error.reason()),
         Some(Reason::Certificate)
     );
-    let card = async {
-        command(&mut element).await;
-        answer(&mut element, &[0x6D, 0]).await;
-    };
-    assert_eq!(
-        tokio::join!(open.send(&[0, 0x10, 0, 0]), card).0.unwrap(),
-        [0x6D, 0]
-    );
+    let sent = open.counts().sent;
+    let refused = open.send(&[0, 0x10, 0, 0]).await.unwrap_err();
+    assert!(matches!(refused.why, Lost::Revoked) && !refused.is_unknown);
+    assert_eq!((refused.why.word(), open.counts().sent), ("revoked", sent));
+    // It is over, whatever other lists say.
+    let over = open.send(&[0, 0x10, 0, 0]).await.unwrap_err();
+    assert!(matches!(over.why, Lost::Over));
     clone.revoke(list(&world.authority, SERIAL + 1)).unwrap();
     assert!(world.both(Some(&world.element)).await.0.is_ok());
 }
