@@ -12,7 +12,8 @@ use sekisho_keys::Rng;
 use zeroize::Zeroizing;
 
 use crate::Alert;
-use crate::engine::{Engine, HANDSHAKE_MAX, Peer, Progress};
+use crate::engine::{Engine, Peer, Progress};
+use crate::message::Message;
 use crate::room::{Chain, Room};
 use crate::tickets::{Later, Ticket};
 use crate::traffic::{
@@ -69,44 +70,6 @@ struct Handshake<E> {
     sealed: bool,
 }
 
-/// Where the server's messages in the clear begin and end.
-#[derive(Default)]
-struct Message {
-    header: [u8; MESSAGE_HEADER],
-    have: usize,
-    /// Bytes of the body that are still to come.
-    left: usize,
-}
-
-impl Message {
-    /// Looks at the content of a record: no message is longer than all records of a handshake may be.
-    fn look(&mut self, content: &[u8]) -> core::result::Result<(), Alert> {
-        let mut bytes = content;
-        while let [next, behind @ ..] = bytes {
-            if self.left > 0 {
-                let body = self.left.min(bytes.len());
-                self.left -= body;
-                bytes = bytes.get(body..).unwrap_or_default();
-                continue;
-            }
-            if let Some(to) = self.header.get_mut(self.have) {
-                *to = *next;
-            }
-            self.have += 1;
-            bytes = behind;
-            if self.have == MESSAGE_HEADER {
-                let [_, a, b, c] = self.header;
-                self.have = 0;
-                self.left = u32::from_be_bytes([0, a, b, c]) as usize;
-            }
-            if self.left > HANDSHAKE_MAX {
-                return Err(Alert::INTERNAL_ERROR);
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Why a command is not taken; the session is over.
 enum Refusal {
     /// In a status word.
@@ -147,6 +110,23 @@ impl<E: Engine> Endpoint<E> {
     /// Whether the peer is proved, and commands can come.
     pub const fn is_open(&self) -> bool {
         matches!(self.state, State::Open(..))
+    }
+
+    /// How many bytes of records its handshake has taken, while one is under way.
+    pub fn heard(&self) -> Option<usize> {
+        match &self.state {
+            State::Handshake(handshake) => Some(handshake.engine.heard()),
+            _ => None,
+        }
+    }
+
+    /// Ends a session for which there is no memory; the server is told (`internal_error`).
+    pub fn give_up<const RECORD: usize>(
+        &mut self,
+        room: &mut Room<RECORD>,
+        out: &mut Writer<'_>,
+    ) -> StatusWord {
+        self.outcome(room, Err(Alert::INTERNAL_ERROR.into()), out)
     }
 
     /// The version of TLS, once the peer is proved.
@@ -346,6 +326,7 @@ impl<E: Engine> Endpoint<E> {
         let extent = Extent::from_p1p2(p1p2);
         let chain = match room.chain.take() {
             Some(chain) if (chain.ins, chain.p1p2) != (ins, p1p2) => return Err(WRONG),
+            Some(_) if data.is_empty() => return Err(Refusal::Device(StatusWord::WRONG_LENGTH)),
             Some(chain) => chain,
             None => self.begin(room, ins, p1p2, extent)?,
         };

@@ -28,9 +28,11 @@ use crate::Alert;
 use crate::provider::provider;
 use crate::random::{self, Lent};
 use crate::tickets::{Later, Loan, Own, Shelf, Ticket};
-use crate::traffic::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, Direction, TAG, Traffic, Version};
+use crate::traffic::{
+    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, Direction, HANDSHAKE, TAG, Traffic, Version,
+};
 
-/// How many bytes of records a server's side of a handshake may have.
+/// How many bytes of records a server's side of a handshake may have; and those of all handshakes that are under way together, which is for whoever has several sessions to see to.
 pub const HANDSHAKE_MAX: usize = 8192;
 /// The longest text of a record that the engine sends.
 const FRAGMENT_MAX: usize = 512;
@@ -77,6 +79,9 @@ pub trait Engine: Sized {
 
     /// Takes one record, header included; appends those that answer it to `out`.
     fn hear(&mut self, record: &[u8], rng: &mut dyn Rng, out: &mut Vec<u8>) -> Progress;
+
+    /// How many bytes of records it has taken: what it needs of the heap follows from it.
+    fn heard(&self) -> usize;
 
     /// What stays of it, once it is [`Progress::Done`].
     ///
@@ -137,6 +142,11 @@ impl fmt::Debug for Secrets {
 }
 
 impl Secrets {
+    /// Whether there is a key of the handshake.
+    fn has_handshake(&self) -> bool {
+        *Self::get(&self.handshake) != [0; 32]
+    }
+
     fn get(words: &[AtomicU32; 8]) -> Zeroizing<[u8; 32]> {
         let mut bytes = Zeroizing::new([0; 32]);
         for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
@@ -258,9 +268,17 @@ impl Engine for Rustls {
         if self.heard > HANDSHAKE_MAX {
             return self.give_up(Alert::INTERNAL_ERROR, out);
         }
+        // Once there is a key of the handshake, its records are of type application_data outside (RFC 8446, 5.2); the engine would open one that says it is of another type too.
+        if record.first() == Some(&HANDSHAKE) && self.secrets.has_handshake() {
+            return self.give_up(Alert::UNEXPECTED_MESSAGE, out);
+        }
         let _lent = Lent::new(rng, random::EXCHANGE);
         self.incoming.extend_from_slice(record);
         self.run(out)
+    }
+
+    fn heard(&self) -> usize {
+        self.heard
     }
 
     fn finish(self) -> Result<Finished, Alert> {
@@ -340,7 +358,7 @@ impl Rustls {
     fn give_up(&self, alert: Alert, out: &mut Vec<u8>) -> Progress {
         let text = [2, alert.0];
         let secret = Secrets::get(&self.secrets.handshake);
-        if *secret == [0; 32] {
+        if !self.secrets.has_handshake() {
             out.extend([ALERT, 3, 3, 0, 2]);
             out.extend(text);
             return Progress::Failed;

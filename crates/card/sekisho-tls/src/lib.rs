@@ -20,6 +20,7 @@ mod aead;
 mod certificate;
 mod endpoint;
 mod engine;
+mod message;
 mod provider;
 mod random;
 mod room;

@@ -98,6 +98,15 @@ impl<const RECORD: usize> Room<RECORD> {
         (self.content_type, self.chain, self.command) = (None, None, None);
     }
 
+    /// Bytes of a session's record that are here, its header counted; 0 where it is another's.
+    pub fn has(&self, session: u32) -> usize {
+        if self.owner == Some(session) {
+            self.filled
+        } else {
+            0
+        }
+    }
+
     /// Whether as many bytes more fit.
     pub(crate) const fn has_room(&self, more: usize) -> bool {
         self.filled + more <= RECORD

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use sekisho_apdu::gp::ins;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_os::{Application, Context, Next, Outcome, Place, Refusal, State, Tls, TlsHeard};
+use sekisho_tls::HANDSHAKE_MAX;
 use zeroize::Zeroizing;
 
 use certify::Author;
@@ -226,9 +227,13 @@ impl Tls for TlsManager {
             let opened = self.open(context, command, out);
             return TlsHeard::Answer(opened.unwrap_or_else(|refusal| refusal.0));
         }
+        let has_memory = self.share(context.place(), command);
         let Some((session, room)) = self.at(context.place()) else {
             return TlsHeard::Answer(StatusWord::CONDITIONS_NOT_SATISFIED);
         };
+        if !has_memory {
+            return TlsHeard::Answer(session.give_up(room, out));
+        }
         let heard = session.hear(room, context, command, out);
         if let Some(ticket) = session.ticket() {
             let row = session.row();
@@ -278,6 +283,30 @@ impl TlsManager {
         let sessions = self.sessions.iter_mut().flatten();
         let session = sessions.map(Box::as_mut).find(|session| session.is_at(place))?;
         Some((session, self.room.as_mut()?))
+    }
+
+    /// Handshakes that are under way have as much of the engine's memory together as one alone may have. Where they would have more behind this command, the one that has most goes without
+    /// a word, again and again; false when that is the command's own.
+    fn share(&mut self, place: Place, command: &CApdu<'_>) -> bool {
+        loop {
+            let found = self.session(place).zip(self.room.as_deref());
+            let Some(own) = found.and_then(|(session, room)| session.would_hear(room, command)) else {
+                return true;
+            };
+            let others = self.sessions.iter().flatten();
+            let others = others.filter(|session| !session.is_at(place));
+            let others = others.filter_map(|session| Some((session.heard()?, session.number())));
+            let heard: usize = others.clone().map(|(heard, _)| heard).sum();
+            match others.max() {
+                Some((most, number)) if heard > 0 && own + heard > HANDSHAKE_MAX => {
+                    if most < own {
+                        return false;
+                    }
+                    self.end_those(|session| session.number() == number);
+                }
+                _ => return true,
+            }
+        }
     }
 
     /// Ends sessions without a word; the room goes with the last of all.

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use sekisho_apdu::{CApdu, StatusWord, Writer};
-use sekisho_bridge::{Correspondence, ins, tls_class};
+use sekisho_bridge::{Correspondence, MESSAGE_HEADER, RECORD_HEADER, ins, tls_class};
 use sekisho_os::{Context, Peer, Place, Refusal, Speaker, TlsHeard};
 use sekisho_tls::{Endpoint, Heard, Peer as Server, Room, Rustls, Ticket, Version};
 use zeroize::Zeroizing;
@@ -95,6 +95,23 @@ impl Session {
 
     pub(super) const fn is_open(&self) -> bool {
         self.endpoint.is_open()
+    }
+
+    /// Bytes that its handshake has taken, while one is under way.
+    pub(super) fn heard(&self) -> Option<usize> {
+        self.endpoint.heard()
+    }
+
+    /// Bytes that its handshake would have taken behind a piece, at most; `None` without a handshake.
+    pub(super) fn would_hear(&self, room: &RecordRoom, piece: &CApdu<'_>) -> Option<usize> {
+        const HEADERS: usize = RECORD_HEADER + MESSAGE_HEADER;
+        let heard = self.heard().filter(|_| piece.ins != ins::CLOSE)?;
+        Some(heard + room.has(self.number()) + HEADERS + piece.data.len())
+    }
+
+    /// There is no memory for it.
+    pub(super) fn give_up(&mut self, room: &mut RecordRoom, out: &mut Writer<'_>) -> StatusWord {
+        self.endpoint.give_up(room, out)
     }
 
     pub(super) fn is_at(&self, place: Place) -> bool {

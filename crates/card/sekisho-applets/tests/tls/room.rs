@@ -2,12 +2,14 @@
 
 use std::io::{Read as _, Write as _};
 
+use rcgen::CustomExtension;
 use rustls::ServerConnection;
 use sekisho_bridge::{Bridge, Buffers, Ended, Settings, Step, Why};
 use sekisho_keys::Rng as _;
 use sekisho_os::Interface;
 use sekisho_tls::{PATIENCE, Version};
 
+use crate::common::script::Line;
 use crate::common::{SeededRng, send_on, sw};
 use crate::device::{NOW, server, talking};
 use crate::pki::Pki;
@@ -17,10 +19,10 @@ use crate::servers::{READ, select};
 const CONTACTS: Interface = Interface::Iso7816Contact;
 
 /// What a bridge works in; commands carry so few bytes that most records take many.
-struct Memory(Vec<u8>, Vec<u8>, Vec<u8>);
+pub(crate) struct Memory(Vec<u8>, Vec<u8>, Vec<u8>);
 
 impl Memory {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(
             vec![0; Buffers::RECORD],
             vec![0; 4096],
@@ -30,23 +32,27 @@ impl Memory {
 }
 
 /// A session of its own: bridge and server.
-struct Side<'m> {
+pub(crate) struct Side<'m> {
     bridge: Bridge<'m>,
     server: ServerConnection,
     interface: Interface,
     /// Commands asked, and the answers.
     asked: usize,
-    answers: Vec<Vec<u8>>,
-    over: Option<Ended>,
+    pub(crate) answers: Vec<Vec<u8>>,
+    pub(crate) over: Option<Ended>,
     /// How often its record had to be sent again.
     again: usize,
 }
 
 impl<'m> Side<'m> {
-    fn new(
+    pub(crate) fn new(memory: &'m mut Memory, pki: &Pki, version: Version, place: (Interface, u8)) -> Self {
+        Self::of(memory, server(pki, version), place)
+    }
+
+    /// With a server of its own kind.
+    pub(crate) fn of(
         memory: &'m mut Memory,
-        pki: &Pki,
-        version: Version,
+        server: ServerConnection,
         (interface, channel): (Interface, u8),
     ) -> Self {
         let Memory(record, answer, command) = memory;
@@ -64,7 +70,7 @@ impl<'m> Side<'m> {
         bridge.open(1, Some(NOW));
         Self {
             bridge,
-            server: server(pki, version),
+            server,
             interface,
             asked: 0,
             answers: vec![],
@@ -74,54 +80,69 @@ impl<'m> Side<'m> {
     }
 
     /// Goes on until one command has gone to the SE; whether it was the first of a chain. `None` when the session is over.
-    fn go_on(&mut self, se: &mut Se, commands: &[&[u8]]) -> Option<bool> {
-        loop {
-            match self.bridge.step() {
-                Step::Command(command) => {
-                    let chained = command[0] & 0x10 != 0;
-                    let answer = send_on(se, self.interface, command);
-                    self.again += usize::from(answer == [0x64, 0]);
-                    self.bridge.answered(&answer);
-                    return Some(chained);
-                }
-                Step::Send(record) => {
-                    let bytes = [record.header(), record.body].concat();
-                    let mut rest = &bytes[..];
-                    while !rest.is_empty() && self.server.read_tls(&mut rest).is_ok() {
-                        self.server.process_new_packets().unwrap();
-                    }
-                    let mut got = vec![0; 4096];
-                    if let Ok(len @ 1..) = self.server.reader().read(&mut got) {
-                        self.answers.push(got[..len].to_vec());
-                    }
-                }
-                Step::Receive => {
-                    let ready = !self.server.is_handshaking() && self.answers.len() == self.asked;
-                    if let Some(command) = commands.get(self.asked).filter(|_| ready) {
-                        self.server.writer().write_all(command).unwrap();
-                        self.asked += 1;
-                    }
-                    match self.server.write_tls(&mut self.bridge.space()) {
-                        Ok(len @ 1..) => self.bridge.received(len),
-                        _ => self.bridge.close(Why::Asked),
-                    }
-                }
-                Step::Over(ended) => {
-                    self.over = Some(ended);
-                    return None;
-                }
+    pub(crate) fn go_on(&mut self, se: &mut dyn Line, commands: &[&[u8]]) -> Option<bool> {
+        while self.over.is_none() {
+            if let Some(chained) = self.step(se, commands) {
+                return Some(chained);
             }
+        }
+        None
+    }
+
+    /// Until its server has proved the SE, and no command has gone.
+    pub(crate) fn open(&mut self, se: &mut dyn Line) {
+        while self.server.is_handshaking() {
+            assert_eq!(self.over, None);
+            self.step(se, &[]);
         }
     }
 
+    /// One step of the bridge: of a command, whether it was the first of a chain.
+    fn step(&mut self, se: &mut dyn Line, commands: &[&[u8]]) -> Option<bool> {
+        match self.bridge.step() {
+            Step::Command(command) => {
+                let chained = command[0] & 0x10 != 0;
+                let answer = send_on(se, self.interface, command);
+                self.again += usize::from(answer == [0x64, 0]);
+                self.bridge.answered(&answer);
+                return Some(chained);
+            }
+            Step::Send(record) => {
+                let bytes = [record.header(), record.body].concat();
+                let mut rest = &bytes[..];
+                while !rest.is_empty() && self.server.read_tls(&mut rest).is_ok() {
+                    // It ends with what the SE says of an end.
+                    let _ = self.server.process_new_packets();
+                }
+                let mut got = vec![0; 4096];
+                if let Ok(len @ 1..) = self.server.reader().read(&mut got) {
+                    self.answers.push(got[..len].to_vec());
+                }
+            }
+            Step::Receive => {
+                let ready = !self.server.is_handshaking() && self.answers.len() == self.asked;
+                if let Some(command) = commands.get(self.asked).filter(|_| ready) {
+                    self.server.writer().write_all(command).unwrap();
+                    self.asked += 1;
+                }
+                match self.server.write_tls(&mut self.bridge.space()) {
+                    Ok(len @ 1..) => self.bridge.received(len),
+                    _ => self.bridge.close(Why::Asked),
+                }
+            }
+            Step::Over(ended) => self.over = Some(ended),
+        }
+        None
+    }
+
     /// Until a chain has begun and not ended.
-    fn begin_a_record(&mut self, se: &mut Se, commands: &[&[u8]]) {
+    fn begin_a_record(&mut self, se: &mut dyn Line, commands: &[&[u8]]) {
         while self.go_on(se, commands) != Some(true) {
             assert_eq!(self.over, None);
         }
     }
 
-    fn finish(&mut self, se: &mut Se, commands: &[&[u8]]) {
+    fn finish(&mut self, se: &mut dyn Line, commands: &[&[u8]]) {
         while self.go_on(se, commands).is_some() {}
     }
 }
@@ -135,7 +156,7 @@ fn channels(pki: &Pki) -> Box<Se> {
     se
 }
 
-const PLACES: [(Interface, u8); 4] = [(PORT, 0), (CONTACTS, 0), (PORT, 1), (CONTACTS, 1)];
+pub(crate) const PLACES: [(Interface, u8); 4] = [(PORT, 0), (CONTACTS, 0), (PORT, 1), (CONTACTS, 1)];
 
 /// Four sessions, whose commands come one of each in turn, or in any order: all of them come to their ends with the answers that they have alone.
 #[test]
@@ -164,7 +185,7 @@ fn sessions_whose_commands_come_mixed_do_each_other_no_harm() {
             let next = if seed < 2 { turn } else { usize::from(random[0]) };
             let side = &mut sides[next % 4];
             if side.over.is_none() {
-                side.go_on(&mut se, &commands);
+                side.go_on(&mut *se, &commands);
             }
         }
         for side in sides {
@@ -190,11 +211,11 @@ fn a_record_that_does_not_go_on_makes_room() {
         let (mut one, mut other) = (Memory::new(), Memory::new());
         let mut slow = Side::new(&mut one, &pki, version, PLACES[0]);
         let mut quick = Side::new(&mut other, &pki, version, PLACES[1]);
-        slow.begin_a_record(&mut se, &commands);
-        quick.finish(&mut se, &commands);
+        slow.begin_a_record(&mut *se, &commands);
+        quick.finish(&mut *se, &commands);
         assert_eq!((quick.over, quick.answers.len()), (Some(Ended::BySe), 2));
         assert_eq!((quick.again, slow.again), (usize::from(PATIENCE), 0));
-        slow.finish(&mut se, &commands);
+        slow.finish(&mut *se, &commands);
         assert_eq!((slow.over, slow.answers.len()), (Some(Ended::BySe), 2));
         assert_eq!(slow.again, 1);
         // One that goes on is not disturbed, however many ask: each of its commands counts anew.
@@ -203,9 +224,9 @@ fn a_record_that_does_not_go_on_makes_room() {
         let mut quick = Side::new(&mut other, &pki, version, PLACES[1]);
         while slow.answers.is_empty() {
             assert_eq!((slow.over, quick.over), (None, None));
-            if slow.go_on(&mut se, &commands) == Some(true) && slow.answers.is_empty() {
+            if slow.go_on(&mut *se, &commands) == Some(true) && slow.answers.is_empty() {
                 for _ in 0..PATIENCE {
-                    quick.go_on(&mut se, &commands);
+                    quick.go_on(&mut *se, &commands);
                 }
             }
         }
@@ -218,7 +239,7 @@ fn a_record_that_does_not_go_on_makes_room() {
             Version::Tls12 => assert_eq!(sw(&send_on(&mut *se, PORT, &[0xA4, 0x2A, 1, 0, 0])), 0x6285),
             Version::Tls13 => se.reset(PORT),
         }
-        quick.finish(&mut se, &commands);
+        quick.finish(&mut *se, &commands);
         assert_eq!((quick.over, quick.again), (Some(Ended::BySe), before));
     }
 }
@@ -235,15 +256,83 @@ fn who_makes_room_for_a_session_makes_room_for_its_records() {
         .zip(places)
         .map(|(memory, place)| Side::new(memory, &pki, Version::Tls13, place))
         .collect();
-    sides[0].begin_a_record(&mut se, &[]);
+    sides[0].begin_a_record(&mut *se, &[]);
     for side in &mut sides[1..] {
-        side.go_on(&mut se, &[]);
+        side.go_on(&mut *se, &[]);
     }
     assert_eq!(sw(&send_on(&mut *se, PORT, &[0xA4, 0x2A, 0, 0, 0])), 0x6985);
     for side in &mut sides[1..] {
-        side.finish(&mut se, &[]);
+        side.finish(&mut *se, &[]);
         assert_eq!((side.over, side.again), (Some(Ended::BySe), 0));
     }
+}
+
+/// A device whose server's messages have no end: OPEN, and then pieces of one of 8,000 bytes, so many in all, each a record of 205.
+fn hog(se: &mut Se, (interface, channel): (Interface, u8), pieces: usize) -> Vec<u16> {
+    let mut said = vec![];
+    let open = [0xA4 | channel, 0x28, 0, 1, 8, 0, 0, 0, 0, 0x6B, 0x49, 0xD2, 0, 0];
+    said.push(sw(&send_on(se, interface, &open)));
+    said.extend((0..pieces).map(|number| hog_on(se, (interface, channel), number == 0)));
+    said
+}
+
+/// The next piece of it.
+fn hog_on(se: &mut Se, (interface, channel): (Interface, u8), first: bool) -> u16 {
+    let mut piece = vec![0x5A; 200];
+    if first {
+        piece[..4].copy_from_slice(&[2, 0, 0x1F, 0x40]);
+    }
+    let command = [&[0xA4 | channel, 0x21, 0, 200, 200][..], &piece, &[0]].concat();
+    sw(&send_on(se, interface, &command))
+}
+
+/// All handshakes that are under way have together what one may have: one that takes more than others is the one that goes, whether it came before them or comes behind, and they
+/// open their sessions. Who is gone is told so, and whoever is open is not asked for anything.
+#[test]
+fn a_handshake_that_takes_most_makes_room_for_others() {
+    let pki = Pki::new();
+    let file = select(FILES);
+    let commands = [&file[..], READ];
+    for version in [Version::Tls12, Version::Tls13] {
+        let mut se = channels(&pki);
+        let mut memories = [(); 2].map(|()| Memory::new());
+        let [one, two] = &mut memories;
+        let mut open = Side::new(one, &pki, version, PLACES[3]);
+        open.open(&mut *se);
+        // 36 records of 205 bytes: another handshake does not fit beside them.
+        assert_eq!(hog(&mut se, PLACES[0], 36), [0x9000; 37]);
+        let mut side = Side::new(two, &pki, version, PLACES[1]);
+        side.finish(&mut *se, &commands);
+        assert_eq!(
+            (side.over, side.answers.len()),
+            (Some(Ended::BySe), 2),
+            "{version:?}"
+        );
+        assert_eq!(hog_on(&mut se, PLACES[0], false), 0x6985);
+        // The other way round: one that has taken some, and one that comes behind it and would take all.
+        assert_eq!(hog(&mut se, PLACES[1], 8), [0x9000; 9]);
+        let said = hog(&mut se, PLACES[0], 40);
+        let ended = said.iter().position(|sw| *sw != 0x9000).unwrap();
+        assert_eq!((ended, &said[ended..][..2]), (32, &[0x6285, 0x6985][..]));
+        assert_eq!(hog_on(&mut se, PLACES[1], false), 0x9000);
+        open.finish(&mut *se, &commands);
+        assert_eq!(
+            (open.over, open.answers.len()),
+            (Some(Ended::BySe), 2),
+            "{version:?}"
+        );
+    }
+    // Two of the kind: the one that has less goes on to its bound.
+    let mut se = channels(&pki);
+    assert_eq!(hog(&mut se, PLACES[0], 30), [0x9000; 31]);
+    assert_eq!(hog(&mut se, PLACES[1], 5), [0x9000; 6]);
+    let said: Vec<_> = (0..40).map(|_| hog_on(&mut se, PLACES[1], false)).collect();
+    assert_eq!(hog_on(&mut se, PLACES[0], false), 0x6985);
+    assert_eq!(
+        said.iter().position(|sw| *sw != 0x9000),
+        Some(34),
+        "39 records in all, as for one alone"
+    );
 }
 
 /// What a block of the page says.
@@ -306,6 +395,77 @@ fn what_open_sessions_take_of_the_heap_stands_on_the_page() {
         let open = i64::try_from(3 - at).unwrap();
         assert_eq!(left, if open == 0 { 0 } else { room + open * sessions });
     }
+}
+
+/// A server's certificate with so many bytes for nothing.
+pub(crate) fn filled(len: usize) -> Pki {
+    Pki::with("authority", |params| {
+        let nothing = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 1], vec![0x5A; len]);
+        params.custom_extensions.push(nothing);
+    })
+}
+
+/// So many bytes for nothing that four handshakes at once have what all may have together, but for some.
+const FOUR: usize = 1050;
+
+/// The heap that four handshakes take whose commands come one of each in turn, with chains so long that they have what all may have: what stands on the page, and not four times what one takes.
+#[test]
+fn what_all_handshakes_take_of_the_heap_stands_on_the_page() {
+    /// An SE whose heap is counted.
+    struct Counted<'s> {
+        se: &'s mut Se,
+        held: i64,
+        most: i64,
+    }
+    impl Line for Counted<'_> {
+        fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
+            let mut out = [0; 1100];
+            let mut len = 0;
+            let used = allocation_counter::measure(|| len = self.se.transmit(interface, capdu, &mut out));
+            self.most = self.most.max(self.held + i64::try_from(used.bytes_max).unwrap());
+            self.held += used.bytes_current;
+            out[..len].to_vec()
+        }
+    }
+    let page = include_str!("../../../../../docs/spec/tls-manager.md");
+    let mut found = vec![];
+    for version in [Version::Tls12, Version::Tls13] {
+        let pki = filled(FOUR);
+        let mut se = channels(&pki);
+        let mut counted = Counted {
+            se: &mut se,
+            held: 0,
+            most: 0,
+        };
+        let mut memories = [(); 4].map(|()| Memory::new());
+        let mut sides: Vec<_> = memories
+            .iter_mut()
+            .zip(PLACES)
+            .map(|(memory, place)| Side::new(memory, &pki, version, place))
+            .collect();
+        while sides.iter().any(|side| side.over.is_none()) {
+            for side in sides.iter_mut().filter(|side| side.over.is_none()) {
+                side.go_on(&mut counted, &[]);
+            }
+        }
+        let ended: Vec<_> = sides.iter().map(|side| side.over).collect();
+        assert_eq!(ended, [Some(Ended::BySe); 4], "{version:?}");
+        found.push(counted.most);
+    }
+    println!("four handshakes at once: {found:?}");
+    let rows = page
+        .split("```tls-handshakes\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    for (row, most) in rows.lines().zip(&found) {
+        let (_, said) = row.rsplit_once(' ').unwrap();
+        let said: i64 = said.replace(',', "").parse().unwrap();
+        assert!((said - 1000..=said).contains(most), "{row}: {most}");
+    }
+    assert_eq!(rows.lines().count(), found.len());
 }
 
 /// A command of a session takes nothing of the heap.

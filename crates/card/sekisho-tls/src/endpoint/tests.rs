@@ -38,6 +38,10 @@ impl Engine for Done {
         Progress::Done
     }
 
+    fn heard(&self) -> usize {
+        0
+    }
+
     fn finish(self) -> core::result::Result<Finished, Alert> {
         Ok(Finished {
             traffic: ends(self.0, NUMBER.get()).0,

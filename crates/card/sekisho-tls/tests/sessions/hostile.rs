@@ -274,6 +274,35 @@ fn devices_that_lie() {
     assert!(failed > 80 && whole > 0);
 }
 
+/// In TLS 1.3 what is encrypted is of type 23 outside: the same record as one of a handshake is refused, and the server is told under the handshake's key.
+#[test]
+fn what_is_encrypted_is_no_record_of_a_handshake() {
+    let pki = Pki::new();
+    let key = key(&pki);
+    let (anchors, chain) = ([&pki.authority.certificate[..]], [&pki.element.certificate[..]]);
+    for is_changed in [false, true] {
+        let mut element = Element::new(peer(&anchors, &chain, &key), 5);
+        let result = session(
+            &mut server(&pki, Version::Tls13),
+            &mut element,
+            |_, command, element| {
+                let mut bytes = command.to_vec();
+                if is_changed && bytes[1] == 0x20 {
+                    bytes[1] = 0x21;
+                }
+                element.transmit(&bytes)
+            },
+        );
+        if is_changed {
+            let alert = rustls::Error::AlertReceived(AlertDescription::UnexpectedMessage);
+            assert_eq!((result.ended, result.server), (Ended::BySe, Err(alert)));
+            assert!(element.ran.is_empty() && !element.se.endpoint.is_open());
+        } else {
+            assert_eq!(element.ran.len(), COMMANDS.len());
+        }
+    }
+}
+
 /// A generator that gives nothing but zeros makes no session.
 #[test]
 fn without_randomness_there_is_no_session() {
@@ -306,7 +335,7 @@ fn status_words_of_the_page() {
     let peer = peer(&anchors, &chain, &key);
     let mut rng = crate::ends::Seeded(9);
     let record = [0x55; 255];
-    let commands: [(&[Sent<'_>], u16); 13] = [
+    let commands: [(&[Sent<'_>], u16); 14] = [
         // An unknown message: the engine says what it thinks of it.
         (&[(0xA4, 0x1F, 5, &record[..5])], 0x6285),
         (&[(0xA4, 0x24, 0, &[])], 0x6D00),
@@ -314,6 +343,7 @@ fn status_words_of_the_page() {
         (&[(0xB4, 0x20, 5, &[])], 0x6700),
         (&[(0xB4, 0x20, 5, &record[..5])], 0x6700),
         (&[(0xA4, 0x20, 5, &record[..6])], 0x6700),
+        (&[(0xB4, 0x20, 9, &record[..4]), (0xA4, 0x20, 9, &[])], 0x6700),
         (&[(0xA4, 0x20, 5, &record[..4])], 0x6A80),
         (
             &[(0xB4, 0x20, 9, &record[..4]), (0xA4, 0x20, 10, &record[..5])],
