@@ -1,4 +1,4 @@
-//! The heap of OS parts. What one may take of it is limited by the operating system ([`Profile::ram`](sekisho_os::Profile::ram)); what the heap has not is refused, and the OS
+//! The heap of OS parts, and of the TLS Manager. What a part may take of it is limited by the operating system ([`Profile::ram`](sekisho_os::Profile::ram)); what the heap has not is refused, and the OS
 //! part's command with it.
 #![allow(unsafe_code)]
 
@@ -43,6 +43,12 @@ unsafe impl GlobalAlloc for Watched {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // What a handshake was made of stays nowhere; no compiler may leave out what is written to memory that is given back.
+        #[cfg(feature = "tls")]
+        for at in 0..layout.size() {
+            // SAFETY: inside the caller's own memory, which is no longer anybody's.
+            unsafe { ptr::write_volatile(pointer.add(at), 0) }
+        }
         // SAFETY: the caller's own promise.
         unsafe { self.heap.dealloc(pointer, layout) };
         self.used.fetch_sub(layout.size(), Relaxed);

@@ -5,7 +5,7 @@
 #![no_main]
 
 mod flash;
-#[cfg(feature = "modules")]
+#[cfg(any(feature = "modules", feature = "tls"))]
 mod heap;
 mod policy;
 mod registers;
@@ -53,6 +53,11 @@ static FIGURES: Figures = Figures {
 /// The product.
 struct Mps2;
 
+#[cfg(not(feature = "tls"))]
+type Applications = Standard;
+#[cfg(feature = "tls")]
+type Applications = sekisho_applets::WithTls<Standard>;
+
 #[cfg(feature = "all-interfaces")]
 use sekisho_os::AllInterfaces as OwnInterfaces;
 
@@ -76,8 +81,11 @@ impl sekisho_os::Interfaces for OwnInterfaces {
 impl Platform for Mps2 {
     type Flash = Nor;
     type Rng = Random;
-    type Applications = Standard;
+    type Applications = Applications;
+    #[cfg(not(feature = "tls"))]
     type Interfaces = OwnInterfaces;
+    #[cfg(feature = "tls")]
+    type Interfaces = sekisho_os::InterfacesWithTls<OwnInterfaces>;
     type Containers = Containers<1>;
     type Index = Ram<128, 16, 16>;
 
@@ -171,7 +179,7 @@ static ELEMENT: ConstStaticCell<SecureElement<Mps2>> = ConstStaticCell::new(Secu
 #[entry]
 fn main() -> ! {
     let start = RESETS.start();
-    #[cfg(feature = "modules")]
+    #[cfg(any(feature = "modules", feature = "tls"))]
     heap::start();
     let mut uarts = (0..).map(Uart);
     let mut ports = Ports(PORTS.map(|interface| (interface, uarts.next().unwrap_or(Uart(0)))));

@@ -13,7 +13,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -51,11 +51,20 @@ const PAINT: u8 = 0xCC;
 const INSTRUCTION: (&str, u64) = ("shift=10", 1 << 10);
 const TICK: u64 = 40;
 
-/// Whether the chips that are started from now on count instructions. They are slower.
-pub static COUNTED: AtomicBool = AtomicBool::new(false);
-
 thread_local! {
+    static COUNTED: Cell<bool> = const { Cell::new(false) };
     static WATCHED: Cell<bool> = const { Cell::new(false) };
+    static MEASURED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the chips that this thread starts from now on count instructions. They are slower.
+pub fn count(is_counted: bool) {
+    COUNTED.set(is_counted);
+}
+
+/// Whether the stack of the chips that this thread starts from now on is measured, as where `SEKISHO_FIRMWARE_STACK` is set: nothing of it is wiped.
+pub fn measure(is_measured: bool) {
+    MEASURED.set(is_measured);
 }
 
 /// Whether the chips that this thread starts from now on are stopped before each operation of their flash ([`Card::cuts`]).
@@ -179,7 +188,7 @@ pub fn symbol(image: &Path, name: &str) -> u32 {
 
 /// Whether the stack is to be measured.
 fn is_measured() -> bool {
-    std::env::var_os("SEKISHO_FIRMWARE_STACK").is_some()
+    MEASURED.get() || std::env::var_os("SEKISHO_FIRMWARE_STACK").is_some()
 }
 
 /// The image that cards run on too.
@@ -216,12 +225,13 @@ struct Compared {
     stack: usize,
 }
 
-/// The SE's other self.
-struct Board {
+/// A chip, the SE's other self.
+pub struct Board {
     emulator: Emulator,
     flash: PathBuf,
-    /// Where the chip has its figures.
-    figures: u32,
+    image: PathBuf,
+    /// Where the chip has its figures, once somebody has asked.
+    figures: Cell<Option<u32>>,
     watch: Option<Watch>,
 }
 
@@ -231,7 +241,7 @@ impl Board {
     }
 
     /// Bytes of the chip's memory.
-    fn memory(&self, from: u32, len: usize) -> Vec<u8> {
+    pub fn memory(&self, from: u32, len: usize) -> Vec<u8> {
         let memory = self.flash.with_extension("memory");
         let mut monitor = UnixStream::connect(Self::monitor(&self.flash)).unwrap();
         // The file is whole when the monitor asks for the next command.
@@ -249,8 +259,8 @@ impl Board {
         bytes
     }
 
-    /// Bytes of stack that have been used since the start.
-    fn stack(&self) -> usize {
+    /// Bytes of stack that have been used since the start; 0 where nobody measures it.
+    pub fn stack(&self) -> usize {
         if !is_measured() {
             return 0;
         }
@@ -259,8 +269,12 @@ impl Board {
         len - bytes.iter().take_while(|byte| **byte == PAINT).count()
     }
 
-    fn figures(&self) -> Figures {
-        let memory = self.memory(self.figures, 5 * 4);
+    /// What it tells of its last command; of instructions nothing where they are not counted.
+    pub fn figures(&self) -> Figures {
+        let at = self.figures.get();
+        let at = at.unwrap_or_else(|| symbol(&self.image, " sekisho_figures"));
+        self.figures.set(Some(at));
+        let memory = self.memory(at, 5 * 4);
         let [_, ticks, words, erases, heap] =
             [0, 1, 2, 3, 4].map(|n| u32::from_le_bytes(memory[4 * n..][..4].try_into().unwrap()));
         let (_, instruction) = INSTRUCTION;
@@ -282,7 +296,7 @@ pub fn flash_path() -> PathBuf {
 
 impl Board {
     /// Starts the image on what this flash holds.
-    fn start(image: &Path, flash: &RamFlash, rng: SeededRng, profile: &Profile) -> Self {
+    pub fn start(image: &Path, flash: &RamFlash, rng: SeededRng, profile: &Profile) -> Self {
         let path = flash_path();
         let mut options = options(profile);
         let monitor = format!("unix:{},server=on,wait=off", Self::monitor(&path).display());
@@ -295,8 +309,7 @@ impl Board {
         if is_watched {
             arguments.extend(["-gdb", &gdb]);
         }
-        let is_counted = COUNTED.load(Ordering::Relaxed);
-        if is_counted {
+        if COUNTED.get() {
             arguments.extend(["-icount", INSTRUCTION.0]);
         }
         BoardFlash::make(&path, &flash.image(), &options).unwrap();
@@ -316,17 +329,15 @@ impl Board {
             emulator,
             watch: is_watched.then(|| Watch::new(image, &path)),
             flash: path,
-            figures: if is_counted {
-                symbol(image, " sekisho_figures")
-            } else {
-                0
-            },
+            image: image.to_owned(),
+            figures: Cell::new(None),
         }
     }
 }
 
 impl Board {
-    fn ask(&mut self, port: usize, body: &[u8]) -> Vec<u8> {
+    /// The answer to a C-APDU, or to a control code, on a port.
+    pub fn ask(&mut self, port: usize, body: &[u8]) -> Vec<u8> {
         let Some(watch) = &mut self.watch else {
             return self.emulator.ask(port, body).unwrap();
         };

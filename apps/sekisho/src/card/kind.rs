@@ -59,6 +59,11 @@ impl Kind {
         has_tls: false,
     };
 
+    /// Whether an emulated chip can be it: with the image that has a TLS Manager or without.
+    pub(crate) const fn is_of_a_board(self) -> bool {
+        self.product.is_none() && self.containers == 1 && self.load_pages == 0
+    }
+
     /// What was asked for; a card with several containers is an embedded SE where nobody says otherwise. `None` when nothing was.
     pub(crate) fn asked(
         product: Option<ProductName>,

@@ -247,8 +247,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// What the chip's firmware has not, if that is asked for.
 fn beyond_the_board(args: &Args, lines: &[Line]) -> Option<String> {
     let is_spoken = |protocol: &&Protocol| **protocol == line::interface(**protocol).default_protocol();
-    if args.kind().is_some_and(|kind| kind != Kind::PLAIN) {
-        return Some("--board: the firmware is of the default profile and has one container; leave --profile, --containers, --load-files and --tls away".to_owned());
+    if args.kind().is_some_and(|kind| !kind.is_of_a_board()) {
+        return Some("--board: the firmware is of the default profile and has one container; leave --profile, --containers and --load-files away".to_owned());
     }
     let mut firsts = lines.iter().flat_map(|line| line.protocols.first());
     let other = firsts.find(|protocol| !is_spoken(protocol))?;
@@ -355,7 +355,7 @@ fn in_process(args: &Args) -> Result<Made> {
 
 /// Starts it on an emulated chip. What makes a new card, and what is said of it, comes from an SE in this process on what the chip's flash holds.
 fn on_board(args: &Args, firmware: &Path) -> Result<Made> {
-    let kind = Kind::PLAIN;
+    let kind = args.kind().unwrap_or(Kind::PLAIN);
     let mut profile = profile(args, kind)?;
     let persos = persos(args, kind)?;
     let len = args.nvm.unwrap_or_else(|| length(&profile));

@@ -9,6 +9,7 @@
 #[allow(dead_code, reason = "shared with other programs")]
 #[path = "../../../../crates/card/sekisho-tls/tests/sessions/bare.rs"]
 mod bare;
+mod board;
 mod card;
 mod device;
 mod element;

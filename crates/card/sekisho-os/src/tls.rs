@@ -21,6 +21,7 @@ use crate::container::ContainerMemory;
 use crate::dispatch::Called;
 use crate::element::{SecureElement, is_get_response};
 use crate::interface::{ContainerId, Interface, Place};
+use crate::not_zero::NotZero;
 use crate::nvm::Staged;
 use crate::pairing::Row;
 use crate::profile::Profile;
@@ -286,6 +287,7 @@ impl<P: Platform> SecureElement<P> {
         let speaking = Speaking {
             speaker,
             container: manager.0,
+            _mark: NotZero::Value,
         };
         let inside = place.inside();
         if !self.core.interfaces.channels.is_open(inside) {

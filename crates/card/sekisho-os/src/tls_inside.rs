@@ -6,6 +6,7 @@ use zeroize::Zeroize;
 use crate::buffers::{InterfaceState, Interfaces};
 use crate::chaining::COMMAND_DATA_MAX;
 use crate::interface::{ContainerId, Interface};
+use crate::not_zero::NotZero;
 
 /// Applications that one peer may reach.
 pub const REACH_MAX: usize = 8;
@@ -53,6 +54,8 @@ pub struct Speaker {
 pub(crate) struct Speaking {
     pub(crate) speaker: Speaker,
     pub(crate) container: ContainerId,
+    /// It is there: nobody who speaks is zeros.
+    pub(crate) _mark: NotZero,
 }
 
 /// Where a command from inside stands, and its answer.

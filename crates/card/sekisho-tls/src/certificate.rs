@@ -2,17 +2,14 @@
 
 use alloc::vec::Vec;
 
-use core::fmt::Write as _;
-use core::str::FromStr as _;
-
 use sekisho_keys::p256sig::{SigningKey, VerifyingKey};
 use x509_cert::Certificate;
-use x509_cert::attr::{Attribute, Attributes};
+use x509_cert::attr::{Attribute, AttributeTypeAndValue, Attributes};
 use x509_cert::der::asn1::{Any, BitString, ObjectIdentifier, OctetString};
-use x509_cert::der::{Decode as _, Encode as _};
+use x509_cert::der::{Decode as _, Encode as _, Tag};
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage, KeyUsages};
-use x509_cert::name::Name;
+use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
 use x509_cert::request::{CertReq, CertReqInfo, ExtensionReq, Version};
 use x509_cert::spki::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
@@ -26,6 +23,8 @@ const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.100
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
 const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
+/// `id-at-serialNumber` (X.520, 5.2.9; RFC 5280, A.1: a `PrintableString`).
+const SERIAL_NUMBER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.5");
 /// `id-kp-clientAuth` (RFC 5280, 4.2.1.12).
 const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
 
@@ -76,13 +75,19 @@ impl Subject {
 
     /// A `serialNumber` (X.520, 5.2.9): hexadecimal digits of these bytes.
     pub fn of_serial(bytes: &[u8]) -> Option<Self> {
-        let mut text = alloc::string::String::from("2.5.4.5=");
-        bytes
-            .iter()
-            .try_for_each(|byte| write!(text, "{byte:02X}"))
-            .ok()?;
-        let name = Name::from_str(&text).ok()?;
-        Some(Self { name, names: None })
+        let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0x0F]);
+        let digits = digits.filter_map(|digit| char::from_digit(digit.into(), 16));
+        let text: Vec<u8> = digits
+            .map(|digit| digit.to_ascii_uppercase())
+            .filter_map(|digit| u8::try_from(digit).ok())
+            .collect();
+        // Not from text: with it all names of attributes that the crate knows come into the image.
+        let one = AttributeTypeAndValue {
+            oid: SERIAL_NUMBER,
+            value: Any::new(Tag::PrintableString, text).ok()?,
+        };
+        let names = RelativeDistinguishedName::try_from(Vec::from([one])).ok()?;
+        Self::of_name(&RdnSequence::from(Vec::from([names])).to_der().ok()?)
     }
 }
 

@@ -10,7 +10,7 @@ use sekisho_messaging::setup::Mode;
 use sekisho_os::Interface;
 use sekisho_scp::SecurityLevel;
 
-use crate::common::board::{COUNTED, Figures, firmware};
+use crate::common::board::{Figures, count, firmware};
 use crate::common::files::{self, Reader};
 use crate::common::script::Line;
 use crate::common::update::{Broadcast, Custody, Keys, V2, manifest};
@@ -129,7 +129,7 @@ fn what_commands_cost_is_known() {
     if firmware().is_none() {
         return;
     }
-    COUNTED.store(true, std::sync::atomic::Ordering::Relaxed);
+    count(true);
     let [costs, again] = [(); 2].map(|()| {
         let mut costs = Costs::new();
         of_an_update(&mut costs);

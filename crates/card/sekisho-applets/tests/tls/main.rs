@@ -6,6 +6,7 @@
 use sekisho_card_tests as common;
 
 mod askers;
+mod board;
 mod chains;
 mod device;
 #[path = "../../../sekisho-tls/tests/sessions/drive.rs"]
