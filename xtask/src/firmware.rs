@@ -11,13 +11,15 @@ use std::process::Command;
 const TARGET: &str = "thumbv7em-none-eabihf";
 const BINARY: &str = "sekisho-mps2";
 
-/// The images, with their features: the small product, the one with all else that there is, which conversations are compared with, and the one with a TLS Manager.
-const IMAGES: [(&str, &str); 3] = [
+/// The images, with their features: the small product, the same with contacts that speak T=1, the one with all else that there is, which conversations are compared with, and the one with a TLS Manager.
+const IMAGES: [(&str, &str); 4] = [
     ("chip", ""),
+    (WITH_T1, "t1"),
     (PLAYED, "modules,all-interfaces"),
     (WITH_TLS, "tls"),
 ];
 const PLAYED: &str = "modules";
+const WITH_T1: &str = "t1";
 const WITH_TLS: &str = "tls";
 
 /// Of SHA-256 in software the implementation with loops: 6 KB less than with everything unrolled.
@@ -377,6 +379,7 @@ fn play(root: &Path, long: bool) -> Result<()> {
     for (name, variable, test, filter) in [
         (PLAYED, "SEKISHO_FIRMWARE", "board", ""),
         (PLAYED, "SEKISHO_FIRMWARE_PRODUCT", "card_board", ""),
+        (WITH_T1, "SEKISHO_FIRMWARE_T1", "card_board", ""),
         (WITH_TLS, "SEKISHO_FIRMWARE_TLS", "tls", "board::"),
     ] {
         let file = root.join("firmware/target/costs");

@@ -1,9 +1,82 @@
-//! `sekisho card --board` and `sekisho lab --firmware`: the card on an emulated chip, where `SEKISHO_FIRMWARE_PRODUCT` names its image (`cargo xtask firmware play`).
+//! `sekisho card --board` and `sekisho lab --firmware`: the card on an emulated chip, where `SEKISHO_FIRMWARE_PRODUCT` names its image, and `SEKISHO_FIRMWARE_T1` that whose contacts speak T=1 (`cargo xtask firmware play`).
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // test support
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+
+/// What `sekisho apdu` prints of these commands over a line of T=1, behind the ATR.
+fn spoken(line: &str) -> String {
+    let extended = format!("80E2000000012C{}0000", "5A".repeat(300));
+    let output = Command::new(env!("CARGO_BIN_EXE_sekisho"))
+        .args(["apdu", "--transport", line])
+        .args(["00A4040000", "00A4040005F011223344", "80CA006600", "0070000001"])
+        .arg(&extended)
+        .args(["00C00000", "reset", "01A4040000", "00A4040008A00000015100000000"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success(),
+        "{text} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let lines = text.lines().filter(|line| !line.starts_with("ATR"));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// A chip whose contacts speak T=1 themselves, on its UART: conversations end as those with a process that speaks T=1, secure messaging works, and a reset of the line is the chip's.
+#[test]
+fn the_contacts_of_a_chip_speak_blocks() {
+    let Some(firmware) = std::env::var_os("SEKISHO_FIRMWARE_T1") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let card = |flash: &str, line: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sekisho"));
+        command.args(["card", "--flash", &path(flash), "--on", line]);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    };
+    let started = |mut command: Command| {
+        let mut card = command.spawn().unwrap();
+        let mut lines = BufReader::new(card.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().starts_with("It keeps its state")));
+        card
+    };
+    let lines = [
+        format!("t1=pty:{}", path("chip.tty")),
+        format!("t1=unix:{}", path("socket")),
+    ];
+    let mut chip = card("chip.flash", &lines[0]);
+    chip.arg("--board").arg(firmware);
+    let mut cards = [started(chip), started(card("card.flash", &lines[1]))];
+    let said = lines.each_ref().map(|line| spoken(line));
+    assert_eq!(said[0], said[1]);
+    assert!(
+        said[0].contains("9000") && said[0].contains("6A82") && said[0].contains("6881"),
+        "{}",
+        said[0]
+    );
+    let output = Command::new(env!("CARGO_BIN_EXE_sekisho"))
+        .args([
+            "reader",
+            "--card",
+            &lines[0],
+            "send",
+            "00D6810004C0FFEE55",
+            "00B0810004",
+        ])
+        .output()
+        .unwrap();
+    for card in &mut cards {
+        card.kill().unwrap();
+        card.wait().unwrap();
+    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains("C0FFEE55"), "{text}");
+}
 
 /// Starts the card; where it listens.
 fn start(firmware: &Path, flash: &Path) -> (Child, String) {

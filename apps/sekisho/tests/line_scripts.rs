@@ -170,6 +170,7 @@ impl Linked {
             sides: (0..wire.sides()).map(side).collect(),
             fresh: *b"a script",
             tap: None,
+            chip: None,
         };
         let mut listener = LinkListener::bind(&"tcp:127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.address().unwrap();

@@ -2,6 +2,8 @@
 //! reset, which have no answer, and 04, which is answered with the ATR; any other body is a C-APDU, answered with its R-APDU. What is neither is answered 6700.
 //! (Virtual Smart Card Architecture, `virtualsmartcard/src/vpcd/vpcd.h`.)
 
+#[cfg(feature = "t1")]
+use sekisho_os::Protocol;
 use sekisho_os::{COMMAND_DATA_MAX, Interface, Platform, RESPONSE_DATA_MAX, SecureElement};
 
 use crate::resets::Resets;
@@ -60,6 +62,11 @@ pub trait Card {
     fn atr(&self) -> &[u8];
     /// A reader's power cycle on one interface.
     fn reset(&mut self, interface: Interface);
+    /// The same, where the interface speaks this protocol from here on.
+    #[cfg(feature = "t1")]
+    fn reset_to(&mut self, interface: Interface, _: Protocol) {
+        self.reset(interface);
+    }
     /// Processes one C-APDU: length of the R-APDU in `out`, 2 at least.
     fn transmit(&mut self, interface: Interface, capdu: &[u8], out: &mut [u8]) -> usize;
 }
@@ -71,6 +78,13 @@ impl<P: Platform> Card for SecureElement<P> {
 
     fn reset(&mut self, interface: Interface) {
         Self::reset(self, interface);
+    }
+
+    #[cfg(feature = "t1")]
+    fn reset_to(&mut self, interface: Interface, protocol: Protocol) {
+        if !Self::reset_to(self, interface, protocol) {
+            Self::reset(self, interface);
+        }
     }
 
     fn transmit(&mut self, interface: Interface, capdu: &[u8], out: &mut [u8]) -> usize {
@@ -132,7 +146,31 @@ pub fn serve<B: Board>(
 ) -> ! {
     begin(board, resets, broken_off);
     loop {
-        if !turn(board, card, resets, buffers) {
+        if !turn(board, card, resets, buffers, 0) {
+            board.wait();
+        }
+    }
+}
+
+/// The same where the first port is a card's contacts: their characters in place of frames.
+#[cfg(feature = "t1")]
+pub fn serve_contacts<B: Board>(
+    board: &mut B,
+    card: &mut dyn Card,
+    resets: &Resets,
+    buffers: &mut Buffers,
+    broken_off: Option<Interface>,
+    contacts: &mut crate::contacts::Contacts,
+) -> ! {
+    let first = board.ports().first().map(|(interface, _)| *interface);
+    begin(
+        board,
+        resets,
+        broken_off.filter(|interface| Some(*interface) != first),
+    );
+    loop {
+        let spoken = contacts.turn(board, card, resets, &mut buffers.response);
+        if !turn(board, card, resets, buffers, 1) && !spoken {
             board.wait();
         }
     }
@@ -148,10 +186,16 @@ fn begin<B: Board>(board: &mut B, resets: &Resets, broken_off: Option<Interface>
     resets.started();
 }
 
-/// One frame of each port on which one begins; whether there was any.
-fn turn<B: Board>(board: &mut B, card: &mut dyn Card, resets: &Resets, buffers: &mut Buffers) -> bool {
+/// One frame of each port from this one on, where one begins; whether there was any.
+fn turn<B: Board>(
+    board: &mut B,
+    card: &mut dyn Card,
+    resets: &Resets,
+    buffers: &mut Buffers,
+    first: usize,
+) -> bool {
     let mut came = false;
-    for index in 0..board.ports().len() {
+    for index in first..board.ports().len() {
         let Some((interface, port)) = board.ports().get_mut(index) else {
             break;
         };
@@ -221,13 +265,13 @@ fn send(port: &mut impl Port, body: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::VecDeque;
 
     use super::*;
 
     #[derive(Default)]
-    struct Wire {
+    pub(crate) struct Wire {
         to_card: VecDeque<u8>,
         from_card: Vec<u8>,
     }
@@ -242,10 +286,25 @@ mod tests {
         }
     }
 
-    struct Bench {
+    pub(crate) struct Bench {
         ports: [(Interface, Wire); 2],
         clock: std::cell::Cell<u32>,
         exchanges: Vec<Exchange>,
+    }
+
+    #[cfg(feature = "t1")]
+    impl Bench {
+        pub(crate) fn to_contacts(&mut self, bytes: &[u8]) {
+            self.ports[0].1.to_card.extend(bytes);
+        }
+
+        pub(crate) fn from_contacts(&mut self) -> Vec<u8> {
+            std::mem::take(&mut self.ports[0].1.from_card)
+        }
+
+        pub(crate) fn exchanged(&self) -> usize {
+            self.exchanges.len()
+        }
     }
 
     impl Board for Bench {
@@ -273,8 +332,8 @@ mod tests {
 
     /// Answers with the interface, the command and 9000.
     #[derive(Default)]
-    struct Echo {
-        resets: Vec<Interface>,
+    pub(crate) struct Echo {
+        pub(crate) resets: Vec<Interface>,
     }
 
     impl Card for Echo {
@@ -295,7 +354,7 @@ mod tests {
         }
     }
 
-    fn bench(contact: &[u8], spi: &[u8]) -> Bench {
+    pub(crate) fn bench(contact: &[u8], spi: &[u8]) -> Bench {
         let wire = |bytes: &[u8]| Wire {
             to_card: bytes.iter().copied().collect(),
             from_card: Vec::new(),
@@ -313,7 +372,7 @@ mod tests {
     fn played(bench: &mut Bench) -> Echo {
         let mut card = Echo::default();
         let mut buffers = Buffers::new();
-        while turn(bench, &mut card, &Resets::new(), &mut buffers) {}
+        while turn(bench, &mut card, &Resets::new(), &mut buffers, 0) {}
         card
     }
 

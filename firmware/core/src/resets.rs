@@ -51,6 +51,8 @@ pub struct Start {
     pub broken_off: Option<Interface>,
     /// It has failed to start so often that it is to stay as it is.
     pub is_hopeless: bool,
+    /// The RAM has kept nothing: the chip got its power, and has not reset itself.
+    pub is_power_on: bool,
 }
 
 impl Resets {
@@ -80,7 +82,8 @@ impl Resets {
 
     /// At the chip's start: what the last one has left, and that this one is a try.
     pub fn start(&self) -> Start {
-        if self.check.load(Relaxed) != self.sum() {
+        let is_power_on = self.check.load(Relaxed) != self.sum();
+        if is_power_on {
             self.words().for_each(|word| word.store(0, Relaxed));
         }
         let broken_off = self.running.load(Relaxed).checked_sub(COMMAND);
@@ -91,6 +94,7 @@ impl Resets {
         Start {
             broken_off,
             is_hopeless: tries > TRIES,
+            is_power_on,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The secure element on QEMU's mps2-an386: a Cortex-M4F.
 //!
-//! UARTs 0 to 3 are contacts, SPI, SWP and APDU gate, each with vpcd's frames; UART 4 is the random source. A product without `all-interfaces` has the first two.
+//! UARTs 0 to 3 are contacts, SPI, SWP and APDU gate, each with vpcd's frames, or with feature `t1` contacts that speak T=1; UART 4 is the random source. A product without `all-interfaces` has the first two.
 #![no_std]
 #![no_main]
 
@@ -17,7 +17,11 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use cortex_m::interrupt::{self, Mutex};
 use cortex_m_rt::entry;
 use sekisho_applets::Standard;
-use sekisho_firmware::{Board, Buffers, Card, Cause, Checked, Dead, Exchange, Source, serve};
+#[cfg(not(feature = "t1"))]
+use sekisho_firmware::serve;
+use sekisho_firmware::{Board, Buffers, Card, Cause, Checked, Dead, Exchange, Source};
+#[cfg(feature = "t1")]
+use sekisho_firmware::{Contacts, serve_contacts};
 use sekisho_keys::Rng;
 use sekisho_nvm::Ram;
 use sekisho_os::{Containers, Interface, Platform, Profile, SecureElement};
@@ -174,6 +178,8 @@ fn profile() -> Profile {
 
 /// Where they are for good: nothing of them goes over the stack.
 static BUFFERS: ConstStaticCell<Buffers> = ConstStaticCell::new(Buffers::new());
+#[cfg(feature = "t1")]
+static CONTACTS: static_cell::StaticCell<Contacts> = static_cell::StaticCell::new();
 static ELEMENT: ConstStaticCell<SecureElement<Mps2>> = ConstStaticCell::new(SecureElement::new(Nor, Random));
 
 #[entry]
@@ -194,5 +200,13 @@ fn main() -> ! {
     uart::idle();
     let mut dead = Dead;
     let card: &mut dyn Card = if is_alive { se } else { &mut dead };
-    serve(&mut ports, card, &RESETS, buffers, start.broken_off)
+    #[cfg(not(feature = "t1"))]
+    serve(&mut ports, card, &RESETS, buffers, start.broken_off);
+    #[cfg(feature = "t1")]
+    {
+        // Not linked with a value, of which the flash would have a copy.
+        let contacts = CONTACTS.init_with(Contacts::new);
+        contacts.start(&mut ports, card, start.is_power_on);
+        serve_contacts(&mut ports, card, &RESETS, buffers, start.broken_off, contacts)
+    }
 }

@@ -1,12 +1,14 @@
 //! A secure element on an emulated chip, for readers.
 
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use sekisho_nvm::Flash;
 use sekisho_os::{Interface, Profile};
-use sekisho_transport::CardSide;
+use sekisho_transport::{CardSide, Chip};
 
 use super::element::VirtualSe;
 use super::emulator::{BoardFlash, Emulator, Options, Randomness, Setup};
@@ -17,6 +19,11 @@ use super::ram_flash::RamFlash;
 const HEAP: usize = 96 << 10;
 /// The longest flash that the chip has beside its option page.
 const LARGEST: usize = (16 << 20) - PAGE;
+
+/// The UART of the contacts.
+const CONTACTS: usize = port(Interface::Iso7816Contact);
+/// How long a chip that has answered elsewhere may take for its ATR.
+const ATR: Duration = Duration::from_secs(10);
 
 /// The flash of a chip that is off: what it holds, or blank flash of `len` bytes where there is no file.
 pub(crate) fn flash(path: &Path, len: usize) -> Result<RamFlash> {
@@ -58,16 +65,16 @@ pub(crate) fn make(path: &Path, flash: &RamFlash, profile: &Profile) -> Result<(
 
 /// One chip behind several sockets.
 #[derive(Clone)]
-pub(crate) struct Board(Arc<Mutex<Chip>>);
+pub(crate) struct Board(Arc<Mutex<Running>>);
 
-struct Chip {
+struct Running {
     firmware: PathBuf,
     flash: PathBuf,
     /// None when it has gone silent: the next reset gives it its power again.
     emulator: Option<Emulator>,
 }
 
-impl Chip {
+impl Running {
     fn start(&mut self) -> Result<&mut Emulator> {
         let emulator = Emulator::start(&Setup {
             firmware: &self.firmware,
@@ -100,14 +107,31 @@ const fn port(interface: Interface) -> usize {
 }
 
 impl Board {
-    /// Starts the chip.
-    pub(crate) fn start(firmware: &Path, flash: &Path) -> Result<Self> {
-        let mut chip = Chip {
+    /// Starts the chip, whose contacts speak T=1 themselves if that is said.
+    pub(crate) fn start(firmware: &Path, flash: &Path, speaks: bool) -> Result<Self> {
+        let mut chip = Running {
             firmware: firmware.to_owned(),
             flash: flash.to_owned(),
             emulator: None,
         };
-        let atr = chip.start()?.ask(0, &[4])?;
+        let emulator = chip.start()?;
+        let asked = if speaks {
+            Interface::Spi
+        } else {
+            Interface::Iso7816Contact
+        };
+        let atr = emulator.ask(port(asked), &[4])?;
+        if speaks {
+            let contacts = emulator.port(CONTACTS)?;
+            contacts.set_read_timeout(Some(ATR))?;
+            let mut first = [0];
+            if contacts.read_exact(&mut first).is_err() {
+                bail!(
+                    "{} does not speak T=1 on its contacts; t1.elf does",
+                    firmware.display()
+                );
+            }
+        }
         if atr != Profile::default().atr {
             bail!(
                 "the chip starts and finds no secure element in {} that it can be",
@@ -117,7 +141,7 @@ impl Board {
         Ok(Self(Arc::new(Mutex::new(chip))))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Chip> {
+    fn lock(&self) -> MutexGuard<'_, Running> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -126,6 +150,19 @@ impl Board {
         let mut chip = self.lock();
         chip.with(|chip| chip.send(port(interface), capdu));
         chip.emulator = None;
+    }
+
+    /// The contacts of a chip that speaks T=1 on them. It has one reset, that of its power, which ends what is selected and proved on its other interfaces too.
+    pub(crate) fn contacts(&self) -> Chip {
+        let board = self.clone();
+        Box::new(move || {
+            let mut chip = board.lock();
+            chip.emulator = None;
+            chip.start()
+                .map_err(io::Error::other)?
+                .port(CONTACTS)?
+                .try_clone()
+        })
     }
 
     /// The chip as seen on one of its interfaces.

@@ -156,6 +156,7 @@ fn measure(speed: &Speed, se: &SharedSe<RamFlash>, address: &LinkAddress) -> Res
         sides: speed.protocols.iter().map(side).collect(),
         fresh: *b"measured",
         tap: None,
+        chip: None,
     };
     let stop = Stop::new();
     let stopped = stop.clone();

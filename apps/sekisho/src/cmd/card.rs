@@ -18,7 +18,7 @@ use sekisho_messaging::setup::Policy;
 use sekisho_nvm::Flash;
 use sekisho_os::{BootError, Platform, Profile, Protocol, SecureElement};
 use sekisho_transport::{
-    CardLine, CardSide, Lines, LinkListener, Served, Stop, serve_link, serve_listener, serve_vpcd,
+    CardLine, CardSide, Chip, Lines, LinkListener, Served, Stop, serve_link, serve_listener, serve_vpcd,
 };
 use tokio::sync::mpsc;
 
@@ -226,7 +226,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let traces = Trace::taps(&args.trace)?;
     let listeners = lines.iter_mut().map(listen).collect::<Result<Vec<_>>>()?;
     let made = match &args.board {
-        Some(firmware) => on_board(args, firmware)?,
+        Some(firmware) => on_board(args, firmware, lines.iter().any(is_of_contacts))?,
         None => in_process(args)?,
     };
     let answered = lines.iter().map(|line| {
@@ -241,7 +241,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         made.start,
         &answered,
     ));
-    serve(lines.into_iter().zip(listeners).collect(), &made.side, &traces)
+    let lines = lines.into_iter().zip(listeners).collect();
+    serve(lines, &made.side, made.chip, &traces)
 }
 
 /// What the chip's firmware has not, if that is asked for.
@@ -250,12 +251,30 @@ fn beyond_the_board(args: &Args, lines: &[Line]) -> Option<String> {
     if args.kind().is_some_and(|kind| !kind.is_of_a_board()) {
         return Some("--board: the firmware is of the default profile and has one container; leave --profile, --containers and --load-files away".to_owned());
     }
-    let mut firsts = lines.iter().flat_map(|line| line.protocols.first());
-    let other = firsts.find(|protocol| !is_spoken(protocol))?;
+    let speaks = lines.iter().any(is_of_contacts);
+    let others = lines.iter().filter(|line| !is_of_contacts(line));
+    let mut firsts = others.flat_map(|line| line.protocols.first());
+    let is_there = |protocol: &&Protocol| is_spoken(protocol) && (!speaks || is_beside_contacts(**protocol));
+    let other = firsts.find(|protocol| !is_there(protocol))?;
+    let has = if speaks {
+        "beside t1 it has spi-ese"
+    } else {
+        "it has t0, swp-a, apdu-gate and spi-ese, or t1's own characters"
+    };
     Some(format!(
-        "--board: the firmware does not speak {}; it has t0, swp-a, apdu-gate and spi-ese",
+        "--board: the firmware does not speak {}; {has}",
         line::name(*other)
     ))
+}
+
+/// Whether it is T=1's own characters, which a chip speaks itself.
+fn is_of_contacts(line: &Line) -> bool {
+    matches!(line.endpoint, Endpoint::Link(CardLine::T1, _))
+}
+
+/// What the image has beside contacts that speak T=1.
+fn is_beside_contacts(protocol: Protocol) -> bool {
+    protocol == Protocol::SpiEse
 }
 
 /// Where readers come to a line.
@@ -296,6 +315,8 @@ struct Made {
     /// Which container answers on a protocol.
     paired: Box<dyn Fn(Protocol) -> Option<sekisho_os::ContainerId>>,
     side: Side,
+    /// A chip that speaks the characters of its contacts itself.
+    chip: Option<Chip>,
 }
 
 /// The product's profile with the RAM that is asked for.
@@ -349,12 +370,13 @@ fn in_process(args: &Args) -> Result<Made> {
         about,
         start: (start, kind),
         paired: Box::new(move |protocol| pairing.row(protocol).map(|row| row.container)),
+        chip: None,
         side: Box::new(move |protocol| Box::new(se.on(protocol))),
     })
 }
 
 /// Starts it on an emulated chip. What makes a new card, and what is said of it, comes from an SE in this process on what the chip's flash holds.
-fn on_board(args: &Args, firmware: &Path) -> Result<Made> {
+fn on_board(args: &Args, firmware: &Path, speaks: bool) -> Result<Made> {
     let kind = args.kind().unwrap_or(Kind::PLAIN);
     let mut profile = profile(args, kind)?;
     let persos = persos(args, kind)?;
@@ -368,12 +390,13 @@ fn on_board(args: &Args, firmware: &Path) -> Result<Made> {
     if start == Start::Made {
         board::make(&args.flash, se.flash(), &profile)?;
     }
-    let board = Board::start(firmware, &args.flash)?;
+    let board = Board::start(firmware, &args.flash, speaks)?;
     Ok(Made {
         kib: len / 1024,
         about,
         start: (start, kind),
         paired: Box::new(|_| Some(sekisho_os::ContainerId::ESE)),
+        chip: speaks.then(|| board.contacts()),
         side: Box::new(move |protocol| Box::new(board.on(line::interface(protocol)))),
     })
 }
@@ -497,13 +520,20 @@ fn explain(error: BootError, args: &Args) -> anyhow::Error {
 }
 
 /// Offers the SE to its readers until a signal comes, or a listener fails.
-fn serve(lines: Vec<(Line, Door)>, side: &Side, traces: &[Trace]) -> Result<ExitCode> {
+fn serve(
+    lines: Vec<(Line, Door)>,
+    side: &Side,
+    mut chip: Option<Chip>,
+    traces: &[Trace],
+) -> Result<ExitCode> {
     let stop = Stop::new();
     let (ended, mut ends) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
     for (line, door) in lines {
         let name = line.name();
-        let mut sides: Vec<_> = line.protocols.iter().map(|protocol| side(*protocol)).collect();
+        let chip = chip.take_if(|_| is_of_contacts(&line));
+        let carried = if chip.is_some() { &[][..] } else { &line.protocols };
+        let mut sides: Vec<_> = carried.iter().map(|protocol| side(*protocol)).collect();
         let (stop, ended) = (stop.clone(), ended.clone());
         let tap = trace::tap(traces, name);
         let mut tell = move |event| tell(name, &event);
@@ -517,6 +547,7 @@ fn serve(lines: Vec<(Line, Door)>, side: &Side, traces: &[Trace]) -> Result<Exit
                         sides,
                         fresh,
                         tap,
+                        chip,
                     };
                     serve_link(&mut listener, lines, &stop, &mut tell)
                 }

@@ -238,6 +238,7 @@ impl Wire {
                 .collect(),
             fresh,
             tap: None,
+            chip: None,
         };
         let stop = stop.clone();
         scope.spawn(move || serve_link(&mut listener, lines, &stop, &mut |_| ()));

@@ -28,3 +28,4 @@ mod privileges;
 mod quotas;
 mod receipts;
 mod transient;
+mod without_le;

@@ -22,7 +22,8 @@ pub use card::{Card, InProcessCard, Request};
 pub use error::{PcscError, TransportError};
 pub use exchange::{Response, exchange, exchange_again};
 pub use link::{
-    CardLine, DeviceLine, Lines, LinkAddress, LinkCard, LinkListener, NodeAddress, Seen, Tap, serve_link,
+    CardLine, Chip, DeviceLine, Lines, LinkAddress, LinkCard, LinkListener, NodeAddress, Seen, Tap,
+    serve_link,
 };
 pub use pcsc_card::PcscCard;
 pub use serve::{CardSide, Served, Stop, serve_listener, serve_vpcd};

@@ -84,6 +84,7 @@ impl Served {
             sides: (0..line.sides()).map(side).collect(),
             fresh: *b"a number",
             tap: None,
+            chip: None,
         };
         let stop = Stop::new();
         let stopped = stop.clone();

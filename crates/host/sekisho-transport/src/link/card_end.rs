@@ -1,5 +1,7 @@
 //! What a secure element speaks on a link.
 
+use std::os::fd::BorrowedFd;
+
 use sekisho_block::lr1::{self, Record};
 use sekisho_block::t1p::Bus;
 use sekisho_block::{Micros, Power, atr, hci};
@@ -78,6 +80,10 @@ pub(super) trait CardEnd {
     fn hear(&mut self, now: Micros, record: Record<'_>);
     /// The next record, given to `send`; false when there is none.
     fn say(&mut self, now: Micros, send: &mut dyn FnMut(Record<'_>)) -> bool;
+    /// What there is to wait for beside records.
+    fn line(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
     /// Looks at the time.
     fn expire(&mut self, now: Micros);
     /// When that is due next.

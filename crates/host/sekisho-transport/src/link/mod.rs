@@ -11,6 +11,7 @@ mod device_end;
 mod serve;
 mod tap;
 mod terminal;
+mod through;
 mod wire;
 
 pub use address::{LinkAddress, LinkListener};
@@ -19,6 +20,7 @@ pub use device::LinkCard;
 pub use device_end::{DeviceLine, NodeAddress};
 pub use serve::{Lines, serve_link};
 pub use tap::{Seen, Tap};
+pub use through::Chip;
 
 use sekisho_block::contact::Line;
 

@@ -15,6 +15,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::address::{LinkListener, Stream, wait};
 use super::card_end::{CardEnd, CardLine};
 use super::tap::{Seen, Tap};
+use super::through::{Chip, ThroughCard};
 use crate::error::TransportError;
 use crate::serve::{CardSide, Served, Stop};
 use crate::stream::now;
@@ -36,6 +37,8 @@ pub struct Lines {
     pub fresh: [u8; 8],
     /// Who reads along.
     pub tap: Option<Tap>,
+    /// On a line of characters: a chip that speaks them itself, in place of sides.
+    pub chip: Option<Chip>,
 }
 
 /// What the thread that runs commands is asked for.
@@ -66,6 +69,7 @@ pub fn serve_link(
         mut sides,
         fresh,
         tap,
+        chip,
     } = lines;
     let atr = sides.first_mut().map(|side| side.atr()).unwrap_or_default();
     let (jobs, asked) = mpsc::channel();
@@ -76,7 +80,10 @@ pub fn serve_link(
         scope.spawn(move || work(&mut sides, &asked, &answers, wakes));
         let mut serving = Serving {
             line,
-            end: line.end(&atr, fresh),
+            end: match chip {
+                Some(chip) => Box::new(ThroughCard::new(chip)),
+                None => line.end(&atr, fresh),
+            },
             connection: None,
             power: 0,
             jobs,
@@ -211,7 +218,8 @@ impl Serving {
                 .as_ref()
                 .map(|connection| connection.stream.as_fd());
             let door = self.waiting.is_none().then(|| listener.as_fd());
-            let [come, heard, _] = wait([door, stream, Some(self.woken.as_fd())], timeout)?;
+            let woken = Some(self.woken.as_fd());
+            let [come, heard, ..] = wait([door, stream, woken, self.end.line()], timeout)?;
             if come {
                 self.waiting = listener.accept().map(|stream| (stream, now()));
             }
