@@ -395,10 +395,8 @@ fn play(root: &Path, long: bool) -> Result<()> {
         if !status.success() {
             bail!("{test}: the chip is not what it is to be");
         }
-        costs.extend(costs_of_commands(
-            name,
-            &std::fs::read_to_string(&file).unwrap_or_default(),
-        ));
+        let lines = std::fs::read_to_string(&file).unwrap_or_default();
+        costs.extend(costs_of_commands(name, &lines));
     }
     hold(root, &costs, is_of_a_command)?;
     let Compared { answers, images, .. } = total;

@@ -208,34 +208,19 @@ fn activated(turn: &(i32, Value), target: u64, version: u64) {
 fn keys_change_for_one_se_and_then_for_all() {
     let fleet = Fleet::start();
     let (present, next) = ("ceremony.sealed", "ceremony-next.sealed");
-    fleet.ok(&[
-        "design",
-        "rotate",
-        "--version",
-        "2",
-        "--next",
-        next,
-        "--out",
-        "keys.skpk",
-    ]);
+    let rotate = "design rotate --version 2 --out keys.skpk --next";
+    let rotate: Vec<_> = rotate.split(' ').chain([next]).collect();
+    fleet.ok(&rotate);
     let (old, new) = (fleet.designer(present), fleet.designer(next));
     assert_ne!(old, new);
     // A package of the new designer's is not one of the old one's, and the other way round.
-    let output = sekisho(
-        fleet.folder.path(),
-        &[
-            "fleet",
-            "--server",
-            &fleet.admin,
-            "--token-file",
-            "sekisho-server/admin.token",
-            "upload",
-            "keys.skpk",
-            "--designer",
-            &new,
-        ],
-    );
-    assert!(!output.status.success());
+    let upload = "--token-file sekisho-server/admin.token upload keys.skpk --designer";
+    let upload: Vec<_> = ["fleet", "--server", &fleet.admin]
+        .into_iter()
+        .chain(upload.split(' '))
+        .chain([&*new])
+        .collect();
+    assert!(!sekisho(fleet.folder.path(), &upload).status.success());
 
     // One SE first.
     fleet.campaign("keys.skpk", &old, &SES[..1]);

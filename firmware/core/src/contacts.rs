@@ -134,17 +134,17 @@ mod tests {
     use crate::frames::tests::{Bench, Echo, bench};
 
     fn heard(bench: &mut Bench, contacts: &mut Contacts, card: &mut Echo, bytes: &[u8]) -> Vec<u8> {
-        bench.to_contacts(bytes);
+        bench.put_characters(bytes);
         let mut response = [0; RESPONSE_MAX];
         while contacts.turn(bench, card, &Resets::new(), &mut response) {}
-        bench.from_contacts()
+        bench.take_characters()
     }
 
     #[test]
     fn the_contacts_speak_blocks() {
         let (mut bench, mut card, mut contacts) = (bench(&[], &[]), Echo::default(), Contacts::new());
         contacts.start(&mut bench, &mut card, true);
-        let atr = bench.from_contacts();
+        let atr = bench.take_characters();
         let parsed = parse(&atr).unwrap();
         assert_eq!((parsed.t0, parsed.t1), (None, Some(PARAMETERS)));
         assert_eq!(

@@ -294,11 +294,11 @@ pub(crate) mod tests {
 
     #[cfg(feature = "t1")]
     impl Bench {
-        pub(crate) fn to_contacts(&mut self, bytes: &[u8]) {
+        pub(crate) fn put_characters(&mut self, bytes: &[u8]) {
             self.ports[0].1.to_card.extend(bytes);
         }
 
-        pub(crate) fn from_contacts(&mut self) -> Vec<u8> {
+        pub(crate) fn take_characters(&mut self) -> Vec<u8> {
             std::mem::take(&mut self.ports[0].1.from_card)
         }
 

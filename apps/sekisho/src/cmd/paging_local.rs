@@ -369,9 +369,11 @@ pub(super) fn run(
         delegation.devices.len()
     );
     let (heard, looked) = (Arc::clone(&engine), Arc::clone(&messages));
+    #[allow(clippy::disallowed_methods, reason = "this is the edge that waits")]
+    let wait = || std::thread::sleep(LOOK);
     std::thread::spawn(move || {
         loop {
-            std::thread::sleep(LOOK);
+            wait();
             held(&looked).follow(&heard);
         }
     });

@@ -35,7 +35,7 @@ impl Socket {
         let (se, _): (FleetSe<_>, _) = element::start_as(flash, profile, &[personalisation])?;
         let path = folder.join("chip.flash");
         board::make(&path, se.flash(), profile)?;
-        let board = Board::start(firmware, &path).context("the emulated chip")?;
+        let board = Board::start(firmware, &path, false).context("the emulated chip")?;
         Ok(Self {
             side: board.on(Interface::Spi),
             board,

@@ -8,6 +8,7 @@ use common::{Card, initial_keys, new_card, new_card_with, profile, sw};
 use sekisho_os::{ContainerId, Interface, InterfaceAccess, Protocol, Row};
 
 /// The table of docs/spec/card.md, 1: a row for each protocol, and what it says of a command without Le.
+#[allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 fn rows_without_le() -> Vec<(&'static str, [&'static str; 2])> {
     let page = include_str!("../../../../docs/spec/card.md");
     let table = page.split("| protocol | no data field").nth(1).unwrap();

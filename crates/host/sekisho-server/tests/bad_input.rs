@@ -173,6 +173,16 @@ fn posts(f: &Fixture, campaign: Campaign) {
     ] {
         assert_problem(&path, &f.post(&path, token, body), expected);
     }
+    for body in [
+        &br#"{"action":"explode"}"#[..],
+        &br#"{"action":"poll-every","argument":0}"#[..],
+        &br#"{"action":"update","group":70000}"#[..],
+        &br#"{"action":"move","argument":77}"#[..],
+        &br#"{"action":"move","argument":256}"#[..],
+        &br#"{"action":"move","argument":0}"#[..],
+    ] {
+        assert_problem("messages", &f.post("/api/v1/paging/messages", &admin, body), 400);
+    }
 }
 
 /// What paging is asked over HTTP.
@@ -186,45 +196,9 @@ fn paging_posts(f: &Fixture) {
         (device("certify"), &*link, &[0; 144][..], 400),
         (device("certify"), &*link, &[4; 145][..], 400),
         (
-            "/api/v1/paging/messages".to_owned(),
-            &*admin,
-            &br#"{"action":"explode"}"#[..],
-            400,
-        ),
-        (
-            "/api/v1/paging/messages".to_owned(),
-            &*admin,
-            &br#"{"action":"poll-every","argument":0}"#[..],
-            400,
-        ),
-        (
-            "/api/v1/paging/messages".to_owned(),
-            &*admin,
-            &br#"{"action":"update","group":70000}"#[..],
-            400,
-        ),
-        (
             "/api/v1/paging/devices".to_owned(),
             &*admin,
             &br#"{"se_ids":["zz"]}"#[..],
-            400,
-        ),
-        (
-            "/api/v1/paging/messages".to_owned(),
-            &*admin,
-            &br#"{"action":"move","argument":77}"#[..],
-            400,
-        ),
-        (
-            "/api/v1/paging/messages".to_owned(),
-            &*admin,
-            &br#"{"action":"move","argument":256}"#[..],
-            400,
-        ),
-        (
-            "/api/v1/paging/messages".to_owned(),
-            &*admin,
-            &br#"{"action":"move","argument":0}"#[..],
             400,
         ),
         (

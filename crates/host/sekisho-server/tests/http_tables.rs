@@ -215,21 +215,23 @@ fn later(package: &[u8], signer: &SigningKey, at: usize) -> String {
     hex::encode(signed(&unsigned, signer))
 }
 
+/// The page's module as a package of a version.
+fn packed(ceremony: &Ceremony, version: u32) -> Vec<u8> {
+    let options = PackOptions {
+        version,
+        min_previous: 1,
+        custody: Custody::Hsm,
+    };
+    let module = block(BROADCAST_UPDATE, "module");
+    ceremony.pack(&module, options).unwrap()
+}
+
 /// A server as the page says, and its table walked.
 async fn walk_broadcast_update(page: &str) -> (usize, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let f = Fixture::start(folder.path(), &Arc::new(SoftHsm::generate().unwrap())).await;
     let ceremony = Ceremony::generate().unwrap();
-    let [package, package_3] = [2, 3].map(|version| {
-        let options = PackOptions {
-            version,
-            min_previous: 1,
-            custody: Custody::Hsm,
-        };
-        ceremony
-            .pack(&block(BROADCAST_UPDATE, "module"), options)
-            .unwrap()
-    });
+    let [package, package_3] = [2, 3].map(|version| packed(&ceremony, version));
     let [manifest, manifest_3] =
         [&package, &package_3].map(|package| Package::decode(package).unwrap().source.manifest);
     let register = |se_id: SeId| json!([{ "se_id": se_id.to_string(), "kvn": 0x30 }]).to_string();

@@ -121,29 +121,26 @@ async fn nodes_answer_for_each_other() {
             _ => {}
         }
     }
-    let done = |range: std::ops::Range<usize>| {
-        devices[range]
-            .iter()
-            .filter(|device| device.state().interval == 77)
-            .count()
-    };
+    let is_done = |device: &&Device| device.state().interval == 77;
+    let done = |range: std::ops::Range<usize>| devices[range].iter().filter(is_done).count();
     assert_eq!((done(0..10), done(10..20)), (10, 0));
     assert_eq!(a.nodes().await.unwrap().len(), 2);
-    // A name that is alive is nobody else's; one whose server has ended is taken at once.
-    let running = tokio::spawn(Arc::clone(&a).run());
+    a_name_that_is_alive_is_nobody_elses(&a, &config(&url, "a", &folder.path().join("second")), &hsm).await;
+    a.stop().await;
+    b.stop().await;
+}
+
+/// One whose server has ended is taken at once.
+async fn a_name_that_is_alive_is_nobody_elses(a: &Arc<Paging>, second: &PagingConfig, hsm: &Arc<dyn Hsm>) {
+    let running = tokio::spawn(Arc::clone(a).run());
     while a.nodes().await.unwrap()[0].seen == 103 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let second = config(&url, "a", &folder.path().join("second"));
-    let refused = Paging::start(second.clone(), Arc::clone(&hsm))
-        .await
-        .unwrap_err()
-        .to_string();
+    let refused = Paging::start(second.clone(), Arc::clone(hsm)).await;
+    let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("under the name a"), "{refused}");
     running.abort();
-    assert!(Paging::start(second, Arc::clone(&hsm)).await.is_ok());
-    a.stop().await;
-    b.stop().await;
+    assert!(Paging::start(second.clone(), Arc::clone(hsm)).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -93,12 +93,8 @@ async fn a_restored_server_is_heard_by_all_its_fleet_and_by_nobody_twice() {
     assert_eq!(poll(one, &paging), None);
     paging.look(0).await.unwrap();
     let orders = paging.orders().await.unwrap();
-    let jumps: Vec<_> = orders
-        .jumps
-        .iter()
-        .map(|jump| (jump.past, jump.said, jump.upto))
-        .collect();
-    assert_eq!((jumps, orders.ahead), (vec![(1, 3, 1 + GLOBAL.step)], 0));
+    let jumps = orders.jumps.iter().map(|jump| (jump.past, jump.said, jump.upto));
+    assert!(jumps.eq([(1, 3, 1 + GLOBAL.step)]) && orders.ahead == 0);
     // Whoever was ahead hears it anew, whoever was not as it was, and nobody twice.
     let anew = 2 + GLOBAL.step;
     assert_eq!(poll(one, &paging), Some(anew));

@@ -72,7 +72,7 @@ impl Open {
             );
             (TargetState::Aside, "set aside", why)
         } else {
-            let why = format!("its SE has proved something else since it was set aside");
+            let why = "its SE has proved something else since it was set aside".to_owned();
             (TargetState::Pending, "open again", why)
         };
         let is_open = self.state != TargetState::Aside;

@@ -6,7 +6,7 @@
 
 use sekisho_paging::orders::GLOBAL;
 use sqlx::any::AnyRow;
-use sqlx::{Any, Row as _, Transaction};
+use sqlx::{Any, Transaction};
 
 use super::{Intent, PagingStore, advance, messages, next, number, signed};
 use crate::{Result, StoreError};
