@@ -11,9 +11,10 @@ use std::process::Command;
 const TARGET: &str = "thumbv7em-none-eabihf";
 const BINARY: &str = "sekisho-mps2";
 
-/// The images, with their features: the small product, the same with contacts that speak T=1, the one with all else that there is, which conversations are compared with, and the one with a TLS Manager.
-const IMAGES: [(&str, &str); 4] = [
+/// The images, with their features: the small product, the same with two containers, the same with contacts that speak T=1, the one with all else that there is, which conversations are compared with, and the one with a TLS Manager.
+const IMAGES: [(&str, &str); 5] = [
     ("chip", ""),
+    ("containers", "containers"),
     (WITH_T1, "t1"),
     (PLAYED, "modules,all-interfaces"),
     (WITH_TLS, "tls"),

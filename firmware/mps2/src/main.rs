@@ -24,7 +24,7 @@ use sekisho_firmware::{Board, Buffers, Card, Cause, Checked, Dead, Exchange, Sou
 use sekisho_firmware::{Contacts, serve_contacts};
 use sekisho_keys::Rng;
 use sekisho_nvm::Ram;
-use sekisho_os::{Containers, Interface, Platform, Profile, SecureElement};
+use sekisho_os::{Containers, Interface, Platform, Product, Profile, SecureElement};
 use static_cell::ConstStaticCell;
 
 use flash::{Nor, Options};
@@ -57,10 +57,20 @@ static FIGURES: Figures = Figures {
 /// The product.
 struct Mps2;
 
+/// Its containers.
+const CONTAINERS: usize = if cfg!(feature = "containers") { 2 } else { 1 };
+
+/// Security domains of all of them: the issuer's alone, or two beside each.
+const DOMAINS: usize = if cfg!(any(feature = "containers", feature = "all-interfaces")) {
+    CONTAINERS * sekisho_applets::DOMAINS
+} else {
+    1
+};
+
 #[cfg(not(feature = "tls"))]
-type Applications = Standard;
+type Applications = Standard<CONTAINERS, 0, DOMAINS>;
 #[cfg(feature = "tls")]
-type Applications = sekisho_applets::WithTls<Standard>;
+type Applications = sekisho_applets::WithTls<Standard<CONTAINERS, 0, DOMAINS>>;
 
 #[cfg(feature = "all-interfaces")]
 use sekisho_os::AllInterfaces as OwnInterfaces;
@@ -90,7 +100,7 @@ impl Platform for Mps2 {
     type Interfaces = OwnInterfaces;
     #[cfg(feature = "tls")]
     type Interfaces = sekisho_os::InterfacesWithTls<OwnInterfaces>;
-    type Containers = Containers<1>;
+    type Containers = Containers<CONTAINERS>;
     type Index = Ram<128, 16, 16>;
 
     fn stack_low() -> usize {
@@ -166,9 +176,14 @@ impl Board for Ports {
 
 /// The product's profile, with the sizes of the option page.
 fn profile() -> Profile {
+    let product = match CONTAINERS {
+        1 => Profile::default(),
+        // Contacts are the second one's.
+        _ => Profile::product(Product::Ese, 2),
+    };
     let mut profile = Profile {
         resets: Some(RESETS.counts()),
-        ..Profile::default()
+        ..product
     };
     if let Some(options) = Options::read() {
         options.apply(&mut profile, size_of::<SecureElement<Mps2>>());

@@ -5,6 +5,8 @@
 
 use sekisho_card_tests as common;
 
+#[path = "board/containers.rs"]
+mod containers;
 #[path = "board/faults.rs"]
 mod faults;
 #[path = "board/figures.rs"]

@@ -407,3 +407,28 @@ fn every_cell_of_the_table_of_all_commands() {
     println!("{} rows, {cells} cells", rows.len());
     assert!(wrong.is_empty(), "the page and the card differ:\n{wrong}");
 }
+
+/// Section 9: each row's test is there, and each command of section 8 has a row.
+#[test]
+fn what_is_there_has_a_test_of_its_own() {
+    let page = include_str!("../../../../docs/spec/content.md");
+    let table = page.split("\n## 9 ").nth(1).unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains(".rs`: `"))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    assert_eq!(rows.len(), 19);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    for row in rows {
+        let [_, section, _, _, _, test] = row[..] else {
+            panic!("{row:?}");
+        };
+        assert!(!section.is_empty());
+        let (file, name) = test.trim_matches('`').split_once("`: `").unwrap();
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        // Scripts are named in a list of which a macro makes tests.
+        let is_there = text.contains(&format!("fn {name}()")) || text.contains(&format!(" {name} "));
+        assert!(is_there, "{test}");
+    }
+}

@@ -31,7 +31,7 @@ scripts! {
     select channels chaining get_data get_response get_status store_data
     secure_channel keys keys_aes192 life_cycle update_commands
     files file_rules file_keys file_messaging
-    gpshell3 smartcardio opensc gp yubikit_extended yubikit_short
+    tokens gpshell3 smartcardio opensc gp yubikit_extended yubikit_short
 }
 
 /// The script for any parameter "i".
