@@ -198,6 +198,10 @@ enum Paging {
     Retire {
         /// Its epoch
         epoch: u32,
+
+        /// The local server's domain that it is of; its newest too, when no device is there any more
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        domain: u8,
     },
 }
 
@@ -237,7 +241,7 @@ fn paging(client: &AdminClient, command: &Paging) -> Result<Value> {
         }
         Paging::Withdraw { order } => client.delete(&format!("paging/messages/{order}")),
         Paging::Rotate => client.post("paging/ticket-keys", b""),
-        Paging::Retire { epoch } => client.delete(&format!("paging/ticket-keys/0/{epoch}")),
+        Paging::Retire { epoch, domain } => client.delete(&format!("paging/ticket-keys/{domain}/{epoch}")),
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! The database is not in the path of a poll. When it is away, polls go on with what is known.
 
+mod accepted;
 mod ahead;
 mod domains;
 
@@ -33,6 +34,7 @@ use sekisho_store::{Announced, Result as StoreResult, StoreError};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
+use accepted::accepted;
 pub use ahead::Orders;
 pub use domains::GivenDomain;
 
@@ -83,8 +85,8 @@ pub enum PagingError {
     /// What the database holds was sealed by another HSM.
     #[error("the ticket keys in the database were sealed by another HSM")]
     Sealed,
-    /// More ticket keys than a ring holds.
-    #[error("the database holds more live ticket keys than there may be; retire some")]
+    /// No ticket key issues.
+    #[error("the database holds no ticket key to issue under")]
     Ring,
     /// A living server has the name.
     #[error(
@@ -275,7 +277,7 @@ impl Paging {
 
     fn ring(&self, keys: &[sekisho_store::paging::TicketKey]) -> Result<Ring> {
         let mut ring = Ring::new();
-        for key in keys {
+        for key in accepted(keys) {
             let bytes = self.open(&key.sealed).ok_or(PagingError::Sealed)?;
             let bytes: &[u8; 16] = bytes.as_slice().try_into().map_err(|_| PagingError::Sealed)?;
             let key = TicketKey::new(key.domain, key.epoch, bytes, key.issues);

@@ -12,6 +12,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use sekisho_link::SeId;
+use sekisho_paging::ticket::RING_MAX;
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::{Any, AnyPool, AssertSqlSafe, Connection as _, Row, Transaction};
 
@@ -165,6 +166,16 @@ fn key(row: &AnyRow) -> Result<TicketKey> {
         issues: number::<u8>(row, "issues")? != 0,
         retired: number::<u8>(row, "retired")? != 0,
     })
+}
+
+/// Whether no device is in a local server's domain, nor on its way there.
+async fn is_empty(tx: &mut Transaction<'_, Any>, domain: u8) -> Result<bool> {
+    let statement = "SELECT idx FROM paging_device WHERE domain = $1 UNION SELECT idx FROM paging_given WHERE domain = $1 LIMIT 1";
+    let row = sqlx::query(statement)
+        .bind(i64::from(domain))
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(domain != 0 && row.is_none())
 }
 
 /// The next number of a sequence. The row is locked until the transaction ends, so that numbers become visible in their order.
@@ -328,13 +339,25 @@ impl PagingStore {
         Ok(tx.commit().await?)
     }
 
-    /// Adds a ticket key of the domain's next epoch: accepted from now on, not yet issued. The first of a domain issues at once. Gives the epoch.
+    /// Adds a ticket key of the domain's next epoch: accepted from now on, not yet issued. Where the domain has none it issues at once. Gives the epoch.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::Conflict`] when there are as many as every server accepts.
     pub async fn add_key(&self, domain: u8, sealed: &[u8]) -> Result<u32> {
         let mut tx = self.pool.begin().await?;
         let changed = next(&mut tx, "change").await?;
+        let live = sqlx::query("SELECT domain FROM paging_key WHERE retired = 0")
+            .fetch_all(&mut *tx)
+            .await?;
+        if live.len() >= RING_MAX {
+            return Err(StoreError::Conflict(
+                "there are 16 live ticket keys, over all domains, which is as many as there may be; retire some",
+            ));
+        }
+        let mut is_first = true;
+        for row in &live {
+            is_first &= number::<u8>(row, "domain")? != domain;
+        }
         let row = sqlx::query("SELECT COALESCE(MAX(epoch), 0) AS epoch FROM paging_key WHERE domain = $1")
             .bind(i64::from(domain))
             .fetch_one(&mut *tx)
@@ -344,7 +367,7 @@ impl PagingStore {
             .bind(i64::from(domain))
             .bind(epoch)
             .bind(hex::encode(sealed))
-            .bind(i64::from(epoch == 1))
+            .bind(i64::from(is_first))
             .bind(changed)
             .execute(&mut *tx)
             .await?;
@@ -388,7 +411,7 @@ impl PagingStore {
     /// Retires a ticket key: devices that still sleep with its identities must come back by recovery.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] for the newest of its domain.
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] for the newest of its domain, while devices are there; that of domain 0 always.
     pub async fn retire(&self, domain: u8, epoch: u32) -> Result<()> {
         let mut tx = self.pool.begin().await?;
         let changed = next(&mut tx, "change").await?;
@@ -398,9 +421,9 @@ impl PagingStore {
         .bind(i64::from(domain))
         .fetch_one(&mut *tx)
         .await?;
-        if row.try_get::<i64, _>("epoch")? <= i64::from(epoch) {
+        if row.try_get::<i64, _>("epoch")? <= i64::from(epoch) && !is_empty(&mut tx, domain).await? {
             return Err(StoreError::Conflict(
-                "the newest ticket key of a domain cannot be retired",
+                "the newest ticket key of a domain cannot be retired while devices are there",
             ));
         }
         let statement =

@@ -222,6 +222,35 @@ async fn rotation(store: &PagingStore) {
     assert_eq!(store.nodes().await.unwrap().len(), 4);
 }
 
+/// One more than every server accepts is not made, whatever domain it is of; a local server's domain in which nobody is gives its own back.
+#[tokio::test]
+async fn there_are_as_many_ticket_keys_as_every_server_accepts() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("paging.sqlite").display());
+    let store = PagingStore::open(&url).await.unwrap();
+    for domain in 0..16 {
+        assert_eq!(store.add_key(domain, &[1; 16]).await.unwrap(), 1);
+    }
+    for domain in [0, 1, 99] {
+        let more = store.add_key(domain, &[2; 16]).await;
+        assert!(matches!(more, Err(StoreError::Conflict(_))), "{more:?}");
+    }
+    assert_eq!(store.keys().await.unwrap().len(), 16);
+    store.register(&[se_id(1)], 0, false).await.unwrap();
+    let mut device = store.device(se_id(1)).await.unwrap();
+    device.domain = 3;
+    store.set_device(&device).await.unwrap();
+    for domain in [0, 3] {
+        assert!(matches!(
+            store.retire(domain, 1).await,
+            Err(StoreError::Conflict(_))
+        ));
+    }
+    store.retire(4, 1).await.unwrap();
+    assert_eq!(store.add_key(4, &[2; 16]).await.unwrap(), 2);
+    assert!(store.keys().await.unwrap().iter().all(|key| key.issues));
+}
+
 #[tokio::test]
 async fn on_sqlite() {
     let folder = tempfile::tempdir().unwrap();

@@ -207,7 +207,7 @@ impl TlsManager {
             Object::Key(_) | Object::Chain(_) => {
                 self.tickets.clear();
                 let sessions = self.sessions.iter_mut().flatten();
-                sessions.for_each(|session| session.is_overtaken());
+                sessions.for_each(|session| session.overtake());
             }
             Object::Row(row, _) => {
                 self.tickets.forget(row);

@@ -24,7 +24,7 @@ pub(super) struct Session {
     place: Place,
     row: u16,
     /// Key and certificates are others than those that it was begun with: its tickets are of nobody.
-    is_of_others: bool,
+    is_overtaken: bool,
     endpoint: Endpoint<Rustls>,
 }
 
@@ -60,7 +60,7 @@ impl Session {
         let mut session = Box::new(Self {
             place: context.place(),
             row,
-            is_of_others: false,
+            is_overtaken: false,
             endpoint: Endpoint::new(cla, number, Correspondence::IDENTITY),
         });
         let server = Server {
@@ -77,12 +77,12 @@ impl Session {
 
     /// The ticket that has come, once.
     pub(super) fn ticket(&mut self) -> Option<Box<Ticket>> {
-        self.endpoint.ticket().filter(|_| !self.is_of_others)
+        self.endpoint.ticket().filter(|_| !self.is_overtaken)
     }
 
     /// Key or certificates are others from now on: a ticket that a device has held back until now is worth nothing.
-    pub(super) const fn is_overtaken(&mut self) {
-        self.is_of_others = true;
+    pub(super) const fn overtake(&mut self) {
+        self.is_overtaken = true;
     }
 
     pub(super) const fn row(&self) -> u16 {

@@ -13,7 +13,7 @@ use super::{Paging, PagingError, Result};
 pub struct GivenDomain {
     /// Epoch of its ticket key.
     pub epoch: u32,
-    /// The ticket key, for [`open_sealed`].
+    /// The ticket key, for [`open_sealed`](super::open_sealed).
     pub sealed: Vec<u8>,
 }
 
