@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const SE_ID: SeId = SeId([0x53, 0x4B, 0, 0, 0, 0, 0, 0, 0, 7]);
+/// An SE of the same operator, which stays outside of what most tests do.
+const OTHER: SeId = SeId([0x53, 0x4B, 0, 0, 0, 0, 0, 0, 0, 8]);
 const P_MOB: &str = "6d6f62";
 /// Padding that makes the bulk some 430 blocks long.
 const LONG: u32 = 100 * 1024;
@@ -39,11 +41,16 @@ impl System {
         let path = |name: &str| directory.path().join(name);
         let hsm = Arc::new(SoftHsm::generate().unwrap());
         let ceremony = Ceremony::generate().unwrap();
-        let perso = PersoFile::new(&*hsm, SE_ID).unwrap();
-        std::fs::write(path("perso.json"), serde_json::to_string(&perso).unwrap()).unwrap();
+        for (se_id, perso, token) in [
+            (SE_ID, "perso.json", "token"),
+            (OTHER, "other-perso.json", "other-token"),
+        ] {
+            let made = PersoFile::new(&*hsm, se_id).unwrap();
+            std::fs::write(path(perso), serde_json::to_string(&made).unwrap()).unwrap();
+            std::fs::write(path(token), hex::encode(hsm.link_token(se_id).unwrap())).unwrap();
+        }
         let product = serde_json::to_string(&ProductFile::new(&ceremony)).unwrap();
         std::fs::write(path("product.json"), product).unwrap();
-        std::fs::write(path("token"), hex::encode(hsm.link_token(SE_ID).unwrap())).unwrap();
         let module = std::fs::read(repository("applets/prebuilt/meter-v2.wasm")).unwrap();
         let module = if padding == 0 {
             module
@@ -171,6 +178,11 @@ impl System {
 
     /// One that waits so many seconds at most.
     fn agent_in_words(&self, card: &str, timeout: u32) -> Command {
+        self.agent_with("", card, timeout)
+    }
+
+    /// Whose token and spool have names that begin so.
+    fn agent_with(&self, whose: &str, card: &str, timeout: u32) -> Command {
         let address = self.server.as_ref().unwrap().device_address;
         let mut command = Command::new(SEKISHO);
         command
@@ -179,9 +191,9 @@ impl System {
             .arg("--ca")
             .arg(self.path("ca.pem"))
             .arg("--token-file")
-            .arg(self.path("token"))
+            .arg(self.path(&format!("{whose}token")))
             .arg("--spool")
-            .arg(self.path("spool"))
+            .arg(self.path(&format!("{whose}spool")))
             .arg("--mob-dir")
             .arg(self.path("mob"))
             .stdin(Stdio::null());
@@ -393,15 +405,8 @@ fn an_update_comes_over_each_protocols_own_frames() {
     }
 }
 
-#[test]
-fn a_card_that_refuses_is_to_try_again_and_then_blocked() {
-    let system = System::start(Custody::Hsm, 0);
-    system.open_campaign();
-    let text = std::fs::read_to_string(system.path("product.json")).unwrap();
-    let mut product: Value = serde_json::from_str(&text).unwrap();
-    product["designer"] = json!(hex::encode(Ceremony::generate().unwrap().designer_public()));
-    std::fs::write(system.path("product.json"), product.to_string()).unwrap();
-    let card = system.card(0);
+/// Turns of an agent whose SE obeys another designer than the package's: how the last one ends, and how many there were.
+fn refused(system: &System, card: &CardProcess) -> (Option<i32>, usize) {
     let mut codes = Vec::new();
     loop {
         let output = system.agent(&card.address).output().unwrap();
@@ -414,13 +419,53 @@ fn a_card_that_refuses_is_to_try_again_and_then_blocked() {
         }
     }
     assert!(codes.len() > 1, "{codes:?}");
-    assert_eq!(codes.last(), Some(&Some(77)));
-    let shown = system.campaign();
+    (codes[codes.len() - 1], codes.len())
+}
+
+/// Where nobody has taken the package it may be the package's fault: the target is given up, and the device goes on. Where another SE has, the device is blocked.
+#[test]
+fn a_card_that_refuses_is_to_try_again_and_then_given_up_or_blocked() {
+    let mut system = System::start(Custody::Hsm, 0);
+    system.open_campaign();
+    let text = std::fs::read_to_string(system.path("product.json")).unwrap();
+    let mut product: Value = serde_json::from_str(&text).unwrap();
+    product["designer"] = json!(hex::encode(Ceremony::generate().unwrap().designer_public()));
+    std::fs::write(system.path("product.json"), product.to_string()).unwrap();
+    let card = system.card(0);
+    let (code, turns) = refused(&system, &card);
+    assert_eq!(code, Some(0));
+    let failure = |system: &System| {
+        let shown = system.campaign()["failures"][0].take();
+        (shown["proved"].clone(), shown["reports"].clone())
+    };
+    assert_eq!(failure(&system), (json!(false), json!(turns)));
+
+    let other = json!([{ "se_id": OTHER.to_string(), "kvn": 0x30 }]);
+    system.post("devices", other.to_string().as_bytes());
+    let both = json!({ "name": "both", "package_id": system.campaign()["package_id"], "canary": 0,
+        "targets": [SE_ID.to_string(), OTHER.to_string()] });
+    let both = system.post("campaigns", both.to_string().as_bytes());
+    system.campaign = both["id"].as_str().unwrap().to_owned();
+    system.open_campaign();
+    std::fs::write(system.path("other-product.json"), text).unwrap();
+    let [perso, product] = ["other-perso.json", "other-product.json"].map(|name| system.path(name));
+    let more = [
+        "--perso",
+        perso.to_str().unwrap(),
+        "--product",
+        product.to_str().unwrap(),
+    ];
+    let others = CardProcess::start(&system.path("other.flash"), 0, &more);
+    let at = format!("tcp:{}", others.address);
+    let output = system.agent_with("other-", &at, 10).output().unwrap();
     assert_eq!(
-        (&shown["failures"][0]["proved"], &shown["failures"][0]["reports"]),
-        (&json!(true), &json!(0)),
-        "{shown}"
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
     );
+    assert_eq!(refused(&system, &card).0, Some(77));
+    assert_eq!(failure(&system), (json!(true), json!(0)));
     assert_eq!(add(&card, 1).0, 1);
 }
 

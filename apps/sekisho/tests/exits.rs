@@ -53,7 +53,9 @@ fn every_line_of_the_page_ends_as_it_says() {
         .1
         .lines()
         .take_while(|line| line.starts_with("  "));
-    for name in listed
+    // What is wrapped goes on further to the right.
+    let names = listed.filter(|line| !line.starts_with("   "));
+    for name in names
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
     {

@@ -352,6 +352,8 @@ impl Device {
         let select = [
             0x00, 0xA4, 0x04, 0x00, 0x07, 0xF0, b'S', b'K', b'O', b'S', 0x00, 0x01, 0x00,
         ];
+        // Whatever the last turn has left open.
+        let _ = self.reader.reset();
         let selected = self.ask(&select).is_some_and(|(_, sw)| sw == 0x9000);
         let version = self
             .ask(&[0x80, 0x10, 0x00, 0x00, 0x00])
