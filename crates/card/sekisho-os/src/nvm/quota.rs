@@ -185,7 +185,7 @@ impl Nvm<'_> {
         let bulks = usize::from(self.area.places());
         let places = bulks.checked_div(all / pages.max(1)).unwrap_or(bulks).max(1);
         let range = |each: usize, of: usize| {
-            let start = (at * each).min(of - each);
+            let start = (at * each).min(of.saturating_sub(each));
             start..start + each
         };
         Part {
