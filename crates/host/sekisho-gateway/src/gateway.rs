@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::pem::PemObject;
@@ -116,9 +116,8 @@ pub enum AcceptError {
 #[derive(Clone)]
 pub struct Gateway {
     credentials: Arc<Credentials>,
-    door: Arc<RwLock<Arc<Door>>>,
-    /// Who verifies certificates now; sessions that are open are told of another one.
-    verifier: Arc<watch::Sender<Verifier>>,
+    /// The present one; sessions that are open are told of another.
+    door: Arc<watch::Sender<Arc<Door>>>,
     settings: Settings,
     rooms: Rooms,
     sessions: Arc<Semaphore>,
@@ -135,8 +134,7 @@ impl Gateway {
         }
         let door = Door::new(credentials, &settings)?;
         Ok(Self {
-            verifier: Arc::new(watch::Sender::new(Arc::clone(&door.verifier))),
-            door: Arc::new(RwLock::new(Arc::new(door))),
+            door: Arc::new(watch::Sender::new(Arc::new(door))),
             credentials: Arc::new(Credentials {
                 revoked: None,
                 ..credentials.clone()
@@ -157,10 +155,8 @@ impl Gateway {
             revoked: Some(revoked),
             ..Credentials::clone(&self.credentials)
         };
-        let next = Arc::new(Door::new(&credentials, &self.settings)?);
-        let verifier = Arc::clone(&next.verifier);
-        *self.door.write().unwrap_or_else(PoisonError::into_inner) = next;
-        self.verifier.send_replace(verifier);
+        let next = Door::new(&credentials, &self.settings)?;
+        self.door.send_replace(Arc::new(next));
         Ok(())
     }
 
@@ -169,14 +165,8 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError::Certificates`] says why not.
     pub fn would_take(&self, chain: &[CertificateDer<'_>]) -> Result<(), GatewayError> {
-        let (first, others) = chain.split_first().ok_or_else(|| wrong(&"there is none"))?;
-        let door = self.door();
-        let taken = door.verifier.verify_client_cert(first, others, UnixTime::now());
-        taken.map(drop).map_err(|error| wrong(&error))
-    }
-
-    fn door(&self) -> Arc<Door> {
-        Arc::clone(&self.door.read().unwrap_or_else(PoisonError::into_inner))
+        let door = Arc::clone(&self.door.borrow());
+        door.vouches_for(chain)
     }
 
     /// The bounds.
@@ -198,7 +188,7 @@ impl Gateway {
     /// [`AcceptError`]; the connection is closed.
     pub async fn accept(&self, room: Room, stream: TcpStream) -> Result<Session, AcceptError> {
         // Before the handshake asks who is revoked: what changes from here on the session looks at again.
-        let verifier = self.verifier.subscribe();
+        let door = self.door.subscribe();
         // What goes out is small and waited for.
         let _ = stream.set_nodelay(true);
         let tls = select! {
@@ -215,23 +205,21 @@ impl Gateway {
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
         let identity = chain.first().and_then(Identity::of);
         let identity = identity.ok_or(AcceptError::Certificate)?;
-        Ok(Session::new(tls, identity, self.settings, (permit, verifier)))
+        Ok(Session::new(tls, identity, self.settings, (permit, door)))
     }
 
     async fn handshake(&self, room: &Room, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         room.has_spoken();
-        hello.into_stream(Arc::clone(&self.door().config)).await
+        let config = Arc::clone(&self.door.borrow().config);
+        hello.into_stream(config).await
     }
 }
 
-/// Who says whether an SE's certificates are vouched for.
-pub(crate) type Verifier = Arc<dyn ClientCertVerifier>;
-
-/// Who is let in, with the lists of what is revoked as they are now.
-struct Door {
+/// Who is let in, with the lists of what is revoked as they were when it was made.
+pub(crate) struct Door {
     config: Arc<ServerConfig>,
-    verifier: Verifier,
+    verifier: Arc<dyn ClientCertVerifier>,
 }
 
 impl Door {
@@ -241,6 +229,13 @@ impl Door {
             config: Arc::new(config(credentials, settings, Arc::clone(&verifier))?),
             verifier,
         })
+    }
+
+    /// Whether these certificates are an SE's that it lets in now, the SE's own first.
+    pub(crate) fn vouches_for(&self, chain: &[CertificateDer<'_>]) -> Result<(), GatewayError> {
+        let (own, behind) = chain.split_first().ok_or_else(|| wrong(&"there is none"))?;
+        let taken = self.verifier.verify_client_cert(own, behind, UnixTime::now());
+        taken.map(drop).map_err(|error| wrong(&error))
     }
 }
 
@@ -256,7 +251,7 @@ fn wrong(error: &dyn core::fmt::Display) -> GatewayError {
 fn config(
     credentials: &Credentials,
     settings: &Settings,
-    verifier: Verifier,
+    verifier: Arc<dyn ClientCertVerifier>,
 ) -> Result<ServerConfig, GatewayError> {
     let chain = certificates(&credentials.chain, "the server's certificate")?;
     let key = PrivateKeyDer::from_pem_slice(&credentials.key);
@@ -278,7 +273,7 @@ fn config(
     Ok(config)
 }
 
-fn verifier(credentials: &Credentials) -> Result<Verifier, GatewayError> {
+fn verifier(credentials: &Credentials) -> Result<Arc<dyn ClientCertVerifier>, GatewayError> {
     let mut roots = RootCertStore::empty();
     for authority in certificates(&credentials.authorities, "the authority's certificate")? {
         roots.add(authority).map_err(|error| wrong(&error))?;

@@ -6,8 +6,8 @@ use core::pin::{Pin, pin};
 use core::task::Poll;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use rustls::pki_types::UnixTime;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::select;
@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
-use crate::gateway::{Settings, Verifier};
+use crate::gateway::{Door, Settings};
 use crate::identity::Identity;
 
 /// Why a session is over, or a command not taken.
@@ -111,7 +111,7 @@ pub struct Session {
     settings: Settings,
     counts: Counts,
     is_over: bool,
-    verifier: watch::Receiver<Verifier>,
+    door: watch::Receiver<Arc<Door>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -120,7 +120,7 @@ impl Session {
         tls: TlsStream<TcpStream>,
         identity: Identity,
         settings: Settings,
-        (permit, verifier): (OwnedSemaphorePermit, watch::Receiver<Verifier>),
+        (permit, door): (OwnedSemaphorePermit, watch::Receiver<Arc<Door>>),
     ) -> Self {
         Self {
             tls,
@@ -132,7 +132,7 @@ impl Session {
                 received: 0,
             },
             is_over: false,
-            verifier,
+            door,
             _permit: permit,
         }
     }
@@ -269,15 +269,12 @@ impl Session {
 
     /// Whether its SE is vouched for by the lists as they are; looked at when they have changed.
     fn is_vouched_for(&mut self) -> bool {
-        if !self.verifier.has_changed().unwrap_or(false) {
+        if !self.door.has_changed().unwrap_or(false) {
             return true;
         }
-        let verifier = Verifier::clone(&self.verifier.borrow_and_update());
+        let door = Arc::clone(&self.door.borrow_and_update());
         let chain = self.tls.get_ref().1.peer_certificates().unwrap_or_default();
-        let Some((own, behind)) = chain.split_first() else {
-            return false;
-        };
-        verifier.verify_client_cert(own, behind, UnixTime::now()).is_ok()
+        door.vouches_for(chain).is_ok()
     }
 
     /// What has come before anything was asked, if something has; does not wait.
