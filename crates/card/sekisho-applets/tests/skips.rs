@@ -192,23 +192,13 @@ fn updating(broadcast: &Broadcast, keys: &Keys, writes: usize) -> (Recorded, Hos
     (card, host)
 }
 
-/// AUTHORIZE ACTION of a server that has not asked the design system.
-fn integrity_code() -> Value {
+/// AUTHORIZE ACTION with a code that is wrong, so far from the end.
+fn wrong_code(decision: &str, from_end: usize) -> Value {
     let keys = Keys::new();
     let broadcast = Broadcast::new(&keys, Custody::Hsm, &manifest(2, 1, V2), V2, 239);
     let (card, mut host) = updating(&broadcast, &keys, usize::MAX);
-    // The design system's code stands before the SE's own, which is the last of the data.
-    let attack = host.wrap(&flipped(&broadcast.activate, 32));
-    refuses_activation(card, "integrity code", &attack)
-}
-
-/// AUTHORIZE ACTION of a server that has not asked the HSM.
-fn individual_code() -> Value {
-    let keys = Keys::new();
-    let broadcast = Broadcast::new(&keys, Custody::Hsm, &manifest(2, 1, V2), V2, 239);
-    let (card, mut host) = updating(&broadcast, &keys, usize::MAX);
-    let attack = host.wrap(&flipped(&broadcast.activate, 2));
-    refuses_activation(card, "individual code", &attack)
+    let attack = host.wrap(&flipped(&broadcast.activate, from_end));
+    refuses_activation(card, decision, &attack)
 }
 
 /// WRITE of block 0 with a manifest that another designer has signed.
@@ -259,8 +249,9 @@ fn what_is_tried_with_instructions_left_out() {
         external(),
         access_rule(),
         messaging(),
-        integrity_code(),
-        individual_code(),
+        // Of a server that has not asked the design system, whose code stands before the SE's own, which is the last of the data; and of one that has not asked the HSM.
+        wrong_code("integrity code", 32),
+        wrong_code("individual code", 2),
         signature(),
         life_cycle(),
     ];

@@ -169,11 +169,9 @@ fn only_the_anchor(context: &mut Context<'_>, row: u16, value: &[u8]) -> Result<
 fn belongs(context: &mut Context<'_>, bytes: &[u8]) -> Result<(), Refusal> {
     // An OPEN with what is no certificate behind the first would fail, whatever the row.
     let (certificates, count) = chain(bytes).ok_or(WRONG_DATA)?;
-    let mut all = certificates.iter().take(count);
-    let key = first(bytes).and_then(public_key).ok_or(WRONG_DATA)?;
-    all.all(|one| is_certificate(one))
-        .then_some(())
-        .ok_or(WRONG_DATA)?;
+    let mut all = certificates.into_iter().take(count);
+    let key = all.next().and_then(public_key).ok_or(WRONG_DATA)?;
+    all.all(is_certificate).then_some(()).ok_or(WRONG_DATA)?;
     let no_key = Refusal(StatusWord::REFERENCED_DATA_NOT_FOUND);
     let or_none = |found: Result<_, Refusal>| match found {
         Err(refusal) if refusal == no_key => Ok(None),
