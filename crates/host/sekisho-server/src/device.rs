@@ -273,12 +273,18 @@ async fn equ(version: Version, app: Arc<App>, se_id: String, request: Request) -
 }
 
 /// Ends a campaign for an SE that asks: what has become of the target, and what its device is told.
-async fn over(app: &App, equ: &Equ<'_>, word: Word, detail: String) -> Result<Problem, Problem> {
+async fn over(
+    app: &App,
+    equ: &Equ<'_>,
+    row: &CampaignRow,
+    word: Word,
+    detail: String,
+) -> Result<Problem, Problem> {
     let report = Report {
         se_id: equ.se_id,
         campaign: equ.campaign,
         word,
-        attempts_max: app.store.campaign(equ.campaign).await?.attempts_max,
+        attempts_max: row.attempts_max,
         detail: detail.clone(),
         at: now(),
     };
@@ -290,7 +296,8 @@ async fn over(app: &App, equ: &Equ<'_>, word: Word, detail: String) -> Result<Pr
 }
 
 /// What the SE says of the package's target. One that says nothing of it does not have it: its target is given up, and nobody is blocked for it.
-async fn state_of(app: &App, equ: &Equ<'_>, target: u8) -> Result<LoaderState, Problem> {
+async fn state_of(app: &App, equ: &Equ<'_>, row: &CampaignRow) -> Result<LoaderState, Problem> {
+    let target = row.target;
     if let Some(state) = equ.states.of(target) {
         return Ok(state);
     }
@@ -300,7 +307,7 @@ async fn state_of(app: &App, equ: &Equ<'_>, target: u8) -> Result<LoaderState, P
         ));
     }
     let detail = format!("the SE says nothing of target {target:02X}, which this campaign is of");
-    Err(over(app, equ, Word::Unfit, detail).await?)
+    Err(over(app, equ, row, Word::Unfit, detail).await?)
 }
 
 /// Nothing leaves that the SE would be right to refuse. Its target is set aside, or updated where it has proved to have this very package; one for keys
@@ -331,7 +338,7 @@ async fn check_fit(
         app.store.note_key_version(equ.se_id, keys_said).await?;
     }
     app.settle(equ.se_id).await?;
-    Err(over(app, equ, Word::Aside, detail).await?)
+    Err(over(app, equ, row, Word::Aside, detail).await?)
 }
 
 /// What is granted. A device of version 1 asks for both and is given what is left to be done.
@@ -387,7 +394,7 @@ async fn make(app: &App, equ: &Equ<'_>, device: &DeviceRow, row: &CampaignRow) -
     let bulk = app.bulk(equ.campaign).await?;
     let package = stored(&bulk.package)?;
     let manifest = &package.source.manifest;
-    let state = state_of(app, equ, manifest.target).await?;
+    let state = state_of(app, equ, row).await?;
     check_fit(app, equ, (device, row), manifest, state.version).await?;
     let grant = grant(equ, state)?;
     let request = AuthoriseRequest {

@@ -66,7 +66,7 @@ impl From<StoreError> for Problem {
             ),
             StoreError::Conflict(why) => Self::conflict(why),
             StoreError::Target(..) => Self::bad_request(error.to_string()),
-            StoreError::Device(se_id, why) => Self::conflict(format!("{se_id}: {why}")),
+            StoreError::Device(..) => Self::conflict(error.to_string()),
             error => {
                 tracing::error!(%error, "store");
                 Self::new(

@@ -60,7 +60,7 @@ pub enum StoreError {
     Conflict(&'static str),
     /// The state of a device does not allow it.
     #[error("{0}: {1}")]
-    Device(sekisho_link::SeId, &'static str),
+    Device(SeId, &'static str),
     /// A row holds what this version cannot read.
     #[error("the database holds an unreadable {0}")]
     Unreadable(&'static str),
