@@ -97,12 +97,7 @@ impl Line {
                 names.join(", ")
             ));
         };
-        let address: LinkAddress = address.parse()?;
-        if address.is_raw() && !line.is_characters() {
-            return Err(format!(
-                "{address}: a terminal carries characters, which t0 and t1 have, and {what} has not"
-            ));
-        }
+        let address = LinkAddress::of_line(address, what, line.is_characters())?;
         Ok(Self {
             protocols: carried(*line),
             endpoint: Endpoint::Link(*line, address),

@@ -115,12 +115,7 @@ pub(super) fn where_card_is(text: &str) -> Result<CardAt, String> {
             let names: Vec<_> = DeviceLine::ALL.iter().map(|(name, _)| *name).collect();
             return Err(format!("'{name}' has no frames; there are {}", names.join(", ")));
         };
-        let address: LinkAddress = address.parse()?;
-        if address.is_raw() && !line.is_characters() {
-            return Err(format!(
-                "{address}: a terminal carries characters, which t0 and t1 have, and {name} has not"
-            ));
-        }
+        let address = LinkAddress::of_line(address, name, line.is_characters())?;
         return Ok(CardAt::Link(line, address));
     }
     match text.split_once(':') {

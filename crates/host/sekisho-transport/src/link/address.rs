@@ -32,6 +32,20 @@ pub enum LinkAddress {
 }
 
 impl LinkAddress {
+    /// Where a line is, by its name; a terminal is nowhere for one that is not of characters.
+    ///
+    /// # Errors
+    /// What is wrong, in words for whoever wrote it.
+    pub fn of_line(text: &str, line: &str, is_characters: bool) -> Result<Self, String> {
+        let address: Self = text.parse()?;
+        if address.is_raw() && !is_characters {
+            return Err(format!(
+                "{address}: a terminal carries characters, which t0 and t1 have, and {line} has not"
+            ));
+        }
+        Ok(address)
+    }
+
     /// Whether it carries a line's characters alone, and so T=0 and T=1 alone.
     #[must_use]
     pub const fn is_raw(&self) -> bool {
