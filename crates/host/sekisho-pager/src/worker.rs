@@ -404,12 +404,9 @@ impl Poll<'_> {
         let at = ticket.keyspace;
         let recall = at.domain != shared.settings.domain
             && self.intents.is_recalled(ticket.index, at.generation, self.now);
-        let received = if recall {
-            record.receive_recalled(self.ring, &ticket, self.datagram, key_of)
-        } else {
-            record.receive(self.ring, &ticket, self.datagram, key_of)
-        }
-        .map_err(signal_of)?;
+        let received = record
+            .receive_or_recall(self.ring, &ticket, self.datagram, recall, key_of)
+            .map_err(signal_of)?;
         let (standing, loss, promoted) = (received.standing(), received.loss(), received.promoted());
         if promoted {
             // The newest word is the device's, lower as it may be: who had the key of a keyspace that it has left could say anything.

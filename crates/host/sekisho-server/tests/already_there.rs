@@ -5,13 +5,13 @@ use sekisho_apdu::{StatusWord, Writer};
 use sekisho_hsm::SoftHsm;
 use sekisho_keys::p256sig::SigningKey;
 use sekisho_link::{
-    Access, Campaign, Equ, LoaderState, Manifest, Outcome, Proof, Receipt, Refusal, SeId, Staging, States,
-    Status, Verdict, Version, Wants, codes,
+    Access, Campaign, Equ, Manifest, Outcome, Proof, Receipt, Refusal, SeId, States, Status, Verdict,
+    Version, Wants, codes,
 };
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
-use support::{Answer, Fixture, package_by, package_of, public, receipt_of, refusal_of};
+use support::{Answer, Fixture, package_by, package_of, public, receipt_of, refusal_of, state};
 
 /// SE n of the fleet.
 const fn se(number: u8) -> SeId {
@@ -24,18 +24,6 @@ async fn start(folder: &Path, devices: u8) -> Fixture {
     let devices: Vec<_> = (0..devices).map(register).collect();
     f.admin("/api/v1/devices", json!(devices).to_string().as_bytes());
     f
-}
-
-fn state(target: u8, version: u32) -> LoaderState {
-    LoaderState {
-        target,
-        slot: 0,
-        version,
-        abi: if target == 1 { Manifest::ABI } else { 0 },
-        staging: Staging::Nothing,
-        campaign: Campaign(0),
-        next_block: 0,
-    }
 }
 
 /// A campaign and what it brings.

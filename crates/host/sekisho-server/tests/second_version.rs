@@ -10,7 +10,7 @@ use sekisho_link::{
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
-use support::{Answer, Fixture, package_of, public, receipt_of, refusal_of};
+use support::{Answer, Fixture, package_of, public, receipt_of, refusal_of, state};
 
 const SE: SeId = SeId([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
 const OTHER: SeId = SeId([9; 10]);
@@ -24,18 +24,6 @@ async fn start(folder: &Path) -> Fixture {
     ]);
     f.admin("/api/v1/devices", devices.to_string().as_bytes());
     f
-}
-
-fn state(target: u8, version: u32) -> LoaderState {
-    LoaderState {
-        target,
-        slot: 0,
-        version,
-        abi: if target == 1 { Manifest::ABI } else { 0 },
-        staging: Staging::Nothing,
-        campaign: Campaign(0),
-        next_block: 0,
-    }
 }
 
 /// EQU of the SE with nothing staged.

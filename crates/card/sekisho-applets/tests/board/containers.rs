@@ -1,18 +1,18 @@
 //! Two containers on the chip, where `SEKISHO_FIRMWARE` names an image beside `containers.elf`: what is said to both of them, with commands interleaved, is answered as by the same SE in this process.
 
 use std::fs;
-use std::path::Path;
 
 use sekisho_applets::{DOMAINS, Standard};
 use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{Interface, Personalisation, Product, Profile, SecureElement};
 use sekisho_scp::{MacMode, SecurityLevel};
 
-use crate::common::board::{BoardFlash, Emulator, Randomness, Setup, firmware, flash_path, options};
+use crate::common::board::{BoardFlash, Emulator, firmware, flash_path, options};
 use crate::common::host::Host;
 use crate::common::keys::set;
 use crate::common::script::Line;
 use crate::common::{ByValue as _, On, PAGE, SeededRng, key, personalisation, profile, send_on, sw};
+use crate::kills::start;
 
 type Two = SecureElement<On<Standard<2, 0, { 2 * DOMAINS }>, SeededRng, 2>>;
 
@@ -51,21 +51,6 @@ fn made() -> Two {
 
 /// The chip, with contacts and SPI.
 struct Chip(Emulator);
-
-impl Chip {
-    fn start(image: &Path, flash: &Path) -> Self {
-        Self(
-            Emulator::start(&Setup {
-                firmware: image,
-                flash,
-                ports: 2,
-                randomness: Randomness::System,
-                arguments: &[],
-            })
-            .unwrap(),
-        )
-    }
-}
 
 impl Line for Chip {
     fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
@@ -189,12 +174,12 @@ fn two_containers_on_the_chip_are_those_of_this_process() {
     let flash = made().into_flash();
     BoardFlash::make(&path, &flash.image(), &options(&two())).unwrap();
     let mut se = Two::booted(flash, SeededRng(2), &two()).unwrap();
-    let mut chip = Chip::start(&image, &path);
+    let mut chip = Chip(start(&image, &path));
     for (round, step) in [figure_2, behind_a_start].into_iter().enumerate() {
         if round > 0 {
             se = Two::booted(se.into_flash(), SeededRng(3), &two()).unwrap();
             chip.0.kill();
-            chip = Chip::start(&image, &path);
+            chip = Chip(start(&image, &path));
         }
         let [here, there] = [&mut se as &mut dyn Line, &mut chip].map(|line| {
             let mut asked = Asked {

@@ -49,7 +49,8 @@ impl Line {
     }
 }
 
-fn start(image: &Path, flash: &Path) -> Emulator {
+/// A chip with contacts and SPI.
+pub(crate) fn start(image: &Path, flash: &Path) -> Emulator {
     Emulator::start(&Setup {
         firmware: image,
         flash,

@@ -271,7 +271,14 @@ fn who_makes_room_for_a_session_makes_room_for_its_records() {
 fn hog(se: &mut Se, (interface, channel): (Interface, u8), pieces: usize) -> Vec<u16> {
     let mut said = vec![];
     let open = [0xA4 | channel, 0x28, 0, 1, 8, 0, 0, 0, 0, 0x6B, 0x49, 0xD2, 0, 0];
-    said.push(sw(&send_on(se, interface, &open)));
+    // The hello of a row with a ticket is longer than an answer.
+    let hello = sw(&send_on(se, interface, &open));
+    let is_more = hello.to_be_bytes()[0] == 0x61;
+    said.push(if is_more {
+        sw(&send_on(se, interface, &[channel, 0xC0, 0, 0, 0]))
+    } else {
+        hello
+    });
     said.extend((0..pieces).map(|number| hog_on(se, (interface, channel), number == 0)));
     said
 }
@@ -304,8 +311,8 @@ fn a_handshake_that_takes_most_makes_room_for_others() {
             let last = [(); 3].map(|()| open.go_on(&mut *se, &[]));
             assert_eq!(last, [Some(false), Some(true), Some(false)]);
         }
-        // 36 records of 205 bytes: another handshake does not fit beside them.
-        assert_eq!(hog(&mut se, PLACES[0], 36), [0x9000; 37]);
+        // 38 records of 205 bytes leave 402 of what all have: another handshake, some 700 in TLS 1.2, does not fit beside them.
+        assert_eq!(hog(&mut se, PLACES[0], 38), [0x9000; 39]);
         let mut side = Side::new(two, &pki, version, PLACES[1]);
         side.finish(&mut *se, &commands);
         assert_eq!(

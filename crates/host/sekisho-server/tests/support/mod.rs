@@ -5,7 +5,10 @@
 use sekisho_apdu::Writer;
 use sekisho_hsm::{Hsm, SoftHsm};
 use sekisho_keys::p256sig::SigningKey;
-use sekisho_link::{Manifest, PackageBody, PackageSource, Receipt, Refusal, SeId, Version, codes};
+use sekisho_link::{
+    Campaign, LoaderState, Manifest, PackageBody, PackageSource, Receipt, Refusal, SeId, Staging, Version,
+    codes,
+};
 use sekisho_server::paging::{PagingConfig, Scheme};
 use sekisho_server::{Certificate, Config, Server};
 use serde_json::Value;
@@ -186,6 +189,19 @@ pub fn signed(unsigned: &[u8], designer: &SigningKey) -> Vec<u8> {
 /// The designer's public key as an administrator names it.
 pub fn public(designer: &SigningKey) -> String {
     hex::encode(designer.verifying_key().to_sec1())
+}
+
+/// What an SE says of a target: this version, and nothing staged.
+pub fn state(target: u8, version: u32) -> LoaderState {
+    LoaderState {
+        target,
+        slot: 0,
+        version,
+        abi: if target == 1 { Manifest::ABI } else { 0 },
+        staging: Staging::Nothing,
+        campaign: Campaign(0),
+        next_block: 0,
+    }
 }
 
 /// A receipt with the SE's MAC.

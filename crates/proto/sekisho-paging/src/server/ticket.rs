@@ -150,25 +150,15 @@ impl TicketRecord {
         datagram: &[u8],
         key_of: impl FnOnce(Keyspace) -> Option<PollKey>,
     ) -> Result<TicketReceived, Reject> {
-        self.receive_at(ring, ticket, datagram, false, key_of)
+        self.receive_or_recall(ring, ticket, datagram, false, key_of)
     }
 
-    /// The same of a device that is to leave its keyspace, a fixed key of which somebody else has. A position in it proves nothing about the device then,
-    /// so that it is answered at any of them, and hears that it is to go.
+    /// The same, also where this is the recall of a device that is to leave its keyspace, a fixed key of which somebody else has. A position in it proves
+    /// nothing about the device then, so that it is answered at any of them, and hears that it is to go.
     ///
     /// # Errors
     /// [`Reject`]; the record is as it was.
-    pub fn receive_recalled(
-        &mut self,
-        ring: &Ring,
-        ticket: &Ticket,
-        datagram: &[u8],
-        key_of: impl FnOnce(Keyspace) -> Option<PollKey>,
-    ) -> Result<TicketReceived, Reject> {
-        self.receive_at(ring, ticket, datagram, true, key_of)
-    }
-
-    fn receive_at(
+    pub fn receive_or_recall(
         &mut self,
         ring: &Ring,
         ticket: &Ticket,
