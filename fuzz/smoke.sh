@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes each target for a few seconds (SECONDS_EACH, default 8): long enough to find what breaks at once, short enough for every change.
-# Without a sanitizer, which would need a nightly toolchain: there is no unsafe code to look for. Built with what libFuzzer wants to see of a
-# program's way (LLVM's SanitizerCoverage); cargo-fuzz, which knows that too, takes longer to compile than all targets to run, and works here as well.
+# Without a sanitizer, which would need a nightly toolchain: there is no unsafe code to look for. cargo-fuzz, which knows how to build for libFuzzer too, takes
+# longer to compile than all targets to run, and works here as well.
 set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${SECONDS_EACH:-8}
@@ -10,8 +10,7 @@ trap 'rm -f "$log"' EXIT
 target=$(../scripts/target-directory)/fuzz
 # Of the machine by name, so that build scripts and macros are built without it.
 machine=$(rustc -vV | sed -n 's/^host: //p')
-coverage=(level=4 inline-8bit-counters pc-table trace-compares)
-RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module ${coverage[*]/#/-Cllvm-args=-sanitizer-coverage-} -Cdebug-assertions -Ccodegen-units=1" \
+RUSTC_WRAPPER=$PWD/rustc-with-coverage RUSTFLAGS="--cfg fuzzing -Cdebug-assertions" \
     cargo build --locked --quiet --release --bins --target "$machine" --target-dir "$target"
 passed=0 failed=0
 for name in $(sed -n 's/^name = "\(fuzz_.*\)"$/\1/p' Cargo.toml); do

@@ -22,6 +22,7 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
         .args(["build", "--release", "--locked", "--quiet", "--config"])
         .arg(format!("target.wasm32v1-none.rustflags=[\"{flags}\"]"))
         .env("CARGO_TARGET_DIR", &target)
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .current_dir(&folder)
         .status()
         .context("cargo did not run")?;
@@ -69,6 +70,7 @@ fn test_sdk(folder: &Path, target: &Path) -> Result<()> {
         ])
         .arg(host.context("rustc does not say its host")?)
         .env("CARGO_TARGET_DIR", target)
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .current_dir(folder)
         .status()
         .context("cargo did not run")?;

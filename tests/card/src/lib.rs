@@ -203,6 +203,17 @@ pub fn disturbed(commands: &[Vec<u8>], step: usize) -> [(&'static str, Vec<Vec<u
 /// fifth between them.
 pub fn places(length: usize) -> impl Iterator<Item = usize> + Clone {
     const ENDS: usize = 6;
-    let all = std::env::var_os("SEKISHO_TEST_SWEEPS").is_some_and(|value| value == "all");
+    let all = takes_all();
     (0..length).filter(move |&at| all || at < ENDS || at + ENDS >= length || at % 5 == 0)
+}
+
+/// The operations that a sweep cuts the power at, until one is behind the end, in one of two ways of tearing a word: all of them where `SEKISHO_TEST_SWEEPS` is `all`, else every second,
+/// so that each place is cut in one way.
+pub fn cuts(way: u64) -> impl Iterator<Item = u64> {
+    let (first, step) = if takes_all() { (0, 1) } else { (way % 2, 2) };
+    (first..).step_by(step)
+}
+
+fn takes_all() -> bool {
+    std::env::var_os("SEKISHO_TEST_SWEEPS").is_some_and(|value| value == "all")
 }

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use memchr::memmem::Finder;
+
 /// Bytes of a secret that are looked for at a time: half of a key is half of the work.
 const PIECE: usize = 8;
 
@@ -78,48 +80,29 @@ impl Memory {
     pub fn flash(&self, file: &Path) -> Range<u64> {
         let mut content = std::fs::read(file).unwrap().split_off(4096);
         content.iter_mut().for_each(|byte| *byte = !*byte);
-        let head = &content[..64];
+        let content = Finder::new(&content[..]);
         let mut places = self.0.iter().flat_map(|(from, bytes)| {
-            let starts = bytes.windows(head.len()).enumerate();
-            let found = starts.filter(|(at, window)| *window == head && bytes[*at..].starts_with(&content));
-            found.map(|(at, _)| *from + at as u64).collect::<Vec<_>>()
+            let found = content.find_iter(bytes);
+            found.map(move |at| from + at as u64)
         });
         let start = places.next().unwrap();
         assert_eq!(places.next(), None, "the flash stands in memory twice");
-        start..start + content.len() as u64
+        start..start + content.needle().len() as u64
     }
 
     /// The names of the secrets of which a piece stands anywhere but in `left_out`, each with where.
     pub fn holds(&self, secrets: &[Secret], left_out: &Range<u64>) -> Vec<String> {
-        let pieces: Vec<_> = secrets
-            .iter()
-            .flat_map(|secret| {
-                let pieces = secret.bytes.chunks_exact(PIECE);
-                pieces.map(|piece| (u64::from_ne_bytes(piece.try_into().unwrap()), &secret.name))
-            })
-            .collect();
-        // One look for each byte of memory: most are gone after the first comparison.
-        let mut starts = [false; 1 << 16];
-        for (piece, _) in &pieces {
-            starts[usize::try_from(piece & 0xFFFF).unwrap()] = true;
-        }
         let mut found: Vec<(&String, Vec<u64>)> = Vec::new();
-        for (from, bytes) in &self.0 {
-            for (at, window) in bytes.windows(PIECE).enumerate() {
-                if !starts[usize::from(u16::from_ne_bytes([window[0], window[1]]))] {
-                    continue;
+        for secret in secrets {
+            let mut places = Vec::new();
+            for piece in secret.bytes.chunks_exact(PIECE).map(Finder::new) {
+                for (from, bytes) in &self.0 {
+                    let at = piece.find_iter(bytes).map(|at| from + at as u64);
+                    places.extend(at.filter(|address| !left_out.contains(address)));
                 }
-                let address = from + at as u64;
-                let word = u64::from_ne_bytes(window.try_into().unwrap());
-                for (_, name) in pieces.iter().filter(|(piece, _)| *piece == word) {
-                    if left_out.contains(&address) {
-                        continue;
-                    }
-                    match found.iter_mut().find(|(known, _)| known == name) {
-                        Some((_, places)) => places.push(address),
-                        None => found.push((name, vec![address])),
-                    }
-                }
+            }
+            if !places.is_empty() {
+                found.push((&secret.name, places));
             }
         }
         let tell = |(name, places): (&String, Vec<u64>)| format!("{name} at {places:x?}");

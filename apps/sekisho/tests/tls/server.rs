@@ -316,6 +316,8 @@ fn what_is_no_request_of_the_se_is_not_shown_to_an_authority() {
         assert_eq!(hear(&mut element), [0, 0x47, 0x81, 0, 0, 0, 0]);
         say(&mut element, &[request, &[0x90, 0]].concat());
         assert_eq!(hear(&mut element), [0; 0]);
+        // The server waits for the end of the connection else.
+        drop(element);
         let (code, said, _) = server.ended();
         assert_eq!(code, Some(1), "{said}");
         let end = objects(&said).pop().unwrap();

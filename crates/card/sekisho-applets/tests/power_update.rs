@@ -164,7 +164,7 @@ fn sweep_key_change(custody: Custody, change: Change) {
     let made = made(&old);
     let mut seen = Seen::default();
     for seed in 0..SEEDS {
-        for cut in 0.. {
+        for cut in common::cuts(seed) {
             let why = format!("{custody:?} {change:?} cut {cut} seed {seed}");
             let mut flash = made.clone();
             flash.cut_after(cut, seed);
@@ -261,7 +261,7 @@ fn leaving_and_coming_back() {
         let mut seen = Seen::default();
         let mut positions = BTreeSet::new();
         for seed in 0..SEEDS {
-            for cut in 0.. {
+            for cut in common::cuts(seed) {
                 let why = format!("{custody:?} cut {cut} seed {seed}");
                 let mut flash = made.clone();
                 flash.cut_after(cut, seed);

@@ -85,7 +85,7 @@ fn a_store_of_format_1_is_carried_over_whatever_it_is_cut_at() {
         let (step, seeds) = match model.len() {
             ..=50 => (1, 4),
             _ if crate::INDEX < 8 => (43, 1),
-            _ => (5, 1),
+            _ => (15, 1),
         };
         for cut in (0..).step_by(step) {
             let mut was_cut = false;

@@ -36,6 +36,13 @@ impl Change {
     }
 }
 
+/// How many ways of tearing a word share the places that a sweep cuts at: each place is cut in some of them, and in all where `SEKISHO_TEST_SWEEPS` is `all`
+/// (`scripts/nightly`).
+pub fn share() -> u64 {
+    let all = std::env::var_os("SEKISHO_TEST_SWEEPS").is_some_and(|value| value == "all");
+    if all { 1 } else { 3 }
+}
+
 /// The key of most tests.
 pub const fn key(index: u16) -> Key {
     Key::new(0x0100 + index % 3, index, 3)
