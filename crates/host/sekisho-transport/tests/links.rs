@@ -292,6 +292,57 @@ fn a_foreign_device_speaks_by_the_page_alone() {
     assert_eq!(hex::encode_upper(record(&mut stream).unwrap()), "000111");
 }
 
+/// frankmorgner/vsmartcard #252 and #322: a length and a body with a write each, and the second waits 40 ms until the first is acknowledged. A record comes in one piece, and
+/// one behind another at once, from both ends.
+#[test]
+fn reported_14_a_record_is_one_write() {
+    let served = Served::new(CardLine::Spi, Duration::ZERO);
+    let inner = served.raw();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = LinkAddress::Tcp(listener.local_addr().unwrap().to_string());
+    let relay = thread::spawn(move || {
+        let (outer, _) = listener.accept().unwrap();
+        for stream in [&outer, &inner] {
+            stream.set_nodelay(true).unwrap();
+        }
+        let streams = [(&outer, &inner), (&inner, &outer)];
+        thread::scope(|scope| {
+            let pass = streams.map(|(from, to)| scope.spawn(move || relayed(from, to)));
+            pass.map(|thread| thread.join().unwrap())
+        })
+    });
+    let begun = Instant::now();
+    let mut card = LinkCard::open(DeviceLine::Spi(NodeAddress::Ese), &address, PATIENCE).unwrap();
+    for _ in 0..50 {
+        assert_eq!(card.transmit(&[0, 0xE0, 0, 0]).unwrap(), [0x90, 0x00]);
+    }
+    drop(card);
+    let broken = relay.join().unwrap();
+    assert_eq!(broken, [0, 0], "reads that ended within a record");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+/// Passes on what comes until it ends; how many reads ended within a record.
+fn relayed(mut from: &TcpStream, mut to: &TcpStream) -> usize {
+    let (mut chunk, mut broken) = ([0; 70_000], 0);
+    while let Ok(n @ 1..) = from.read(&mut chunk) {
+        let mut rest = &chunk[..n];
+        while let Some((len, body)) = rest.split_first_chunk() {
+            let Some(behind) = body.get(usize::from(u16::from_be_bytes(*len))..) else {
+                break;
+            };
+            rest = behind;
+        }
+        broken += usize::from(!rest.is_empty());
+        if to.write_all(&chunk[..n]).is_err() {
+            break;
+        }
+    }
+    // The other direction ends with this one.
+    let _ = to.shutdown(std::net::Shutdown::Both);
+    broken
+}
+
 /// What is no record closes the stream, and the next device is served; a device that is gone was power off.
 #[test]
 fn hostile_devices_are_hung_up_on() {

@@ -1,4 +1,4 @@
-//! Every history of two frames each way over the real SHDLC at both ends, from RSET on, with every placing of a few losses, duplicates and timers that run out too early; and naive ends, which the same search must show to fail.
+//! Every history of two frames each way over the real SHDLC at both ends, from RSET on, with every placing of a few losses, duplicates, timers that run out too early and links that an end sets up anew; and naive ends, which the same search must show to fail.
 
 use sekisho_block::swp::{Event, INFORMATION_MAX, Shdlc, Timer};
 use stateright::{Checker, HasDiscoveries, Model, Property};
@@ -15,6 +15,8 @@ enum Naive {
     ReceivedNumber,
     /// Each RSET begins anew.
     EachReset,
+    /// What has gone out last is sent again when the link has been set up anew.
+    Replays,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +37,7 @@ struct End {
 struct World {
     ends: [End; 2],
     faults: u8,
+    restarts: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +47,14 @@ enum Step {
     Lose(usize),
     Double(usize),
     Expire(usize, Timer),
+    Restart(usize),
 }
 
 #[derive(Clone, Copy)]
 struct Line {
     naive: Naive,
     faults: u8,
+    restarts: u8,
     srej: bool,
 }
 
@@ -79,6 +84,9 @@ impl World {
                 Some(Event::Restarted) => {
                     end.told = true;
                     end.fresh = 0;
+                    if naive == Naive::Replays {
+                        end.sent = end.sent.saturating_sub(1);
+                    }
                 }
                 Some(Event::Failed) => end.failed = true,
                 Some(Event::Connected) | None => {}
@@ -128,6 +136,7 @@ impl Model for Line {
         let mut world = World {
             ends: [end.clone(), end],
             faults: 0,
+            restarts: 0,
         };
         world.ends[0].shdlc.connect();
         world.settle(self.naive);
@@ -145,6 +154,10 @@ impl Model for Line {
                 if free {
                     actions.extend([Step::Lose(at), Step::Double(at)]);
                 }
+            }
+            // After all tries of T2, when nothing is on its way any more.
+            if end.shdlc.is_connected() && state.restarts < self.restarts && state.quiet() {
+                actions.push(Step::Restart(at));
             }
             for timer in TIMERS {
                 // T3 is shorter than T2.
@@ -181,6 +194,10 @@ impl Model for Line {
                 next.faults += u8::from(!next.quiet());
                 next.ends[at].shdlc.expire(timer);
             }
+            Step::Restart(at) => {
+                next.restarts += 1;
+                next.ends[at].shdlc.connect();
+            }
         }
         next.settle(self.naive);
         Some(next)
@@ -209,7 +226,7 @@ impl Model for Line {
                 })
             }),
             Property::always("without faults nobody is told", |_, state: &World| {
-                state.faults > 0 || state.ends.iter().all(|end| !end.told)
+                state.faults > 0 || state.restarts > 0 || state.ends.iter().all(|end| !end.told)
             }),
             Property::always("within three faults it stands", |_, state: &World| {
                 state.ends.iter().all(|end| !end.failed)
@@ -224,8 +241,14 @@ impl Model for Line {
     }
 }
 
-fn found(naive: Naive, faults: u8, srej: bool) -> Vec<&'static str> {
-    let checker = Line { naive, faults, srej }
+fn found(naive: Naive, faults: u8, restarts: u8, srej: bool) -> Vec<&'static str> {
+    let line = Line {
+        naive,
+        faults,
+        restarts,
+        srej,
+    };
+    let checker = line
         .checker()
         .finish_when(HasDiscoveries::AnyFailures)
         .spawn_bfs()
@@ -233,7 +256,7 @@ fn found(naive: Naive, faults: u8, srej: bool) -> Vec<&'static str> {
     let mut found: Vec<_> = checker.discoveries().into_keys().collect();
     found.sort_unstable();
     println!(
-        "{naive:?}, {faults} faults, SREJ {srej}: {} states, found {found:?}",
+        "{naive:?}, {faults} faults, {restarts} restarts, SREJ {srej}: {} states, found {found:?}",
         checker.unique_state_count()
     );
     if !found.is_empty() && naive == Naive::No {
@@ -248,14 +271,33 @@ fn found(naive: Naive, faults: u8, srej: bool) -> Vec<&'static str> {
 #[test]
 fn both_ends_keep_their_promise_in_every_history() {
     for srej in [false, true] {
-        assert_eq!(found(Naive::No, if srej { 2 } else { 3 }, srej), [] as [&str; 0]);
+        assert_eq!(
+            found(Naive::No, if srej { 2 } else { 3 }, 0, srej),
+            [] as [&str; 0]
+        );
+    }
+}
+
+/// The same where an end sets the link up anew: what has gone out is not sent again, also by an end that has heard nothing but RSET.
+#[test]
+fn a_link_that_is_set_up_anew_delivers_nothing_twice() {
+    for (faults, restarts) in [(1, 1), (0, 2)] {
+        assert_eq!(found(Naive::No, faults, restarts, false), [] as [&str; 0]);
     }
 }
 
 /// The search would have seen it: each naive end breaks a promise.
 #[test]
 fn naive_ends_are_shown_to_fail() {
-    assert!(!found(Naive::TakesAny, 1, false).is_empty());
-    assert!(!found(Naive::ReceivedNumber, 0, false).is_empty());
-    assert!(!found(Naive::EachReset, 2, false).is_empty());
+    for (naive, faults, restarts, promise) in [
+        (Naive::TakesAny, 1, 0, "in order, once"),
+        (Naive::ReceivedNumber, 0, 0, "without faults nobody is told"),
+        (Naive::EachReset, 2, 0, "what is acknowledged has arrived"),
+        (Naive::Replays, 0, 1, "in order, once"),
+    ] {
+        assert!(
+            found(naive, faults, restarts, false).contains(&promise),
+            "{naive:?}"
+        );
+    }
 }

@@ -94,6 +94,8 @@ pub struct Shdlc {
     state: State,
     offered: u8,
     offered_srej: bool,
+    /// Whether another window is offered in its place: by turns, with each link that this end has set up anew.
+    turned: bool,
     window: u8,
     srej: bool,
     /// N(S) of the next frame that is queued, of the oldest that is not acknowledged, and of the next that is sent.
@@ -134,6 +136,7 @@ impl Shdlc {
             state: State::Idle,
             offered,
             offered_srej: srej,
+            turned: false,
             window: offered,
             srej: false,
             vs: 0,
@@ -165,11 +168,21 @@ impl Shdlc {
     pub fn connect(&mut self) {
         if self.state == State::Connected {
             self.event = Some(Event::Restarted);
+            self.turned = !self.turned;
         }
         self.clear();
         self.tries = 0;
         self.state = State::Resetting;
         self.send_rset();
+    }
+
+    /// The window that it offers. An RSET anew does not look like a copy of the last one, behind which the other end would send again what has been taken.
+    const fn offer(&self) -> u8 {
+        match (self.turned, self.offered) {
+            (false, offered) => offered,
+            (true, 1) => 2,
+            (true, offered) => offered - 1,
+        }
     }
 
     fn send_rset(&mut self) {
@@ -297,7 +310,7 @@ impl Shdlc {
     fn ua(&mut self) {
         match self.state {
             State::Resetting => {
-                self.window = self.offered;
+                self.window = self.offer();
                 self.srej = self.offered_srej;
                 self.stand();
             }
@@ -506,7 +519,7 @@ impl Shdlc {
             Some(1 + information.len())
         };
         match self.unnumbered.take() {
-            Some(RSET) => return put(RSET, &[self.offered, u8::from(self.offered_srej)]),
+            Some(RSET) => return put(RSET, &[self.offer(), u8::from(self.offered_srej)]),
             Some(other) => return put(other, &[]),
             None if self.state != State::Connected => return None,
             None => {}
