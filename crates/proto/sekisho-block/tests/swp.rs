@@ -1,5 +1,7 @@
 //! SWP: frames bit for bit, activation and SHDLC as drivers and published exchanges have them, and both ends over a line with faults.
 
+use std::collections::VecDeque;
+
 use crate::line;
 use line::{Faults, Line, Node, Rng};
 use sekisho_block::Micros;
@@ -419,6 +421,57 @@ fn an_end_that_does_not_stop_gets_a_bound() {
     }
     end.expire(Timer::Connect);
     assert_eq!(end.event(), Some(Event::Failed));
+}
+
+/// The Linux kernel rejects each frame that is not the next, a copy too: one that is lost within a window, and each that is sent again, is rejected several times.
+/// That is no reason to set the link up anew.
+#[test]
+fn an_other_end_that_rejects_every_wrong_frame_is_survived() {
+    const MESSAGES: u8 = 200;
+    for (lost, doubled) in [(7, 1_000), (1_000, 5), (9, 11), (3, 4)] {
+        let mut end = Shdlc::new(4, false);
+        let mut out = [0; INFORMATION_MAX + 1];
+        end.connect();
+        end.say(&mut out);
+        end.hear(&[0xE6]);
+        assert_eq!(end.event(), Some(Event::Connected));
+        let (mut queued, mut next, mut came, mut number) = (0, 0, Vec::new(), 0_u32);
+        let (mut there, mut back) = (VecDeque::new(), VecDeque::new());
+        while came.len() < usize::from(MESSAGES) {
+            while queued < MESSAGES && end.send(&[queued]) {
+                queued += 1;
+            }
+            while let Some(len) = end.say(&mut out) {
+                assert_eq!(out[0] & 0xC0, 0x80, "{} of {MESSAGES}", came.len());
+                number += 1;
+                let times = u32::from(number % lost != 0) + u32::from(number % doubled == 0);
+                there.extend((0..times).map(|_| out[..len].to_vec()));
+            }
+            // An answer comes before the next frame has gone.
+            for _ in 0..2 {
+                match there.pop_front() {
+                    Some(frame) if frame[0] >> 3 & 7 == next => {
+                        next = (next + 1) & 7;
+                        came.extend_from_slice(&frame[1..]);
+                    }
+                    Some(_) => back.push_back(0xC8 | next),
+                    None => {}
+                }
+            }
+            match back.pop_front() {
+                Some(lpdu) => end.hear(&[lpdu]),
+                None if there.is_empty() => {
+                    end.hear(&[0xC0 | next]);
+                    end.expire(Timer::Retransmit);
+                }
+                None => {}
+            }
+            assert_eq!(end.event(), None);
+        }
+        assert!(came.into_iter().eq(0..MESSAGES));
+        println!("each {lost} lost, each {doubled} doubled: {number} frames for {MESSAGES}");
+        assert!(number < 5 * u32::from(MESSAGES));
+    }
 }
 
 const BURST: Faults = Faults {

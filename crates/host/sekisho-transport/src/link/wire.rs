@@ -30,10 +30,10 @@ const GATE: hci::Timing = hci::Timing {
     response: 100_000,
     reader: 0,
 };
-/// A device waits longer than a card says.
+/// A device waits longer than a card says, and three times for a response for longer than the link takes to send a lost frame again.
 const DEVICE_GATE: hci::Timing = hci::Timing {
     wait: 3 * GATE.wait,
-    response: 5 * GATE.response,
+    response: TIMING.retransmit / 2,
     reader: 60_000_000,
 };
 

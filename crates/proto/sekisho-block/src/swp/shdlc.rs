@@ -115,6 +115,8 @@ pub struct Shdlc {
     supervisory: Option<u8>,
     acknowledge: bool,
     rejected: bool,
+    /// What the other end rejects is sent again once until it has come through.
+    gone_back: bool,
     full: bool,
     peer_busy: bool,
     tries: u8,
@@ -152,6 +154,7 @@ impl Shdlc {
             supervisory: None,
             acknowledge: false,
             rejected: false,
+            gone_back: false,
             full: false,
             peer_busy: false,
             tries: 0,
@@ -201,6 +204,7 @@ impl Shdlc {
         self.supervisory = None;
         self.acknowledge = false;
         self.rejected = false;
+        self.gone_back = false;
         self.full = false;
     }
 
@@ -400,6 +404,7 @@ impl Shdlc {
                 self.va = next(self.va);
             }
             self.again = None;
+            self.gone_back = false;
             self.tries = 0;
             self.resets = 0;
             self.generation = self.generation.wrapping_add(1);
@@ -422,9 +427,11 @@ impl Shdlc {
                 }
                 return;
             }
+            // The Linux kernel says it to each frame behind one that is missing. Where what is sent again is lost too, T2 runs out.
+            REJ if self.gone_back => {}
             REJ => {
+                self.gone_back = true;
                 self.cursor = nr;
-                self.count(before == nr);
             }
             SREJ if self.srej => {
                 if nr != self.vs {
@@ -498,6 +505,7 @@ impl Shdlc {
                     return self.connect_anew();
                 }
                 self.cursor = self.va;
+                self.gone_back = false;
                 self.generation = self.generation.wrapping_add(1);
             }
             Timer::Connect => {
