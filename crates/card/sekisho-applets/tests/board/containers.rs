@@ -7,7 +7,7 @@ use sekisho_nvm::ram::RamFlash;
 use sekisho_os::{Interface, Personalisation, Product, Profile, SecureElement};
 use sekisho_scp::{MacMode, SecurityLevel};
 
-use crate::common::board::{BoardFlash, Emulator, firmware, flash_path, options};
+use crate::common::board::{Board, BoardFlash, Emulator, count, firmware, flash_path, options};
 use crate::common::host::Host;
 use crate::common::keys::set;
 use crate::common::script::Line;
@@ -35,14 +35,19 @@ fn two() -> Profile {
     }
 }
 
+/// Who may change pairing data.
+const PAIRING_KEY: [u8; 16] = [0x64; 16];
+
 /// The root of the second container was made with another AID.
 fn made() -> Two {
+    let pairing_key = key(&PAIRING_KEY);
     let k_aut = key(&[0xA0; 16]);
     let keys = [set(0x11, 0x12, 0x13, 16), set(0x21, 0x22, 0x23, 16)];
     let second = [0xA0, 0, 0, 1, 0x52, 0, 0, 0];
     let of = |number: usize| Personalisation {
         se_id: [0x53, 0x4B, 0, 0, 0, 0, 0, 0, 0x22, [1, 2][number]],
         isd_aid: (number == 1).then(|| second[..].try_into().unwrap()),
+        pairing_key: (number == 0).then_some(&pairing_key),
         ..personalisation(0x30, &keys[number], &k_aut)
     };
     let (first, second) = (of(0), of(1));
@@ -194,4 +199,100 @@ fn two_containers_on_the_chip_are_those_of_this_process() {
     chip.0.kill();
     drop(chip);
     fs::remove_file(&path).unwrap();
+}
+
+/// SET PAIRING: every row as it is, under rule `all`.
+fn all_alone() -> Vec<u8> {
+    let rows: Vec<u8> = (0..7_u8)
+        .flat_map(|protocol| [protocol, if protocol < 2 { 2 } else { 1 }, 1])
+        .collect();
+    let signed = [&[0, 0, 0, 1][..], &rows].concat();
+    let se_id = [0x53, 0x4B, 0, 0, 0, 0, 0, 0, 0x22, 1];
+    let code = sekisho_keys::cmac(&key(&PAIRING_KEY), &[b"SKPD", &[1], &se_id, &signed]);
+    let length = u8::try_from(signed.len() + code.len()).unwrap();
+    [&[0x80, 0x38, 0, 0, length][..], &signed, &code].concat()
+}
+
+/// A chip that counts what its commands cost.
+struct Counting(Board);
+
+impl Line for Counting {
+    fn transmit(&mut self, interface: Interface, capdu: &[u8]) -> Vec<u8> {
+        self.0.ask(usize::from(interface == SPI), capdu)
+    }
+}
+
+/// Commands of the first container's root that name what a domain has that is in the second one alone, and the same with a name of nobody.
+fn named(name: &[u8]) -> [(&'static str, Vec<u8>); 6] {
+    let length = u8::try_from(name.len()).unwrap();
+    let with = |head: [u8; 4], data: Vec<u8>| {
+        let length = u8::try_from(data.len()).unwrap();
+        [&head[..], &[length], &data, &[0]].concat()
+    };
+    let tagged = || [&[0x4F, length][..], name].concat();
+    let field = || [&[0, 0, length][..], name, &[0, 0, 0]].concat();
+    [
+        ("SET STATUS", with([0x80, 0xF0, 0x40, 0x80], name.to_vec())),
+        ("GET STATUS", with([0x80, 0xF2, 0x40, 0x02], tagged())),
+        ("DELETE", with([0x80, 0xE4, 0, 0], tagged())),
+        ("INSTALL for extradition", with([0x80, 0xE6, 0x10, 0], field())),
+        (
+            "INSTALL for personalisation",
+            with([0x80, 0xE6, 0x20, 0], field()),
+        ),
+        (
+            "INSTALL for registry update",
+            with([0x80, 0xE6, 0x40, 0], field()),
+        ),
+    ]
+}
+
+/// Under rule `all`, and by content management under any: a name of another container is refused in as many instructions as one that nobody has.
+#[test]
+fn a_name_of_another_container_costs_as_many_instructions_as_one_of_nobody() {
+    let Some(image) = firmware().map(|bench| bench.with_file_name("containers.elf")) else {
+        return;
+    };
+    let mut se = made();
+    let mut asked = Asked {
+        line: &mut se,
+        answers: Vec::new(),
+    };
+    let (mut first, mut second) = (asked.open(1), asked.open(2));
+    assert_eq!(asked.protected(&mut first, &install_domain(AM_SD)), 0x9000);
+    assert_eq!(asked.protected(&mut second, &install_domain(ISD_P1)), 0x9000);
+    assert_eq!(asked.protected(&mut first, &all_alone()), 0x9000);
+    count(true);
+    let mut chip = Counting(Board::start(&image, se.flash(), SeededRng(4), &two()));
+    count(false);
+    // They differ in their last byte, so that they differ from what the first container has at the same one.
+    let nobodys = [&ISD_P1[..7], b"9"].concat();
+    let mut costs = Vec::new();
+    for name in [ISD_P1, &nobodys] {
+        let mut own = Vec::new();
+        let mut host = Asked {
+            line: &mut chip,
+            answers: Vec::new(),
+        }
+        .open(1);
+        for (what, command) in named(name) {
+            let answer = sw(&host.send(&mut chip, &command));
+            own.push((what, answer, chip.0.figures().instructions));
+        }
+        for p2 in [0x00, 0x0C] {
+            let select = [&[0x01, 0xA4, 4, p2, 8][..], name, &[0]].concat();
+            chip.transmit(SPI, &[0x00, 0x70, 0x00, 0x01]);
+            let answer = sw(&chip.transmit(SPI, &select));
+            own.push(("SELECT", answer, chip.0.figures().instructions));
+        }
+        costs.push(own);
+    }
+    println!("{:?}", costs[0]);
+    let refused = [0x6A82, 0x6A88];
+    assert!(
+        costs[0]
+            .iter()
+            .all(|(_, sw, count)| refused.contains(sw) && *count > 0)
+    );
+    assert_eq!(costs[0], costs[1]);
 }

@@ -73,6 +73,34 @@ fn a_name_that_is_refused_costs_what_one_costs_that_does_not_exist() {
     assert!(refused >= 20);
 }
 
+/// A common AID that the paired container has nothing for, whole or its beginning: nobody else is meant, whoever has it.
+#[test]
+fn a_common_name_reaches_nobody_elsewhere() {
+    let made = se::card().into_flash();
+    let with = |name: &[u8]| {
+        let common = vec![se::aid(&COMMON), se::aid(name)].leak();
+        let profile = sekisho_os::Profile {
+            common,
+            ..se::profile()
+        };
+        se::boot(made.clone(), &profile)
+    };
+    // What only the second container has, from the first one: reached while another name is common, not when it is.
+    let mut card = with(IN[0]);
+    assert_eq!(cost(&mut card, SPI, IN[1]).0, 0x9000);
+    let mut card = with(IN[1]);
+    assert_eq!(cost(&mut card, SPI, IN[1]), (0x6A82, 0));
+    assert_eq!(se::select(&mut card, T0, IN[1]), 0x9000);
+    assert_eq!(se::container(&mut card, T0), Some(2));
+    // And its beginning.
+    for (common, is) in [(IN[0], 0x9000), (AM_SD, 0x6A82)] {
+        let mut card = with(common);
+        for name in [AM_SD, &AM_SD[..5]] {
+            assert_eq!(cost(&mut card, T0, name).0, is, "{name:02X?}");
+        }
+    }
+}
+
 /// A common name of a container that is terminated, and any other: the same.
 #[test]
 fn names_of_a_container_that_is_terminated_cost_the_same_and_the_others_are_as_they_were() {
