@@ -279,3 +279,37 @@ fn power_cut_at_every_operation_of_an_installation_by_token() {
         "{seen:04X?}"
     );
 }
+
+/// Another domain installs nothing from a domain's load file, whatever its token. And the file's own domain deletes what comes from it, but not what has become another's meanwhile: all of it stays then.
+#[test]
+fn what_is_another_domains_is_neither_installed_from_nor_deleted() {
+    let mut card = card();
+    let key = key(1);
+    delegated(&mut card, FIRST, &key.verifying_key().to_sec1());
+    let delete = |aid: &[u8], p2: u8, n: u8| {
+        let fields = [&[0x4F][..], &lv(aid), &number(n)].concat();
+        let token = key.sign_parts(&[&[0, p2, u8::try_from(fields.len()).unwrap()], &fields]);
+        let mut command = command(0xE4, 0, &[&fields[..], &[0x9E], &lv(&token)].concat());
+        command[3] = p2;
+        command
+    };
+    let mut host = open(&mut card, FIRST, SD);
+    let first = by_token(0x02, &load_fields(&carrier(METER), &number(1)), &key);
+    load(&mut host, &mut card, &first);
+    let install = |n: u8| by_token(0x0C, &install_fields(&number(n)), &key);
+    let mut other = open(&mut card, FIRST, OTHER_SD);
+    assert_eq!(sw(&other.send(&mut card, &install(2))), 0x6A88);
+    let mut host = open(&mut card, FIRST, SD);
+    let given = [&lv(OTHER_SD)[..], &[0], &lv(APPLICATION), &[0], &lv(&number(4))].concat();
+    for command in [install(3), by_token(0x10, &given, &key)] {
+        assert_eq!(sw(&host.send(&mut card, &command)), 0x9000);
+    }
+    assert_eq!(sw(&host.send(&mut card, &delete(FILE, 0x80, 5))), 0x6985);
+    assert_eq!(sw(&host.send(&mut card, &delete(APPLICATION, 0, 6))), 0x6A82);
+    assert_eq!(select(&mut card, FIRST, APPLICATION), 0x9000);
+    // Who has it takes it away, and then the file goes.
+    let mut other = open(&mut card, FIRST, OTHER_SD);
+    assert_eq!(sw(&other.send(&mut card, &delete(APPLICATION, 0, 7))), 0x9000);
+    let mut host = open(&mut card, FIRST, SD);
+    assert_eq!(sw(&host.send(&mut card, &delete(FILE, 0x80, 8))), 0x9000);
+}

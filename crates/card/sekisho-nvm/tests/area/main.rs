@@ -205,6 +205,7 @@ fn nobody_reads_or_writes_what_is_not_his_own() {
         assert_eq!(bench.area.mapped(&bench.flash, place, &other, 0..1), None);
     }
     assert_eq!(bench.area.doubt::<RamError>(place, 2), gone);
+    assert!(bench.area.is_of(place, 1) && !bench.area.is_of(place, 2));
     assert_eq!(bench.area.doubt::<RamError>(place + 1, 1), gone);
 }
 
@@ -232,6 +233,68 @@ fn what_was_his_own_is_not_his_when_it_is_anothers() {
     assert_eq!(bench.area.written(&bench.flash, &writing, 0, &mut byte), gone);
     bench.area.release(&writing);
     assert_eq!(bench.contents()[&place], (2, yours));
+}
+
+/// A flash that fails in the middle of a piece: how far that one has come nobody knows, so nothing is written behind it and nothing sealed, whatever the flash does from then on.
+#[test]
+fn what_the_flash_has_failed_at_is_never_sealed() {
+    let serial = &mut 0;
+    let bytes = content(serial, 200);
+    let gone = Err(AreaError::Gone);
+    let mut failed = 0;
+    for at in 0.. {
+        let mut bench = Bench::new();
+        let mut writing = bench.area.begin(&bench.flash, 1, 200, &Part::ALL).unwrap();
+        bench.flash.cut_after_units(at, 0);
+        let (mut come, mut is_over) = (0, true);
+        for piece in bytes.chunks(50) {
+            match bench.area.write(&mut bench.flash, &mut writing, piece) {
+                Ok(()) => come += piece.len(),
+                Err(error) => {
+                    assert!(matches!(error, AreaError::Flash(_)), "{error}");
+                    is_over = false;
+                    break;
+                }
+            }
+        }
+        bench.flash.power_on();
+        if is_over {
+            break;
+        }
+        failed += 1;
+        // From the piece that failed on, all that is left, and nothing.
+        for rest in [&bytes[come..], &bytes[come..][..1], &[]] {
+            assert_eq!(
+                bench.area.write(&mut bench.flash, &mut writing, rest),
+                gone,
+                "{at}"
+            );
+        }
+        let sealed = bench.area.seal::<RamError>(&writing, digest(&bytes));
+        assert_eq!(sealed, Err(AreaError::Gone), "{at}");
+        // Its owner begins again.
+        let writing = bench.write(1, &bytes, 50).unwrap();
+        let place = bench.seal_over(&writing, &bytes, None).unwrap();
+        assert_eq!(bench.contents()[&place], (1, bytes.clone()));
+    }
+    assert!(failed > 50, "{failed}");
+}
+
+/// A run in doubt whose place has another run's record by now is released, as one without a record is.
+#[test]
+fn a_doubt_is_ended_by_the_runs_own_record_alone() {
+    let serial = &mut 0;
+    let bytes = content(serial, 100);
+    for (owner, first) in [(1, 1), (2, 0), (1, 0)] {
+        let mut bench = Bench::new();
+        let writing = bench.write(1, &bytes, 50).unwrap();
+        let (place, seal) = bench.area.seal::<RamError>(&writing, digest(&bytes)).unwrap();
+        let other = Seal { owner, first, ..seal };
+        bench.area.settle(place, Some(&other));
+        assert_eq!(bench.area.doubtful(), None);
+        let read = bench.area.read(&bench.flash, place, &seal, 0, &mut [0]);
+        assert_eq!(read.is_ok(), other == seal, "{owner} {first}");
+    }
 }
 
 /// Who has some pages and places finds them, however others lie in theirs; none lies in another's.
