@@ -11,6 +11,9 @@ const TEST_FEATURES: [&str; 3] = ["expose-secrets", "test-support", "legacy-tdes
 /// Packages that exist for tests: no product depends on one.
 const TEST_PACKAGES: [&str; 2] = ["sekisho-card-tests", "sekisho-counted"];
 
+/// Crates of a device that has nothing else: they depend on crates of wire, and on none from elsewhere (`docs/spec/tls-apdu.md`).
+const OF_WIRE_ALONE: [&str; 1] = ["sekisho-bridge"];
+
 /// Where all computing of the card and of the protocols stands (`docs/decisions/0015-chip.md`).
 const ENGINE: &str = "sekisho-keys";
 /// Crates that compute, by what their names begin with.
@@ -103,6 +106,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let mut wrong = violations(&metadata, root)?;
     wrong.extend(test_features(&metadata)?);
     wrong.extend(past_the_seam(&metadata, root)?);
+    wrong.extend(beside_wire(&metadata, root)?);
     wrong.extend(crate::circles::check(root)?);
     for line in &wrong {
         println!("layers: {line}");
@@ -194,6 +198,30 @@ fn past_the_seam(metadata: &Value, root: &Path) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
+/// What crates that are to depend on wire alone depend on beside it; their tests may.
+fn beside_wire(metadata: &Value, root: &Path) -> Result<Vec<String>> {
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    let is_of_wire = |name: &str| {
+        packages.iter().any(|package| {
+            let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
+            let path = manifest.strip_prefix(root).unwrap_or(manifest);
+            package["name"] == name && Ring::of(&path.to_string_lossy()) == Some(Ring::Wire)
+        })
+    };
+    let mut wrong = Vec::new();
+    for name in OF_WIRE_ALONE {
+        let package = packages.iter().find(|package| package["name"] == name);
+        let package = package.with_context(|| format!("no {name}"))?;
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let other = dependency["name"].as_str().unwrap_or_default();
+            if dependency["kind"] != "dev" && !is_of_wire(other) {
+                wrong.push(format!("{name} depends on {other}, which is not of wire"));
+            }
+        }
+    }
+    Ok(wrong)
+}
+
 fn violations(metadata: &Value, root: &Path) -> Result<Vec<String>> {
     let packages = metadata["packages"].as_array().context("no packages")?;
     let mut rings = BTreeMap::new();
@@ -274,6 +302,25 @@ mod tests {
         assert!(found(&package("x", "crates/card", None, "zeroize")).is_empty());
         assert!(found(&package("x", "crates/host", None, "argon2")).is_empty());
         assert!(found(&package("sekisho-keys", "crates/proto", None, "aes")).is_empty());
+    }
+
+    #[test]
+    fn a_device_depends_on_wire_alone() {
+        let bridge = |kind: Option<&str>, other: &str| {
+            json!({ "packages": [
+                { "name": "sekisho-apdu", "manifest_path": "/w/crates/wire/sekisho-apdu/Cargo.toml" },
+                { "name": "sekisho-keys", "manifest_path": "/w/crates/proto/sekisho-keys/Cargo.toml" },
+                { "name": "sekisho-bridge", "manifest_path": "/w/crates/proto/sekisho-bridge/Cargo.toml",
+                    "dependencies": [{ "name": "sekisho-apdu" }, { "name": other, "kind": kind }] }] })
+        };
+        let found = |package: &Value| beside_wire(package, Path::new("/w")).unwrap();
+        assert!(found(&bridge(None, "sekisho-apdu")).is_empty());
+        assert!(found(&bridge(Some("dev"), "proptest")).is_empty());
+        for other in ["sekisho-keys", "rustls", "zeroize"] {
+            assert_eq!(found(&bridge(None, other)).len(), 1, "{other}");
+            assert_eq!(found(&bridge(Some("build"), other)).len(), 1, "{other}");
+        }
+        assert!(beside_wire(&json!({ "packages": [] }), Path::new("/w")).is_err());
     }
 
     #[test]
