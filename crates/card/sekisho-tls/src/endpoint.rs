@@ -45,6 +45,9 @@ pub struct Endpoint<E> {
     sealed: bool,
     /// What of the last answer had no room in it: [`Endpoint::rest`].
     rest: Box<[u8]>,
+    /// What the server was told last.
+    #[cfg(test)]
+    pub(crate) told: Option<Alert>,
 }
 
 enum State<E> {
@@ -99,6 +102,8 @@ impl<E: Engine> Endpoint<E> {
             begun: false,
             sealed: false,
             rest: Box::default(),
+            #[cfg(test)]
+            told: None,
         }
     }
 
@@ -294,6 +299,10 @@ impl<E: Engine> Endpoint<E> {
                 sw
             }
             Err(Refusal::Server(alert)) => {
+                #[cfg(test)]
+                {
+                    self.told = Some(alert);
+                }
                 let level = if alert == Alert::CLOSE_NOTIFY { 1 } else { 2 };
                 // Without room for it the connection is closed without a word.
                 let _ = self.say(ALERT, &[level, alert.0], out);

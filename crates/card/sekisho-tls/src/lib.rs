@@ -17,6 +17,9 @@ extern crate alloc;
 extern crate std;
 
 mod aead;
+#[cfg(test)]
+#[path = "../tests/bogo/shim.rs"]
+mod bogo;
 mod certificate;
 mod endpoint;
 mod engine;
