@@ -55,8 +55,8 @@ fuzz_target!(|data: &[u8]| {
     let recorded = &SESSIONS[usize::from(which & 1)];
     let (anchors, chain) = ([&recorded.anchor[..]], [&recorded.certificate[..]]);
     let versions = [Version::Tls12, Version::Tls13];
-    let peer = Peer { name: "localhost", anchors: &anchors, chain: &chain, key: &recorded.key, time: 1_800_000_000, versions: &versions };
-    let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY);
+    let peer = Peer { name: "localhost", pin: None, anchors: &anchors, chain: &chain, key: &recorded.key, time: 1_800_000_000, versions: &versions };
+    let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, &Correspondence::IDENTITY);
     let mut room = Room::<4096>::new();
     let mut rng = Seeded(recorded.seed);
     let mut out = vec![0; 4096];

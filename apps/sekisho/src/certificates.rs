@@ -69,6 +69,8 @@ impl Authority {
             applications: &[file_system::AID],
             anchor: self.certificate(),
             rights: 0,
+            level: 0,
+            pin: None,
         };
         let chain = [element.certificate.der().clone()];
         TlsRecords::of(&element.key.serialize_der(), &chain, &peer)

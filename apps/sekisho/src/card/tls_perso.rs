@@ -159,14 +159,25 @@ pub(crate) struct Peer<'a> {
     pub(crate) anchor: &'a CertificateDer<'a>,
     /// What it may write over its session, by bits (`docs/spec/tls-manager.md`, 2).
     pub(crate) rights: u8,
+    /// What the applications are told of it.
+    pub(crate) level: u8,
+    /// SHA-256 of its public key; without one its name says who it is.
+    pub(crate) pin: Option<[u8; 32]>,
 }
 
 impl Peer<'_> {
-    /// As a row has it.
+    /// As a row has it: in the form with level and pin where it needs that.
     fn row(&self) -> Result<Vec<u8>> {
         let mut row = Vec::new();
-        if self.rights != 0 {
-            row.extend([0, self.rights]);
+        match (self.rights, self.level, &self.pin) {
+            (0, 0, None) => {}
+            (rights, 0, None) => row.extend([0, rights]),
+            (rights, level, pin) => {
+                row.extend([0, 0x81, rights, level]);
+                let pin = pin.as_ref().map_or(&[][..], |pin| &pin[..]);
+                row.push(u8::try_from(pin.len())?);
+                row.extend(pin);
+            }
         }
         row.push(u8::try_from(self.name.len()).context("the name is too long")?);
         row.extend(self.name.as_bytes());
@@ -223,12 +234,43 @@ fn rights(path: &Path) -> Result<u8> {
     })
 }
 
-/// A row: the server's name, what it reaches, the anchor.
+/// What the applications are told of a row's server: a number, if there is one.
+fn level(path: &Path) -> Result<u8> {
+    if !path.exists() {
+        return Ok(0);
+    }
+    let text = files::read_text(path)?;
+    let level = text.trim().parse();
+    level.map_err(|_| anyhow!("{}: {:?} is no level of 0 to 255", path.display(), text.trim()))
+}
+
+/// The key that a row's server has, if it is pinned: SHA-256 of it, as `openssl pkey -pubin -outform DER` writes it.
+fn pin(path: &Path) -> Result<Option<[u8; 32]>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = files::read_text(path)?;
+    let pin = hex::decode(text.trim())
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok());
+    let pin = pin.with_context(|| format!("{}: a pin has 64 hexadecimal digits", path.display()))?;
+    Ok(Some(pin))
+}
+
+/// A row: who the server is, what it reaches, the anchor.
 fn row(folder: &Path) -> Result<Vec<u8>> {
+    let pin = pin(&folder.join("pin"))?;
     let path = folder.join("name");
-    let text = files::read_text(&path)?;
+    let text = if pin.is_some() && !path.exists() {
+        String::new()
+    } else {
+        files::read_text(&path)?
+    };
     let name = text.trim();
-    ServerName::try_from(name).map_err(|_| anyhow!("{}: {name:?} is no name of a server", path.display()))?;
+    if pin.is_none() || !name.is_empty() {
+        ServerName::try_from(name)
+            .map_err(|_| anyhow!("{}: {name:?} is no name of a server", path.display()))?;
+    }
     let path = folder.join("applications");
     let listed = files::read_text(&path)?;
     let aids = listed.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -259,6 +301,8 @@ fn row(folder: &Path) -> Result<Vec<u8>> {
         applications: &applications,
         anchor,
         rights: rights(&folder.join("rights"))?,
+        level: level(&folder.join("level"))?,
+        pin,
     };
     let row = peer.row().with_context(|| folder.display().to_string())?;
     if !is_row(&row) {

@@ -79,7 +79,7 @@ pub(crate) struct Args {
     load_files: Option<u8>,
 
     /// A new card gets a TLS Manager in its first container, and what this folder has: key.pem or key.der, the private key (P-256; PKCS#8 or SEC1, not encrypted); chain.pem, the
-    /// certificates, its own first; for each peer peers/NNNN (row 0001 to 0010) with the files name, anchor.pem and applications (AIDs, one a line)
+    /// certificates, its own first; for each peer peers/NNNN (row 0001 to 0010) with the files name, anchor.pem and applications (AIDs, one a line), and level, pin and rights if it has them (docs/guide/card.md)
     #[arg(long, value_name = "DIR")]
     tls: Option<PathBuf>,
 

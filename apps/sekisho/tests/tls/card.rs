@@ -146,3 +146,48 @@ fn a_right_that_there_is_not_makes_no_card() {
         text(&refused.stderr)
     );
 }
+
+/// A server whose key is pinned, and whose name nobody looks at; another server of the same authority is not it. What is no pin and no level makes no card.
+#[test]
+fn a_pinned_server_needs_no_name() {
+    let (pki, folder) = (Pki::new(), tempfile::tempdir().unwrap());
+    let made_with = folder.path().join("tls");
+    write_folder(&made_with, &pki);
+    let row = made_with.join("peers/0001");
+    std::fs::remove_file(row.join("name")).unwrap();
+    let elsewhere = pki.with_server(|params| {
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("elsewhere".try_into().unwrap())];
+    });
+    let key = rcgen::PublicKeyData::subject_public_key_info(&elsewhere.server.key);
+    std::fs::write(row.join("pin"), hex::encode(sekisho_keys::sha256(&[&key]))).unwrap();
+    std::fs::write(row.join("level"), "7\n").unwrap();
+    let more = ["--tls", made_with.to_str().unwrap()];
+    let card = CardProcess::start(&folder.path().join("flash"), 0, &more);
+    let at = format!("tcp:{}", card.address);
+    for (pki, code) in [(&elsewhere, Some(0)), (&pki, Some(3))] {
+        let server = Server::start(pki, SCRIPT, &["--once"]);
+        tls(&[&server.address, "--card", &at]);
+        server.stop();
+        let (ended, said, errors) = server.ended();
+        assert_eq!(said.contains("done"), code == Some(0), "{ended:?} {said}{errors}");
+    }
+    for (file, text, why) in [
+        ("pin", "00", "a pin has 64 hexadecimal digits"),
+        ("level", "256", "is no level of 0 to 255"),
+    ] {
+        let before = std::fs::read(row.join(file)).unwrap();
+        std::fs::write(row.join(file), text).unwrap();
+        let refused = std::process::Command::new(crate::SEKISHO)
+            .args(["card", "--listen", "127.0.0.1:0", "--flash"])
+            .arg(folder.path().join("wrong"))
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(
+            self::text(&refused.stderr).contains(why),
+            "{}",
+            self::text(&refused.stderr)
+        );
+        std::fs::write(row.join(file), before).unwrap();
+    }
+}

@@ -66,6 +66,7 @@ impl Element {
         self.seen.lock().unwrap().push((command.ins, command.p1));
         let peer = Peer {
             name: "localhost",
+            pin: None,
             anchors: &[&self.anchor],
             chain: &[&self.certificate],
             key: &self.key,

@@ -15,6 +15,7 @@ mod device;
 mod element;
 mod figures;
 mod folder;
+mod frozen;
 mod hostile;
 mod memory;
 #[allow(dead_code, reason = "shared with other programs")]
@@ -56,9 +57,18 @@ impl Server {
     /// The same with arguments alone.
     fn serve(pki: &pki::Pki, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = command(pki, folder.path())
+        Self::run(command(pki, folder.path()).args(more), folder)
+    }
+
+    /// With files of its own.
+    fn with(more: &[&str]) -> Self {
+        let mut command = Command::new(SEKISHO);
+        Self::run(command.arg("tls-server").args(more), tempfile::tempdir().unwrap())
+    }
+
+    fn run(command: &mut Command, folder: tempfile::TempDir) -> Self {
+        let mut child = command
             .args(["--listen", "127.0.0.1:0"])
-            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -313,7 +313,7 @@ impl<P: Platform> SecureElement<P> {
         let loading = core.loading_session(inside, command.ins);
         core.speaking = Some(speaking);
         core.process(inside, &command, scratch, response);
-        core.speaking = None;
+        Speaking::end(&mut core.speaking);
         core.on &= response.status() != StatusWord::MEMORY_FAILURE;
         if response.status() != StatusWord::NO_ERROR {
             if let Some(session) = loading {

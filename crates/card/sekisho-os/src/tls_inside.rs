@@ -22,17 +22,38 @@ pub(crate) const fn is_class(cla: Cla) -> bool {
     cla.0 & 0xEC == 0xA4
 }
 
-/// Who is at the other end of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who is at the other end of a session, as the TLS Manager has proved it.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// Its row in the TLS Manager's table.
     pub row: u16,
+    /// What the root says of the row to applications, which give it its meaning; 0 where it says nothing.
+    pub level: u8,
     /// TLS 1.3, not 1.2.
     pub tls13: bool,
+    /// SHA-256 of its certificate in DER.
+    pub certificate: [u8; 32],
+    /// What both ends of this session can say and nobody else: the exporter value `tls-exporter` of RFC 9266. TLS 1.2 has none.
+    pub exporter: Option<[u8; 32]>,
+}
+
+/// The exporter value is not shown.
+impl core::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Peer")
+            .field("row", &self.row)
+            .field("level", &self.level)
+            .field("tls13", &self.tls13)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What has become of a command of the class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, on the stack, where there may be no heap"
+)]
 pub enum TlsHeard {
     /// It is answered with this status word, and with what has been written.
     Answer(StatusWord),
@@ -56,6 +77,16 @@ pub(crate) struct Speaking {
     pub(crate) container: ContainerId,
     /// It is there: nobody who speaks is zeros.
     pub(crate) _mark: NotZero,
+}
+
+impl Speaking {
+    /// Nobody speaks any more, and nothing is left of who did.
+    pub(crate) fn end(speaking: &mut Option<Self>) {
+        if let Some(speaking) = speaking {
+            speaking.speaker.peer.exporter.zeroize();
+        }
+        *speaking = None;
+    }
 }
 
 /// Where a command from inside stands, and its answer.

@@ -12,7 +12,7 @@ use sekisho_keys::Rng;
 use zeroize::Zeroizing;
 
 use crate::Alert;
-use crate::engine::{Engine, Peer, Progress};
+use crate::engine::{Engine, Peer, Progress, Proof};
 use crate::message::Message;
 use crate::room::{Chain, Room};
 use crate::tickets::{Later, Ticket};
@@ -22,12 +22,12 @@ use crate::traffic::{
 };
 
 /// What has become of a command of the TLS class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
     /// It is answered with this status word, and with what has been written.
     Answer(StatusWord),
-    /// The same, with 9000: and it has proved the peer, by a certificate that is valid since then, in seconds since 1970.
-    Proved(u64),
+    /// The same, with 9000: and it has proved the peer.
+    Proved(Box<Proof>),
     /// It made a record whole that carries a command: [`Room::command`], to be answered with [`Endpoint::answer`].
     Command,
 }
@@ -37,7 +37,7 @@ pub struct Endpoint<E> {
     cla: Cla,
     /// Which session this is to the room.
     number: u32,
-    table: Correspondence<'static>,
+    table: &'static Correspondence<'static>,
     state: State<E>,
     /// The beginning of a record is in the room, as far as this session knows.
     begun: bool,
@@ -93,7 +93,7 @@ const WRONG: Refusal = Refusal::Device(StatusWord::INCORRECT_DATA);
 
 impl<E: Engine> Endpoint<E> {
     /// Without a session; `cla` is the class of its logical channel, and the class of the pieces in answers. No other session of the room has the same number.
-    pub fn new(cla: Cla, number: u32, table: Correspondence<'static>) -> Self {
+    pub fn new(cla: Cla, number: u32, table: &'static Correspondence<'static>) -> Self {
         Self {
             cla,
             number,
@@ -452,15 +452,17 @@ impl<E: Engine> Endpoint<E> {
         }
     }
 
-    /// The handshake is done: its memory goes, keys and counters stay. Since when the server's certificate is valid.
-    fn finish(&mut self) -> Result<u64> {
+    /// The handshake is done: its memory goes, keys and counters stay. How the peer was proved.
+    // The engine is moved: not in the frame of what goes on before.
+    #[inline(never)]
+    fn finish(&mut self) -> Result<Box<Proof>> {
         let State::Handshake(handshake) = core::mem::replace(&mut self.state, State::None) else {
             return Err(WRONG);
         };
         let finished = handshake.engine.finish()?;
         let after = finished.later.map_or(After::Nothing, After::Waits);
         self.state = State::Open(finished.traffic, after);
-        Ok(finished.since)
+        Ok(finished.proof)
     }
 
     fn update_key(&mut self, out: &mut Writer<'_>) -> Result<()> {

@@ -9,17 +9,16 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;
 
-use rustls::client::{Resumption, Tls12Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
+use rustls::client::{Resumption, Tls12Resumption, UnbufferedClientConnection};
+
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{
-    ClientConfig, ConnectionTrafficSecrets, Error, ExtractedSecrets, KeyLog, ProtocolVersion, RootCertStore,
-};
+use rustls::{ClientConfig, ConnectionTrafficSecrets, Error, ExtractedSecrets, KeyLog, ProtocolVersion};
 use sekisho_apdu::Writer;
 use sekisho_bridge::RECORD_HEADER;
-use sekisho_keys::Rng;
 use sekisho_keys::p256sig::SigningKey;
+use sekisho_keys::{Rng, sha256};
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 use zeroize::{Zeroize, Zeroizing};
@@ -29,18 +28,23 @@ use crate::provider::provider;
 use crate::random::{self, Lent};
 use crate::tickets::{Later, Loan, Own, Shelf, Ticket};
 use crate::traffic::{
-    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, Direction, HANDSHAKE, TAG, Traffic, Version,
+    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, Direction, HANDSHAKE, TAG, Traffic, Version, exporter,
 };
+use crate::verifier::Verifier;
 
 /// How many bytes of records a server's side of a handshake may have; and those of all handshakes that are under way together, which is for whoever has several sessions to see to.
 pub const HANDSHAKE_MAX: usize = 8192;
+/// The label of the exporter value `tls-exporter` (RFC 9266, 4.1).
+const CHANNEL_BINDING: &[u8] = b"EXPORTER-Channel-Binding";
 /// The longest text of a record that the engine sends.
 const FRAGMENT_MAX: usize = 512;
 
 /// Whom to speak to, and as whom.
 pub struct Peer<'a> {
-    /// The server's name: a DNS name or an IP address.
+    /// The server's name: a DNS name or an IP address. Empty where the pin alone says who it is.
     pub name: &'a str,
+    /// SHA-256 of the server's `SubjectPublicKeyInfo` (as RFC 7469, 2.4 has it): its key is this one.
+    pub pin: Option<[u8; 32]>,
     /// Trust anchors: certificates in DER.
     pub anchors: &'a [&'a [u8]],
     /// The SE's certificate and those behind it, in DER.
@@ -94,10 +98,36 @@ pub trait Engine: Sized {
 pub struct Finished {
     /// The session.
     pub traffic: Traffic,
-    /// Since when the certificate is valid that the server was proved by, in seconds since 1970.
-    pub since: u64,
+    /// How the peer was proved.
+    pub proof: Box<Proof>,
     /// What understands tickets, where some may come.
     pub later: Option<Box<Later>>,
+}
+
+/// How a peer was proved. A session that is resumed has the certificate of the one that it comes of, and an exporter value of its own.
+#[derive(PartialEq, Eq)]
+pub struct Proof {
+    /// Since when the server's certificate is valid, in seconds since 1970.
+    pub since: u64,
+    /// SHA-256 of the server's certificate in DER.
+    pub certificate: [u8; 32],
+    /// What both ends can say of this session and nobody else: the exporter value of RFC 9266, `tls-exporter` (label `EXPORTER-Channel-Binding`, no context, 32 bytes). TLS 1.2 has none.
+    pub exporter: Option<[u8; 32]>,
+}
+
+impl Drop for Proof {
+    fn drop(&mut self) {
+        self.exporter.zeroize();
+    }
+}
+
+/// The exporter value is not shown.
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proof")
+            .field("since", &self.since)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The keys are never shown.
@@ -114,7 +144,7 @@ pub struct Rustls {
     heard: usize,
     secrets: Arc<Secrets>,
     shelf: Arc<Shelf>,
-    verifier: Arc<WebPkiServerVerifier>,
+    verifier: Arc<Verifier>,
     loan: Loan,
 }
 
@@ -127,12 +157,13 @@ impl TimeProvider for Now {
     }
 }
 
-/// Traffic secrets of TLS 1.3, which the engine gives to whoever logs keys: the two that `KeyUpdate` needs, and that of our side of the handshake, for an alert that the engine does not say.
+/// Traffic secrets of TLS 1.3, which the engine gives to whoever logs keys: the two that `KeyUpdate` needs, that of our side of the handshake, for an alert that the engine does not say, and the exporter's.
 #[derive(Default)]
 struct Secrets {
     handshake: [AtomicU32; 8],
     tx: [AtomicU32; 8],
     rx: [AtomicU32; 8],
+    exporter: [AtomicU32; 8],
 }
 
 impl fmt::Debug for Secrets {
@@ -162,6 +193,7 @@ impl KeyLog for Secrets {
             "CLIENT_HANDSHAKE_TRAFFIC_SECRET" => &self.handshake,
             "CLIENT_TRAFFIC_SECRET_0" => &self.tx,
             "SERVER_TRAFFIC_SECRET_0" => &self.rx,
+            "EXPORTER_SECRET" => &self.exporter,
             _ => return,
         };
         for (bytes, word) in secret.as_chunks().0.iter().zip(words) {
@@ -176,6 +208,7 @@ impl Drop for Secrets {
             .iter_mut()
             .chain(&mut self.rx)
             .chain(&mut self.handshake)
+            .chain(&mut self.exporter)
             .for_each(|word| word.get_mut().zeroize());
     }
 }
@@ -188,22 +221,11 @@ fn validity(chain: &[CertificateDer<'_>]) -> Option<(u64, u64)> {
     Some((since.as_secs(), until.as_secs()))
 }
 
-/// Who verifies a server for a peer.
-fn verifier(peer: &Peer<'_>) -> Result<Arc<WebPkiServerVerifier>, Alert> {
-    let mut roots = RootCertStore::empty();
-    for anchor in peer.anchors {
-        let anchor = CertificateDer::from(anchor.to_vec());
-        roots.add(anchor).map_err(|_| Alert::UNKNOWN_CA)?;
-    }
-    let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()));
-    builder.build().map_err(|_| Alert::UNKNOWN_CA)
-}
-
 /// The engine's configuration for a peer.
 fn config(
     peer: &Peer<'_>,
     secrets: &Arc<Secrets>,
-    verifier: &Arc<WebPkiServerVerifier>,
+    verifier: &Arc<Verifier>,
     own: &Arc<Own>,
     shelf: &Arc<Shelf>,
 ) -> Result<ClientConfig, Alert> {
@@ -219,7 +241,8 @@ fn config(
     let mut config = builder
         .with_protocol_versions(&versions)
         .map_err(|_| Alert::PROTOCOL_VERSION)?
-        .with_webpki_verifier(Arc::clone(verifier))
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::<Verifier>::clone(verifier))
         .with_client_cert_resolver(Arc::<Own>::clone(own));
     let store = Resumption::store(Arc::<Shelf>::clone(shelf));
     config.resumption = store.tls12_resumption(Tls12Resumption::Disabled);
@@ -240,12 +263,21 @@ impl Engine for Rustls {
         let secrets = Arc::new(Secrets::default());
         let (shelf, verifier, own) = match ticket {
             Some(ticket) => Shelf::with(*ticket),
-            None => (Shelf::default(), verifier(peer)?, Arc::new(Own::new(peer.chain))),
+            None => {
+                let verifier = Arc::new(Verifier::new(peer)?);
+                (Shelf::default(), verifier, Arc::new(Own::new(peer.chain)))
+            }
         };
         let shelf = Arc::new(shelf);
         let loan = Loan::new(&own, peer.key);
         let config = Arc::new(config(peer, &secrets, &verifier, &own, &shelf)?);
-        let name = ServerName::try_from(peer.name).map_err(|_| Alert::INTERNAL_ERROR)?;
+        // Without a name the server hears of none: an address is not sent (RFC 6066, 3), and this one is nobody's.
+        let name = if peer.name.is_empty() {
+            "0.0.0.0"
+        } else {
+            peer.name
+        };
+        let name = ServerName::try_from(name).map_err(|_| Alert::INTERNAL_ERROR)?;
         let connection =
             UnbufferedClientConnection::new(config, name.to_owned()).map_err(|_| Alert::INTERNAL_ERROR)?;
         let mut engine = Self {
@@ -290,8 +322,9 @@ impl Engine for Rustls {
         if !self.incoming.is_empty() {
             return Err(Alert::UNEXPECTED_MESSAGE);
         }
-        let valid = self.connection.peer_certificates().and_then(validity);
-        let (since, until) = valid.ok_or(Alert::INTERNAL_ERROR)?;
+        let chain = self.connection.peer_certificates().unwrap_or_default();
+        let (since, until) = validity(chain).ok_or(Alert::INTERNAL_ERROR)?;
+        let certificate = sha256(&[chain.first().ok_or(Alert::INTERNAL_ERROR)?]);
         let extracted = self.connection.dangerous_into_kernel_connection();
         let (ExtractedSecrets { tx, rx }, connection) = extracted.map_err(|_| Alert::INTERNAL_ERROR)?;
         let direction = |(number, keys): (u64, ConnectionTrafficSecrets), secret: &[AtomicU32; 8]| {
@@ -325,7 +358,12 @@ impl Engine for Rustls {
         });
         Ok(Finished {
             traffic: Traffic::new(version, tx, rx),
-            since,
+            proof: Box::new(Proof {
+                since,
+                certificate,
+                exporter: (version == Version::Tls13)
+                    .then(|| *exporter(&Secrets::get(&self.secrets.exporter), CHANNEL_BINDING)),
+            }),
             later,
         })
     }
@@ -378,6 +416,7 @@ impl Rustls {
     }
 
     /// Lets the engine go on until it wants something. Behind an error it says its alert, and is asked nothing more: it would look at what it has refused again.
+    #[inline(never)]
     fn run(&mut self, out: &mut Vec<u8>) -> Progress {
         let start = out.len();
         let mut failed = None;

@@ -29,10 +29,11 @@ mod random;
 mod room;
 mod tickets;
 mod traffic;
+mod verifier;
 
 pub use certificate::{Subject, is_certificate, public_key, request};
 pub use endpoint::{Endpoint, Heard};
-pub use engine::{Engine, Finished, HANDSHAKE_MAX, Peer, Progress, Rustls};
+pub use engine::{Engine, Finished, HANDSHAKE_MAX, Peer, Progress, Proof, Rustls};
 pub use room::{PATIENCE, Room};
 pub use tickets::{Later, TICKET_MAX, Ticket};
 pub use traffic::{Traffic, Version};

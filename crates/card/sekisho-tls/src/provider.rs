@@ -38,14 +38,17 @@ pub(crate) fn provider() -> CryptoProvider {
             SupportedCipherSuite::Tls12(&TLS12),
         ]),
         kx_groups: Vec::from([&P256 as &'static dyn SupportedKxGroup]),
-        signature_verification_algorithms: WebPkiSupportedAlgorithms {
-            all: &[&Ecdsa],
-            mapping: &[(SignatureScheme::ECDSA_NISTP256_SHA256, &[&Ecdsa])],
-        },
+        signature_verification_algorithms: ALGORITHMS,
         secure_random: &Lent,
         key_provider: &NoKeys,
     }
 }
+
+/// Of certificates and of the server's own.
+pub(crate) static ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
+    all: &[&Ecdsa],
+    mapping: &[(SignatureScheme::ECDSA_NISTP256_SHA256, &[&Ecdsa])],
+};
 
 /// `TLS_AES_128_GCM_SHA256`.
 static TLS13: Tls13CipherSuite = Tls13CipherSuite {

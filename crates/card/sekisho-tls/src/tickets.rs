@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rustls::client::{
     ClientConnectionData, ClientSessionStore, ResolvesClientCert, Tls12ClientSessionValue,
-    Tls13ClientSessionValue, WebPkiServerVerifier,
+    Tls13ClientSessionValue,
 };
 use rustls::kernel::KernelConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -20,6 +20,7 @@ use sekisho_keys::p256sig::SigningKey;
 use zeroize::Zeroizing;
 
 use crate::provider::ClientKey;
+use crate::verifier::Verifier;
 
 /// The longest `NewSessionTicket` of which a ticket is made; longer ones are passed over.
 pub const TICKET_MAX: usize = 1024;
@@ -27,7 +28,7 @@ pub const TICKET_MAX: usize = 1024;
 /// What resumes a session, once.
 pub struct Ticket {
     value: Tls13ClientSessionValue,
-    pub(crate) verifier: Arc<WebPkiServerVerifier>,
+    pub(crate) verifier: Arc<Verifier>,
     pub(crate) own: Arc<Own>,
     until: u64,
 }
@@ -125,19 +126,33 @@ impl Drop for Loan {
 #[derive(Debug, Default)]
 pub(crate) struct Shelf(place::Place);
 
-/// A chip has no lock that is safe code: there is no place, and nothing is resumed.
+/// A chip's lock is that of the embedded crates: what it is there (interrupts are held back, on one core) the image says.
 #[cfg(target_os = "none")]
 mod place {
+    use core::cell::RefCell;
+
+    use critical_section::Mutex;
+
     use super::Tls13ClientSessionValue;
 
-    #[derive(Debug, Default)]
-    pub(super) struct Place;
+    #[derive(Debug)]
+    pub(super) struct Place(Mutex<RefCell<Option<Tls13ClientSessionValue>>>);
+
+    impl Default for Place {
+        fn default() -> Self {
+            Self(Mutex::new(RefCell::new(None)))
+        }
+    }
 
     impl Place {
-        pub(super) fn put(&self, _: Tls13ClientSessionValue) {}
+        pub(super) fn put(&self, value: Tls13ClientSessionValue) {
+            critical_section::with(|cs| {
+                self.0.borrow_ref_mut(cs).get_or_insert(value);
+            });
+        }
 
         pub(super) fn take(&self) -> Option<Tls13ClientSessionValue> {
-            None
+            critical_section::with(|cs| self.0.borrow_ref_mut(cs).take())
         }
     }
 }
@@ -165,7 +180,7 @@ mod place {
 
 impl Shelf {
     /// With what is offered, beside whom it was made with.
-    pub(crate) fn with(ticket: Ticket) -> (Self, Arc<WebPkiServerVerifier>, Arc<Own>) {
+    pub(crate) fn with(ticket: Ticket) -> (Self, Arc<Verifier>, Arc<Own>) {
         let shelf = Self::default();
         shelf.0.put(ticket.value);
         (shelf, ticket.verifier, ticket.own)
@@ -200,7 +215,7 @@ impl ClientSessionStore for Shelf {
 pub struct Later {
     pub(crate) connection: KernelConnection<ClientConnectionData>,
     pub(crate) shelf: Arc<Shelf>,
-    pub(crate) verifier: Arc<WebPkiServerVerifier>,
+    pub(crate) verifier: Arc<Verifier>,
     pub(crate) own: Arc<Own>,
     pub(crate) until: u64,
 }

@@ -1,7 +1,7 @@
 //! The record layer of an open session, in place and without heap: all that stays of a session behind its handshake.
 
 use sekisho_apdu::{BufferFull, Writer};
-use sekisho_keys::{Gcm, hmac_sha256};
+use sekisho_keys::{Gcm, hmac_sha256, sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::Alert;
@@ -41,10 +41,19 @@ pub(crate) struct Direction {
     secret: [u8; 32],
 }
 
-/// HKDF-Expand-Label (RFC 8446, 7.1) with an empty context, one block of it.
-fn expand_label(secret: &[u8; 32], label: &[u8], len: u8) -> Zeroizing<[u8; 32]> {
+/// HKDF-Expand-Label (RFC 8446, 7.1), one block of it. Labels and contexts are short.
+fn expand_label(secret: &[u8; 32], label: &[u8], context: &[u8], len: u8) -> Zeroizing<[u8; 32]> {
     let named = u8::try_from(PREFIX.len() + label.len()).unwrap_or_default();
-    Zeroizing::new(hmac_sha256(secret, &[&[0, len, named], PREFIX, label, &[0, 1]]))
+    let said = u8::try_from(context.len()).unwrap_or_default();
+    let parts = [&[0, len, named][..], PREFIX, label, &[said], context, &[1]];
+    Zeroizing::new(hmac_sha256(secret, &parts))
+}
+
+/// TLS-Exporter (RFC 8446, 7.5) of a label without a context, 32 bytes.
+pub(crate) fn exporter(secret: &[u8; 32], label: &[u8]) -> Zeroizing<[u8; 32]> {
+    let nothing = sha256(&[]);
+    let of_label = expand_label(secret, label, &nothing, 32);
+    expand_label(&of_label, b"exporter", &nothing, 32)
 }
 
 const PREFIX: &[u8] = b"tls13 ";
@@ -90,14 +99,14 @@ impl Direction {
     }
 
     fn expand(&mut self) {
-        self.key = copy(expand_label(&self.secret, b"key", 16).as_slice());
-        self.iv = copy(expand_label(&self.secret, b"iv", 12).as_slice());
+        self.key = copy(expand_label(&self.secret, b"key", &[], 16).as_slice());
+        self.iv = copy(expand_label(&self.secret, b"iv", &[], 12).as_slice());
         self.number = 0;
     }
 
     /// KeyUpdate (RFC 8446, 7.2).
     fn update(&mut self) {
-        self.secret = *expand_label(&self.secret, b"traffic upd", 32);
+        self.secret = *expand_label(&self.secret, b"traffic upd", &[], 32);
         self.expand();
     }
 

@@ -79,6 +79,7 @@ fn session(block: &str) -> Heap {
     let versions = [Version::Tls12, Version::Tls13];
     let peer = Peer {
         name: "localhost",
+        pin: None,
         anchors: &anchors,
         chain: &chain,
         key: &key,
@@ -86,7 +87,7 @@ fn session(block: &str) -> Heap {
         versions: &versions,
     };
     let mut rng = Seeded(field("seed")[0].into());
-    let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY);
+    let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, &Correspondence::IDENTITY);
     let mut room = Room::<4096>::new();
     let mut out = vec![0; 4096];
     let before = HEAP.current_usage();
@@ -244,10 +245,11 @@ fn attempt(version: Version, certificates: usize, fill: usize) -> (bool, usize, 
     let (anchors, own, versions) = ([&anchor[..]], [&pki.element.certificate[..]], [version]);
     let mut sides = Counted {
         server: ServerConnection::new(Arc::new(config)).unwrap(),
-        endpoint: Endpoint::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY),
+        endpoint: Endpoint::new(tls_class(0).unwrap(), 1, &Correspondence::IDENTITY),
         room: Room::new(),
         peer: Peer {
             name: "localhost",
+            pin: None,
             anchors: &anchors,
             chain: &own,
             key: &key,

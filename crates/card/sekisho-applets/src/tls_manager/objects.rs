@@ -147,9 +147,20 @@ impl Rights {
     }
 }
 
+/// In the place of a name's length: a row with rights, or of a version.
+const MORE: u8 = 0;
+/// Behind that: a row with rights, level and key pin. Bit 80 is no right.
+const VERSION: u8 = 0x81;
+/// Of a key pin, SHA-256.
+const PIN_LEN: u8 = 32;
+
 /// A peer's row.
 pub(super) struct Row<'a> {
     pub(super) rights: Rights,
+    pub(super) level: u8,
+    /// SHA-256 of the key that its server has.
+    pub(super) pin: Option<[u8; 32]>,
+    /// Empty where the pin alone says who the server is.
     pub(super) name: &'a str,
     pub(super) reach: [Option<Aid>; REACH_MAX],
     pub(super) anchor: &'a [u8],
@@ -158,12 +169,22 @@ pub(super) struct Row<'a> {
 impl<'a> Row<'a> {
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
+        let (mut rights, mut level, mut pin) = (0, 0, None);
         let mut len = reader.u8().ok()?;
-        let mut rights = Rights(0);
-        if len == 0 {
-            rights = Rights(reader.u8().ok()?);
+        if len == MORE {
+            rights = reader.u8().ok()?;
+            if rights == VERSION {
+                rights = reader.u8().ok()?;
+                level = reader.u8().ok()?;
+                pin = match reader.u8().ok()? {
+                    0 => None,
+                    PIN_LEN => Some(reader.array().ok()?),
+                    _ => return None,
+                };
+            }
             len = reader.u8().ok()?;
         }
+        let rights = Rights(rights);
         let name = core::str::from_utf8(reader.take(len.into()).ok()?).ok()?;
         let mut reach = [None; REACH_MAX];
         let count = usize::from(reader.u8().ok()?);
@@ -172,9 +193,12 @@ impl<'a> Row<'a> {
             *aid = Some(Aid::new(reader.take(len.into()).ok()?)?);
         }
         let anchor = reader.rest();
-        let is_row = !name.is_empty() && !anchor.is_empty() && rights.0 & !Rights::ALL == 0;
+        let is_somebody = !name.is_empty() || pin.is_some();
+        let is_row = is_somebody && !anchor.is_empty() && rights.0 & !Rights::ALL == 0;
         is_row.then_some(Self {
             rights,
+            level,
+            pin,
             name,
             reach,
             anchor,

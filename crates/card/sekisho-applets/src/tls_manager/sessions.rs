@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_bridge::{Correspondence, MESSAGE_HEADER, RECORD_HEADER, ins, tls_class};
 use sekisho_os::{Context, Peer, Place, Refusal, Speaker, TlsHeard};
-use sekisho_tls::{Endpoint, Heard, Peer as Server, Room, Rustls, Ticket, Version};
+use sekisho_tls::{Endpoint, Heard, Peer as Server, Proof, Room, Rustls, Ticket, Version};
 use zeroize::Zeroizing;
 
 use super::objects::{CHAIN_RECORD, KEY_RECORD, OBJECT_MAX, Row, chain, key, row_record};
@@ -25,6 +25,8 @@ pub(super) struct Session {
     row: u16,
     /// Key and certificates are others than those that it was begun with: its tickets are of nobody.
     is_overtaken: bool,
+    /// Once it is open.
+    proof: Option<Box<Proof>>,
     endpoint: Endpoint<Rustls>,
 }
 
@@ -33,6 +35,8 @@ impl Session {
     ///
     /// # Errors
     /// 6A88 without such a row; 6985 when key, certificates or row are not complete.
+    // What it reads has no place on the stack below which a handshake goes on.
+    #[inline(never)]
     pub(super) fn open(
         room: &mut RecordRoom,
         context: &mut Context<'_>,
@@ -61,10 +65,12 @@ impl Session {
             place: context.place(),
             row,
             is_overtaken: false,
-            endpoint: Endpoint::new(cla, number, Correspondence::IDENTITY),
+            proof: None,
+            endpoint: Endpoint::new(cla, number, &Correspondence::IDENTITY),
         });
         let server = Server {
             name: peer.name,
+            pin: peer.pin,
             anchors: &[peer.anchor],
             chain: certificates.get(..count).unwrap_or_default(),
             key: &key,
@@ -136,8 +142,9 @@ impl Session {
         }
         match self.endpoint.hear(room, command, context.rng(), out) {
             Heard::Answer(sw) => TlsHeard::Answer(sw),
-            Heard::Proved(since) => {
-                let moved = time::advance(context, self.row, since);
+            Heard::Proved(proof) => {
+                let moved = time::advance(context, self.row, proof.since);
+                self.proof = Some(proof);
                 TlsHeard::Answer(moved.err().map_or(StatusWord::NO_ERROR, |refusal| refusal.0))
             }
             Heard::Command => match self.speaker(context) {
@@ -148,17 +155,23 @@ impl Session {
     }
 
     /// Who speaks, once the peer is proved; the row is asked what it reaches.
+    #[inline(never)]
     fn speaker(&self, context: &mut Context<'_>) -> Result<Speaker, Refusal> {
         let record = row_record(self.row).ok_or(NOT_COMPLETE)?;
         let mut bytes = [0; OBJECT_MAX];
         let len = context.get(record, 0, &mut bytes)?;
         let row = len.and_then(|len| Row::parse(bytes.get(..len)?));
+        let row = row.ok_or(NOT_COMPLETE)?;
+        let proof = self.proof.as_ref().ok_or(NOT_COMPLETE)?;
         Ok(Speaker {
             peer: Peer {
                 row: self.row,
+                level: row.level,
                 tls13: self.endpoint.version() == Some(Version::Tls13),
+                certificate: proof.certificate,
+                exporter: proof.exporter,
             },
-            reach: row.ok_or(NOT_COMPLETE)?.reach,
+            reach: row.reach,
         })
     }
 

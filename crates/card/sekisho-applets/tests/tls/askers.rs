@@ -15,7 +15,7 @@ pub(crate) const ASKER: Module = Module(0x70);
 pub(crate) const ASKER_FILE: &[u8] = b"\xF0WHOS";
 pub(crate) const ASKERS: [&[u8]; 2] = [b"\xF0WHOS\x01", b"\xF0WHO\x02"];
 
-/// INS 10 answers row and version of its peer, 6985 without one; INS 12 lets the other one be asked.
+/// INS 10 answers row, level and version of its peer, the digest of its certificate and the exporter value, 6985 without one; INS 12 lets the other one be asked.
 pub(crate) struct Asker;
 
 impl State for Asker {
@@ -40,7 +40,9 @@ impl Application for Asker {
         let peer = context.peer();
         let peer = peer.ok_or(Refusal(StatusWord::CONDITIONS_NOT_SATISFIED))?;
         out.bytes(&peer.row.to_be_bytes())?;
-        out.bytes(&[if peer.tls13 { 13 } else { 12 }])?;
+        out.bytes(&[peer.level, if peer.tls13 { 13 } else { 12 }])?;
+        out.bytes(&peer.certificate)?;
+        out.bytes(peer.exporter.as_ref().map_or(&[], |value| &value[..]))?;
         Ok(Next::Done(StatusWord::NO_ERROR))
     }
 

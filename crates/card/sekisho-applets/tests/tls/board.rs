@@ -8,7 +8,7 @@ use std::iter;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::ServerConnection;
+use rustls::{HandshakeKind, ServerConnection};
 use sekisho_applets::{DOMAINS, Standard, WithTls};
 use sekisho_bridge::{Ended, ins};
 use sekisho_nvm::Ram;
@@ -254,6 +254,60 @@ fn the_chip_has_the_heap_for_the_longest_chain_beside_open_sessions() {
         "the longest chain beside three open sessions, heap\t{}\n",
         both.board.figures().heap
     ));
+}
+
+/// The second session of a row is resumed, and the third with the ticket of the second; the power ends that.
+#[test]
+fn a_second_session_is_resumed_on_the_chip() {
+    let Some(image) = std::env::var_os("SEKISHO_FIRMWARE_TLS") else {
+        return;
+    };
+    let pki = Pki::new();
+    let flash = with(&pki).into_flash();
+    let config = Arc::new(in_memory::config(&pki, Version::Tls13, 1, &[]));
+    let mut took = [0; 2];
+    for _ in 0..2 {
+        count(true);
+        let mut both = Both::start(Path::new(&image), &flash);
+        for (number, kind) in [
+            HandshakeKind::Full,
+            HandshakeKind::Resumed,
+            HandshakeKind::Resumed,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut memory = Memory::new();
+            let server = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut side = Side::of(&mut memory, server, PLACES[0]);
+            let mut counted = Counted {
+                both: &mut both,
+                instructions: 0,
+            };
+            side.open(&mut counted);
+            took[number.min(1)] = counted.instructions;
+            while side.go_on(&mut counted, &[&select(FILES), READ]).is_some() {}
+            assert_eq!((side.over, side.answers.len()), (Some(Ended::BySe), 2));
+            assert_eq!(side.server.handshake_kind(), Some(kind));
+        }
+        count(false);
+    }
+    assert!(took[1] * 2 < took[0], "{took:?}");
+    tell(&format!("resumption of TLS 1.3, instructions\t{}\n", took[1]));
+}
+
+/// A line whose instructions are counted.
+struct Counted<'a> {
+    both: &'a mut Both,
+    instructions: u64,
+}
+
+impl Line for Counted<'_> {
+    fn transmit(&mut self, interface: Interface, command: &[u8]) -> Vec<u8> {
+        let answer = self.both.transmit(interface, command);
+        self.instructions += self.both.board.figures().instructions;
+        answer
+    }
 }
 
 /// For `cargo xtask firmware` to hold to `firmware/budget.toml`.

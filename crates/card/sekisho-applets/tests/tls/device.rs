@@ -130,6 +130,12 @@ impl Talk<'_, '_, '_> {
         }
     }
 
+    /// The server's exporter value of a label, 32 bytes without a context.
+    pub(crate) fn exporter(&self, label: &[u8]) -> [u8; 32] {
+        let exported = self.sides.server.export_keying_material([0; 32], label, None);
+        exported.unwrap()
+    }
+
     /// The device ends the session.
     pub(crate) fn close(&mut self) -> Ended {
         self.sides.command = None;

@@ -10,7 +10,7 @@ use crate::common::{send_on, sw};
 use crate::device::{honest, inside, server, session, talking_at};
 use crate::pki::Pki;
 use crate::se::{
-    FILES, PORT, ROOT, WithoutRoom, chain, made, reaching, reaching_of, root, row, store, store_at, with,
+    FILES, PORT, ROOT, WithoutRoom, chain, made, reaching, reaching_of, root, row_of, store, store_at, with,
     with_a_second,
 };
 use crate::servers::{READ, select};
@@ -19,32 +19,49 @@ const OPEN: &[u8] = &[0xA4, 0x28, 0, 1, 0];
 const WHO: &[u8] = &[0, 0x10, 0, 0, 0];
 const WHO_IS_CALLED: &[u8] = &[0, 0x12, 0, 0, 0];
 
-/// An application finds the row and the version of its peer; whoever it calls finds nobody, nor does whoever speaks in plain.
+/// An application finds its peer as proof: row, level, version, certificate, and what both ends can say of this session alone; whoever it calls finds nobody, nor does whoever speaks in plain.
 #[test]
 fn an_application_finds_its_peer_and_whom_it_calls_finds_none() {
     let pki = Pki::new();
     let mut se = reaching(&pki, &[ASKERS[0]]);
-    let other = row("localhost", &[ASKERS[0], FILES], &pki.authority.certificate);
+    let other = row_of(
+        0x5A,
+        None,
+        "localhost",
+        &[ASKERS[0], FILES],
+        &pki.authority.certificate,
+    );
     assert_eq!(store(&mut se, &[3, 0, 0x10], &other), 0x9000);
     let plain = |se: &mut crate::se::Se| {
         assert_eq!(sw(&send_on(se, PORT, &select(ASKERS[0]))), 0x9000);
         assert_eq!(send_on(se, PORT, WHO), [0x69, 0x85]);
     };
     plain(&mut se);
-    for (version, number) in [(Version::Tls12, 12), (Version::Tls13, 13)] {
-        for row in [1, 0x10] {
+    let mut values = Vec::new();
+    for version in [Version::Tls12, Version::Tls13] {
+        for (row, level) in [(1, 0), (0x10, 0x5A)] {
             let mut server = server(&pki, version);
             let time = Some(crate::device::NOW);
             talking_at(&mut se, &mut server, (0, row, time), &mut honest, |talk| {
                 let row = u8::try_from(row).unwrap();
                 assert_eq!(talk.ask(&select(ASKERS[0])), Ok(vec![0x90, 0]));
-                assert_eq!(talk.ask(WHO), Ok(vec![0, row, number, 0x90, 0]));
+                let mut proof = vec![0, row, level];
+                proof.push(if version == Version::Tls13 { 13 } else { 12 });
+                proof.extend(sekisho_keys::sha256(&[&pki.server.certificate]));
+                if version == Version::Tls13 {
+                    let value = talk.exporter(b"EXPORTER-Channel-Binding");
+                    assert!(!values.contains(&value));
+                    proof.extend(value);
+                    values.push(value);
+                }
+                proof.extend([0x90, 0]);
+                assert_eq!(talk.ask(WHO), Ok(proof.clone()));
                 // The one that is called answers 6985, which is what the caller says then.
                 assert_eq!(talk.ask(WHO_IS_CALLED), Ok(vec![0x69, 0x85, 0x90, 0]));
-                assert_eq!(talk.ask(WHO), Ok(vec![0, row, number, 0x90, 0]));
+                assert_eq!(talk.ask(WHO), Ok(proof.clone()));
                 // On the channel that carries the session there is nobody, while it is open.
                 plain(talk.se());
-                assert_eq!(talk.ask(WHO), Ok(vec![0, row, number, 0x90, 0]));
+                assert_eq!(talk.ask(WHO), Ok(proof));
             });
         }
     }

@@ -18,6 +18,7 @@ mod in_memory;
 mod keys;
 #[path = "../../../sekisho-tls/tests/sessions/openssl.rs"]
 mod openssl;
+mod pins;
 #[path = "../../../sekisho-tls/tests/sessions/pki.rs"]
 mod pki;
 mod resume;

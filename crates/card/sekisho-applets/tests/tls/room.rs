@@ -7,7 +7,7 @@ use rustls::ServerConnection;
 use sekisho_bridge::{Bridge, Buffers, Ended, Settings, Step, Why};
 use sekisho_keys::Rng as _;
 use sekisho_os::Interface;
-use sekisho_tls::{PATIENCE, Version};
+use sekisho_tls::{PATIENCE, Proof, Version};
 
 use crate::common::script::Line;
 use crate::common::{SeededRng, send_on, sw};
@@ -34,7 +34,7 @@ impl Memory {
 /// A session of its own: bridge and server.
 pub(crate) struct Side<'m> {
     bridge: Bridge<'m>,
-    server: ServerConnection,
+    pub(crate) server: ServerConnection,
     interface: Interface,
     /// Commands asked, and the answers.
     asked: usize,
@@ -392,12 +392,15 @@ fn what_open_sessions_take_of_the_heap_stands_on_the_page() {
         held.windows(2).all(|pair| pair[1] - pair[0] == sessions),
         "{held:?}"
     );
+    let proof = i64::try_from(size_of::<Proof>()).unwrap();
+    let sessions = sessions - proof;
     assert!(sessions <= 136 + 64, "{sessions}");
     assert_eq!(
         page,
         [
             ("the room for records".to_owned(), room),
             ("a session".to_owned(), sessions),
+            ("the proof of its peer".to_owned(), proof),
             ("four open sessions with the room".to_owned(), held[3]),
         ]
     );
@@ -405,7 +408,14 @@ fn what_open_sessions_take_of_the_heap_stands_on_the_page() {
         let (answer, left) = measured(interface, &[0xA4 | channel, 0x2A, 0, 0, 0], &mut se);
         assert_eq!(sw(&answer), 0x6285);
         let open = i64::try_from(3 - at).unwrap();
-        assert_eq!(left, if open == 0 { 0 } else { room + open * sessions });
+        assert_eq!(
+            left,
+            if open == 0 {
+                0
+            } else {
+                room + open * (sessions + proof)
+            }
+        );
     }
 }
 

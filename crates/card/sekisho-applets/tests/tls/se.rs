@@ -119,6 +119,23 @@ pub(crate) fn row_with(rights: u8, name: &str, reach: &[&[u8]], anchor: &[u8]) -
     [&[0, rights][..], &row(name, reach, anchor)].concat()
 }
 
+/// A row of version 1, without rights: level, key pin, who, what it reaches, the anchor.
+pub(crate) fn row_of(
+    level: u8,
+    pin: Option<[u8; 32]>,
+    name: &str,
+    reach: &[&[u8]],
+    anchor: &[u8],
+) -> Vec<u8> {
+    let mut value = vec![0, 0x81, 0, level];
+    match pin {
+        Some(pin) => value.extend([&[32], &pin[..]].concat()),
+        None => value.push(0),
+    }
+    value.extend(row(name, reach, anchor));
+    value
+}
+
 /// A row: who, what it reaches, the anchor.
 pub(crate) fn row(name: &str, reach: &[&[u8]], anchor: &[u8]) -> Vec<u8> {
     let len = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap();

@@ -45,7 +45,11 @@ impl Engine for Done {
     fn finish(self) -> core::result::Result<Finished, Alert> {
         Ok(Finished {
             traffic: ends(self.0, NUMBER.get()).0,
-            since: SINCE,
+            proof: Box::new(Proof {
+                since: SINCE,
+                certificate: [0; 32],
+                exporter: Option::None,
+            }),
             later: Option::None,
         })
     }
@@ -79,7 +83,7 @@ impl Pair {
     fn new(version: Version, number: u32) -> Self {
         NUMBER.set(number);
         let mut pair = Self {
-            endpoint: Endpoint::new(CLA, 1, Correspondence::IDENTITY),
+            endpoint: Endpoint::new(CLA, 1, &Correspondence::IDENTITY),
             room: Room::new(),
             server: ends(version, number).1,
             out: vec![],
@@ -94,6 +98,7 @@ impl Pair {
         let key = SigningKey::from_bytes(&[1; 32]).unwrap();
         let peer = Peer {
             name: "localhost",
+            pin: Option::None,
             anchors: &[],
             chain: &[],
             key: &key,
@@ -116,8 +121,8 @@ impl Pair {
         let command = CApdu::new(CLA, ins, p1, p2).with_data(data);
         let sw = match self.endpoint.hear(&mut self.room, &command, &mut None, &mut out) {
             Heard::Answer(sw) => sw,
-            Heard::Proved(since) => {
-                assert_eq!(since, SINCE);
+            Heard::Proved(proof) => {
+                assert_eq!(proof.since, SINCE);
                 StatusWord::NO_ERROR
             }
             Heard::Command => {
@@ -202,7 +207,7 @@ fn every_status_word_of_an_application_looks_the_same_outside() {
 /// What is encrypted is no message, however it looks.
 #[test]
 fn behind_our_change_of_cipher_handshake_is_opaque() {
-    let mut endpoint = Endpoint::<Done>::new(CLA, 1, Correspondence::IDENTITY);
+    let mut endpoint = Endpoint::<Done>::new(CLA, 1, &Correspondence::IDENTITY);
     let records = [
         22, 3, 3, 0, 5, 16, 0, 0, 1, 7, 20, 3, 3, 0, 1, 1, 22, 3, 3, 0, 5, 20, 0, 0, 1, 7,
     ];

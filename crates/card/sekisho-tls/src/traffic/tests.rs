@@ -45,6 +45,18 @@ fn rfc_8448_simple_handshake() {
     );
 }
 
+/// RFC 8448, 3: the exporter's master secret, made as the exporter's values are (RFC 8446, 7.1 and 7.5). What engines and servers of others make of it the sessions in `tests/` compare.
+#[test]
+fn rfc_8448_exporter_master_secret() {
+    let master = hex("18df06843d13a08bf2a449844c5f8a478001bc4d4c627984d5a41da8d0402919");
+    let transcript = hex("9608102a0f1ccc6db6250b7b7e417b1a000eaada3daae4777a7686c9ff83df13");
+    let made = expand_label(&master.try_into().unwrap(), b"exp master", &transcript, 32);
+    assert_eq!(
+        made[..],
+        hex("fe22f881176eda18eb8f44529e6792c50c9a3f89452f68d8ae311b4309d3cf50")
+    );
+}
+
 /// Two ends of one session.
 fn ends(version: Version) -> (Traffic, Traffic) {
     let direction = |byte: u8| match version {

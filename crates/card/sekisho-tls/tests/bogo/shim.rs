@@ -177,6 +177,7 @@ impl Client<'_> {
         let chain: Vec<_> = self.options.chain.iter().map(AsRef::as_ref).collect();
         let peer = Peer {
             name: &self.options.name,
+            pin: None,
             anchors: &[&self.options.trust],
             chain: &chain,
             key: &self.options.key,
@@ -274,7 +275,11 @@ impl Client<'_> {
         };
         let mut bridge = Bridge::new(Settings::DEFAULT, buffers).unwrap();
         let mut element = Element {
-            endpoint: Endpoint::new(tls_class(0).unwrap(), 1, sekisho_bridge::Correspondence::IDENTITY),
+            endpoint: Endpoint::new(
+                tls_class(0).unwrap(),
+                1,
+                &sekisho_bridge::Correspondence::IDENTITY,
+            ),
             room: Box::new(Room::new()),
             waiting: Vec::new(),
             last: StatusWord::NO_ERROR,

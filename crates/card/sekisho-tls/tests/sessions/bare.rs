@@ -3,11 +3,13 @@
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_bridge::{Correspondence, tls_class};
 use sekisho_keys::Rng;
-use sekisho_tls::{Endpoint, Heard, Peer, Room, Rustls};
+use sekisho_tls::{Endpoint, Heard, Peer, Proof, Room, Rustls};
 
 pub(crate) struct Bare {
     pub(crate) endpoint: Endpoint<Rustls>,
     pub(crate) room: Room<4096>,
+    /// How the peer was proved.
+    pub(crate) proof: Option<Box<Proof>>,
     waiting: Vec<u8>,
     sw: u16,
 }
@@ -15,8 +17,9 @@ pub(crate) struct Bare {
 impl Bare {
     pub(crate) fn new() -> Self {
         Self {
-            endpoint: Endpoint::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY),
+            endpoint: Endpoint::new(tls_class(0).unwrap(), 1, &Correspondence::IDENTITY),
             room: Room::new(),
+            proof: None,
             waiting: vec![],
             sw: 0,
         }
@@ -38,7 +41,10 @@ impl Bare {
             (0x2A, _) => self.endpoint.close(&mut self.room, command.p1, &mut out),
             _ => match self.endpoint.hear(&mut self.room, command, rng, &mut out) {
                 Heard::Answer(sw) => sw,
-                Heard::Proved(_) => StatusWord::NO_ERROR,
+                Heard::Proved(proof) => {
+                    self.proof = Some(proof);
+                    StatusWord::NO_ERROR
+                }
                 Heard::Command => {
                     let answer = application(self.room.command(1));
                     self.endpoint.answer(&mut self.room, &answer, &mut out)

@@ -28,6 +28,7 @@ pub(crate) fn peer<'a>(
 ) -> Peer<'a> {
     Peer {
         name: "localhost",
+        pin: None,
         anchors: anchor,
         chain,
         key,
@@ -315,7 +316,7 @@ fn without_randomness_there_is_no_session() {
     let pki = Pki::new();
     let key = key(&pki);
     let (anchors, chain) = ([&pki.authority.certificate[..]], [&pki.element.certificate[..]]);
-    let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY);
+    let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, &Correspondence::IDENTITY);
     let mut room = Room::<4096>::new();
     let mut out = [0; 2048];
     let mut out = Writer::new(&mut out);
@@ -359,7 +360,7 @@ fn status_words_of_the_page() {
         (&[(0xA4, 0x2A, 0x0400, &[])], 0x6A86),
     ];
     for (sent, expected) in commands {
-        let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY);
+        let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, &Correspondence::IDENTITY);
         let mut room = Room::<4096>::new();
         let mut out = [0; 4096];
         let mut out = Writer::new(&mut out);
@@ -414,7 +415,7 @@ fn a_handshake_is_bounded() {
         (0x00FF_FFFF, 1, 1),
     ] {
         let mut rng = crate::ends::Seeded(9);
-        let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, Correspondence::IDENTITY);
+        let mut endpoint = Endpoint::<Rustls>::new(tls_class(0).unwrap(), 1, &Correspondence::IDENTITY);
         let mut room = Room::<4096>::new();
         let mut out = vec![0; 4096];
         let mut out = Writer::new(&mut out);

@@ -3,7 +3,7 @@
 use crate::ends::{self, Element, Line, NOW, Pki, carry, key, version_name};
 use crate::openssl::{OpenSsl, connect, files};
 use sekisho_bridge::Ended;
-use sekisho_tls::{Peer, Version};
+use sekisho_tls::{Peer, Proof, Version};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -21,10 +21,17 @@ pub(crate) const ANSWERS: [usize; 3] = [2, 66, 2];
 /// What a session ran, and how it ended; and what it took.
 fn with_openssl(version: Version, line: Line, more: &[&str]) -> (Vec<String>, (usize, usize, usize)) {
     let pki = Pki::new();
-    let mut server = OpenSsl::new(&pki, version, more);
+    let exporter = [
+        "-keymatexport",
+        "EXPORTER-Channel-Binding",
+        "-keymatexportlen",
+        "32",
+    ];
+    let mut server = OpenSsl::new(&pki, version, &[&exporter, more].concat());
     let key = key(&pki);
     let peer = Peer {
         name: "localhost",
+        pin: None,
         anchors: &[&pki.authority.certificate],
         chain: &[&pki.element.certificate],
         key: &key,
@@ -67,6 +74,7 @@ fn with_openssl(version: Version, line: Line, more: &[&str]) -> (Vec<String>, (u
         let at = rest.windows(answer.len()).position(|bytes| bytes == answer);
         rest = &rest[at.unwrap() + answer.len()..];
     }
+    is_proof(&element.se.proof.take().unwrap(), &pki, version, &said);
     println!(
         "{} {line:?}: {:?} (APDUs, bytes to the SE, from it), the handshake {:?}",
         version_name(version),
@@ -74,6 +82,20 @@ fn with_openssl(version: Version, line: Line, more: &[&str]) -> (Vec<String>, (u
         element.handshake.unwrap()
     );
     (element.trace, element.handshake.unwrap())
+}
+
+/// The certificate is the server's; the exporter value is what `s_server` says too (RFC 9266).
+fn is_proof(proof: &Proof, pki: &Pki, version: Version, said: &[u8]) {
+    assert_eq!(
+        proof.certificate,
+        sekisho_keys::sha256(&[&pki.server.certificate])
+    );
+    assert_eq!(proof.exporter.is_some(), version == Version::Tls13);
+    if let Some(value) = proof.exporter {
+        let value: String = value.iter().map(|byte| format!("{byte:02X}")).collect();
+        let line = format!("Keying material: {value}\n");
+        assert!(String::from_utf8_lossy(said).contains(&line), "{line}");
+    }
 }
 
 /// Figures 12 and 13, message by message, in the order of RFC 5246.
@@ -175,6 +197,7 @@ fn rustls_in_both_versions() {
             let element_key = ends::key(&pki);
             let peer = Peer {
                 name: "localhost",
+                pin: None,
                 anchors: &[&pki.authority.certificate],
                 chain: &[&pki.element.certificate],
                 key: &element_key,
@@ -232,6 +255,7 @@ fn gnutls_in_both_versions() {
         let key = key(&pki);
         let peer = Peer {
             name: "localhost",
+            pin: None,
             anchors: &[&pki.authority.certificate],
             chain: &[&pki.element.certificate],
             key: &key,
