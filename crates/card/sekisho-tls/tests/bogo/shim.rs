@@ -1,4 +1,4 @@
-//! A shim for the TLS runner of BoringSSL (`tests/interop/bogo.sh`): the runner is the server, and says in its arguments what the client is to be. The engine behind the device's bridge and the SE's pieces, or with
+//! A shim for the TLS runner of BoringSSL (`tests/interop/bogo.py`): the runner is the server, and says in its arguments what the client is to be. The engine behind the device's bridge and the SE's pieces, or with
 //! records as they come: what the runner says of the one it is to say of the other.
 #![allow(
     clippy::print_stderr,
@@ -392,7 +392,7 @@ fn next(stream: &mut TcpStream) -> Option<Vec<u8>> {
 }
 
 #[test]
-#[ignore = "the runner starts it: tests/interop/bogo.sh"]
+#[ignore = "the runner starts it: tests/interop/bogo.py"]
 fn shim() {
     let options = Options::read(&env::var("BOGO_ARGS").unwrap());
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
