@@ -248,6 +248,37 @@ fn sixteen_places_for_two_thousand_records_bound_what_is_read() {
     assert!(half.get.0 <= 150 && half.get.1 < reads.get.1 && half.open < 3 * 2000);
 }
 
+/// Pages closed with directories of several blocks: some 190 records each, of which the index has four. Each is found, and no other, before and behind a start.
+#[test]
+fn a_directory_of_several_blocks_lists_every_record_once() {
+    type Few = Ram<4, 8, 16>;
+    let mut flash = RamFlash::new(4096, 8);
+    let mut store = Store::<Few>::format(&mut flash, 0..8).unwrap();
+    let value = |index: u16| index.to_be_bytes();
+    for index in 0..600 {
+        store
+            .commit(&mut flash, &[Op::Put(key(index), &value(index))])
+            .unwrap();
+    }
+    for _ in 0..2 {
+        for index in 0..620 {
+            let mut out = [0; 2];
+            let found = store.get(&flash, key(index), &mut out).unwrap();
+            assert_eq!(found.map(|_| out), (index < 600).then(|| value(index)), "{index}");
+        }
+        store = Store::open(&mut flash, 0..8).unwrap();
+    }
+    // And taken away, all but each seventh.
+    for index in (0..600).filter(|index| index % 7 != 0) {
+        store.commit(&mut flash, &[Op::Remove(key(index))]).unwrap();
+    }
+    let store = Store::<Few>::open(&mut flash, 0..8).unwrap();
+    for index in 0..600 {
+        let found = store.get(&flash, key(index), &mut [0; 2]).unwrap();
+        assert_eq!(found.is_some(), index % 7 == 0, "{index}");
+    }
+}
+
 /// Any one word of another value: an error, or what it held.
 fn damage<M: Memory>() {
     let mut flash = RamFlash::new(256, 8);
