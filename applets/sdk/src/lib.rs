@@ -53,6 +53,8 @@ unsafe extern "C" {
     fn host_more() -> i32;
     #[link_name = "caller"]
     fn host_caller(at: *mut u8, room: usize) -> i32;
+    #[link_name = "announce"]
+    fn host_announce(at: *const u8, len: usize) -> i32;
 }
 
 /// Without a secure element there are no records: for tests of a part's own logic on the machine where it is written.
@@ -88,11 +90,14 @@ mod nothing {
     pub(crate) unsafe fn host_caller(_: *mut u8, _: usize) -> i32 {
         0
     }
+    pub(crate) unsafe fn host_announce(_: *const u8, _: usize) -> i32 {
+        -2
+    }
 }
 #[cfg(not(target_arch = "wasm32"))]
 use nothing::{
-    host_caller, host_forward, host_get, host_more, host_put, host_random, host_remove, host_transient_get,
-    host_transient_put, host_version,
+    host_announce, host_caller, host_forward, host_get, host_more, host_put, host_random, host_remove,
+    host_transient_get, host_transient_put, host_version,
 };
 
 /// Version of this part, as its manifest says.
@@ -175,6 +180,16 @@ pub fn caller(room: &mut [u8; 16]) -> &[u8] {
         .ok()
         .and_then(|len| room.get(..len))
         .unwrap_or_default()
+}
+
+/// Asks that the device be told, when the reader has gone, what this application says of its visit: up to 32 bytes, the last ones that are said, if the command succeeds.
+/// [`CONDITIONS_NOT_SATISFIED`] when no contactless reader has sent the command, when another application has called this one, and for more bytes.
+pub fn announce(parameters: &[u8]) -> Result<(), StatusWord> {
+    // SAFETY: the host reads `len` bytes at a pointer that is good for them.
+    match unsafe { host_announce(parameters.as_ptr(), parameters.len()) } {
+        0 => Ok(()),
+        _ => Err(CONDITIONS_NOT_SATISFIED),
+    }
 }
 
 /// Why a part is called again.

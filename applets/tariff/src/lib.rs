@@ -8,12 +8,14 @@
 //! | 20 | DRAW | units(2) | credit(4), register of the meter(4); 6A88 without a meter; 6985 when the credit does not pay it; the meter's own word when it refuses |
 //! | 30 | TABLE | - | price of 1 to 500 units(4 each), in pieces of 50 |
 //!
+//! What PAY IN and DRAW leave of the credit, the device is told too when a contactless reader has asked for it.
+//!
 //! Record 0 is the AID, record 1 the price, record 2 the credit. The state of a session: units that are being drawn(2), or how many prices have been given(2).
 #![no_std]
 
 use os_part_sdk::{
     Answer, CONDITIONS_NOT_SATISFIED, Command, INCORRECT_DATA, INS_NOT_SUPPORTED, NO_ERROR, Resume,
-    StatusWord, WRONG_LENGTH, forward, get, more, os_part, put, read, transient_get, transient_put,
+    StatusWord, WRONG_LENGTH, announce, forward, get, more, os_part, put, read, transient_get, transient_put,
 };
 
 const METER: u32 = 0;
@@ -36,6 +38,12 @@ fn price(units: u16) -> u32 {
 
 fn credit() -> u32 {
     get(CREDIT).map_or(0, u32::from_be_bytes)
+}
+
+/// Answers with a credit. The device that a reader has used hears it too; anybody else's does not, and that is no error.
+fn tell(credit: u32, answer: &mut Answer<'_>) -> Result<(), StatusWord> {
+    let _ = announce(&credit.to_be_bytes());
+    answer.push_u32(credit)
 }
 
 /// Says at once whether it can be paid; it is paid when the meter has counted it.
@@ -73,7 +81,7 @@ fn process(command: &Command<'_>, answer: &mut Answer<'_>) -> Result<StatusWord,
             let sum = credit().checked_add(u32::from_be_bytes(amount));
             let sum = sum.ok_or(INCORRECT_DATA)?;
             put(CREDIT, &sum.to_be_bytes())?;
-            answer.push_u32(sum)?;
+            tell(sum, answer)?;
         }
         0x20 => return draw(command.data.try_into().map_err(|_| WRONG_LENGTH)?),
         0x30 => return table(answer, 0),
@@ -94,7 +102,7 @@ fn resume(why: Resume<'_>, answer: &mut Answer<'_>) -> Result<StatusWord, Status
                 .checked_sub(price(number))
                 .ok_or(CONDITIONS_NOT_SATISFIED)?;
             put(CREDIT, &left.to_be_bytes())?;
-            answer.push_u32(left)?;
+            tell(left, answer)?;
             answer.push(data)?;
             Ok(NO_ERROR)
         }

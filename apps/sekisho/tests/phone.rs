@@ -50,6 +50,11 @@ fn five_talk_at_once_and_each_is_answered_by_its_container() {
         );
         least = least.min(talk["commands"].as_u64().unwrap());
     }
+    // What the reader has paid, the phone hears when it goes: all but the last time, and each time right.
+    let note = said[3]["note"].as_str().unwrap();
+    let rounds = said[3]["rounds"].as_u64().unwrap();
+    let heard = format!("the phone was told {} times what it had paid", rounds - 1);
+    assert_eq!(note, heard);
     // At once: even the quietest one is in between the others' commands, not behind them.
     assert!(report["changes_of_speaker"].as_u64().unwrap() > least, "{report}");
     let ids: Vec<_> = report["containers"]

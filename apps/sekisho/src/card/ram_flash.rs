@@ -48,10 +48,10 @@ impl RamFlash {
         }
     }
 
-    /// A blank flash in which an SE of this profile has room: its store and two slots, each rounded up to whole pages.
+    /// A blank flash in which an SE of this profile has room: its store, two slots and what is for load files, each rounded up to whole pages.
     pub(crate) fn for_profile(profile: &Profile) -> Self {
-        let bytes = profile.store_bytes + 2 * profile.slot_bytes;
-        Self::new(PAGE, bytes.div_ceil(PAGE) + 2)
+        let bytes = profile.store_bytes + 2 * profile.slot_bytes + profile.area_bytes;
+        Self::new(PAGE, bytes.div_ceil(PAGE) + 3)
     }
 
     /// Cuts the power inside the `operations`-th write or erasure from now, counted from 0; `seed` says at which word, and how it tears.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sekisho_nvm::Flash;
 use sekisho_os::{Interface, Profile, Protocol, SecureElement};
-use sekisho_transport::CardSide;
+use sekisho_transport::{CardSide, Transaction};
 
 use super::element::{CardPlatform, CardSe, SystemRng};
 use super::file_flash::FileFlash;
@@ -62,6 +62,7 @@ impl<F: Flash> SharedSe<F> {
         OnLine {
             se: self.clone(),
             protocol,
+            told: None,
         }
     }
 }
@@ -100,6 +101,8 @@ impl<F: Anew> Shared<F> {
 pub(crate) struct OnLine<F: Flash> {
     se: SharedSe<F>,
     protocol: Protocol,
+    /// What an application has said of the last command.
+    told: Option<Transaction>,
 }
 
 impl<F: Anew> CardSide for OnLine<F> {
@@ -137,7 +140,16 @@ impl<F: Anew> CardSide for OnLine<F> {
             Some(_) => return 0,
             None => drop(shared.power(self.protocol, true)),
         }
-        shared.se.transmit(interface(self.protocol), capdu, out)
+        let len = shared.se.transmit(interface(self.protocol), capdu, out);
+        self.told = shared.se.announcement().map(|told| Transaction {
+            aid: told.aid().as_bytes().to_vec(),
+            parameters: told.parameters().to_vec(),
+        });
+        len
+    }
+
+    fn announcement(&mut self) -> Option<Transaction> {
+        self.told.take()
     }
 }
 

@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args as ClapArgs;
+use sekisho_apdu::Aid;
 use sekisho_applets::file_system::image::Image;
 use sekisho_device::{Agent, HttpsBackend, HttpsConfig, LinkToken, MemorySpool, Pace};
 use sekisho_hsm::{Hsm, KVN_SCP};
 use sekisho_keys::{AesKey, KeySet, Rng as _};
 use sekisho_link::{Manifest, SeId};
 use sekisho_messaging::setup::Policy;
-use sekisho_os::Protocol;
+use sekisho_os::{ContainerId, FactoryApplication, LoadFile, Module, Protocol};
 use sekisho_scp::ScpParameter;
 use sekisho_transport::{Card as _, LinkAddress, Stop};
 
@@ -43,6 +44,11 @@ const IMAGE_KIB: u32 = 24;
 const BLOCKS: Option<NonZeroU16> = NonZeroU16::new(3);
 /// Whoever talks rests so long between two rounds.
 const REST: Duration = Duration::from_millis(2);
+/// What the contactless reader pays into, and its name.
+const TARIFF: &[u8] = include_bytes!("../../../../applets/prebuilt/tariff.wasm");
+const LOAD_FILE: [u8; 6] = [0xF0, b'S', b'K', b'P', b'A', b'Y'];
+/// Pages of flash for it in each container.
+const LOAD_PAGES: u8 = 4;
 /// Nobody talks longer.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -177,20 +183,33 @@ fn tee(known: &Known, wire: &mut Wire) -> Said {
     said
 }
 
-/// The contactless reader: a tap in each round, of type A and B in turn, and away again.
+/// The contactless reader: a tap in each round, of type A and B in turn, and away again. What it has paid the phone is told when it goes.
 fn nfc_reader(known: &Known, wires: &mut [Wire; 2]) -> Said {
-    rounds(known, Who::NfcReader, |round| {
+    let mut paid: Option<[u8; 4]> = None;
+    let mut told = 0_u32;
+    let mut said = rounds(known, Who::NfcReader, |round| {
         let [even, odd] = &mut *wires;
         let wire = if round % 2 == 0 { even } else { odd };
         wire.reset()?;
         known.meet(wire)?;
+        if let Some(paid) = paid {
+            let heard = wire.told();
+            let is_right = heard
+                .as_ref()
+                .is_some_and(|told| told.aid == talk::TICKETS && told.parameters == paid);
+            ensure!(is_right, "{paid:02X?} was paid, and the phone heard {heard:02X?}");
+            told += 1;
+        }
+        paid = Some(talk::pay(wire)?);
         let mut messaging = Messaging::open(wire, &known.mkey)?;
         // Nobody writes there.
         let read = messaging.read(wire, 64)?;
         ensure!(read == [0; 8], "{read:02X?} was read where nobody writes");
         wire.leave()?;
         Ok(())
-    })
+    });
+    said.note = format!("the phone was told {told} times what it had paid");
+    said
 }
 
 /// The rich operating system, and between its rounds the agent in it, through which the remote server brings the OS part a new version.
@@ -306,7 +325,7 @@ fn talk_at_once(args: &Args, system: &System) -> Result<Report> {
 
 /// An embedded SE with two containers, whose keys are the HSM's and each its own; with MKEY of the first one's file system.
 fn secure_element(system: &System, se_ids: &[SeId; 2]) -> Result<(SharedSe<RamFlash>, AesKey)> {
-    let kind = Kind::asked(Some(ProductName::Ese), Some(2), None, false).unwrap_or(Kind::PLAIN);
+    let kind = Kind::asked(Some(ProductName::Ese), Some(2), Some(LOAD_PAGES), false).unwrap_or(Kind::PLAIN);
     let profile = kind.profile();
     let random = || {
         let mut key = [0; 16];
@@ -334,10 +353,26 @@ fn secure_element(system: &System, se_ids: &[SeId; 2]) -> Result<(SharedSe<RamFl
     });
     let persos = persos.collect::<Result<Vec<_>>>()?;
     let flash = RamFlash::for_profile(&profile);
+    let load_file = Aid::new(&LOAD_FILE).context("a load file without a name")?;
+    let file = LoadFile {
+        aid: load_file,
+        module_aid: load_file,
+        version: 1,
+        image: TARIFF,
+    };
+    let paid_into = FactoryApplication {
+        aid: Aid::new(&talk::TICKETS).context("an application without a name")?,
+        load_file,
+        module: Module::LOADED,
+        records: &[],
+    };
     let made = Perso::lend(&persos, &FirstPart::new()?, Policy::new(), |personalisations| {
         element::start_as::<CardPlatform<RamFlash>>(flash, &profile, personalisations)
     })?;
-    let (se, _) = made.context("the secure element does not start")?;
+    let (mut se, _) = made.context("the secure element does not start")?;
+    se.load_file(ContainerId::ESE, &file)
+        .and_then(|()| se.install(ContainerId::ESE, &paid_into))
+        .map_err(|sw| anyhow!("what is paid into: {sw}"))?;
     let [mkey, _] = mkeys.map(AesKey::aes128);
     Ok((SharedSe::new(Box::new(se), profile), mkey))
 }

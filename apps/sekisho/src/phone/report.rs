@@ -122,7 +122,7 @@ impl Report {
         let said = self.rows().map(|(said, on, commands)| {
             json!({
                 "who": said.who.name(), "on": on, "meant": said.who.container(), "answered_by": said.answered,
-                "rounds": said.rounds, "commands": commands, "right": said.is_right(), "wrong": said.wrong,
+                "rounds": said.rounds, "commands": commands, "right": said.is_right(), "wrong": said.wrong, "note": said.note,
             })
         });
         json!({

@@ -22,6 +22,8 @@ use crate::reader::{Opening, Setup};
 const COMMON: [u8; 8] = [0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00];
 /// The OS part.
 const PART: [u8; 7] = [0xF0, b'S', b'K', b'O', b'S', 0x00, 0x01];
+/// What the contactless reader pays into: a tariff (`docs/spec/applications.md`).
+pub(super) const TICKETS: [u8; 7] = [0xF0, b'S', b'K', b'P', b'A', b'Y', 0x01];
 /// Nobody has it.
 const NOBODYS: [u8; 5] = [0xF0, 0x11, 0x22, 0x33, 0x44];
 /// Bytes that are written and read again.
@@ -111,6 +113,21 @@ impl Messaging {
     pub(super) fn read(&mut self, wire: &mut Wire, offset: u8) -> Result<Vec<u8>> {
         self.send(wire, &[0x00, 0xB0, 0x81, offset, 8])
     }
+}
+
+/// Pays one unit in at the application that the device is told of: the credit.
+pub(super) fn pay(wire: &mut Wire) -> Result<[u8; 4]> {
+    let sw = select(wire, &TICKETS)?;
+    ensure!(
+        sw == 0x9000,
+        "SELECT of what is paid into on {}: {sw:04X}",
+        wire.name()
+    );
+    let credit = ask(wire, &[0x80, 0x14, 0x00, 0x00, 0x04, 0, 0, 0, 1, 0x00], "PAY IN")?;
+    let Ok(credit) = credit.try_into() else {
+        bail!("a credit of another length");
+    };
+    Ok(credit)
 }
 
 /// A secure channel with the root of a container: whoever has another container's keys does not get that far.

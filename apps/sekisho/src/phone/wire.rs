@@ -14,7 +14,7 @@ use sekisho_messaging::setup::INS_SESSION_KEY_DECRYPTION;
 use sekisho_os::Protocol;
 use sekisho_transport::{
     Card, CardLine, CardSide, DeviceLine, Lines, LinkAddress, LinkCard, LinkListener, NodeAddress, Stop,
-    TransportError, serve_link,
+    Transaction, TransportError, serve_link,
 };
 
 use crate::card::element::SystemRng;
@@ -180,6 +180,10 @@ impl CardSide for Side {
         std::thread::yield_now();
         len
     }
+
+    fn announcement(&mut self) -> Option<Transaction> {
+        self.line.announcement()
+    }
 }
 
 /// A wire on one protocol, by its own frames.
@@ -299,6 +303,12 @@ impl Wire {
     /// What it is plugged into, for errors.
     pub(super) fn name(&self) -> &'static str {
         name(self.protocol)
+    }
+
+    /// What the secure element has said last of a reader's visit to the device that the wire is in.
+    pub(super) fn told(&self) -> Option<Transaction> {
+        let card = self.card.lock().unwrap_or_else(PoisonError::into_inner);
+        card.transaction()
     }
 
     fn lock(&self) -> Result<MutexGuard<'_, LinkCard>, TransportError> {

@@ -325,8 +325,13 @@ const TARIFF: &[u8] = include_bytes!("../../../../applets/prebuilt/tariff.wasm")
 
 /// The meter of the page as APPLICATION, the tariff as OTHER.
 fn tariff() -> Card {
+    with_tariff(METER)
+}
+
+/// A module as APPLICATION, the tariff as OTHER.
+fn with_tariff(module: &[u8]) -> Card {
     let mut card = card();
-    load(&mut card, ESE, METER, &[APPLICATION]);
+    load(&mut card, ESE, module, &[APPLICATION]);
     let file = LoadFile {
         aid: aid(OUTER_FILE),
         ..loadable::file(TARIFF)
@@ -355,6 +360,92 @@ fn the_exchanges_of_the_page_come_out_as_it_says() {
         }
     }
     assert_eq!(exchanges, 10);
+}
+
+/// What a reader has left of its credit the device is told: in the tariff's own name, with a command that succeeds, and for that command alone. Where nobody but the device could
+/// have sent it, and where an application has called the tariff, there is nothing to tell.
+#[test]
+fn the_tariff_says_what_a_reader_has_paid() {
+    const READER: Interface = Interface::Swp;
+    let told = |card: &Card| {
+        let told = card.announcement();
+        told.map(|told| (told.aid().as_bytes().to_vec(), told.parameters().to_vec()))
+    };
+    let mut card = tariff();
+    for (interface, is_told) in [(FIRST, false), (Interface::ApduGate, false), (READER, true)] {
+        select(&mut card, interface, OTHER);
+        let answer = ask(&mut card, interface, 0x14, &[0, 0, 0, 100]);
+        assert_eq!(sw(&answer), 0x9000, "{interface:?}");
+        let credit = answer[..4].to_vec();
+        assert_eq!(
+            told(&card),
+            is_told.then(|| (OTHER.to_vec(), credit)),
+            "{interface:?}"
+        );
+    }
+    for (ins, data, word) in [
+        (0x12, &[0_u8, 3][..], 0x9000),
+        (0x14, &[0xFF; 4], 0x6A80),
+        (0x14, &[1], 0x6700),
+    ] {
+        assert_eq!(sw(&ask(&mut card, READER, 0x14, &[0; 4])), 0x9000);
+        assert!(told(&card).is_some());
+        assert_eq!(sw(&ask(&mut card, READER, ins, data)), word);
+        assert_eq!(told(&card), None);
+    }
+    // Behind the meter's answer it is the reader's word as well.
+    assert_eq!(sw(&ask(&mut card, READER, 0x10, APPLICATION)), 0x9000);
+    let answer = ask(&mut card, READER, 0x20, &[0, 10]);
+    assert_eq!((sw(&answer), &answer[..4]), (0x9000, &[0, 0, 1, 0x0E][..]));
+    assert_eq!(told(&card), Some((OTHER.to_vec(), answer[..4].to_vec())));
+    assert_eq!(sw(&ask(&mut card, READER, 0x20, &[0, 0])), 0x6A80);
+    assert_eq!(told(&card), None);
+    // Called by another application it has no word.
+    let mut card = with_tariff(&outer(OTHER));
+    select(&mut card, READER, APPLICATION);
+    let forwarded = [0x80, FORWARD, PASS, 0, 10, 0x80, 0x14, 0, 0, 4, 0, 0, 0, 1, 0];
+    let answer = card.transmit_to(READER, &forwarded);
+    assert_eq!((sw(&answer), told(&card)), (0x9000, None));
+}
+
+/// Bytes that are too many or nowhere are refused, or trap.
+#[test]
+fn what_the_device_is_told_has_a_bound() {
+    for (at, len, answer) in [
+        (0_i32, 0_i32, Some(0_i32)),
+        (0, 32, Some(0)),
+        (65_504, 32, Some(0)),
+        (0, 33, Some(-2)),
+        (-1, -1, Some(-2)),
+        (65_505, 32, None),
+        (-1, 1, None),
+    ] {
+        let wanted = answer.unwrap_or(0);
+        let module = wat::parse_str(format!(
+            r#"(module
+            (import "sekisho" "announce" (func $announce (param i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "abi") (result i32) i32.const 3)
+            (func (export "transient") (result i32) i32.const 0)
+            (func (export "buffer") (result i32) i32.const 0)
+            (func (export "process") (param i32) (result i32)
+                (if (i32.ne (call $announce (i32.const {at}) (i32.const {len})) (i32.const {wanted})) (then (loop $l (br $l))))
+                (i32.store16 (i32.const 0) (i32.const 0x0090)) (i32.const 2)))"#
+        ));
+        let mut card = card();
+        load(&mut card, ESE, &module.unwrap(), &[APPLICATION]);
+        select(&mut card, Interface::Swp, APPLICATION);
+        let word = sw(&ask(&mut card, Interface::Swp, 0x10, &[]));
+        assert_eq!(word, if answer.is_some() { 0x9000 } else { 0x6F00 }, "{at} {len}");
+        let told = card.announcement().map(|told| told.parameters().len());
+        assert_eq!(
+            told,
+            answer
+                .and_then(|_| usize::try_from(len).ok())
+                .filter(|_| answer == Some(0)),
+            "{at} {len}"
+        );
+    }
 }
 
 #[test]

@@ -196,6 +196,9 @@ pub(crate) struct Effects {
     pub(crate) revoked: [Option<Revoked>; REVOKED_MAX],
     /// The pairing data from here on.
     pub(crate) pairing: Option<PairingState>,
+    /// What the device is to be told when the reader has gone.
+    #[cfg(feature = "os-part")]
+    pub(crate) announced: Option<crate::announcement::Announcement>,
     /// Goes into the keys of secure messaging, from the next command on.
     pub(crate) refresh: Option<Zeroizing<[u8; 32]>>,
 }

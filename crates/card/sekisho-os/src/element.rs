@@ -84,6 +84,10 @@ impl<P: Platform> SecureElement<P> {
         let has_no_keys = self.core.interfaces.secure.is_empty() && self.core.interfaces.messaging.is_empty();
         self.buffers.scratch.staged.worked = false;
         self.buffers.scratch.staged.depth = Depth::Unknown;
+        #[cfg(feature = "os-part")]
+        {
+            self.core.announced = None;
+        }
         let len = self.answer(interface, capdu, out);
         if self.core.unpaired != [false; Interface::COUNT] {
             self.reset_unpaired();
@@ -323,6 +327,12 @@ impl<P: Platform> SecureElement<P> {
     /// Whether the SE is off, or the flash has failed: every command is answered 6581, until the SE is booted again.
     pub const fn has_failed(&self) -> bool {
         !self.core.on
+    }
+
+    /// What an application has asked, in the command that was processed last, that the device be told when the reader has gone: what carries the command to the device does it.
+    #[cfg(feature = "os-part")]
+    pub const fn announcement(&self) -> Option<&crate::announcement::Announcement> {
+        self.core.announced.as_ref()
     }
 
     /// What is known of the active OS part; `None` when there is none.

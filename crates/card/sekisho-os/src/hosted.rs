@@ -32,6 +32,13 @@ pub(crate) fn process<const SESSIONS: usize>(
         number: context.session,
         version: placed.version,
     };
+    #[cfg(feature = "os-part")]
+    let announces = {
+        // Of what a reader does, and whoever it has selected: who is called by another application has no word of its own.
+        let is_visit = |place: crate::Place| place.interface.is_contactless() && !place.is_inside();
+        matches!(context.caller, Caller::Interface(place) if is_visit(place))
+            && !matches!(asked, Asked::Resume(Resume::Piece))
+    };
     let mut block = kept.begin(session);
     let mut around = Around {
         records: &mut context.records,
@@ -41,9 +48,20 @@ pub(crate) fn process<const SESSIONS: usize>(
         caller,
         pieces: context.pieces,
         writes,
+        #[cfg(feature = "os-part")]
+        announces,
+        #[cfg(feature = "os-part")]
+        announced: None,
     };
     let (came, failure) = part::process(&mut around, placed, asked, out);
+    #[cfg(feature = "os-part")]
+    let announced = around.announced.take();
     kept.end(session, &block);
+    #[cfg(feature = "os-part")]
+    if let Some(said) = announced.filter(|_| came.is_ok()) {
+        let announcement = crate::announcement::Announcement::new(context.entry.aid, said);
+        context.system.effects.announced = Some(announcement);
+    }
     let next = match came {
         Ok(Came::Word(sw)) => Ok(Next::Done(sw)),
         Ok(Came::More) => Ok(Next::More),

@@ -49,6 +49,8 @@
 #[cfg(test)]
 extern crate std;
 
+#[cfg(feature = "os-part")]
+mod announcement;
 mod application;
 mod authorisation;
 mod broadcast;
@@ -111,6 +113,8 @@ mod tls_inside;
 )]
 mod transient;
 
+#[cfg(feature = "os-part")]
+pub use announcement::{ANNOUNCEMENT_MAX, Announcement};
 #[cfg(feature = "tls")]
 pub use application::Tls;
 pub use application::{Application, Applications, Context, MESSAGING_POLICY};

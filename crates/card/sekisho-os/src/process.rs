@@ -239,6 +239,8 @@ impl<P: Platform> Core<P> {
                 self.open_messaging(place, &mut effects);
             }
             self.end_revoked(place, &effects);
+            #[cfg(feature = "os-part")]
+            self.announced.clone_from(&effects.announced);
         }
     }
 

@@ -53,6 +53,9 @@ pub(crate) struct Core<P: Platform> {
     pub(crate) unpaired: [bool; Interface::COUNT],
     /// A command has changed a registry: what it has made secure-only is left behind its answer.
     pub(crate) changed: bool,
+    /// What an application has asked in this command that the device be told.
+    #[cfg(feature = "os-part")]
+    pub(crate) announced: Option<crate::announcement::Announcement>,
     /// Who is speaking in the TLS session whose command is processed.
     #[cfg(feature = "tls")]
     pub(crate) speaking: Option<crate::tls_inside::Speaking>,
@@ -144,6 +147,8 @@ impl<P: Platform> Core<P> {
             },
             loader: Loader::NEW,
             unpaired: [false; Interface::COUNT],
+            #[cfg(feature = "os-part")]
+            announced: None,
             changed: false,
             #[cfg(feature = "tls")]
             speaking: None,

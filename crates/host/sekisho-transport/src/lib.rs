@@ -26,5 +26,5 @@ pub use link::{
     serve_link,
 };
 pub use pcsc_card::PcscCard;
-pub use serve::{CardSide, Served, Stop, serve_listener, serve_vpcd};
+pub use serve::{CardSide, Served, Stop, Transaction, serve_listener, serve_vpcd};
 pub use socket_card::SocketCard;

@@ -44,6 +44,20 @@ pub trait CardSide {
 
     /// Processes one C-APDU, or what stands in its place; writes the R-APDU to `out` (65,535 bytes) and returns its length, at least 2.
     fn transmit(&mut self, capdu: &[u8], out: &mut [u8]) -> usize;
+
+    /// What an application that has just answered has to say to the device of a reader's visit, once.
+    fn announcement(&mut self) -> Option<Transaction> {
+        None
+    }
+}
+
+/// What a secure element says to its device of a reader's visit (ETSI TS 102 622, EVT_TRANSACTION).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// The application, 5 to 16 bytes.
+    pub aid: Vec<u8>,
+    /// What it says, up to 32 bytes.
+    pub parameters: Vec<u8>,
 }
 
 /// What happens to the connection, to be told to the operator.

@@ -132,6 +132,76 @@ fn card_gates_do_as_the_table_says() {
     }
 }
 
+/// What an application has to say of a reader's visit goes to the terminal when the reader goes, in the place of what was selected: the last that was said with an answer,
+/// within its bounds, and once.
+#[test]
+fn the_connectivity_gate_is_told_what_an_application_says() {
+    const AID: [u8; 5] = [0xA0, 0, 0, 1, 0x51];
+    const OTHER: [u8; 16] = [0xF0; 16];
+    let none: &[(&[u8], &[u8])] = &[];
+    let longest = [0x5A; hci::PARAMETERS_MAX];
+    let whole = format!("84528110{}8220{}", "F0".repeat(16), "5A".repeat(32));
+    for (said, told) in [
+        (none, "84528105A000000151"),
+        (&[(&AID, &[1, 2])], "84528105A00000015182020102"),
+        (&[(&AID, &[])], "84528105A0000001518200"),
+        (&[(&AID, &[1]), (&OTHER, &longest)], &whole),
+        (
+            &[(&AID, &[1]), (&AID, &[0; hci::PARAMETERS_MAX + 1])],
+            "84528105A000000151820101",
+        ),
+        (&[(&AID[..4], &[1]), (&[0xF0; 17], &[1])], "84528105A000000151"),
+    ] {
+        let mut card = standing_card();
+        for heard in ["8251", "8253"] {
+            assert_eq!(card_says(&mut card, heard), "");
+        }
+        // Nobody has asked.
+        card.announce(&AID, &[9]);
+        for (aid, parameters) in said {
+            assert_eq!(card_says(&mut card, "8250801400000400000001 00"), "");
+            assert!(card.reader_command().is_some());
+            card.take_reader();
+            card.announce(aid, parameters);
+            card.answer_reader(&[0x90, 0x00]);
+            assert_eq!(card_says(&mut card, ""), "82509000");
+        }
+        // Of whatever is selected behind it the terminal is told where nothing was said.
+        assert_eq!(card_says(&mut card, "825000A4040005A000000151 00"), "");
+        card.take_reader();
+        card.answer_reader(&[0x6F, 7, 0x84, 5, 0xA0, 0, 0, 1, 0x51, 0x90, 0]);
+        assert_eq!(card_says(&mut card, ""), "82506F078405A0000001519000");
+        let mut all = card_says(&mut card, "8252");
+        loop {
+            let rest = card_says(&mut card, "");
+            if rest.is_empty() {
+                break;
+            }
+            all += &rest[2..];
+        }
+        assert_eq!(all[2..], told[2..]);
+        assert_eq!(card_says(&mut card, "8254"), "", "once");
+    }
+    // A command that a reader has left behind says nothing, and another reader's visit is another one.
+    let mut card = standing_card();
+    for heard in ["8253", "825080140000 00"] {
+        assert_eq!(card_says(&mut card, heard), "");
+    }
+    card.take_reader();
+    assert_eq!(card_says(&mut card, "8252"), "");
+    card.announce(&AID, &[1]);
+    card.answer_reader(&[0x90, 0x00]);
+    for heard in ["8253", "825080140000 00"] {
+        assert_eq!(card_says(&mut card, heard), "");
+    }
+    card.take_reader();
+    card.announce(&AID, &[2]);
+    card.answer_reader(&[0x90, 0x00]);
+    assert_eq!(card_says(&mut card, ""), "82509000");
+    assert_eq!(card_says(&mut card, "8353"), "");
+    assert_eq!(card_says(&mut card, "8352"), "");
+}
+
 /// The terminal is told of the application that answered SELECT, when the reader goes, once; not of what only looks like FCI, and not of what came before the field.
 #[test]
 fn the_connectivity_gate_is_told_what_a_reader_has_used() {

@@ -4,6 +4,7 @@ use sekisho_apdu::{Aid, CApdu};
 use sekisho_wasm::{Budget, Bytes, Exhausted, Host, Import, Memory, OutOfBounds, Trap};
 use zeroize::Zeroize;
 
+use crate::announcement::{ANNOUNCEMENT_MAX, Said};
 use crate::call::{CALL_COMMAND_MAX, CallCommand};
 use crate::transient::{Block, TRANSIENT};
 
@@ -46,6 +47,9 @@ pub(super) struct Part {
     forward: Option<(Aid, usize)>,
     /// Whether the answer goes on behind this piece.
     pub(super) more: bool,
+    /// Whether the device can be told something, and what it is to be told.
+    pub(super) may_announce: bool,
+    pub(super) announced: Option<Said>,
 }
 
 /// A change of a record: its index, and its value or that it is removed.
@@ -69,6 +73,8 @@ impl Part {
             room: None,
             forward: None,
             more: false,
+            may_announce: false,
+            announced: None,
         }
     }
 
@@ -238,6 +244,18 @@ impl Part {
         if self.more { 0 } else { REFUSED }
     }
 
+    /// Keeps what the device is to be told, in the place of what was said before.
+    fn announce(&mut self, at: i32, len: i32, memory: &dyn Memory) -> Result<i32, Trap> {
+        let len = unsigned(len);
+        let mut bytes = [0; ANNOUNCEMENT_MAX];
+        let Some(room) = bytes.get_mut(..len).filter(|_| self.may_announce) else {
+            return Ok(REFUSED);
+        };
+        memory.read(at.cast_unsigned(), room).map_err(outside)?;
+        self.announced = Some(Said { bytes, len });
+        Ok(0)
+    }
+
     fn caller(&self, at: i32, room: i32, memory: &mut dyn Memory) -> Result<i32, Trap> {
         let aid = self.caller.as_ref().map_or(&[][..], Aid::as_bytes);
         if aid.len() > unsigned(room) {
@@ -287,6 +305,7 @@ impl Host for Part {
         import("forward", 4),
         import("more", 0),
         import("caller", 2),
+        import("announce", 2),
     ];
 
     fn call(&mut self, index: usize, args: &[i32; 4], memory: &mut dyn Memory) -> Result<i32, Trap> {
@@ -302,6 +321,7 @@ impl Host for Part {
             7 => self.forward((a, b), (c, d), memory),
             8 => Ok(self.more()),
             9 => self.caller(a, b, memory),
+            10 => self.announce(a, b, memory),
             _ => Err(Trap::Host),
         }
     }

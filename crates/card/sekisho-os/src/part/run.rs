@@ -11,6 +11,7 @@ use super::{
     ABI_TRANSIENT, BUFFER, FUEL, Instance, PartFailure, Placed, Unmet, Whose, block_len, limits, make_room,
     number, part_data,
 };
+use crate::announcement::Said;
 use crate::call::{CallCommand, Resume};
 use crate::nvm::Records;
 use crate::transient::Kept;
@@ -35,6 +36,9 @@ pub(crate) struct Around<'a, 'r> {
     /// Whether its answer may come in pieces.
     pub(crate) pieces: bool,
     pub(crate) writes: Writes,
+    /// Whether the device can be told something, and what it is to be told if the answer is no error.
+    pub(crate) announces: bool,
+    pub(crate) announced: Option<Said>,
 }
 
 /// When what a module has written is written to NVM.
@@ -115,6 +119,7 @@ fn run(
     around.rng.fill(&mut part.random);
     part.caller = around.caller;
     part.may = (around.call.is_some(), around.pieces);
+    part.may_announce = around.announces;
     let mut module = load(around, placed, &budget, part)?;
     let result = call(&mut module, &mut buffer, given, asked)?;
     if !module.host(|part| around.kept.can_be(part.block())) {
@@ -248,6 +253,7 @@ fn end(
     }
     module.host(|part| keep(around.records, around.writes, placed.whose, part))?;
     out.bytes(data).map_err(|_| StatusWord::NOT_ENOUGH_MEMORY)?;
+    around.announced = module.host(|part| part.announced);
     let goes_on = module.host(|part| part.more) && sw == StatusWord::NO_ERROR && !data.is_empty();
     Ok(Ok(if goes_on { Came::More } else { Came::Word(sw) }))
 }

@@ -9,6 +9,7 @@ use sekisho_block::{Micros, Power, atr, hci};
 use super::bus::BusCard;
 use super::characters::CharacterCard;
 use super::wire::WireCard;
+use crate::serve::Transaction;
 
 /// What a secure element speaks on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,6 +93,8 @@ pub(super) trait CardEnd {
     fn command(&self) -> Option<(usize, &[u8])>;
     /// It is being run.
     fn take(&mut self, now: Micros, side: usize);
+    /// What the device is to be told when the reader has gone; said before the answer.
+    fn announce(&mut self, _side: usize, _told: &Transaction) {}
     /// Its answer.
     fn answer(&mut self, now: Micros, side: usize, answer: &[u8]);
     /// A side that the device resets, or switches off, in the protocol.

@@ -14,6 +14,7 @@ use super::device_end::{DeviceEnd, DeviceLine};
 use super::tap::{Seen, Tap};
 use crate::card::Card;
 use crate::error::{TransportError, sound_command, sound_response};
+use crate::serve::Transaction;
 use crate::stream::{is_timeout, now};
 
 /// Bytes of the longest record that a card sends: what a poll can ask for.
@@ -210,6 +211,12 @@ impl LinkCard {
             return Err(TransportError::GivenUp);
         }
         connection.act(&mut *self.end)
+    }
+
+    /// What the secure element has said last of a reader's visit on this wire (EVT_TRANSACTION), of what has come with exchanges so far.
+    #[must_use]
+    pub fn transaction(&self) -> Option<Transaction> {
+        self.end.transaction()
     }
 
     /// Goes on until something holds; the connection is given up where it does not within the time, or breaks.

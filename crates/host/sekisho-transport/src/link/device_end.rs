@@ -8,6 +8,7 @@ use sekisho_block::{Ended, Fault, Micros, Power, atr};
 use super::bus::BusDevice;
 use super::characters::CharacterDevice;
 use super::wire::{Face, WireDevice};
+use crate::serve::Transaction;
 
 /// What a reader speaks on a link, and with whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -122,6 +123,10 @@ pub(super) trait DeviceEnd: Send {
     fn ended(&self) -> Option<Ended<'_>>;
     /// Resets the card.
     fn reset(&mut self, now: Micros);
+    /// What the card has said last of a reader's visit.
+    fn transaction(&self) -> Option<Transaction> {
+        None
+    }
     /// Another end of the same wire speaks from here on; false where there is none.
     fn turn_to(&mut self, _: DeviceLine) -> bool {
         false

@@ -17,7 +17,7 @@ use super::card_end::{CardEnd, CardLine};
 use super::tap::{Seen, Tap};
 use super::through::{Chip, ThroughCard};
 use crate::error::TransportError;
-use crate::serve::{CardSide, Served, Stop};
+use crate::serve::{CardSide, Served, Stop, Transaction};
 use crate::stream::now;
 
 /// How often a wait looks whether it shall end; also how long whoever comes while a device is there waits until it is sure that that one has not just gone.
@@ -51,8 +51,8 @@ enum Job {
     Run(u32, usize, Zeroizing<Vec<u8>>),
 }
 
-/// An answer: of which power cycle, which side.
-type Answered = (u32, usize, Zeroizing<Vec<u8>>);
+/// An answer: of which power cycle, which side; what the device is to be told beside it.
+type Answered = (u32, usize, Zeroizing<Vec<u8>>, Option<Transaction>);
 
 /// Offers a secure element on a link to whoever connects, one device at a time, until stopped. Who comes while a device is there is hung up on.
 ///
@@ -129,8 +129,9 @@ fn work(
                     .map_or(0, |side| side.transmit(&command, &mut out));
                 let answer = Zeroizing::new(out.get(..len).unwrap_or_default().to_vec());
                 out.get_mut(..len).unwrap_or_default().zeroize();
+                let told = sides.get_mut(side).and_then(|side| side.announcement());
                 // Whoever asked may be gone.
-                let _ = answers.send((power, side, answer));
+                let _ = answers.send((power, side, answer, told));
                 let _ = wakes.write_all(&[0]);
             }
         }
@@ -405,7 +406,7 @@ impl Serving {
             } else {
                 self.answered.try_recv().ok()
             };
-            let Some((power, side, answer)) = answered else {
+            let Some((power, side, answer, told)) = answered else {
                 return any;
             };
             let mut byte = [0; 64];
@@ -413,6 +414,9 @@ impl Serving {
             let _ = self.woken.read(&mut byte);
             if power == self.power {
                 self.tell(Seen::Answer(&answer));
+                if let Some(told) = told {
+                    self.end.announce(side, &told);
+                }
                 self.end.answer(self.clock.now(), side, &answer);
                 any = true;
             }

@@ -9,6 +9,7 @@ use sekisho_block::{Ended, Fault, Micros, Power};
 use super::APDU;
 use super::card_end::CardEnd;
 use super::device_end::{DeviceEnd, DeviceLine};
+use crate::serve::Transaction;
 
 /// A header before it, and behind it what the field says of it.
 const LEN: usize = APDU + 2;
@@ -155,6 +156,13 @@ impl DeviceEnd for WireDevice {
         self.power = Some(Power::Reset);
     }
 
+    fn transaction(&self) -> Option<Transaction> {
+        self.hci.transaction().map(|told| Transaction {
+            aid: told.aid.to_vec(),
+            parameters: told.parameters.to_vec(),
+        })
+    }
+
     fn turn_to(&mut self, line: DeviceLine) -> bool {
         let face = match line {
             DeviceLine::ApduGate => Face::ApduGate,
@@ -286,6 +294,12 @@ impl CardEnd for WireCard {
             } else {
                 hci.answer_reader(answer);
             }
+        }
+    }
+
+    fn announce(&mut self, side: usize, told: &Transaction) {
+        if let (Some((_, hci)), false) = (&mut self.on, side == APDU_GATE) {
+            hci.announce(&told.aid, &told.parameters);
         }
     }
 

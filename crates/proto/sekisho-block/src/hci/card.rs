@@ -2,7 +2,7 @@
 
 use zeroize::Zeroize;
 
-use super::contactless::{Contactless, TRANSACTION_MAX, Technology};
+use super::contactless::{Contactless, Technology};
 use super::ids::{
     CLEAR_ALL_PIPE, CLOSE_PIPE, CMD_NOT_SUPPORTED, CREATE_PIPE, EVT_ABORT, EVT_ATR, EVT_C_APDU, EVT_R_APDU,
     EVT_TRANSACTION, EVT_WTX, GATE_APDU, GATE_CONNECTIVITY, GATE_IDENTITY, GATE_LINK, GATE_LOOPBACK,
@@ -244,9 +244,9 @@ impl<const LEN: usize> Card<LEN> {
         }
     }
 
-    /// The terminal is told which application a reader had selected when it went; where there is no room for that it is not.
+    /// The terminal is told what an application had to say of a reader's visit, or which one it had selected when it went; where there is no room for that it is not.
     fn tell_transaction(&mut self) {
-        let mut data = [0; TRANSACTION_MAX];
+        let mut data = [0; SHORT_MAX];
         let told = self.session.own.iter().flatten();
         let pipe = told
             .copied()
@@ -511,6 +511,12 @@ impl<const LEN: usize> Card<LEN> {
     /// Whoever runs commands has this one, and will answer it. The controller makes the reader wait.
     pub const fn take_reader(&mut self) {
         self.reader.side.take();
+    }
+
+    /// What the application that answers the reader's command has to say to the terminal when the reader has gone: said before [`Card::answer_reader`], and in the place of what was said before. An AID that is none, or
+    /// more than [`PARAMETERS_MAX`](super::PARAMETERS_MAX) bytes, is passed over.
+    pub fn announce(&mut self, aid: &[u8], parameters: &[u8]) {
+        self.reader.announce(aid, parameters);
     }
 
     /// The answer to the reader's command that was taken. It is dropped when the reader, or the link, has gone since.

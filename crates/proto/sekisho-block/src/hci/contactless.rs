@@ -1,8 +1,9 @@
 //! A reader's field, as a secure element's host sees it: the card gates of type A and B, and what the connectivity gate is told behind it.
 
+use super::SHORT_MAX;
 use super::ids::{
     EVT_CARD_ACTIVATED, EVT_CARD_DEACTIVATED, EVT_FIELD_OFF, EVT_SEND_DATA, GATE_CARD_A, GATE_CARD_B,
-    RF_GOOD, TAG_AID,
+    RF_GOOD, TAG_AID, TAG_PARAMETERS,
 };
 use super::packet::Kind;
 use super::side::{Side, Took};
@@ -33,10 +34,13 @@ impl Technology {
 
 /// INS of SELECT (ISO/IEC 7816-4, 11.2.2).
 const SELECT: u8 = 0xA4;
-/// AID of up to 16 bytes.
+/// AID of 5 to 16 bytes.
+const AID_MIN: usize = 5;
 const AID_MAX: usize = 16;
-/// Bytes of EVT_TRANSACTION with an AID.
-pub(super) const TRANSACTION_MAX: usize = 2 + AID_MAX;
+/// Most bytes of what an application says in EVT_TRANSACTION.
+pub const PARAMETERS_MAX: usize = 32;
+/// Bytes of EVT_TRANSACTION with both.
+const TRANSACTION_MAX: usize = 2 + AID_MAX + 2 + PARAMETERS_MAX;
 
 /// What a reader does here.
 #[derive(Clone, Debug, Default)]
@@ -45,8 +49,47 @@ pub(super) struct Contactless<const LEN: usize> {
     active: Option<Technology>,
     /// What has become of the field since it was asked.
     changed: Option<(Technology, bool)>,
-    /// The application that has said last that it is selected, since the card was activated.
-    selected: ([u8; AID_MAX], usize),
+    /// EVT_TRANSACTION as it would go out now: of the application that has had something to say last since the card was activated, else of the one that has said last that it is selected.
+    told: Told,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    bytes: [u8; TRANSACTION_MAX],
+    len: usize,
+    is_announced: bool,
+}
+
+impl Told {
+    const NOTHING: Self = Self {
+        bytes: [0; TRANSACTION_MAX],
+        len: 0,
+        is_announced: false,
+    };
+
+    /// `81 L AID`, and `82 L parameters` where there are some; nothing changes when they do not fit.
+    fn set(&mut self, aid: &[u8], parameters: Option<&[u8]>) {
+        let len = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap_or(u8::MAX);
+        let said = parameters.unwrap_or_default();
+        let head = parameters.map(|said| [TAG_PARAMETERS, len(said)]);
+        if !(AID_MIN..=AID_MAX).contains(&aid.len()) || said.len() > PARAMETERS_MAX {
+            return;
+        }
+        let all = [TAG_AID, len(aid)].into_iter().chain(aid.iter().copied());
+        let all = all.chain(head.into_iter().flatten()).chain(said.iter().copied());
+        *self = Self::NOTHING;
+        for (to, from) in self.bytes.iter_mut().zip(all) {
+            *to = from;
+            self.len += 1;
+        }
+        self.is_announced = parameters.is_some();
+    }
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self::NOTHING
+    }
 }
 
 impl<const LEN: usize> Contactless<LEN> {
@@ -87,7 +130,7 @@ impl<const LEN: usize> Contactless<LEN> {
                 self.leave();
                 self.active = Some(technology);
                 self.changed = Some((technology, true));
-                self.selected = ([0; AID_MAX], 0);
+                self.told = Told::NOTHING;
                 false
             }
             EVT_CARD_DEACTIVATED | EVT_FIELD_OFF if self.active == Some(technology) => {
@@ -123,7 +166,8 @@ impl<const LEN: usize> Contactless<LEN> {
         // An application that is selected says so by FCI: 6F L 84 L AID (GPC 11.9.3.1).
         if let [0x6F, _, 0x84, len, rest @ ..] = answer
             && answer.ends_with(&[0x90, 0x00])
-            && let Some(aid) = rest.get(..usize::from(*len)).filter(|aid| aid.len() <= AID_MAX)
+            && let Some(aid) = rest.get(..usize::from(*len))
+            && !self.told.is_announced
             && self.side.is_awaited()
             && self
                 .side
@@ -131,25 +175,22 @@ impl<const LEN: usize> Contactless<LEN> {
                 .message()
                 .is_some_and(|command| command.data.get(1) == Some(&SELECT))
         {
-            let (bytes, n) = &mut self.selected;
-            for (to, from) in bytes.iter_mut().zip(aid) {
-                *to = *from;
-            }
-            *n = aid.len();
+            self.told.set(aid, None);
         }
         self.side.answer(EVT_SEND_DATA, answer);
     }
 
-    /// EVT_TRANSACTION of what was selected, once.
-    pub(super) fn transaction(&mut self, out: &mut [u8; TRANSACTION_MAX]) -> Option<usize> {
-        let (aid, len) = core::mem::take(&mut self.selected);
-        let aid = aid.get(..len).filter(|aid| aid.len() >= 5)?;
-        for (to, from) in out
-            .iter_mut()
-            .zip([TAG_AID, u8::try_from(len).ok()?].iter().chain(aid))
-        {
-            *to = *from;
+    /// What the application whose answer comes next has to say.
+    pub(super) fn announce(&mut self, aid: &[u8], parameters: &[u8]) {
+        if self.side.is_awaited() {
+            self.told.set(aid, Some(parameters));
         }
-        Some(2 + len)
+    }
+
+    /// EVT_TRANSACTION, once.
+    pub(super) fn transaction(&mut self, out: &mut [u8; SHORT_MAX]) -> Option<usize> {
+        let told = core::mem::take(&mut self.told);
+        out.get_mut(..TRANSACTION_MAX)?.copy_from_slice(&told.bytes);
+        (told.len > 0).then_some(told.len)
     }
 }

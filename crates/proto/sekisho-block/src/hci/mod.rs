@@ -13,7 +13,7 @@ mod packet;
 mod side;
 
 pub use card::{Card, Pipe, Session};
-pub use contactless::Technology;
+pub use contactless::{PARAMETERS_MAX, Technology};
 pub use device::Device;
 pub use field::Transaction;
 pub use own::Gates;
