@@ -16,12 +16,18 @@ fn content(number: u8) -> [u8; 10] {
 }
 
 fn card(pairing: Pairing) -> Card {
-    let images = [1, 2, 3].map(|number| {
-        let mut image = Image::new(MF).unwrap();
-        let file = image.file(ROOT, EF).unwrap();
-        image.content(file, &content(number)).unwrap();
-        image
-    });
+    of_images(
+        pairing,
+        &[1, 2, 3].map(|number| {
+            let mut image = Image::new(MF).unwrap();
+            let file = image.file(ROOT, EF).unwrap();
+            image.content(file, &content(number)).unwrap();
+            image
+        }),
+    )
+}
+
+fn of_images(pairing: Pairing, images: &[Image; 3]) -> Card {
     let records: Vec<Vec<_>> = images.iter().map(|image| image.iter().collect()).collect();
     let made = Made {
         files: Some([&records[0], &records[1], &records[2]]),
@@ -94,4 +100,31 @@ fn a_file_identifier_means_a_file_of_the_paired_container_where_nothing_is_selec
     assert_eq!(se::container(&mut card, Protocol::SpiEse), Some(1));
     let deleted = sw(&se::send(&mut card, Protocol::SpiEse, &identifier));
     assert!(deleted != 0x9000);
+}
+
+/// The tries of a PIN are its container's: who spends them all in one blocks it there, and nowhere else, also behind a start.
+#[test]
+fn a_pin_that_is_blocked_in_one_container_has_all_its_tries_in_the_others() {
+    let pairing = Pairing::contacts_to(se::id(2)).with(Protocol::ApduGate, Row::all(se::id(3)));
+    let images = [(); 3].map(|()| Image::of_test_card().unwrap());
+    let mut card = of_images(pairing, &images);
+    let places = [Protocol::SpiEse, Protocol::T1, Protocol::ApduGate];
+    let proved = [0, 0x20, 0, 1];
+    let told = |card: &mut Card| {
+        places.map(|protocol| {
+            assert_eq!(se::select(card, protocol, AID), 0x9000);
+            sw(&se::send(card, protocol, &proved))
+        })
+    };
+    assert_eq!(told(&mut card), [0x63C3; 3]);
+    let wrong = [&[0, 0x20, 0, 1, 4][..], b"4321"].concat();
+    let spent = [(); 4].map(|()| sw(&se::send(&mut card, places[2], &wrong)));
+    assert_eq!(spent, [0x63C2, 0x63C1, 0x63C0, 0x6983]);
+    assert_eq!(told(&mut card), [0x63C3, 0x63C3, 0x6983]);
+    let right = [&[0, 0x20, 0, 1, 4][..], b"1234"].concat();
+    for (protocol, expected) in places.into_iter().zip([0x9000, 0x9000, 0x6983]) {
+        assert_eq!(sw(&se::send(&mut card, protocol, &right)), expected, "{protocol:?}");
+    }
+    let mut card = se::boot(card.into_flash(), &se::paired(pairing));
+    assert_eq!(told(&mut card), [0x63C3, 0x63C3, 0x6983]);
 }
