@@ -4,7 +4,7 @@
 use sekisho_keys::p256dh::EphemeralKey;
 use sekisho_keys::p256sig::{SignatureError, SigningKey, VerifyingKey};
 use sekisho_keys::{
-    AesKey, BlockCipher, LengthError, Rng, Siv, SivError, UnwrapError, cbc_decrypt, cbc_encrypt, cmac, ct_eq,
+    AesKey, BlockCipher, LengthError, Rng, Siv, SivError, UnwrapError, cbc_decrypt, cbc_encrypt, cmac,
     ctr_xor, diversify, ecb_block, kcv_aes, kdf_label, key_unwrap, key_wrap, sha256,
 };
 
@@ -436,8 +436,8 @@ mod properties {
 
         #[test]
         fn constant_time_comparison_compares(a in proptest::collection::vec(any::<u8>(), 0..8), b in proptest::collection::vec(any::<u8>(), 0..8)) {
-            prop_assert_eq!(ct_eq(&a, &b), a == b);
-            prop_assert!(ct_eq(&a, &a.clone()));
+            prop_assert_eq!(sekisho_keys::ct_eq(&a, &b), a == b);
+            prop_assert!(sekisho_keys::ct_eq(&a, &a.clone()));
         }
     }
 }

@@ -123,7 +123,11 @@ fn a_pin_that_is_blocked_in_one_container_has_all_its_tries_in_the_others() {
     assert_eq!(told(&mut card), [0x63C3, 0x63C3, 0x6983]);
     let right = [&[0, 0x20, 0, 1, 4][..], b"1234"].concat();
     for (protocol, expected) in places.into_iter().zip([0x9000, 0x9000, 0x6983]) {
-        assert_eq!(sw(&se::send(&mut card, protocol, &right)), expected, "{protocol:?}");
+        assert_eq!(
+            sw(&se::send(&mut card, protocol, &right)),
+            expected,
+            "{protocol:?}"
+        );
     }
     let mut card = se::boot(card.into_flash(), &se::paired(pairing));
     assert_eq!(told(&mut card), [0x63C3, 0x63C3, 0x6983]);
