@@ -18,11 +18,10 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
     let target = folder.join("target");
     // Paths must not find their way into a module, or it would differ from machine to machine.
     let flags = format!("--remap-path-prefix={}=/applets", folder.display());
-    let status = crate::cargo()
+    let status = crate::plain_cargo()
         .args(["build", "--release", "--locked", "--quiet", "--config"])
         .arg(format!("target.wasm32v1-none.rustflags=[\"{flags}\"]"))
         .env("CARGO_TARGET_DIR", &target)
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .current_dir(&folder)
         .status()
         .context("cargo did not run")?;
@@ -59,7 +58,7 @@ fn test_sdk(folder: &Path, target: &Path) -> Result<()> {
         .context("rustc did not run")?;
     let version = String::from_utf8(version.stdout)?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    let status = crate::cargo()
+    let status = crate::plain_cargo()
         .args([
             "test",
             "--locked",
@@ -70,7 +69,6 @@ fn test_sdk(folder: &Path, target: &Path) -> Result<()> {
         ])
         .arg(host.context("rustc does not say its host")?)
         .env("CARGO_TARGET_DIR", target)
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .current_dir(folder)
         .status()
         .context("cargo did not run")?;

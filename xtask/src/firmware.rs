@@ -95,7 +95,7 @@ fn build(root: &Path, package: &str, features: &str) -> Result<PathBuf> {
     flags.extend(home.map(|home| remap(&home, "/cargo")));
     flags.push(COMPACT.to_owned());
     let target = root.join("firmware/target");
-    let status = crate::cargo()
+    let status = crate::plain_cargo()
         .args([
             "build",
             "--quiet",
@@ -109,7 +109,6 @@ fn build(root: &Path, package: &str, features: &str) -> Result<PathBuf> {
         .args(["--features", features])
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env("CARGO_TARGET_DIR", &target)
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env("RUSTC_WRAPPER", root.join("firmware/rustc.sh"))
         .env("SEKISHO_ROOT", root)
         .current_dir(root.join("firmware"))

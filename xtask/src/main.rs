@@ -68,6 +68,13 @@ fn cargo() -> Command {
     cargo
 }
 
+/// The same, with the compiler as it is, for what ships: `scripts/test` has Clippy's driver compile what is tested, and that optimises less.
+fn plain_cargo() -> Command {
+    let mut cargo = cargo();
+    cargo.env_remove("RUSTC_WORKSPACE_WRAPPER");
+    cargo
+}
+
 fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Layers => layers::check(&root()),

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use process::{SEKISHO, scratch};
+use sekisho_card_tests::takes_all;
 use sekisho_hsm::design::Ceremony;
 use sekisho_hsm::sealed::{self, Purpose};
 use sekisho_hsm::{IndividualKey, SoftHsm};
@@ -145,11 +146,6 @@ fn belongs(folder: &Path, arguments: &[&str], said: &str) {
     }
 }
 
-/// Whether everything is tried that could be: `scripts/nightly` asks for it.
-fn is_long() -> bool {
-    std::env::var("SEKISHO_TEST_SWEEPS").is_ok_and(|all| all == "all")
-}
-
 /// Of runs at once one makes the file and says so; the others name the file, say nothing of keys, and leave nothing.
 #[test]
 fn of_runs_at_once_one_makes_the_file() {
@@ -161,7 +157,7 @@ fn of_runs_at_once_one_makes_the_file() {
     let mut runs = 0;
     for (arguments, made) in makers() {
         // All of them have the name from one function, which is tried alone as well.
-        let rounds = match (is_long(), arguments[1]) {
+        let rounds = match (takes_all(), arguments[1]) {
             (true, "ceremony") => 10,
             (false, "ceremony") | (true, _) => 3,
             (false, _) => 1,
@@ -305,7 +301,7 @@ fn a_file_without_an_end_is_refused_at_a_bound() {
     fs::write(folder.join("token"), "no such token").unwrap();
     for is_stream in [false, true] {
         // What reads them is one function, so some are enough for the second kind.
-        let every = if is_stream || is_long() { 1 } else { 4 };
+        let every = if is_stream || takes_all() { 1 } else { 4 };
         for (exit, arguments) in readers().into_iter().step_by(every) {
             if is_stream {
                 fifo(&path);

@@ -214,6 +214,7 @@ pub fn cuts(way: u64) -> impl Iterator<Item = u64> {
     (first..).step_by(step)
 }
 
-fn takes_all() -> bool {
+/// Whether everything is tried that could be: `scripts/nightly` asks for it.
+pub fn takes_all() -> bool {
     std::env::var_os("SEKISHO_TEST_SWEEPS").is_some_and(|value| value == "all")
 }
