@@ -16,6 +16,8 @@ mod in_memory;
 #[path = "sessions/pki.rs"]
 #[allow(dead_code, reason = "shared with another program")]
 mod pki;
+#[path = "sessions/seeded.rs"]
+mod seeded;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -26,26 +28,14 @@ use rcgen::{
     KeyPair,
 };
 use rustls::ServerConnection;
+use seeded::Seeded;
 use sekisho_apdu::{CApdu, Writer};
 use sekisho_bridge::{Correspondence, Why, tls_class};
-use sekisho_keys::Rng;
 use sekisho_keys::p256sig::SigningKey;
 use sekisho_tls::{Endpoint, HANDSHAKE_MAX, Heard, Peer, Room, Rustls, Traffic, Version};
 
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
-
-struct Seeded(u64);
-
-impl Rng for Seeded {
-    fn fill(&mut self, out: &mut [u8]) {
-        for chunk in out.chunks_mut(32) {
-            self.0 += 1;
-            let digest = sekisho_keys::sha256(&[&self.0.to_be_bytes()]);
-            chunk.copy_from_slice(&digest[..chunk.len()]);
-        }
-    }
-}
 
 fn bytes(text: &str) -> Vec<u8> {
     let digits: Vec<u32> = text.chars().filter_map(|digit| digit.to_digit(16)).collect();

@@ -6,6 +6,9 @@
     reason = "it is a program that the runner starts"
 )]
 
+#[path = "../sessions/seeded.rs"]
+mod seeded;
+
 use std::io::{Read, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::string::String;
@@ -18,9 +21,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use seeded::Seeded;
 use sekisho_apdu::{CApdu, StatusWord, Writer};
 use sekisho_bridge::{Bridge, Buffers, Ended, RECORD_HEADER, Settings, Step, Why, ins, tls_class};
-use sekisho_keys::Rng;
 use sekisho_keys::p256sig::SigningKey;
 
 use crate::traffic::{ALERT, APPLICATION_DATA, HANDSHAKE, KEY_UPDATE_MESSAGE, Said};
@@ -32,19 +35,6 @@ const UNIMPLEMENTED: i32 = 89;
 const GET_RESPONSE: u8 = 0xC0;
 /// The longest record, so that nothing but the engine and its own bound is in the way.
 const RECORD: usize = RECORD_HEADER + sekisho_bridge::RECORD_MAX;
-
-/// Not random, and not the same in two runs of the runner's: it counts on fresh keys.
-struct Drawn(u64);
-
-impl Rng for Drawn {
-    fn fill(&mut self, out: &mut [u8]) {
-        for chunk in out.chunks_mut(32) {
-            self.0 += 1;
-            let digest = sekisho_keys::sha256(&[&self.0.to_be_bytes()]);
-            chunk.copy_from_slice(&digest[..chunk.len()]);
-        }
-    }
-}
 
 struct Options {
     port: u16,
@@ -167,13 +157,13 @@ fn changed(data: &[u8]) -> Vec<u8> {
 /// The client of one connection.
 struct Client<'a> {
     options: &'a Options,
-    rng: Drawn,
+    rng: Seeded,
     time: u64,
     ticket: Option<Box<Ticket>>,
 }
 
 impl Client<'_> {
-    fn with_peer<T>(&mut self, run: impl FnOnce(&Peer<'_>, Option<Box<Ticket>>, &mut Drawn) -> T) -> T {
+    fn with_peer<T>(&mut self, run: impl FnOnce(&Peer<'_>, Option<Box<Ticket>>, &mut Seeded) -> T) -> T {
         let chain: Vec<_> = self.options.chain.iter().map(AsRef::as_ref).collect();
         let peer = Peer {
             name: &self.options.name,
@@ -398,7 +388,8 @@ fn shim() {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let mut client = Client {
         options: &options,
-        rng: Drawn(u64::try_from(now.as_nanos() & u128::from(u64::MAX)).unwrap() ^ options.id << 40),
+        // Not the same in two runs of the runner's: it counts on fresh keys.
+        rng: Seeded(u64::try_from(now.as_nanos() & u128::from(u64::MAX)).unwrap() ^ options.id << 40),
         time: now.as_secs(),
         ticket: None,
     };

@@ -6,28 +6,15 @@ use std::ops::ControlFlow;
 
 use sekisho_apdu::CApdu;
 use sekisho_bridge::{Ended, Why, handshake_name, tls_class};
-use sekisho_keys::Rng;
 use sekisho_keys::p256sig::SigningKey;
 use sekisho_tls::{Peer, Version};
 
 use crate::bare::Bare;
 use crate::drive::{Sides, drive};
 pub(crate) use crate::pki::Pki;
+pub(crate) use crate::seeded::Seeded;
 
 pub(crate) const NOW: u64 = 1_800_000_000;
-
-/// Not random: each byte from a counter.
-pub(crate) struct Seeded(pub(crate) u64);
-
-impl Rng for Seeded {
-    fn fill(&mut self, out: &mut [u8]) {
-        for chunk in out.chunks_mut(32) {
-            self.0 += 1;
-            let digest = sekisho_keys::sha256(&[&self.0.to_be_bytes()]);
-            chunk.copy_from_slice(&digest[..chunk.len()]);
-        }
-    }
-}
 
 /// An SE: a session, and an application that knows nothing of it.
 pub(crate) struct Element<'a> {

@@ -14,4 +14,5 @@ mod in_memory;
 mod openssl;
 mod pki;
 mod recording;
+mod seeded;
 mod servers;
